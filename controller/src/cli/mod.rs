@@ -1,0 +1,111 @@
+//! The command line: one file per verb. Results go to standard output, talk to standard error.
+//!
+//! Nothing here starts a thread or a runtime before a verb asks for it: the agent forks, and the demo enters its own
+//! namespaces, while the process is still single-threaded.
+
+mod check;
+mod demo;
+mod faults;
+mod halt;
+mod init;
+mod inject;
+mod plan;
+mod run;
+mod schema;
+mod shop;
+mod status;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand, ValueEnum};
+use squall_experiments::exit::Exit;
+
+/// Chaos engineering that ends when it says: inject faults, measure them, undo them, and say what held.
+#[derive(Debug, Parser)]
+#[command(name = "squall", version, about, max_term_width = 100)]
+struct Cli {
+    #[command(flatten)]
+    common: Common,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+/// Flags that every verb understands.
+#[derive(Clone, Debug, clap::Args)]
+struct Common {
+    /// How results are printed.
+    #[arg(long, global = true, value_enum, default_value_t = Format::Human)]
+    format: Format,
+    /// Where journals are kept [default: /var/lib/squall for root, else $XDG_STATE_HOME/squall].
+    #[arg(long, global = true, env = "SQUALL_STATE_DIR", value_name = "DIR")]
+    state_dir: Option<PathBuf>,
+}
+
+/// How results are printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// For people.
+    Human,
+    /// One JSON document.
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Show a small shop breaking and holding, in namespaces of its own: needs no root and no file.
+    Demo(demo::Demo),
+    /// Say everything that is wrong with experiment files.
+    Check(check::Check),
+    /// Show what a run would change on each host, without changing anything.
+    Plan(plan::Plan),
+    /// Run an experiment on this host and say what held.
+    Run(run::Run),
+    /// Inject one fault from the command line, without a file.
+    Inject(inject::Inject),
+    /// Write a first experiment file.
+    Init(init::Init),
+    /// List the faults, or explain one.
+    Faults(faults::Faults),
+    /// Print the JSON Schema of experiment files, for editors.
+    Schema(schema::Schema),
+    /// Say what is active on this host.
+    Status(status::Status),
+    /// Stop now: undo everything on this host.
+    Halt(halt::Halt),
+    /// The agent, carried in this binary: run, status, preflight, recover.
+    Agent(squall_agent::cli::Agent),
+    /// The unprivileged process that runs probes.
+    #[command(hide = true)]
+    Prober(squall_agent::probe::Prober),
+    /// One service of the demo's shop.
+    #[command(hide = true)]
+    Shop(shop::Shop),
+}
+
+/// Parses the command line and runs one verb.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let exit = match cli.verb {
+        Verb::Demo(verb) => verb.run(&cli.common),
+        Verb::Check(verb) => verb.run(&cli.common),
+        Verb::Plan(verb) => verb.run(&cli.common),
+        Verb::Run(verb) => verb.run(&cli.common),
+        Verb::Inject(verb) => verb.run(&cli.common),
+        Verb::Init(verb) => verb.run(&cli.common),
+        Verb::Faults(verb) => verb.run(&cli.common),
+        Verb::Schema(verb) => verb.run(&cli.common),
+        Verb::Status(verb) => verb.run(&cli.common),
+        Verb::Halt(verb) => verb.run(&cli.common),
+        Verb::Agent(agent) => Ok(agent.run(cli.common.state_dir.as_deref())),
+        Verb::Prober(prober) => Ok(prober.run()),
+        Verb::Shop(verb) => verb.run(),
+    };
+    match exit {
+        Ok(exit) => exit.into(),
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            Exit::Bug.into()
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! What is done to one host: a short, closed list. An agent refuses what it does not know.
+//!
+//! A change knows what it holds exclusively ([`Change::claims`]) and whether it can be undone
+//! ([`Change::reversible`]); how it is performed and undone is the agent's business.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::flow::{Direction, Flow};
+use crate::quantity::{Period, Pick};
+use crate::scope::Scope;
+
+/// One alteration of one host.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Change {
+    /// Packets of a flow are dropped or answered with an error.
+    Block(Block),
+    /// Established sockets of a flow are destroyed, at once and once per interval.
+    Disconnect(Disconnect),
+    /// Processes receive a signal. Not undone.
+    Signal(Signal),
+    /// Processes do not run.
+    Pause(Pause),
+}
+
+/// See [`Change::Block`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Block {
+    /// Which packets.
+    pub flow: Flow,
+    /// Which way they go.
+    pub direction: Direction,
+    /// What happens to them.
+    pub verdict: Verdict,
+}
+
+/// What happens to a blocked packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Verdict {
+    /// It vanishes.
+    Drop,
+    /// TCP is answered with a reset, everything else with ICMP port unreachable.
+    Reset,
+    /// Answered with ICMP or ICMPv6 port unreachable.
+    PortUnreachable,
+    /// Answered with ICMP or ICMPv6 host unreachable.
+    HostUnreachable,
+    /// Answered with ICMP or ICMPv6 administratively prohibited.
+    AdminProhibited,
+}
+
+/// See [`Change::Disconnect`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Disconnect {
+    /// Which sockets.
+    pub flow: Flow,
+    /// Again after this time, while the fault lasts; `None` is once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub every: Option<Period>,
+}
+
+/// See [`Change::Signal`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Signal {
+    /// Whose processes.
+    pub scope: Scope,
+    /// How many of them, chosen with the run's seed.
+    pub pick: Pick,
+    /// The signal, by name without `SIG`: `KILL`.
+    pub signal: SignalName,
+    /// A second signal for those that still run after a time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub then: Option<ThenSignal>,
+    /// Again after this time, while the fault lasts, on what then matches; `None` is once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub every: Option<Period>,
+}
+
+/// See [`Signal::then`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct ThenSignal {
+    /// The second signal.
+    pub signal: SignalName,
+    /// How long after the first.
+    pub after: Period,
+}
+
+/// A signal that a fault may send.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum SignalName {
+    /// Cannot be caught: the process ends at once.
+    #[default]
+    Kill,
+    /// Asks to end.
+    Term,
+    /// Interrupt, as Ctrl-C sends.
+    Int,
+    /// Hang-up; many servers reload.
+    Hup,
+    /// Quit, with a core file where configured.
+    Quit,
+    /// Abort, with a core file where configured.
+    Abrt,
+    /// Segmentation violation, as after a wild pointer.
+    Segv,
+    /// User-defined 1.
+    Usr1,
+    /// User-defined 2.
+    Usr2,
+}
+
+/// See [`Change::Pause`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Pause {
+    /// Whose processes.
+    pub scope: Scope,
+    /// How many of them, chosen with the run's seed.
+    pub pick: Pick,
+}
+
+/// What a live change holds: two live changes whose claims collide are not allowed on one host.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Claim {
+    /// The packets of a flow.
+    Packets(Flow),
+    /// The established sockets of a flow. Collides with nothing but itself.
+    Sockets(Flow),
+    /// Whether processes of a scope run. The agent compares the processes themselves.
+    Processes(Scope),
+}
+
+impl Change {
+    /// What it holds while it is live.
+    pub fn claims(&self) -> Vec<Claim> {
+        match self {
+            Change::Block(block) => vec![Claim::Packets(block.flow.clone())],
+            Change::Disconnect(disconnect) => vec![Claim::Sockets(disconnect.flow.clone())],
+            Change::Signal(signal) => vec![Claim::Processes(signal.scope.clone())],
+            Change::Pause(pause) => vec![Claim::Processes(pause.scope.clone())],
+        }
+    }
+
+    /// Whether the host can be brought back to what it was. A signal and a destroyed socket cannot be taken back;
+    /// nothing of Squall's own stays, and the report says so.
+    pub fn reversible(&self) -> bool {
+        matches!(self, Change::Block(_) | Change::Pause(_))
+    }
+}
+
+impl Claim {
+    /// Whether the two cannot be live at once. Process scopes are compared by the agent, which sees the processes:
+    /// here only equal scopes collide.
+    pub fn collides(&self, other: &Claim) -> bool {
+        match (self, other) {
+            (Claim::Packets(a), Claim::Packets(b)) | (Claim::Sockets(a), Claim::Sockets(b)) => a.overlaps(b),
+            (Claim::Processes(a), Claim::Processes(b)) => a == b,
+            _ => false,
+        }
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Verdict::Drop => "drop",
+            Verdict::Reset => "refuse with a TCP reset (or ICMP port unreachable)",
+            Verdict::PortUnreachable => "refuse with ICMP port unreachable",
+            Verdict::HostUnreachable => "refuse with ICMP host unreachable",
+            Verdict::AdminProhibited => "refuse with ICMP administratively prohibited",
+        })
+    }
+}
+
+impl fmt::Display for SignalName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", format!("{self:?}").to_uppercase())
+    }
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Change::Block(block) => {
+                let way = match block.direction {
+                    Direction::Both => "both directions",
+                    Direction::Egress => "egress",
+                    Direction::Ingress => "ingress",
+                };
+                write!(f, "{} packets {} ({way})", block.verdict, block.flow)
+            }
+            Change::Disconnect(disconnect) => {
+                write!(f, "destroy established sockets {}", disconnect.flow)?;
+                every(f, disconnect.every)
+            }
+            Change::Signal(signal) => {
+                write!(f, "send {} to {} of {}", signal.signal, signal.pick, signal.scope)?;
+                if let Some(then) = &signal.then {
+                    write!(f, ", then {} after {}", then.signal, then.after)?;
+                }
+                every(f, signal.every)
+            }
+            Change::Pause(pause) => write!(f, "pause {} of {}", pause.pick, pause.scope),
+        }
+    }
+}
+
+fn every(f: &mut fmt::Formatter<'_>, period: Option<Period>) -> fmt::Result {
+    period.map_or(Ok(()), |period| write!(f, ", again every {period}"))
+}

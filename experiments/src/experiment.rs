@@ -1,0 +1,107 @@
+//! The document that a user writes: the same model for YAML, JSON and the one-line form of the command line.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::faults::Fault;
+use crate::probe::{HttpProbe, Hypothesis, ProcessProbe};
+use crate::quantity::{Period, Pick};
+use crate::scope::Scope;
+
+/// The format version that this build reads.
+pub const FORMAT: u32 = 1;
+
+/// An experiment: what the system does when it is well, what is done to it, and when to stop.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Experiment {
+    /// The version of the format: 1.
+    pub squall: u32,
+    /// What this experiment shows, in one sentence.
+    pub title: String,
+    /// More words, for whoever reads the report.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    /// Labels to find it by.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tags: Vec<String>,
+    /// Values that stand in the rest of the file as `${name}`; the command line may replace them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub vars: BTreeMap<String, serde_json::Value>,
+    /// Makes every choice that Squall makes repeatable; chosen and reported when it is not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seed: Option<u64>,
+    /// What holds while the system is well.
+    pub hypothesis: Vec<Hypothesis>,
+    /// How long the hypothesis must hold before anything is injected; without it, three samples taken at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub baseline: Option<Period>,
+    /// What is done, in order.
+    pub method: Vec<Step>,
+    /// Guards: the first of them that does not hold reverts everything at once.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub stop_when: Vec<Hypothesis>,
+    /// After the revert the hypothesis must hold again within this time.
+    #[serde(default = "thirty_seconds")]
+    pub recovery: Period,
+}
+
+fn thirty_seconds() -> Period {
+    Period::from_secs(30)
+}
+
+/// One step of the method. Exactly one of `fault`, `wait`, `parallel` and `action` is given.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Step {
+    /// What the report calls it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Inject a fault; needs `for`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fault: Option<Fault>,
+    /// Whose traffic or processes the fault concerns.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub r#in: Option<Scope>,
+    /// Which hosts; without a controller there is only this one, and it is left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on: Option<Hosts>,
+    /// How long the fault lasts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub r#for: Option<Period>,
+    /// Do nothing for a while.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wait: Option<Period>,
+    /// Steps that run at the same time; the step ends with the last of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parallel: Option<Vec<Step>>,
+    /// Do something of your own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub action: Option<Action>,
+    /// How your own action is undone; played at the revert, also after an interruption.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub undo: Option<Action>,
+}
+
+/// Which hosts of a fleet.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Hosts {
+    /// Labels that a host must carry, all of them.
+    pub labels: BTreeMap<String, String>,
+    /// How many of the hosts that match.
+    #[serde(default)]
+    pub pick: Pick,
+}
+
+/// Something of the user's own, done by the unprivileged prober. It succeeds with HTTP 2xx or exit code 0.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Action {
+    /// Send an HTTP request.
+    Http(HttpProbe),
+    /// Run a program.
+    Process(ProcessProbe),
+}

@@ -1,0 +1,52 @@
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{Describe, Wrong, flow, needs_traffic};
+use crate::change::{Change, Disconnect as Destroy};
+use crate::flow::Protocol;
+use crate::peer::Peer;
+use crate::quantity::Period;
+use crate::scope::Scope;
+
+/// Established TCP connections break: the target gets an error, the peer a reset. New connections work.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Disconnect {
+    /// Peers that the target called, with their port.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub to: Vec<Peer>,
+    /// Peers that called the target, with the local port that they came to.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub from: Vec<Peer>,
+    /// Break connections again after this time, while the fault lasts; without it, once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub every: Option<Period>,
+}
+
+impl Describe for Disconnect {
+    const NAME: &'static str = "disconnect";
+    const SUMMARY: &'static str = "established TCP connections break; new ones work";
+    const ENGINE: &'static str = "SOCK_DESTROY over the socket diagnosis interface (sock_diag)";
+    const REVERSIBLE: bool = false;
+    const EXAMPLE: &'static str =
+        "- fault: { disconnect: { to: [\"db.internal:5432\"], every: 5s } }\n  for: 30s\n";
+
+    fn check(&self, scope: Option<&Scope>, wrong: &mut Wrong) {
+        needs_traffic(&self.to, &self.from, scope, wrong);
+        if self.every.is_some_and(Period::is_zero) {
+            wrong.with(
+                "every",
+                "an interval of zero never ends",
+                "write at least `100ms`",
+            );
+        }
+    }
+
+    fn changes(&self, scope: Option<&Scope>) -> Vec<Change> {
+        let flow = flow(&self.to, &self.from, Protocol::Tcp, scope);
+        vec![Change::Disconnect(Destroy {
+            flow,
+            every: self.every,
+        })]
+    }
+}

@@ -1,0 +1,195 @@
+//! What a user asks for. One file per fault: parameters, documentation, check, and the pure list of its changes.
+//!
+//! To add one: a file here, a `mod` line, and a line in the catalogue below. A fault never writes undo, never touches
+//! a host, and needs no root to test.
+
+mod disconnect;
+mod kill;
+mod partition;
+mod pause;
+mod refuse;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+pub use disconnect::Disconnect;
+pub use kill::Kill;
+pub use partition::Partition;
+pub use pause::Pause;
+pub use refuse::{Refuse, RefuseHow};
+
+use crate::change::Change;
+use crate::flow::{Flow, Protocol};
+use crate::peer::Peer;
+use crate::scope::Scope;
+
+/// What every fault file provides. The parameters' documentation, types and defaults come from the struct itself,
+/// through its JSON Schema.
+pub trait Describe: JsonSchema {
+    /// The key in the file.
+    const NAME: &'static str;
+    /// One sentence: what the target experiences.
+    const SUMMARY: &'static str;
+    /// How it is done on a host, and by which kernel mechanism.
+    const ENGINE: &'static str;
+    /// Whether the host can be brought back to what it was.
+    const REVERSIBLE: bool;
+    /// A complete step that shows it.
+    const EXAMPLE: &'static str;
+
+    /// What is wrong with the parameters and the scope, beyond their syntax.
+    fn check(&self, scope: Option<&Scope>, wrong: &mut Wrong);
+
+    /// The changes on each host: same input, same list. Only called when `check` found nothing.
+    fn changes(&self, scope: Option<&Scope>) -> Vec<Change>;
+}
+
+/// What `check` found: where in the step (`["to"]`, relative to the fault's parameters, or `["in"]` for the scope),
+/// what, and what to do.
+#[derive(Debug, Default)]
+pub struct Wrong(Vec<Finding>);
+
+/// One finding of a fault's own check.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// Which parameter; `None` is the fault as a whole, `Some("in")` the scope of its step.
+    pub parameter: Option<&'static str>,
+    /// A lowercase fragment.
+    pub what: String,
+    /// What to do.
+    pub help: String,
+}
+
+impl Wrong {
+    /// Something is wrong with a parameter.
+    pub fn with(&mut self, parameter: &'static str, what: impl Into<String>, help: impl Into<String>) {
+        self.0.push(Finding {
+            parameter: Some(parameter),
+            what: what.into(),
+            help: help.into(),
+        });
+    }
+
+    /// Something is wrong with the fault as a whole.
+    pub fn overall(&mut self, what: impl Into<String>, help: impl Into<String>) {
+        self.0.push(Finding {
+            parameter: None,
+            what: what.into(),
+            help: help.into(),
+        });
+    }
+
+    /// All findings, in order.
+    pub fn into_findings(self) -> Vec<Finding> {
+        self.0
+    }
+}
+
+/// What the catalogue knows of a fault.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// See [`Describe::NAME`].
+    pub name: &'static str,
+    /// See [`Describe::SUMMARY`].
+    pub summary: &'static str,
+    /// See [`Describe::ENGINE`].
+    pub engine: &'static str,
+    /// See [`Describe::REVERSIBLE`].
+    pub reversible: bool,
+    /// See [`Describe::EXAMPLE`].
+    pub example: &'static str,
+    /// The JSON Schema of its parameters, with their descriptions and defaults.
+    pub schema: schemars::Schema,
+}
+
+/// Makes the enum of all faults, its dispatch and the catalogue from one line per fault.
+macro_rules! catalogue {
+    ($($(#[$doc:meta])* $type:ident),* $(,)?) => {
+        /// A fault: one key, its kind, with its parameters.
+        #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+        #[serde(rename_all = "kebab-case")]
+        pub enum Fault {
+            $($(#[$doc])* $type($type)),*
+        }
+
+        impl Fault {
+            /// The key in the file.
+            pub fn name(&self) -> &'static str {
+                match self { $(Fault::$type(_) => $type::NAME),* }
+            }
+
+            /// See [`Describe::check`].
+            pub fn check(&self, scope: Option<&Scope>) -> Vec<Finding> {
+                let mut wrong = Wrong::default();
+                match self { $(Fault::$type(fault) => fault.check(scope, &mut wrong)),* }
+                wrong.into_findings()
+            }
+
+            /// See [`Describe::changes`].
+            pub fn changes(&self, scope: Option<&Scope>) -> Vec<Change> {
+                match self { $(Fault::$type(fault) => fault.changes(scope)),* }
+            }
+        }
+
+        /// Every fault, in the order of the documentation.
+        pub fn catalogue() -> Vec<Entry> {
+            vec![$(Entry {
+                name: $type::NAME,
+                summary: $type::SUMMARY,
+                engine: $type::ENGINE,
+                reversible: $type::REVERSIBLE,
+                example: $type::EXAMPLE,
+                schema: schemars::SchemaGenerator::default().into_root_schema_for::<$type>(),
+            }),*]
+        }
+    };
+}
+
+catalogue! {
+    /// Packets vanish, as when a cable is cut.
+    Partition,
+    /// Connections are refused, as when nothing listens.
+    Refuse,
+    /// Established connections break, as when a load balancer restarts.
+    Disconnect,
+    /// Processes end.
+    Kill,
+    /// Processes hang.
+    Pause,
+}
+
+/// A network fault names its traffic: peers, or a scope, or both.
+fn needs_traffic(to: &[Peer], from: &[Peer], scope: Option<&Scope>, wrong: &mut Wrong) {
+    if to.is_empty() && from.is_empty() && scope.is_none() {
+        wrong.overall(
+            "nothing says whose traffic is meant",
+            "name peers with `to:` or `from:` (everything is spelt `to: [any]`), or a scope with `in:`",
+        );
+    }
+}
+
+/// A process fault has processes.
+fn needs_processes(scope: Option<&Scope>, wrong: &mut Wrong) {
+    let help = "say whose with `in: { process: { name: … } }`, `in: { cgroup: … }` or `in: { user: … }`";
+    match scope {
+        None => wrong.with("in", "nothing says whose processes are meant", help),
+        Some(Scope::Port(_)) => wrong.with(
+            "in",
+            "`port` chooses traffic, not processes",
+            "to choose by a port write `in: { process: { listening: 8080 } }`",
+        ),
+        Some(Scope::User(user)) if user == "root" || user == "0" => {
+            wrong.with("in", "the processes of `root` are the host itself", help);
+        }
+        Some(_) => {}
+    }
+}
+
+fn flow(to: &[Peer], from: &[Peer], protocol: Protocol, scope: Option<&Scope>) -> Flow {
+    Flow {
+        to: to.to_vec(),
+        from: from.to_vec(),
+        protocol,
+        scope: scope.cloned(),
+    }
+}

@@ -1,0 +1,98 @@
+//! Which packets and sockets a network fault concerns.
+
+use std::fmt;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::peer::Peer;
+use crate::scope::Scope;
+
+/// A set of flows of one host. A packet belongs to it when a peer matches, the protocol matches and its socket is in
+/// the scope.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Flow {
+    /// Peers that this host calls: their address and *their* port.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub to: Vec<Peer>,
+    /// Peers that call this host: their address and the *local* port that they come to.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub from: Vec<Peer>,
+    /// Which transport.
+    #[serde(default)]
+    pub protocol: Protocol,
+    /// Whose sockets; `None` is the whole host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scope: Option<Scope>,
+}
+
+/// A transport protocol.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Protocol {
+    /// All of them.
+    #[default]
+    Any,
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+    /// ICMP and ICMPv6, without neighbour discovery.
+    Icmp,
+}
+
+/// Which way packets go, seen from the host.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Direction {
+    /// In and out.
+    #[default]
+    Both,
+    /// What leaves the host.
+    Egress,
+    /// What enters the host.
+    Ingress,
+}
+
+impl Flow {
+    /// Whether both could concern the same packet; says yes when it cannot be known without looking at a host.
+    pub fn overlaps(&self, other: &Flow) -> bool {
+        let protocol = self.protocol == other.protocol
+            || self.protocol == Protocol::Any
+            || other.protocol == Protocol::Any;
+        let scope = match (&self.scope, &other.scope) {
+            (Some(Scope::Port(a)), Some(Scope::Port(b))) => a.first <= b.last && b.first <= a.last,
+            (Some(Scope::User(a)), Some(Scope::User(b))) => a == b,
+            _ => true,
+        };
+        let every = |flow: &Flow| flow.to.is_empty() && flow.from.is_empty();
+        let peers = every(self)
+            || every(other)
+            || !self.from.is_empty() && !other.to.is_empty()
+            || !self.to.is_empty() && !other.from.is_empty()
+            || self.to.iter().any(|a| other.to.iter().any(|b| a.overlaps(b)))
+            || self.from.iter().any(|a| other.from.iter().any(|b| a.overlaps(b)));
+        protocol && scope && peers
+    }
+}
+
+impl fmt::Display for Flow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let list = |peers: &[Peer]| peers.iter().map(Peer::to_string).collect::<Vec<_>>().join(", ");
+        let mut parts = Vec::new();
+        if !self.to.is_empty() {
+            parts.push(format!("to {}", list(&self.to)));
+        }
+        if !self.from.is_empty() {
+            parts.push(format!("from {}", list(&self.from)));
+        }
+        if self.protocol != Protocol::Any {
+            parts.push(format!("{:?} only", self.protocol).to_lowercase());
+        }
+        if let Some(scope) = &self.scope {
+            parts.push(format!("of {scope}"));
+        }
+        f.write_str(&parts.join(" "))
+    }
+}

@@ -1,0 +1,26 @@
+//! The model of Squall: pure data and arithmetic, no I/O.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`experiment`] | the document that a user writes |
+//! | [`quantity`] | values with units: periods, percentages, shares |
+//! | [`peer`], [`flow`] | whose traffic a fault concerns |
+//! | [`scope`] | whose processes and sockets a fault concerns |
+//! | [`probe`] | how the steady state is looked at, and what is expected |
+//! | [`faults`] | what a user asks for, one file per fault |
+//! | [`change`] | what is done to one host: a short, closed list |
+//! | [`protocol`] | what a conductor and an agent say to each other |
+//! | [`evidence`] | what was measured of a change |
+//! | [`exit`] | the exit codes of every squall command |
+
+pub mod change;
+pub mod evidence;
+pub mod exit;
+pub mod experiment;
+pub mod faults;
+pub mod flow;
+pub mod peer;
+pub mod probe;
+pub mod protocol;
+pub mod quantity;
+pub mod scope;

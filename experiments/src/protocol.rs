@@ -1,0 +1,231 @@
+//! What a conductor and an agent say to each other: one JSON object per line, each way.
+//!
+//! A connection is a lease: when it ends, for whatever reason, everything that was begun over it is reverted.
+//! Commands are idempotent: a part that was lifted may be lifted again.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::change::Change;
+use crate::evidence::Evidence;
+use crate::exit::Exit;
+
+/// The version of this protocol.
+pub const VERSION: u32 = 1;
+
+/// The longest line that either side accepts, in bytes.
+pub const LONGEST_LINE: usize = 1 << 20;
+
+/// A run's name: unique, sortable by time, safe as a file name.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct RunId(pub String);
+
+impl fmt::Display for RunId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// From conductor to agent. The answer carries the same number.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Call {
+    /// Counts up from 1 on each connection.
+    pub number: u64,
+    /// What is asked.
+    pub request: Request,
+}
+
+/// What is asked of an agent.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Request {
+    /// The first request of every connection. Answered by [`Reply::Hello`].
+    Hello {
+        /// The asker's [`VERSION`].
+        version: u32,
+    },
+    /// Open an injection for a run on this host. Answered by [`Reply::Done`].
+    Begin {
+        /// Which run.
+        run: RunId,
+        /// The experiment's title, for `status`.
+        title: String,
+        /// Hash of the plan that was shown.
+        plan: String,
+        /// The seed of every choice.
+        seed: u64,
+        /// Without a [`Request::Renew`] for this long, in milliseconds, everything is reverted.
+        lease_ms: u64,
+        /// After this long, in milliseconds, everything is reverted in any case.
+        deadline_ms: u64,
+    },
+    /// Make changes, all or none. Answered by [`Reply::Applied`].
+    Apply {
+        /// Which run.
+        run: RunId,
+        /// The step's number in the run; new for each `Apply`.
+        part: u32,
+        /// What to do.
+        changes: Vec<Change>,
+        /// Lifted after this long, in milliseconds, if nobody lifts it before.
+        lasts_ms: u64,
+    },
+    /// Continue the lease. Answered by [`Reply::Done`].
+    Renew {
+        /// Which run.
+        run: RunId,
+    },
+    /// What has been measured so far. Answered by [`Reply::Measured`].
+    Observe {
+        /// Which run.
+        run: RunId,
+        /// Which step.
+        part: u32,
+    },
+    /// Undo one step. Answered by [`Reply::Lifted`].
+    Lift {
+        /// Which run.
+        run: RunId,
+        /// Which step.
+        part: u32,
+    },
+    /// Undo everything of a run and forget it. Answered by [`Reply::Lifted`].
+    End {
+        /// Which run.
+        run: RunId,
+    },
+    /// What is active on this host. Answered by [`Reply::Status`].
+    Status,
+    /// Undo everything of every run, now. Answered by [`Reply::Lifted`].
+    Halt,
+}
+
+/// From agent to conductor.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Message {
+    /// The answer to a call.
+    Answer {
+        /// The call's number.
+        number: u64,
+        /// The answer.
+        reply: Reply,
+    },
+    /// Something ended without being asked on this connection.
+    Ended {
+        /// Which run.
+        run: RunId,
+        /// Which step; `None` is the whole run.
+        part: Option<u32>,
+        /// Why: `halted`, `the deadline was reached`, `the lease was not renewed`.
+        why: String,
+        /// What was measured and undone.
+        lifted: Lifted,
+    },
+}
+
+/// An answer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Reply {
+    /// To [`Request::Hello`].
+    Hello {
+        /// The agent's [`VERSION`].
+        version: u32,
+        /// The guardian's pid.
+        guardian: u32,
+        /// The worker's pid.
+        worker: u32,
+        /// Where the journal is.
+        state: String,
+        /// Which policy applies: a short hash of it, or `none`.
+        policy: String,
+    },
+    /// Done.
+    Done,
+    /// To [`Request::Apply`]: what was aimed at and what was left out.
+    Applied(Applied),
+    /// To [`Request::Observe`].
+    Measured(Vec<Evidence>),
+    /// To [`Request::Lift`], [`Request::End`] and [`Request::Halt`].
+    Lifted(Lifted),
+    /// To [`Request::Status`].
+    Status(Vec<Active>),
+    /// Not done, nothing was changed.
+    Refused(Refusal),
+}
+
+/// What an `Apply` did.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Applied {
+    /// One line per thing that was aimed at: `nginx (pid 312)`, `10.0.0.7 (db.internal)`.
+    pub targets: Vec<String>,
+    /// Carve-outs and everything else that the reader must know.
+    pub notes: Vec<String>,
+    /// How long it took, from request to the last change, in microseconds.
+    pub took_us: u64,
+}
+
+/// What an undo did.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Lifted {
+    /// The last evidence, one per change, in the order of the `Apply`s.
+    pub evidence: Vec<Evidence>,
+    /// What was undone, and how it was verified, a line each.
+    pub undone: Vec<String>,
+    /// What could not be undone and is still there, a line each: empty on a clean host.
+    pub stuck: Vec<String>,
+    /// What others changed meanwhile, a line each.
+    pub others: Vec<String>,
+    /// How long it took, in microseconds.
+    pub took_us: u64,
+}
+
+/// Why something was not done.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{what}")]
+pub struct Refusal {
+    /// A lowercase fragment that names the object.
+    pub what: String,
+    /// What to do.
+    pub help: Option<String>,
+    /// The exit code that this leads to, by its number.
+    pub exit: u8,
+}
+
+impl Refusal {
+    /// A refusal that leads to exit code 4.
+    pub fn new(what: impl Into<String>, help: impl Into<String>) -> Self {
+        Refusal {
+            what: what.into(),
+            help: Some(help.into()),
+            exit: Exit::Refused as u8,
+        }
+    }
+
+    /// A refusal without advice.
+    pub fn bare(what: impl Into<String>) -> Self {
+        Refusal {
+            what: what.into(),
+            help: None,
+            exit: Exit::Refused as u8,
+        }
+    }
+}
+
+/// A live injection, for `status`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Active {
+    /// Which run.
+    pub run: RunId,
+    /// The experiment's title.
+    pub title: String,
+    /// Seconds until everything is reverted in any case.
+    pub expires_s: u64,
+    /// Whether something could not be undone.
+    pub stuck: bool,
+    /// Its changes, in words, with what was measured so far.
+    pub changes: Vec<(String, Evidence)>,
+}
