@@ -1,0 +1,1 @@
+//! The repository itself: what it says of its own files is true.
