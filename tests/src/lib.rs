@@ -8,7 +8,7 @@
 //! | [`service`] | nginx, Redis, PostgreSQL and an echo server, ready when they answer |
 //! | [`client`] | clients that talk to them, and a steady one that keeps watching |
 //! | [`squall`] | runs the binaries under test |
-//! | [`skip`] | what a test needs, and a loud skip where it is missing |
+//! | [`mod@skip`] | what a test needs, and a loud skip where it is missing |
 //! | [`wait`] | waiting for conditions, and medians |
 //!
 //! A harness is told to stop by a panic: its functions panic with the full story where a test could not go on.
