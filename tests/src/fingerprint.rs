@@ -263,7 +263,7 @@ fn mounts(world: &Path) -> Result<Vec<String>> {
     Ok(points.collect())
 }
 
-/// Files below directories, by path, length and mode.
+/// Files below directories, by path, length and mode. The event files of ended runs are results, and stay.
 fn files(directories: &[PathBuf]) -> Vec<String> {
     use std::os::unix::fs::MetadataExt;
     let mut found = Vec::new();
@@ -273,6 +273,9 @@ fn files(directories: &[PathBuf]) -> Vec<String> {
             let Ok(meta) = entry.path().symlink_metadata() else {
                 continue;
             };
+            if meta.is_dir() && entry.file_name() == "runs" {
+                continue;
+            }
             if meta.is_dir() {
                 open.push(entry.path());
             } else {

@@ -140,6 +140,8 @@ pub struct Process {
     pub pid: i32,
     /// Its command name.
     pub name: String,
+    /// The file name of its executable; empty for a kernel thread. Unlike the command name it cannot be chosen.
+    pub program: String,
     /// `R`, `S`, `T` (stopped), `t` (traced), `Z`, …
     pub state: char,
     /// Who traces it; 0 is nobody.
@@ -169,6 +171,10 @@ impl Process {
         Some(Process {
             pid,
             name: field("Name")?.to_owned(),
+            program: fs::read_link(format!("/proc/{pid}/exe"))
+                .ok()
+                .and_then(|path| path.file_name().map(|name| name.to_string_lossy().into_owned()))
+                .unwrap_or_default(),
             state: field("State")?.chars().next()?,
             tracer: field("TracerPid")?.parse().ok()?,
             uid: field("Uid")?.split_whitespace().nth(1)?.parse().ok()?,
@@ -230,6 +236,15 @@ impl Process {
                 .strip_prefix('=')?;
             Some(value.to_owned())
         })
+    }
+
+    /// Its arguments, the program's name first.
+    pub fn arguments(&self) -> Vec<String> {
+        let line = fs::read(format!("/proc/{}/cmdline", self.pid)).unwrap_or_default();
+        let words = line.split(|byte| *byte == 0).filter(|word| !word.is_empty());
+        words
+            .map(|word| String::from_utf8_lossy(word).into_owned())
+            .collect()
     }
 
     /// Whether this very process, not a later one with its pid, still runs.

@@ -26,6 +26,8 @@ pub enum Need {
     TimeNamespaces,
     /// Unprivileged user namespaces.
     UserNamespaces,
+    /// The OpenSSH server. It is never installed by the tests: a machine must not get a remote login by testing.
+    Sshd,
     /// nginx.
     Nginx,
     /// Redis.
@@ -59,6 +61,10 @@ impl Need {
             Need::UserNamespaces => unless(
                 unprivileged_unshare(),
                 "needs unprivileged user namespaces, which this system forbids",
+            ),
+            Need::Sshd => unless(
+                found("sshd") && found("ssh-keygen"),
+                "needs the OpenSSH server, which the tests do not install (package `openssh-server`)",
             ),
             Need::Nginx => unless(found("nginx"), "needs nginx (package `nginx-light`)"),
             Need::Redis => unless(found("redis-server"), "needs Redis (package `redis-server`)"),

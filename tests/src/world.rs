@@ -21,6 +21,7 @@ use crate::netns::{self, Netns, PREFIX, Process, look};
 use crate::service::{self, Kind, Recipe, Service};
 use crate::skip;
 use crate::squall::{MARK, Squall};
+use crate::wait;
 
 /// How long a host may take to be again what it was, after everything of the test has ended.
 const SETTLING: Duration = Duration::from_secs(5);
@@ -70,8 +71,23 @@ impl Host {
     /// Squall's own processes on this host: guardian, worker, prober, command line.
     pub fn squalls(&self) -> Vec<Process> {
         let mut found = self.netns.processes();
-        found.retain(|process| process.name.starts_with("squall"));
+        found.retain(|process| process.program.starts_with("squall"));
         found
+    }
+
+    /// The agent's two processes: the guardian, and the worker that is its child.
+    ///
+    /// # Panics
+    /// When there is no such pair after a while.
+    pub fn agents(&self) -> (Process, Process) {
+        wait::until("an agent with its two processes", wait::PATIENCE, || {
+            let agents: Vec<Process> = self.squalls().into_iter().filter(is_agent).collect();
+            let worker = agents
+                .iter()
+                .find(|worker| agents.iter().any(|other| other.pid == worker.parent))?;
+            let guardian = agents.iter().find(|guardian| guardian.pid == worker.parent)?;
+            Some((guardian.clone(), worker.clone()))
+        })
     }
 }
 
@@ -277,7 +293,7 @@ impl World {
         let own = self.directory.display().to_string();
         let mut found = netns::processes();
         found.retain(|process| {
-            process.name.starts_with("squall") && process.environment(MARK).as_deref() == Some(&own)
+            process.program.starts_with("squall") && process.environment(MARK).as_deref() == Some(&own)
         });
         for host in &self.hosts {
             let known: Vec<i32> = found.iter().map(|process| process.pid).collect();
@@ -367,6 +383,29 @@ impl World {
         }
     }
 
+    /// An OpenSSH server on every address of a host, with a key of its own; nobody can log in.
+    ///
+    /// # Panics
+    /// When it does not listen.
+    pub fn sshd(&self, host: usize, port: u16) -> Process {
+        let place = self.place("sshd");
+        let key = place.join("key").display().to_string();
+        // sshd insists on this directory, which Debian makes when it starts the service.
+        fs::create_dir_all("/run/sshd").unwrap_or_else(|error| panic!("`/run/sshd`: {error}"));
+        look(None, &["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", &key])
+            .unwrap_or_else(|error| panic!("{error:#}"));
+        let config = self.file(
+            "sshd/config",
+            format!("Port {port}\nHostKey {key}\nPidFile none\nUsePAM no\n"),
+        );
+        let server = self.program(host, None, &["/usr/sbin/sshd", "-D", "-e", "-f", &config]);
+        wait::holds("sshd to listen", wait::PATIENCE, || {
+            let loopback = std::net::SocketAddr::from(([127, 0, 0, 1], port));
+            crate::client::connect(&self.hosts[host].netns, loopback, crate::client::TIMEOUT).is_ok()
+        });
+        server
+    }
+
     /// A program in the background of a host, ended with the world. It runs as the given user.
     ///
     /// # Panics
@@ -392,11 +431,9 @@ impl World {
             .expect("no test panics while it holds this")
             .push(child);
         let helpers = ["nsenter", "setpriv"];
-        crate::wait::until(
-            &format!("`{}` to run", argv.join(" ")),
-            crate::wait::PATIENCE,
-            || Process::of(pid).filter(|process| !helpers.contains(&process.name.as_str())),
-        )
+        wait::until(&format!("`{}` to run", argv.join(" ")), wait::PATIENCE, || {
+            Process::of(pid).filter(|process| !helpers.contains(&process.name.as_str()))
+        })
     }
 
     /// A version 2 control group of the world's own; gives its path below the root, as `in: { cgroup: … }` wants it.
@@ -514,6 +551,11 @@ impl Drop for World {
             panic!("{story}");
         }
     }
+}
+
+/// Whether a process of Squall is one of the agent's two.
+fn is_agent(process: &Process) -> bool {
+    process.program == "squall-agent" || process.arguments().get(1).is_some_and(|verb| verb == "agent")
 }
 
 /// A control group can be removed only a moment after its last process has gone.
