@@ -388,7 +388,7 @@ impl Made {
         if !numbers.is_empty()
             && let Err(refusal) = records.ask(&Ask::Undone { numbers }, None)
         {
-            tracing::warn!(%refusal, "the journal does not know yet of what was undone");
+            tracing::info!(%refusal, "the journal does not know yet of what was undone");
         }
         (undone, stuck)
     }

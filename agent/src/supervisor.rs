@@ -26,9 +26,9 @@ use crate::link::{self, Connection, Incoming};
 use crate::policy::Policy;
 use crate::pulse::{Other, Pulse};
 use crate::records::{Ask, Records};
-use crate::resolve;
 use crate::state::Place;
 use crate::veto::{self, Veto};
+use crate::{recover, resolve};
 
 /// How often an undo that failed is tried again.
 const RETRY: u64 = 1_000_000_000;
@@ -201,7 +201,10 @@ async fn work(setup: Setup) -> Exit {
                 let _ = rustix::process::pidfd_send_signal(guardian, rustix::process::Signal::KILL);
             }
             pulse.set_live(false);
-            return supervisor.farewell("the guardian died");
+            let place = supervisor.place.clone();
+            let exit = supervisor.farewell("the guardian died");
+            inherit(&place);
+            return exit;
         }
         if beat.is_some_and(|beat| beat <= sys::boot_nanos()) && !supervisor.host.renew() {
             supervisor.end_all("this host was too slow to keep the rules alive");
@@ -211,6 +214,16 @@ async fn work(setup: Setup) -> Exit {
         if leaves_when_idle && served && idle && supervisor.may_leave() {
             return supervisor.farewell("nobody needs it");
         }
+    }
+}
+
+/// Does for a dead guardian what it would have done: replays the journal, which removes it when nothing is left.
+fn inherit(place: &Place) {
+    if let Ok(Some(_lock)) = place.lock()
+        && let Ok(outcome) = recover::with_lock(place)
+        && outcome.stuck.is_empty()
+    {
+        place.clear();
     }
 }
 
@@ -541,7 +554,7 @@ impl Supervisor {
         let lifted = injection.end(&mut self.host, &self.records);
         if lifted.stuck.is_empty() {
             if let Err(refusal) = self.records.ask(&Ask::End { run: run.clone() }, None) {
-                tracing::warn!(%refusal, "the journal does not know yet that the run has ended");
+                tracing::info!(%refusal, "the journal does not know yet that the run has ended");
             }
         } else {
             tracing::error!(%run, stuck = ?lifted.stuck, "this host is still modified");
