@@ -23,11 +23,7 @@ impl Veto {
     pub fn now(policy: &Policy, clients: &BTreeSet<i32>) -> Self {
         let mut protected = BTreeMap::from([(1, "the first process of the host".to_owned())]);
         let stats: Vec<_> = procfs::process::all_processes()
-            .map(|all| {
-                all.flatten()
-                    .filter_map(|entry| Some((entry.stat().ok()?, entry)))
-                    .collect()
-            })
+            .map(|all| all.flatten().filter_map(|entry| Some((entry.stat().ok()?, entry))).collect())
             .unwrap_or_default();
         let parents: BTreeMap<i32, i32> = stats.iter().map(|(stat, _)| (stat.pid, stat.ppid)).collect();
         for (stat, entry) in &stats {
@@ -35,10 +31,7 @@ impl Veto {
             if stat.pid == 2 || stat.ppid == 2 {
                 protected.insert(stat.pid, "a kernel thread".to_owned());
             } else if DOORS.contains(&name) {
-                protected.insert(
-                    stat.pid,
-                    "a remote login, by which people reach the host".to_owned(),
-                );
+                protected.insert(stat.pid, "a remote login, by which people reach the host".to_owned());
             } else if OURS.contains(&name) && !is_demo_shop(entry) {
                 protected.insert(stat.pid, "squall itself".to_owned());
             } else if policy.protects_process(name) {
@@ -49,11 +42,7 @@ impl Veto {
         for start in clients.iter().copied().chain([me]) {
             let mut pid = start;
             while pid > 1 {
-                let reason = if pid == start {
-                    "squall itself"
-                } else {
-                    "a parent of squall"
-                };
+                let reason = if pid == start { "squall itself" } else { "a parent of squall" };
                 protected.entry(pid).or_insert_with(|| reason.to_owned());
                 pid = parents.get(&pid).copied().unwrap_or(0);
             }
@@ -80,9 +69,7 @@ impl Veto {
 
 /// The demo's shop runs in the same binary, and is there to be hit.
 fn is_demo_shop(entry: &Entry) -> bool {
-    entry
-        .cmdline()
-        .is_ok_and(|arguments| arguments.get(1).is_some_and(|verb| verb == "shop"))
+    entry.cmdline().is_ok_and(|arguments| arguments.get(1).is_some_and(|verb| verb == "shop"))
 }
 
 /// The TCP ports on which people reach the host: where a remote login really listens.
@@ -104,8 +91,7 @@ pub fn login_ports() -> BTreeSet<u16> {
         let mine = sockets.iter().filter(|socket| inodes.contains(&socket.inode));
         // A listening socket, or a session whose listener lives elsewhere (socket activation).
         ports.extend(
-            mine.filter(|socket| socket.listens() || socket.established())
-                .map(|socket| socket.local.1),
+            mine.filter(|socket| socket.listens() || socket.established()).map(|socket| socket.local.1),
         );
     }
     ports

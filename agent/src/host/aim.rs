@@ -52,10 +52,7 @@ impl Aim<'_> {
         let (targets, notes) = self.veto.apply(found);
         if targets.is_empty() {
             return Err(Refusal::new(
-                format!(
-                    "every process that matches {scope} is protected: {}",
-                    notes.join("; ")
-                ),
+                format!("every process that matches {scope} is protected: {}", notes.join("; ")),
                 "choose another target; protection cannot be switched off",
             ));
         }
@@ -68,17 +65,9 @@ impl Aim<'_> {
         for Peer { host, ports } in peers {
             let ports = *ports;
             match host {
-                PeerHost::Any => networks.push(Network {
-                    network: None,
-                    ports,
-                    name: None,
-                }),
+                PeerHost::Any => networks.push(Network { network: None, ports, name: None }),
                 PeerHost::Net(address, bits) => {
-                    networks.push(Network {
-                        network: Some((*address, *bits)),
-                        ports,
-                        name: None,
-                    });
+                    networks.push(Network { network: Some((*address, *bits)), ports, name: None });
                 }
                 PeerHost::Name(name) => {
                     let addresses = self.resolved.get(name).filter(|addresses| !addresses.is_empty());
@@ -90,11 +79,7 @@ impl Aim<'_> {
                     })?;
                     networks.extend(addresses.iter().map(|address| {
                         let bits = if address.is_ipv4() { 32 } else { 128 };
-                        Network {
-                            network: Some((*address, bits)),
-                            ports,
-                            name: Some(name.clone()),
-                        }
+                        Network { network: Some((*address, bits)), ports, name: Some(name.clone()) }
                     }));
                 }
             }
@@ -112,9 +97,7 @@ impl Aim<'_> {
             }
         };
         let in_range = |network: &Network, port: u16| {
-            network
-                .ports
-                .is_none_or(|ports| (ports.first..=ports.last).contains(&port))
+            network.ports.is_none_or(|ports| (ports.first..=ports.last).contains(&port))
         };
         let loopback = socket.remote.0.is_loopback();
         let named = |network: &Network| !loopback || !network.leaves_out_loopback();
@@ -125,8 +108,7 @@ impl Aim<'_> {
         let everybody = to.is_empty() && from.is_empty() && !loopback;
         let protected = self.login_ports.contains(&socket.local.1)
             || self.networks(&self.policy.protect_addresses).is_ok_and(|list| {
-                list.iter()
-                    .any(|network| within(network) && in_range(network, socket.remote.1))
+                list.iter().any(|network| within(network) && in_range(network, socket.remote.1))
             });
         !protected && (everybody || to.iter().any(called) || from.iter().any(caller))
     }
@@ -134,13 +116,10 @@ impl Aim<'_> {
 
 /// The names that must be resolved before a flow can be aimed.
 pub fn names(flow: &Flow) -> impl Iterator<Item = &str> {
-    flow.to
-        .iter()
-        .chain(&flow.from)
-        .filter_map(|peer| match &peer.host {
-            PeerHost::Name(name) => Some(name.as_str()),
-            _ => None,
-        })
+    flow.to.iter().chain(&flow.from).filter_map(|peer| match &peer.host {
+        PeerHost::Name(name) => Some(name.as_str()),
+        _ => None,
+    })
 }
 
 /// Chooses from sorted things with the run's seed: the same seed, place and things give the same choice.
@@ -156,10 +135,7 @@ pub fn choose<T: Clone>(things: &[T], pick: Pick, seed: u64, place: &str) -> Res
     if wanted == things.len() {
         return Ok(things.to_vec());
     }
-    let key = Hasher::new()
-        .update(&seed.to_le_bytes())
-        .update(place.as_bytes())
-        .finalize();
+    let key = Hasher::new().update(&seed.to_le_bytes()).update(place.as_bytes()).finalize();
     let mut random = ChaCha12Rng::from_seed(*key.as_bytes());
     let mut indices: Vec<usize> = (0..things.len()).collect();
     for index in 0..wanted {
@@ -196,9 +172,6 @@ mod tests {
             }
         }
         // Binomial(10000, 0.3): five standard deviations are 229.
-        assert!(
-            counts.iter().all(|count| count.abs_diff(3000) < 229),
-            "{counts:?}"
-        );
+        assert!(counts.iter().all(|count| count.abs_diff(3000) < 229), "{counts:?}");
     }
 }
