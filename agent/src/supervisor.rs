@@ -21,7 +21,6 @@ use crate::policy::Policy;
 use crate::records::{Ask, Records};
 use crate::resolve;
 use crate::state::Place;
-use crate::veto::{self, Veto};
 
 /// How often an undo that failed is tried again.
 const RETRY: u64 = 1_000_000_000;
@@ -235,10 +234,7 @@ impl Supervisor {
         let applied = resolved.and_then(|resolved| {
             let mut injection =
                 self.injections.remove(&run).ok_or_else(|| Refusal::bare(format!("run {run} has ended")))?;
-            let veto = self.veto();
-            let login_ports = veto::login_ports();
-            let aim =
-                Aim { policy: &self.policy, veto: &veto, login_ports: &login_ports, resolved: &resolved };
+            let aim = Aim::new(&self.policy, &resolved, self.ours());
             let (host, records, others) = (&mut self.host, &self.records, &self.injections);
             let applied = injection.apply(step, host, records, &aim, others);
             self.injections.insert(run, injection);
@@ -248,9 +244,9 @@ impl Supervisor {
         self.send(connection, Message::Answer { number, reply });
     }
 
-    fn veto(&self) -> Veto {
-        let clients = self.clients.values().filter_map(|client| client.pid).chain([self.guardian]).collect();
-        Veto::now(&self.policy, &clients)
+    /// The processes that are Squall's own, by whom the veto knows its parents.
+    fn ours(&self) -> BTreeSet<i32> {
+        self.clients.values().filter_map(|client| client.pid).chain([self.guardian]).collect()
     }
 
     /// When something is due, on the boot clock.
@@ -265,10 +261,8 @@ impl Supervisor {
         if self.due().is_none_or(|due| due > now) {
             return;
         }
-        let veto = self.veto();
-        let login_ports = veto::login_ports();
         let resolved = Resolved::new();
-        let aim = Aim { policy: &self.policy, veto: &veto, login_ports: &login_ports, resolved: &resolved };
+        let aim = Aim::new(&self.policy, &resolved, self.ours());
         let mut over = Vec::new();
         for injection in self.injections.values_mut() {
             let parts = injection.tick(&aim);

@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use procfs::process::Process as Entry;
+use procfs::process::{FDTarget, Process as Entry};
 
 use crate::host::process::Target;
+use crate::host::sockets::Sockets;
 use crate::policy::Policy;
 
 /// Servers by which people reach the host.
@@ -72,27 +73,20 @@ fn is_demo_shop(entry: &Entry) -> bool {
     entry.cmdline().is_ok_and(|arguments| arguments.get(1).is_some_and(|verb| verb == "shop"))
 }
 
-/// The TCP ports on which people reach the host: where a remote login really listens.
+/// The TCP ports on which people reach the host: where a remote login really listens. When that cannot be seen, 22.
 pub fn login_ports() -> BTreeSet<u16> {
-    let Ok(processes) = crate::host::process::Processes::here() else {
-        return BTreeSet::from([22]);
-    };
-    let Ok(sockets) = crate::host::sockets::Sockets::open().and_then(|mut sockets| sockets.all()) else {
-        return BTreeSet::from([22]);
-    };
-    let held = processes.sockets();
-    let mut ports = BTreeSet::new();
-    for (pid, list) in held {
-        let Some(target) = Target::of(pid) else { continue };
-        if !DOORS.contains(&target.name.as_str()) {
-            continue;
-        }
-        let inodes: BTreeSet<u32> = list.iter().map(|(_, inode)| *inode).collect();
-        let mine = sockets.iter().filter(|socket| inodes.contains(&socket.inode));
-        // A listening socket, or a session whose listener lives elsewhere (socket activation).
-        ports.extend(
-            mine.filter(|socket| socket.listens() || socket.established()).map(|socket| socket.local.1),
-        );
-    }
-    ports
+    let seen = procfs::process::all_processes().ok().zip(Sockets::open().and_then(|mut all| all.all()).ok());
+    let Some((processes, sockets)) = seen else { return BTreeSet::from([22]) };
+    let door = |entry: &Entry| entry.stat().is_ok_and(|stat| DOORS.contains(&stat.comm.as_str()));
+    let held =
+        processes.flatten().filter(door).filter_map(|entry| entry.fd().ok()).flat_map(Iterator::flatten);
+    let inodes: BTreeSet<u32> = held
+        .filter_map(|info| match info.target {
+            FDTarget::Socket(inode) => u32::try_from(inode).ok(),
+            _ => None,
+        })
+        .collect();
+    let theirs = sockets.iter().filter(|socket| inodes.contains(&socket.inode));
+    // A listening socket, or a session whose listener lives elsewhere (socket activation).
+    theirs.filter(|socket| socket.listens() || socket.established()).map(|socket| socket.local.1).collect()
 }

@@ -1,5 +1,6 @@
 //! Aiming: peers become networks, scopes become processes; what is protected is left out, and nothing is an error.
 
+use std::cell::OnceCell;
 use std::collections::BTreeSet;
 
 use blake3::Hasher;
@@ -15,19 +16,18 @@ use super::block::{Network, Resolved};
 use super::process::{Processes, Target};
 use super::sockets::Listed;
 use crate::policy::Policy;
-use crate::veto::Veto;
+use crate::veto::{self, Veto};
 
-/// What is known of the host and of the request while a change is prepared.
+/// What is known of the host and of the request while a change is prepared. The host is looked at when it is asked for.
 #[derive(Debug)]
 pub struct Aim<'a> {
     /// What the host's owner allows.
     pub policy: &'a Policy,
-    /// What is never hit.
-    pub veto: &'a Veto,
-    /// The ports of remote logins.
-    pub login_ports: &'a BTreeSet<u16>,
     /// The addresses of every name in the request.
     pub resolved: &'a Resolved,
+    ours: BTreeSet<i32>,
+    veto: OnceCell<Veto>,
+    login_ports: OnceCell<BTreeSet<u16>>,
 }
 
 /// What a scope came to.
@@ -39,7 +39,21 @@ pub struct Chosen {
     pub notes: Vec<String>,
 }
 
-impl Aim<'_> {
+impl<'a> Aim<'a> {
+    /// `ours` are the pids of the guardian and of the commands that are connected.
+    pub fn new(policy: &'a Policy, resolved: &'a Resolved, ours: BTreeSet<i32>) -> Self {
+        Aim { policy, resolved, ours, veto: OnceCell::new(), login_ports: OnceCell::new() }
+    }
+
+    fn veto(&self) -> &Veto {
+        self.veto.get_or_init(|| Veto::now(self.policy, &self.ours))
+    }
+
+    /// The ports of remote logins.
+    pub fn login_ports(&self) -> &BTreeSet<u16> {
+        self.login_ports.get_or_init(veto::login_ports)
+    }
+
     /// The processes of a scope without the protected ones. None left is an error that says why.
     pub fn processes(&self, processes: &Processes, scope: &Scope) -> Result<Chosen, Refusal> {
         let found = processes.of(scope)?;
@@ -49,7 +63,7 @@ impl Aim<'_> {
                 "look with `ps`; names are exact (at most 15 bytes), and only this network namespace is searched",
             ));
         }
-        let (targets, notes) = self.veto.apply(found);
+        let (targets, notes) = self.veto().apply(found);
         if targets.is_empty() {
             return Err(Refusal::new(
                 format!("every process that matches {scope} is protected: {}", notes.join("; ")),
@@ -106,7 +120,7 @@ impl Aim<'_> {
         let caller =
             |network: &Network| named(network) && within(network) && in_range(network, socket.local.1);
         let everybody = to.is_empty() && from.is_empty() && !loopback;
-        let protected = self.login_ports.contains(&socket.local.1)
+        let protected = self.login_ports().contains(&socket.local.1)
             || self.networks(&self.policy.protect_addresses).is_ok_and(|list| {
                 list.iter().any(|network| within(network) && in_range(network, socket.remote.1))
             });

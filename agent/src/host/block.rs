@@ -229,7 +229,7 @@ pub fn carve_outs(aim: &Aim<'_>) -> Vec<(Hook, Rule)> {
         for (first, last) in [(67, 68), (546, 547)] {
             rules.push((hook, commented("DHCP").transport(17).ports(local, first, last)));
         }
-        for port in aim.login_ports {
+        for port in aim.login_ports() {
             rules.push((hook, commented("remote login").transport(6).ports(local, *port, *port)));
         }
         for peer in &aim.policy.protect_addresses {

@@ -13,6 +13,7 @@
 
 pub mod aim;
 pub mod block;
+pub mod bpf;
 pub mod disconnect;
 pub mod mark;
 pub mod netlink;
