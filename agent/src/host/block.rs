@@ -252,3 +252,56 @@ pub fn carve_outs(aim: &Aim<'_>) -> Vec<(Hook, Rule)> {
 
 /// The addresses of every name, as resolved for one request.
 pub type Resolved = BTreeMap<String, Vec<IpAddr>>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn count(
+        protocol: Protocol,
+        verdict: Verdict,
+        direction: Direction,
+        peers: &[&str],
+        whom: Whom,
+    ) -> usize {
+        let to: Vec<Network> = peers
+            .iter()
+            .map(|text| {
+                let peer: Peer = text.parse().unwrap();
+                let network = match peer.host {
+                    PeerHost::Net(address, bits) => Some((address, bits)),
+                    _ => None,
+                };
+                Network { network, ports: peer.ports, name: None }
+            })
+            .collect();
+        let flow = squall_experiments::flow::Flow { to: Vec::new(), from: Vec::new(), protocol, scope: None };
+        let block = Block { flow, direction, verdict };
+        rules(&block, "tag", &to, &[], whom).unwrap().len()
+    }
+
+    #[test]
+    fn ports_and_resets_need_a_rule_per_transport() {
+        use Direction::{Both, Egress};
+        use Protocol::{Any, Icmp, Tcp};
+        assert_eq!(count(Any, Verdict::Drop, Both, &["10.0.0.1"], Whom::Everybody), 2);
+        assert_eq!(count(Any, Verdict::Drop, Both, &["10.0.0.1:80"], Whom::Everybody), 4);
+        assert_eq!(count(Any, Verdict::Reset, Egress, &["10.0.0.1"], Whom::Everybody), 2);
+        assert_eq!(count(Tcp, Verdict::Drop, Egress, &["10.0.0.1:80", "::1"], Whom::Everybody), 2);
+        assert_eq!(count(Icmp, Verdict::Drop, Egress, &["any"], Whom::Everybody), 2);
+        assert_eq!(count(Any, Verdict::Drop, Both, &[], Whom::Marked(1)), 2);
+    }
+
+    #[test]
+    fn icmp_with_a_port_is_refused() {
+        let flow = squall_experiments::flow::Flow {
+            to: Vec::new(),
+            from: Vec::new(),
+            protocol: Protocol::Icmp,
+            scope: None,
+        };
+        let block = Block { flow, direction: Direction::Both, verdict: Verdict::Drop };
+        let whom = Whom::LocalPorts("80".parse().unwrap());
+        assert!(rules(&block, "tag", &[], &[], whom).is_err());
+    }
+}
