@@ -11,6 +11,9 @@
 //! | [`change`] | what is done to one host: a short, closed list |
 //! | [`protocol`] | what a conductor and an agent say to each other |
 //! | [`evidence`] | what was measured of a change |
+//! | [`run`] | one execution: its events, and the one state machine over them |
+//! | [`verdict`] | tallies of samples, and what they say |
+//! | [`summary`] | what a run's events add up to |
 //! | [`exit`] | the exit codes of every squall command |
 
 pub mod change;
@@ -23,4 +26,7 @@ pub mod peer;
 pub mod probe;
 pub mod protocol;
 pub mod quantity;
+pub mod run;
 pub mod scope;
+pub mod summary;
+pub mod verdict;
