@@ -9,6 +9,7 @@
 //! | [`probe`] | how the steady state is looked at, and what is expected |
 //! | [`faults`] | what a user asks for, one file per fault |
 //! | [`change`] | what is done to one host: a short, closed list |
+//! | [`plan`] | what a run would do, and its hash |
 //! | [`protocol`] | what a conductor and an agent say to each other |
 //! | [`evidence`] | what was measured of a change |
 //! | [`run`] | one execution: its events, and the one state machine over them |
@@ -23,6 +24,7 @@ pub mod experiment;
 pub mod faults;
 pub mod flow;
 pub mod peer;
+pub mod plan;
 pub mod probe;
 pub mod protocol;
 pub mod quantity;
