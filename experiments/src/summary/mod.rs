@@ -17,6 +17,7 @@ use crate::run::Intent;
 use crate::verdict::{Judgement, Tally};
 
 pub use closing::seconds;
+pub use timeline::line;
 
 /// What became of a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -34,7 +34,8 @@ pub(super) fn of(log: &[Record], parts: &[Part]) -> Vec<Moment> {
     lines
 }
 
-fn line(event: &Event, name: impl Fn(u32) -> String) -> Option<String> {
+/// An event in words; `None` for one that a short account leaves out. `name` says what a part is called.
+pub fn line(event: &Event, name: impl Fn(u32) -> String) -> Option<String> {
     Some(match event {
         Event::Started(started) if started.hypotheses.is_empty() => "the run began".to_owned(),
         Event::Started(_) => "the run began: baseline".to_owned(),
