@@ -1,6 +1,7 @@
 //! The document that a user writes: the same model for YAML, JSON and the one-line form of the command line.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -104,4 +105,23 @@ pub enum Action {
     Http(HttpProbe),
     /// Run a program.
     Process(ProcessProbe),
+}
+
+impl Action {
+    /// How long it may take.
+    pub fn timeout(&self) -> Period {
+        match self {
+            Action::Http(http) => http.timeout,
+            Action::Process(process) => process.timeout,
+        }
+    }
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Action::Http(http) => write!(f, "{} {}", http.method, http.url),
+            Action::Process(process) => f.write_str(&process.argv.join(" ")),
+        }
+    }
 }

@@ -9,8 +9,12 @@
 //! | [`probe`] | how the steady state is looked at, and what is expected |
 //! | [`faults`] | what a user asks for, one file per fault |
 //! | [`change`] | what is done to one host: a short, closed list |
+//! | [`plan`] | what a run would do, and its hash |
 //! | [`protocol`] | what a conductor and an agent say to each other |
 //! | [`evidence`] | what was measured of a change |
+//! | [`run`] | one execution: its events, and the one state machine over them |
+//! | [`verdict`] | tallies of samples, and what they say |
+//! | [`summary`] | what a run's events add up to |
 //! | [`exit`] | the exit codes of every squall command |
 
 pub mod change;
@@ -20,7 +24,11 @@ pub mod experiment;
 pub mod faults;
 pub mod flow;
 pub mod peer;
+pub mod plan;
 pub mod probe;
 pub mod protocol;
 pub mod quantity;
+pub mod run;
 pub mod scope;
+pub mod summary;
+pub mod verdict;
