@@ -1,6 +1,7 @@
 //! The document that a user writes: the same model for YAML, JSON and the one-line form of the command line.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -17,7 +18,7 @@ pub const FORMAT: u32 = 1;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Experiment {
-    /// The version of the format: 1.
+    /// The version of the format; this build reads 1.
     pub squall: u32,
     /// What this experiment shows, in one sentence.
     pub title: String,
@@ -33,7 +34,8 @@ pub struct Experiment {
     /// Makes every choice that Squall makes repeatable; chosen and reported when it is not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seed: Option<u64>,
-    /// What holds while the system is well.
+    /// What holds while the system is well. An empty list is allowed and must be written as such: the run then has no
+    /// baseline and no recovery, and its verdict says only whether every fault was measured.
     pub hypothesis: Vec<Hypothesis>,
     /// How long the hypothesis must hold before anything is injected; without it, three samples taken at once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -104,4 +106,23 @@ pub enum Action {
     Http(HttpProbe),
     /// Run a program.
     Process(ProcessProbe),
+}
+
+impl Action {
+    /// How long it may take.
+    pub fn timeout(&self) -> Period {
+        match self {
+            Action::Http(http) => http.timeout,
+            Action::Process(process) => process.timeout,
+        }
+    }
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Action::Http(http) => write!(f, "{} {}", http.method, http.url),
+            Action::Process(process) => f.write_str(&process.argv.join(" ")),
+        }
+    }
 }

@@ -3,24 +3,36 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`experiment`] | the document that a user writes |
+//! | [`document`] | from text to an experiment, with every problem of it |
 //! | [`quantity`] | values with units: periods, percentages, shares |
 //! | [`peer`], [`flow`] | whose traffic a fault concerns |
+//! | [`url`] | the parts of an HTTP address |
 //! | [`scope`] | whose processes and sockets a fault concerns |
 //! | [`probe`] | how the steady state is looked at, and what is expected |
 //! | [`faults`] | what a user asks for, one file per fault |
 //! | [`change`] | what is done to one host: a short, closed list |
+//! | [`plan`] | what a run would do, and its hash |
 //! | [`protocol`] | what a conductor and an agent say to each other |
 //! | [`evidence`] | what was measured of a change |
+//! | [`run`] | one execution: its events, and the one state machine over them |
+//! | [`verdict`] | tallies of samples, and what they say |
+//! | [`summary`] | what a run's events add up to |
 //! | [`exit`] | the exit codes of every squall command |
 
 pub mod change;
+pub mod document;
 pub mod evidence;
 pub mod exit;
 pub mod experiment;
 pub mod faults;
 pub mod flow;
 pub mod peer;
+pub mod plan;
 pub mod probe;
 pub mod protocol;
 pub mod quantity;
+pub mod run;
 pub mod scope;
+pub mod summary;
+pub mod url;
+pub mod verdict;

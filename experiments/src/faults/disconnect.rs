@@ -14,9 +14,11 @@ use crate::scope::Scope;
 pub struct Disconnect {
     /// Peers that the target called, with their port.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(min = 1))]
     pub to: Vec<Peer>,
     /// Peers that called the target, with the local port that they came to.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(min = 1))]
     pub from: Vec<Peer>,
     /// Break connections again after this time, while the fault lasts; without it, once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -34,19 +36,12 @@ impl Describe for Disconnect {
     fn check(&self, scope: Option<&Scope>, wrong: &mut Wrong) {
         needs_traffic(&self.to, &self.from, scope, wrong);
         if self.every.is_some_and(Period::is_zero) {
-            wrong.with(
-                "every",
-                "an interval of zero never ends",
-                "write at least `100ms`",
-            );
+            wrong.with("every", "an interval of zero never ends", "write at least `100ms`");
         }
     }
 
     fn changes(&self, scope: Option<&Scope>) -> Vec<Change> {
         let flow = flow(&self.to, &self.from, Protocol::Tcp, scope);
-        vec![Change::Disconnect(Destroy {
-            flow,
-            every: self.every,
-        })]
+        vec![Change::Disconnect(Destroy { flow, every: self.every })]
     }
 }

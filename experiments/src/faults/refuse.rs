@@ -13,9 +13,11 @@ use crate::scope::Scope;
 pub struct Refuse {
     /// Peers that the target calls, with their port: the target sees the refusal.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(min = 1))]
     pub to: Vec<Peer>,
     /// Peers that call the target, with the local port that they come to: the peers see the refusal.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(min = 1))]
     pub from: Vec<Peer>,
     /// Which transport.
     #[serde(default)]
@@ -60,21 +62,14 @@ impl Describe for Refuse {
             RefuseHow::AdminProhibited => Verdict::AdminProhibited,
         };
         let block = |to: &[Peer], from: &[Peer], direction| {
-            Change::Block(Block {
-                flow: flow(to, from, self.protocol, scope),
-                direction,
-                verdict,
-            })
+            Change::Block(Block { flow: flow(to, from, self.protocol, scope), direction, verdict })
         };
         match (self.to.is_empty(), self.from.is_empty()) {
             (true, true) => vec![block(&[], &[], Direction::Both)],
             (false, true) => vec![block(&self.to, &[], Direction::Egress)],
             (true, false) => vec![block(&[], &self.from, Direction::Ingress)],
             (false, false) => {
-                vec![
-                    block(&self.to, &[], Direction::Egress),
-                    block(&[], &self.from, Direction::Ingress),
-                ]
+                vec![block(&self.to, &[], Direction::Egress), block(&[], &self.from, Direction::Ingress)]
             }
         }
     }

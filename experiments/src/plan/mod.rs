@@ -1,0 +1,227 @@
+//! What a run would do to its hosts, before anything is done: the same experiment, seed, hosts and policy give the
+//! same plan and the same hash.
+//!
+//! Nothing here looks at a host: process ids and addresses are resolved by the agent when it prepares, and shown as
+//! an appendix that is outside the hash.
+
+mod carve_out;
+mod overlap;
+
+use serde::Serialize;
+use serde_json::{Value, json};
+
+pub use carve_out::CARVE_OUTS;
+
+use crate::change::Change;
+use crate::experiment::{Action, Experiment, Step};
+use crate::quantity::Period;
+
+/// Time that a plan allows beyond its steps: applying, lifting and reading back.
+pub const MARGIN: Period = Period::from_secs(30);
+
+/// What a run would do: to each of its hosts the same.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Plan {
+    /// The experiment's title. Not part of the hash.
+    pub title: String,
+    /// The seed of every choice.
+    pub seed: u64,
+    /// The hosts, in order of their names.
+    pub hosts: Vec<String>,
+    /// A short hash of the hosts' policy, or `none`.
+    pub policy: String,
+    /// What is done, in order.
+    pub steps: Vec<PlanStep>,
+    /// What is never hit, whatever the selectors say.
+    pub carve_outs: Vec<String>,
+    /// After this long, counted from the first injection, everything is reverted in any case.
+    pub expiry: Period,
+    /// What the reader should know before running it. Not part of the hash.
+    pub warnings: Vec<String>,
+}
+
+/// One step of a [`Plan`].
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PlanStep {
+    /// A fault: its changes are applied together and lifted together.
+    Fault {
+        /// The number of the step in the run, from 1, in the order of the document; children of `parallel:` count
+        /// like steps of their own.
+        part: u32,
+        /// What the report calls it.
+        name: String,
+        /// What is done on each host.
+        changes: Vec<Change>,
+        /// How long it lasts.
+        lasts: Period,
+    },
+    /// Nothing is done for a while.
+    Wait(Period),
+    /// Steps that run at the same time; the step ends with the last of them.
+    Parallel(Vec<PlanStep>),
+    /// Something of the user's own.
+    Action {
+        /// What the report calls it.
+        name: String,
+        /// What is done.
+        action: Action,
+        /// How it is undone at the revert.
+        undo: Option<Action>,
+    },
+}
+
+impl Plan {
+    /// The plan of an experiment that passed `check`. `policy` is the hash of the hosts' policy, or `none`.
+    ///
+    /// A step that `check` would have refused is left out.
+    pub fn of(experiment: &Experiment, seed: u64, hosts: &[String], policy: &str) -> Plan {
+        let mut part = 0;
+        let steps: Vec<PlanStep> = experiment
+            .method
+            .iter()
+            .filter_map(|step| PlanStep::of(step, &mut part))
+            .collect();
+        let mut hosts = hosts.to_vec();
+        hosts.sort();
+        let time: std::time::Duration = steps.iter().map(|step| step.takes().get()).sum();
+        Plan {
+            title: experiment.title.clone(),
+            seed,
+            hosts,
+            policy: policy.to_owned(),
+            expiry: (time + MARGIN.get()).into(),
+            carve_outs: CARVE_OUTS.iter().map(|rule| (*rule).to_owned()).collect(),
+            warnings: overlap::warnings(experiment, &steps),
+            steps,
+        }
+    }
+
+    /// Whether anything is done to a host. Without changes neither an agent nor a journal is needed.
+    pub fn has_changes(&self) -> bool {
+        self.faults().next().is_some()
+    }
+
+    /// Every fault step, those in `parallel:` too, in order of their parts.
+    pub fn faults(&self) -> impl Iterator<Item = &PlanStep> {
+        self.steps
+            .iter()
+            .flat_map(|step| match step {
+                PlanStep::Parallel(children) => children.as_slice(),
+                single => std::slice::from_ref(single),
+            })
+            .filter(|step| matches!(step, PlanStep::Fault { .. }))
+    }
+
+    /// 64 hexadecimal digits over everything that decides what is done: selectors (lists of peers in order, doubles
+    /// removed), parameters, durations, actions, carve-outs, policy, seed, hosts and expiry. Titles, names and
+    /// warnings are outside.
+    pub fn hash(&self) -> String {
+        let text = canonical(json!({
+            "plan": 1,
+            "steps": self.steps.iter().map(PlanStep::essence).collect::<Vec<_>>(),
+            "carve-outs": self.carve_outs,
+            "policy": self.policy,
+            "seed": self.seed,
+            "hosts": self.hosts,
+            "expiry": self.expiry,
+        }))
+        .to_string();
+        blake3::hash(text.as_bytes()).to_hex().to_string()
+    }
+}
+
+impl PlanStep {
+    fn of(step: &Step, part: &mut u32) -> Option<PlanStep> {
+        if let (Some(fault), Some(lasts)) = (&step.fault, step.r#for) {
+            *part += 1;
+            let changes = fault.changes(step.r#in.as_ref());
+            let words = || {
+                let changes: Vec<String> = changes.iter().map(Change::to_string).collect();
+                format!("{}: {}", fault.name(), changes.join("; "))
+            };
+            let name = step.name.clone().unwrap_or_else(words);
+            Some(PlanStep::Fault {
+                part: *part,
+                name,
+                changes,
+                lasts,
+            })
+        } else if let Some(wait) = step.wait {
+            Some(PlanStep::Wait(wait))
+        } else if let Some(children) = &step.parallel {
+            Some(PlanStep::Parallel(
+                children
+                    .iter()
+                    .filter_map(|child| PlanStep::of(child, part))
+                    .collect(),
+            ))
+        } else {
+            let action = step.action.clone()?;
+            let name = step.name.clone().unwrap_or_else(|| action.to_string());
+            Some(PlanStep::Action {
+                name,
+                action,
+                undo: step.undo.clone(),
+            })
+        }
+    }
+
+    /// How long the step takes at most, without applying and lifting. The undo of an action counts too.
+    pub fn takes(&self) -> Period {
+        match self {
+            PlanStep::Fault { lasts, .. } => *lasts,
+            PlanStep::Wait(wait) => *wait,
+            PlanStep::Parallel(children) => {
+                children.iter().map(PlanStep::takes).max().unwrap_or(Period::ZERO)
+            }
+            PlanStep::Action { action, undo, .. } => {
+                let undo = undo.as_ref().map_or(Period::ZERO, Action::timeout);
+                (action.timeout().get() + undo.get()).into()
+            }
+        }
+    }
+
+    /// What the hash covers of it.
+    fn essence(&self) -> Value {
+        match self {
+            PlanStep::Fault {
+                part, changes, lasts, ..
+            } => {
+                json!({ "part": part, "changes": changes, "lasts": lasts })
+            }
+            PlanStep::Wait(wait) => json!({ "wait": wait }),
+            PlanStep::Parallel(children) => {
+                json!({ "parallel": children.iter().map(PlanStep::essence).collect::<Vec<_>>() })
+            }
+            PlanStep::Action { action, undo, .. } => json!({ "action": action, "undo": undo }),
+        }
+    }
+}
+
+/// One text for one meaning: keys sorted, lists of peers sorted and without doubles.
+fn canonical(value: Value) -> Value {
+    match value {
+        Value::Object(map) => {
+            let mut entries: Vec<(String, Value)> = map
+                .into_iter()
+                .map(|(key, value)| {
+                    let mut value = canonical(value);
+                    if let (true, Value::Array(items)) = (key == "to" || key == "from", &mut value) {
+                        items.sort_by_key(Value::to_string);
+                        items.dedup();
+                    }
+                    (key, value)
+                })
+                .collect();
+            entries.sort_by(|a, b| a.0.cmp(&b.0));
+            Value::Object(entries.into_iter().collect())
+        }
+        Value::Array(items) => Value::Array(items.into_iter().map(canonical).collect()),
+        scalar => scalar,
+    }
+}
+
+#[cfg(test)]
+mod tests;
