@@ -8,10 +8,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
+use squall_tests::host::Host;
 use squall_tests::needs;
 use squall_tests::netns::{self, Process, signal};
 use squall_tests::wait::{PATIENCE, holds};
-use squall_tests::world::{Host, World};
+use squall_tests::world::World;
 
 use crate::trial::{Trial, calm};
 
@@ -42,12 +43,7 @@ fn crash(step: &str, victim: Victim, hit: Signal) {
     world.echo(1, 7);
     // Ignores what the kill fault sends, so that it is there to be hit again.
     world.program(0, None, &["bash", "-c", "trap '' USR1; exec sleep 600"]);
-    holds("the sleeper", PATIENCE, || {
-        host.netns
-            .processes()
-            .iter()
-            .any(|process| process.name == "sleep")
-    });
+    holds("the sleeper", PATIENCE, || host.netns.processes().iter().any(|process| process.name == "sleep"));
     let mut trial = Trial::begin(&world, host, &calm(&[step]));
     trial.injected();
     let (guardian, worker) = host.agents();
@@ -205,9 +201,7 @@ fn killed_live(world: &World, step: &str) {
 /// The undo journal that lies on a host.
 fn journal(host: &Host) -> Option<PathBuf> {
     let places = fs::read_dir(&host.state).into_iter().flatten().flatten();
-    places
-        .map(|place| place.path().join("journal"))
-        .find(|journal| journal.exists())
+    places.map(|place| place.path().join("journal")).find(|journal| journal.exists())
 }
 
 #[test]
@@ -218,17 +212,10 @@ fn a_torn_last_line_of_the_journal_is_ignored() {
     killed_live(&world, CUT);
     let path = journal(host).expect("a killed pair leaves its journal");
     let text = fs::read(&path).expect("root may read it");
-    let end = text
-        .iter()
-        .rposition(|byte| *byte == b'\n')
-        .expect("it has lines");
+    let end = text.iter().rposition(|byte| *byte == b'\n').expect("it has lines");
     // Half of one more line, as a power cut leaves it; what the file has reserved ahead follows.
-    let file = fs::OpenOptions::new()
-        .write(true)
-        .open(&path)
-        .expect("root may write it");
-    file.write_all_at(b"0123456789abcdef {\"undo\":{\"num", end as u64 + 1)
-        .expect("it can be written");
+    let file = fs::OpenOptions::new().write(true).open(&path).expect("root may write it");
+    file.write_all_at(b"0123456789abcdef {\"undo\":{\"num", end as u64 + 1).expect("it can be written");
     host.agent(&["recover"]).run().expect_exit(0);
     world.restored(Duration::from_secs(3));
 }
@@ -242,29 +229,16 @@ fn a_damaged_journal_stops_everything_and_is_named() {
     let path = journal(host).expect("a killed pair leaves its journal");
     let whole = fs::read(&path).expect("root may read it");
     let mut damaged = whole.clone();
-    let first = damaged
-        .iter()
-        .position(|byte| *byte == b'\n')
-        .expect("it has lines");
+    let first = damaged.iter().position(|byte| *byte == b'\n').expect("it has lines");
     damaged[first / 2] ^= 0x20;
     fs::write(&path, &damaged).expect("root may write it");
     let shown = path.display().to_string();
-    for finished in [
-        host.agent(&["recover"]).run(),
-        host.squall(&["run", &world.file("next.yaml", calm(&[CUT]))])
-            .run(),
-    ] {
+    for finished in
+        [host.agent(&["recover"]).run(), host.squall(&["run", &world.file("next.yaml", calm(&[CUT]))]).run()]
+    {
         let code = finished.status.code();
-        assert!(
-            matches!(code, Some(4 | 7)),
-            "it must refuse: {}",
-            finished.story()
-        );
-        assert!(
-            finished.stderr.contains(&shown),
-            "the journal is not named: {}",
-            finished.story()
-        );
+        assert!(matches!(code, Some(4 | 7)), "it must refuse: {}", finished.story());
+        assert!(finished.stderr.contains(&shown), "the journal is not named: {}", finished.story());
     }
     assert!(
         fs::read(&path).is_ok_and(|now| now == damaged),
@@ -311,7 +285,6 @@ fn a_disk_that_fills_up_while_a_fault_is_live_does_not_prevent_the_revert() {
         echo.dial(host, world.hosts[1].v4).err().expect("it is refused");
     }
     trial.finish().expect_exit(0);
-    echo.dial(host, world.hosts[1].v4)
-        .expect("reached after the fault");
+    echo.dial(host, world.hosts[1].v4).expect("reached after the fault");
     fs::remove_file(host.state.join("filler")).expect("root may remove it");
 }

@@ -26,9 +26,7 @@ fn demo(world: &World, user: Option<u32>) -> Squall {
             }
             let user = user.to_string();
             let mut command = Command::new("setpriv");
-            command
-                .args(["--reuid", &user, "--regid", &user, "--clear-groups", "--"])
-                .arg(&copy);
+            command.args(["--reuid", &user, "--regid", &user, "--clear-groups", "--"]).arg(&copy);
             command
         }
     };
@@ -48,17 +46,11 @@ fn left(world: &World) -> Vec<netns::Process> {
 fn nothing_left(world: &World) {
     let begun = Instant::now();
     while !left(world).is_empty() {
-        assert!(
-            begun.elapsed() < Duration::from_secs(5),
-            "left: {:?}",
-            left(world)
-        );
+        assert!(begun.elapsed() < Duration::from_secs(5), "left: {:?}", left(world));
     }
     for place in ["home", "tmp"] {
-        let files: Vec<_> = fs::read_dir(world.directory.join(place))
-            .expect("it is there")
-            .flatten()
-            .collect();
+        let files: Vec<_> =
+            fs::read_dir(world.directory.join(place)).expect("it is there").flatten().collect();
         assert!(files.is_empty(), "left in `{place}`: {files:?}");
     }
 }
@@ -91,9 +83,7 @@ fn control_c_ends_the_demo_and_leaves_nothing() {
     needs!(Root, Nftables, UserNamespaces);
     let world = World::new(0);
     let mut run = demo(&world, Some(65534)).start();
-    holds("the demo to have its services", PATIENCE, || {
-        left(&world).len() > 4
-    });
+    holds("the demo to have its services", PATIENCE, || left(&world).len() > 4);
     run.signal(Signal::INT);
     let finished = run.finish();
     assert_ne!(finished.status.code(), Some(0), "{}", finished.story());

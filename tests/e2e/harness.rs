@@ -5,17 +5,16 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use squall_tests::client::{Datagrams, Steady, Talk};
+use squall_tests::host::Host;
 use squall_tests::netns::{self, Process};
 use squall_tests::service::Service;
-use squall_tests::world::{Host, World};
+use squall_tests::world::World;
 use squall_tests::{needs, wait};
 
 /// The difference once there is one: what was planted shows at once or not at all, but the kernel may be busy.
 #[track_caller]
 fn noticed(world: &World, words: &[&str]) {
-    let difference = world
-        .difference()
-        .expect("something was planted, and the fingerprint is the same");
+    let difference = world.difference().expect("something was planted, and the fingerprint is the same");
     for word in words {
         assert!(difference.contains(word), "`{word}` is not in:\n{difference}");
     }
@@ -45,51 +44,22 @@ fn a_counter_that_moves_and_an_element_that_comes_are_not_differences() {
     let host = &world.hosts[0];
     for rule in [
         &["add", "table", "inet", "own"][..],
-        &[
-            "add",
-            "chain",
-            "inet",
-            "own",
-            "in",
-            "{ type filter hook input priority 0 ; }",
-        ],
+        &["add", "chain", "inet", "own", "in", "{ type filter hook input priority 0 ; }"],
         &["add", "rule", "inet", "own", "in", "counter"],
-        &[
-            "add",
-            "set",
-            "inet",
-            "own",
-            "seen",
-            "{ type ipv4_addr ; flags timeout ; }",
-        ],
+        &["add", "set", "inet", "own", "seen", "{ type ipv4_addr ; flags timeout ; }"],
     ] {
         host.look(&[&["nft"], rule].concat());
     }
     world.as_found();
-    host.look(&[
-        "nft",
-        "add",
-        "element",
-        "inet",
-        "own",
-        "seen",
-        "{ 10.0.0.1 timeout 60s }",
-    ]);
+    host.look(&["nft", "add", "element", "inet", "own", "seen", "{ 10.0.0.1 timeout 60s }"]);
     let echo = world.echo(1, 7);
-    echo.dial(host, world.hosts[1].v4)
-        .expect("the echo server can be reached")
-        .talk()
-        .expect("it answers");
+    echo.dial(host, world.hosts[1].v4).expect("the echo server can be reached").talk().expect("it answers");
     assert!(
-        !host
-            .look(&["nft", "list", "table", "inet", "own"])
-            .contains("packets 0 "),
+        !host.look(&["nft", "list", "table", "inet", "own"]).contains("packets 0 "),
         "nothing was counted"
     );
     assert_eq!(world.difference(), None);
-    host.look(&[
-        "nft", "add", "rule", "inet", "own", "in", "tcp", "dport", "1", "drop",
-    ]);
+    host.look(&["nft", "add", "rule", "inet", "own", "in", "tcp", "dport", "1", "drop"]);
     noticed(&world, &["drop"]);
     host.look(&["nft", "flush", "ruleset"]);
     world.as_found();
@@ -109,9 +79,7 @@ fn a_planted_qdisc_route_rule_and_link_are_noticed() {
     host.look(&["ip", "rule", "add", "fwmark", "7", "lookup", "77"]);
     noticed(&world, &["rules", "fwmark 0x7"]);
     host.look(&["ip", "rule", "del", "fwmark", "7", "lookup", "77"]);
-    host.look(&[
-        "ip", "link", "add", "planted", "type", "veth", "peer", "name", "other",
-    ]);
+    host.look(&["ip", "link", "add", "planted", "type", "veth", "peer", "name", "other"]);
     noticed(&world, &["links", "planted"]);
     host.look(&["ip", "link", "del", "planted"]);
 }
@@ -140,14 +108,8 @@ fn a_mount_a_file_and_a_control_group_value_are_noticed() {
     noticed(&world, &["planted.journal 12 bytes"]);
     fs::remove_file(state.join("planted.journal")).expect("the planted file can be removed");
     let point = world.place("planted-mount");
-    nix::mount::mount(
-        Some("tmpfs"),
-        &point,
-        Some("tmpfs"),
-        nix::mount::MsFlags::empty(),
-        None::<&str>,
-    )
-    .expect("a tmpfs can be mounted");
+    nix::mount::mount(Some("tmpfs"), &point, Some("tmpfs"), nix::mount::MsFlags::empty(), None::<&str>)
+        .expect("a tmpfs can be mounted");
     noticed(&world, &["mounts", "planted-mount tmpfs"]);
     nix::mount::umount(&point).expect("it can be unmounted");
     let (_, group) = world.cgroup("frozen");
@@ -192,10 +154,7 @@ fn a_failing_test_removes_its_world() {
         panic!("on purpose");
     }));
     assert!(caught.is_err());
-    assert!(
-        !std::path::Path::new("/run/netns").join(&name).exists(),
-        "`{name}` is still there"
-    );
+    assert!(!std::path::Path::new("/run/netns").join(&name).exists(), "`{name}` is still there");
     let directory = std::env::temp_dir().join(name.trim_end_matches("-0"));
     assert!(!directory.exists(), "`{}` is still there", directory.display());
 }
@@ -213,15 +172,8 @@ fn answers(service: &Service, from: &Host, server: &Host) {
 fn every_service_answers_over_both_families() {
     needs!(Root, Nftables, Nginx, Redis, Postgres);
     let world = World::new(2);
-    let [near, far] = &world.hosts[..] else {
-        panic!("two hosts were asked for")
-    };
-    for service in [
-        world.nginx(1, 80),
-        world.redis(1, 6379),
-        world.postgres(1, 5432),
-        world.echo(1, 7),
-    ] {
+    let [near, far] = &world.hosts[..] else { panic!("two hosts were asked for") };
+    for service in [world.nginx(1, 80), world.redis(1, 6379), world.postgres(1, 5432), world.echo(1, 7)] {
         answers(&service, near, far);
     }
     for address in [far.v4, far.v6] {
@@ -236,9 +188,8 @@ fn a_steady_client_notices_an_outage() {
     needs!(Root, Nftables);
     let world = World::new(2);
     let echo = world.echo(1, 7);
-    let mut talk = echo
-        .dial_within(&world.hosts[0], world.hosts[1].v4, Duration::from_millis(200))
-        .expect("reached");
+    let mut talk =
+        echo.dial_within(&world.hosts[0], world.hosts[1].v4, Duration::from_millis(200)).expect("reached");
     let steady = Steady::start("echo", Duration::from_millis(5), move || talk.talk());
     let far = &world.hosts[1];
     far.look(&["ip", "link", "set", "to0", "down"]);
@@ -254,13 +205,5 @@ fn a_steady_client_notices_an_outage() {
     );
     far.look(&["ip", "link", "set", "to0", "up"]);
     // An IPv6 address goes with its link, and its routes with it.
-    far.look(&[
-        "ip",
-        "address",
-        "replace",
-        &format!("{}/64", far.v6),
-        "dev",
-        "to0",
-        "nodad",
-    ]);
+    far.look(&["ip", "address", "replace", &format!("{}/64", far.v6), "dev", "to0", "nodad"]);
 }

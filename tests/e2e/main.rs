@@ -2,10 +2,15 @@
 
 mod crash;
 mod demo;
+mod flows;
 mod harness;
 mod lifecycle;
+mod method;
 mod network;
 mod process;
 mod refusal;
+mod report;
 mod scope;
+mod sharing;
+mod shipped;
 mod trial;

@@ -18,15 +18,9 @@ fn refused(world: &World, path: &str, code: i32) -> Finished {
     checked.expect_exit(code).expect_said(path);
     let begun = Instant::now();
     let events = world.directory.join("refused.ndjson");
-    let run = host
-        .squall(&["run", path, "--events", &events.display().to_string()])
-        .run();
+    let run = host.squall(&["run", path, "--events", &events.display().to_string()]).run();
     run.expect_exit(code).expect_said(path);
-    assert!(
-        begun.elapsed() < Duration::from_secs(10),
-        "it took {:?} to be refused",
-        begun.elapsed()
-    );
+    assert!(begun.elapsed() < Duration::from_secs(10), "it took {:?} to be refused", begun.elapsed());
     assert!(
         !events.exists() || fs::read_to_string(&events).is_ok_and(|text| text.is_empty()),
         "a run was begun"
@@ -39,11 +33,7 @@ fn refused(world: &World, path: &str, code: i32) -> Finished {
 fn a_missing_file() {
     needs!(Root, Nftables);
     let world = World::new(1);
-    refused(
-        &world,
-        &world.directory.join("nowhere.yaml").display().to_string(),
-        3,
-    );
+    refused(&world, &world.directory.join("nowhere.yaml").display().to_string(), 3);
 }
 
 #[test]
@@ -57,9 +47,7 @@ fn an_empty_file() {
 fn a_binary_file() {
     needs!(Root, Nftables);
     let world = World::new(1);
-    let bytes: Vec<u8> = (0..4096_u32)
-        .map(|at| (at.wrapping_mul(2_654_435_761) >> 24) as u8)
-        .collect();
+    let bytes: Vec<u8> = (0..4096_u32).map(|at| (at.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
     refused(&world, &world.file("binary.yaml", bytes), 3);
     refused(&world, &world.file("zeros.yaml", [0; 4096]), 3);
 }
@@ -113,13 +101,9 @@ fn every_problem_is_named_at_once() {
                 method:\n  - fault: { partitoin: { to: [\"10.0.0.1\"] } }\n    for: 5s\n  - fault: { kill: { pick: 150% } }\n    \
                 in: { process: { name: x } }\n    for: -1s\n";
     let run = refused(&world, &world.file("wrong.yaml", text), 3);
-    for (place, word) in [
-        (":2:", "title"),
-        (":6:", "5s"),
-        (":8:", "partition"),
-        (":10:", "150%"),
-        (":12:", "-1s"),
-    ] {
+    for (place, word) in
+        [(":2:", "title"), (":6:", "5s"), (":8:", "partition"), (":10:", "150%"), (":12:", "-1s")]
+    {
         assert!(
             run.stderr.contains(place) && run.stderr.contains(word),
             "`{place}` and `{word}` in {}",
@@ -149,16 +133,9 @@ fn impossible(world: &World, step: &str, word: &str) {
     let events = trial.events.clone();
     let finished = trial.finish();
     finished.expect_exit(4);
-    assert!(
-        finished.story().contains(word),
-        "`{word}` is not in {}",
-        finished.story()
-    );
+    assert!(finished.story().contains(word), "`{word}` is not in {}", finished.story());
     let text = fs::read_to_string(events).unwrap_or_default();
-    assert!(
-        !text.contains("\"event\":\"injected\""),
-        "something was injected:\n{text}"
-    );
+    assert!(!text.contains("\"event\":\"injected\""), "something was injected:\n{text}");
     assert!(world.hosts[0].tables().is_empty(), "something was left");
 }
 
@@ -173,30 +150,11 @@ fn a_selector_that_matches_nothing() {
         "no-such-program",
     );
     // Names are exact: a part of one matches nothing.
-    impossible(
-        &world,
-        "{ fault: { kill: {} }, in: { process: { name: slee } }, for: 1s }",
-        "slee",
-    );
-    impossible(
-        &world,
-        "{ fault: { pause: {} }, in: { process: { listening: 4711 } }, for: 1s }",
-        "4711",
-    );
-    impossible(
-        &world,
-        "{ fault: { kill: {} }, in: { cgroup: no/such/group }, for: 1s }",
-        "no/such/group",
-    );
-    impossible(
-        &world,
-        "{ fault: { kill: {} }, in: { user: no-such-user }, for: 1s }",
-        "no-such-user",
-    );
-    assert!(
-        bystander.lives(),
-        "a selector that matches nothing must not hit anything"
-    );
+    impossible(&world, "{ fault: { kill: {} }, in: { process: { name: slee } }, for: 1s }", "slee");
+    impossible(&world, "{ fault: { pause: {} }, in: { process: { listening: 4711 } }, for: 1s }", "4711");
+    impossible(&world, "{ fault: { kill: {} }, in: { cgroup: no/such/group }, for: 1s }", "no/such/group");
+    impossible(&world, "{ fault: { kill: {} }, in: { user: no-such-user }, for: 1s }", "no-such-user");
+    assert!(bystander.lives(), "a selector that matches nothing must not hit anything");
 }
 
 #[test]
@@ -222,10 +180,7 @@ fn without_root() {
     std::os::unix::fs::chown(&home, Some(65534), Some(65534)).expect("root may give directories away");
     let mut command = host.netns.command("setpriv");
     command.args(["--reuid", "65534", "--regid", "65534", "--clear-groups", "--"]);
-    command
-        .arg(unprivileged(&world))
-        .args(["run", &file])
-        .env("HOME", &home);
+    command.arg(unprivileged(&world)).args(["run", &file]).env("HOME", &home);
     let finished = Squall::with(command, "squall run as nobody", &world.directory).run();
     finished.expect_exit(4).expect_said("help:");
     assert!(host.tables().is_empty(), "something was injected");
@@ -278,12 +233,9 @@ fn a_command_line_that_is_not_understood() {
     needs!(Root);
     let world = World::new(1);
     let host = &world.hosts[0];
-    for arguments in [
-        &["frobnicate"][..],
-        &["run"],
-        &["run", "--seed", "x", "file"],
-        &["faults", "partitoin"],
-    ] {
+    for arguments in
+        [&["frobnicate"][..], &["run"], &["run", "--seed", "x", "file"], &["faults", "partitoin"]]
+    {
         host.squall(arguments).run().expect_exit(2);
     }
 }
@@ -299,14 +251,8 @@ fn under_policy(world: &World, policy: &str, step: &str) -> Option<Finished> {
                   exec \"$0\" run \"$3\"";
     let file = world.file("policy.yaml", calm(&[step]));
     let mut command = host.netns.command("unshare");
-    command
-        .args(["--mount", "sh", "-c", script])
-        .arg(binary("squall"));
-    command
-        .arg(layers)
-        .arg(policy)
-        .arg(file)
-        .env("SQUALL_STATE_DIR", &host.state);
+    command.args(["--mount", "sh", "-c", script]).arg(binary("squall"));
+    command.arg(layers).arg(policy).arg(file).env("SQUALL_STATE_DIR", &host.state);
     let finished = Squall::with(command, "squall run under a policy", &world.directory).run();
     (finished.status.code() != Some(99)).then_some(finished)
 }
@@ -327,16 +273,7 @@ fn what_the_hosts_policy_forbids() {
         let Some(finished) = under_policy(&world, policy, step) else {
             skip!("overlay file systems cannot be mounted here, and /etc is not ours to change");
         };
-        assert_eq!(
-            finished.status.code(),
-            Some(4),
-            "policy {policy}: {}",
-            finished.story()
-        );
-        assert!(
-            finished.stderr.contains("policy"),
-            "policy {policy}: {}",
-            finished.story()
-        );
+        assert_eq!(finished.status.code(), Some(4), "policy {policy}: {}", finished.story());
+        assert!(finished.stderr.contains("policy"), "policy {policy}: {}", finished.story());
     }
 }

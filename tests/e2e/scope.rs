@@ -33,16 +33,13 @@ impl Client {
             std::os::unix::fs::chown(&file, Some(user), None).expect("root may give files away");
         }
         let far = world.hosts[1].v4.to_string();
-        let enter = cgroup
-            .map(|group| format!("echo $$ >{}/cgroup.procs; ", group.display()))
-            .unwrap_or_default();
+        let enter =
+            cgroup.map(|group| format!("echo $$ >{}/cgroup.procs; ", group.display())).unwrap_or_default();
         let script = format!("{enter}{script}");
         let shown = file.display().to_string();
         let process = world.program(0, user, &["bash", "-c", &script, &far, &shown]);
         let client = Client { process, file };
-        holds(&format!("the client `{name}` to be answered"), PATIENCE, || {
-            client.count("") >= 3
-        });
+        holds(&format!("the client `{name}` to be answered"), PATIENCE, || client.count("") >= 3);
         client
     }
 
@@ -73,16 +70,8 @@ fn knocks(world: &World, scope: &str, hit: &Client, spared: &Client) {
     trial.lifted();
     hit.more(5, "ok");
     let finished = trial.finish();
-    assert!(
-        impaired(&finished.expect_exit(0).json()) >= 5,
-        "{}",
-        finished.story()
-    );
-    assert_eq!(
-        spared.count("bad"),
-        0,
-        "somebody outside of the scope was refused"
-    );
+    assert!(impaired(&finished.expect_exit(0).json()) >= 5, "{}", finished.story());
+    assert_eq!(spared.count("bad"), 0, "somebody outside of the scope was refused");
 }
 
 #[test]
@@ -92,12 +81,7 @@ fn a_process_is_refused_and_its_sibling_is_not() {
     world.echo(1, 7);
     let hit = Client::start(&world, "hit", None, KNOCK, None);
     let spared = Client::start(&world, "spared", None, KNOCK, None);
-    knocks(
-        &world,
-        &format!("{{ process: {{ pid: {} }} }}", hit.process.pid),
-        &hit,
-        &spared,
-    );
+    knocks(&world, &format!("{{ process: {{ pid: {} }} }}", hit.process.pid), &hit, &spared);
 }
 
 #[test]
@@ -146,12 +130,7 @@ fn a_connection_that_a_process_had_open_hangs() {
     world.redis(1, 6379);
     let hit = Client::start(&world, "hit", None, STAY, None);
     let spared = Client::start(&world, "spared", None, STAY, None);
-    stays(
-        &world,
-        &format!("{{ process: {{ pid: {} }} }}", hit.process.pid),
-        &hit,
-        &spared,
-    );
+    stays(&world, &format!("{{ process: {{ pid: {} }} }}", hit.process.pid), &hit, &spared);
 }
 
 #[test]

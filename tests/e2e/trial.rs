@@ -1,11 +1,14 @@
 //! One experiment under way: written, started, watched through its event file.
 
+use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::Value;
+use squall_tests::host::Host;
 use squall_tests::squall::{Background, Finished, lines};
-use squall_tests::world::{Host, World};
+use squall_tests::world::World;
 
 /// A hypothesis that holds as long as the machine runs programs: for tests whose subject is the fault.
 pub const CALM: &str = "  - name: programs run\n    process: { argv: [\"true\"] }\n    every: 200ms\n";
@@ -42,10 +45,7 @@ impl Trial {
         let events = world.directory.join(format!("{name}.ndjson"));
         let shown = events.display().to_string();
         let arguments = [&["run", &file, "--format", "json", "--events", &shown][..], more].concat();
-        Trial {
-            run: host.squall(&arguments).start(),
-            events,
-        }
+        Trial { run: host.squall(&arguments).start(), events }
     }
 
     /// Waits for the first event of a kind.
@@ -99,3 +99,24 @@ pub fn impaired(report: &Value) -> u64 {
 
 /// A time-out short enough to wait for, long enough for a busy machine.
 pub const SHORT: Duration = Duration::from_millis(400);
+
+/// A hypothesis about the echo server on the other host.
+pub const ECHO: &str =
+    "  - name: echo answers\n    tcp: { address: \"10.77.1.2:7\", timeout: 300ms }\n    every: 200ms\n";
+/// The fault that makes it fail.
+pub const CUT: &str = "{ fault: { partition: { to: [\"10.77.1.2:7\"] } }, for: 3s }";
+/// The same for longer than any test waits.
+pub const LONG: &str = "{ fault: { partition: { to: [\"10.77.1.2:7\"] } }, for: 60s }";
+
+/// How long a host may stay changed after its run was told to end: what takes milliseconds, on a busy machine.
+pub const SOON: Duration = Duration::from_secs(3);
+
+/// Whether nobody answered, rather than somebody with an error.
+pub fn timed_out(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock)
+}
+
+/// A peer as an experiment writes it.
+pub fn peer(address: IpAddr, port: u16) -> String {
+    SocketAddr::new(address, port).to_string()
+}

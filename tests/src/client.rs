@@ -51,11 +51,8 @@ impl Http {
         if self.0.read_line(&mut line)? == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        let status = line
-            .split_whitespace()
-            .nth(1)
-            .and_then(|code| code.parse().ok())
-            .ok_or_else(|| wrong(&line))?;
+        let status =
+            line.split_whitespace().nth(1).and_then(|code| code.parse().ok()).ok_or_else(|| wrong(&line))?;
         let mut length = 0;
         loop {
             line.clear();
@@ -149,8 +146,7 @@ impl Postgres {
     /// Runs a query; gives the first column of its first row.
     pub fn query(&mut self, sql: &str) -> io::Result<String> {
         let length = u32::try_from(sql.len() + 5).map_err(io::Error::other)?;
-        self.0
-            .write_all(&[b"Q", &length.to_be_bytes()[..], sql.as_bytes(), b"\0"].concat())?;
+        self.0.write_all(&[b"Q", &length.to_be_bytes()[..], sql.as_bytes(), b"\0"].concat())?;
         self.until_ready()
     }
 
@@ -204,11 +200,7 @@ impl Talk for Echo {
         if self.0.read_line(&mut line)? == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        if line == "are you there?\n" {
-            Ok(())
-        } else {
-            Err(wrong(line))
-        }
+        if line == "are you there?\n" { Ok(()) } else { Err(wrong(line)) }
     }
 }
 
@@ -280,20 +272,12 @@ impl Steady {
             while !stopped.load(Ordering::Relaxed) {
                 let at = Instant::now();
                 let outcome = ask();
-                glances.push(Glance {
-                    at,
-                    took: at.elapsed(),
-                    outcome,
-                });
+                glances.push(Glance { at, took: at.elapsed(), outcome });
                 thread::sleep(pause);
             }
             glances
         });
-        Steady {
-            stop,
-            thread: Some(thread),
-            what: what.to_owned(),
-        }
+        Steady { stop, thread: Some(thread), what: what.to_owned() }
     }
 
     /// Stops asking; gives everything that was seen.
@@ -303,9 +287,7 @@ impl Steady {
     pub fn finish(mut self) -> Vec<Glance> {
         self.stop.store(true, Ordering::Relaxed);
         let thread = self.thread.take().expect("a steady client is finished once");
-        thread
-            .join()
-            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     }
 
     /// Stops asking, and fails the test unless there were at least `least` answers and every one was right.
@@ -316,11 +298,7 @@ impl Steady {
         let what = self.what.clone();
         let begun = Instant::now();
         let glances = self.finish();
-        assert!(
-            glances.len() >= least,
-            "`{what}` asked only {} times, {least} were expected",
-            glances.len()
-        );
+        assert!(glances.len() >= least, "`{what}` asked only {} times, {least} were expected", glances.len());
         for glance in &glances {
             if let Err(error) = &glance.outcome {
                 let ago = begun.saturating_duration_since(glance.at);

@@ -62,10 +62,8 @@ impl Fingerprint {
         let names: BTreeSet<_> = self.sections.keys().chain(after.sections.keys()).collect();
         for name in names {
             let none = Vec::new();
-            let (before, now) = (
-                self.sections.get(*name).unwrap_or(&none),
-                after.sections.get(*name).unwrap_or(&none),
-            );
+            let (before, now) =
+                (self.sections.get(*name).unwrap_or(&none), after.sections.get(*name).unwrap_or(&none));
             let (gone, new) = (without(before, now), without(now, before));
             if gone.is_empty() && new.is_empty() {
                 continue;
@@ -97,10 +95,7 @@ fn without<'a>(a: &'a [String], b: &[String]) -> Vec<&'a String> {
 }
 
 fn lines(netns: Option<&Netns>, argv: &[&str]) -> Result<Vec<String>> {
-    Ok(look(netns, argv)?
-        .lines()
-        .map(|line| line.trim().to_owned())
-        .collect())
+    Ok(look(netns, argv)?.lines().map(|line| line.trim().to_owned()).collect())
 }
 
 fn json(netns: Option<&Netns>, argv: &[&str]) -> Result<Vec<Value>> {
@@ -117,24 +112,14 @@ fn json(netns: Option<&Netns>, argv: &[&str]) -> Result<Vec<Value>> {
 /// while tests run, so there only those count that stand in it alone.
 fn links(netns: Option<&Netns>) -> Result<Vec<String>> {
     let links = json(netns, &["ip", "-j", "address", "show"])?;
-    let counted = links
-        .iter()
-        .filter(|link| netns.is_some() || link.get("link_netnsid").is_none());
+    let counted = links.iter().filter(|link| netns.is_some() || link.get("link_netnsid").is_none());
     let described = counted.map(|link| {
         let text = |key: &str| link.get(key).map(Value::to_string).unwrap_or_default();
-        let addresses = link
-            .get("addr_info")
-            .and_then(Value::as_array)
-            .cloned()
-            .unwrap_or_default();
+        let addresses = link.get("addr_info").and_then(Value::as_array).cloned().unwrap_or_default();
         let addresses: Vec<String> = addresses
             .iter()
             .map(|address| {
-                format!(
-                    "{}/{}",
-                    address["local"].as_str().unwrap_or_default(),
-                    address["prefixlen"]
-                )
+                format!("{}/{}", address["local"].as_str().unwrap_or_default(), address["prefixlen"])
             })
             .collect();
         format!(
@@ -175,9 +160,7 @@ fn ruleset(netns: Option<&Netns>) -> Result<Vec<String>> {
     let text = look(netns, &["nft", "-j", "list", "ruleset"])?;
     let value: Value = serde_json::from_str(&text).context("output of `nft -j list ruleset`")?;
     let objects = value["nftables"].as_array().cloned().unwrap_or_default();
-    let objects = objects
-        .into_iter()
-        .filter(|object| object.get("metainfo").is_none());
+    let objects = objects.into_iter().filter(|object| object.get("metainfo").is_none());
     Ok(objects
         .map(|mut object| {
             calm(&mut object);
@@ -221,19 +204,12 @@ fn routes(netns: Option<&Netns>) -> Result<Vec<String>> {
 
 fn rules(netns: Option<&Netns>) -> Result<Vec<String>> {
     let mut found = lines(netns, &["ip", "-4", "rule", "show"])?;
-    found.extend(
-        lines(netns, &["ip", "-6", "rule", "show"])?
-            .into_iter()
-            .map(|line| format!("-6 {line}")),
-    );
+    found.extend(lines(netns, &["ip", "-6", "rule", "show"])?.into_iter().map(|line| format!("-6 {line}")));
     Ok(found)
 }
 
 fn halted(processes: &[Process]) -> Vec<String> {
-    processes
-        .iter()
-        .filter_map(|process| Some(format!("{} {}", process.name, process.halted()?)))
-        .collect()
+    processes.iter().filter_map(|process| Some(format!("{} {}", process.name, process.halted()?))).collect()
 }
 
 /// Sockets with a mark, without ports that the kernel chose: a mark that stays is a change that stays.
@@ -297,9 +273,8 @@ fn cgroups(groups: &[PathBuf]) -> Vec<String> {
         for entry in fs::read_dir(group).into_iter().flatten().flatten() {
             let name = entry.file_name();
             let name = name.to_string_lossy();
-            let moves = [
-                "procs", "threads", "tasks", "stat", "events", "current", "pressure", "peak", "usage",
-            ];
+            let moves =
+                ["procs", "threads", "tasks", "stat", "events", "current", "pressure", "peak", "usage"];
             if !entry.path().is_file() || moves.iter().any(|word| name.contains(word)) {
                 continue;
             }

@@ -2,6 +2,7 @@
 //!
 //! | module | what it holds |
 //! |---|---|
+//! | [`host`] | one machine of a world |
 //! | [`world`] | hosts, services and their end; compares fingerprints when a test is over |
 //! | [`netns`] | one network namespace, its processes, and the one function that runs `ip`, `nft`, `tc`, `ss` |
 //! | [`fingerprint`] | what a host is, in lines that can be compared |
@@ -15,9 +16,11 @@
 
 pub mod client;
 pub mod fingerprint;
+pub mod host;
 pub mod netns;
 pub mod service;
 pub mod skip;
 pub mod squall;
+mod sweep;
 pub mod wait;
 pub mod world;

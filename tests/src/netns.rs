@@ -49,13 +49,8 @@ impl Netns {
             let _alone = MOUNTING.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
             look(None, &["ip", "netns", "add", name])?;
         }
-        let inode = fs::metadata(place(name))
-            .context("the new namespace has no file")?
-            .ino();
-        let netns = Netns {
-            name: name.to_owned(),
-            inode,
-        };
+        let inode = fs::metadata(place(name)).context("the new namespace has no file")?.ino();
+        let netns = Netns { name: name.to_owned(), inode };
         look(Some(&netns), &["ip", "link", "set", "lo", "up"])?;
         Ok(netns)
     }
@@ -73,10 +68,7 @@ impl Netns {
     /// A command that will run inside. It is the program itself that runs, under the pid that the caller sees.
     pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = Command::new("nsenter");
-        command
-            .arg(format!("--net={}", self.path().display()))
-            .arg("--")
-            .arg(program);
+        command.arg(format!("--net={}", self.path().display())).arg("--").arg(program);
         command
     }
 
@@ -96,18 +88,13 @@ impl Netns {
                 self.enter().expect("the namespace of a host can be entered");
                 work()
             });
-            entered
-                .join()
-                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            entered.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         })
     }
 
     /// What runs inside, without the tests themselves.
     pub fn processes(&self) -> Vec<Process> {
-        processes()
-            .into_iter()
-            .filter(|process| process.net == Some(self.inode))
-            .collect()
+        processes().into_iter().filter(|process| process.net == Some(self.inode)).collect()
     }
 
     /// Ends what runs inside and removes the name.
@@ -119,13 +106,8 @@ impl Netns {
 
     /// One that is there already: a leftover of an earlier run.
     pub fn existing(name: &str) -> Result<Self> {
-        let inode = fs::metadata(place(name))
-            .with_context(|| format!("namespace `{name}`"))?
-            .ino();
-        Ok(Netns {
-            name: name.to_owned(),
-            inode,
-        })
+        let inode = fs::metadata(place(name)).with_context(|| format!("namespace `{name}`"))?.ino();
+        Ok(Netns { name: name.to_owned(), inode })
     }
 }
 
@@ -161,9 +143,7 @@ impl Process {
     pub fn of(pid: i32) -> Option<Self> {
         let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
         let field = |name: &str| {
-            status
-                .lines()
-                .find_map(|line| line.strip_prefix(name)?.strip_prefix(':').map(str::trim))
+            status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':').map(str::trim))
         };
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
         // The name may hold blanks and brackets: fields are counted from the last bracket.
@@ -179,9 +159,7 @@ impl Process {
             tracer: field("TracerPid")?.parse().ok()?,
             uid: field("Uid")?.split_whitespace().nth(1)?.parse().ok()?,
             parent: field("PPid")?.parse().ok()?,
-            net: fs::metadata(format!("/proc/{pid}/ns/net"))
-                .ok()
-                .map(|meta| meta.ino()),
+            net: fs::metadata(format!("/proc/{pid}/ns/net")).ok().map(|meta| meta.ino()),
             started: after_name.split_whitespace().nth(19)?.parse().ok()?,
         })
     }
@@ -211,12 +189,7 @@ impl Process {
                 fs::read_to_string(file).is_ok_and(|text| text.split_whitespace().any(|part| part == word))
             };
             if controllers == "freezer" {
-                reads(
-                    Path::new("/sys/fs/cgroup/freezer")
-                        .join(path)
-                        .join("freezer.state"),
-                    "FROZEN",
-                )
+                reads(Path::new("/sys/fs/cgroup/freezer").join(path).join("freezer.state"), "FROZEN")
             } else if controllers.is_empty() {
                 crate::skip::cgroup_root()
                     .is_some_and(|root| reads(root.join(path).join("cgroup.freeze"), "1"))
@@ -230,10 +203,7 @@ impl Process {
     pub fn environment(&self, name: &str) -> Option<String> {
         let environment = fs::read(format!("/proc/{}/environ", self.pid)).ok()?;
         environment.split(|byte| *byte == 0).find_map(|entry| {
-            let value = std::str::from_utf8(entry)
-                .ok()?
-                .strip_prefix(name)?
-                .strip_prefix('=')?;
+            let value = std::str::from_utf8(entry).ok()?.strip_prefix(name)?.strip_prefix('=')?;
             Some(value.to_owned())
         })
     }
@@ -242,9 +212,7 @@ impl Process {
     pub fn arguments(&self) -> Vec<String> {
         let line = fs::read(format!("/proc/{}/cmdline", self.pid)).unwrap_or_default();
         let words = line.split(|byte| *byte == 0).filter(|word| !word.is_empty());
-        words
-            .map(|word| String::from_utf8_lossy(word).into_owned())
-            .collect()
+        words.map(|word| String::from_utf8_lossy(word).into_owned()).collect()
     }
 
     /// Whether this very process, not a later one with its pid, still runs.
@@ -258,10 +226,7 @@ pub fn processes() -> Vec<Process> {
     let own = i32::try_from(std::process::id()).unwrap_or(0);
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
-    pids.filter(|pid| *pid != own)
-        .filter_map(Process::of)
-        .filter(|process| process.state != 'Z')
-        .collect()
+    pids.filter(|pid| *pid != own).filter_map(Process::of).filter(|process| process.state != 'Z').collect()
 }
 
 /// Sends a signal to exactly this process: held by a pidfd, and looked at again after it is held.

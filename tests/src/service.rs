@@ -12,9 +12,9 @@ use std::thread;
 use std::time::Duration;
 
 use crate::client::{Echo, Http, Postgres, Redis, TIMEOUT, Talk, connect};
+use crate::host::Host;
 use crate::netns::{Netns, Process};
 use crate::wait;
-use crate::world::Host;
 
 /// What a service speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,19 +50,12 @@ impl Service {
 
     /// [`Service::dial`] with another time-out, for the connection and for each answer.
     pub fn dial_within(&self, from: &Host, address: IpAddr, timeout: Duration) -> io::Result<Box<dyn Talk>> {
-        talker(
-            self.kind,
-            connect(&from.netns, SocketAddr::new(address, self.port), timeout)?,
-        )
+        talker(self.kind, connect(&from.netns, SocketAddr::new(address, self.port), timeout)?)
     }
 
     /// Its processes of a name, such as the workers of nginx or the backends of PostgreSQL.
     pub fn processes(&self, name: &str) -> Vec<Process> {
-        self.netns
-            .processes()
-            .into_iter()
-            .filter(|process| process.name == name)
-            .collect()
+        self.netns.processes().into_iter().filter(|process| process.name == name).collect()
     }
 
     /// nginx' workers, oldest first.
@@ -135,13 +128,7 @@ pub(crate) fn redis(directory: &Path, port: u16) -> Recipe {
     );
     let mut arguments: Vec<String> = arguments.split(' ').map(str::to_owned).collect();
     arguments.extend(["--save".to_owned(), String::new()]);
-    Recipe {
-        kind: Kind::Redis,
-        port,
-        program: PathBuf::from("/usr/bin/redis-server"),
-        arguments,
-        user: None,
-    }
+    Recipe { kind: Kind::Redis, port, program: PathBuf::from("/usr/bin/redis-server"), arguments, user: None }
 }
 
 /// Where Debian keeps the programs of the newest installed PostgreSQL.
@@ -166,10 +153,7 @@ pub(crate) fn postgres(directory: &Path, port: u16) -> io::Result<Recipe> {
         make.arg(programs.join("initdb"))
             .args(["-N", "-A", "trust", "-U", "postgres", "--locale", "C", "-D"]);
         run(make.arg(&data).current_dir("/"))?;
-        fs::write(
-            data.join("pg_hba.conf"),
-            "host all all 0.0.0.0/0 trust\nhost all all ::/0 trust\n",
-        )?;
+        fs::write(data.join("pg_hba.conf"), "host all all 0.0.0.0/0 trust\nhost all all ::/0 trust\n")?;
     }
     let arguments = format!(
         "-p {port} -c listen_addresses=* -c fsync=off -c shared_buffers=8MB -k {}",
@@ -198,10 +182,7 @@ fn run(command: &mut Command) -> io::Result<()> {
         return Ok(());
     }
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    Err(io::Error::other(format!(
-        "{command:?}: {}: {said}",
-        output.status
-    )))
+    Err(io::Error::other(format!("{command:?}: {}: {said}", output.status)))
 }
 
 impl Recipe {
@@ -212,11 +193,7 @@ impl Recipe {
         if let Some(user) = self.user {
             command.args(["--reuid", user, "--regid", user, "--init-groups"]);
         }
-        command
-            .arg("--")
-            .arg(&self.program)
-            .args(&self.arguments)
-            .current_dir("/");
+        command.arg("--").arg(&self.program).args(&self.arguments).current_dir("/");
         let log = File::create(log)?;
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         Ok(command)
@@ -243,9 +220,7 @@ pub(crate) fn ready(service: &Service, log: &Path, mut ended: impl FnMut() -> bo
         },
     );
     if service.kind == Kind::Nginx {
-        wait::holds("nginx to have its two workers", wait::PATIENCE, || {
-            service.workers().len() == 2
-        });
+        wait::holds("nginx to have its two workers", wait::PATIENCE, || service.workers().len() == 2);
     }
 }
 
@@ -285,11 +260,7 @@ pub(crate) fn echo(netns: &Netns, port: u16, stop: &Arc<AtomicBool>) -> io::Resu
 }
 
 fn repeat(mut stream: TcpStream, pause: Duration, stopped: &AtomicBool) {
-    if stream
-        .set_nonblocking(false)
-        .and_then(|()| stream.set_read_timeout(Some(pause)))
-        .is_err()
-    {
+    if stream.set_nonblocking(false).and_then(|()| stream.set_read_timeout(Some(pause))).is_err() {
         return;
     }
     let mut bytes = [0; 2048];

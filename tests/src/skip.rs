@@ -41,18 +41,15 @@ impl Need {
     pub fn missing(self) -> Option<String> {
         let unless = |there: bool, why: &str| (!there).then(|| why.to_owned());
         match self {
-            Need::Root => unless(
-                is_root(),
-                "needs root: network namespaces and servers that change their user",
-            ),
-            Need::Nftables => unless(
-                netns::look(None, &["nft", "list", "tables"]).is_ok(),
-                "needs nf_tables and `nft`",
-            ),
-            Need::Cgroup2 => unless(
-                cgroup_root().is_some(),
-                "needs a mounted version 2 control group hierarchy",
-            ),
+            Need::Root => {
+                unless(is_root(), "needs root: network namespaces and servers that change their user")
+            }
+            Need::Nftables => {
+                unless(netns::look(None, &["nft", "list", "tables"]).is_ok(), "needs nf_tables and `nft`")
+            }
+            Need::Cgroup2 => {
+                unless(cgroup_root().is_some(), "needs a mounted version 2 control group hierarchy")
+            }
             Need::Bpf => unless(
                 has_capability(39) || has_capability(21),
                 "needs CAP_BPF: the scope's mark is set by a BPF program",
@@ -84,10 +81,7 @@ pub fn is_root() -> bool {
 
 /// The mount point of version 2 control groups.
 pub fn cgroup_root() -> Option<&'static Path> {
-    CGROUP_ROOTS
-        .iter()
-        .map(Path::new)
-        .find(|root| root.join("cgroup.procs").exists())
+    CGROUP_ROOTS.iter().map(Path::new).find(|root| root.join("cgroup.procs").exists())
 }
 
 fn has_capability(number: u32) -> bool {
@@ -100,38 +94,20 @@ fn has_capability(number: u32) -> bool {
 fn unprivileged_unshare() -> bool {
     let mut command = if is_root() {
         let mut command = Command::new("setpriv");
-        command.args([
-            "--reuid",
-            "65534",
-            "--regid",
-            "65534",
-            "--clear-groups",
-            "--",
-            "unshare",
-        ]);
+        command.args(["--reuid", "65534", "--regid", "65534", "--clear-groups", "--", "unshare"]);
         command
     } else {
         Command::new("unshare")
     };
-    command
-        .args(["-Urn", "ip", "link", "set", "lo", "up"])
-        .stdout(Stdio::null())
-        .stderr(Stdio::null());
+    command.args(["-Urn", "ip", "link", "set", "lo", "up"]).stdout(Stdio::null()).stderr(Stdio::null());
     command.status().is_ok_and(|status| status.success())
 }
 
 /// Whether a program stands in one of the system's directories.
 pub fn found(program: &str) -> bool {
-    [
-        "/usr/local/bin",
-        "/usr/bin",
-        "/bin",
-        "/usr/local/sbin",
-        "/usr/sbin",
-        "/sbin",
-    ]
-    .iter()
-    .any(|directory| Path::new(directory).join(program).exists())
+    ["/usr/local/bin", "/usr/bin", "/bin", "/usr/local/sbin", "/usr/sbin", "/sbin"]
+        .iter()
+        .any(|directory| Path::new(directory).join(program).exists())
 }
 
 /// Says loudly that the running test is skipped, and notes it for the summary. Use [`skip!`](crate::skip!).

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use serde_json::Value;
 
+use crate::host::Host;
 use crate::netns::{self, Process};
-use crate::world::Host;
 
 /// The environment variable by which a world finds what its runs left behind.
 pub const MARK: &str = "SQUALL_TEST_WORLD";
@@ -22,15 +22,10 @@ const LONGEST: Duration = Duration::from_secs(90);
 /// # Panics
 /// When they have not been built.
 pub fn binary(name: &str) -> PathBuf {
-    let directory = std::env::var_os("SQUALL_BIN_DIR")
-        .map(PathBuf::from)
-        .unwrap_or_else(|| {
-            let own = std::env::current_exe().expect("a test knows its own executable");
-            own.ancestors()
-                .nth(2)
-                .expect("tests stand in `target/<profile>/deps`")
-                .to_owned()
-        });
+    let directory = std::env::var_os("SQUALL_BIN_DIR").map(PathBuf::from).unwrap_or_else(|| {
+        let own = std::env::current_exe().expect("a test knows its own executable");
+        own.ancestors().nth(2).expect("tests stand in `target/<profile>/deps`").to_owned()
+    });
     let path = directory.join(name);
     assert!(
         path.exists(),
@@ -53,31 +48,17 @@ impl Squall {
     pub fn on(host: &Host, program: &str, arguments: &[&str]) -> Self {
         let mut command = host.netns.command(binary(program));
         command.args(arguments).env("SQUALL_STATE_DIR", &host.state);
-        Squall::with(
-            command,
-            format!("{program} {}", arguments.join(" ")),
-            &host.directory,
-        )
+        Squall::with(command, format!("{program} {}", arguments.join(" ")), &host.directory)
     }
 
     /// A whole command of the test's own, such as one under `setpriv`.
     pub fn with(mut command: Command, shown: impl Into<String>, directory: &Path) -> Self {
         // What the tests' caller has set must not change what the runs do.
-        for name in [
-            "SQUALL_SKIP_LOG",
-            "RUST_LOG",
-            "RUST_BACKTRACE",
-            "NO_COLOR",
-            "XDG_STATE_HOME",
-        ] {
+        for name in ["SQUALL_SKIP_LOG", "RUST_LOG", "RUST_BACKTRACE", "NO_COLOR", "XDG_STATE_HOME"] {
             command.env_remove(name);
         }
         command.env(MARK, directory);
-        Squall {
-            command,
-            shown: shown.into(),
-            directory: directory.to_owned(),
-        }
+        Squall { command, shown: shown.into(), directory: directory.to_owned() }
     }
 
     /// Sets an environment variable.
@@ -107,20 +88,12 @@ impl Squall {
         fs::write(&stdin, input).expect("the world's directory can be written");
         let create = |path: &Path| File::create(path).expect("the world's directory can be written");
         // Files, not pipes: a child that outlives the run must not keep the test waiting for an end of file.
-        self.command
-            .stdin(File::open(&stdin).expect("the input was just written"));
+        self.command.stdin(File::open(&stdin).expect("the input was just written"));
         self.command.stdout(create(&out)).stderr(create(&err));
         let begun = Instant::now();
         let child = self.command.spawn();
         let child = child.unwrap_or_else(|error| panic!("cannot start `{}`: {error}", self.shown));
-        Background {
-            child,
-            shown: self.shown,
-            out,
-            err,
-            begun,
-            ended: None,
-        }
+        Background { child, shown: self.shown, out, err, begun, ended: None }
     }
 
     /// Runs it to its end.
@@ -289,12 +262,7 @@ impl Finished {
     /// With everything about the run.
     #[track_caller]
     pub fn expect_exit(&self, code: i32) -> &Self {
-        assert_eq!(
-            self.status.code(),
-            Some(code),
-            "expected exit code {code} of {}",
-            self.story()
-        );
+        assert_eq!(self.status.code(), Some(code), "expected exit code {code} of {}", self.story());
         self
     }
 
@@ -304,11 +272,7 @@ impl Finished {
     /// With everything about the run.
     #[track_caller]
     pub fn expect_said(&self, text: &str) -> &Self {
-        assert!(
-            self.stderr.contains(text),
-            "expected `{text}` on standard error of {}",
-            self.story()
-        );
+        assert!(self.stderr.contains(text), "expected `{text}` on standard error of {}", self.story());
         self
     }
 
@@ -329,10 +293,7 @@ pub fn lines(events: &Path) -> Vec<Value> {
     let whole = text.rfind('\n').map_or("", |end| &text[..end]);
     let parsed = whole.lines().map(|line| {
         serde_json::from_str(line).unwrap_or_else(|error| {
-            panic!(
-                "`{}` holds a line that is not JSON ({error}): {line}",
-                events.display()
-            )
+            panic!("`{}` holds a line that is not JSON ({error}): {line}", events.display())
         })
     });
     parsed.collect()
@@ -349,10 +310,7 @@ pub fn gone(what: &str, within: Duration, matches: impl Fn(&Process) -> bool) {
         if left.is_empty() {
             return;
         }
-        assert!(
-            begun.elapsed() < within,
-            "{what} did not end within {within:?}: {left:?}"
-        );
+        assert!(begun.elapsed() < within, "{what} did not end within {within:?}: {left:?}");
         std::thread::sleep(Duration::from_millis(10));
     }
 }

@@ -17,79 +17,16 @@ use anyhow::{Context, Result};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
 use crate::fingerprint::{Fingerprint, Place};
+use crate::host::Host;
 use crate::netns::{self, Netns, PREFIX, Process, look};
 use crate::service::{self, Kind, Recipe, Service};
 use crate::skip;
-use crate::squall::{MARK, Squall};
+use crate::squall::MARK;
+use crate::sweep;
 use crate::wait;
 
 /// How long a host may take to be again what it was, after everything of the test has ended.
 const SETTLING: Duration = Duration::from_secs(5);
-
-/// A machine: a network namespace with addresses and a state directory.
-#[derive(Debug)]
-pub struct Host {
-    /// Its namespace.
-    pub netns: Arc<Netns>,
-    /// Squall's state directory on it.
-    pub state: PathBuf,
-    /// The world's directory.
-    pub directory: PathBuf,
-    /// Its address towards the first host; of the first host towards the second.
-    pub v4: IpAddr,
-    /// The same in IPv6.
-    pub v6: IpAddr,
-}
-
-impl Host {
-    /// `squall …` on this host.
-    pub fn squall(&self, arguments: &[&str]) -> Squall {
-        Squall::on(self, "squall", arguments)
-    }
-
-    /// `squall-agent …` on this host.
-    pub fn agent(&self, arguments: &[&str]) -> Squall {
-        Squall::on(self, "squall-agent", arguments)
-    }
-
-    /// Looks at the host with `ip`, `nft`, `tc` or `ss`.
-    ///
-    /// # Panics
-    /// When that fails.
-    pub fn look(&self, argv: &[&str]) -> String {
-        look(Some(&self.netns), argv).unwrap_or_else(|error| panic!("{error:#}"))
-    }
-
-    /// The names of the nft tables on this host.
-    pub fn tables(&self) -> Vec<String> {
-        self.look(&["nft", "list", "tables"])
-            .lines()
-            .map(str::to_owned)
-            .collect()
-    }
-
-    /// Squall's own processes on this host: guardian, worker, prober, command line.
-    pub fn squalls(&self) -> Vec<Process> {
-        let mut found = self.netns.processes();
-        found.retain(|process| process.program.starts_with("squall"));
-        found
-    }
-
-    /// The agent's two processes: the guardian, and the worker that is its child.
-    ///
-    /// # Panics
-    /// When there is no such pair after a while.
-    pub fn agents(&self) -> (Process, Process) {
-        wait::until("an agent with its two processes", wait::PATIENCE, || {
-            let agents: Vec<Process> = self.squalls().into_iter().filter(is_agent).collect();
-            let worker = agents
-                .iter()
-                .find(|worker| agents.iter().any(|other| other.pid == worker.parent))?;
-            let guardian = agents.iter().find(|guardian| guardian.pid == worker.parent)?;
-            Some((guardian.clone(), worker.clone()))
-        })
-    }
-}
 
 /// Hosts, services and the way back. See the module.
 #[derive(Debug)]
@@ -113,12 +50,8 @@ impl World {
     pub fn new(hosts: usize) -> Self {
         static SWEEP: Once = Once::new();
         static NEXT: AtomicU32 = AtomicU32::new(1);
-        SWEEP.call_once(sweep);
-        let name = format!(
-            "{PREFIX}{}-{}",
-            std::process::id(),
-            NEXT.fetch_add(1, Ordering::Relaxed)
-        );
+        SWEEP.call_once(sweep::dead_worlds);
+        let name = format!("{PREFIX}{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         World::make(&name, hosts).unwrap_or_else(|error| panic!("cannot make the world `{name}`: {error:#}"))
     }
 
@@ -142,13 +75,7 @@ impl World {
             fs::create_dir(&state)?;
             fs::set_permissions(&state, fs::Permissions::from_mode(0o700))?;
             let (v4, v6) = address(number.max(1), if number == 0 { 1 } else { 2 });
-            world.hosts.push(Host {
-                netns,
-                state,
-                directory: directory.clone(),
-                v4,
-                v6,
-            });
+            world.hosts.push(Host { netns, state, directory: directory.clone(), v4, v6 });
         }
         for number in 1..count {
             world.join(number)?;
@@ -164,44 +91,22 @@ impl World {
         let there = format!("to{number}");
         look(
             Some(near),
-            &[
-                "ip",
-                "link",
-                "add",
-                &there,
-                "type",
-                "veth",
-                "peer",
-                "name",
-                "to0",
-                "netns",
-                far.name(),
-            ],
+            &["ip", "link", "add", &there, "type", "veth", "peer", "name", "to0", "netns", far.name()],
         )?;
         for (netns, link, side) in [(near, there.as_str(), 1), (far, "to0", 2)] {
             let (v4, v6) = address(number, side);
             // No link-local address: one less thing that appears by itself while a test runs.
             look(Some(netns), &["ip", "link", "set", link, "addrgenmode", "none"])?;
             look(Some(netns), &["ip", "link", "set", link, "up"])?;
-            look(
-                Some(netns),
-                &["ip", "address", "add", &format!("{v4}/24"), "dev", link],
-            )?;
-            look(
-                Some(netns),
-                &["ip", "address", "add", &format!("{v6}/64"), "dev", link, "nodad"],
-            )?;
+            look(Some(netns), &["ip", "address", "add", &format!("{v4}/24"), "dev", link])?;
+            look(Some(netns), &["ip", "address", "add", &format!("{v6}/64"), "dev", link, "nodad"])?;
         }
         Ok(())
     }
 
     /// Fingerprints: the namespace of the tests first, then every host.
     fn look(&self) -> Result<Vec<Fingerprint>> {
-        let cgroups = self
-            .cgroups
-            .lock()
-            .expect("no test panics while it holds this")
-            .clone();
+        let cgroups = self.cgroups.lock().expect("no test panics while it holds this").clone();
         let mut seen = vec![Fingerprint::of(Place {
             netns: None,
             world: &self.directory,
@@ -226,13 +131,8 @@ impl World {
     /// # Panics
     /// When a host cannot be looked at.
     pub fn as_found(&self) {
-        let now = self
-            .look()
-            .unwrap_or_else(|error| panic!("cannot look at the hosts: {error:#}"));
-        *self
-            .before
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner()) = now;
+        let now = self.look().unwrap_or_else(|error| panic!("cannot look at the hosts: {error:#}"));
+        *self.before.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = now;
     }
 
     /// What differs from the start, for a reader; `None` when nothing does.
@@ -240,16 +140,11 @@ impl World {
     /// # Panics
     /// When a host cannot be looked at.
     pub fn difference(&self) -> Option<String> {
-        self.compare()
-            .unwrap_or_else(|error| panic!("cannot look at the hosts: {error:#}"))
+        self.compare().unwrap_or_else(|error| panic!("cannot look at the hosts: {error:#}"))
     }
 
     fn compare(&self) -> Result<Option<String>> {
-        let before = self
-            .before
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner())
-            .clone();
+        let before = self.before.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clone();
         let mut text = String::new();
         for (number, (before, after)) in before.iter().zip(self.look()?).enumerate() {
             if let Some(difference) = before.difference(&after) {
@@ -280,10 +175,7 @@ impl World {
             let Some(difference) = self.difference() else {
                 return begun.elapsed();
             };
-            assert!(
-                begun.elapsed() < within,
-                "not as found after {within:?}:\n{difference}"
-            );
+            assert!(begun.elapsed() < within, "not as found after {within:?}:\n{difference}");
             thread::sleep(Duration::from_millis(20));
         }
     }
@@ -297,11 +189,7 @@ impl World {
         });
         for host in &self.hosts {
             let known: Vec<i32> = found.iter().map(|process| process.pid).collect();
-            found.extend(
-                host.squalls()
-                    .into_iter()
-                    .filter(|process| !known.contains(&process.pid)),
-            );
+            found.extend(host.squalls().into_iter().filter(|process| !known.contains(&process.pid)));
         }
         found
     }
@@ -347,23 +235,14 @@ impl World {
         let directory = self.place(&format!("service-{}", services.len()));
         let recipe = recipe(&directory).unwrap_or_else(|error| panic!("cannot prepare a service: {error}"));
         let log = self.directory.join(format!("service-{}.log", services.len()));
-        let child = recipe
-            .command(&netns, &log)
-            .and_then(|mut command| command.spawn());
+        let child = recipe.command(&netns, &log).and_then(|mut command| command.spawn());
         let child =
             child.unwrap_or_else(|error| panic!("cannot start `{}`: {error}", recipe.program.display()));
         let pid = i32::try_from(child.id()).unwrap_or(0);
         services.push(child);
         drop(services);
-        let service = Service {
-            kind: recipe.kind,
-            pid,
-            port: recipe.port,
-            netns,
-        };
-        service::ready(&service, &log, || {
-            Process::of(pid).is_none_or(|process| process.state == 'Z')
-        });
+        let service = Service { kind: recipe.kind, pid, port: recipe.port, netns };
+        service::ready(&service, &log, || Process::of(pid).is_none_or(|process| process.state == 'Z'));
         service
     }
 
@@ -375,12 +254,7 @@ impl World {
         let netns = Arc::clone(&self.hosts[host].netns);
         service::echo(&netns, port, &self.echoes)
             .unwrap_or_else(|error| panic!("cannot bind port {port}: {error}"));
-        Service {
-            kind: Kind::Echo,
-            pid: 0,
-            port,
-            netns,
-        }
+        Service { kind: Kind::Echo, pid: 0, port, netns }
     }
 
     /// An OpenSSH server on every address of a host, with a key of its own; nobody can log in.
@@ -394,10 +268,8 @@ impl World {
         fs::create_dir_all("/run/sshd").unwrap_or_else(|error| panic!("`/run/sshd`: {error}"));
         look(None, &["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", &key])
             .unwrap_or_else(|error| panic!("{error:#}"));
-        let config = self.file(
-            "sshd/config",
-            format!("Port {port}\nHostKey {key}\nPidFile none\nUsePAM no\n"),
-        );
+        let config =
+            self.file("sshd/config", format!("Port {port}\nHostKey {key}\nPidFile none\nUsePAM no\n"));
         let server = self.program(host, None, &["/usr/sbin/sshd", "-D", "-e", "-f", &config]);
         wait::holds("sshd to listen", wait::PATIENCE, || {
             let loopback = std::net::SocketAddr::from(([127, 0, 0, 1], port));
@@ -417,19 +289,11 @@ impl World {
             let user = user.to_string();
             command.args(["--reuid", &user, "--regid", &user, "--clear-groups"]);
         }
-        command
-            .arg("--")
-            .args(argv)
-            .current_dir("/")
-            .stdin(std::process::Stdio::null());
-        let child = command
-            .spawn()
-            .unwrap_or_else(|error| panic!("cannot start `{}`: {error}", argv.join(" ")));
+        command.arg("--").args(argv).current_dir("/").stdin(std::process::Stdio::null());
+        let child =
+            command.spawn().unwrap_or_else(|error| panic!("cannot start `{}`: {error}", argv.join(" ")));
         let pid = i32::try_from(child.id()).unwrap_or(0);
-        self.services
-            .lock()
-            .expect("no test panics while it holds this")
-            .push(child);
+        self.services.lock().expect("no test panics while it holds this").push(child);
         let helpers = ["nsenter", "setpriv"];
         wait::until(&format!("`{}` to run", argv.join(" ")), wait::PATIENCE, || {
             Process::of(pid).filter(|process| !helpers.contains(&process.name.as_str()))
@@ -442,19 +306,12 @@ impl World {
     /// When it cannot be made: say `needs!(Cgroup2)` first.
     pub fn cgroup(&self, name: &str) -> (String, PathBuf) {
         let root = skip::cgroup_root().expect("version 2 control groups are mounted");
-        let world = self
-            .directory
-            .file_name()
-            .expect("the directory has a name")
-            .to_string_lossy()
-            .into_owned();
+        let world =
+            self.directory.file_name().expect("the directory has a name").to_string_lossy().into_owned();
         let relative = format!("{world}-{name}");
         let path = root.join(&relative);
         fs::create_dir(&path).unwrap_or_else(|error| panic!("`{}`: {error}", path.display()));
-        self.cgroups
-            .lock()
-            .expect("no test panics while it holds this")
-            .push(path.clone());
+        self.cgroups.lock().expect("no test panics while it holds this").push(path.clone());
         self.as_found();
         (relative, path)
     }
@@ -465,18 +322,9 @@ impl World {
     /// When it cannot be mounted.
     pub fn tmpfs(&self, over: &Path, bytes: u64) {
         let options = format!("size={bytes},mode=0700");
-        mount(
-            Some("tmpfs"),
-            over,
-            Some("tmpfs"),
-            MsFlags::empty(),
-            Some(options.as_str()),
-        )
-        .unwrap_or_else(|error| panic!("cannot mount over `{}`: {error}", over.display()));
-        self.mounted
-            .lock()
-            .expect("no test panics while it holds this")
-            .push(over.to_owned());
+        mount(Some("tmpfs"), over, Some("tmpfs"), MsFlags::empty(), Some(options.as_str()))
+            .unwrap_or_else(|error| panic!("cannot mount over `{}`: {error}", over.display()));
+        self.mounted.lock().expect("no test panics while it holds this").push(over.to_owned());
         self.as_found();
     }
 
@@ -486,10 +334,7 @@ impl World {
         let own = self.directory.display().to_string();
         netns::end(|process| process.environment(MARK).as_deref() == Some(&own));
         self.echoes.store(true, Ordering::Relaxed);
-        let services = self
-            .services
-            .get_mut()
-            .unwrap_or_else(|poisoned| poisoned.into_inner());
+        let services = self.services.get_mut().unwrap_or_else(|poisoned| poisoned.into_inner());
         for host in &self.hosts {
             if let Err(error) = host.netns.delete() {
                 troubles.push(format!("cannot delete `{}`: {error:#}", host.netns.name()));
@@ -500,20 +345,12 @@ impl World {
             drop(child.kill());
             drop(child.wait());
         }
-        for path in self
-            .mounted
-            .get_mut()
-            .unwrap_or_else(|poisoned| poisoned.into_inner())
-        {
+        for path in self.mounted.get_mut().unwrap_or_else(|poisoned| poisoned.into_inner()) {
             if let Err(error) = umount2(&*path, MntFlags::MNT_DETACH) {
                 troubles.push(format!("cannot unmount `{}`: {error}", path.display()));
             }
         }
-        for path in self
-            .cgroups
-            .get_mut()
-            .unwrap_or_else(|poisoned| poisoned.into_inner())
-        {
+        for path in self.cgroups.get_mut().unwrap_or_else(|poisoned| poisoned.into_inner()) {
             if let Err(error) = remove_cgroup(path) {
                 troubles.push(format!("cannot remove `{}`: {error}", path.display()));
             }
@@ -553,11 +390,6 @@ impl Drop for World {
     }
 }
 
-/// Whether a process of Squall is one of the agent's two.
-fn is_agent(process: &Process) -> bool {
-    process.program == "squall-agent" || process.arguments().get(1).is_some_and(|verb| verb == "agent")
-}
-
 /// A control group can be removed only a moment after its last process has gone.
 fn remove_cgroup(path: &Path) -> std::io::Result<()> {
     let begun = Instant::now();
@@ -579,46 +411,4 @@ fn address(link: usize, side: u16) -> (IpAddr, IpAddr) {
         IpAddr::V4(Ipv4Addr::new(10, 77, low, last)),
         IpAddr::V6(Ipv6Addr::new(0xfd77, link, 0, 0, 0, 0, 0, side)),
     )
-}
-
-/// Removes what a run of these tests left that was killed before it could clean up.
-fn sweep() {
-    let dead = |name: &str| {
-        let pid = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next());
-        pid.and_then(|pid| pid.parse::<i32>().ok())
-            .is_some_and(|pid| Process::of(pid).is_none())
-    };
-    let names = |directory: &Path| -> Vec<String> {
-        let entries = fs::read_dir(directory).into_iter().flatten().flatten();
-        entries
-            .map(|entry| entry.file_name().to_string_lossy().into_owned())
-            .filter(|name| dead(name))
-            .collect()
-    };
-    let trouble =
-        |what: &str, error: &dyn std::fmt::Display| eprintln!("leftover `{what}` cannot be removed: {error}");
-    for name in names(Path::new("/run/netns")) {
-        if let Err(error) = Netns::existing(&name).and_then(|netns| netns.delete()) {
-            trouble(&name, &format!("{error:#}"));
-        }
-    }
-    for name in skip::cgroup_root().map(names).unwrap_or_default() {
-        let path = skip::cgroup_root().unwrap_or(Path::new("/")).join(&name);
-        if let Err(error) = fs::remove_dir(&path) {
-            trouble(&name, &error);
-        }
-    }
-    let temporary = std::env::temp_dir();
-    for name in names(&temporary) {
-        let path = temporary.join(&name);
-        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-        for point in mounts.lines().filter_map(|line| line.split(' ').nth(4)) {
-            if Path::new(point).starts_with(&path) {
-                let _ = umount2(point, MntFlags::MNT_DETACH);
-            }
-        }
-        if let Err(error) = fs::remove_dir_all(&path) {
-            trouble(&name, &error);
-        }
-    }
 }
