@@ -1,15 +1,10 @@
 //! A run from its beginning to its end, every way that it can end, and the exit code that says so.
 
-use std::fs;
-use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
-use squall_tests::client::{TIMEOUT, connect};
 use squall_tests::needs;
-use squall_tests::squall::lines;
 use squall_tests::wait::{PATIENCE, holds};
 use squall_tests::world::World;
 

@@ -1,15 +1,13 @@
 //! Partition, refuse and disconnect on real services: they hit what was named, and nothing else.
 
-use std::fs;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use squall_tests::client::{Datagrams, Steady, TIMEOUT, Talk, connect};
+use squall_tests::client::{Steady, TIMEOUT, Talk};
+use squall_tests::needs;
 use squall_tests::service::Service;
-use squall_tests::wait::{PATIENCE, holds, median};
+use squall_tests::wait::{holds, median};
 use squall_tests::world::World;
-use squall_tests::{needs, skip};
 
 use crate::trial::{SHORT, Trial, calm, evidence, impaired, peer, run, timed_out};
 
