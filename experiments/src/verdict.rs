@@ -113,6 +113,8 @@ pub fn during(tally: Tally, tolerate: Percent, fault: bool) -> Judgement {
             tally.total()
         );
         (Outcome::Inconclusive, why)
+    } else if tally.total() == 0 {
+        (Outcome::Held, "nothing was seen while the method ran".to_owned())
     } else if tally.within(tolerate) {
         (Outcome::Held, figures)
     } else if tally.bad >= 2 {
