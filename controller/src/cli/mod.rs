@@ -12,6 +12,7 @@ mod init;
 mod inject;
 mod load;
 mod plan;
+mod print;
 mod run;
 mod schema;
 mod shop;
