@@ -18,7 +18,7 @@ pub const FORMAT: u32 = 1;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Experiment {
-    /// The version of the format: 1.
+    /// The version of the format; this build reads 1.
     pub squall: u32,
     /// What this experiment shows, in one sentence.
     pub title: String,
@@ -34,7 +34,8 @@ pub struct Experiment {
     /// Makes every choice that Squall makes repeatable; chosen and reported when it is not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seed: Option<u64>,
-    /// What holds while the system is well.
+    /// What holds while the system is well. An empty list is allowed and must be written as such: the run then has no
+    /// baseline and no recovery, and its verdict says only whether every fault was measured.
     pub hypothesis: Vec<Hypothesis>,
     /// How long the hypothesis must hold before anything is injected; without it, three samples taken at once.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -3,8 +3,10 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`experiment`] | the document that a user writes |
+//! | [`document`] | from text to an experiment, with every problem of it |
 //! | [`quantity`] | values with units: periods, percentages, shares |
 //! | [`peer`], [`flow`] | whose traffic a fault concerns |
+//! | [`url`] | the parts of an HTTP address |
 //! | [`scope`] | whose processes and sockets a fault concerns |
 //! | [`probe`] | how the steady state is looked at, and what is expected |
 //! | [`faults`] | what a user asks for, one file per fault |
@@ -18,6 +20,7 @@
 //! | [`exit`] | the exit codes of every squall command |
 
 pub mod change;
+pub mod document;
 pub mod evidence;
 pub mod exit;
 pub mod experiment;
@@ -31,4 +34,5 @@ pub mod quantity;
 pub mod run;
 pub mod scope;
 pub mod summary;
+pub mod url;
 pub mod verdict;

@@ -129,8 +129,12 @@ impl FromStr for Period {
                 .iter()
                 .find(|(name, _)| *name == unit || (*name == "us" && unit == "µs"));
             let (Some((_, scale)), Ok(value)) = (scale, number.parse::<f64>()) else {
+                let what = match number.parse::<f64>() {
+                    Ok(_) if !unit.is_empty() => format!("`{unit}` in `{text}` is not a unit of time"),
+                    _ => format!("`{text}` is not a period"),
+                };
                 return Err(QuantityError::new(
-                    format!("`{text}` is not a period"),
+                    what,
                     "write it as `250ms`, `30s`, `1m30s` or `2h` (units: ns, us, ms, s, m, h, d)",
                 ));
             };

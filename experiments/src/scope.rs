@@ -25,6 +25,7 @@ pub enum Scope {
 /// Which processes; every field that is given must match, and at least one must be given.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
+#[schemars(extend("minProperties" = 1))]
 pub struct ProcessSelector {
     /// The absolute path of the executable.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -14,9 +14,11 @@ use crate::scope::Scope;
 pub struct Disconnect {
     /// Peers that the target called, with their port.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(min = 1))]
     pub to: Vec<Peer>,
     /// Peers that called the target, with the local port that they came to.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(min = 1))]
     pub from: Vec<Peer>,
     /// Break connections again after this time, while the fault lasts; without it, once.
     #[serde(default, skip_serializing_if = "Option::is_none")]

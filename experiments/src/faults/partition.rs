@@ -13,9 +13,11 @@ use crate::scope::Scope;
 pub struct Partition {
     /// Peers that the target calls, with their port: `payments.internal:443`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(min = 1))]
     pub to: Vec<Peer>,
     /// Peers that call the target, with the local port that they come to: `10.0.0.0/8:8080`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(min = 1))]
     pub from: Vec<Peer>,
     /// Which way packets vanish.
     #[serde(default)]

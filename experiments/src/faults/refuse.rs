@@ -13,9 +13,11 @@ use crate::scope::Scope;
 pub struct Refuse {
     /// Peers that the target calls, with their port: the target sees the refusal.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(min = 1))]
     pub to: Vec<Peer>,
     /// Peers that call the target, with the local port that they come to: the peers see the refusal.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(min = 1))]
     pub from: Vec<Peer>,
     /// Which transport.
     #[serde(default)]

@@ -23,7 +23,7 @@ pub(super) enum Confined {
 /// Why a system does not allow it.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Forbidden {
-    #[error("this system does not let ordinary users make namespaces: {0}")]
+    #[error("this system does not let ordinary users make namespaces ({0:?})")]
     Namespaces(Errno),
     #[error("a user namespace was made, but this system gives no rights in it: {0}")]
     Powerless(String),

@@ -53,24 +53,25 @@ impl Demo {
                 return Ok(Exit::Refused);
             }
         };
-        let folder = Folder::new()?;
         let story = Story::new(common.format == Format::Json);
         story.opening(confined);
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
-        runtime.block_on(perform(&folder, story))
+        runtime.block_on(perform(story))
     }
 }
 
-async fn perform(folder: &Folder, mut story: Story) -> anyhow::Result<Exit> {
+async fn perform(mut story: Story) -> anyhow::Result<Exit> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut hang_up = signal(SignalKind::hangup())?;
+    // Made after the signals are caught, so that none of them leaves it behind.
+    let folder = Folder::new()?;
     let mut services = Services::default();
     let mut rehearsal = None;
     let played = tokio::select! {
-        played = play(folder, &mut services, &mut rehearsal, &mut story) => Some(played),
+        played = play(&folder, &mut services, &mut rehearsal, &mut story) => Some(played),
         _ = interrupt.recv() => None,
         _ = terminate.recv() => None,
         _ = hang_up.recv() => None,

@@ -52,9 +52,9 @@ impl Story {
         self.say(format_args!(
             "A small shop runs here, as five processes:\n\
              \n\
-             \x20  customers ──> storefront ──> catalogue   (front page)\n\
-             \x20  40 pages/s    {workers} workers ├──> stock       (checkout)\n\
-             \x20                           └──> payments    (checkout)\n\
+             \x20  customers ──> storefront ─┬─> catalogue   for the front page\n\
+             \x20  40 pages/s    {workers} workers   ├─> stock       for checkout\n\
+             \x20                            └─> payments    for checkout\n\
              \n\
              It is well: {} pages served, {} lost.\n\
              \n\

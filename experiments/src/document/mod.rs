@@ -1,0 +1,150 @@
+//! From text to an [`Experiment`]: parse, replace references, walk the schema, check the meaning, decode. Every
+//! problem of the document is found in one go, each with its place.
+//!
+//! Pure: whoever calls reads files and secrets.
+
+mod check;
+mod node;
+mod parse;
+mod problem;
+mod secret;
+pub mod suggest;
+mod vars;
+mod walk;
+mod write;
+
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
+
+use serde_json::Value;
+
+pub use parse::LONGEST;
+pub use problem::{Problem, Problems, Span};
+pub use secret::{Redactor, SHORTEST_SECRET};
+pub use vars::Lookup;
+pub use write::yaml;
+
+use crate::experiment::Experiment;
+use crate::quantity::Period;
+
+/// The longest time that a fault may last where no policy says otherwise.
+pub const LONGEST_FAULT: Period = Period::from_secs(3600);
+
+/// What a document may draw upon.
+pub struct Sources<'a> {
+    /// Variables of the command line; they replace those of the document.
+    pub vars: BTreeMap<String, String>,
+    /// Finds a secret by its name.
+    pub secret: &'a Lookup<'a>,
+    /// The longest time that a fault may last.
+    pub longest: Period,
+}
+
+impl Default for Sources<'_> {
+    /// No variables, no secrets, faults of at most [`LONGEST_FAULT`].
+    fn default() -> Self {
+        Sources {
+            vars: BTreeMap::new(),
+            secret: &|_| Ok(None),
+            longest: LONGEST_FAULT,
+        }
+    }
+}
+
+/// A document that passed every check.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Document {
+    /// The experiment, with every reference replaced: it may hold secrets.
+    pub experiment: Experiment,
+    /// Takes the secrets out of whatever is shown.
+    pub redactor: Redactor,
+}
+
+/// The JSON Schema of [`Experiment`]: what `squall schema` prints and what documents are checked by.
+pub fn schema() -> &'static Value {
+    static SCHEMA: LazyLock<Value> = LazyLock::new(|| {
+        schemars::SchemaGenerator::default()
+            .into_root_schema_for::<Experiment>()
+            .to_value()
+    });
+    &SCHEMA
+}
+
+/// Reads a document; `name` is what problems call it.
+///
+/// Never panics and never takes more than a bounded time, whatever the bytes are.
+pub fn read(name: &str, bytes: &[u8], sources: &Sources<'_>) -> Result<Document, Problems> {
+    let text = as_text(name, bytes)?;
+    let none = Redactor::default();
+    let (root, problems) = parse::parse(text);
+    let Some(mut root) = root else {
+        return Err(Problems::new(name, text, problems, &none));
+    };
+    if let Some(other) = check::Check::format(&root) {
+        return Err(Problems::new(name, text, vec![other], &none));
+    }
+
+    let mut substitution = vars::Substitution::new(text, sources.secret);
+    substitution.apply(&mut root, &sources.vars);
+    let mut walk = walk::Walk::new(schema());
+    walk.document(&root);
+    let mut check = check::Check::new(sources.longest);
+    check.document(&root);
+
+    let redactor = substitution.redactor;
+    let problems: Vec<Problem> = [problems, substitution.problems, walk.problems, check.problems]
+        .into_iter()
+        .flatten()
+        .collect();
+    if !problems.is_empty() {
+        return Err(Problems::new(name, text, problems, &redactor));
+    }
+    match serde_json::from_value(root.value()) {
+        Ok(experiment) => Ok(Document { experiment, redactor }),
+        // The schema and the types come from one source; where they part, the document is refused all the same.
+        Err(error) => {
+            let problem = Problem {
+                span: Some(root.head()),
+                path: String::new(),
+                what: error.to_string(),
+                help: Some("this is a bug in squall: the schema let it pass".to_owned()),
+            };
+            Err(Problems::new(name, text, vec![problem], &redactor))
+        }
+    }
+}
+
+/// Text, or the reason why these bytes are no document.
+fn as_text<'b>(name: &str, bytes: &'b [u8]) -> Result<&'b str, Problems> {
+    let refused = |what: &str, help: &str| Err(Problems::unreadable(name, what, help));
+    let help = "an experiment is YAML or JSON in UTF-8";
+    if bytes.len() > LONGEST {
+        return Err(too_long(name, bytes.len() as u64));
+    }
+    if bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]) {
+        return refused("this is UTF-16 text", "save it as UTF-8");
+    }
+    if let Some(at) = bytes.iter().position(|byte| *byte == 0) {
+        return refused(&format!("this is a binary file: byte {at} is NUL"), help);
+    }
+    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+    match std::str::from_utf8(bytes) {
+        Ok(text) => Ok(text),
+        Err(error) => refused(
+            &format!("this is not UTF-8 text: byte {} is wrong", error.valid_up_to()),
+            help,
+        ),
+    }
+}
+
+/// A source that is longer than [`LONGEST`] bytes, for callers that know it before reading.
+pub fn too_long(name: &str, bytes: u64) -> Problems {
+    Problems::unreadable(
+        name,
+        format!("{bytes} bytes are more than an experiment may have ({LONGEST})"),
+        "name the experiment file itself; data belongs elsewhere",
+    )
+}
+
+#[cfg(test)]
+mod tests;
