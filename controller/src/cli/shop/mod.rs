@@ -9,6 +9,7 @@ mod customers;
 mod storefront;
 mod supplier;
 
+pub(super) use call::get;
 pub(super) use customers::Tally;
 pub(super) use storefront::Health;
 
