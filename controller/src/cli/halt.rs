@@ -31,11 +31,7 @@ impl Halt {
         };
         // A reader that went away early is no failure.
         let _ = io::stdout().write_all(text.as_bytes());
-        Ok(if lifted.stuck.is_empty() {
-            Exit::Held
-        } else {
-            Exit::Modified
-        })
+        Ok(if lifted.stuck.is_empty() { Exit::Held } else { Exit::Modified })
     }
 }
 
@@ -52,14 +48,10 @@ fn human(lifted: &Lifted) -> String {
         return "nothing was active on this host\n".to_owned();
     }
     let mut text = String::new();
-    for (word, lines) in [
-        ("undone", &lifted.undone),
-        ("STILL THERE", &lifted.stuck),
-        ("changed by others", &lifted.others),
-    ] {
-        lines
-            .iter()
-            .for_each(|line| text.push_str(&format!("{word}: {line}\n")));
+    for (word, lines) in
+        [("undone", &lifted.undone), ("STILL THERE", &lifted.stuck), ("changed by others", &lifted.others)]
+    {
+        lines.iter().for_each(|line| text.push_str(&format!("{word}: {line}\n")));
     }
     text
 }

@@ -24,9 +24,7 @@ pub struct LocalHost {
 impl LocalHost {
     /// This machine, with the state directory of the command line.
     pub fn new(common: &Common) -> Self {
-        LocalHost {
-            state_dir: common.state_dir.clone(),
-        }
+        LocalHost { state_dir: common.state_dir.clone() }
     }
 }
 
@@ -49,10 +47,7 @@ impl Host for LocalHost {
         let outcome =
             recover::at_start(self.state_dir.as_deref()).map_err(|error| Refusal::bare(error.to_string()))?;
         // A journal that somebody still holds is passed over by the recovery: it is not undone yet.
-        if Place::here(&state::root(self.state_dir.as_deref()))?
-            .journal()
-            .exists()
-        {
+        if Place::here(&state::root(self.state_dir.as_deref()))?.journal().exists() {
             return Err(Refusal::bare("the agent still holds its journal"));
         }
         Ok(outcome.undone)

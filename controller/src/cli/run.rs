@@ -75,9 +75,7 @@ pub fn execute(mut document: Document, options: &Options, common: &Common) -> an
         Ok(prepared) => prepared,
         Err(refusal) => return Ok(refused(&refusal)),
     };
-    let agent = plan
-        .has_changes()
-        .then(|| join::agent(common.state_dir.as_deref()));
+    let agent = plan.has_changes().then(|| join::agent(common.state_dir.as_deref()));
     let redactor = &document.redactor;
     let mut progress = Progress::on(io::stderr(), false);
     for warning in &plan.warnings {
@@ -85,9 +83,7 @@ pub fn execute(mut document: Document, options: &Options, common: &Common) -> an
     }
     let (path, file) = events.map_or((None, None), |(path, file)| (Some(path), Some(file)));
 
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let summary = runtime.block_on(async {
         let interruptions = held.listen()?;
         let order = Order {
@@ -132,28 +128,18 @@ fn prepare(
         Some(path) => Some((path.clone(), create(path)?)),
         None => default_events(common, run),
     };
-    let junit = options
-        .junit
-        .as_ref()
-        .map(|path| Ok((path.clone(), create(path)?)));
+    let junit = options.junit.as_ref().map(|path| Ok((path.clone(), create(path)?)));
     Ok((plan, events, junit.transpose()?))
 }
 
 /// What the plan calls this host.
 fn host_name() -> String {
-    let name = nix::unistd::gethostname()
-        .ok()
-        .and_then(|name| name.into_string().ok());
+    let name = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
     name.unwrap_or_else(|| "localhost".to_owned())
 }
 
 fn create(path: &Path) -> Result<File, Refusal> {
-    let opened = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(path);
+    let opened = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path);
     opened.map_err(|error| {
         Refusal::new(
             format!("cannot write `{}`: {error}", path.display()),

@@ -92,12 +92,7 @@ mod tests {
             stuck: false,
             changes: vec![(
                 "drop packets to 127.0.0.1:7003".to_owned(),
-                Evidence {
-                    unit: Unit::Packets,
-                    matched: 14,
-                    impaired: 14,
-                    ..Evidence::default()
-                },
+                Evidence { unit: Unit::Packets, matched: 14, impaired: 14, ..Evidence::default() },
             )],
         };
         assert_eq!(

@@ -57,17 +57,9 @@ impl<'a> Making<'a> {
             Event::Sample(seen) => self.samples.add(seen),
             Event::BaselineMet => self.met = true,
             Event::BaselineNotMet { name, seen } => {
-                self.reason(
-                    Exit::Refused,
-                    format!("`{name}` did not hold before anything was done: {seen}"),
-                );
+                self.reason(Exit::Refused, format!("`{name}` did not hold before anything was done: {seen}"));
             }
-            Event::Injecting {
-                part,
-                name,
-                changes,
-                lasts_ms,
-            } => self.parts.push(Part {
+            Event::Injecting { part, name, changes, lasts_ms } => self.parts.push(Part {
                 part: *part,
                 name: name.clone(),
                 changes: changes.clone(),
@@ -122,16 +114,10 @@ impl<'a> Making<'a> {
             }
             Event::Interrupted { by } => self.reason(Exit::Interrupted, format!("interrupted: {by}")),
             Event::AgentLost { why } => {
-                self.reason(
-                    Exit::Interrupted,
-                    format!("the connection to the agent broke: {why}"),
-                );
+                self.reason(Exit::Interrupted, format!("the connection to the agent broke: {why}"));
             }
             Event::Blind { why } => {
-                self.reason(
-                    Exit::Inconclusive,
-                    format!("the system could not be looked at: {why}"),
-                );
+                self.reason(Exit::Inconclusive, format!("the system could not be looked at: {why}"));
             }
             Event::WellAgain { after_ms } => self.well_again_ms = Some(*after_ms),
             Event::NotRecovered { names } => {
@@ -157,11 +143,7 @@ impl<'a> Making<'a> {
     }
 
     fn reason(&mut self, exit: Exit, what: String) {
-        self.reasons.push(Reason {
-            exit,
-            what,
-            help: None,
-        });
+        self.reasons.push(Reason { exit, what, help: None });
     }
 
     fn refused(&mut self, part: Option<u32>, refusal: &Refusal) {
@@ -236,13 +218,7 @@ impl<'a> Making<'a> {
             .parts
             .iter()
             .filter(|part| part.injected_at_ms.is_some() && !part.measured)
-            .map(|part| {
-                format!(
-                    "`{}` had no measured effect: {}",
-                    part.name,
-                    part.evidence_in_words()
-                )
-            })
+            .map(|part| format!("`{}` had no measured effect: {}", part.name, part.evidence_in_words()))
             .collect();
         for what in unmeasured {
             self.reason(Exit::Inconclusive, what);
@@ -260,15 +236,8 @@ impl<'a> Making<'a> {
             Some(ended) => self.samples.well_since(ended).saturating_sub(ended),
             None => since_revert,
         });
-        let exit = self
-            .reasons
-            .iter()
-            .fold(Exit::Held, |exit, reason| exit.worse(reason.exit));
-        let guards = started
-            .guards
-            .iter()
-            .map(|guard| self.guard(&guard.name))
-            .collect();
+        let exit = self.reasons.iter().fold(Exit::Held, |exit, reason| exit.worse(reason.exit));
+        let guards = started.guards.iter().map(|guard| self.guard(&guard.name)).collect();
         let mut summary = Summary {
             run: started.run,
             title: started.title,
@@ -329,24 +298,13 @@ impl<'a> Making<'a> {
         let parts = self.parts.iter().flat_map(|part| part.undone.iter().cloned());
         let played = self.actions.iter().filter_map(|action| {
             let undo = action.undo.as_ref().filter(|undo| undo.good == Some(true))?;
-            Some(format!(
-                "`{}`: its undo was played: {}",
-                action.name,
-                undo.seen.as_deref()?
-            ))
+            Some(format!("`{}`: its undo was played: {}", action.name, undo.seen.as_deref()?))
         });
-        parts
-            .chain(self.whole.undone.iter().cloned())
-            .chain(played)
-            .collect()
+        parts.chain(self.whole.undone.iter().cloned()).chain(played).collect()
     }
 
     fn stuck(&self) -> Vec<String> {
-        let mut lines: Vec<String> = self
-            .parts
-            .iter()
-            .flat_map(|part| part.stuck.iter().cloned())
-            .collect();
+        let mut lines: Vec<String> = self.parts.iter().flat_map(|part| part.stuck.iter().cloned()).collect();
         lines.extend(self.whole.stuck.iter().cloned());
         let live = self.state.live().cloned().unwrap_or_default();
         for (number, _) in live.parts {
@@ -355,11 +313,7 @@ impl<'a> Making<'a> {
                 lines.push(format!("`{}`: whether it was undone is not known", part.name));
             }
         }
-        for action in self
-            .actions
-            .iter()
-            .filter(|action| live.owed.contains(&action.step))
-        {
+        for action in self.actions.iter().filter(|action| live.owed.contains(&action.step)) {
             let seen = action.undo.as_ref().and_then(|undo| undo.seen.as_deref());
             lines.push(match seen {
                 Some(seen) => format!("the undo of `{}` failed: {seen}", action.name),

@@ -28,10 +28,7 @@ impl<'a> Samples<'a> {
         let mut figures = Figures::default();
         let mut took = Vec::new();
         let mut bad: BTreeMap<&str, u64> = BTreeMap::new();
-        let own = self
-            .0
-            .iter()
-            .filter(|seen| !seen.guard && seen.name == name && seen.phase == phase);
+        let own = self.0.iter().filter(|seen| !seen.guard && seen.name == name && seen.phase == phase);
         for seen in own {
             figures.tally.add(seen.good);
             took.push(seen.took_us);
@@ -42,14 +39,9 @@ impl<'a> Samples<'a> {
         took.sort_unstable();
         figures.median_us = took.get(took.len().saturating_sub(1) / 2).copied();
         figures.slowest_us = took.last().copied();
-        let count = |(seen, times): (&str, u64)| Count {
-            seen: seen.to_owned(),
-            times,
-        };
+        let count = |(seen, times): (&str, u64)| Count { seen: seen.to_owned(), times };
         figures.bad_seen = bad.into_iter().map(count).collect();
-        figures
-            .bad_seen
-            .sort_by_key(|count| std::cmp::Reverse(count.times));
+        figures.bad_seen.sort_by_key(|count| std::cmp::Reverse(count.times));
         figures.bad_seen.truncate(5);
         figures
     }
@@ -57,21 +49,13 @@ impl<'a> Samples<'a> {
     /// When the first of those good samples of hypotheses was begun that no bad one follows, of the slowest
     /// hypothesis; only samples that were begun at or after `from_ms` count.
     pub(super) fn well_since(&self, from_ms: u64) -> u64 {
-        let mut later: Vec<&Seen> = self
-            .0
-            .iter()
-            .copied()
-            .filter(|seen| !seen.guard && seen.begun_ms >= from_ms)
-            .collect();
+        let mut later: Vec<&Seen> =
+            self.0.iter().copied().filter(|seen| !seen.guard && seen.begun_ms >= from_ms).collect();
         later.sort_by_key(|seen| seen.begun_ms);
         let mut since: BTreeMap<&str, Option<u64>> = BTreeMap::new();
         for seen in later {
             let first = since.entry(&seen.name).or_default();
-            *first = if seen.good {
-                first.or(Some(seen.begun_ms))
-            } else {
-                None
-            };
+            *first = if seen.good { first.or(Some(seen.begun_ms)) } else { None };
         }
         since.into_values().flatten().max().unwrap_or(from_ms)
     }
