@@ -9,6 +9,7 @@ mod customers;
 mod storefront;
 mod supplier;
 
+pub(super) use call::get;
 pub(super) use customers::Tally;
 pub(super) use storefront::Health;
 
@@ -72,9 +73,7 @@ impl Shop {
 
 fn serve(role: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<Exit> {
     die_with_parent(Signal::SIGKILL)?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(role)?;
     Ok(Exit::Held)
 }
@@ -89,7 +88,5 @@ fn die_with_parent(signal: Signal) -> anyhow::Result<()> {
 
 async fn listen(port: u16) -> anyhow::Result<TcpListener> {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    TcpListener::bind(address)
-        .await
-        .with_context(|| format!("cannot listen on `{address}`"))
+    TcpListener::bind(address).await.with_context(|| format!("cannot listen on `{address}`"))
 }
