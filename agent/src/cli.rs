@@ -61,10 +61,7 @@ impl Agent {
 fn serve(state_dir: Option<&Path>, on_stdin: bool) -> Result<Exit, Refusal> {
     let log = tracing_subscriber::EnvFilter::try_from_env("SQUALL_LOG");
     let log = log.unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
-    let _ = tracing_subscriber::fmt()
-        .with_env_filter(log)
-        .with_writer(std::io::stderr)
-        .try_init();
+    let _ = tracing_subscriber::fmt().with_env_filter(log).with_writer(std::io::stderr).try_init();
     let place = Place::here(&state::root(state_dir))?;
     let control = if on_stdin {
         let socket = std::io::stdin().as_fd().try_clone_to_owned();
@@ -97,15 +94,9 @@ fn status(state_dir: Option<&Path>) -> Result<Exit, Refusal> {
     }
     let stuck = active.iter().any(|active| active.stuck);
     for active in active {
-        println!(
-            "run {} (`{}`), reverted within {} s",
-            active.run, active.title, active.expires_s
-        );
+        println!("run {} (`{}`), reverted within {} s", active.run, active.title, active.expires_s);
         for (change, evidence) in active.changes {
-            println!(
-                "  {change}: {} matched, {} impaired",
-                evidence.matched, evidence.impaired
-            );
+            println!("  {change}: {} matched, {} impaired", evidence.matched, evidence.impaired);
         }
     }
     Ok(if stuck { Exit::Modified } else { Exit::Held })
@@ -120,10 +111,7 @@ fn ask(stream: &UnixStream, number: u64, request: Request) -> Result<Reply, Refu
     let mut answer = String::new();
     BufReader::new(stream).read_line(&mut answer).map_err(lost)?;
     match serde_json::from_str(&answer).map_err(|error| lost(error.into()))? {
-        Message::Answer {
-            reply: Reply::Refused(refusal),
-            ..
-        } => Err(refusal),
+        Message::Answer { reply: Reply::Refused(refusal), .. } => Err(refusal),
         Message::Answer { reply, .. } => Ok(reply),
         Message::Ended { .. } => Err(Refusal::bare("the agent gave another answer than was asked for")),
     }
@@ -137,10 +125,7 @@ fn report(json: bool) -> Exit {
     } else {
         for finding in &findings {
             let works = if finding.works { "works  " } else { "missing" };
-            println!(
-                "{works}  {}: {}\n         {}",
-                finding.serves, finding.mechanism, finding.detail
-            );
+            println!("{works}  {}: {}\n         {}", finding.serves, finding.mechanism, finding.detail);
         }
     }
     if all { Exit::Held } else { Exit::Refused }
@@ -148,6 +133,13 @@ fn report(json: bool) -> Exit {
 
 fn recovered(state_dir: Option<&Path>) -> Exit {
     match recover::at_start(state_dir) {
+        Ok(outcome) if outcome.undone.is_empty() && !outcome.held.is_empty() => {
+            outcome
+                .held
+                .iter()
+                .for_each(|journal| println!("left alone: `{journal}` is held by a living agent"));
+            Exit::Held
+        }
         Ok(outcome) if outcome.undone.is_empty() => {
             let root: PathBuf = state::root(state_dir);
             println!("no dead agent has left anything behind in `{}`", root.display());

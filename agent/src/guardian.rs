@@ -26,7 +26,7 @@ use crate::pulse::{Other, Pulse};
 use crate::records::{Answer, Ask, Records};
 use crate::recover;
 use crate::state::{Lock, Place};
-use crate::supervisor::{self, Setup};
+use crate::worker::{self, Setup};
 
 /// How long after a run's deadline the worker may still be undoing it.
 const GRACE: u64 = 2_000_000_000;
@@ -52,15 +52,12 @@ struct Guardian {
 pub fn run(place: Place, control: Option<UnixStream>) -> Result<Exit, Refusal> {
     place.create()?;
     let broken = |what: &str, error: io::Error| Refusal::bare(format!("cannot {what}: {error}"));
-    let lock = place
-        .lock()
-        .map_err(|error| broken("take the lock", error))?
-        .ok_or_else(|| {
-            Refusal::new(
-                format!("another agent works here, in `{}`", place.directory().display()),
-                "one agent per network namespace: `squall status` asks it",
-            )
-        })?;
+    let lock = place.lock().map_err(|error| broken("take the lock", error))?.ok_or_else(|| {
+        Refusal::new(
+            format!("another agent works here, in `{}`", place.directory().display()),
+            "one agent per network namespace: `squall status` asks it",
+        )
+    })?;
     recover::with_lock(&place)
         .map_err(|error| Refusal::new(error.to_string(), "`squall-agent recover` says more"))?;
     let pair = |kind| {
@@ -74,27 +71,18 @@ pub fn run(place: Place, control: Option<UnixStream>) -> Result<Exit, Refusal> {
         signals.add(signal);
     }
     let before = SigSet::thread_get_mask().map_err(|errno| broken("read the signal mask", errno.into()))?;
-    signals
-        .thread_block()
-        .map_err(|errno| broken("block signals", errno.into()))?;
+    signals.thread_block().map_err(|errno| broken("block signals", errno.into()))?;
 
     let forked = sys::fork().map_err(|error| broken("fork", error))?;
     let Some(worker) = forked else {
         let keep = [worker_records.as_raw_fd(), worker_pulse.as_raw_fd()];
-        let keep: Vec<i32> = keep
-            .into_iter()
-            .chain(control.as_ref().map(|control| control.as_raw_fd()))
-            .collect();
+        let keep: Vec<i32> =
+            keep.into_iter().chain(control.as_ref().map(|control| control.as_raw_fd())).collect();
         std::mem::forget((records, pulse, lock));
         sys::close_from(3, &keep);
         let _ = before.thread_set_mask();
-        let setup = Setup {
-            place,
-            records: worker_records,
-            pulse: worker_pulse,
-            control,
-        };
-        std::process::exit(supervisor::run(setup) as i32);
+        let setup = Setup { place, records: worker_records, pulse: worker_pulse, control };
+        std::process::exit(worker::run(setup) as i32);
     };
     drop((worker_records, worker_pulse, control));
     // What is touched from now on stays in memory; what never is, needs none.
@@ -170,9 +158,7 @@ impl Guardian {
         };
         let answer = match self.write(ask, attached) {
             Ok(number) => Answer::Written { number },
-            Err(error) => Answer::Not {
-                why: error.to_string(),
-            },
+            Err(error) => Answer::Not { why: error.to_string() },
         };
         self.records.send(&answer, None).is_ok()
     }
@@ -184,10 +170,7 @@ impl Guardian {
                 Ok(0)
             }
             Ask::Begin { run, title, deadline } => {
-                self.journal()?.append(&Entry::Begin {
-                    run: run.clone(),
-                    title,
-                })?;
+                self.journal()?.append(&Entry::Begin { run: run.clone(), title })?;
                 self.deadlines.insert(run, deadline);
                 self.pulse.set_live(true);
                 Ok(0)

@@ -39,6 +39,8 @@ pub struct Injection {
 struct Part {
     made: Vec<Made>,
     ends: u64,
+    /// What lifting it came to, once nothing of it was left: whoever asks again gets the same answer.
+    lifted: Option<Lifted>,
 }
 
 /// One change.
@@ -50,6 +52,17 @@ struct Made {
     undos: Vec<(u64, Undo)>,
     held: Vec<Target>,
     evidence: Evidence,
+}
+
+/// What a step asks for.
+#[derive(Debug)]
+pub struct Step {
+    /// New for each step of a run.
+    pub number: u32,
+    /// All or none.
+    pub changes: Vec<Change>,
+    /// Lifted after so many nanoseconds, if nobody lifts it before.
+    pub lasts: u64,
 }
 
 /// What a new injection is told.
@@ -72,53 +85,29 @@ pub struct Terms {
 impl Injection {
     /// Opens an injection without changes.
     pub fn begin(terms: Terms) -> Self {
-        let Terms {
-            run,
-            title,
-            seed,
-            connection,
-            lease,
-            deadline,
-        } = terms;
+        let Terms { run, title, seed, connection, lease, deadline } = terms;
         let renewed = sys::boot_nanos();
         let before = Snapshot::take();
-        Injection {
-            run,
-            title,
-            connection,
-            lease,
-            renewed,
-            deadline,
-            seed,
-            parts: BTreeMap::new(),
-            before,
-        }
+        Injection { run, title, connection, lease, renewed, deadline, seed, parts: BTreeMap::new(), before }
     }
 
     /// Makes the changes of one step, all or none.
     pub fn apply(
         &mut self,
-        number: u32,
-        changes: Vec<Change>,
-        lasts: u64,
+        step: Step,
         host: &mut Host,
         records: &Records,
         aim: &Aim<'_>,
         others: &BTreeMap<RunId, Injection>,
     ) -> Result<Applied, Refusal> {
+        let Step { number, changes, lasts } = step;
         let began = sys::boot_nanos();
         let claims: Vec<Claim> = changes.iter().flat_map(Change::claims).collect();
-        if let Some(what) = others
-            .values()
-            .chain([&*self])
-            .find_map(|other| other.collides(&claims))
-        {
+        if let Some(what) = others.values().chain([&*self]).find_map(|other| other.collides(&claims)) {
             return Err(Refusal::new(what, "wait for it to end, or aim at other traffic"));
         }
         if self.parts.contains_key(&number) {
-            return Err(Refusal::bare(format!(
-                "part {number} of this run has been applied already"
-            )));
+            return Err(Refusal::bare(format!("part {number} of this run has been applied already")));
         }
         let place = |index: usize| Place {
             tag: format!("{TAG}{} part {number} change {index};", self.run),
@@ -136,26 +125,16 @@ impl Injection {
             }
         }
         let processes: Vec<Target> = prepared.iter().flat_map(Prepared::processes).collect();
-        if let Some(what) = others
-            .values()
-            .chain([&*self])
-            .find_map(|other| other.holds(&processes))
-        {
+        if let Some(what) = others.values().chain([&*self]).find_map(|other| other.holds(&processes)) {
             prepared.iter().for_each(|one| host.forget(one));
-            return Err(Refusal::new(
-                what,
-                "wait for it to end, or choose other processes",
-            ));
+            return Err(Refusal::new(what, "wait for it to end, or choose other processes"));
         }
         let mut applied = Applied::default();
         for one in &prepared {
             applied.targets.extend(one.targets());
             applied.notes.extend(one.notes());
         }
-        let mut part = Part {
-            made: Vec::new(),
-            ends: began + lasts,
-        };
+        let mut part = Part { made: Vec::new(), ends: began + lasts, lifted: None };
         let mut all = changes.into_iter().zip(prepared).enumerate();
         while let Some((index, (change, prepared))) = all.next() {
             let (made, result) = Made::perform(change, prepared, place(index), &self.run, host, records, aim);
@@ -184,27 +163,19 @@ impl Injection {
     /// Whether a change of another run may not be made beside this injection: says what is in the way.
     pub fn collides(&self, claims: &[Claim]) -> Option<String> {
         let live = self.live().find(|made| {
-            made.change
-                .claims()
-                .iter()
-                .any(|mine| claims.iter().any(|theirs| mine.collides(theirs)))
+            made.change.claims().iter().any(|mine| claims.iter().any(|theirs| mine.collides(theirs)))
         });
         live.map(|made| format!("run {} (`{}`) holds it: {}", self.run, self.title, made.change))
     }
 
     /// Whether it holds one of these processes.
     pub fn holds(&self, prepared: &[Target]) -> Option<String> {
-        let live = self
-            .live()
-            .find(|made| made.held.iter().any(|target| prepared.contains(target)));
+        let live = self.live().find(|made| made.held.iter().any(|target| prepared.contains(target)));
         live.map(|made| format!("run {} (`{}`) holds it: {}", self.run, self.title, made.change))
     }
 
     fn live(&self) -> impl Iterator<Item = &Made> {
-        self.parts
-            .values()
-            .flat_map(|part| &part.made)
-            .filter(|made| made.live.is_some())
+        self.parts.values().flat_map(|part| &part.made).filter(|made| made.live.is_some())
     }
 
     /// What has been measured of a step.
@@ -227,17 +198,13 @@ impl Injection {
     pub fn end(&mut self, host: &mut Host, records: &Records) -> Lifted {
         let began = sys::boot_nanos();
         let mut all = Lifted::default();
-        for part in self.parts.values_mut().rev() {
+        for part in self.parts.values_mut().rev().filter(|part| part.lifted.is_none()) {
             let lifted = part.lift(host, records);
             all.undone.extend(lifted.undone);
             all.stuck.extend(lifted.stuck);
         }
-        all.evidence = self
-            .parts
-            .values()
-            .flat_map(|part| &part.made)
-            .map(|made| made.evidence.clone())
-            .collect();
+        all.evidence =
+            self.parts.values().flat_map(|part| &part.made).map(|made| made.evidence.clone()).collect();
         all.others = Snapshot::take().changed_since(&self.before);
         all.took_us = (sys::boot_nanos() - began) / 1000;
         all
@@ -250,10 +217,7 @@ impl Injection {
             let changes = part.made.iter().filter_map(|made| made.live.as_ref()?.due());
             changes.chain([part.ends])
         });
-        inner
-            .chain([self.deadline, self.renewed + self.lease])
-            .min()
-            .unwrap_or(self.deadline)
+        inner.chain([self.deadline, self.renewed + self.lease]).min().unwrap_or(self.deadline)
     }
 
     /// Does what is due inside the steps; names the steps whose time is over.
@@ -264,34 +228,24 @@ impl Injection {
                 live.tick(aim);
             }
         }
-        let over = self
-            .parts
-            .iter()
-            .filter(|(_, part)| part.is_live() && part.ends <= now);
+        let over = self.parts.iter().filter(|(_, part)| part.is_live() && part.ends <= now);
         over.map(|(number, _)| *number).collect()
     }
 
     /// For `status`.
     pub fn active(&mut self, host: &mut Host) -> Active {
         let left = self.deadline.saturating_sub(sys::boot_nanos());
-        let stuck = self.parts.values().any(|part| {
-            part.made
-                .iter()
-                .any(|made| made.live.is_none() && !made.undos.is_empty())
-        });
-        let live = self
+        let stuck = self
             .parts
-            .values_mut()
-            .flat_map(|part| &mut part.made)
-            .filter(|made| made.live.is_some());
+            .values()
+            .any(|part| part.made.iter().any(|made| made.live.is_none() && !made.undos.is_empty()));
+        let live = self.parts.values_mut().flat_map(|part| &mut part.made).filter(|made| made.live.is_some());
         Active {
             run: self.run.clone(),
             title: self.title.clone(),
             expires_s: left / 1_000_000_000,
             stuck,
-            changes: live
-                .map(|made| (made.change.to_string(), made.observe(host)))
-                .collect(),
+            changes: live.map(|made| (made.change.to_string(), made.observe(host))).collect(),
         }
     }
 }
@@ -302,6 +256,9 @@ impl Part {
     }
 
     fn lift(&mut self, host: &mut Host, records: &Records) -> Lifted {
+        if let Some(lifted) = &self.lifted {
+            return lifted.clone();
+        }
         let began = sys::boot_nanos();
         let mut lifted = Lifted::default();
         for made in self.made.iter_mut().rev() {
@@ -311,6 +268,9 @@ impl Part {
         }
         lifted.evidence = self.made.iter().map(|made| made.evidence.clone()).collect();
         lifted.took_us = (sys::boot_nanos() - began) / 1000;
+        if lifted.stuck.is_empty() {
+            self.lifted = Some(lifted.clone());
+        }
         lifted
     }
 }
@@ -327,26 +287,13 @@ impl Made {
     ) -> (Self, Result<(), Refusal>) {
         let mut undos = Vec::new();
         let mut record = |undo: Undo| {
-            let number = records.ask(
-                &Ask::Record {
-                    run: run.clone(),
-                    undo: undo.clone(),
-                },
-                None,
-            )?;
+            let number = records.ask(&Ask::Record { run: run.clone(), undo: undo.clone() }, None)?;
             undos.push((number, undo));
             Ok(())
         };
         let held = prepared.processes().into_iter().collect();
         let performed = host.perform(&change, prepared, &place, aim, &mut record);
-        let mut made = Made {
-            change,
-            place,
-            live: None,
-            undos,
-            held,
-            evidence: Evidence::default(),
-        };
+        let mut made = Made { change, place, live: None, undos, held, evidence: Evidence::default() };
         let result = performed.map(|live| made.live = Some(live));
         (made, result)
     }

@@ -20,10 +20,7 @@ pub fn resident(state_dir: Option<&Path>) -> Result<Option<UnixStream>, Refusal>
     match UnixStream::connect(place.socket()) {
         Ok(stream) => Ok(Some(stream)),
         Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => Err(Refusal::new(
-            format!(
-                "the agent's socket `{}` may not be used by this user",
-                place.socket().display()
-            ),
+            format!("the agent's socket `{}` may not be used by this user", place.socket().display()),
             "use the agent's own user, or root",
         )),
         Err(_) => Ok(None),
@@ -55,10 +52,7 @@ pub fn agent(state_dir: Option<&Path>) -> Result<UnixStream, Refusal> {
         }
         if Instant::now() > deadline {
             return Err(Refusal::new(
-                format!(
-                    "an agent holds `{}`, but does not listen",
-                    place.directory().display()
-                ),
+                format!("an agent holds `{}`, but does not listen", place.directory().display()),
                 "it may be ending: try again; `squall-agent status` says more",
             ));
         }
@@ -70,15 +64,8 @@ fn start(root: &Path) -> Result<UnixStream, Refusal> {
     let failed = |error: std::io::Error| Refusal::bare(format!("cannot start the agent: {error}"));
     let (ours, theirs) = UnixStream::pair().map_err(failed)?;
     let mut command = Command::new("/proc/self/exe");
-    command
-        .arg0("squall")
-        .arg("agent")
-        .arg("--state-dir")
-        .arg(root)
-        .args(["run", "--on-stdin"]);
-    command
-        .stdin(Stdio::from(OwnedFd::from(theirs)))
-        .stdout(Stdio::null());
+    command.arg0("squall").arg("agent").arg("--state-dir").arg(root).args(["run", "--on-stdin"]);
+    command.stdin(Stdio::from(OwnedFd::from(theirs))).stdout(Stdio::null());
     command.spawn().map_err(failed)?;
     Ok(ours)
 }

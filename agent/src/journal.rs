@@ -106,10 +106,7 @@ pub struct Pending {
 
 /// The boot that is now.
 pub fn boot_id() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
-        .unwrap_or_default()
-        .trim()
-        .to_owned()
+    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
 }
 
 /// The inode of the calling thread's network namespace.
@@ -121,23 +118,9 @@ pub fn namespace() -> u64 {
 impl Journal {
     /// Starts an empty journal; an existing one must have been recovered and removed before.
     pub fn create(path: &Path) -> io::Result<Self> {
-        let file = OpenOptions::new()
-            .append(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(path)?;
-        let mut journal = Journal {
-            path: path.to_owned(),
-            file,
-            length: 0,
-            reserved: 0,
-            number: 0,
-        };
-        let header = Entry::Header {
-            version: VERSION,
-            boot: boot_id(),
-            namespace: namespace(),
-        };
+        let file = OpenOptions::new().append(true).create_new(true).mode(0o600).open(path)?;
+        let mut journal = Journal { path: path.to_owned(), file, length: 0, reserved: 0, number: 0 };
+        let header = Entry::Header { version: VERSION, boot: boot_id(), namespace: namespace() };
         let synced = journal.append(&header).and_then(|()| {
             let directory = path.parent().unwrap_or(Path::new("/"));
             File::open(directory)?.sync_all()
@@ -155,12 +138,7 @@ impl Journal {
         let needed = self.length + line.len() as i64;
         // Always one step ahead, so that the marks of undone entries find room on a full disk.
         if needed + STEP / 2 > self.reserved {
-            match fallocate(
-                &self.file,
-                FallocateFlags::FALLOC_FL_KEEP_SIZE,
-                self.reserved,
-                STEP,
-            ) {
+            match fallocate(&self.file, FallocateFlags::FALLOC_FL_KEEP_SIZE, self.reserved, STEP) {
                 Ok(()) | Err(nix::errno::Errno::EOPNOTSUPP) => self.reserved += STEP,
                 Err(_) if matches!(entry, Entry::Undone { .. } | Entry::End { .. }) => {}
                 Err(errno) => return Err(errno.into()),
@@ -175,11 +153,7 @@ impl Journal {
     /// Appends an undo and says its number.
     pub fn record(&mut self, run: &RunId, undo: &Undo) -> io::Result<u64> {
         let number = self.number + 1;
-        self.append(&Entry::Undo {
-            number,
-            run: run.clone(),
-            undo: undo.clone(),
-        })?;
+        self.append(&Entry::Undo { number, run: run.clone(), undo: undo.clone() })?;
         self.number = number;
         Ok(number)
     }
@@ -204,10 +178,7 @@ pub fn read(path: &Path) -> Result<Vec<Entry>, Unreadable> {
     let bytes = match std::fs::read(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(source) => {
-            return Err(Unreadable::Io {
-                path: path.to_owned(),
-                source,
-            });
+            return Err(Unreadable::Io { path: path.to_owned(), source });
         }
         Ok(bytes) => bytes,
     };
@@ -222,11 +193,7 @@ pub fn read(path: &Path) -> Result<Vec<Entry>, Unreadable> {
         match entry_of(&rest[..end]) {
             Ok(entry) => entries.push(entry),
             Err(what) => {
-                return Err(Unreadable::Damaged {
-                    path: path.to_owned(),
-                    line,
-                    what,
-                });
+                return Err(Unreadable::Damaged { path: path.to_owned(), line, what });
             }
         }
         rest = &rest[end + 1..];
@@ -262,11 +229,9 @@ pub fn pending(entries: &[Entry]) -> Vec<Pending> {
     let mut pending: Vec<Pending> = entries
         .iter()
         .filter_map(|entry| match entry {
-            Entry::Undo { number, run, undo } if !undone(*number) => Some(Pending {
-                number: *number,
-                run: run.clone(),
-                undo: undo.clone(),
-            }),
+            Entry::Undo { number, run, undo } if !undone(*number) => {
+                Some(Pending { number: *number, run: run.clone(), undo: undo.clone() })
+            }
             _ => None,
         })
         .collect();
@@ -292,12 +257,7 @@ mod tests {
         let _ = std::fs::remove_file(&path);
         let mut journal = Journal::create(&path).unwrap();
         let run = RunId("r1".into());
-        journal
-            .append(&Entry::Begin {
-                run: run.clone(),
-                title: "t".into(),
-            })
-            .unwrap();
+        journal.append(&Entry::Begin { run: run.clone(), title: "t".into() }).unwrap();
         assert_eq!(journal.record(&run, &Undo::Table).unwrap(), 1);
         assert_eq!(journal.record(&run, &Undo::Mark(4)).unwrap(), 2);
         assert_eq!(journal.record(&run, &Undo::Rules("x".into())).unwrap(), 3);
@@ -331,10 +291,7 @@ mod tests {
     fn a_flipped_bit_is_never_read_as_nothing_to_do() {
         let (path, _) = written("flip");
         let bytes = std::fs::read(&path).unwrap();
-        let last = bytes[..bytes.len() - 1]
-            .iter()
-            .rposition(|byte| *byte == b'\n')
-            .unwrap();
+        let last = bytes[..bytes.len() - 1].iter().rposition(|byte| *byte == b'\n').unwrap();
         for at in 0..last {
             let mut damaged = bytes.clone();
             damaged[at] ^= 0x04;
@@ -347,11 +304,7 @@ mod tests {
     #[test]
     fn a_future_version_is_refused() {
         let path = path("future");
-        let header = Entry::Header {
-            version: VERSION + 1,
-            boot: "b".into(),
-            namespace: 1,
-        };
+        let header = Entry::Header { version: VERSION + 1, boot: "b".into(), namespace: 1 };
         std::fs::write(&path, line_of(&header).unwrap()).unwrap();
         assert!(read(&path).unwrap_err().to_string().contains("version"));
         std::fs::remove_file(path).unwrap();

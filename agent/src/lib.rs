@@ -9,7 +9,7 @@
 //! | [`host`] | the mechanisms: the only code that alters a machine |
 //! | [`guardian`], [`pulse`], [`records`] | the parent process; how the two notice each other's end; what they say |
 //! | [`journal`], [`recover`] | what to undo, on disk; undoing what a dead agent left |
-//! | [`supervisor`], [`injection`], [`link`] | the worker: live injections, their leases, its connections |
+//! | [`worker`], [`supervisor`], [`injection`], [`link`] | the child process: live injections, their leases, its connections |
 //! | [`resolve`] | names become addresses |
 //! | [`veto`], [`policy`] | what is never hit; what the host's owner allows |
 //! | [`state`], [`join`] | where state lies; how a command finds or starts the agent |
@@ -34,3 +34,4 @@ pub mod snapshot;
 pub mod state;
 pub mod supervisor;
 pub mod veto;
+pub mod worker;

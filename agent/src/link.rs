@@ -31,10 +31,7 @@ pub enum Incoming {
 
 /// Serves one connection until its end. Only the owner of this process, or root, is heard.
 pub async fn serve(stream: StdStream, connection: Connection, inbox: Rc<mpsc::UnboundedSender<Incoming>>) {
-    let Ok(stream) = stream
-        .set_nonblocking(true)
-        .and_then(|()| UnixStream::from_std(stream))
-    else {
+    let Ok(stream) = stream.set_nonblocking(true).and_then(|()| UnixStream::from_std(stream)) else {
         return;
     };
     let peer = stream.peer_cred().ok();
@@ -45,14 +42,7 @@ pub async fn serve(stream: StdStream, connection: Connection, inbox: Rc<mpsc::Un
     let (reader, mut writer) = stream.into_split();
     let (outgoing, mut outbox) = mpsc::unbounded_channel::<Message>();
     let pid = peer.and_then(|peer| peer.pid());
-    if inbox
-        .send(Incoming::Opened {
-            connection,
-            pid,
-            outgoing,
-        })
-        .is_err()
-    {
+    if inbox.send(Incoming::Opened { connection, pid, outgoing }).is_err() {
         return;
     }
     let writing = tokio::task::spawn_local(async move {

@@ -32,9 +32,7 @@ pub struct Policy {
 
 impl Default for Policy {
     fn default() -> Self {
-        let allow = ["block", "disconnect", "signal", "pause"]
-            .map(str::to_owned)
-            .to_vec();
+        let allow = ["block", "disconnect", "signal", "pause"].map(str::to_owned).to_vec();
         Policy {
             enabled: true,
             max_duration: Period::from_secs(3600),
@@ -66,14 +64,10 @@ impl Policy {
         let text = text.map_err(|error| wrong(format!("cannot be read: {error}")))?;
         let mut policy: Policy =
             serde_json::from_str(&text).map_err(|error| wrong(format!("is not understood: {error}")))?;
-        if let Some(peer) = policy
-            .protect_addresses
-            .iter()
-            .find(|peer| !matches!(peer.host, PeerHost::Net(..)))
+        if let Some(peer) =
+            policy.protect_addresses.iter().find(|peer| !matches!(peer.host, PeerHost::Net(..)))
         {
-            return Err(wrong(format!(
-                "protects `{peer}`, which is not an address or a network"
-            )));
+            return Err(wrong(format!("protects `{peer}`, which is not an address or a network")));
         }
         policy.version = blake3::hash(text.as_bytes()).to_hex()[..12].to_owned();
         Ok(policy)
@@ -92,17 +86,11 @@ impl Policy {
             Change::Pause(_) => "pause",
         };
         if !self.allow.iter().any(|allowed| allowed == kind) {
-            return Err(Refusal::new(
-                format!("this host's policy does not allow `{kind}`"),
-                help,
-            ));
+            return Err(Refusal::new(format!("this host's policy does not allow `{kind}`"), help));
         }
         if lasts > self.max_duration {
             return Err(Refusal::new(
-                format!(
-                    "{lasts} is longer than this host's policy allows ({})",
-                    self.max_duration
-                ),
+                format!("{lasts} is longer than this host's policy allows ({})", self.max_duration),
                 help,
             ));
         }
@@ -125,13 +113,9 @@ mod tests {
         std::fs::create_dir_all(&directory).unwrap();
         let file = directory.join("policy.json");
         assert_eq!(Policy::read(&file).unwrap(), Policy::default());
-        for text in [
-            "",
-            "{",
-            r#"{"max-duration": 60}"#,
-            r#"{"alow": []}"#,
-            r#"{"protect-addresses": ["db"]}"#,
-        ] {
+        for text in
+            ["", "{", r#"{"max-duration": 60}"#, r#"{"alow": []}"#, r#"{"protect-addresses": ["db"]}"#]
+        {
             std::fs::write(&file, text).unwrap();
             assert!(Policy::read(&file).is_err(), "{text}");
         }

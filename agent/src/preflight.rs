@@ -29,31 +29,14 @@ pub fn findings() -> Vec<Finding> {
     let mut findings = Vec::new();
     let mut add = |serves, mechanism, tried: Result<String, String>| {
         let works = tried.is_ok();
-        findings.push(Finding {
-            serves,
-            mechanism,
-            works,
-            detail: tried.unwrap_or_else(|missing| missing),
-        });
+        findings.push(Finding { serves, mechanism, works, detail: tried.unwrap_or_else(|missing| missing) });
     };
-    add(
-        "partition, refuse",
-        "nftables table owned by a socket (Linux 5.12)",
-        nftables(),
-    );
-    add(
-        "disconnect",
-        "socket diagnosis (CONFIG_INET_DIAG_DESTROY)",
-        socket_diagnosis(),
-    );
+    add("partition, refuse", "nftables table owned by a socket (Linux 5.12)", nftables());
+    add("disconnect", "socket diagnosis (CONFIG_INET_DIAG_DESTROY)", socket_diagnosis());
     add("kill", "pidfd", pidfd());
     add("pause", "ptrace, else SIGSTOP", ptrace());
     add("in: cgroup", "control groups of version 2", cgroup());
-    add(
-        "in: process, in: user (network faults)",
-        "BPF on sock_create, pidfd_getfd",
-        marks(),
-    );
+    add("in: process, in: user (network faults)", "BPF on sock_create, pidfd_getfd", marks());
     findings
 }
 
@@ -63,10 +46,7 @@ fn nftables() -> Result<String, String> {
     let mut socket =
         Socket::open(SockProtocol::NetlinkNetFilter).map_err(|error| format!("{error}; {help}"))?;
     let name = "squall-preflight";
-    let messages = vec![
-        nft::new_owned_table(name),
-        nft::delete_table("squall-preflight-absent"),
-    ];
+    let messages = vec![nft::new_owned_table(name), nft::delete_table("squall-preflight-absent")];
     match socket.request(nft::batch(messages)) {
         Err(error) if error.errno() == nix::errno::Errno::ENOENT => Ok("owned tables work".to_owned()),
         Err(error) => Err(format!("{error}; {help}")),
@@ -76,13 +56,9 @@ fn nftables() -> Result<String, String> {
 
 fn socket_diagnosis() -> Result<String, String> {
     let sockets = Sockets::open().and_then(|mut sockets| sockets.all());
-    let count = sockets
-        .map_err(|error| format!("{error}; load `inet_diag`, `tcp_diag`, `udp_diag`"))?
-        .len();
+    let count = sockets.map_err(|error| format!("{error}; load `inet_diag`, `tcp_diag`, `udp_diag`"))?.len();
     if nix::unistd::geteuid().is_root() {
-        Ok(format!(
-            "{count} sockets listed; whether the kernel destroys them is seen at the first one"
-        ))
+        Ok(format!("{count} sockets listed; whether the kernel destroys them is seen at the first one"))
     } else {
         Err("run as root (CAP_NET_ADMIN)".to_owned())
     }
@@ -107,9 +83,7 @@ fn ptrace() -> Result<String, String> {
 }
 
 fn cgroup() -> Result<String, String> {
-    Cgroup::root()
-        .map(|root| format!("mounted at {}", root.display()))
-        .map_err(|refusal| refusal.what)
+    Cgroup::root().map(|root| format!("mounted at {}", root.display())).map_err(|refusal| refusal.what)
 }
 
 fn marks() -> Result<String, String> {

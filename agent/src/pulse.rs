@@ -45,18 +45,9 @@ pub enum Other {
 impl Pulse {
     /// Takes one end. Nothing beats yet.
     pub fn new(socket: OwnedFd) -> io::Result<Self> {
-        let event = SigEvent::new(SigevNotify::SigevSignal {
-            signal: Signal::SIGKILL,
-            si_value: 0,
-        });
+        let event = SigEvent::new(SigevNotify::SigevSignal { signal: Signal::SIGKILL, si_value: 0 });
         let timer = Timer::new(ClockId::CLOCK_MONOTONIC, event)?;
-        Ok(Pulse {
-            socket,
-            timer,
-            live: false,
-            heard: 0,
-            beaten: 0,
-        })
+        Ok(Pulse { socket, timer, live: false, heard: 0, beaten: 0 })
     }
 
     /// Something is live from now on, or nothing any more.
@@ -68,10 +59,7 @@ impl Pulse {
         } else if !live && self.live {
             self.live = false;
             // A zero expiration disarms: timer_settime(2).
-            let _ = self.timer.set(
-                Expiration::OneShot(Duration::ZERO.into()),
-                TimerSetTimeFlags::empty(),
-            );
+            let _ = self.timer.set(Expiration::OneShot(Duration::ZERO.into()), TimerSetTimeFlags::empty());
         }
     }
 
@@ -88,14 +76,8 @@ impl Pulse {
 
     fn beat(&mut self) {
         self.beaten = sys::boot_nanos();
-        let _ = send(
-            self.socket.as_raw_fd(),
-            &[1],
-            MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL,
-        );
-        let _ = self
-            .timer
-            .set(Expiration::OneShot(SUICIDE.into()), TimerSetTimeFlags::empty());
+        let _ = send(self.socket.as_raw_fd(), &[1], MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL);
+        let _ = self.timer.set(Expiration::OneShot(SUICIDE.into()), TimerSetTimeFlags::empty());
     }
 
     /// Reads what has come, without waiting.
@@ -111,11 +93,7 @@ impl Pulse {
             }
         }
         let silent = sys::boot_nanos().saturating_sub(self.heard) > SILENCE.as_nanos() as u64;
-        if self.live && silent {
-            Other::Dead
-        } else {
-            Other::Alive
-        }
+        if self.live && silent { Other::Dead } else { Other::Alive }
     }
 }
 

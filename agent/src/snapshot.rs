@@ -59,17 +59,11 @@ impl Snapshot {
         }
         const GET_QDISC: u16 = 38;
         if let Ok(mut socket) = Socket::open(SockProtocol::NetlinkRoute) {
-            for qdisc in socket
-                .dump(&Message::new(GET_QDISC, 0).raw(&[0; 20]))
-                .unwrap_or_default()
-            {
+            for qdisc in socket.dump(&Message::new(GET_QDISC, 0).raw(&[0; 20])).unwrap_or_default() {
                 let interface = u32_at(&qdisc.body, 4);
                 let parent = u32_at(&qdisc.body, 12);
                 let body = qdisc.body.get(20..).unwrap_or_default();
-                let (kind, options) = (
-                    find(body, 1).unwrap_or_default(),
-                    find(body, 2).unwrap_or_default(),
-                );
+                let (kind, options) = (find(body, 1).unwrap_or_default(), find(body, 2).unwrap_or_default());
                 add(
                     format!("queueing discipline {parent:x} of interface {interface}"),
                     &[kind, options].concat(),

@@ -22,12 +22,8 @@ pub fn root(given: Option<&Path>) -> PathBuf {
         return PathBuf::from("/var/lib/squall");
     }
     let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/state"));
-    let base = std::env::var_os("XDG_STATE_HOME")
-        .map(PathBuf::from)
-        .filter(|base| base.is_absolute());
-    base.or_else(home)
-        .unwrap_or_else(std::env::temp_dir)
-        .join("squall")
+    let base = std::env::var_os("XDG_STATE_HOME").map(PathBuf::from).filter(|base| base.is_absolute());
+    base.or_else(home).unwrap_or_else(std::env::temp_dir).join("squall")
 }
 
 /// The state directory of one network namespace.
@@ -49,44 +45,30 @@ impl Place {
                 "Squall needs Linux 5.14 or newer",
             )
         })?;
-        Ok(Place {
-            directory: root.join(format!("netns-{cookie}")),
-        })
+        Ok(Place { directory: root.join(format!("netns-{cookie}")) })
     }
 
     /// Whether it belongs to the calling thread's network namespace.
     pub fn is_here(&self) -> bool {
-        self.directory
-            .parent()
-            .is_some_and(|root| Place::here(root).is_ok_and(|here| here == *self))
+        self.directory.parent().is_some_and(|root| Place::here(root).is_ok_and(|here| here == *self))
     }
 
     /// Every place below a root, of this and of other namespaces.
     pub fn all(root: &Path) -> Vec<Self> {
         let entries = std::fs::read_dir(root).into_iter().flatten().flatten();
         let ours = entries.filter(|entry| entry.file_name().to_string_lossy().starts_with("netns-"));
-        ours.map(|entry| Place {
-            directory: entry.path(),
-        })
-        .collect()
+        ours.map(|entry| Place { directory: entry.path() }).collect()
     }
 
     /// Makes the directory, for its owner alone.
     pub fn create(&self) -> Result<(), Refusal> {
         let help = "choose another with `--state-dir`, which also needs no root";
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&self.directory)
-            .map_err(|error| {
-                Refusal::new(
-                    format!(
-                        "cannot make the state directory `{}`: {error}",
-                        self.directory.display()
-                    ),
-                    help,
-                )
-            })?;
+        DirBuilder::new().recursive(true).mode(0o700).create(&self.directory).map_err(|error| {
+            Refusal::new(
+                format!("cannot make the state directory `{}`: {error}", self.directory.display()),
+                help,
+            )
+        })?;
         if self.socket().as_os_str().len() > 100 {
             let what = format!(
                 "the path of the state directory `{}` is too long for a socket",

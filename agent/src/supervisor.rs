@@ -1,12 +1,8 @@
-//! The worker: the one actor that owns live injections, their leases and deadlines.
+//! The one actor that owns live injections, their leases and deadlines.
 //!
-//! One thread. Everything that alters the host is done here, one thing after the other; connections only carry lines.
+//! Everything that alters the host is done here, one thing after the other; connections only carry lines.
 
-use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixStream;
-use std::rc::Rc;
 use std::time::Duration;
 
 use squall_experiments::change::Change;
@@ -14,73 +10,47 @@ use squall_experiments::exit::Exit;
 use squall_experiments::flow::Flow;
 use squall_experiments::protocol::{Call, Lifted, Message, Refusal, Reply, Request, RunId, VERSION};
 use squall_experiments::quantity::Period;
-use tokio::io::Interest;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
 use crate::host::aim::{Aim, names};
 use crate::host::block::Resolved;
 use crate::host::{Host, sys};
-use crate::injection::{Injection, Terms};
-use crate::link::{self, Connection, Incoming};
+use crate::injection::{Injection, Step, Terms};
+use crate::link::{Connection, Incoming};
 use crate::policy::Policy;
-use crate::pulse::{Other, Pulse};
 use crate::records::{Ask, Records};
+use crate::resolve;
 use crate::state::Place;
-use crate::veto::{self, Veto};
-use crate::{recover, resolve};
 
 /// How often an undo that failed is tried again.
 const RETRY: u64 = 1_000_000_000;
 /// How long an agent that leaves when idle tries to undo what is stuck.
 const PERSIST: u64 = 30_000_000_000;
 
-/// What the worker gets from the guardian.
 #[derive(Debug)]
-pub struct Setup {
-    /// Where its state lies.
-    pub place: Place,
-    /// To the guardian's pen.
-    pub records: OwnedFd,
-    /// To the guardian's ear.
-    pub pulse: OwnedFd,
-    /// A connection that is there already; with it the agent leaves when idle.
-    pub control: Option<UnixStream>,
-}
-
-/// Works until the end of the agent, in a process that has just been forked.
-pub fn run(setup: Setup) -> Exit {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    match runtime {
-        Ok(runtime) => tokio::task::LocalSet::new().block_on(&runtime, async { work(setup).await }),
-        Err(error) => {
-            tracing::error!(%error, "cannot start");
-            Exit::Bug
-        }
-    }
-}
-
 struct Client {
     pid: Option<i32>,
     outgoing: mpsc::UnboundedSender<Message>,
 }
 
 /// A request whose names have been resolved.
-struct Ready {
+#[derive(Debug)]
+pub struct Ready {
     connection: Connection,
     number: u64,
     apply: Apply,
     resolved: Result<Resolved, Refusal>,
 }
 
+#[derive(Debug)]
 struct Apply {
     run: RunId,
-    part: u32,
-    changes: Vec<Change>,
-    lasts: u64,
+    step: Step,
 }
 
-struct Supervisor {
+/// See the module.
+#[derive(Debug)]
+pub struct Supervisor {
     place: Place,
     host: Host,
     records: Records,
@@ -93,170 +63,49 @@ struct Supervisor {
     guardian: i32,
 }
 
-async fn work(setup: Setup) -> Exit {
-    let Setup {
-        place,
-        records,
-        pulse,
-        control,
-    } = setup;
-    let guardian = nix::unistd::getppid().as_raw();
-    let guardian_fd = rustix::process::Pid::from_raw(guardian)
-        .and_then(|pid| rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).ok());
-    let policy = match Policy::of_this_host() {
-        Ok(policy) => policy,
-        Err(refusal) => return refuse_all(control, refusal).await,
-    };
-    let (inbox, mut incoming) = mpsc::unbounded_channel();
-    let (ready, mut resolved) = mpsc::unbounded_channel();
-    let inbox = Rc::new(inbox);
-    let next = Rc::new(Cell::new(0));
-    let leaves_when_idle = control.is_some();
-    let accept = {
-        let (inbox, next) = (inbox.clone(), next.clone());
-        move |stream: UnixStream| {
-            next.set(next.get() + 1);
-            tokio::task::spawn_local(link::serve(stream, next.get(), inbox.clone()));
-        }
-    };
-    control.into_iter().for_each(&accept);
-    let _ = std::fs::remove_file(place.socket());
-    let listener = match tokio::net::UnixListener::bind(place.socket()) {
-        Ok(listener) => listener,
-        Err(error) => {
-            eprintln!("error: cannot listen on `{}`: {error}", place.socket().display());
-            return Exit::Refused;
-        }
-    };
-    // Pulse reads by itself; the runtime only wakes it.
-    let ear = pulse.try_clone().map(UnixStream::from).and_then(|ear| {
-        ear.set_nonblocking(true)?;
-        tokio::net::UnixStream::from_std(ear)
-    });
-    let (Ok(ear), Ok(mut pulse), Ok(mut terminate), Ok(mut interrupt), Ok(mut hangup), Ok(mut child)) = (
-        ear,
-        Pulse::new(pulse),
-        signal(SignalKind::terminate()),
-        signal(SignalKind::interrupt()),
-        signal(SignalKind::hangup()),
-        signal(SignalKind::child()),
-    ) else {
-        return Exit::Bug;
-    };
-    let host = Host::open();
-    let records = Records::new(records);
-    if let Some(socket) = host.table_socket()
-        && let Err(refusal) = records.ask(&Ask::Hold, Some(socket))
-    {
-        tracing::error!(%refusal, "the guardian cannot be told");
-        return Exit::Bug;
-    }
-    let mut supervisor = Supervisor {
-        place,
-        host,
-        records,
-        policy,
-        clients: BTreeMap::new(),
-        injections: BTreeMap::new(),
-        stuck: Vec::new(),
-        ready,
-        guardian,
-    };
-    let mut served = false;
-    loop {
-        pulse.set_live(!supervisor.injections.is_empty() || !supervisor.stuck.is_empty());
-        let beat = pulse.beat_if_due();
-        let wake = [beat, supervisor.due()].into_iter().flatten().min();
-        let sleep = async {
-            match wake {
-                Some(wake) => {
-                    tokio::time::sleep(Duration::from_nanos(wake.saturating_sub(sys::boot_nanos()))).await
-                }
-                None => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            biased;
-            _ = ear.readable() => {
-                let _ = ear.try_io(Interest::READABLE, || Err::<(), _>(std::io::ErrorKind::WouldBlock.into()));
-            }
-            Some(message) = incoming.recv() => {
-                served = true;
-                supervisor.hear(message);
-            }
-            Some(ready) = resolved.recv() => supervisor.apply(ready),
-            Ok((stream, _)) = listener.accept() => {
-                if let Ok(stream) = stream.into_std() {
-                    accept(stream);
-                }
-            }
-            _ = terminate.recv() => return supervisor.farewell("the agent was told to end"),
-            _ = interrupt.recv() => return supervisor.farewell("the agent was interrupted"),
-            _ = hangup.recv() => return supervisor.farewell("the agent's terminal hung up"),
-            _ = child.recv() => {}
-            () = sleep => {}
-        }
-        if pulse.listen() == Other::Dead {
-            if let Some(guardian) = &guardian_fd {
-                let _ = rustix::process::pidfd_send_signal(guardian, rustix::process::Signal::KILL);
-            }
-            pulse.set_live(false);
-            let place = supervisor.place.clone();
-            let exit = supervisor.farewell("the guardian died");
-            inherit(&place);
-            return exit;
-        }
-        if beat.is_some_and(|beat| beat <= sys::boot_nanos()) && !supervisor.host.renew() {
-            supervisor.end_all("this host was too slow to keep the rules alive");
-        }
-        supervisor.tick();
-        let idle = supervisor.clients.is_empty() && supervisor.injections.is_empty();
-        if leaves_when_idle && served && idle && supervisor.may_leave() {
-            return supervisor.farewell("nobody needs it");
-        }
-    }
-}
-
-/// Does for a dead guardian what it would have done: replays the journal, which removes it when nothing is left.
-fn inherit(place: &Place) {
-    if let Ok(Some(_lock)) = place.lock()
-        && let Ok(outcome) = recover::with_lock(place)
-        && outcome.stuck.is_empty()
-    {
-        place.clear();
-    }
-}
-
-/// Tells the one who waits why nothing can be done, and ends.
-async fn refuse_all(control: Option<UnixStream>, refusal: Refusal) -> Exit {
-    eprintln!("error: {refusal}");
-    if let Some(control) = control {
-        let answer = Message::Answer {
-            number: 1,
-            reply: Reply::Refused(refusal),
-        };
-        let line = serde_json::to_string(&answer).unwrap_or_default() + "\n";
-        let _ = std::io::Write::write_all(&mut &control, line.as_bytes());
-    }
-    Exit::Refused
-}
-
 impl Supervisor {
-    fn hear(&mut self, message: Incoming) {
+    /// Nothing is live yet. `ready` brings requests back to [`Supervisor::apply`] once their names are resolved.
+    pub fn new(
+        place: Place,
+        host: Host,
+        records: Records,
+        policy: Policy,
+        ready: mpsc::UnboundedSender<Ready>,
+    ) -> Self {
+        Supervisor {
+            place,
+            host,
+            records,
+            policy,
+            clients: BTreeMap::new(),
+            injections: BTreeMap::new(),
+            stuck: Vec::new(),
+            ready,
+            guardian: nix::unistd::getppid().as_raw(),
+        }
+    }
+
+    /// Whether there is anything to undo.
+    pub fn is_live(&self) -> bool {
+        !self.injections.is_empty() || !self.stuck.is_empty()
+    }
+
+    /// Keeps the rules matching. Where that came too late they have been inert, and everything is undone.
+    pub fn keep_alive(&mut self) {
+        if !self.host.renew() {
+            self.end_all("this host was too slow to keep the rules alive");
+        }
+    }
+
+    /// Takes what a connection says.
+    pub fn hear(&mut self, message: Incoming) {
         match message {
-            Incoming::Opened {
-                connection,
-                pid,
-                outgoing,
-            } => {
+            Incoming::Opened { connection, pid, outgoing } => {
                 self.clients.insert(connection, Client { pid, outgoing });
             }
             Incoming::Closed(connection) => {
                 self.clients.remove(&connection);
-                let theirs = self
-                    .injections
-                    .values()
-                    .filter(|injection| injection.connection == connection);
+                let theirs = self.injections.values().filter(|injection| injection.connection == connection);
                 let runs: Vec<RunId> = theirs.map(|injection| injection.run.clone()).collect();
                 for run in runs {
                     self.end(&run, Some("its command is gone"));
@@ -279,9 +128,7 @@ impl Supervisor {
     /// The answer, unless it comes later.
     fn answer(&mut self, connection: Connection, number: u64, request: Request) -> Option<Reply> {
         let mine = |injections: &BTreeMap<RunId, Injection>, run: &RunId| {
-            let found = injections
-                .get(run)
-                .filter(|injection| injection.connection == connection);
+            let found = injections.get(run).filter(|injection| injection.connection == connection);
             found
                 .map(|_| ())
                 .ok_or_else(|| Refusal::bare(format!("run {run} is not live on this connection")))
@@ -299,24 +146,10 @@ impl Supervisor {
                 state: self.place.directory().display().to_string(),
                 policy: self.policy.version.clone(),
             },
-            Request::Begin {
-                run,
-                title,
-                seed,
-                lease_ms,
-                deadline_ms,
-                plan: _,
-            } => {
+            Request::Begin { run, title, seed, lease_ms, deadline_ms, plan: _ } => {
                 let deadline = sys::boot_nanos().saturating_add(deadline_ms.saturating_mul(1_000_000));
                 let lease = lease_ms.saturating_mul(1_000_000);
-                refused(self.begin(Terms {
-                    run,
-                    title,
-                    seed,
-                    connection,
-                    lease,
-                    deadline,
-                }))
+                refused(self.begin(Terms { run, title, seed, connection, lease, deadline }))
             }
             Request::Renew { run } => refused(mine(&self.injections, &run).map(|()| {
                 if let Some(injection) = self.injections.get_mut(&run) {
@@ -324,18 +157,9 @@ impl Supervisor {
                 }
                 Reply::Done
             })),
-            Request::Apply {
-                run,
-                part,
-                changes,
-                lasts_ms,
-            } => {
-                let apply = Apply {
-                    run,
-                    part,
-                    changes,
-                    lasts: lasts_ms.saturating_mul(1_000_000),
-                };
+            Request::Apply { run, part, changes, lasts_ms } => {
+                let step = Step { number: part, changes, lasts: lasts_ms.saturating_mul(1_000_000) };
+                let apply = Apply { run, step };
                 match mine(&self.injections, &apply.run).and_then(|()| self.permits(&apply)) {
                     Ok(()) => {
                         self.resolve(connection, number, apply);
@@ -345,10 +169,7 @@ impl Supervisor {
                 }
             }
             Request::Observe { run, part } => refused(mine(&self.injections, &run).and_then(|()| {
-                let injection = self
-                    .injections
-                    .get_mut(&run)
-                    .ok_or_else(|| Refusal::bare("no such run"))?;
+                let injection = self.injections.get_mut(&run).ok_or_else(|| Refusal::bare("no such run"))?;
                 injection.observe(part, &mut self.host).map(Reply::Measured)
             })),
             Request::Lift { run, part } => match self.injections.get_mut(&run) {
@@ -360,11 +181,7 @@ impl Supervisor {
                 let host = &mut self.host;
                 let live = self.injections.values_mut();
                 let stuck = self.stuck.iter_mut().map(|(injection, ..)| injection);
-                Reply::Status(
-                    live.chain(stuck)
-                        .map(|injection| injection.active(host))
-                        .collect(),
-                )
+                Reply::Status(live.chain(stuck).map(|injection| injection.active(host)).collect())
             }
             Request::Halt => Reply::Lifted(self.end_all("halted")),
         })
@@ -381,27 +198,17 @@ impl Supervisor {
             ));
         }
         let (run, title, deadline) = (terms.run.clone(), terms.title.clone(), terms.deadline);
-        self.records.ask(
-            &Ask::Begin {
-                run: run.clone(),
-                title,
-                deadline,
-            },
-            None,
-        )?;
+        self.records.ask(&Ask::Begin { run: run.clone(), title, deadline }, None)?;
         self.injections.insert(run, Injection::begin(terms));
         Ok(Reply::Done)
     }
 
     fn permits(&self, apply: &Apply) -> Result<(), Refusal> {
-        if apply.changes.is_empty() {
+        if apply.step.changes.is_empty() {
             return Err(Refusal::bare("there is nothing to apply"));
         }
-        let lasts = Period::from(Duration::from_nanos(apply.lasts));
-        apply
-            .changes
-            .iter()
-            .try_for_each(|change| self.policy.permits(change, lasts))
+        let lasts = Period::from(Duration::from_nanos(apply.step.lasts));
+        apply.step.changes.iter().try_for_each(|change| self.policy.permits(change, lasts))
     }
 
     /// Resolves every name, then comes back through [`Supervisor::apply`].
@@ -412,47 +219,24 @@ impl Supervisor {
             Change::Disconnect(disconnect) => Some(disconnect.flow.clone()),
             Change::Signal(_) | Change::Pause(_) => None,
         };
-        let flows: Vec<Flow> = apply.changes.iter().filter_map(flow).collect();
+        let flows: Vec<Flow> = apply.step.changes.iter().filter_map(flow).collect();
         let wanted: BTreeSet<String> = flows.iter().flat_map(names).map(str::to_owned).collect();
         tokio::task::spawn_local(async move {
             let resolved = resolve::addresses(wanted).await;
-            let _ = ready.send(Ready {
-                connection,
-                number,
-                apply,
-                resolved,
-            });
+            let _ = ready.send(Ready { connection, number, apply, resolved });
         });
     }
 
-    fn apply(&mut self, ready: Ready) {
-        let Ready {
-            connection,
-            number,
-            apply,
-            resolved,
-        } = ready;
-        let Apply {
-            run,
-            part,
-            changes,
-            lasts,
-        } = apply;
+    /// Makes the changes of a request whose names have been resolved.
+    pub fn apply(&mut self, ready: Ready) {
+        let Ready { connection, number, apply, resolved } = ready;
+        let Apply { run, step } = apply;
         let applied = resolved.and_then(|resolved| {
-            let mut injection = self
-                .injections
-                .remove(&run)
-                .ok_or_else(|| Refusal::bare(format!("run {run} has ended")))?;
-            let veto = self.veto();
-            let login_ports = veto::login_ports();
-            let aim = Aim {
-                policy: &self.policy,
-                veto: &veto,
-                login_ports: &login_ports,
-                resolved: &resolved,
-            };
+            let mut injection =
+                self.injections.remove(&run).ok_or_else(|| Refusal::bare(format!("run {run} has ended")))?;
+            let aim = Aim::new(&self.policy, &resolved, self.ours());
             let (host, records, others) = (&mut self.host, &self.records, &self.injections);
-            let applied = injection.apply(part, changes, lasts, host, records, &aim, others);
+            let applied = injection.apply(step, host, records, &aim, others);
             self.injections.insert(run, injection);
             applied
         });
@@ -460,36 +244,25 @@ impl Supervisor {
         self.send(connection, Message::Answer { number, reply });
     }
 
-    fn veto(&self) -> Veto {
-        let clients = self
-            .clients
-            .values()
-            .filter_map(|client| client.pid)
-            .chain([self.guardian])
-            .collect();
-        Veto::now(&self.policy, &clients)
+    /// The processes that are Squall's own, by whom the veto knows its parents.
+    fn ours(&self) -> BTreeSet<i32> {
+        self.clients.values().filter_map(|client| client.pid).chain([self.guardian]).collect()
     }
 
     /// When something is due, on the boot clock.
-    fn due(&self) -> Option<u64> {
+    pub fn due(&self) -> Option<u64> {
         let live = self.injections.values().map(Injection::due);
         live.chain(self.stuck.iter().map(|(_, retry, _)| *retry)).min()
     }
 
-    fn tick(&mut self) {
+    /// Does what is due.
+    pub fn tick(&mut self) {
         let now = sys::boot_nanos();
         if self.due().is_none_or(|due| due > now) {
             return;
         }
-        let veto = self.veto();
-        let login_ports = veto::login_ports();
         let resolved = Resolved::new();
-        let aim = Aim {
-            policy: &self.policy,
-            veto: &veto,
-            login_ports: &login_ports,
-            resolved: &resolved,
-        };
+        let aim = Aim::new(&self.policy, &resolved, self.ours());
         let mut over = Vec::new();
         for injection in self.injections.values_mut() {
             let parts = injection.tick(&aim);
@@ -501,12 +274,8 @@ impl Supervisor {
                 for part in parts {
                     let lifted = injection.lift(part, &mut self.host, &self.records);
                     let why = "its time was over".to_owned();
-                    let message = Message::Ended {
-                        run: injection.run.clone(),
-                        part: Some(part),
-                        why,
-                        lifted,
-                    };
+                    let message =
+                        Message::Ended { run: injection.run.clone(), part: Some(part), why, lifted };
                     if let Some(client) = self.clients.get(&injection.connection) {
                         let _ = client.outgoing.send(message);
                     }
@@ -528,22 +297,19 @@ impl Supervisor {
             }
             let lifted = injection.end(&mut self.host, &self.records);
             if lifted.stuck.is_empty() {
-                let _ = self.records.ask(
-                    &Ask::End {
-                        run: injection.run.clone(),
-                    },
-                    None,
-                );
+                let _ = self.records.ask(&Ask::End { run: injection.run.clone() }, None);
             } else {
                 self.stuck.push((injection, now + RETRY, since));
             }
         }
     }
 
-    /// Whether nothing is stuck, or has been for so long that a later start must try.
-    fn may_leave(&self) -> bool {
+    /// Whether nobody needs this agent: no command, no injection, and what is stuck has been so for so long that a later
+    /// start must try.
+    pub fn may_leave(&self) -> bool {
         let now = sys::boot_nanos();
-        self.stuck.iter().all(|(_, _, since)| now - since > PERSIST)
+        let idle = self.clients.is_empty() && self.injections.is_empty();
+        idle && self.stuck.iter().all(|(_, _, since)| now - since > PERSIST)
     }
 
     /// Undoes a run. Whoever began it is told when somebody else wanted it.
@@ -560,12 +326,8 @@ impl Supervisor {
             tracing::error!(%run, stuck = ?lifted.stuck, "this host is still modified");
         }
         if let Some(why) = why {
-            let message = Message::Ended {
-                run: run.clone(),
-                part: None,
-                why: why.to_owned(),
-                lifted: lifted.clone(),
-            };
+            let message =
+                Message::Ended { run: run.clone(), part: None, why: why.to_owned(), lifted: lifted.clone() };
             self.send(injection.connection, message);
         }
         if !lifted.stuck.is_empty() {
@@ -581,10 +343,8 @@ impl Supervisor {
         for run in runs {
             let lifted = self.end(&run, Some(why));
             all.evidence.extend(lifted.evidence);
-            all.undone
-                .extend(lifted.undone.into_iter().map(|what| format!("{run}: {what}")));
-            all.stuck
-                .extend(lifted.stuck.into_iter().map(|what| format!("{run}: {what}")));
+            all.undone.extend(lifted.undone.into_iter().map(|what| format!("{run}: {what}")));
+            all.stuck.extend(lifted.stuck.into_iter().map(|what| format!("{run}: {what}")));
             all.others.extend(lifted.others);
             all.took_us += lifted.took_us;
         }
@@ -592,13 +352,9 @@ impl Supervisor {
     }
 
     /// Undoes everything and ends the worker.
-    fn farewell(mut self, why: &str) -> Exit {
+    pub fn farewell(mut self, why: &str) -> Exit {
         self.end_all(why);
         let _ = std::fs::remove_file(self.place.socket());
-        if self.stuck.is_empty() {
-            Exit::Held
-        } else {
-            Exit::Modified
-        }
+        if self.stuck.is_empty() { Exit::Held } else { Exit::Modified }
     }
 }

@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use procfs::process::Process as Entry;
+use procfs::process::{FDTarget, Process as Entry};
 
 use crate::host::process::Target;
+use crate::host::sockets::Sockets;
 use crate::policy::Policy;
 
 /// Servers by which people reach the host.
@@ -23,11 +24,7 @@ impl Veto {
     pub fn now(policy: &Policy, clients: &BTreeSet<i32>) -> Self {
         let mut protected = BTreeMap::from([(1, "the first process of the host".to_owned())]);
         let stats: Vec<_> = procfs::process::all_processes()
-            .map(|all| {
-                all.flatten()
-                    .filter_map(|entry| Some((entry.stat().ok()?, entry)))
-                    .collect()
-            })
+            .map(|all| all.flatten().filter_map(|entry| Some((entry.stat().ok()?, entry))).collect())
             .unwrap_or_default();
         let parents: BTreeMap<i32, i32> = stats.iter().map(|(stat, _)| (stat.pid, stat.ppid)).collect();
         for (stat, entry) in &stats {
@@ -35,10 +32,7 @@ impl Veto {
             if stat.pid == 2 || stat.ppid == 2 {
                 protected.insert(stat.pid, "a kernel thread".to_owned());
             } else if DOORS.contains(&name) {
-                protected.insert(
-                    stat.pid,
-                    "a remote login, by which people reach the host".to_owned(),
-                );
+                protected.insert(stat.pid, "a remote login, by which people reach the host".to_owned());
             } else if OURS.contains(&name) && !is_demo_shop(entry) {
                 protected.insert(stat.pid, "squall itself".to_owned());
             } else if policy.protects_process(name) {
@@ -49,11 +43,7 @@ impl Veto {
         for start in clients.iter().copied().chain([me]) {
             let mut pid = start;
             while pid > 1 {
-                let reason = if pid == start {
-                    "squall itself"
-                } else {
-                    "a parent of squall"
-                };
+                let reason = if pid == start { "squall itself" } else { "a parent of squall" };
                 protected.entry(pid).or_insert_with(|| reason.to_owned());
                 pid = parents.get(&pid).copied().unwrap_or(0);
             }
@@ -80,33 +70,23 @@ impl Veto {
 
 /// The demo's shop runs in the same binary, and is there to be hit.
 fn is_demo_shop(entry: &Entry) -> bool {
-    entry
-        .cmdline()
-        .is_ok_and(|arguments| arguments.get(1).is_some_and(|verb| verb == "shop"))
+    entry.cmdline().is_ok_and(|arguments| arguments.get(1).is_some_and(|verb| verb == "shop"))
 }
 
-/// The TCP ports on which people reach the host: where a remote login really listens.
+/// The TCP ports on which people reach the host: where a remote login really listens. When that cannot be seen, 22.
 pub fn login_ports() -> BTreeSet<u16> {
-    let Ok(processes) = crate::host::process::Processes::here() else {
-        return BTreeSet::from([22]);
-    };
-    let Ok(sockets) = crate::host::sockets::Sockets::open().and_then(|mut sockets| sockets.all()) else {
-        return BTreeSet::from([22]);
-    };
-    let held = processes.sockets();
-    let mut ports = BTreeSet::new();
-    for (pid, list) in held {
-        let Some(target) = Target::of(pid) else { continue };
-        if !DOORS.contains(&target.name.as_str()) {
-            continue;
-        }
-        let inodes: BTreeSet<u32> = list.iter().map(|(_, inode)| *inode).collect();
-        let mine = sockets.iter().filter(|socket| inodes.contains(&socket.inode));
-        // A listening socket, or a session whose listener lives elsewhere (socket activation).
-        ports.extend(
-            mine.filter(|socket| socket.listens() || socket.established())
-                .map(|socket| socket.local.1),
-        );
-    }
-    ports
+    let seen = procfs::process::all_processes().ok().zip(Sockets::open().and_then(|mut all| all.all()).ok());
+    let Some((processes, sockets)) = seen else { return BTreeSet::from([22]) };
+    let door = |entry: &Entry| entry.stat().is_ok_and(|stat| DOORS.contains(&stat.comm.as_str()));
+    let held =
+        processes.flatten().filter(door).filter_map(|entry| entry.fd().ok()).flat_map(Iterator::flatten);
+    let inodes: BTreeSet<u32> = held
+        .filter_map(|info| match info.target {
+            FDTarget::Socket(inode) => u32::try_from(inode).ok(),
+            _ => None,
+        })
+        .collect();
+    let theirs = sockets.iter().filter(|socket| inodes.contains(&socket.inode));
+    // A listening socket, or a session whose listener lives elsewhere (socket activation).
+    theirs.filter(|socket| socket.listens() || socket.established()).map(|socket| socket.local.1).collect()
 }

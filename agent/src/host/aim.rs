@@ -1,5 +1,6 @@
 //! Aiming: peers become networks, scopes become processes; what is protected is left out, and nothing is an error.
 
+use std::cell::OnceCell;
 use std::collections::BTreeSet;
 
 use blake3::Hasher;
@@ -15,19 +16,18 @@ use super::block::{Network, Resolved};
 use super::process::{Processes, Target};
 use super::sockets::Listed;
 use crate::policy::Policy;
-use crate::veto::Veto;
+use crate::veto::{self, Veto};
 
-/// What is known of the host and of the request while a change is prepared.
+/// What is known of the host and of the request while a change is prepared. The host is looked at when it is asked for.
 #[derive(Debug)]
 pub struct Aim<'a> {
     /// What the host's owner allows.
     pub policy: &'a Policy,
-    /// What is never hit.
-    pub veto: &'a Veto,
-    /// The ports of remote logins.
-    pub login_ports: &'a BTreeSet<u16>,
     /// The addresses of every name in the request.
     pub resolved: &'a Resolved,
+    ours: BTreeSet<i32>,
+    veto: OnceCell<Veto>,
+    login_ports: OnceCell<BTreeSet<u16>>,
 }
 
 /// What a scope came to.
@@ -39,7 +39,21 @@ pub struct Chosen {
     pub notes: Vec<String>,
 }
 
-impl Aim<'_> {
+impl<'a> Aim<'a> {
+    /// `ours` are the pids of the guardian and of the commands that are connected.
+    pub fn new(policy: &'a Policy, resolved: &'a Resolved, ours: BTreeSet<i32>) -> Self {
+        Aim { policy, resolved, ours, veto: OnceCell::new(), login_ports: OnceCell::new() }
+    }
+
+    fn veto(&self) -> &Veto {
+        self.veto.get_or_init(|| Veto::now(self.policy, &self.ours))
+    }
+
+    /// The ports of remote logins.
+    pub fn login_ports(&self) -> &BTreeSet<u16> {
+        self.login_ports.get_or_init(veto::login_ports)
+    }
+
     /// The processes of a scope without the protected ones. None left is an error that says why.
     pub fn processes(&self, processes: &Processes, scope: &Scope) -> Result<Chosen, Refusal> {
         let found = processes.of(scope)?;
@@ -49,13 +63,10 @@ impl Aim<'_> {
                 "look with `ps`; names are exact (at most 15 bytes), and only this network namespace is searched",
             ));
         }
-        let (targets, notes) = self.veto.apply(found);
+        let (targets, notes) = self.veto().apply(found);
         if targets.is_empty() {
             return Err(Refusal::new(
-                format!(
-                    "every process that matches {scope} is protected: {}",
-                    notes.join("; ")
-                ),
+                format!("every process that matches {scope} is protected: {}", notes.join("; ")),
                 "choose another target; protection cannot be switched off",
             ));
         }
@@ -68,17 +79,9 @@ impl Aim<'_> {
         for Peer { host, ports } in peers {
             let ports = *ports;
             match host {
-                PeerHost::Any => networks.push(Network {
-                    network: None,
-                    ports,
-                    name: None,
-                }),
+                PeerHost::Any => networks.push(Network { network: None, ports, name: None }),
                 PeerHost::Net(address, bits) => {
-                    networks.push(Network {
-                        network: Some((*address, *bits)),
-                        ports,
-                        name: None,
-                    });
+                    networks.push(Network { network: Some((*address, *bits)), ports, name: None });
                 }
                 PeerHost::Name(name) => {
                     let addresses = self.resolved.get(name).filter(|addresses| !addresses.is_empty());
@@ -90,11 +93,7 @@ impl Aim<'_> {
                     })?;
                     networks.extend(addresses.iter().map(|address| {
                         let bits = if address.is_ipv4() { 32 } else { 128 };
-                        Network {
-                            network: Some((*address, bits)),
-                            ports,
-                            name: Some(name.clone()),
-                        }
+                        Network { network: Some((*address, bits)), ports, name: Some(name.clone()) }
                     }));
                 }
             }
@@ -112,9 +111,7 @@ impl Aim<'_> {
             }
         };
         let in_range = |network: &Network, port: u16| {
-            network
-                .ports
-                .is_none_or(|ports| (ports.first..=ports.last).contains(&port))
+            network.ports.is_none_or(|ports| (ports.first..=ports.last).contains(&port))
         };
         let loopback = socket.remote.0.is_loopback();
         let named = |network: &Network| !loopback || !network.leaves_out_loopback();
@@ -123,10 +120,9 @@ impl Aim<'_> {
         let caller =
             |network: &Network| named(network) && within(network) && in_range(network, socket.local.1);
         let everybody = to.is_empty() && from.is_empty() && !loopback;
-        let protected = self.login_ports.contains(&socket.local.1)
+        let protected = self.login_ports().contains(&socket.local.1)
             || self.networks(&self.policy.protect_addresses).is_ok_and(|list| {
-                list.iter()
-                    .any(|network| within(network) && in_range(network, socket.remote.1))
+                list.iter().any(|network| within(network) && in_range(network, socket.remote.1))
             });
         !protected && (everybody || to.iter().any(called) || from.iter().any(caller))
     }
@@ -134,13 +130,10 @@ impl Aim<'_> {
 
 /// The names that must be resolved before a flow can be aimed.
 pub fn names(flow: &Flow) -> impl Iterator<Item = &str> {
-    flow.to
-        .iter()
-        .chain(&flow.from)
-        .filter_map(|peer| match &peer.host {
-            PeerHost::Name(name) => Some(name.as_str()),
-            _ => None,
-        })
+    flow.to.iter().chain(&flow.from).filter_map(|peer| match &peer.host {
+        PeerHost::Name(name) => Some(name.as_str()),
+        _ => None,
+    })
 }
 
 /// Chooses from sorted things with the run's seed: the same seed, place and things give the same choice.
@@ -156,10 +149,7 @@ pub fn choose<T: Clone>(things: &[T], pick: Pick, seed: u64, place: &str) -> Res
     if wanted == things.len() {
         return Ok(things.to_vec());
     }
-    let key = Hasher::new()
-        .update(&seed.to_le_bytes())
-        .update(place.as_bytes())
-        .finalize();
+    let key = Hasher::new().update(&seed.to_le_bytes()).update(place.as_bytes()).finalize();
     let mut random = ChaCha12Rng::from_seed(*key.as_bytes());
     let mut indices: Vec<usize> = (0..things.len()).collect();
     for index in 0..wanted {
@@ -196,9 +186,6 @@ mod tests {
             }
         }
         // Binomial(10000, 0.3): five standard deviations are 229.
-        assert!(
-            counts.iter().all(|count| count.abs_diff(3000) < 229),
-            "{counts:?}"
-        );
+        assert!(counts.iter().all(|count| count.abs_diff(3000) < 229), "{counts:?}");
     }
 }

@@ -51,10 +51,7 @@ pub fn prepare(block: &Block, tag: &str, aim: &Aim<'_>, marks: &BTreeSet<u32>) -
                 "a cgroup's traffic is that of sockets created in it, wherever their processes are now"
                     .into(),
             );
-            Whom::Cgroup {
-                level: cgroup.level,
-                id: cgroup.id,
-            }
+            Whom::Cgroup { level: cgroup.level, id: cgroup.id }
         }
         Some(scope @ Scope::Process(_)) => {
             let chosen = aim.processes(&Processes::here()?, scope)?;
@@ -78,12 +75,7 @@ pub fn prepare(block: &Block, tag: &str, aim: &Aim<'_>, marks: &BTreeSet<u32>) -
     if to.iter().chain(&from).any(Network::leaves_out_loopback) || (to.is_empty() && from.is_empty()) {
         notes.push("loopback is left out: name its addresses to include it".into());
     }
-    Ok(Prepared {
-        targets,
-        notes,
-        mark,
-        rules,
-    })
+    Ok(Prepared { targets, notes, mark, rules })
 }
 
 /// A peer after names have been resolved.
@@ -106,17 +98,8 @@ impl Network {
 
 impl std::fmt::Display for Network {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let host = self
-            .network
-            .map_or(PeerHost::Any, |(address, bits)| PeerHost::Net(address, bits));
-        write!(
-            f,
-            "{}",
-            Peer {
-                host,
-                ports: self.ports
-            }
-        )?;
+        let host = self.network.map_or(PeerHost::Any, |(address, bits)| PeerHost::Net(address, bits));
+        write!(f, "{}", Peer { host, ports: self.ports })?;
         self.name.as_ref().map_or(Ok(()), |name| write!(f, " ({name})"))
     }
 }
@@ -133,11 +116,7 @@ fn rules(
         Direction::Egress => &[Hook::Output],
         Direction::Ingress => &[Hook::Input],
     };
-    let everybody = [Network {
-        network: None,
-        ports: None,
-        name: None,
-    }];
+    let everybody = [Network { network: None, ports: None, name: None }];
     let called = to.iter().map(|peer| (peer, true));
     let callers = from.iter().map(|peer| (peer, false));
     let mut peers: Vec<(&Network, bool)> = called.chain(callers).collect();
@@ -167,10 +146,7 @@ fn transports(block: &Block, peer: &Network, whom: Whom) -> Result<Vec<Option<u8
         Protocol::Tcp => vec![Some(6)],
         Protocol::Udp => vec![Some(17)],
         Protocol::Icmp if ports => {
-            return Err(Refusal::new(
-                "ICMP has no ports",
-                "leave the port out, or choose another protocol",
-            ));
+            return Err(Refusal::new("ICMP has no ports", "leave the port out, or choose another protocol"));
         }
         Protocol::Icmp => match peer.network {
             Some((IpAddr::V4(_), _)) => vec![Some(1)],
@@ -229,21 +205,14 @@ fn condemn(rule: Rule, verdict: Verdict, transport: Option<u8>) -> Rule {
 /// Puts the rules in. The table exists.
 pub fn perform(prepared: &mut Prepared, table: &mut Table) -> Result<(), Refusal> {
     let rules = std::mem::take(&mut prepared.rules);
-    table
-        .add(rules)
-        .map_err(|error| Refusal::bare(format!("cannot add rules to `inet squall`: {error}")))
+    table.add(rules).map_err(|error| Refusal::bare(format!("cannot add rules to `inet squall`: {error}")))
 }
 
 /// What the rules' own counters say.
 pub fn observe(table: &mut Table, tag: &str) -> Evidence {
     let rules = table.rules(tag).unwrap_or_default();
     let packets = rules.iter().map(|rule| rule.packets).sum();
-    Evidence {
-        unit: Unit::Packets,
-        matched: packets,
-        impaired: packets,
-        ..Evidence::default()
-    }
+    Evidence { unit: Unit::Packets, matched: packets, impaired: packets, ..Evidence::default() }
 }
 
 /// What no injection may touch, in the order in which it is accepted.
@@ -260,11 +229,8 @@ pub fn carve_outs(aim: &Aim<'_>) -> Vec<(Hook, Rule)> {
         for (first, last) in [(67, 68), (546, 547)] {
             rules.push((hook, commented("DHCP").transport(17).ports(local, first, last)));
         }
-        for port in aim.login_ports {
-            rules.push((
-                hook,
-                commented("remote login").transport(6).ports(local, *port, *port),
-            ));
+        for port in aim.login_ports() {
+            rules.push((hook, commented("remote login").transport(6).ports(local, *port, *port)));
         }
         for peer in &aim.policy.protect_addresses {
             let PeerHost::Net(address, bits) = peer.host else {
@@ -286,3 +252,56 @@ pub fn carve_outs(aim: &Aim<'_>) -> Vec<(Hook, Rule)> {
 
 /// The addresses of every name, as resolved for one request.
 pub type Resolved = BTreeMap<String, Vec<IpAddr>>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn count(
+        protocol: Protocol,
+        verdict: Verdict,
+        direction: Direction,
+        peers: &[&str],
+        whom: Whom,
+    ) -> usize {
+        let to: Vec<Network> = peers
+            .iter()
+            .map(|text| {
+                let peer: Peer = text.parse().unwrap();
+                let network = match peer.host {
+                    PeerHost::Net(address, bits) => Some((address, bits)),
+                    _ => None,
+                };
+                Network { network, ports: peer.ports, name: None }
+            })
+            .collect();
+        let flow = squall_experiments::flow::Flow { to: Vec::new(), from: Vec::new(), protocol, scope: None };
+        let block = Block { flow, direction, verdict };
+        rules(&block, "tag", &to, &[], whom).unwrap().len()
+    }
+
+    #[test]
+    fn ports_and_resets_need_a_rule_per_transport() {
+        use Direction::{Both, Egress};
+        use Protocol::{Any, Icmp, Tcp};
+        assert_eq!(count(Any, Verdict::Drop, Both, &["10.0.0.1"], Whom::Everybody), 2);
+        assert_eq!(count(Any, Verdict::Drop, Both, &["10.0.0.1:80"], Whom::Everybody), 4);
+        assert_eq!(count(Any, Verdict::Reset, Egress, &["10.0.0.1"], Whom::Everybody), 2);
+        assert_eq!(count(Tcp, Verdict::Drop, Egress, &["10.0.0.1:80", "::1"], Whom::Everybody), 2);
+        assert_eq!(count(Icmp, Verdict::Drop, Egress, &["any"], Whom::Everybody), 2);
+        assert_eq!(count(Any, Verdict::Drop, Both, &[], Whom::Marked(1)), 2);
+    }
+
+    #[test]
+    fn icmp_with_a_port_is_refused() {
+        let flow = squall_experiments::flow::Flow {
+            to: Vec::new(),
+            from: Vec::new(),
+            protocol: Protocol::Icmp,
+            scope: None,
+        };
+        let block = Block { flow, direction: Direction::Both, verdict: Verdict::Drop };
+        let whom = Whom::LocalPorts("80".parse().unwrap());
+        assert!(rules(&block, "tag", &[], &[], whom).is_err());
+    }
+}

@@ -34,12 +34,7 @@ pub fn prepare(disconnect: &Disconnect, aim: &Aim<'_>) -> Result<Prepared, Refus
     if to.iter().chain(&from).any(Network::leaves_out_loopback) || (to.is_empty() && from.is_empty()) {
         notes.push("loopback is left out: name its addresses to include it".to_owned());
     }
-    Ok(Prepared {
-        targets,
-        notes,
-        to,
-        from,
-    })
+    Ok(Prepared { targets, notes, to, from })
 }
 
 /// Destroys what matches now, and adds it to the evidence.
@@ -65,10 +60,7 @@ pub fn perform(
     }
     evidence.matched += matching.len() as u64;
     evidence.impaired += destroyed;
-    evidence.incidents.push(Incident {
-        after_ms,
-        what: format!("{destroyed} connections destroyed"),
-    });
+    evidence.incidents.push(Incident { after_ms, what: format!("{destroyed} connections destroyed") });
     Ok(())
 }
 
@@ -82,9 +74,7 @@ fn matching(
     to: &[Network],
     from: &[Network],
 ) -> Result<Vec<Listed>, Refusal> {
-    let connections = Sockets::open()
-        .and_then(|mut sockets| sockets.connections())
-        .map_err(cannot_list)?;
+    let connections = Sockets::open().and_then(|mut sockets| sockets.connections()).map_err(cannot_list)?;
     let in_scope: Box<dyn Fn(&Listed) -> bool> = match &disconnect.flow.scope {
         None => Box::new(|_| true),
         Some(Scope::Port(ports)) => {
@@ -101,17 +91,12 @@ fn matching(
         }
         Some(scope @ Scope::Process(_)) => {
             let processes = Processes::here()?;
-            let chosen: BTreeSet<i32> = aim
-                .processes(&processes, scope)?
-                .targets
-                .iter()
-                .map(|target| target.pid)
-                .collect();
+            let chosen: BTreeSet<i32> =
+                aim.processes(&processes, scope)?.targets.iter().map(|target| target.pid).collect();
             let held = processes.sockets();
             let mine = held.iter().filter(|(pid, _)| chosen.contains(pid));
-            let inodes: BTreeSet<u32> = mine
-                .flat_map(|(_, list)| list.iter().map(|(_, inode)| *inode))
-                .collect();
+            let inodes: BTreeSet<u32> =
+                mine.flat_map(|(_, list)| list.iter().map(|(_, inode)| *inode)).collect();
             Box::new(move |socket| inodes.contains(&socket.inode))
         }
     };

@@ -14,6 +14,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use nix::sys::socket::{SockProtocol, getsockopt, setsockopt, sockopt};
 use squall_experiments::protocol::Refusal;
 
+use super::bpf;
 use super::netlink::{Message, Socket, find, u32_at};
 use super::process::{Cgroup, Processes, Target};
 use super::sockets::{Listed, Sockets, Transport};
@@ -64,29 +65,20 @@ pub fn prepare(whose: Whose, taken: &BTreeSet<u32>) -> Result<Prepared, Refusal>
     let held = processes.sockets();
     let sockets = list()?;
     let mut notes = Vec::new();
-    let (wanted, open) = match &whose {
+    let open = match &whose {
         Whose::Processes(targets) => sockets_of_processes(targets, &held, &sockets)?,
         Whose::User(uid) => sockets_of_user(*uid, &held, &sockets, &processes, &mut notes),
     };
-    if let Some(socket) = sockets
-        .iter()
-        .find(|socket| socket.mark != 0 && wanted.contains(&socket.inode))
+    if let Some(socket) =
+        sockets.iter().find(|socket| socket.mark != 0 && open.inodes.contains(&socket.inode))
     {
         return Err(Refusal::new(
-            format!(
-                "a socket of the scope (local port {}) carries a mark already",
-                socket.local.1
-            ),
+            format!("a socket of the scope (local port {}) carries a mark already", socket.local.1),
             "its traffic is routed by that mark; choose the traffic by peers and ports",
         ));
     }
     let bit = free_bit(&sockets, taken)?;
-    Ok(Prepared {
-        bit,
-        notes,
-        whose,
-        open,
-    })
+    Ok(Prepared { bit, notes, whose, open: open.at })
 }
 
 fn list() -> Result<Vec<Listed>, Refusal> {
@@ -97,12 +89,14 @@ fn list() -> Result<Vec<Listed>, Refusal> {
 
 type Held = BTreeMap<i32, Vec<(i32, u32)>>;
 
-/// The inodes, and where to get each: pid and descriptor. A socket that others hold too cannot be told apart.
-fn sockets_of_processes(
-    targets: &[Target],
-    held: &Held,
-    sockets: &[Listed],
-) -> Result<(BTreeSet<u32>, Vec<(i32, i32)>), Refusal> {
+/// The open sockets of a scope: their inodes, and where to get each, as pid and descriptor.
+struct Open {
+    inodes: BTreeSet<u32>,
+    at: Vec<(i32, i32)>,
+}
+
+/// A socket that others hold too cannot be told apart.
+fn sockets_of_processes(targets: &[Target], held: &Held, sockets: &[Listed]) -> Result<Open, Refusal> {
     let pids: BTreeSet<i32> = targets.iter().map(|target| target.pid).collect();
     let internet: BTreeMap<u32, &Listed> = sockets.iter().map(|socket| (socket.inode, socket)).collect();
     let mut open = BTreeMap::new();
@@ -123,7 +117,7 @@ fn sockets_of_processes(
             ));
         }
     }
-    Ok((open.keys().copied().collect(), open.into_values().collect()))
+    Ok(Open { inodes: open.keys().copied().collect(), at: open.into_values().collect() })
 }
 
 fn sockets_of_user(
@@ -132,7 +126,7 @@ fn sockets_of_user(
     sockets: &[Listed],
     processes: &Processes,
     notes: &mut Vec<String>,
-) -> (BTreeSet<u32>, Vec<(i32, i32)>) {
+) -> Open {
     let wanted: BTreeSet<u32> = sockets
         .iter()
         .filter(|socket| socket.uid == uid && socket.inode != 0)
@@ -143,9 +137,7 @@ fn sockets_of_user(
         .filter(|socket| socket.uid != uid && socket.listens() && socket.transport == Transport::Tcp)
         .map(|socket| (socket.inode, socket))
         .collect();
-    let theirs = processes
-        .of(&squall_experiments::scope::Scope::User(uid.to_string()))
-        .unwrap_or_default();
+    let theirs = processes.of(&squall_experiments::scope::Scope::User(uid.to_string())).unwrap_or_default();
     let theirs: BTreeSet<i32> = theirs.iter().map(|target| target.pid).collect();
     let mut open = BTreeMap::new();
     let mut inherited = BTreeSet::new();
@@ -163,7 +155,7 @@ fn sockets_of_user(
             "not covered: connections accepted from now on by the listener on port {port}, which belongs to another user"
         ));
     }
-    (wanted, open.into_values().collect())
+    Open { inodes: wanted, at: open.into_values().collect() }
 }
 
 /// A bit that no socket carries, that no routing rule looks at, and that no other change has.
@@ -175,9 +167,7 @@ fn free_bit(sockets: &[Listed], taken: &BTreeSet<u32>) -> Result<u32, Refusal> {
         .find(|bit| {
             !taken.contains(bit)
                 && sockets.iter().all(|socket| socket.mark & bit == 0)
-                && rules
-                    .iter()
-                    .all(|(value, mask)| matches(0, *value, *mask) == matches(*bit, *value, *mask))
+                && rules.iter().all(|(value, mask)| matches(0, *value, *mask) == matches(*bit, *value, *mask))
         })
         .ok_or_else(|| {
             Refusal::new(
@@ -196,10 +186,7 @@ fn routing_marks() -> Result<Vec<(u32, u32)>, Refusal> {
     let mark = |body: &[u8]| {
         let attributes = body.get(12..)?;
         let value = u32_at(find(attributes, 10)?, 0);
-        Some((
-            value,
-            find(attributes, 16).map_or(u32::MAX, |mask| u32_at(mask, 0)),
-        ))
+        Some((value, find(attributes, 16).map_or(u32::MAX, |mask| u32_at(mask, 0))))
     };
     Ok(rules.iter().filter_map(|rule| mark(&rule.body)).collect())
 }
@@ -214,7 +201,7 @@ pub fn perform(prepared: &Prepared) -> Result<Live, Refusal> {
         )
     };
     let cookie = sys::netns_cookie().map_err(|error| refused("read the namespace's cookie", error))?;
-    let program = program(&prepared.whose, prepared.bit, cookie);
+    let program = bpf::marking(&prepared.whose, prepared.bit, cookie);
     let program =
         sys::bpf_load_sock_create(&program).map_err(|error| refused("load the BPF program", error))?;
     let root = File::open(Cgroup::root()?).map_err(|error| refused("open the root control group", error))?;
@@ -227,59 +214,7 @@ pub fn perform(prepared: &Prepared) -> Result<Live, Refusal> {
             setsockopt(socket, sockopt::Mark, &(mark | prepared.bit))
         });
     }
-    Ok(Live {
-        bit: prepared.bit,
-        _link: link,
-    })
-}
-
-/// The program: in our network namespace, for TCP and UDP sockets of the chosen, mark |= bit. Always allows.
-///
-/// Instruction format: `Documentation/bpf/standardization/instruction-set.rst`; one 64-bit word each, low byte first:
-/// code, destination and source register, offset, immediate.
-fn program(whose: &Whose, bit: u32, cookie: u64) -> Vec<u64> {
-    let word = |code: u8, dst: u8, src: u8, offset: i16, immediate: u32| {
-        u64::from(code)
-            | u64::from(dst | (src << 4)) << 8
-            | u64::from(offset as u16) << 16
-            | u64::from(immediate) << 32
-    };
-    let call = |helper: u32| word(0x85, 0, 0, 0, helper);
-    let (helper, narrow, wanted) = match whose {
-        Whose::Processes(targets) => (
-            14,
-            word(0x77, 0, 0, 0, 32),
-            targets.iter().map(|target| target.pid as u32).collect::<Vec<_>>(),
-        ),
-        Whose::User(uid) => (15, word(0xbc, 0, 0, 0, 0), vec![*uid]),
-    };
-    // Behind the comparisons: jump to the end; set the mark (3 words); the end (2 words).
-    let set_behind = |index: usize| i16::try_from(wanted.len() - index).expect("few processes");
-    let end_behind = i16::try_from(wanted.len() + 9).expect("few processes");
-    let mut code = vec![
-        word(0xbf, 6, 1, 0, 0),                     // r6 = context
-        call(122),                                  // r0 = cookie of the socket's namespace
-        word(0x18, 2, 0, 0, cookie as u32),         // r2 = ours …
-        word(0x00, 0, 0, 0, (cookie >> 32) as u32), // … all 64 bits
-        word(0x5d, 0, 2, end_behind, 0),            // another namespace: end
-        word(0x61, 1, 6, 12, 0),                    // r1 = protocol
-        word(0x15, 1, 0, 1, 6),                     // TCP: go on
-        word(0x55, 1, 0, end_behind - 3, 17),       // neither: end
-        call(helper),                               // r0 = pid and thread, or group and user
-        narrow,                                     // r0 = the part that is compared
-    ];
-    for (index, value) in wanted.iter().enumerate() {
-        code.push(word(0x16, 0, 0, set_behind(index), *value)); // equal, as 32 bits: mark
-    }
-    code.extend([
-        word(0x05, 0, 0, 3, 0),   // none: end
-        word(0x61, 1, 6, 16, 0),  // r1 = mark
-        word(0x47, 1, 0, 0, bit), // r1 |= bit
-        word(0x63, 6, 1, 16, 0),  // mark = r1
-        word(0xb7, 0, 0, 0, 1),   // r0 = allow
-        word(0x95, 0, 0, 0, 0),   // end
-    ]);
-    code
+    Ok(Live { bit: prepared.bit, _link: link })
 }
 
 /// Clears the bit on every socket of this namespace that carries it. Says how many, and names those it could not reach.
@@ -313,17 +248,12 @@ pub fn clear(bit: u32) -> Result<usize, String> {
         }
     }
     let left = list().map_err(|error| error.to_string())?;
-    let left = left
-        .iter()
-        .filter(|socket| socket.mark & bit != 0 && socket.inode != 0);
+    let left = left.iter().filter(|socket| socket.mark & bit != 0 && socket.inode != 0);
     let ports: Vec<String> = left.map(|socket| socket.local.1.to_string()).collect();
     if ports.is_empty() {
         Ok(cleared)
     } else {
-        Err(format!(
-            "sockets on ports {} still carry a mark",
-            ports.join(", ")
-        ))
+        Err(format!("sockets on ports {} still carry a mark", ports.join(", ")))
     }
 }
 

@@ -13,6 +13,7 @@
 
 pub mod aim;
 pub mod block;
+pub mod bpf;
 pub mod disconnect;
 pub mod mark;
 pub mod netlink;
@@ -150,9 +151,7 @@ impl Host {
         })?;
         match existing {
             Some(owner) if !standing => {
-                let owner = owner
-                    .map(|port| format!(", owned by netlink port {port}"))
-                    .unwrap_or_default();
+                let owner = owner.map(|port| format!(", owned by netlink port {port}")).unwrap_or_default();
                 Err(Refusal::new(
                     format!("a table `inet squall` is here already{owner}, and no journal knows of it"),
                     "another agent works in this network namespace with another state directory: `squall status` there, \
@@ -203,19 +202,13 @@ impl Host {
                 let mut evidence = Evidence::default();
                 disconnect::perform(change, &prepared, aim, 0, &mut evidence)?;
                 let next = change.every.map(|every| began + every.get().as_nanos() as u64);
-                Ok(Live::Disconnect {
-                    change: change.clone(),
-                    prepared,
-                    evidence,
-                    began,
-                    next,
-                })
+                Ok(Live::Disconnect { change: change.clone(), prepared, evidence, began, next })
             }
             (Prepared::Signal(prepared), Change::Signal(change)) => {
                 signal::Live::perform(change, &prepared, place.seed, &place.choice).map(Live::Signal)
             }
             (Prepared::Pause(prepared), _) => {
-                let mut live = pause::Live::new();
+                let mut live = pause::Live::none();
                 let mut paused = Ok(());
                 for target in &prepared.chosen {
                     paused = record(Undo::Release(target.clone())).and_then(|()| live.pause(target, record));
@@ -235,11 +228,9 @@ impl Host {
     /// What has been measured of a live change.
     pub fn observe(&mut self, live: &mut Live, place: &Place) -> Evidence {
         match live {
-            Live::Block(_) => self
-                .table
-                .as_mut()
-                .map(|table| block::observe(table, &place.tag))
-                .unwrap_or_default(),
+            Live::Block(_) => {
+                self.table.as_mut().map(|table| block::observe(table, &place.tag)).unwrap_or_default()
+            }
             Live::Disconnect { evidence, .. } => evidence.clone(),
             Live::Signal(live) => live.observe(),
             Live::Pause(live) => live.observe(),
@@ -251,10 +242,8 @@ impl Host {
         let done = undo.apply(self.table.as_mut().ok());
         match (undo, &done) {
             (Undo::Table, Ok(_)) => {
-                self.standing = self
-                    .table
-                    .as_mut()
-                    .is_ok_and(|table| matches!(table.existing(), Ok(Some(_))));
+                self.standing =
+                    self.table.as_mut().is_ok_and(|table| matches!(table.existing(), Ok(Some(_))));
             }
             (Undo::Mark(bit), Ok(_)) => {
                 self.marks.remove(bit);
@@ -287,13 +276,7 @@ impl Live {
     pub fn tick(&mut self, aim: &Aim<'_>) {
         match self {
             Live::Block(_) => {}
-            Live::Disconnect {
-                change,
-                prepared,
-                evidence,
-                began,
-                next,
-            } => {
+            Live::Disconnect { change, prepared, evidence, began, next } => {
                 let now = sys::boot_nanos();
                 if next.is_some_and(|next| next <= now) {
                     *next = change.every.map(|every| now + every.get().as_nanos() as u64);

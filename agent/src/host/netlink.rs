@@ -150,12 +150,7 @@ pub struct Socket {
 impl Socket {
     /// Opens a socket in the network namespace of the calling thread.
     pub fn open(protocol: SockProtocol) -> Result<Self, NetlinkError> {
-        let fd = socket(
-            AddressFamily::Netlink,
-            SockType::Raw,
-            SockFlag::SOCK_CLOEXEC,
-            protocol,
-        )?;
+        let fd = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol)?;
         bind(fd.as_raw_fd(), &NetlinkAddr::new(0, 0))?;
         Ok(Socket::adopt(fd))
     }
@@ -163,10 +158,7 @@ impl Socket {
     /// Continues with a socket that another process made.
     pub fn adopt(fd: OwnedFd) -> Self {
         sys::ask_for_error_texts(fd.as_fd());
-        Socket {
-            fd,
-            sequence: sys::boot_nanos() as u32,
-        }
+        Socket { fd, sequence: sys::boot_nanos() as u32 }
     }
 
     /// The file descriptor, to hand a duplicate on.
@@ -216,9 +208,7 @@ impl Socket {
                 return Ok(objects);
             }
         }
-        Err(NetlinkError::Io(io::Error::other(
-            "the objects kept changing while they were listed",
-        )))
+        Err(NetlinkError::Io(io::Error::other("the objects kept changing while they were listed")))
     }
 
     fn dump_once(&mut self, message: Message) -> Result<Option<Vec<Received>>, NetlinkError> {
@@ -248,12 +238,7 @@ impl Socket {
     }
 
     fn send(&self, bytes: &[u8]) -> Result<(), NetlinkError> {
-        sendto(
-            self.fd.as_raw_fd(),
-            bytes,
-            &NetlinkAddr::new(0, 0),
-            MsgFlags::empty(),
-        )?;
+        sendto(self.fd.as_raw_fd(), bytes, &NetlinkAddr::new(0, 0), MsgFlags::empty())?;
         Ok(())
     }
 
@@ -272,10 +257,7 @@ impl Socket {
             if length < HEADER || length > rest.len() {
                 break;
             }
-            let received = Received {
-                kind: u16_at(rest, 4),
-                body: rest[HEADER..length].to_vec(),
-            };
+            let received = Received { kind: u16_at(rest, 4), body: rest[HEADER..length].to_vec() };
             messages.push((u32_at(rest, 8), u16_at(rest, 6), received));
             rest = &rest[length.next_multiple_of(4).min(rest.len())..];
         }
@@ -287,27 +269,17 @@ impl Socket {
 fn refusal(body: &[u8], flags: u16, index: usize) -> Option<NetlinkError> {
     const CAPPED: u16 = 0x100;
     const HAS_ATTRIBUTES: u16 = 0x200;
-    let code = body
-        .get(..4)
-        .map(|bytes| i32::from_ne_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]))?;
+    let code = body.get(..4).map(|bytes| i32::from_ne_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]))?;
     if code == 0 {
         return None;
     }
     let mut text = None;
     if flags & HAS_ATTRIBUTES != 0 && body.len() >= 20 {
-        let echoed = if flags & CAPPED != 0 {
-            HEADER
-        } else {
-            u32_at(body, 4) as usize
-        };
+        let echoed = if flags & CAPPED != 0 { HEADER } else { u32_at(body, 4) as usize };
         let start = (4 + echoed).next_multiple_of(4);
         text = body.get(start..).and_then(|rest| find(rest, 1)).map(text_of);
     }
-    Some(NetlinkError::Refused {
-        errno: Errno::from_raw(-code),
-        text,
-        index,
-    })
+    Some(NetlinkError::Refused { errno: Errno::from_raw(-code), text, index })
 }
 
 /// Walks attributes: type without flags, and value.
@@ -329,9 +301,7 @@ pub fn attributes(bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
 
 /// The first attribute of a type.
 pub fn find(bytes: &[u8], kind: u16) -> Option<&[u8]> {
-    attributes(bytes)
-        .find(|(found, _)| *found == kind)
-        .map(|(_, value)| value)
+    attributes(bytes).find(|(found, _)| *found == kind).map(|(_, value)| value)
 }
 
 /// A text attribute without its NUL.
@@ -341,16 +311,12 @@ pub fn text_of(value: &[u8]) -> String {
 
 /// A number in host order.
 pub fn u16_at(bytes: &[u8], at: usize) -> u16 {
-    bytes
-        .get(at..at + 2)
-        .map_or(0, |bytes| u16::from_ne_bytes([bytes[0], bytes[1]]))
+    bytes.get(at..at + 2).map_or(0, |bytes| u16::from_ne_bytes([bytes[0], bytes[1]]))
 }
 
 /// A number in host order.
 pub fn u32_at(bytes: &[u8], at: usize) -> u32 {
-    bytes.get(at..at + 4).map_or(0, |bytes| {
-        u32::from_ne_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])
-    })
+    bytes.get(at..at + 4).map_or(0, |bytes| u32::from_ne_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]))
 }
 
 #[cfg(test)]
@@ -359,9 +325,7 @@ mod tests {
 
     #[test]
     fn what_is_nested_is_found_again() {
-        let message = Message::new(1, 0)
-            .text(1, "table")
-            .nest(2, |m| m.attr(7, &[1, 2, 3]).attr(8, &[4]));
+        let message = Message::new(1, 0).text(1, "table").nest(2, |m| m.attr(7, &[1, 2, 3]).attr(8, &[4]));
         let bytes = message.sealed(1, 0);
         let body = &bytes[HEADER..];
         assert_eq!(find(body, 1).map(text_of).as_deref(), Some("table"));
@@ -378,9 +342,7 @@ mod tests {
         for length in 0..600 {
             let mut bytes = vec![0u8; length];
             random.fill_bytes(&mut bytes);
-            let _ = attributes(&bytes)
-                .map(|(_, value)| attributes(value).count())
-                .sum::<usize>();
+            let _ = attributes(&bytes).map(|(_, value)| attributes(value).count()).sum::<usize>();
             let _ = refusal(&bytes, 0x300, 0);
         }
     }

@@ -53,9 +53,7 @@ pub fn new_owned_table(name: &str) -> Message {
 
 /// Deletes a table with all that is in it.
 pub fn delete_table(name: &str) -> Message {
-    Message::new(SUBSYSTEM | DELETE_TABLE, 0)
-        .raw(&header(INET))
-        .text(1, name)
+    Message::new(SUBSYSTEM | DELETE_TABLE, 0).raw(&header(INET)).text(1, name)
 }
 
 /// Which hook a base chain stands at.
@@ -73,19 +71,13 @@ pub fn new_base_chain(table: &str, name: &str, hook: Hook, priority: i32) -> Mes
         .raw(&header(INET))
         .text(1, table)
         .text(3, name)
-        .nest(4, |m| {
-            m.attr(1, &(hook as u32).to_be_bytes())
-                .attr(2, &priority.to_be_bytes())
-        })
+        .nest(4, |m| m.attr(1, &(hook as u32).to_be_bytes()).attr(2, &priority.to_be_bytes()))
         .text(7, "filter")
 }
 
 /// A chain that is only reached by a jump.
 pub fn new_chain(table: &str, name: &str) -> Message {
-    Message::new(SUBSYSTEM | NEW_CHAIN, FLAG_CREATE)
-        .raw(&header(INET))
-        .text(1, table)
-        .text(3, name)
+    Message::new(SUBSYSTEM | NEW_CHAIN, FLAG_CREATE).raw(&header(INET)).text(1, table).text(3, name)
 }
 
 /// A set of protocol families whose elements expire.
@@ -162,10 +154,7 @@ fn empty() -> Message {
 impl Rule {
     /// A rule that `nft list ruleset` shows with this comment.
     pub fn commented(comment: impl Into<String>) -> Self {
-        Rule {
-            expressions: Vec::new(),
-            comment: comment.into(),
-        }
+        Rule { expressions: Vec::new(), comment: comment.into() }
     }
 
     fn with(mut self, name: &'static str, data: Message) -> Self {
@@ -174,12 +163,7 @@ impl Rule {
     }
 
     fn meta(self, key: u32) -> Self {
-        self.with(
-            "meta",
-            empty()
-                .attr(1, &REGISTER.to_be_bytes())
-                .attr(2, &key.to_be_bytes()),
-        )
+        self.with("meta", empty().attr(1, &REGISTER.to_be_bytes()).attr(2, &key.to_be_bytes()))
     }
 
     fn payload(self, base: u32, offset: u32, length: u32) -> Self {
@@ -255,9 +239,7 @@ impl Rule {
                 (0xff00_u32 >> ones) as u8
             })
             .collect();
-        rule.payload(1, offset, octets.len() as u32)
-            .masked(&mask)
-            .equals(&octets)
+        rule.payload(1, offset, octets.len() as u32).masked(&mask).equals(&octets)
     }
 
     /// Only packets with one port in an inclusive range. The rule must match a transport with ports first.
@@ -276,11 +258,7 @@ impl Rule {
 
     /// Only ICMPv6 messages whose type is in an inclusive range.
     pub fn icmpv6_types(self, first: u8, last: u8) -> Self {
-        self.transport(58)
-            .payload(2, 0, 1)
-            .compare(5, &[first])
-            .payload(2, 0, 1)
-            .compare(3, &[last])
+        self.transport(58).payload(2, 0, 1).compare(5, &[first]).payload(2, 0, 1).compare(3, &[last])
     }
 
     /// Only packets of sockets that were created in a control group (Linux 5.13).
@@ -290,9 +268,7 @@ impl Rule {
 
     /// Only packets of sockets whose mark has all these bits.
     pub fn socket_mark(self, bits: u32) -> Self {
-        self.socket(1, 0)
-            .masked(&bits.to_ne_bytes())
-            .equals(&bits.to_ne_bytes())
+        self.socket(1, 0).masked(&bits.to_ne_bytes()).equals(&bits.to_ne_bytes())
     }
 
     /// Only while the packet's family is in a set.
@@ -408,9 +384,7 @@ pub fn listed(received: &Received) -> Listed {
     let mut packets = 0;
     for (_, expression) in attributes(find(body, 4).unwrap_or_default()) {
         if find(expression, 1).map(text_of).as_deref() == Some("counter") {
-            packets += find(expression, 2)
-                .and_then(|data| find(data, 2))
-                .map_or(0, number);
+            packets += find(expression, 2).and_then(|data| find(data, 2)).map_or(0, number);
         }
     }
     Listed {
@@ -424,12 +398,6 @@ pub fn listed(received: &Received) -> Listed {
 /// A table as the kernel lists it: family, name, and who owns it (a netlink port, usually the owner's pid).
 pub fn listed_table(received: &Received) -> (u8, String, Option<u32>) {
     let body = received.body.get(4..).unwrap_or_default();
-    let owner = find(body, 7)
-        .and_then(|value| value.try_into().ok())
-        .map(u32::from_be_bytes);
-    (
-        received.body.first().copied().unwrap_or(0),
-        find(body, 1).map(text_of).unwrap_or_default(),
-        owner,
-    )
+    let owner = find(body, 7).and_then(|value| value.try_into().ok()).map(u32::from_be_bytes);
+    (received.body.first().copied().unwrap_or(0), find(body, 1).map(text_of).unwrap_or_default(), owner)
 }

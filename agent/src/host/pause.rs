@@ -49,22 +49,13 @@ struct Held {
 pub fn prepare(pause: &Pause, seed: u64, place: &str, aim: &Aim<'_>) -> Result<Prepared, Refusal> {
     let in_scope = aim.processes(&Processes::here()?, &pause.scope)?;
     let chosen = choose(&in_scope.targets, pause.pick, seed, place)?;
-    Ok(Prepared {
-        chosen,
-        notes: in_scope.notes,
-    })
+    Ok(Prepared { chosen, notes: in_scope.notes })
 }
 
 impl Live {
     /// Nothing is paused yet.
-    pub fn new() -> Self {
-        Live {
-            held: Vec::new(),
-            evidence: Evidence {
-                unit: Unit::Processes,
-                ..Evidence::default()
-            },
-        }
+    pub fn none() -> Self {
+        Live { held: Vec::new(), evidence: Evidence { unit: Unit::Processes, ..Evidence::default() } }
     }
 
     /// Pauses one process. `record` is called before a stop signal, whose undo outlives the agent.
@@ -74,16 +65,11 @@ impl Live {
         record: &mut dyn FnMut(Undo) -> Result<(), Refusal>,
     ) -> Result<(), Refusal> {
         if !target.alive() {
-            self.evidence
-                .notes
-                .push(format!("{target} had ended before it could be paused"));
+            self.evidence.notes.push(format!("{target} had ended before it could be paused"));
             return Ok(());
         }
         self.evidence.matched += 1;
-        self.held.push(Held {
-            target: target.clone(),
-            threads: BTreeSet::new(),
-        });
+        self.held.push(Held { target: target.clone(), threads: BTreeSet::new() });
         let held = self.held.last_mut().expect("just pushed");
         match held.seize() {
             Ok(()) => Ok(()),
@@ -92,15 +78,11 @@ impl Live {
                 held.release();
                 if target.state() == Some('T') {
                     self.held.pop();
-                    self.evidence
-                        .notes
-                        .push(format!("{target} was stopped already, and is left as it is"));
+                    self.evidence.notes.push(format!("{target} was stopped already, and is left as it is"));
                     return Ok(());
                 }
                 record(Undo::Resume(target.clone()))?;
-                self.evidence
-                    .notes
-                    .push(format!("{target} is stopped by SIGSTOP: ptrace says {errno}"));
+                self.evidence.notes.push(format!("{target} is stopped by SIGSTOP: ptrace says {errno}"));
                 stop(target)
             }
         }
@@ -111,10 +93,7 @@ impl Live {
         for held in &mut self.held {
             let ended = |thread: &i32| {
                 matches!(
-                    waitpid(
-                        Pid::from_raw(*thread),
-                        Some(WaitPidFlag::WNOHANG | WaitPidFlag::__WALL)
-                    ),
+                    waitpid(Pid::from_raw(*thread), Some(WaitPidFlag::WNOHANG | WaitPidFlag::__WALL)),
                     Ok(WaitStatus::Exited(..) | WaitStatus::Signaled(..)) | Err(Errno::ECHILD)
                 )
             };
@@ -144,10 +123,7 @@ impl Held {
     fn seize(&mut self) -> Result<(), Errno> {
         loop {
             let all = threads(self.target.pid)?;
-            let new: Vec<i32> = all
-                .into_iter()
-                .filter(|thread| !self.threads.contains(thread))
-                .collect();
+            let new: Vec<i32> = all.into_iter().filter(|thread| !self.threads.contains(thread)).collect();
             if new.is_empty() {
                 return Ok(());
             }
@@ -180,19 +156,13 @@ impl Held {
 
 fn threads(pid: i32) -> Result<Vec<i32>, Errno> {
     let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).map_err(|_| Errno::ESRCH)?;
-    Ok(tasks
-        .flatten()
-        .filter_map(|task| task.file_name().to_str()?.parse().ok())
-        .collect())
+    Ok(tasks.flatten().filter_map(|task| task.file_name().to_str()?.parse().ok()).collect())
 }
 
 fn await_stop(thread: i32) {
     let deadline = Instant::now() + PATIENCE;
     while Instant::now() < deadline {
-        match waitpid(
-            Pid::from_raw(thread),
-            Some(WaitPidFlag::WNOHANG | WaitPidFlag::__WALL),
-        ) {
+        match waitpid(Pid::from_raw(thread), Some(WaitPidFlag::WNOHANG | WaitPidFlag::__WALL)) {
             Ok(WaitStatus::StillAlive) => std::thread::sleep(Duration::from_micros(100)),
             _ => return,
         }

@@ -32,11 +32,7 @@ impl Target {
     /// The process with this pid, as it is now.
     pub fn of(pid: i32) -> Option<Target> {
         let stat = Entry::new(pid).and_then(|entry| entry.stat()).ok()?;
-        Some(Target {
-            pid,
-            start: stat.starttime,
-            name: stat.comm,
-        })
+        Some(Target { pid, start: stat.starttime, name: stat.comm })
     }
 
     /// Whether this very process still exists, and in which state: `R`, `S`, `T` (stopped), `t` (traced), `Z`….
@@ -77,27 +73,17 @@ impl Processes {
             // Without the right to look (another user's process, no root) it may be here: its owner's rules decide.
             theirs.map_or(nix::unistd::geteuid().as_raw() != 0, |theirs| theirs == namespace)
         };
-        Ok(Processes {
-            entries: all.flatten().filter(here).collect(),
-        })
+        Ok(Processes { entries: all.flatten().filter(here).collect() })
     }
 
     fn targets(&self, mut matches: impl FnMut(&Entry) -> bool) -> Vec<Target> {
         let target = |entry: &Entry| {
             let stat = entry.stat().ok()?;
-            let target = Target {
-                pid: entry.pid,
-                start: stat.starttime,
-                name: stat.comm,
-            };
+            let target = Target { pid: entry.pid, start: stat.starttime, name: stat.comm };
             (!matches!(stat.state, 'Z' | 'X')).then_some(target)
         };
-        let mut targets: Vec<Target> = self
-            .entries
-            .iter()
-            .filter(|entry| matches(entry))
-            .filter_map(target)
-            .collect();
+        let mut targets: Vec<Target> =
+            self.entries.iter().filter(|entry| matches(entry)).filter_map(target).collect();
         targets.sort();
         targets
     }
@@ -136,15 +122,11 @@ impl Processes {
             let name = |name: &String| entry.stat().is_ok_and(|stat| stat.comm == *name);
             let exe = |exe: &String| entry.exe().is_ok_and(|found| found == *PathBuf::from(exe));
             let arguments = || entry.cmdline().map(|list| list.join(" ")).unwrap_or_default();
-            selector
-                .pid
-                .is_none_or(|pid| i64::from(pid) == i64::from(entry.pid))
+            selector.pid.is_none_or(|pid| i64::from(pid) == i64::from(entry.pid))
                 && selector.name.as_ref().is_none_or(name)
                 && selector.exe.as_ref().is_none_or(exe)
                 && args.as_ref().is_none_or(|args| args.is_match(&arguments()))
-                && listeners
-                    .as_ref()
-                    .is_none_or(|holders| holders.contains(&entry.pid))
+                && listeners.as_ref().is_none_or(|holders| holders.contains(&entry.pid))
         }))
     }
 
@@ -152,18 +134,11 @@ impl Processes {
     fn holders(&self, matches: impl Fn(&Listed) -> bool) -> Result<BTreeSet<i32>, Refusal> {
         let sockets = Sockets::open().and_then(|mut sockets| sockets.all());
         let sockets = sockets.map_err(|error| Refusal::bare(format!("cannot list sockets: {error}")))?;
-        let inodes: BTreeSet<u32> = sockets
-            .iter()
-            .filter(|socket| matches(socket))
-            .map(|socket| socket.inode)
-            .collect();
+        let inodes: BTreeSet<u32> =
+            sockets.iter().filter(|socket| matches(socket)).map(|socket| socket.inode).collect();
         let held = self.sockets();
         let holds = |list: &[(i32, u32)]| list.iter().any(|(_, inode)| inodes.contains(inode));
-        Ok(held
-            .into_iter()
-            .filter(|(_, list)| holds(list))
-            .map(|(pid, _)| pid)
-            .collect())
+        Ok(held.into_iter().filter(|(_, list)| holds(list)).map(|(pid, _)| pid).collect())
     }
 
     /// Which sockets each process holds: descriptor and inode, by pid.
@@ -176,11 +151,7 @@ impl Processes {
             });
             Some((entry.pid, sockets.collect::<Vec<_>>()))
         };
-        self.entries
-            .iter()
-            .filter_map(of)
-            .filter(|(_, sockets)| !sockets.is_empty())
-            .collect()
+        self.entries.iter().filter_map(of).filter(|(_, sockets)| !sockets.is_empty()).collect()
     }
 }
 
@@ -191,10 +162,7 @@ pub fn uid_of(user: &str) -> Result<u32, Refusal> {
     }
     match nix::unistd::User::from_name(user) {
         Ok(Some(found)) => Ok(found.uid.as_raw()),
-        _ => Err(Refusal::new(
-            format!("there is no user `{user}` on this host"),
-            "see `getent passwd`",
-        )),
+        _ => Err(Refusal::new(format!("there is no user `{user}` on this host"), "see `getent passwd`")),
     }
 }
 
@@ -238,50 +206,33 @@ impl Cgroup {
         let directory = root.join(relative);
         let metadata = std::fs::metadata(&directory).map_err(|error| {
             Refusal::new(
-                format!(
-                    "there is no control group `{relative}` below `{}` ({error})",
-                    root.display()
-                ),
+                format!("there is no control group `{relative}` below `{}` ({error})", root.display()),
                 "list them with `systemd-cgls`, or `find` below that directory",
             )
         })?;
-        Ok(Cgroup {
-            directory,
-            level: names.len() as u32,
-            id: metadata.ino(),
-        })
+        Ok(Cgroup { directory, level: names.len() as u32, id: metadata.ino() })
     }
 
     /// The pids in the group and in the groups below it.
     pub fn members(&self) -> BTreeSet<i32> {
         let list =
             |directory: PathBuf| std::fs::read_to_string(directory.join("cgroup.procs")).unwrap_or_default();
-        let pids = |list: String| {
-            list.lines()
-                .filter_map(|line| line.parse().ok())
-                .collect::<Vec<i32>>()
-        };
+        let pids = |list: String| list.lines().filter_map(|line| line.parse().ok()).collect::<Vec<i32>>();
         self.tree().into_iter().map(list).flat_map(pids).collect()
     }
 
     /// The numbers of the group and of the groups below it.
     pub fn ids(&self) -> BTreeSet<u64> {
         use std::os::unix::fs::MetadataExt;
-        self.tree()
-            .into_iter()
-            .filter_map(|directory| Some(directory.metadata().ok()?.ino()))
-            .collect()
+        self.tree().into_iter().filter_map(|directory| Some(directory.metadata().ok()?.ino())).collect()
     }
 
     fn tree(&self) -> Vec<PathBuf> {
         let mut tree = vec![self.directory.clone()];
         let mut next = 0;
         while let Some(directory) = tree.get(next) {
-            let below = std::fs::read_dir(directory)
-                .into_iter()
-                .flatten()
-                .flatten()
-                .map(|entry| entry.path());
+            let below =
+                std::fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path());
             tree.extend(below.filter(|path| path.is_dir()).collect::<Vec<_>>());
             next += 1;
         }

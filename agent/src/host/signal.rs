@@ -57,11 +57,7 @@ pub struct Live {
 pub fn prepare(signal: &Signal, seed: u64, place: &str, aim: &Aim<'_>) -> Result<Prepared, Refusal> {
     let in_scope = aim.processes(&Processes::here()?, &signal.scope)?;
     let chosen = choose(&in_scope.targets, signal.pick, seed, &round_place(place, 0))?;
-    Ok(Prepared {
-        targets: chosen.iter().map(ToString::to_string).collect(),
-        notes: in_scope.notes,
-        chosen,
-    })
+    Ok(Prepared { targets: chosen.iter().map(ToString::to_string).collect(), notes: in_scope.notes, chosen })
 }
 
 fn round_place(place: &str, round: u32) -> String {
@@ -81,10 +77,7 @@ impl Live {
             next_round: signal.every.map(|every| began + every.get().as_nanos() as u64),
             struck: Vec::new(),
             known: Processes::here()?.of(&signal.scope)?.into_iter().collect(),
-            evidence: Evidence {
-                unit: Unit::Processes,
-                ..Evidence::default()
-            },
+            evidence: Evidence { unit: Unit::Processes, ..Evidence::default() },
         };
         live.strike(&prepared.chosen)?;
         Ok(live)
@@ -98,12 +91,7 @@ impl Live {
             let now = sys::boot_nanos();
             let then = self.signal.then.as_ref();
             let second_due = then.map(|then| now + then.after.get().as_nanos() as u64);
-            self.struck.push(Struck {
-                target: target.clone(),
-                pidfd,
-                ended: false,
-                second_due,
-            });
+            self.struck.push(Struck { target: target.clone(), pidfd, ended: false, second_due });
             if !ends(self.signal.signal) {
                 self.evidence.impaired += 1;
             }
@@ -134,12 +122,8 @@ impl Live {
     /// When [`Live::tick`] wants to be called next, on the boot clock.
     pub fn due(&self) -> Option<u64> {
         let now = sys::boot_nanos();
-        let second = self
-            .struck
-            .iter()
-            .filter(|struck| !struck.ended)
-            .filter_map(|struck| struck.second_due)
-            .min();
+        let second =
+            self.struck.iter().filter(|struck| !struck.ended).filter_map(|struck| struck.second_due).min();
         let watching = self.struck.iter().any(|struck| !struck.ended)
             || (!self.struck.is_empty() && now - self.began < REPLACEMENT_NANOS);
         let look = watching.then_some(now + LOOK_NANOS);
@@ -152,9 +136,7 @@ impl Live {
         let now = sys::boot_nanos();
         if let Some(then) = self.signal.then.clone() {
             let due = |struck: &Struck| !struck.ended && struck.second_due.is_some_and(|due| due <= now);
-            let late: Vec<usize> = (0..self.struck.len())
-                .filter(|index| due(&self.struck[*index]))
-                .collect();
+            let late: Vec<usize> = (0..self.struck.len()).filter(|index| due(&self.struck[*index])).collect();
             for index in late {
                 self.struck[index].second_due = None;
                 let target = self.struck[index].target.clone();
@@ -167,18 +149,11 @@ impl Live {
             self.look_for_ends(20);
         }
         if let Some(next) = self.next_round.filter(|next| *next <= now) {
-            let every = self
-                .signal
-                .every
-                .map_or(u64::MAX, |every| every.get().as_nanos() as u64);
+            let every = self.signal.every.map_or(u64::MAX, |every| every.get().as_nanos() as u64);
             self.next_round = Some(next.max(now - every.min(now)) + every);
             self.round += 1;
             if let Err(refusal) = self.next_round(aim) {
-                self.incident(format!(
-                    "round {} found no target: {}",
-                    self.round + 1,
-                    refusal.what
-                ));
+                self.incident(format!("round {} found no target: {}", self.round + 1, refusal.what));
             }
         }
         self.look_for_replacements();
@@ -220,10 +195,9 @@ impl Live {
             if !self.known.contains(&target) {
                 let started = target.start * 1_000_000_000 / ticks_per_second();
                 let after_ms = started.saturating_sub(self.began) / 1_000_000;
-                self.evidence.incidents.push(Incident {
-                    after_ms,
-                    what: format!("{target} came in its place"),
-                });
+                self.evidence
+                    .incidents
+                    .push(Incident { after_ms, what: format!("{target} came in its place") });
                 self.known.insert(target);
             }
         }

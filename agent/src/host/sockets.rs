@@ -73,9 +73,7 @@ pub struct Sockets {
 impl Sockets {
     /// Opens it in the network namespace of the calling thread.
     pub fn open() -> Result<Self, NetlinkError> {
-        Ok(Sockets {
-            socket: Socket::open(SockProtocol::NetlinkSockDiag)?,
-        })
+        Ok(Sockets { socket: Socket::open(SockProtocol::NetlinkSockDiag)? })
     }
 
     /// All TCP and UDP sockets in every state but time-wait, IPv4 and IPv6.
@@ -101,11 +99,7 @@ impl Sockets {
                 Err(error) if matches!(error.errno(), Errno::ENOENT | Errno::EAFNOSUPPORT) => continue,
                 listed => listed?,
             };
-            sockets.extend(
-                listed
-                    .iter()
-                    .filter_map(|received| parse(&received.body, transport)),
-            );
+            sockets.extend(listed.iter().filter_map(|received| parse(&received.body, transport)));
         }
         Ok(sockets)
     }
@@ -147,9 +141,7 @@ fn parse(body: &[u8], transport: Transport) -> Option<Listed> {
         uid: u32_at(body, 64),
         inode: u32_at(body, 68),
         mark: find(attributes, 15).map_or(0, |value| u32_at(value, 0)),
-        cgroup: find(attributes, 21)
-            .and_then(|value| value.try_into().ok())
-            .map_or(0, u64::from_ne_bytes),
+        cgroup: find(attributes, 21).and_then(|value| value.try_into().ok()).map_or(0, u64::from_ne_bytes),
         identity,
     })
 }

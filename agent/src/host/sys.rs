@@ -18,9 +18,7 @@ pub fn boot_nanos() -> u64 {
 /// # Panics
 /// When the process has more than one thread: a fork would copy the locks of the others in any state.
 pub fn fork() -> io::Result<Option<Pid>> {
-    let threads = std::fs::read_dir("/proc/self/task")
-        .map(Iterator::count)
-        .unwrap_or(1);
+    let threads = std::fs::read_dir("/proc/self/task").map(Iterator::count).unwrap_or(1);
     assert_eq!(threads, 1, "the agent forks before any runtime");
     // SAFETY: a single-threaded process (asserted above) may run any code after a fork.
     match unsafe { nix::unistd::fork() }? {
@@ -64,11 +62,7 @@ pub fn ask_for_error_texts(socket: BorrowedFd<'_>) {
 /// The cookie of the calling thread's network namespace: unique until reboot (`SO_NETNS_COOKIE`, Linux 5.14).
 pub fn netns_cookie() -> io::Result<u64> {
     const SO_NETNS_COOKIE: i32 = 71;
-    let socket = rustix::net::socket(
-        rustix::net::AddressFamily::INET,
-        rustix::net::SocketType::DGRAM,
-        None,
-    )?;
+    let socket = rustix::net::socket(rustix::net::AddressFamily::INET, rustix::net::SocketType::DGRAM, None)?;
     let mut cookie = 0u64;
     let mut length = size_of::<u64>() as libc::socklen_t;
     // SAFETY: the pointers describe `cookie` and `length`, which outlive the call.
@@ -81,11 +75,7 @@ pub fn netns_cookie() -> io::Result<u64> {
             &raw mut length,
         )
     };
-    if result == 0 {
-        Ok(cookie)
-    } else {
-        Err(io::Error::last_os_error())
-    }
+    if result == 0 { Ok(cookie) } else { Err(io::Error::last_os_error()) }
 }
 
 /// Loads a BPF program of type `BPF_PROG_TYPE_CGROUP_SOCK` for `BPF_CGROUP_INET_SOCK_CREATE`.

@@ -40,16 +40,12 @@ pub fn chain(hook: Hook) -> &'static str {
 impl Table {
     /// Opens the socket that will own the table; nothing is changed yet.
     pub fn open() -> Result<Self, NetlinkError> {
-        Ok(Table {
-            socket: Socket::open(SockProtocol::NetlinkNetFilter)?,
-        })
+        Ok(Table { socket: Socket::open(SockProtocol::NetlinkNetFilter)? })
     }
 
     /// Continues with a duplicate of another process's socket: the same owner, for the kernel.
     pub fn adopt(socket: std::os::fd::OwnedFd) -> Self {
-        Table {
-            socket: Socket::adopt(socket),
-        }
+        Table { socket: Socket::adopt(socket) }
     }
 
     /// The socket, to hand a duplicate to the guardian.
@@ -72,9 +68,8 @@ impl Table {
         for (hook, base) in [(Hook::Input, "in"), (Hook::Output, "out")] {
             messages.push(nft::new_base_chain(NAME, base, hook, PRIORITY));
             messages.push(nft::new_chain(NAME, chain(hook)));
-            let rule = Rule::commented("squall: only while the agent is alive")
-                .family_in(LIVE)
-                .jump(chain(hook));
+            let rule =
+                Rule::commented("squall: only while the agent is alive").family_in(LIVE).jump(chain(hook));
             messages.push(rule.append(NAME, base));
         }
         for (hook, rule) in carve_outs {
@@ -86,10 +81,7 @@ impl Table {
 
     /// Keeps the rules matching for another [`LEASE_MS`]. `false`: it came too late, the rules have been inert.
     pub fn renew(&mut self) -> Result<bool, NetlinkError> {
-        let messages = vec![
-            nft::remove_families(NAME, LIVE),
-            nft::add_families(NAME, LIVE, LEASE_MS),
-        ];
+        let messages = vec![nft::remove_families(NAME, LIVE), nft::add_families(NAME, LIVE, LEASE_MS)];
         match self.socket.request(nft::batch(messages)) {
             Ok(()) => Ok(true),
             Err(error) if error.errno() == Errno::ENOENT => Ok(false),
@@ -99,10 +91,8 @@ impl Table {
 
     /// Adds rules in one transaction.
     pub fn add(&mut self, rules: Vec<(Hook, Rule)>) -> Result<(), NetlinkError> {
-        let messages: Vec<Message> = rules
-            .into_iter()
-            .map(|(hook, rule)| rule.append(NAME, chain(hook)))
-            .collect();
+        let messages: Vec<Message> =
+            rules.into_iter().map(|(hook, rule)| rule.append(NAME, chain(hook))).collect();
         self.socket.request(nft::batch(messages))
     }
 
@@ -112,11 +102,7 @@ impl Table {
             Err(error) if error.errno() == Errno::ENOENT => return Ok(Vec::new()),
             rules => rules?,
         };
-        Ok(rules
-            .iter()
-            .map(nft::listed)
-            .filter(|rule| rule.comment.starts_with(tag))
-            .collect())
+        Ok(rules.iter().map(nft::listed).filter(|rule| rule.comment.starts_with(tag)).collect())
     }
 
     /// Removes the rules whose comment begins with `tag`, and says how many there were.
@@ -125,10 +111,7 @@ impl Table {
         if rules.is_empty() {
             return Ok(0);
         }
-        let messages = rules
-            .iter()
-            .map(|rule| nft::delete_rule(NAME, &rule.chain, rule.handle))
-            .collect();
+        let messages = rules.iter().map(|rule| nft::delete_rule(NAME, &rule.chain, rule.handle)).collect();
         self.socket.request(nft::batch(messages))?;
         Ok(rules.len())
     }

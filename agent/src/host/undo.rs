@@ -68,9 +68,7 @@ impl Undo {
 }
 
 fn remove_rules(table: &mut Table, tag: &str) -> Undone {
-    let removed = table
-        .remove(tag)
-        .map_err(|error| format!("rules `{tag}` cannot be removed: {error}"))?;
+    let removed = table.remove(tag).map_err(|error| format!("rules `{tag}` cannot be removed: {error}"))?;
     match table.rules(tag) {
         Ok(left) if left.is_empty() => Ok(format!("{removed} rules removed, none left")),
         Ok(left) => Err(format!("{} rules `{tag}` are still in `inet {NAME}`", left.len())),
@@ -103,9 +101,7 @@ fn released(target: &Target) -> Undone {
         match target.state() {
             Some('t') => std::thread::sleep(Duration::from_millis(10)),
             Some('T') => {
-                return Ok(format!(
-                    "{target} is not traced; it is stopped, as others want it"
-                ));
+                return Ok(format!("{target} is not traced; it is stopped, as others want it"));
             }
             Some(_) => return Ok(format!("{target} runs")),
             None => return Ok(format!("{target} has ended meanwhile")),

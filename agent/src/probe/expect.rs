@@ -18,17 +18,11 @@ pub(super) struct Seen {
 
 impl Seen {
     pub(super) fn good(text: impl Into<String>) -> Self {
-        Seen {
-            good: true,
-            text: text.into(),
-        }
+        Seen { good: true, text: text.into() }
     }
 
     pub(super) fn bad(text: impl Into<String>) -> Self {
-        Seen {
-            good: false,
-            text: text.into(),
-        }
+        Seen { good: false, text: text.into() }
     }
 }
 
@@ -59,9 +53,7 @@ impl ExpectHttp {
     /// Compiles them; an error says which of them makes no sense, and why.
     pub(super) fn new(expect: &Expect) -> Result<Self, String> {
         let header = |(name, value): (&String, &String)| {
-            let parsed: HeaderName = name
-                .parse()
-                .map_err(|_| format!("`{name}` is not a header name"))?;
+            let parsed: HeaderName = name.parse().map_err(|_| format!("`{name}` is not a header name"))?;
             Ok((parsed, value.clone()))
         };
         let json = |(path, value): (&String, &Value)| {
@@ -97,9 +89,7 @@ impl ExpectHttp {
             if values.peek().is_none() {
                 return Some(format!("header `{name}` is missing (expected `{expected}`)"));
             }
-            let found: Vec<_> = values
-                .map(|value| String::from_utf8_lossy(value.as_bytes()))
-                .collect();
+            let found: Vec<_> = values.map(|value| String::from_utf8_lossy(value.as_bytes())).collect();
             if !found.iter().any(|value| value == expected) {
                 return Some(format!(
                     "header `{name}` is `{}` (expected `{expected}`)",
@@ -118,16 +108,13 @@ impl ExpectHttp {
         let Ok(document) = serde_json::from_slice::<Value>(&answer.body) else {
             return Some("body is not JSON".to_owned());
         };
-        self.json
-            .iter()
-            .find_map(|(path, expected)| match path.query(&document).first() {
-                None => Some(format!("`{path}` finds nothing (expected {expected})")),
-                Some(found) if !same(found, expected) => Some(format!(
-                    "`{path}` is {} (expected {expected})",
-                    short(&found.to_string())
-                )),
-                Some(_) => None,
-            })
+        self.json.iter().find_map(|(path, expected)| match path.query(&document).first() {
+            None => Some(format!("`{path}` finds nothing (expected {expected})")),
+            Some(found) if !same(found, expected) => {
+                Some(format!("`{path}` is {} (expected {expected})", short(&found.to_string())))
+            }
+            Some(_) => None,
+        })
     }
 }
 
@@ -144,11 +131,7 @@ impl ExpectProcess {
     /// Judges an exit code and what was printed; `stderr` only explains.
     pub(super) fn judge(&self, exit: i32, stdout: &[u8], stderr: &[u8], took: Duration) -> Seen {
         if exit != self.exit {
-            return Seen::bad(format!(
-                "exit {exit} (expected {}){}",
-                self.exit,
-                last_line(stderr)
-            ));
+            return Seen::bad(format!("exit {exit} (expected {}){}", self.exit, last_line(stderr)));
         }
         if let Some(regex) = &self.stdout
             && !regex.is_match(&String::from_utf8_lossy(stdout))
@@ -160,11 +143,7 @@ impl ExpectProcess {
 
     /// Judges an end by a signal, which no expectation allows.
     pub(super) fn killed(&self, signal: &str, stderr: &[u8]) -> Seen {
-        Seen::bad(format!(
-            "ended by {signal} (expected exit {}){}",
-            self.exit,
-            last_line(stderr)
-        ))
+        Seen::bad(format!("ended by {signal} (expected exit {}){}", self.exit, last_line(stderr)))
     }
 }
 
@@ -193,12 +172,7 @@ fn regex(pattern: &str) -> Result<Regex, String> {
     Regex::new(pattern).map_err(|why| {
         // The error draws the pattern over several lines; its last line is the reason.
         let why = why.to_string();
-        let reason = why
-            .lines()
-            .last()
-            .unwrap_or_default()
-            .trim()
-            .trim_start_matches("error: ");
+        let reason = why.lines().last().unwrap_or_default().trim().trim_start_matches("error: ");
         format!("`{pattern}` is not a regular expression: {reason}")
     })
 }
@@ -219,10 +193,7 @@ fn last_line(stderr: &[u8]) -> String {
 
 /// At most 120 characters, on one line.
 pub(super) fn short(text: &str) -> String {
-    let line: String = text
-        .chars()
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .collect();
+    let line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     match line.char_indices().nth(120) {
         Some((end, _)) => format!("{}…", &line[..end]),
         None => line,

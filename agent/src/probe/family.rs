@@ -23,9 +23,7 @@ impl Family {
     /// From now on this process adopts the orphans of its descendants.
     pub(super) fn new() -> nix::Result<Self> {
         prctl::set_child_subreaper(true)?;
-        Ok(Family {
-            awaited: RefCell::default(),
-        })
+        Ok(Family { awaited: RefCell::default() })
     }
 
     /// A sample waits for this child.
@@ -99,10 +97,7 @@ impl Descendant {
             return;
         };
         let same = |stat: procfs::process::Stat| stat.starttime == self.started;
-        if Process::new(self.pid)
-            .and_then(|process| process.stat())
-            .is_ok_and(same)
-        {
+        if Process::new(self.pid).and_then(|process| process.stat()).is_ok_and(same) {
             // Fails only where it has just ended.
             let _ = pidfd_send_signal(&pidfd, rustix::process::Signal::KILL);
         }
@@ -117,10 +112,7 @@ fn descendants(root: Pid) -> Vec<Descendant> {
     let mut children: HashMap<i32, Vec<(Descendant, bool)>> = HashMap::new();
     for stat in processes.flatten().filter_map(|process| process.stat().ok()) {
         let runs = !matches!(stat.state, 'Z' | 'X');
-        let descendant = Descendant {
-            pid: stat.pid,
-            started: stat.starttime,
-        };
+        let descendant = Descendant { pid: stat.pid, started: stat.starttime };
         children.entry(stat.ppid).or_default().push((descendant, runs));
     }
     let mut found = Vec::new();

@@ -44,31 +44,19 @@ impl HttpLook {
     /// Understands the request and loads what it trusts; an error says why not.
     pub(super) fn new(probe: &HttpProbe, expect: &Expect) -> Result<Self, String> {
         let url = &probe.url;
-        let parsed: Uri = url
-            .parse()
-            .map_err(|why| format!("`{url}` is not an address: {why}"))?;
+        let parsed: Uri = url.parse().map_err(|why| format!("`{url}` is not an address: {why}"))?;
         let secure = match parsed.scheme_str() {
             Some("http") => false,
             Some("https") => true,
             _ => {
-                return Err(format!(
-                    "`{url}` is not an absolute `http://` or `https://` address"
-                ));
+                return Err(format!("`{url}` is not an absolute `http://` or `https://` address"));
             }
         };
-        let authority = parsed
-            .authority()
-            .ok_or_else(|| format!("`{url}` names no host"))?;
+        let authority = parsed.authority().ok_or_else(|| format!("`{url}` names no host"))?;
         if authority.as_str().contains('@') {
-            return Err(format!(
-                "`{url}` carries a user: write an `authorization` header instead"
-            ));
+            return Err(format!("`{url}` carries a user: write an `authorization` header instead"));
         }
-        let host = authority
-            .host()
-            .trim_start_matches('[')
-            .trim_end_matches(']')
-            .to_owned();
+        let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
         let tls = if secure {
             let name = ServerName::try_from(host.clone());
             let name = name.map_err(|_| format!("`{host}` is not a name that a certificate can carry"))?;
@@ -81,9 +69,7 @@ impl HttpLook {
             host,
             tls,
             method: method(&probe.method)?,
-            target: parsed
-                .path_and_query()
-                .map_or(Uri::from_static("/"), |path| Uri::from(path.clone())),
+            target: parsed.path_and_query().map_or(Uri::from_static("/"), |path| Uri::from(path.clone())),
             headers: headers(probe, authority.as_str())?,
             body: probe.body.clone().unwrap_or_default().into(),
             timeout: probe.timeout,
@@ -110,8 +96,7 @@ impl HttpLook {
                 stage.set("in the TLS handshake");
                 let connector = TlsConnector::from(configuration.clone());
                 let stream = connector.connect(name.clone(), stream).await;
-                self.ask(stream.map_err(|error| format!("TLS: {}", words(&error)))?, stage)
-                    .await
+                self.ask(stream.map_err(|error| format!("TLS: {}", words(&error)))?, stage).await
             }
         }
     }
@@ -146,11 +131,7 @@ async fn whole(response: Response<Incoming>) -> Result<Answer, String> {
             body.extend_from_slice(&data);
         }
     }
-    Ok(Answer {
-        status: head.status.as_u16(),
-        headers: head.headers,
-        body,
-    })
+    Ok(Answer { status: head.status.as_u16(), headers: head.headers, body })
 }
 
 fn method(name: &str) -> Result<Method, String> {
@@ -168,12 +149,8 @@ fn headers(probe: &HttpProbe, authority: &str) -> Result<HeaderMap, String> {
         (header::CONNECTION, HeaderValue::from_static("close")),
     ]);
     for (name, value) in &probe.headers {
-        let key: HeaderName = name
-            .parse()
-            .map_err(|_| format!("`{name}` is not a header name"))?;
-        let value = value
-            .parse()
-            .map_err(|_| format!("the value of header `{name}` cannot be sent"))?;
+        let key: HeaderName = name.parse().map_err(|_| format!("`{name}` is not a header name"))?;
+        let value = value.parse().map_err(|_| format!("the value of header `{name}` cannot be sent"))?;
         headers.insert(key, value);
     }
     Ok(headers)

@@ -67,11 +67,7 @@ pub(super) fn drop(user: Option<&str>) -> Result<(), PrivilegeError> {
     }
     // Last, because a change of identity clears it.
     not_dropped("parent death signal", prctl::set_pdeathsig(Signal::SIGTERM))?;
-    if getppid() == parent {
-        Ok(())
-    } else {
-        Err(PrivilegeError::Orphaned)
-    }
+    if getppid() == parent { Ok(()) } else { Err(PrivilegeError::Orphaned) }
 }
 
 fn find(name: &str) -> Result<User, PrivilegeError> {
@@ -110,9 +106,7 @@ fn mapped(map: &str, id: u32) -> bool {
         return true;
     };
     map.lines().any(|line| {
-        let mut numbers = line
-            .split_whitespace()
-            .map(|number| number.parse::<u64>().unwrap_or(0));
+        let mut numbers = line.split_whitespace().map(|number| number.parse::<u64>().unwrap_or(0));
         let (first, length) = (numbers.next().unwrap_or(0), numbers.nth(1).unwrap_or(0));
         (first..first + length).contains(&u64::from(id))
     })
@@ -146,11 +140,7 @@ fn drop_capabilities() -> Result<(), PrivilegeError> {
     };
     rustix("capabilities", set_capabilities(None, none))?;
     let held = rustix("capabilities", capabilities(None))?;
-    if held == none {
-        Ok(())
-    } else {
-        Err(PrivilegeError::StillHeld(format!("{:?}", held.permitted)))
-    }
+    if held == none { Ok(()) } else { Err(PrivilegeError::StillHeld(format!("{:?}", held.permitted))) }
 }
 
 fn not_dropped<T>(what: &'static str, result: nix::Result<T>) -> Result<T, PrivilegeError> {
@@ -158,8 +148,5 @@ fn not_dropped<T>(what: &'static str, result: nix::Result<T>) -> Result<T, Privi
 }
 
 fn rustix<T>(what: &'static str, result: rustix::io::Result<T>) -> Result<T, PrivilegeError> {
-    not_dropped(
-        what,
-        result.map_err(|error| Errno::from_raw(error.raw_os_error())),
-    )
+    not_dropped(what, result.map_err(|error| Errno::from_raw(error.raw_os_error())))
 }

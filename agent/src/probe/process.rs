@@ -71,24 +71,15 @@ impl ProcessLook {
     /// other groups too; a daemon of its goes on until the prober ends.
     pub(super) async fn look(&self, family: &Family) -> Result<Seen, String> {
         let begun = Instant::now();
-        let started = self
-            .start()
-            .map_err(|error| format!("`{}`: {}", self.program.display(), words(&error)))?;
-        let Started {
-            mut child,
-            pidfd,
-            stdout,
-            stderr,
-        } = started;
+        let started =
+            self.start().map_err(|error| format!("`{}`: {}", self.program.display(), words(&error)))?;
+        let Started { mut child, pidfd, stdout, stderr } = started;
         let pid = Pid::from_raw(child.id().cast_signed());
         family.awaits(pid);
 
         let (mut out, mut err) = (Vec::new(), Vec::new());
         let mut pipes = Box::pin(async {
-            tokio::join!(
-                drain(stdout, KEPT_OUT, &mut out),
-                drain(stderr, KEPT_ERR, &mut err)
-            )
+            tokio::join!(drain(stdout, KEPT_OUT, &mut out), drain(stderr, KEPT_ERR, &mut err))
         });
         let ended = timeout(self.timeout.get(), async {
             tokio::select! {
@@ -138,12 +129,7 @@ impl ProcessLook {
         let mut child = command.spawn()?;
         // All of these exist: they were asked for, and the child is not reaped.
         match Started::watch(&mut child) {
-            Ok((pidfd, stdout, stderr)) => Ok(Started {
-                child,
-                pidfd,
-                stdout,
-                stderr,
-            }),
+            Ok((pidfd, stdout, stderr)) => Ok(Started { child, pidfd, stdout, stderr }),
             Err(error) => {
                 let _ = child.kill();
                 let _ = child.wait();
@@ -204,20 +190,12 @@ fn find(name: &str) -> Result<PathBuf, String> {
         };
     }
     if name.contains('/') {
-        return Err(format!(
-            "`{name}` is a relative path: write an absolute one, or a name in {PATH}"
-        ));
+        return Err(format!("`{name}` is a relative path: write an absolute one, or a name in {PATH}"));
     }
-    let found = PATH
-        .split(':')
-        .map(|folder| Path::new(folder).join(name))
-        .find(|path| runnable(path));
+    let found = PATH.split(':').map(|folder| Path::new(folder).join(name)).find(|path| runnable(path));
     found.ok_or_else(|| format!("`{name}` is not in {PATH}"))
 }
 
 fn signal_name(number: i32) -> String {
-    Signal::try_from(number).map_or_else(
-        |_| format!("signal {number}"),
-        |signal| signal.as_str().to_owned(),
-    )
+    Signal::try_from(number).map_or_else(|_| format!("signal {number}"), |signal| signal.as_str().to_owned())
 }

@@ -40,21 +40,15 @@ where
     O: Write + Send + 'static,
 {
     let family = Rc::new(Family::new().map_err(|errno| ServeError::Start(errno.into()))?);
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(ServeError::Start)?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ServeError::Start)?;
     let (asked, requests) = channel(16);
     let (replies, replied) = channel(256);
     spawn("requests", move || read(input, &asked)).map_err(ServeError::Start)?;
     spawn("replies", move || write(output, replied)).map_err(ServeError::Start)?;
 
     let local = LocalSet::new();
-    let table = Table {
-        family: family.clone(),
-        replies,
-        probes: HashMap::new(),
-    };
+    let table = Table { family: family.clone(), replies, probes: HashMap::new() };
     let result = local.block_on(&runtime, table.serve(requests));
     // In this order: no sample goes on, so nothing new is started; then what was started ends.
     drop(local);
@@ -65,11 +59,7 @@ where
 }
 
 fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<()> {
-    std::thread::Builder::new()
-        .name(name.to_owned())
-        .stack_size(256 << 10)
-        .spawn(body)
-        .map(drop)
+    std::thread::Builder::new().name(name.to_owned()).stack_size(256 << 10).spawn(body).map(drop)
 }
 
 /// Sends one request per line. An error of any kind is the last thing that it sends.
@@ -78,11 +68,7 @@ fn read(input: impl Read, asked: &Sender<Result<ProberRequest, String>>) {
     let mut line = Vec::new();
     loop {
         line.clear();
-        let request = match input
-            .by_ref()
-            .take(LONGEST_LINE as u64)
-            .read_until(b'\n', &mut line)
-        {
+        let request = match input.by_ref().take(LONGEST_LINE as u64).read_until(b'\n', &mut line) {
             Ok(0) => return,
             Ok(_) if line.last() != Some(&b'\n') && line.len() == LONGEST_LINE => {
                 Err("the line is too long".into())
@@ -158,24 +144,12 @@ impl Table {
             ProberRequest::Load { probe, what, expect } => {
                 let sampler = Look::new(&what, &expect).map(|look| {
                     let (family, replies) = (self.family.clone(), self.replies.clone());
-                    Rc::new(Sampler {
-                        probe,
-                        look,
-                        in_flight: Cell::new(0),
-                        family,
-                        replies,
-                    })
+                    Rc::new(Sampler { probe, look, in_flight: Cell::new(0), family, replies })
                 });
                 if let Err(why) = &sampler {
                     self.unusable(probe, why.clone()).await;
                 }
-                if let Some(earlier) = self.probes.insert(
-                    probe,
-                    Loaded {
-                        sampler,
-                        schedule: None,
-                    },
-                ) {
+                if let Some(earlier) = self.probes.insert(probe, Loaded { sampler, schedule: None }) {
                     earlier.stop();
                 }
                 return;
@@ -193,16 +167,13 @@ impl Table {
             Some(Ok(sampler)) => sampler.clone(),
             Some(Err(why)) => return self.unusable(probe, why.clone()).await,
             None => {
-                return self
-                    .unusable(probe, format!("nothing is loaded under the number {probe}"))
-                    .await;
+                return self.unusable(probe, format!("nothing is loaded under the number {probe}")).await;
             }
         };
         match period {
             None => sampler.begin().await,
             Some(period) if period.is_zero() => {
-                self.unusable(probe, "a period of zero never ends".to_owned())
-                    .await;
+                self.unusable(probe, "a period of zero never ends".to_owned()).await;
             }
             Some(period) => {
                 if let Some(loaded) = self.probes.get_mut(&probe) {
@@ -269,10 +240,7 @@ impl Sampler {
                 good: seen.good,
                 seen: seen.text,
             }),
-            Err(why) => ProberReply::Unusable {
-                probe: self.probe,
-                why,
-            },
+            Err(why) => ProberReply::Unusable { probe: self.probe, why },
         };
         let _ = self.replies.send(reply).await;
     }

@@ -29,12 +29,7 @@ const CONNECTING: &str = "connecting";
 impl TcpLook {
     /// Understands the address; an error says why not.
     pub(super) fn new(probe: &TcpProbe, expect: &Expect) -> Result<Self, String> {
-        let wrong = || {
-            format!(
-                "`{}` is not a host and a port: write `db.internal:5432`",
-                probe.address
-            )
-        };
+        let wrong = || format!("`{}` is not a host and a port: write `db.internal:5432`", probe.address);
         let (host, port) = probe.address.rsplit_once(':').ok_or_else(wrong)?;
         let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
         if host.is_empty() || bare.is_none() && host.contains(':') {
@@ -70,9 +65,7 @@ pub(super) async fn connect(host: &str, port: u16, stage: &Stage) -> Result<TcpS
     stage.set(RESOLVING);
     let addresses = lookup_host((host, port)).await.map_err(|error| {
         let why = words(&error);
-        let why = why
-            .strip_prefix("failed to lookup address information: ")
-            .unwrap_or(&why);
+        let why = why.strip_prefix("failed to lookup address information: ").unwrap_or(&why);
         format!("cannot resolve `{host}`: {}", uncapitalised(why))
     })?;
     stage.set(CONNECTING);
@@ -112,7 +105,5 @@ pub(super) fn words(error: &io::Error) -> String {
 
 fn uncapitalised(text: &str) -> String {
     let mut letters = text.chars();
-    letters
-        .next()
-        .map_or_else(String::new, |first| first.to_lowercase().chain(letters).collect())
+    letters.next().map_or_else(String::new, |first| first.to_lowercase().chain(letters).collect())
 }

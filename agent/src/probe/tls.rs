@@ -29,11 +29,7 @@ fn from_file(path: &str) -> Result<RootCertStore, String> {
         let certificate = certificate.map_err(|error| unusable(&error))?;
         roots.add(certificate).map_err(|error| unusable(&error))?;
     }
-    if roots.is_empty() {
-        Err(unusable(&"it holds no certificate (PEM is expected)"))
-    } else {
-        Ok(roots)
-    }
+    if roots.is_empty() { Err(unusable(&"it holds no certificate (PEM is expected)")) } else { Ok(roots) }
 }
 
 /// Certificates that cannot be used are passed over, as every client does; none at all is an error.
@@ -44,13 +40,8 @@ fn from_system() -> Result<RootCertStore, String> {
     if !roots.is_empty() {
         return Ok(roots);
     }
-    let why = found
-        .errors
-        .first()
-        .map_or_else(String::new, |error| format!(": {error}"));
-    Err(format!(
-        "this system has no trusted certificates{why}; install `ca-certificates` or set `tls.ca`"
-    ))
+    let why = found.errors.first().map_or_else(String::new, |error| format!(": {error}"));
+    Err(format!("this system has no trusted certificates{why}; install `ca-certificates` or set `tls.ca`"))
 }
 
 fn provider() -> Arc<CryptoProvider> {
@@ -60,18 +51,14 @@ fn provider() -> Arc<CryptoProvider> {
 fn trusting(roots: RootCertStore) -> Result<Arc<ClientConfig>, String> {
     let versions = ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions();
     let builder = versions.map_err(|error| error.to_string())?;
-    Ok(Arc::new(
-        builder.with_root_certificates(roots).with_no_client_auth(),
-    ))
+    Ok(Arc::new(builder.with_root_certificates(roots).with_no_client_auth()))
 }
 
 fn everybody() -> Result<Arc<ClientConfig>, String> {
     let versions = ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions();
     let builder = versions.map_err(|error| error.to_string())?.dangerous();
     Ok(Arc::new(
-        builder
-            .with_custom_certificate_verifier(Arc::new(Credulous(provider())))
-            .with_no_client_auth(),
+        builder.with_custom_certificate_verifier(Arc::new(Credulous(provider()))).with_no_client_auth(),
     ))
 }
 
@@ -97,12 +84,7 @@ impl ServerCertVerifier for Credulous {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(
-            message,
-            certificate,
-            signed,
-            &self.0.signature_verification_algorithms,
-        )
+        verify_tls12_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
     }
 
     fn verify_tls13_signature(
@@ -111,12 +93,7 @@ impl ServerCertVerifier for Credulous {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(
-            message,
-            certificate,
-            signed,
-            &self.0.signature_verification_algorithms,
-        )
+        verify_tls13_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

@@ -1,14 +1,67 @@
 //! `squall check`.
 
+use std::path::PathBuf;
+
+use squall_experiments::document::Document;
 use squall_experiments::exit::Exit;
+use squall_experiments::plan::Plan;
+
+use super::load::{self, Vars};
+use super::{Common, Format, print};
 
 /// Options of `squall check`.
 #[derive(Debug, clap::Args)]
-pub struct Check {}
+pub struct Check {
+    /// Experiment files; `-` is standard input.
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
+    #[command(flatten)]
+    vars: Vars,
+}
 
 impl Check {
-    /// Runs the verb.
-    pub fn run(&self, _common: &super::Common) -> anyhow::Result<Exit> {
-        anyhow::bail!("under construction")
+    /// Says everything that is wrong with each file. Reads nothing but the files and their secrets.
+    pub fn run(&self, common: &Common) -> anyhow::Result<Exit> {
+        let colour = print::colour(&std::io::stdout());
+        let mut reports = Vec::new();
+        let mut text = String::new();
+        let mut problems_in_all = 0;
+        for file in &self.files {
+            let name = file.display().to_string();
+            match load::read(file, &self.vars) {
+                Ok(document) => {
+                    text.push_str(&format!("{name}: valid, {}\n", contents(&document)));
+                    reports.push(serde_json::json!({ "file": name, "valid": true, "problems": [] }));
+                }
+                Err(problems) => {
+                    problems_in_all += problems.list().len();
+                    text.push_str(&problems.render(colour));
+                    reports.push(serde_json::json!({ "file": name, "valid": false, "problems": problems }));
+                }
+            }
+        }
+        match common.format {
+            Format::Json => print::json(&serde_json::json!({ "files": reports }))?,
+            Format::Human => print::result(&text)?,
+        }
+        if problems_in_all == 0 {
+            return Ok(Exit::Held);
+        }
+        if common.format == Format::Human {
+            eprintln!("{}", counted(problems_in_all, "problem"));
+        }
+        Ok(Exit::Invalid)
     }
+}
+
+fn contents(document: &Document) -> String {
+    let experiment = &document.experiment;
+    let plan = Plan::of(experiment, 0, &[], "none");
+    let claims = counted(experiment.hypothesis.len(), "claim");
+    let guards = counted(experiment.stop_when.len(), "guard");
+    format!("{claims}, {guards}, {}", counted(plan.faults().count(), "fault"))
+}
+
+fn counted(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }

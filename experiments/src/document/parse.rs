@@ -1,6 +1,6 @@
 //! Text to tree: YAML 1.2, and therefore JSON, with a limit on everything that a hostile file could grow.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use granit_parser::{ErrorKind, Event, Parser, ScalarStyle, Tag};
 use serde_json::Number;
@@ -21,6 +21,8 @@ struct Open {
     anchor: usize,
     /// A key that waits for its value.
     key: Option<(String, Span)>,
+    /// Every key so far.
+    seen: HashSet<String>,
     /// A key that cannot be used: its value is read and forgotten.
     skip: bool,
     nodes: usize,
@@ -167,6 +169,7 @@ impl Builder {
             node,
             anchor,
             key: None,
+            seen: HashSet::new(),
             skip: false,
             nodes: 1,
             height: 1,
@@ -267,7 +270,7 @@ impl Builder {
         let Some(parent) = self.open.last_mut() else {
             return;
         };
-        let twice = parent.node.entry(&key).is_some();
+        let twice = !parent.seen.insert(key.clone());
         parent.skip = twice;
         parent.key = Some((key.clone(), node.span));
         if twice {

@@ -33,11 +33,16 @@ pub struct Problem {
 pub struct Problems {
     name: String,
     source: String,
+    /// Where each line begins.
+    lines: Vec<usize>,
     list: Vec<Problem>,
 }
 
 /// How wide a line of the source is shown, in characters; a longer one is cut around the place.
 const WIDEST: usize = 100;
+
+/// How many problems are shown to people; programs get all of them.
+const MOST_SHOWN: usize = 1000;
 
 impl Problems {
     /// `source` is shown in snippets; nothing of it is interpreted.
@@ -53,9 +58,14 @@ impl Problems {
                 .as_ref()
                 .map(|help| redactor.redact(help).into_owned());
         }
+        let source = redactor.redact_in_place(source);
+        let lines = std::iter::once(0)
+            .chain(source.match_indices('\n').map(|(at, _)| at + 1))
+            .collect();
         Problems {
             name: name.to_owned(),
-            source: redactor.redact_in_place(source),
+            source,
+            lines,
             list,
         }
     }
@@ -71,6 +81,7 @@ impl Problems {
         Problems {
             name: name.to_owned(),
             source: String::new(),
+            lines: vec![0],
             list: vec![problem],
         }
     }
@@ -83,18 +94,20 @@ impl Problems {
     /// The line and the column, both from 1, the column in characters.
     pub fn place(&self, span: Span) -> (usize, usize) {
         let start = floor(&self.source, span.start);
-        let before = &self.source[..start];
-        let line_start = before.rfind('\n').map_or(0, |at| at + 1);
-        let line = before.matches('\n').count() + 1;
-        (line, before[line_start..].chars().count() + 1)
+        let line = self.lines.partition_point(|line| *line <= start);
+        let line_start = self.lines[line - 1];
+        (line, self.source[line_start..start].chars().count() + 1)
     }
 
     /// For people: each problem with its place, the line of the source and a suggestion. `colour` is for terminals.
     pub fn render(&self, colour: bool) -> String {
         let mut out = String::new();
-        for problem in &self.list {
+        for problem in self.list.iter().take(MOST_SHOWN) {
             self.render_one(problem, colour, &mut out);
             out.push('\n');
+        }
+        if let Some(more) = self.list.len().checked_sub(MOST_SHOWN).filter(|more| *more > 0) {
+            let _ = writeln!(out, "... and {more} more problems\n");
         }
         out
     }
@@ -127,7 +140,7 @@ impl Problems {
             plain(&self.name)
         );
         let _ = writeln!(out, "{margin} {}", blue("|"));
-        let (text, caret) = self.excerpt(span, column);
+        let (text, caret) = self.excerpt(span, line, column);
         let shown = format!("{} {} {text}", blue(&line.to_string()), blue("|"));
         let _ = writeln!(out, "{}", shown.trim_end());
         let _ = writeln!(out, "{margin} {} {}", blue("|"), paint("1;31", &caret));
@@ -143,9 +156,9 @@ impl Problems {
     }
 
     /// The line of a place, cut to a readable width, and the carets below it.
-    fn excerpt(&self, span: Span, column: usize) -> (String, String) {
+    fn excerpt(&self, span: Span, line: usize, column: usize) -> (String, String) {
         let start = floor(&self.source, span.start);
-        let line_start = self.source[..start].rfind('\n').map_or(0, |at| at + 1);
+        let line_start = self.lines[line - 1];
         let line_end = self.source[start..]
             .find('\n')
             .map_or(self.source.len(), |at| start + at);

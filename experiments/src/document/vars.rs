@@ -12,6 +12,9 @@ use super::suggest;
 /// Finds a secret by its name: `Ok(None)` where there is none, `Err` with the reason where it cannot be read.
 pub type Lookup<'a> = dyn Fn(&str) -> Result<Option<String>, String> + 'a;
 
+/// How many names are compared with one that is not known.
+const MOST_SUGGESTED: usize = 100;
+
 /// Replaces every reference of a document.
 pub(super) struct Substitution<'a> {
     source: &'a str,
@@ -185,10 +188,15 @@ impl<'a> Substitution<'a> {
             return self.afford(&value, place).then_some(value);
         }
         let Some(node) = self.vars.get(name).cloned() else {
-            let known: Vec<String> = self.vars.keys().cloned().collect();
+            let known: Vec<&str> = self
+                .vars
+                .keys()
+                .take(MOST_SUGGESTED)
+                .map(String::as_str)
+                .collect();
             let none = "put it into `vars:`; a secret is spelt `${secret:NAME}`, a literal `${` is `$${`";
-            let what = format!("nothing is known of the variable `{name}`");
-            self.report(place, what, suggest::one_of(name, &known, none));
+            let help = suggest::one_of(name, &known, none);
+            self.report(place, format!("nothing is known of the variable `{name}`"), help);
             return None;
         };
         if !self.afford(&node.data, place) {

@@ -14,6 +14,8 @@ const PROBES: [(&str, &[&str]); 3] = [
     ("tcp", &[]),
     ("process", &["exit", "stdout"]),
 ];
+/// The most memory that a compiled regular expression may take, in bytes.
+const LARGEST_REGEX: usize = 1 << 20;
 /// Expectations of every probe.
 const OF_ALL: [&str; 2] = ["within", "tolerate"];
 
@@ -319,7 +321,10 @@ impl Check {
     }
 
     pub(super) fn regex(&mut self, pattern: &str, span: Span, path: &str) {
-        let Err(error) = regex::Regex::new(pattern) else {
+        let Err(error) = regex::RegexBuilder::new(pattern)
+            .size_limit(LARGEST_REGEX)
+            .build()
+        else {
             return;
         };
         let reason = match &error {

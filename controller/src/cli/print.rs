@@ -1,0 +1,24 @@
+//! Where words go: results to standard output, talk to standard error. A reader that has gone away is no failure.
+
+use std::io::{self, ErrorKind, IsTerminal, Write};
+
+/// Writes a result to standard output.
+pub fn result(text: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        other => other,
+    }
+}
+
+/// Writes a value as one JSON document to standard output.
+pub fn json(value: &impl serde::Serialize) -> anyhow::Result<()> {
+    Ok(result(&(serde_json::to_string_pretty(value)? + "\n"))?)
+}
+
+/// Whether colours reach a terminal that wants them (<https://no-color.org>).
+pub fn colour(stream: &impl IsTerminal) -> bool {
+    let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    let dumb = std::env::var_os("TERM").is_some_and(|value| value == "dumb");
+    stream.is_terminal() && !refused && !dumb
+}
