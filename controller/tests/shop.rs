@@ -1,5 +1,7 @@
 //! The demo's shop as real processes: a payment provider that hangs takes everything down, or does not.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
@@ -21,21 +23,10 @@ impl Shop {
         let (payments, payments_port) = start(&["payments"]);
         let ports = [catalogue_port, stock_port, payments_port].map(|port| port.to_string());
         let mut arguments = vec!["storefront", "--workers", "2"];
-        arguments.extend([
-            "--catalogue",
-            &ports[0],
-            "--stock",
-            &ports[1],
-            "--payments",
-            &ports[2],
-        ]);
+        arguments.extend(["--catalogue", &ports[0], "--stock", &ports[1], "--payments", &ports[2]]);
         arguments.extend(options);
         let (front, storefront) = start(&arguments);
-        Shop {
-            storefront,
-            payments,
-            others: vec![catalogue, stock, front],
-        }
+        Shop { storefront, payments, others: vec![catalogue, stock, front] }
     }
 
     fn silence_payments(&self) {
@@ -46,11 +37,7 @@ impl Shop {
     fn get(&self, path: &str) -> Option<(u16, String)> {
         let mut stream = TcpStream::connect(("127.0.0.1", self.storefront)).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
-        write!(
-            stream,
-            "GET {path} HTTP/1.1\r\nhost: shop\r\nconnection: close\r\n\r\n"
-        )
-        .unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\nhost: shop\r\nconnection: close\r\n\r\n").unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).ok()?;
         let status = answer.split(' ').nth(1)?.parse().ok()?;
@@ -70,16 +57,10 @@ impl Drop for Shop {
 /// Starts a service on a port of its choice; it listens when this returns.
 fn start(arguments: &[&str]) -> (Child, u16) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_squall"));
-    command
-        .arg("shop")
-        .args(arguments)
-        .args(["--port", "0"])
-        .stdout(Stdio::piped());
+    command.arg("shop").args(arguments).args(["--port", "0"]).stdout(Stdio::piped());
     let mut child = command.spawn().unwrap();
     let mut line = String::new();
-    BufReader::new(child.stdout.take().unwrap())
-        .read_line(&mut line)
-        .unwrap();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
     (child, line.trim().parse().unwrap())
 }
 
@@ -93,32 +74,16 @@ fn without_a_time_out_a_silent_provider_takes_the_front_page_down() {
     assert_eq!(shop.get("/checkout"), ok("order paid\n"));
     assert_eq!(shop.get("/"), ok("Today: umbrella, raincoat, boots\n"));
     shop.silence_payments();
-    assert_eq!(
-        shop.get("/"),
-        ok("Today: umbrella, raincoat, boots\n"),
-        "a worker is still free"
-    );
+    assert_eq!(shop.get("/"), ok("Today: umbrella, raincoat, boots\n"), "a worker is still free");
     assert_eq!(
         (shop.get("/checkout"), shop.get("/checkout")),
         (None, None),
         "both workers wait for payments"
     );
-    assert_eq!(
-        shop.get("/"),
-        None,
-        "no worker is left, though this page never asks payments"
-    );
-    assert_eq!(
-        shop.get("/health"),
-        ok(r#"{"workers":2,"busy":2,"queued":0}"#),
-        "who gave up does not queue"
-    );
+    assert_eq!(shop.get("/"), None, "no worker is left, though this page never asks payments");
+    assert_eq!(shop.get("/health"), ok(r#"{"workers":2,"busy":2,"queued":0}"#), "who gave up does not queue");
     kill(Pid::from_raw(shop.payments.id().cast_signed()), Signal::SIGCONT).unwrap();
-    assert_eq!(
-        shop.get("/checkout"),
-        ok("order paid\n"),
-        "and it recovers by itself"
-    );
+    assert_eq!(shop.get("/checkout"), ok("order paid\n"), "and it recovers by itself");
 }
 
 #[test]
@@ -128,16 +93,10 @@ fn a_time_out_keeps_the_front_page_and_a_fallback_keeps_the_checkout() {
     for shop in [&failing, &keeping] {
         shop.silence_payments();
     }
-    assert_eq!(
-        failing.get("/checkout"),
-        Some((502, "the payment failed\n".to_owned()))
-    );
+    assert_eq!(failing.get("/checkout"), Some((502, "the payment failed\n".to_owned())));
     assert_eq!(failing.get("/"), ok("Today: umbrella, raincoat, boots\n"));
     let begun = Instant::now();
-    assert_eq!(
-        keeping.get("/checkout"),
-        ok("order accepted, payment will be taken later\n")
-    );
+    assert_eq!(keeping.get("/checkout"), ok("order accepted, payment will be taken later\n"));
     assert!(begun.elapsed() >= Duration::from_millis(300), "three attempts");
 }
 

@@ -39,15 +39,7 @@ impl<'a> Log<'a> {
         redact: Option<Redact<'a>>,
         watcher: Watcher<'a>,
     ) -> Self {
-        Log {
-            clock,
-            state: State::New,
-            records: Vec::new(),
-            file,
-            redact,
-            watcher,
-            illegal: None,
-        }
+        Log { clock, state: State::New, records: Vec::new(), file, redact, watcher, illegal: None }
     }
 
     /// Appends an event, unless it cannot happen now: that is a bug, which is kept for the end, because the revert
@@ -93,9 +85,7 @@ impl<'a> Log<'a> {
 
     /// Whether a person or a signal already stopped the run.
     pub(super) fn was_interrupted(&self) -> bool {
-        self.records
-            .iter()
-            .any(|record| matches!(record.event, Event::Interrupted { .. }))
+        self.records.iter().any(|record| matches!(record.event, Event::Interrupted { .. }))
     }
 
     /// Whether the system is worth a look after the revert: something was done to it, and nobody waits for the end.

@@ -160,14 +160,8 @@ fn sampling_of(experiment: &Experiment, plan: &Plan) -> Sampling {
             }
         }
     }
-    experiment
-        .stop_when
-        .iter()
-        .for_each(|guard| sampling.watch(guard, true));
-    experiment
-        .hypothesis
-        .iter()
-        .for_each(|hypothesis| sampling.watch(hypothesis, false));
+    experiment.stop_when.iter().for_each(|guard| sampling.watch(guard, true));
+    experiment.hypothesis.iter().for_each(|hypothesis| sampling.watch(hypothesis, false));
     sampling
 }
 
@@ -238,10 +232,7 @@ impl Run<'_> {
         };
         let sentence = summary.sentence.clone();
         log.record(match summary.exit {
-            Exit::Modified => Event::Stuck {
-                left: summary.stuck.clone(),
-                sentence,
-            },
+            Exit::Modified => Event::Stuck { left: summary.stuck.clone(), sentence },
             exit => Event::Finished { exit, sentence },
         });
         let mut summary = Summary::of(log.records()).unwrap_or(summary);
@@ -265,10 +256,7 @@ impl Run<'_> {
 
     /// Whether nothing new may begin any more.
     fn is_stopped(&self) -> bool {
-        !matches!(
-            self.log.borrow().state(),
-            State::New | State::Baseline | State::Method(_)
-        )
+        !matches!(self.log.borrow().state(), State::New | State::Baseline | State::Method(_))
     }
 
     fn go_on(&self) -> Result<(), Stopped> {

@@ -9,10 +9,7 @@ use super::Paint;
 
 /// The whole report, ending with a line feed. `events` says where the event file is.
 pub fn human(summary: &Summary, events: Option<&std::path::Path>, paint: Paint) -> String {
-    let mut page = Page {
-        text: String::new(),
-        paint,
-    };
+    let mut page = Page { text: String::new(), paint };
     page.head(summary);
     page.timeline(summary);
     page.hypotheses(summary);
@@ -144,15 +141,9 @@ impl Page {
             |to| format!("for {}", seconds(to.saturating_sub(from))),
         );
         let speed = [("made", part.apply_us), ("undone", part.lift_us)];
-        let speed = speed
-            .into_iter()
-            .filter_map(|(what, us)| Some(format!("{what} in {}", millis(us?))));
+        let speed = speed.into_iter().filter_map(|(what, us)| Some(format!("{what} in {}", millis(us?))));
         let speed: Vec<String> = speed.collect();
-        self.line(format!(
-            "    at {}, {lasted}; {}",
-            at(from).trim_start(),
-            speed.join(", ")
-        ));
+        self.line(format!("    at {}, {lasted}; {}", at(from).trim_start(), speed.join(", ")));
         if !part.targets.is_empty() {
             self.line(format!("    aimed at {}", part.targets.join(", ")));
         }
@@ -175,10 +166,7 @@ impl Page {
                 Some(false) => "failed",
                 None => "its end was not seen",
             };
-            let seen = action
-                .seen
-                .as_ref()
-                .map_or_else(String::new, |seen| format!(": {seen}"));
+            let seen = action.seen.as_ref().map_or_else(String::new, |seen| format!(": {seen}"));
             self.line(format!("  {} {how}{seen}", action.name));
         }
     }
@@ -190,18 +178,11 @@ impl Page {
         if summary.not_undone.is_empty() && summary.stuck.is_empty() {
             let injected = summary.parts.iter().any(|part| part.injected_at_ms.is_some());
             let done = injected || !summary.actions.is_empty();
-            self.line(if done {
-                "  nothing: all of it was undone"
-            } else {
-                "  nothing: nothing was done"
-            });
+            self.line(if done { "  nothing: all of it was undone" } else { "  nothing: nothing was done" });
         } else if summary.not_undone.is_empty() {
             self.line("  what is still there, see above");
         }
-        summary
-            .not_undone
-            .iter()
-            .for_each(|what| self.line(format!("  {what}")));
+        summary.not_undone.iter().for_each(|what| self.line(format!("  {what}")));
         self.list("Changed by others meanwhile", &summary.others);
     }
 
@@ -211,10 +192,8 @@ impl Page {
             .iter()
             .filter(|reason| summary.reasons.len() > 1 || reason.help.is_some())
             .map(|reason| {
-                let help = reason
-                    .help
-                    .as_ref()
-                    .map_or_else(String::new, |help| format!("\n    help: {help}"));
+                let help =
+                    reason.help.as_ref().map_or_else(String::new, |help| format!("\n    help: {help}"));
                 format!("{}{help}", reason.what)
             })
             .collect();

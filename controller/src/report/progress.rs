@@ -82,20 +82,13 @@ impl<W: Write> Progress<W> {
             }
         }
         let parts = &self.parts;
-        let name = |part: u32| {
-            parts
-                .get(&part)
-                .map_or_else(|| format!("part {part}"), |name| format!("`{name}`"))
-        };
+        let name =
+            |part: u32| parts.get(&part).map_or_else(|| format!("part {part}"), |name| format!("`{name}`"));
         let said = line(&record.event, name);
         self.clear();
         let seconds = record.at_ms as f64 / 1000.0;
         if let Some(said) = said {
-            let _ = writeln!(
-                self.out,
-                "{}  {said}",
-                self.paint.dim(&format!("{seconds:>8.1} s"))
-            );
+            let _ = writeln!(self.out, "{}  {said}", self.paint.dim(&format!("{seconds:>8.1} s")));
         }
         if state.is_over() {
             return;
@@ -106,10 +99,8 @@ impl<W: Write> Progress<W> {
             Phase::Between => "",
             Phase::Recovery => "recovery",
         };
-        let tallies = self
-            .tallies
-            .iter()
-            .map(|(name, tally)| format!("{name} {}/{}", tally.good, tally.total()));
+        let tallies =
+            self.tallies.iter().map(|(name, tally)| format!("{name} {}/{}", tally.good, tally.total()));
         let tallies: Vec<String> = tallies.collect();
         let mut living = format!("{seconds:>8.1} s  {phase}  {}", tallies.join(", "));
         // A line that wraps could not be taken back.

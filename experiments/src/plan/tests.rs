@@ -21,10 +21,7 @@ fn experiment(method: Vec<Step>) -> Experiment {
 fn partition(to: &[&str], seconds: u64) -> Step {
     let to = to.iter().map(|peer| peer.parse().unwrap()).collect();
     Step {
-        fault: Some(Fault::Partition(Partition {
-            to,
-            ..Default::default()
-        })),
+        fault: Some(Fault::Partition(Partition { to, ..Default::default() })),
         r#for: Some(Period::from_secs(seconds)),
         ..Default::default()
     }
@@ -45,10 +42,7 @@ fn plan(method: Vec<Step>) -> Plan {
 
 #[test]
 fn parts_count_faults_in_the_order_of_the_document_and_parallel_children_too() {
-    let wait = Step {
-        wait: Some(Period::from_secs(5)),
-        ..Default::default()
-    };
+    let wait = Step { wait: Some(Period::from_secs(5)), ..Default::default() };
     let parallel = Step {
         parallel: Some(vec![kill("shop", 10), wait.clone(), partition(&["db:1"], 20)]),
         ..Default::default()
@@ -78,22 +72,10 @@ fn the_hash_covers_what_is_done_and_nothing_else() {
     for other in [
         plan(vec![partition(&["db", "cache:2"], 60)]),
         plan(vec![partition(&["db", "cache:1"], 61)]),
-        Plan {
-            seed: 8,
-            ..base.clone()
-        },
-        Plan {
-            policy: "0badc0de".to_owned(),
-            ..base.clone()
-        },
-        Plan {
-            hosts: vec!["a".to_owned()],
-            ..base.clone()
-        },
-        Plan {
-            carve_outs: Vec::new(),
-            ..base.clone()
-        },
+        Plan { seed: 8, ..base.clone() },
+        Plan { policy: "0badc0de".to_owned(), ..base.clone() },
+        Plan { hosts: vec!["a".to_owned()], ..base.clone() },
+        Plan { carve_outs: Vec::new(), ..base.clone() },
     ] {
         assert_ne!(base.hash(), other.hash());
     }
@@ -101,9 +83,6 @@ fn the_hash_covers_what_is_done_and_nothing_else() {
 
 #[test]
 fn a_plan_without_faults_has_no_changes() {
-    let wait = Step {
-        wait: Some(Period::from_secs(5)),
-        ..Default::default()
-    };
+    let wait = Step { wait: Some(Period::from_secs(5)), ..Default::default() };
     assert!(!plan(vec![wait]).has_changes());
 }

@@ -58,17 +58,9 @@ impl<'a> Making<'a> {
             Event::Sample(seen) => self.samples.push(seen),
             Event::BaselineMet => self.met = true,
             Event::BaselineNotMet { name, seen } => {
-                self.reason(
-                    Exit::Refused,
-                    format!("`{name}` did not hold before anything was done: {seen}"),
-                );
+                self.reason(Exit::Refused, format!("`{name}` did not hold before anything was done: {seen}"));
             }
-            Event::Injecting {
-                part,
-                name,
-                changes,
-                lasts_ms,
-            } => self.parts.push(Part {
+            Event::Injecting { part, name, changes, lasts_ms } => self.parts.push(Part {
                 part: *part,
                 name: name.clone(),
                 changes: changes.clone(),
@@ -123,16 +115,10 @@ impl<'a> Making<'a> {
             }
             Event::Interrupted { by } => self.reason(Exit::Interrupted, format!("interrupted: {by}")),
             Event::AgentLost { why } => {
-                self.reason(
-                    Exit::Interrupted,
-                    format!("the connection to the agent broke: {why}"),
-                );
+                self.reason(Exit::Interrupted, format!("the connection to the agent broke: {why}"));
             }
             Event::Blind { why } => {
-                self.reason(
-                    Exit::Inconclusive,
-                    format!("the system could not be looked at: {why}"),
-                );
+                self.reason(Exit::Inconclusive, format!("the system could not be looked at: {why}"));
             }
             Event::WellAgain { after_ms } => self.well_again_ms = Some(*after_ms),
             Event::NotRecovered { names } => {
@@ -158,11 +144,7 @@ impl<'a> Making<'a> {
     }
 
     fn reason(&mut self, exit: Exit, what: String) {
-        self.reasons.push(Reason {
-            exit,
-            what,
-            help: None,
-        });
+        self.reasons.push(Reason { exit, what, help: None });
     }
 
     fn refused(&mut self, part: Option<u32>, refusal: &Refusal) {
@@ -237,13 +219,7 @@ impl<'a> Making<'a> {
             .parts
             .iter()
             .filter(|part| part.injected_at_ms.is_some() && !part.measured)
-            .map(|part| {
-                format!(
-                    "`{}` had no measured effect: {}",
-                    part.name,
-                    part.evidence_in_words()
-                )
-            })
+            .map(|part| format!("`{}` had no measured effect: {}", part.name, part.evidence_in_words()))
             .collect();
         for what in unmeasured {
             self.reason(Exit::Inconclusive, what);
@@ -256,15 +232,8 @@ impl<'a> Making<'a> {
                 help: Some("`squall halt` tries again; `squall status` says what is left".to_owned()),
             });
         }
-        let exit = self
-            .reasons
-            .iter()
-            .fold(Exit::Held, |exit, reason| exit.worse(reason.exit));
-        let guards = started
-            .guards
-            .iter()
-            .map(|guard| self.guard(&guard.name))
-            .collect();
+        let exit = self.reasons.iter().fold(Exit::Held, |exit, reason| exit.worse(reason.exit));
+        let guards = started.guards.iter().map(|guard| self.guard(&guard.name)).collect();
         let mut summary = Summary {
             run: started.run,
             title: started.title,
@@ -317,11 +286,7 @@ impl<'a> Making<'a> {
         let mut samples = Tally::default();
         self.seen(name, true).for_each(|seen| samples.add(seen.good));
         let tripped = self.tripped.as_ref().filter(|(tripped, _)| tripped == name);
-        Guard {
-            name: name.to_owned(),
-            samples,
-            tripped: tripped.map(|(_, seen)| seen.clone()),
-        }
+        Guard { name: name.to_owned(), samples, tripped: tripped.map(|(_, seen)| seen.clone()) }
     }
 
     fn seen(&self, name: &str, guard: bool) -> impl Iterator<Item = &Seen> {
@@ -333,24 +298,13 @@ impl<'a> Making<'a> {
         let parts = self.parts.iter().flat_map(|part| part.undone.iter().cloned());
         let played = self.actions.iter().filter_map(|action| {
             let undo = action.undo.as_ref().filter(|undo| undo.good == Some(true))?;
-            Some(format!(
-                "`{}`: its undo was played: {}",
-                action.name,
-                undo.seen.as_deref()?
-            ))
+            Some(format!("`{}`: its undo was played: {}", action.name, undo.seen.as_deref()?))
         });
-        parts
-            .chain(self.whole.undone.iter().cloned())
-            .chain(played)
-            .collect()
+        parts.chain(self.whole.undone.iter().cloned()).chain(played).collect()
     }
 
     fn stuck(&self) -> Vec<String> {
-        let mut lines: Vec<String> = self
-            .parts
-            .iter()
-            .flat_map(|part| part.stuck.iter().cloned())
-            .collect();
+        let mut lines: Vec<String> = self.parts.iter().flat_map(|part| part.stuck.iter().cloned()).collect();
         lines.extend(self.whole.stuck.iter().cloned());
         let live = self.state.live().cloned().unwrap_or_default();
         for (number, _) in live.parts {
@@ -359,11 +313,7 @@ impl<'a> Making<'a> {
                 lines.push(format!("`{}`: whether it was undone is not known", part.name));
             }
         }
-        for action in self
-            .actions
-            .iter()
-            .filter(|action| live.owed.contains(&action.step))
-        {
+        for action in self.actions.iter().filter(|action| live.owed.contains(&action.step)) {
             let seen = action.undo.as_ref().and_then(|undo| undo.seen.as_deref());
             lines.push(match seen {
                 Some(seen) => format!("the undo of `{}` failed: {seen}", action.name),
@@ -414,14 +364,9 @@ impl Figures {
         took.sort_unstable();
         figures.median_us = took.get(took.len().saturating_sub(1) / 2).copied();
         figures.slowest_us = took.last().copied();
-        let count = |(seen, times): (&str, u64)| Count {
-            seen: seen.to_owned(),
-            times,
-        };
+        let count = |(seen, times): (&str, u64)| Count { seen: seen.to_owned(), times };
         figures.bad_seen = bad.into_iter().map(count).collect();
-        figures
-            .bad_seen
-            .sort_by_key(|count| std::cmp::Reverse(count.times));
+        figures.bad_seen.sort_by_key(|count| std::cmp::Reverse(count.times));
         figures.bad_seen.truncate(5);
         figures
     }

@@ -202,11 +202,8 @@ pub struct Moment {
 impl Figures {
     /// What the bad samples saw, in a few words: `12 × timed out after 1s, 2 × 503`; empty without a bad one.
     pub fn bad_in_words(&self) -> String {
-        let words: Vec<String> = self
-            .bad_seen
-            .iter()
-            .map(|count| format!("{} × {}", count.times, count.seen))
-            .collect();
+        let words: Vec<String> =
+            self.bad_seen.iter().map(|count| format!("{} × {}", count.times, count.seen)).collect();
         words.join(", ")
     }
 }

@@ -16,18 +16,12 @@ pub(super) fn of(log: &[Record], parts: &[Part]) -> Vec<Moment> {
             let found = names.iter().find(|(number, _)| *number == part);
             found.map_or_else(|| format!("part {part}"), |(_, name)| format!("`{name}`"))
         };
-        lines.extend(line(&record.event, name).map(|what| Moment {
-            at_ms: record.at_ms,
-            what,
-        }));
+        lines.extend(line(&record.event, name).map(|what| Moment { at_ms: record.at_ms, what }));
     }
     for part in parts {
         let incidents = part.evidence.iter().flat_map(|evidence| &evidence.incidents);
         lines.extend(incidents.filter_map(|incident| {
-            Some(Moment {
-                at_ms: part.injected_at_ms? + incident.after_ms,
-                what: incident.what.clone(),
-            })
+            Some(Moment { at_ms: part.injected_at_ms? + incident.after_ms, what: incident.what.clone() })
         }));
     }
     lines.sort_by_key(|moment| moment.at_ms);

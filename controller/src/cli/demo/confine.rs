@@ -49,10 +49,7 @@ impl Forbidden {
         let why = match blame.as_slice() {
             [] => {
                 let names: Vec<String> = SWITCHES.iter().map(|(name, _)| format!("`{name}`")).collect();
-                format!(
-                    "none of {} forbids it, so it may be a container's seccomp profile",
-                    names.join(", ")
-                )
+                format!("none of {} forbids it, so it may be a container's seccomp profile", names.join(", "))
             }
             blame => format!("{} on this system", blame.join(" and ")),
         };
@@ -118,29 +115,14 @@ fn raise_loopback() -> Result<(), Errno> {
     message.extend(IFF_UP.to_ne_bytes());
     message.extend(IFF_UP.to_ne_bytes());
 
-    let route = socket(
-        AddressFamily::Netlink,
-        SockType::Raw,
-        SockFlag::SOCK_CLOEXEC,
-        SockProtocol::NetlinkRoute,
-    )?;
-    sendto(
-        route.as_raw_fd(),
-        &message,
-        &NetlinkAddr::new(0, 0),
-        MsgFlags::empty(),
-    )?;
+    let route =
+        socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkRoute)?;
+    sendto(route.as_raw_fd(), &message, &NetlinkAddr::new(0, 0), MsgFlags::empty())?;
     let mut answer = [0u8; 256];
     let length = recv(route.as_raw_fd(), &mut answer, MsgFlags::empty())?;
     // struct nlmsghdr, then the error as a negative number, 0 for success.
-    let kind = answer
-        .get(4..6)
-        .and_then(|bytes| bytes.try_into().ok())
-        .map(u16::from_ne_bytes);
-    let error = answer
-        .get(16..20)
-        .and_then(|bytes| bytes.try_into().ok())
-        .map(i32::from_ne_bytes);
+    let kind = answer.get(4..6).and_then(|bytes| bytes.try_into().ok()).map(u16::from_ne_bytes);
+    let error = answer.get(16..20).and_then(|bytes| bytes.try_into().ok()).map(i32::from_ne_bytes);
     match (length, kind, error) {
         (20.., Some(NLMSG_ERROR), Some(0)) => Ok(()),
         (20.., Some(NLMSG_ERROR), Some(error)) => Err(Errno::from_raw(-error)),

@@ -23,10 +23,8 @@ use services::Services;
 use story::Story;
 
 /// The file that shows the mistake, and the one that shows the remedy.
-const SILENT: (&str, &str) = (
-    "payments-silent.yaml",
-    include_str!("../../../../experiments/shipped/payments-silent.yaml"),
-);
+const SILENT: (&str, &str) =
+    ("payments-silent.yaml", include_str!("../../../../experiments/shipped/payments-silent.yaml"));
 const FALLBACK: (&str, &str) = (
     "payments-silent-with-fallback.yaml",
     include_str!("../../../../experiments/shipped/payments-silent-with-fallback.yaml"),
@@ -55,9 +53,7 @@ impl Demo {
         };
         let story = Story::new(common.format == Format::Json);
         story.opening(confined);
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(perform(story))
     }
 }
@@ -84,11 +80,7 @@ async fn perform(mut story: Story) -> anyhow::Result<Exit> {
         Some(played) => {
             let as_expected = played?;
             story.closing(as_expected);
-            Ok(if as_expected {
-                Exit::Held
-            } else {
-                Exit::Inconclusive
-            })
+            Ok(if as_expected { Exit::Held } else { Exit::Inconclusive })
         }
         None => {
             story.interrupted();
@@ -110,10 +102,7 @@ async fn play(
     story.first(services.health().await?, services.tally());
     let first = run(folder, SILENT, services, rehearsal).await?;
     let deviated = story.after_first(&first, Exit::Deviated);
-    services
-        .change_storefront()
-        .await
-        .context("the storefront does not start again")?;
+    services.change_storefront().await.context("the storefront does not start again")?;
     tokio::time::sleep(WARMING).await;
     story.second();
     let second = run(folder, FALLBACK, services, rehearsal).await?;

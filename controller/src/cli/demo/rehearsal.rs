@@ -50,22 +50,11 @@ impl Rehearsal {
     /// Starts `squall run`. Should this process die, the run is told to end, and it reverts first.
     pub(super) fn start(file: &Path, state: &Path) -> anyhow::Result<Self> {
         let mut command = Command::new(std::env::current_exe()?);
-        command
-            .args(["shop", "leashed", "run", "--format", "json", "--state-dir"])
-            .arg(state)
-            .arg(file);
-        command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .process_group(0)
-            .kill_on_drop(true);
+        command.args(["shop", "leashed", "run", "--format", "json", "--state-dir"]).arg(state).arg(file);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).process_group(0).kill_on_drop(true);
         let mut child = command.spawn().context("cannot start `squall run`")?;
         let output = child.stdout.take().context("`squall run` has no output")?;
-        Ok(Rehearsal {
-            child,
-            output,
-            began: Instant::now(),
-        })
+        Ok(Rehearsal { child, output, began: Instant::now() })
     }
 
     /// Waits for the end of the run and looks at the shop meanwhile.
@@ -113,29 +102,18 @@ impl Seen {
         let at = |ms: Option<u64>| ms.map(Duration::from_millis);
         let injected = at(part.and_then(|part| part.injected_at_ms)).unwrap_or_default();
         let lifted = at(part.and_then(|part| part.lifted_at_ms)).unwrap_or(Duration::MAX);
-        let during = || {
-            glances
-                .iter()
-                .filter(|glance| glance.at >= injected && glance.at <= lifted)
-        };
+        let during = || glances.iter().filter(|glance| glance.at >= injected && glance.at <= lifted);
         let worst = during().fold(Health::default(), |worst, glance| Health {
             workers: glance.health.workers,
             busy: worst.busy.max(glance.health.busy),
             queued: worst.queued.max(glance.health.queued),
         });
         let full = |glance: &&Glance| glance.health.busy == glance.health.workers && glance.health.queued > 0;
-        let exhausted_after = during()
-            .find(full)
-            .map(|glance| glance.at.saturating_sub(injected));
+        let exhausted_after = during().find(full).map(|glance| glance.at.saturating_sub(injected));
         let customers = match (during().next(), during().last()) {
             (Some(first), Some(last)) => last.customers.since(first.customers),
             _ => Tally::default(),
         };
-        Seen {
-            summary,
-            customers,
-            worst,
-            exhausted_after,
-        }
+        Seen { summary, customers, worst, exhausted_after }
     }
 }

@@ -68,10 +68,8 @@ impl Services {
 
     async fn open_storefront(&mut self, options: &[&str]) -> anyhow::Result<()> {
         let port = STOREFRONT.to_string();
-        let arguments: Vec<&str> = ["storefront", "--port", &port]
-            .into_iter()
-            .chain(options.iter().copied())
-            .collect();
+        let arguments: Vec<&str> =
+            ["storefront", "--port", &port].into_iter().chain(options.iter().copied()).collect();
         let storefront = self.storefront.insert(start(&arguments, Stdio::null())?);
         listens("storefront", STOREFRONT, storefront).await
     }
@@ -84,18 +82,12 @@ impl Services {
 
     /// What the customers got so far.
     pub(super) fn tally(&self) -> Tally {
-        self.tally
-            .as_ref()
-            .map_or_else(Tally::default, |tally| *tally.borrow())
+        self.tally.as_ref().map_or_else(Tally::default, |tally| *tally.borrow())
     }
 
     /// Ends all processes and waits for their end.
     pub(super) async fn stop(&mut self) {
-        let children = self
-            .customers
-            .iter_mut()
-            .chain(self.storefront.iter_mut())
-            .chain(&mut self.suppliers);
+        let children = self.customers.iter_mut().chain(self.storefront.iter_mut()).chain(&mut self.suppliers);
         for child in children {
             // Fails only where it has ended already.
             let _ = child.kill().await;
@@ -113,9 +105,7 @@ fn start(arguments: &[&str], output: Stdio) -> anyhow::Result<Child> {
         .stdout(output)
         .process_group(0)
         .kill_on_drop(true);
-    command
-        .spawn()
-        .with_context(|| format!("cannot start `{}`", arguments[0]))
+    command.spawn().with_context(|| format!("cannot start `{}`", arguments[0]))
 }
 
 /// Returns as soon as a connection is taken; fails when the process has ended instead.
@@ -126,10 +116,7 @@ async fn listens(name: &str, port: u16, child: &mut Child) -> anyhow::Result<()>
             bail!("`{name}` ended: {status}");
         }
         if Instant::now() > until {
-            bail!(
-                "`{name}` does not listen on port {port} after {} s",
-                OPENING.as_secs()
-            );
+            bail!("`{name}` does not listen on port {port} after {} s", OPENING.as_secs());
         }
         sleep(Duration::from_millis(10)).await;
     }

@@ -30,10 +30,7 @@ struct Outcome {
 
 impl Story {
     pub(super) fn new(json: bool) -> Self {
-        Story {
-            json,
-            runs: Vec::new(),
-        }
+        Story { json, runs: Vec::new() }
     }
 
     pub(super) fn opening(&self, confined: Confined) {
@@ -106,23 +103,13 @@ impl Story {
     pub(super) fn closing(&self, as_expected: bool) {
         if self.json {
             let runs: Vec<_> = self.runs.iter().map(|run| &run.report).collect();
-            write(
-                &mut std::io::stdout(),
-                json!({ "as-expected": as_expected, "runs": runs }),
-            );
+            write(&mut std::io::stdout(), json!({ "as-expected": as_expected, "runs": runs }));
             return;
         }
         let mut table =
             String::from("While payments was silent   front page   checkout   customers served   verdict\n");
         for run in &self.runs {
-            let Outcome {
-                what,
-                front,
-                checkout,
-                customers,
-                verdict,
-                ..
-            } = run;
+            let Outcome { what, front, checkout, customers, verdict, .. } = run;
             table +=
                 &format!("  {what:<24}{front:>10.0} %{checkout:>9.0} %{customers:>17.0} %   {verdict}\n");
         }
@@ -152,21 +139,10 @@ impl Story {
     fn seen(&mut self, what: &'static str, seen: &Seen, expected: Exit) -> bool {
         let summary = &seen.summary;
         let as_expected = summary.exit == expected;
-        let packets: u64 = summary
-            .parts
-            .iter()
-            .flat_map(|part| &part.evidence)
-            .map(|found| found.impaired)
-            .sum();
-        let verdict = if as_expected {
-            "as expected"
-        } else {
-            "NOT as expected"
-        };
-        self.say(format_args!(
-            "\n        Verdict: {}, {verdict}. {}",
-            summary.verdict, summary.sentence
-        ));
+        let packets: u64 =
+            summary.parts.iter().flat_map(|part| &part.evidence).map(|found| found.impaired).sum();
+        let verdict = if as_expected { "as expected" } else { "NOT as expected" };
+        self.say(format_args!("\n        Verdict: {}, {verdict}. {}", summary.verdict, summary.sentence));
         if packets > 0 {
             self.say(format_args!(
                 "        Injected and measured: {packets} packets to and from payments vanished."
@@ -181,18 +157,13 @@ impl Story {
         ));
         if !as_expected {
             for reason in &summary.reasons {
-                let help = reason
-                    .help
-                    .as_ref()
-                    .map_or_else(String::new, |help| format!(" (help: {help})"));
+                let help = reason.help.as_ref().map_or_else(String::new, |help| format!(" (help: {help})"));
                 self.say(format_args!("        Unexpected: {}{help}", reason.what));
             }
         }
         let share = |good: u64, bad: u64| 100.0 * good as f64 / ((good + bad).max(1)) as f64;
         let of = |claim: Option<&Claim>| {
-            claim.map_or(0.0, |claim| {
-                share(claim.during.tally.good, claim.during.tally.bad)
-            })
+            claim.map_or(0.0, |claim| share(claim.during.tally.good, claim.during.tally.bad))
         };
         self.runs.push(Outcome {
             what,
@@ -226,8 +197,5 @@ fn figures(claim: &Claim) -> String {
         bad => format!(" ({bad})"),
     };
     let (before, during, after) = (of(&claim.before), of(&claim.during), of(&claim.after));
-    format!(
-        "“{}”: {before} looks good before, {during} during the fault{bad}, {after} after.",
-        claim.name
-    )
+    format!("“{}”: {before} looks good before, {during} during the fault{bad}, {after} after.", claim.name)
 }

@@ -74,9 +74,7 @@ impl Shop {
 
 fn serve(role: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<Exit> {
     die_with_parent(Signal::SIGKILL)?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(role)?;
     Ok(Exit::Held)
 }
