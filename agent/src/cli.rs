@@ -1,9 +1,16 @@
 //! `squall-agent …` and `squall agent …`: the same verbs.
 
-use std::path::Path;
+use std::io::{BufRead, BufReader, Write};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
 use squall_experiments::exit::Exit;
+use squall_experiments::protocol::{Call, Message, Refusal, Reply, Request, VERSION};
+
+use crate::state::{self, Place};
+use crate::{guardian, join, preflight, recover};
 
 /// The agent's verbs.
 #[derive(Debug, clap::Args)]
@@ -14,7 +21,7 @@ pub struct Agent {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// Serve this network namespace until nobody needs it.
+    /// Serve this network namespace until told to end.
     Run {
         /// Speak on standard input, which is a connected socket, and leave when idle.
         #[arg(long, hide = true)]
@@ -23,14 +30,129 @@ enum Verb {
     /// Say what is active here.
     Status,
     /// Say what works on this host, and what is missing.
-    Preflight,
-    /// Undo what a dead agent left behind. Needs nothing else to run.
+    Preflight {
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Undo what a dead agent left behind. Needs no daemon, no controller and no network.
     Recover,
 }
 
 impl Agent {
     /// Runs a verb in the calling process, which must still be single-threaded.
-    pub fn run(self, _state_dir: Option<&Path>) -> Exit {
-        Exit::Bug
+    pub fn run(self, state_dir: Option<&Path>) -> Exit {
+        let done = match self.verb {
+            Verb::Run { on_stdin } => serve(state_dir, on_stdin),
+            Verb::Status => status(state_dir),
+            Verb::Preflight { json } => Ok(report(json)),
+            Verb::Recover => return recovered(state_dir),
+        };
+        done.unwrap_or_else(|refusal| {
+            eprintln!("error: {refusal}");
+            if let Some(help) = &refusal.help {
+                eprintln!("help: {help}");
+            }
+            Exit::Refused
+        })
+    }
+}
+
+fn serve(state_dir: Option<&Path>, on_stdin: bool) -> Result<Exit, Refusal> {
+    let log = tracing_subscriber::EnvFilter::try_from_env("SQUALL_LOG");
+    let log = log.unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
+    let _ = tracing_subscriber::fmt().with_env_filter(log).with_writer(std::io::stderr).try_init();
+    let place = Place::here(&state::root(state_dir))?;
+    let control = if on_stdin {
+        let socket = std::io::stdin().as_fd().try_clone_to_owned();
+        let socket =
+            socket.map_err(|error| Refusal::bare(format!("standard input is no socket: {error}")))?;
+        // Signals of the terminal are for the command, which then asks the agent to end.
+        let _ = nix::unistd::setsid();
+        Some(UnixStream::from(socket))
+    } else {
+        eprintln!(
+            "squall-agent serves this network namespace; its state is in `{}`",
+            place.directory().display()
+        );
+        None
+    };
+    guardian::run(place, control)
+}
+
+fn status(state_dir: Option<&Path>) -> Result<Exit, Refusal> {
+    let Some(stream) = join::resident(state_dir)? else {
+        println!("no agent is running in this network namespace, and nothing is injected by one");
+        return Ok(Exit::Held);
+    };
+    ask(&stream, 1, Request::Hello { version: VERSION })?;
+    let Reply::Status(active) = ask(&stream, 2, Request::Status)? else {
+        return Err(Refusal::bare("the agent gave another answer than was asked for"));
+    };
+    if active.is_empty() {
+        println!("nothing is injected here");
+    }
+    let stuck = active.iter().any(|active| active.stuck);
+    for active in active {
+        println!("run {} (`{}`), reverted within {} s", active.run, active.title, active.expires_s);
+        for (change, evidence) in active.changes {
+            println!("  {change}: {} matched, {} impaired", evidence.matched, evidence.impaired);
+        }
+    }
+    Ok(if stuck { Exit::Modified } else { Exit::Held })
+}
+
+fn ask(stream: &UnixStream, number: u64, request: Request) -> Result<Reply, Refusal> {
+    let lost = |error: std::io::Error| Refusal::bare(format!("the agent does not answer: {error}"));
+    let line = serde_json::to_string(&Call { number, request }).map_err(|error| lost(error.into()))?;
+    let mut writer = stream;
+    writer.write_all(format!("{line}\n").as_bytes()).map_err(lost)?;
+    // One answer per question, so nothing that is read ahead is lost with the reader.
+    let mut answer = String::new();
+    BufReader::new(stream).read_line(&mut answer).map_err(lost)?;
+    match serde_json::from_str(&answer).map_err(|error| lost(error.into()))? {
+        Message::Answer { reply: Reply::Refused(refusal), .. } => Err(refusal),
+        Message::Answer { reply, .. } => Ok(reply),
+        Message::Ended { .. } => Err(Refusal::bare("the agent gave another answer than was asked for")),
+    }
+}
+
+fn report(json: bool) -> Exit {
+    let findings = preflight::findings();
+    let all = findings.iter().all(|finding| finding.works);
+    if json {
+        println!("{}", serde_json::to_string_pretty(&findings).unwrap_or_default());
+    } else {
+        for finding in &findings {
+            let works = if finding.works { "works  " } else { "missing" };
+            println!("{works}  {}: {}\n         {}", finding.serves, finding.mechanism, finding.detail);
+        }
+    }
+    if all { Exit::Held } else { Exit::Refused }
+}
+
+fn recovered(state_dir: Option<&Path>) -> Exit {
+    match recover::at_start(state_dir) {
+        Ok(outcome) if outcome.undone.is_empty() && !outcome.held.is_empty() => {
+            outcome
+                .held
+                .iter()
+                .for_each(|journal| println!("left alone: `{journal}` is held by a living agent"));
+            Exit::Held
+        }
+        Ok(outcome) if outcome.undone.is_empty() => {
+            let root: PathBuf = state::root(state_dir);
+            println!("no dead agent has left anything behind in `{}`", root.display());
+            Exit::Held
+        }
+        Ok(outcome) => {
+            outcome.undone.iter().for_each(|what| println!("undone: {what}"));
+            Exit::Held
+        }
+        Err(error) => {
+            eprintln!("error: {error}");
+            eprintln!("help: nothing was assumed to be clean; the journal stays where it is");
+            Exit::Modified
+        }
     }
 }

@@ -1,5 +1,37 @@
 //! Everything of Squall that alters a host.
+//!
+//! An agent is two processes that die together. The *guardian* is the parent: one thread, no socket to the outside; it
+//! owns lock, journal and deadline. The *worker* acts: it answers conductors and changes the host through [`host`].
+//! Whichever loses the other kills it and undoes everything.
+//!
+//! | module | what it is for |
+//! |---|---|
+//! | [`host`] | the mechanisms: the only code that alters a machine |
+//! | [`guardian`], [`pulse`], [`records`] | the parent process; how the two notice each other's end; what they say |
+//! | [`journal`], [`recover`] | what to undo, on disk; undoing what a dead agent left |
+//! | [`worker`], [`supervisor`], [`injection`], [`link`] | the child process: live injections, their leases, its connections |
+//! | [`resolve`] | names become addresses |
+//! | [`veto`], [`policy`] | what is never hit; what the host's owner allows |
+//! | [`state`], [`join`] | where state lies; how a command finds or starts the agent |
+//! | [`preflight`], [`snapshot`] | what works here; what others changed meanwhile |
+//! | [`probe`] | the unprivileged prober |
 
 pub mod cli;
+pub mod guardian;
+pub mod host;
+pub mod injection;
+pub mod join;
+pub mod journal;
+pub mod link;
+pub mod policy;
+pub mod preflight;
 pub mod probe;
+pub mod pulse;
+pub mod records;
+pub mod recover;
+pub mod resolve;
+pub mod snapshot;
 pub mod state;
+pub mod supervisor;
+pub mod veto;
+pub mod worker;

@@ -1,1 +1,7 @@
-//! The conductor.
+//! Runs experiments: the conductor, its reports, and a client for the agent of this host.
+//!
+//! This library never alters a host and does not know how an agent is started: it speaks to one over a socket.
+
+pub mod client;
+pub mod conductor;
+pub mod report;

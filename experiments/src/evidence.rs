@@ -24,7 +24,6 @@ pub struct Evidence {
 
 /// One thing that happened to the target.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
 pub struct Incident {
     /// Milliseconds since the change was performed.
     pub after_ms: u64,

@@ -1,7 +1,10 @@
 //! The exit codes of every squall command.
 
-/// How a command ended. When several hold, the most serious one counts: see [`Exit::worse`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+use serde::{Deserialize, Serialize};
+
+/// How a command ended. When several hold, the most serious one counts: see [`Exit::worse`]. Written as its number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(into = "u8", try_from = "u8")]
 #[repr(u8)]
 pub enum Exit {
     /// The hypothesis held, or the command did what it was asked.
@@ -57,6 +60,33 @@ impl Exit {
     }
 }
 
+impl From<Exit> for u8 {
+    fn from(exit: Exit) -> Self {
+        exit as u8
+    }
+}
+
+impl TryFrom<u8> for Exit {
+    type Error = String;
+
+    /// The code with this number; a number that stands for nothing is an error.
+    fn try_from(number: u8) -> Result<Self, String> {
+        const ALL: [Exit; 9] = [
+            Exit::Held,
+            Exit::Bug,
+            Exit::Usage,
+            Exit::Invalid,
+            Exit::Refused,
+            Exit::Deviated,
+            Exit::Interrupted,
+            Exit::Modified,
+            Exit::Inconclusive,
+        ];
+        let found = ALL.into_iter().find(|exit| *exit as u8 == number);
+        found.ok_or_else(|| format!("`{number}` is not an exit code of squall"))
+    }
+}
+
 impl From<Exit> for std::process::ExitCode {
     fn from(exit: Exit) -> Self {
         std::process::ExitCode::from(exit as u8)
@@ -74,5 +104,13 @@ mod tests {
         assert_eq!(Exit::Inconclusive.worse(Exit::Deviated), Exit::Deviated);
         assert_eq!(Exit::Refused.worse(Exit::Inconclusive), Exit::Inconclusive);
         assert_eq!(Exit::Held.worse(Exit::Refused), Exit::Refused);
+    }
+
+    #[test]
+    fn every_code_is_read_back_from_its_number() {
+        for number in 0..=8 {
+            assert_eq!(Exit::try_from(number).map(u8::from), Ok(number));
+        }
+        assert!(Exit::try_from(9).is_err());
     }
 }

@@ -14,6 +14,9 @@
 //! | [`plan`] | what a run would do, and its hash |
 //! | [`protocol`] | what a conductor and an agent say to each other |
 //! | [`evidence`] | what was measured of a change |
+//! | [`run`] | one execution: its events, and the one state machine over them |
+//! | [`verdict`] | tallies of samples, and what they say |
+//! | [`summary`] | what a run's events add up to |
 //! | [`exit`] | the exit codes of every squall command |
 
 pub mod change;
@@ -28,5 +31,8 @@ pub mod plan;
 pub mod probe;
 pub mod protocol;
 pub mod quantity;
+pub mod run;
 pub mod scope;
+pub mod summary;
 pub mod url;
+pub mod verdict;

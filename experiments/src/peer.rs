@@ -92,10 +92,7 @@ impl FromStr for Ports {
     fn from_str(text: &str) -> Result<Self, QuantityError> {
         let port = |text: &str| match text.parse::<u16>() {
             Ok(port) if port > 0 => Ok(port),
-            _ => Err(QuantityError::new(
-                format!("`{text}` is not a port"),
-                "ports go from 1 to 65535",
-            )),
+            _ => Err(QuantityError::new(format!("`{text}` is not a port"), "ports go from 1 to 65535")),
         };
         let (first, last) = text.split_once('-').unwrap_or((text, text));
         let (first, last) = (port(first)?, port(last)?);
@@ -118,9 +115,8 @@ impl FromStr for PeerHost {
         }
         if let Some((address, bits)) = text.split_once('/') {
             let wrong = |what: String| QuantityError::new(what, HELP);
-            let address: IpAddr = address
-                .parse()
-                .map_err(|_| wrong(format!("`{address}` in `{text}` is not an address")))?;
+            let address: IpAddr =
+                address.parse().map_err(|_| wrong(format!("`{address}` in `{text}` is not an address")))?;
             let most = if address.is_ipv4() { 32 } else { 128 };
             let bits = bits.parse::<u8>().ok().filter(|bits| *bits <= most);
             let bits =
@@ -134,11 +130,7 @@ impl FromStr for PeerHost {
                     ),
                 ));
             }
-            return Ok(if bits == 0 {
-                PeerHost::Net(address, 0)
-            } else {
-                PeerHost::Net(address, bits)
-            });
+            return Ok(if bits == 0 { PeerHost::Net(address, 0) } else { PeerHost::Net(address, bits) });
         }
         if let Ok(address) = text.parse::<IpAddr>() {
             return Ok(PeerHost::address(address));
@@ -147,17 +139,12 @@ impl FromStr for PeerHost {
             !label.is_empty()
                 && label.len() <= 63
                 && !label.starts_with('-')
-                && label
-                    .chars()
-                    .all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_')
+                && label.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_')
         };
         let name = text.strip_suffix('.').unwrap_or(text);
         let numeric = name.chars().all(|c| c.is_ascii_digit() || c == '.');
         if name.len() > 253 || numeric || !name.split('.').all(label) {
-            return Err(QuantityError::new(
-                format!("`{text}` is neither an address nor a host name"),
-                HELP,
-            ));
+            return Err(QuantityError::new(format!("`{text}` is neither an address nor a host name"), HELP));
         }
         Ok(PeerHost::Name(text.to_ascii_lowercase()))
     }
@@ -183,13 +170,9 @@ impl FromStr for Peer {
         } else if text.matches(':').count() > 1 {
             (text, None)
         } else {
-            text.split_once(':')
-                .map_or((text, None), |(host, ports)| (host, Some(ports)))
+            text.split_once(':').map_or((text, None), |(host, ports)| (host, Some(ports)))
         };
-        Ok(Peer {
-            host: host.parse()?,
-            ports: ports.map(str::parse).transpose()?,
-        })
+        Ok(Peer { host: host.parse()?, ports: ports.map(str::parse).transpose()? })
     }
 }
 
@@ -226,17 +209,7 @@ impl fmt::Display for Peer {
     }
 }
 
-as_text!(
-    Peer,
-    "peer",
-    "string",
-    [
-        "db.internal:5432",
-        "10.0.0.0/8",
-        "[2001:db8::7]:443",
-        "any:8000-8100"
-    ]
-);
+as_text!(Peer, "peer", "string", ["db.internal:5432", "10.0.0.0/8", "[2001:db8::7]:443", "any:8000-8100"]);
 as_text!(Ports, "ports", ["string", "integer"], ["8080", "8000-8100"]);
 
 #[cfg(test)]

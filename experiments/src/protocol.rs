@@ -198,20 +198,12 @@ pub struct Refusal {
 impl Refusal {
     /// A refusal that leads to exit code 4.
     pub fn new(what: impl Into<String>, help: impl Into<String>) -> Self {
-        Refusal {
-            what: what.into(),
-            help: Some(help.into()),
-            exit: Exit::Refused as u8,
-        }
+        Refusal { what: what.into(), help: Some(help.into()), exit: Exit::Refused as u8 }
     }
 
     /// A refusal without advice.
     pub fn bare(what: impl Into<String>) -> Self {
-        Refusal {
-            what: what.into(),
-            help: None,
-            exit: Exit::Refused as u8,
-        }
+        Refusal { what: what.into(), help: None, exit: Exit::Refused as u8 }
     }
 }
 

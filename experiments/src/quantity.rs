@@ -44,10 +44,7 @@ pub struct QuantityError {
 impl QuantityError {
     /// An error with a suggestion.
     pub fn new(what: impl Into<String>, help: impl Into<String>) -> Self {
-        QuantityError {
-            what: what.into(),
-            help: Some(help.into()),
-        }
+        QuantityError { what: what.into(), help: Some(help.into()) }
     }
 }
 
@@ -119,15 +116,11 @@ impl FromStr for Period {
         let mut nanos = 0u128;
         let mut rest = trimmed;
         while !rest.is_empty() {
-            let digits = rest
-                .find(|c: char| !c.is_ascii_digit() && c != '.')
-                .unwrap_or(rest.len());
+            let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
             let (number, tail) = rest.split_at(digits);
             let letters = tail.find(|c: char| !c.is_alphabetic()).unwrap_or(tail.len());
             let (unit, tail) = tail.split_at(letters);
-            let scale = UNITS
-                .iter()
-                .find(|(name, _)| *name == unit || (*name == "us" && unit == "µs"));
+            let scale = UNITS.iter().find(|(name, _)| *name == unit || (*name == "us" && unit == "µs"));
             let (Some((_, scale)), Ok(value)) = (scale, number.parse::<f64>()) else {
                 let what = match number.parse::<f64>() {
                     Ok(_) if !unit.is_empty() => format!("`{unit}` in `{text}` is not a unit of time"),
@@ -140,20 +133,14 @@ impl FromStr for Period {
             };
             let scaled = value * *scale as f64;
             if scaled > LONGEST.as_nanos() as f64 {
-                return Err(QuantityError::new(
-                    format!("`{text}` is longer than 365 days"),
-                    example,
-                ));
+                return Err(QuantityError::new(format!("`{text}` is longer than 365 days"), example));
             }
             nanos += scaled.round() as u128;
             rest = tail.trim_start();
         }
         let period = Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX));
         if period > LONGEST {
-            return Err(QuantityError::new(
-                format!("`{text}` is longer than 365 days"),
-                example,
-            ));
+            return Err(QuantityError::new(format!("`{text}` is longer than 365 days"), example));
         }
         Ok(Period(period))
     }
@@ -181,10 +168,7 @@ impl Percent {
         if (0.0..=100.0).contains(&value) {
             Ok(Percent(value))
         } else {
-            Err(QuantityError::new(
-                format!("`{value}%` is not between 0% and 100%"),
-                "write it as `50%`",
-            ))
+            Err(QuantityError::new(format!("`{value}%` is not between 0% and 100%"), "write it as `50%`"))
         }
     }
 
@@ -264,10 +248,7 @@ impl FromStr for Pick {
             return Ok(Pick::Share(share));
         }
         match trimmed.parse::<u32>() {
-            Ok(0) => Err(QuantityError::new(
-                "`0` takes nothing",
-                "take at least one, or leave the step out",
-            )),
+            Ok(0) => Err(QuantityError::new("`0` takes nothing", "take at least one, or leave the step out")),
             Ok(count) => Ok(Pick::Count(count)),
             Err(_) => Err(QuantityError::new(
                 format!("`{text}` does not say how many"),
@@ -355,12 +336,9 @@ mod tests {
 
     #[test]
     fn periods_read_and_print() {
-        for (text, nanos) in [
-            ("250ms", 250_000_000),
-            ("1m30s", 90_000_000_000),
-            ("1.5s", 1_500_000_000),
-            ("0s", 0),
-        ] {
+        for (text, nanos) in
+            [("250ms", 250_000_000), ("1m30s", 90_000_000_000), ("1.5s", 1_500_000_000), ("0s", 0)]
+        {
             let period: Period = text.parse().unwrap();
             assert_eq!(period.get().as_nanos(), nanos, "{text}");
             assert_eq!(period.to_string().parse::<Period>().unwrap(), period, "{text}");
@@ -369,18 +347,7 @@ mod tests {
 
     #[test]
     fn periods_without_unit_or_sense_are_refused() {
-        for text in [
-            "",
-            "60",
-            "-5s",
-            "5 parsecs",
-            "1e400s",
-            "s",
-            "5s7",
-            "400d",
-            "1.2.3s",
-            "NaNs",
-        ] {
+        for text in ["", "60", "-5s", "5 parsecs", "1e400s", "s", "5s7", "400d", "1.2.3s", "NaNs"] {
             assert!(text.parse::<Period>().is_err(), "{text}");
         }
         let error = "60".parse::<Period>().unwrap_err();

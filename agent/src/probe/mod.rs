@@ -1,4 +1,21 @@
 //! The prober: an unprivileged process that runs probes and actions for a conductor or a worker.
+//!
+//! It is started as `squall prober [--user NAME]`, gives up every privilege before it reads its first line, and then
+//! speaks [`ProberRequest`](squall_experiments::probe::ProberRequest) and
+//! [`ProberReply`](squall_experiments::probe::ProberReply), one JSON object per line. An *action* is loaded as a probe
+//! with the default expectation and sampled once.
+//!
+//! It is not responsible for when samples are taken, nor for what they mean: that is the conductor's.
+
+mod expect;
+mod family;
+mod http;
+mod prepare;
+mod privileges;
+mod process;
+mod serve;
+mod tcp;
+mod tls;
 
 use squall_experiments::exit::Exit;
 
@@ -12,7 +29,23 @@ pub struct Prober {
 
 impl Prober {
     /// Drops every privilege, then serves standard input until its end. The process must be single-threaded.
+    ///
+    /// Ends with [`Exit::Refused`] where the privileges cannot be dropped: it never serves with more than it should
+    /// have. Everything that it started is dead when it returns.
     pub fn run(&self) -> Exit {
-        Exit::Bug
+        if let Err(error) = privileges::drop(self.user.as_deref()) {
+            eprintln!("error: {error}");
+            if let Some(help) = error.help() {
+                eprintln!("help: {help}");
+            }
+            return Exit::Refused;
+        }
+        match serve::serve(std::io::stdin(), std::io::stdout()) {
+            Ok(()) => Exit::Held,
+            Err(error) => {
+                eprintln!("error: {error}");
+                Exit::Bug
+            }
+        }
     }
 }

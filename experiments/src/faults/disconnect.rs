@@ -36,19 +36,12 @@ impl Describe for Disconnect {
     fn check(&self, scope: Option<&Scope>, wrong: &mut Wrong) {
         needs_traffic(&self.to, &self.from, scope, wrong);
         if self.every.is_some_and(Period::is_zero) {
-            wrong.with(
-                "every",
-                "an interval of zero never ends",
-                "write at least `100ms`",
-            );
+            wrong.with("every", "an interval of zero never ends", "write at least `100ms`");
         }
     }
 
     fn changes(&self, scope: Option<&Scope>) -> Vec<Change> {
         let flow = flow(&self.to, &self.from, Protocol::Tcp, scope);
-        vec![Change::Disconnect(Destroy {
-            flow,
-            every: self.every,
-        })]
+        vec![Change::Disconnect(Destroy { flow, every: self.every })]
     }
 }

@@ -36,11 +36,7 @@ impl Describe for Kill {
     fn check(&self, scope: Option<&Scope>, wrong: &mut Wrong) {
         needs_processes(scope, wrong);
         if self.every.is_some_and(Period::is_zero) {
-            wrong.with(
-                "every",
-                "an interval of zero never ends",
-                "write at least `100ms`",
-            );
+            wrong.with("every", "an interval of zero never ends", "write at least `100ms`");
         }
     }
 

@@ -65,20 +65,12 @@ pub struct Finding {
 impl Wrong {
     /// Something is wrong with a parameter.
     pub fn with(&mut self, parameter: &'static str, what: impl Into<String>, help: impl Into<String>) {
-        self.0.push(Finding {
-            parameter: Some(parameter),
-            what: what.into(),
-            help: help.into(),
-        });
+        self.0.push(Finding { parameter: Some(parameter), what: what.into(), help: help.into() });
     }
 
     /// Something is wrong with the fault as a whole.
     pub fn overall(&mut self, what: impl Into<String>, help: impl Into<String>) {
-        self.0.push(Finding {
-            parameter: None,
-            what: what.into(),
-            help: help.into(),
-        });
+        self.0.push(Finding { parameter: None, what: what.into(), help: help.into() });
     }
 
     /// All findings, in order.
@@ -188,10 +180,5 @@ fn needs_processes(scope: Option<&Scope>, wrong: &mut Wrong) {
 }
 
 fn flow(to: &[Peer], from: &[Peer], protocol: Protocol, scope: Option<&Scope>) -> Flow {
-    Flow {
-        to: to.to_vec(),
-        from: from.to_vec(),
-        protocol,
-        scope: scope.cloned(),
-    }
+    Flow { to: to.to_vec(), from: from.to_vec(), protocol, scope: scope.cloned() }
 }

@@ -41,10 +41,6 @@ impl Describe for Partition {
 
     fn changes(&self, scope: Option<&Scope>) -> Vec<Change> {
         let flow = flow(&self.to, &self.from, self.protocol, scope);
-        vec![Change::Block(Block {
-            flow,
-            direction: self.direction,
-            verdict: Verdict::Drop,
-        })]
+        vec![Change::Block(Block { flow, direction: self.direction, verdict: Verdict::Drop })]
     }
 }

@@ -28,12 +28,7 @@ impl Describe for Pause {
     }
 
     fn changes(&self, scope: Option<&Scope>) -> Vec<Change> {
-        let change = |scope: &Scope| {
-            Change::Pause(PauseChange {
-                scope: scope.clone(),
-                pick: self.pick,
-            })
-        };
+        let change = |scope: &Scope| Change::Pause(PauseChange { scope: scope.clone(), pick: self.pick });
         scope.map(change).into_iter().collect()
     }
 }

@@ -62,21 +62,14 @@ impl Describe for Refuse {
             RefuseHow::AdminProhibited => Verdict::AdminProhibited,
         };
         let block = |to: &[Peer], from: &[Peer], direction| {
-            Change::Block(Block {
-                flow: flow(to, from, self.protocol, scope),
-                direction,
-                verdict,
-            })
+            Change::Block(Block { flow: flow(to, from, self.protocol, scope), direction, verdict })
         };
         match (self.to.is_empty(), self.from.is_empty()) {
             (true, true) => vec![block(&[], &[], Direction::Both)],
             (false, true) => vec![block(&self.to, &[], Direction::Egress)],
             (true, false) => vec![block(&[], &self.from, Direction::Ingress)],
             (false, false) => {
-                vec![
-                    block(&self.to, &[], Direction::Egress),
-                    block(&[], &self.from, Direction::Ingress),
-                ]
+                vec![block(&self.to, &[], Direction::Egress), block(&[], &self.from, Direction::Ingress)]
             }
         }
     }

@@ -1,0 +1,191 @@
+//! Aiming: peers become networks, scopes become processes; what is protected is left out, and nothing is an error.
+
+use std::cell::OnceCell;
+use std::collections::BTreeSet;
+
+use blake3::Hasher;
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha12Rng;
+use squall_experiments::flow::Flow;
+use squall_experiments::peer::{Peer, PeerHost};
+use squall_experiments::protocol::Refusal;
+use squall_experiments::quantity::Pick;
+use squall_experiments::scope::Scope;
+
+use super::block::{Network, Resolved};
+use super::process::{Processes, Target};
+use super::sockets::Listed;
+use crate::policy::Policy;
+use crate::veto::{self, Veto};
+
+/// What is known of the host and of the request while a change is prepared. The host is looked at when it is asked for.
+#[derive(Debug)]
+pub struct Aim<'a> {
+    /// What the host's owner allows.
+    pub policy: &'a Policy,
+    /// The addresses of every name in the request.
+    pub resolved: &'a Resolved,
+    ours: BTreeSet<i32>,
+    veto: OnceCell<Veto>,
+    login_ports: OnceCell<BTreeSet<u16>>,
+}
+
+/// What a scope came to.
+#[derive(Debug)]
+pub struct Chosen {
+    /// The processes, never none.
+    pub targets: Vec<Target>,
+    /// What was left out.
+    pub notes: Vec<String>,
+}
+
+impl<'a> Aim<'a> {
+    /// `ours` are the pids of the guardian and of the commands that are connected.
+    pub fn new(policy: &'a Policy, resolved: &'a Resolved, ours: BTreeSet<i32>) -> Self {
+        Aim { policy, resolved, ours, veto: OnceCell::new(), login_ports: OnceCell::new() }
+    }
+
+    fn veto(&self) -> &Veto {
+        self.veto.get_or_init(|| Veto::now(self.policy, &self.ours))
+    }
+
+    /// The ports of remote logins.
+    pub fn login_ports(&self) -> &BTreeSet<u16> {
+        self.login_ports.get_or_init(veto::login_ports)
+    }
+
+    /// The processes of a scope without the protected ones. None left is an error that says why.
+    pub fn processes(&self, processes: &Processes, scope: &Scope) -> Result<Chosen, Refusal> {
+        let found = processes.of(scope)?;
+        if found.is_empty() {
+            return Err(Refusal::new(
+                format!("no process here matches {scope}"),
+                "look with `ps`; names are exact (at most 15 bytes), and only this network namespace is searched",
+            ));
+        }
+        let (targets, notes) = self.veto().apply(found);
+        if targets.is_empty() {
+            return Err(Refusal::new(
+                format!("every process that matches {scope} is protected: {}", notes.join("; ")),
+                "choose another target; protection cannot be switched off",
+            ));
+        }
+        Ok(Chosen { targets, notes })
+    }
+
+    /// Peers with every name resolved.
+    pub fn networks(&self, peers: &[Peer]) -> Result<Vec<Network>, Refusal> {
+        let mut networks = Vec::new();
+        for Peer { host, ports } in peers {
+            let ports = *ports;
+            match host {
+                PeerHost::Any => networks.push(Network { network: None, ports, name: None }),
+                PeerHost::Net(address, bits) => {
+                    networks.push(Network { network: Some((*address, *bits)), ports, name: None });
+                }
+                PeerHost::Name(name) => {
+                    let addresses = self.resolved.get(name).filter(|addresses| !addresses.is_empty());
+                    let addresses = addresses.ok_or_else(|| {
+                        Refusal::new(
+                            format!("the name `{name}` does not resolve on this host"),
+                            "check the spelling and this host's resolver (`getent ahosts NAME`)",
+                        )
+                    })?;
+                    networks.extend(addresses.iter().map(|address| {
+                        let bits = if address.is_ipv4() { 32 } else { 128 };
+                        Network { network: Some((*address, bits)), ports, name: Some(name.clone()) }
+                    }));
+                }
+            }
+        }
+        Ok(networks)
+    }
+
+    /// Whether a connection belongs to a flow's peers and may be touched.
+    pub fn hits(&self, socket: &Listed, to: &[Network], from: &[Network]) -> bool {
+        let within = |network: &Network| match network.network {
+            None => true,
+            Some((address, bits)) => {
+                address.is_ipv4() == socket.remote.0.is_ipv4()
+                    && squall_experiments::peer::masked(socket.remote.0, bits) == address
+            }
+        };
+        let in_range = |network: &Network, port: u16| {
+            network.ports.is_none_or(|ports| (ports.first..=ports.last).contains(&port))
+        };
+        let loopback = socket.remote.0.is_loopback();
+        let named = |network: &Network| !loopback || !network.leaves_out_loopback();
+        let called =
+            |network: &Network| named(network) && within(network) && in_range(network, socket.remote.1);
+        let caller =
+            |network: &Network| named(network) && within(network) && in_range(network, socket.local.1);
+        let everybody = to.is_empty() && from.is_empty() && !loopback;
+        let protected = self.login_ports().contains(&socket.local.1)
+            || self.networks(&self.policy.protect_addresses).is_ok_and(|list| {
+                list.iter().any(|network| within(network) && in_range(network, socket.remote.1))
+            });
+        !protected && (everybody || to.iter().any(called) || from.iter().any(caller))
+    }
+}
+
+/// The names that must be resolved before a flow can be aimed.
+pub fn names(flow: &Flow) -> impl Iterator<Item = &str> {
+    flow.to.iter().chain(&flow.from).filter_map(|peer| match &peer.host {
+        PeerHost::Name(name) => Some(name.as_str()),
+        _ => None,
+    })
+}
+
+/// Chooses from sorted things with the run's seed: the same seed, place and things give the same choice.
+///
+/// `place` names the choice in the run, such as `part 2, change 0, round 1`.
+pub fn choose<T: Clone>(things: &[T], pick: Pick, seed: u64, place: &str) -> Result<Vec<T>, Refusal> {
+    let Some(wanted) = pick.of(things.len()) else {
+        return Err(Refusal::new(
+            format!("{pick} are asked for, but {} match", things.len()),
+            "ask for fewer, or for a share such as `50%`",
+        ));
+    };
+    if wanted == things.len() {
+        return Ok(things.to_vec());
+    }
+    let key = Hasher::new().update(&seed.to_le_bytes()).update(place.as_bytes()).finalize();
+    let mut random = ChaCha12Rng::from_seed(*key.as_bytes());
+    let mut indices: Vec<usize> = (0..things.len()).collect();
+    for index in 0..wanted {
+        let other = random.random_range(index..indices.len());
+        indices.swap(index, other);
+    }
+    indices.truncate(wanted);
+    indices.sort_unstable();
+    Ok(indices.into_iter().map(|index| things[index].clone()).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_seed_chooses_the_same_and_another_seed_sometimes_not() {
+        let things: Vec<u32> = (0..20).collect();
+        let five = |seed, place: &str| choose(&things, "5".parse().unwrap(), seed, place).unwrap();
+        assert_eq!(five(1, "a"), five(1, "a"));
+        assert!((2..10).any(|seed| five(seed, "a") != five(1, "a")));
+        assert_ne!(five(1, "a"), five(1, "b"));
+        assert!(choose(&things, "21".parse().unwrap(), 1, "a").is_err());
+        assert!(choose(&Vec::<u32>::new(), Pick::All, 1, "a").is_err());
+    }
+
+    #[test]
+    fn every_thing_is_chosen_equally_often() {
+        let things: Vec<usize> = (0..10).collect();
+        let mut counts = [0u32; 10];
+        for seed in 0..10_000 {
+            for thing in choose(&things, "3".parse().unwrap(), seed, "x").unwrap() {
+                counts[thing] += 1;
+            }
+        }
+        // Binomial(10000, 0.3): five standard deviations are 229.
+        assert!(counts.iter().all(|count| count.abs_diff(3000) < 229), "{counts:?}");
+    }
+}

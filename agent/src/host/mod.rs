@@ -1,0 +1,331 @@
+//! The only code that alters a machine.
+//!
+//! Each mechanism has `prepare` (only reads), `perform`, `observe` (evidence) and an [`undo::Undo`] that stands in the
+//! journal before it is performed. All of it is synchronous and runs on one thread, the worker's: tracing a process is
+//! bound to a thread, and nothing here waits for anybody but the kernel.
+//!
+//! | mechanism | undo |
+//! |---|---|
+//! | [`block`]: rules in [`table`], our own nftables table, with [`mark`]s for scopes | rules, table, marks |
+//! | [`disconnect`]: destroyed connections | none: they cannot be taken back |
+//! | [`signal`]: signals to processes | none |
+//! | [`pause`]: traced or stopped processes | released by the kernel, or resumed |
+
+pub mod aim;
+pub mod block;
+pub mod bpf;
+pub mod disconnect;
+pub mod mark;
+pub mod netlink;
+pub mod nft;
+pub mod pause;
+pub mod process;
+pub mod signal;
+pub mod sockets;
+pub mod sys;
+pub mod table;
+pub mod undo;
+
+use std::collections::BTreeSet;
+
+use squall_experiments::change::{self, Change};
+use squall_experiments::evidence::Evidence;
+use squall_experiments::protocol::Refusal;
+
+use aim::Aim;
+use table::Table;
+use undo::{Undo, Undone};
+
+/// What a change is called in the journal, in rule comments and in choices.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// The prefix of rule comments; ends in a character that no number contains.
+    pub tag: String,
+    /// Where in the run, without the run's name: choices depend on it.
+    pub choice: String,
+    /// The run's seed.
+    pub seed: u64,
+}
+
+/// Asks the guardian to write an undo and sync it.
+pub type Record<'a> = &'a mut dyn FnMut(Undo) -> Result<(), Refusal>;
+
+/// One host, as one network namespace.
+#[derive(Debug)]
+pub struct Host {
+    table: Result<Table, String>,
+    standing: bool,
+    marks: BTreeSet<u32>,
+}
+
+/// A change that has been looked at.
+#[derive(Debug)]
+pub enum Prepared {
+    /// See [`block`].
+    Block(block::Prepared),
+    /// See [`disconnect`].
+    Disconnect(disconnect::Prepared),
+    /// See [`signal`].
+    Signal(signal::Prepared),
+    /// See [`pause`].
+    Pause(pause::Prepared),
+}
+
+/// A change that is live.
+#[derive(Debug)]
+pub enum Live {
+    /// Rules, and the link that marks sockets while it is held.
+    Block(Option<mark::Live>),
+    /// Once, or again at intervals.
+    Disconnect {
+        /// What is wanted.
+        change: change::Disconnect,
+        /// As it was aimed.
+        prepared: disconnect::Prepared,
+        /// So far.
+        evidence: Evidence,
+        /// When it began, on the boot clock.
+        began: u64,
+        /// When it is due again.
+        next: Option<u64>,
+    },
+    /// See [`signal`].
+    Signal(signal::Live),
+    /// See [`pause`].
+    Pause(pause::Live),
+}
+
+impl Host {
+    /// Opens what is needed in the calling thread's network namespace. A missing mechanism is noted, not an error.
+    pub fn open() -> Self {
+        Host {
+            table: Table::open().map_err(|error| error.to_string()),
+            standing: false,
+            marks: BTreeSet::new(),
+        }
+    }
+
+    /// The socket that owns the table, for the guardian to hold a duplicate of.
+    pub fn table_socket(&self) -> Option<std::os::fd::BorrowedFd<'_>> {
+        self.table.as_ref().ok().map(Table::as_fd)
+    }
+
+    /// Looks at the host. Anything wrong here aborts before any change.
+    pub fn prepare(&mut self, change: &Change, place: &Place, aim: &Aim<'_>) -> Result<Prepared, Refusal> {
+        Ok(match change {
+            Change::Block(block) => {
+                self.own_table()?;
+                let prepared = block::prepare(block, &place.tag, aim, &self.marks)?;
+                self.marks.extend(prepared.mark.iter().map(|mark| mark.bit));
+                Prepared::Block(prepared)
+            }
+            Change::Disconnect(change) => Prepared::Disconnect(disconnect::prepare(change, aim)?),
+            Change::Signal(change) => {
+                Prepared::Signal(signal::prepare(change, place.seed, &place.choice, aim)?)
+            }
+            Change::Pause(change) => Prepared::Pause(pause::prepare(change, place.seed, &place.choice, aim)?),
+        })
+    }
+
+    /// Gives back what a change that is not performed after all had been promised.
+    pub fn forget(&mut self, prepared: &Prepared) {
+        if let Prepared::Block(block::Prepared { mark: Some(mark), .. }) = prepared {
+            self.marks.remove(&mark.bit);
+        }
+    }
+
+    /// The table's socket; refuses where another table has our mark and nobody's record.
+    fn own_table(&mut self) -> Result<&mut Table, Refusal> {
+        let standing = self.standing;
+        let table = self.table.as_mut().map_err(|why| {
+            Refusal::new(
+                format!("this kernel offers no nftables here: {why}"),
+                "load `nf_tables`, and run as root (CAP_NET_ADMIN)",
+            )
+        })?;
+        let existing = table.existing().map_err(|error| {
+            Refusal::new(
+                format!("nftables cannot be used: {error}"),
+                "load `nf_tables`, and run as root (CAP_NET_ADMIN)",
+            )
+        })?;
+        match existing {
+            Some(owner) if !standing => {
+                let owner = owner.map(|port| format!(", owned by netlink port {port}")).unwrap_or_default();
+                Err(Refusal::new(
+                    format!("a table `inet squall` is here already{owner}, and no journal knows of it"),
+                    "another agent works in this network namespace with another state directory: `squall status` there, \
+                     or `squall-agent recover`",
+                ))
+            }
+            _ => Ok(table),
+        }
+    }
+
+    /// Makes a change. Every undo is recorded before the part of the change that it takes back.
+    ///
+    /// After an error the recorded undos must be applied: some parts may have been made.
+    pub fn perform(
+        &mut self,
+        change: &Change,
+        prepared: Prepared,
+        place: &Place,
+        aim: &Aim<'_>,
+        record: Record<'_>,
+    ) -> Result<Live, Refusal> {
+        match (prepared, change) {
+            (Prepared::Block(mut prepared), _) => {
+                if !self.standing {
+                    record(Undo::Table)?;
+                    let carve_outs = block::carve_outs(aim);
+                    self.own_table()?.create(carve_outs).map_err(|error| {
+                        Refusal::new(
+                            format!("cannot make the table `inet squall`: {error}"),
+                            "`squall-agent preflight` says what this kernel lacks",
+                        )
+                    })?;
+                    self.standing = true;
+                }
+                let mark = match &prepared.mark {
+                    None => None,
+                    Some(mark) => {
+                        record(Undo::Mark(mark.bit))?;
+                        Some(mark::perform(mark)?)
+                    }
+                };
+                record(Undo::Rules(place.tag.clone()))?;
+                block::perform(&mut prepared, self.own_table()?)?;
+                Ok(Live::Block(mark))
+            }
+            (Prepared::Disconnect(prepared), Change::Disconnect(change)) => {
+                let began = sys::boot_nanos();
+                let mut evidence = Evidence::default();
+                disconnect::perform(change, &prepared, aim, 0, &mut evidence)?;
+                let next = change.every.map(|every| began + every.get().as_nanos() as u64);
+                Ok(Live::Disconnect { change: change.clone(), prepared, evidence, began, next })
+            }
+            (Prepared::Signal(prepared), Change::Signal(change)) => {
+                signal::Live::perform(change, &prepared, place.seed, &place.choice).map(Live::Signal)
+            }
+            (Prepared::Pause(prepared), _) => {
+                let mut live = pause::Live::none();
+                let mut paused = Ok(());
+                for target in &prepared.chosen {
+                    paused = record(Undo::Release(target.clone())).and_then(|()| live.pause(target, record));
+                    if paused.is_err() {
+                        live.release();
+                        break;
+                    }
+                }
+                paused.map(|()| Live::Pause(live))
+            }
+            (Prepared::Disconnect(_) | Prepared::Signal(_), _) => {
+                Err(Refusal::bare("a change was performed that had not been prepared"))
+            }
+        }
+    }
+
+    /// What has been measured of a live change.
+    pub fn observe(&mut self, live: &mut Live, place: &Place) -> Evidence {
+        match live {
+            Live::Block(_) => {
+                self.table.as_mut().map(|table| block::observe(table, &place.tag)).unwrap_or_default()
+            }
+            Live::Disconnect { evidence, .. } => evidence.clone(),
+            Live::Signal(live) => live.observe(),
+            Live::Pause(live) => live.observe(),
+        }
+    }
+
+    /// Makes one undo so, and looks whether it is.
+    pub fn undo(&mut self, undo: &Undo) -> Undone {
+        let done = undo.apply(self.table.as_mut().ok());
+        match (undo, &done) {
+            (Undo::Table, Ok(_)) => {
+                self.standing =
+                    self.table.as_mut().is_ok_and(|table| matches!(table.existing(), Ok(Some(_))));
+            }
+            (Undo::Mark(bit), Ok(_)) => {
+                self.marks.remove(bit);
+            }
+            _ => {}
+        }
+        done
+    }
+
+    /// Keeps the rules matching; `false`: nobody did for too long, and they have been inert.
+    pub fn renew(&mut self) -> bool {
+        match &mut self.table {
+            Ok(table) if self.standing => table.renew().unwrap_or(false),
+            _ => true,
+        }
+    }
+}
+
+impl Live {
+    /// When [`Live::tick`] wants to be called next, on the boot clock.
+    pub fn due(&self) -> Option<u64> {
+        match self {
+            Live::Block(_) | Live::Pause(_) => None,
+            Live::Disconnect { next, .. } => *next,
+            Live::Signal(live) => live.due(),
+        }
+    }
+
+    /// Does what is due.
+    pub fn tick(&mut self, aim: &Aim<'_>) {
+        match self {
+            Live::Block(_) => {}
+            Live::Disconnect { change, prepared, evidence, began, next } => {
+                let now = sys::boot_nanos();
+                if next.is_some_and(|next| next <= now) {
+                    *next = change.every.map(|every| now + every.get().as_nanos() as u64);
+                    let after_ms = (now - *began) / 1_000_000;
+                    if let Err(refusal) = disconnect::perform(change, prepared, aim, after_ms, evidence) {
+                        evidence.notes.push(refusal.what);
+                    }
+                }
+            }
+            Live::Signal(live) => live.tick(aim),
+            Live::Pause(live) => live.reap(),
+        }
+    }
+
+    /// Lets go of what only this process holds: the undo records do the rest.
+    pub fn let_go(self) {
+        if let Live::Pause(mut live) = self {
+            live.release();
+        }
+    }
+}
+
+impl Prepared {
+    /// What is aimed at, a line each.
+    pub fn targets(&self) -> Vec<String> {
+        match self {
+            Prepared::Block(prepared) => prepared.targets.clone(),
+            Prepared::Disconnect(prepared) => prepared.targets.clone(),
+            Prepared::Signal(prepared) => prepared.targets.clone(),
+            Prepared::Pause(prepared) => prepared.chosen.iter().map(ToString::to_string).collect(),
+        }
+    }
+
+    /// What the reader must know.
+    pub fn notes(&self) -> Vec<String> {
+        match self {
+            Prepared::Block(prepared) => prepared.notes.clone(),
+            Prepared::Disconnect(prepared) => prepared.notes.clone(),
+            Prepared::Signal(prepared) => prepared.notes.clone(),
+            Prepared::Pause(prepared) => prepared.notes.clone(),
+        }
+    }
+
+    /// The processes that are held, so that two runs never hold one.
+    pub fn processes(&self) -> BTreeSet<process::Target> {
+        match self {
+            Prepared::Signal(prepared) => prepared.chosen.iter().cloned().collect(),
+            Prepared::Pause(prepared) => prepared.chosen.iter().cloned().collect(),
+            Prepared::Block(_) | Prepared::Disconnect(_) => BTreeSet::new(),
+        }
+    }
+}

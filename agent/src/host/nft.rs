@@ -1,0 +1,403 @@
+//! nftables messages: rules as lists of expressions.
+//!
+//! Source: `include/uapi/linux/netfilter/nf_tables.h`. Only what Squall's own table needs; numbers that the wire wants
+//! in network order are converted here and nowhere else.
+
+use std::net::IpAddr;
+
+use super::netlink::{FLAG_APPEND, FLAG_CREATE, FLAG_EXCL, Message, Received, attributes, find, text_of};
+
+const SUBSYSTEM: u16 = 10 << 8;
+const NEW_TABLE: u16 = 0;
+const GET_TABLE: u16 = 1;
+const DELETE_TABLE: u16 = 2;
+const NEW_CHAIN: u16 = 3;
+const GET_CHAIN: u16 = 4;
+const NEW_RULE: u16 = 6;
+const GET_RULE: u16 = 7;
+const DELETE_RULE: u16 = 8;
+const NEW_SET: u16 = 9;
+const NEW_ELEMENT: u16 = 12;
+const DELETE_ELEMENT: u16 = 14;
+
+/// `NFPROTO_INET`: IPv4 and IPv6 in one table.
+pub const INET: u8 = 1;
+/// `NFPROTO_IPV4`.
+pub const IPV4: u8 = 2;
+/// `NFPROTO_IPV6`.
+pub const IPV6: u8 = 10;
+
+/// A register: the first of the sixteen-byte ones.
+const REGISTER: u32 = 1;
+
+fn header(family: u8) -> [u8; 4] {
+    [family, 0, 0, 0]
+}
+
+/// Brackets messages into one transaction: all or none.
+pub fn batch(messages: Vec<Message>) -> Vec<Message> {
+    let bracket = |kind| Message::new(kind, 0).raw(&[0, 0, 0, 10]);
+    let mut batch = vec![bracket(0x10)];
+    batch.extend(messages);
+    batch.push(bracket(0x11));
+    batch
+}
+
+/// A new table that belongs to the socket which sends this, and goes with it (`NFT_TABLE_F_OWNER`, Linux 5.12).
+pub fn new_owned_table(name: &str) -> Message {
+    Message::new(SUBSYSTEM | NEW_TABLE, FLAG_CREATE | FLAG_EXCL)
+        .raw(&header(INET))
+        .text(1, name)
+        .attr(2, &2u32.to_be_bytes())
+}
+
+/// Deletes a table with all that is in it.
+pub fn delete_table(name: &str) -> Message {
+    Message::new(SUBSYSTEM | DELETE_TABLE, 0).raw(&header(INET)).text(1, name)
+}
+
+/// Which hook a base chain stands at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hook {
+    /// Packets for this host: `NF_INET_LOCAL_IN`.
+    Input = 1,
+    /// Packets made by this host: `NF_INET_LOCAL_OUT`.
+    Output = 3,
+}
+
+/// A base chain with an accepting policy.
+pub fn new_base_chain(table: &str, name: &str, hook: Hook, priority: i32) -> Message {
+    Message::new(SUBSYSTEM | NEW_CHAIN, FLAG_CREATE)
+        .raw(&header(INET))
+        .text(1, table)
+        .text(3, name)
+        .nest(4, |m| m.attr(1, &(hook as u32).to_be_bytes()).attr(2, &priority.to_be_bytes()))
+        .text(7, "filter")
+}
+
+/// A chain that is only reached by a jump.
+pub fn new_chain(table: &str, name: &str) -> Message {
+    Message::new(SUBSYSTEM | NEW_CHAIN, FLAG_CREATE).raw(&header(INET)).text(1, table).text(3, name)
+}
+
+/// A set of protocol families whose elements expire.
+pub fn new_family_set(table: &str, name: &str) -> Message {
+    const TIMEOUT: u32 = 0x10;
+    Message::new(SUBSYSTEM | NEW_SET, FLAG_CREATE)
+        .raw(&header(INET))
+        .text(1, table)
+        .text(2, name)
+        .attr(3, &TIMEOUT.to_be_bytes())
+        .attr(4, &2u32.to_be_bytes()) // nft's own type number of `nf_proto`, for listing only
+        .attr(5, &1u32.to_be_bytes())
+        .attr(10, &1u32.to_be_bytes()) // a number by which messages of the same batch would name the set
+}
+
+/// Adds both families to a set of [`new_family_set`], for a while.
+pub fn add_families(table: &str, set: &str, timeout_ms: u64) -> Message {
+    let timeout = timeout_ms.to_be_bytes();
+    elements(NEW_ELEMENT, FLAG_CREATE, table, set, Some(&timeout))
+}
+
+/// Removes both families from a set; refused with `ENOENT` when they have expired.
+pub fn remove_families(table: &str, set: &str) -> Message {
+    elements(DELETE_ELEMENT, 0, table, set, None)
+}
+
+fn elements(kind: u16, flags: u16, table: &str, set: &str, timeout: Option<&[u8; 8]>) -> Message {
+    let element = |m: Message, family: u8| {
+        m.nest(1, |m| {
+            let m = m.nest(1, |m| m.attr(1, &[family]));
+            timeout.map_or(m.clone(), |timeout| m.attr(4, timeout))
+        })
+    };
+    Message::new(SUBSYSTEM | kind, flags)
+        .raw(&header(INET))
+        .text(1, table)
+        .text(2, set)
+        .nest(3, |m| element(element(m, IPV4), IPV6))
+}
+
+/// A rule: expressions in order, and a comment by which it is found again.
+#[derive(Clone, Debug, Default)]
+pub struct Rule {
+    expressions: Vec<(&'static str, Message)>,
+    comment: String,
+}
+
+/// Which end of a packet an expression reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// Source address and port.
+    Source,
+    /// Destination address and port.
+    Destination,
+}
+
+/// How a packet is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reject {
+    /// A TCP reset.
+    TcpReset,
+    /// ICMP or ICMPv6 port unreachable.
+    PortUnreachable,
+    /// ICMP or ICMPv6 host unreachable.
+    HostUnreachable,
+    /// ICMP or ICMPv6 administratively prohibited.
+    AdminProhibited,
+}
+
+fn empty() -> Message {
+    Message::new(0, 0)
+}
+
+impl Rule {
+    /// A rule that `nft list ruleset` shows with this comment.
+    pub fn commented(comment: impl Into<String>) -> Self {
+        Rule { expressions: Vec::new(), comment: comment.into() }
+    }
+
+    fn with(mut self, name: &'static str, data: Message) -> Self {
+        self.expressions.push((name, data));
+        self
+    }
+
+    fn meta(self, key: u32) -> Self {
+        self.with("meta", empty().attr(1, &REGISTER.to_be_bytes()).attr(2, &key.to_be_bytes()))
+    }
+
+    fn payload(self, base: u32, offset: u32, length: u32) -> Self {
+        let data = empty()
+            .attr(1, &REGISTER.to_be_bytes())
+            .attr(2, &base.to_be_bytes())
+            .attr(3, &offset.to_be_bytes())
+            .attr(4, &length.to_be_bytes());
+        self.with("payload", data)
+    }
+
+    fn socket(self, key: u32, level: u32) -> Self {
+        let data = empty()
+            .attr(1, &key.to_be_bytes())
+            .attr(2, &REGISTER.to_be_bytes())
+            .attr(3, &level.to_be_bytes());
+        self.with("socket", data)
+    }
+
+    fn masked(self, mask: &[u8]) -> Self {
+        let data = empty()
+            .attr(1, &REGISTER.to_be_bytes())
+            .attr(2, &REGISTER.to_be_bytes())
+            .attr(3, &(mask.len() as u32).to_be_bytes())
+            .nest(4, |m| m.attr(1, mask))
+            .nest(5, |m| m.attr(1, &vec![0; mask.len()]));
+        self.with("bitwise", data)
+    }
+
+    fn compare(self, operation: u32, value: &[u8]) -> Self {
+        let data = empty()
+            .attr(1, &REGISTER.to_be_bytes())
+            .attr(2, &operation.to_be_bytes())
+            .nest(3, |m| m.attr(1, value));
+        self.with("cmp", data)
+    }
+
+    fn equals(self, value: &[u8]) -> Self {
+        self.compare(0, value)
+    }
+
+    /// Only packets of this family.
+    pub fn family(self, family: u8) -> Self {
+        self.meta(15).equals(&[family])
+    }
+
+    /// Only packets of this transport protocol.
+    pub fn transport(self, protocol: u8) -> Self {
+        self.meta(16).equals(&[protocol])
+    }
+
+    /// Not packets that entered by (`input`) or leave by the loopback interface, which is always the first.
+    pub fn not_loopback(self, hook: Hook) -> Self {
+        let key = if hook == Hook::Input { 4 } else { 5 };
+        self.meta(key).compare(1, &1u32.to_ne_bytes())
+    }
+
+    /// Only packets with one end in a network.
+    pub fn network(self, end: End, address: IpAddr, bits: u8) -> Self {
+        let (family, offset, octets) = match (address, end) {
+            (IpAddr::V4(v4), End::Source) => (IPV4, 12, v4.octets().to_vec()),
+            (IpAddr::V4(v4), End::Destination) => (IPV4, 16, v4.octets().to_vec()),
+            (IpAddr::V6(v6), End::Source) => (IPV6, 8, v6.octets().to_vec()),
+            (IpAddr::V6(v6), End::Destination) => (IPV6, 24, v6.octets().to_vec()),
+        };
+        let rule = self.family(family);
+        if bits == 0 {
+            return rule;
+        }
+        let mask: Vec<u8> = (0..octets.len() as u32)
+            .map(|index| {
+                let ones = u32::from(bits).saturating_sub(index * 8).min(8);
+                (0xff00_u32 >> ones) as u8
+            })
+            .collect();
+        rule.payload(1, offset, octets.len() as u32).masked(&mask).equals(&octets)
+    }
+
+    /// Only packets with one port in an inclusive range. The rule must match a transport with ports first.
+    pub fn ports(self, end: End, first: u16, last: u16) -> Self {
+        let rule = self.payload(2, if end == End::Source { 0 } else { 2 }, 2);
+        if first == last {
+            return rule.equals(&first.to_be_bytes());
+        }
+        let data = empty()
+            .attr(1, &REGISTER.to_be_bytes())
+            .attr(2, &0u32.to_be_bytes())
+            .nest(3, |m| m.attr(1, &first.to_be_bytes()))
+            .nest(4, |m| m.attr(1, &last.to_be_bytes()));
+        rule.with("range", data)
+    }
+
+    /// Only ICMPv6 messages whose type is in an inclusive range.
+    pub fn icmpv6_types(self, first: u8, last: u8) -> Self {
+        self.transport(58).payload(2, 0, 1).compare(5, &[first]).payload(2, 0, 1).compare(3, &[last])
+    }
+
+    /// Only packets of sockets that were created in a control group (Linux 5.13).
+    pub fn cgroup(self, level: u32, id: u64) -> Self {
+        self.socket(2, level).equals(&id.to_ne_bytes())
+    }
+
+    /// Only packets of sockets whose mark has all these bits.
+    pub fn socket_mark(self, bits: u32) -> Self {
+        self.socket(1, 0).masked(&bits.to_ne_bytes()).equals(&bits.to_ne_bytes())
+    }
+
+    /// Only while the packet's family is in a set.
+    pub fn family_in(self, set: &str) -> Self {
+        let data = empty().text(1, set).attr(2, &REGISTER.to_be_bytes());
+        self.meta(15).with("lookup", data)
+    }
+
+    /// Counts what has matched so far.
+    pub fn counter(self) -> Self {
+        self.with("counter", empty())
+    }
+
+    fn verdict(self, code: i32, chain: Option<&str>) -> Self {
+        let data = empty().attr(1, &0u32.to_be_bytes()).nest(2, |m| {
+            m.nest(2, |m| {
+                let m = m.attr(1, &code.to_be_bytes());
+                chain.map_or(m.clone(), |chain| m.text(2, chain))
+            })
+        });
+        self.with("immediate", data)
+    }
+
+    /// The packet leaves this table's chain unharmed.
+    pub fn accept(self) -> Self {
+        self.verdict(1, None)
+    }
+
+    /// The packet vanishes.
+    pub fn drop(self) -> Self {
+        self.verdict(0, None)
+    }
+
+    /// Goes on in another chain, and comes back.
+    pub fn jump(self, chain: &str) -> Self {
+        self.verdict(-3, Some(chain))
+    }
+
+    /// The packet vanishes and its sender is told.
+    pub fn reject(self, how: Reject) -> Self {
+        let (kind, code) = match how {
+            Reject::TcpReset => (1u32, 0u8),
+            Reject::PortUnreachable => (2, 1),
+            Reject::HostUnreachable => (2, 2),
+            Reject::AdminProhibited => (2, 3),
+        };
+        self.with("reject", empty().attr(1, &kind.to_be_bytes()).attr(2, &[code]))
+    }
+
+    /// The message that puts this rule at the end of a chain.
+    pub fn append(self, table: &str, chain: &str) -> Message {
+        let mut comment = vec![0, u8::try_from(self.comment.len() + 1).unwrap_or(u8::MAX)];
+        comment.extend(self.comment.bytes().take(254));
+        comment.push(0);
+        Message::new(SUBSYSTEM | NEW_RULE, FLAG_CREATE | FLAG_APPEND)
+            .raw(&header(INET))
+            .text(1, table)
+            .text(2, chain)
+            .nest(4, |mut m| {
+                for (name, data) in self.expressions {
+                    m = m.nest(1, |m| m.text(1, name).nest(2, |m| m.splice(data)));
+                }
+                m
+            })
+            .attr(7, &comment)
+    }
+}
+
+/// Deletes one rule by its handle.
+pub fn delete_rule(table: &str, chain: &str, handle: u64) -> Message {
+    Message::new(SUBSYSTEM | DELETE_RULE, 0)
+        .raw(&header(INET))
+        .text(1, table)
+        .text(2, chain)
+        .attr(3, &handle.to_be_bytes())
+}
+
+/// Asks for all tables of all families.
+pub fn list_tables() -> Message {
+    Message::new(SUBSYSTEM | GET_TABLE, 0).raw(&header(0))
+}
+
+/// Asks for all chains of all families.
+pub fn list_chains() -> Message {
+    Message::new(SUBSYSTEM | GET_CHAIN, 0).raw(&header(0))
+}
+
+/// Asks for the rules of one table, or of all tables of all families.
+pub fn list_rules(table: Option<&str>) -> Message {
+    let message = |family| Message::new(SUBSYSTEM | GET_RULE, 0).raw(&header(family));
+    table.map_or_else(|| message(0), |table| message(INET).text(1, table))
+}
+
+/// A rule as the kernel lists it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listed {
+    /// The chain it stands in.
+    pub chain: String,
+    /// Its handle.
+    pub handle: u64,
+    /// Its comment, empty where there is none.
+    pub comment: String,
+    /// Packets that its counter has seen.
+    pub packets: u64,
+}
+
+/// Reads a rule of [`list_rules`].
+pub fn listed(received: &Received) -> Listed {
+    let body = received.body.get(4..).unwrap_or_default();
+    let text = |kind| find(body, kind).map(text_of).unwrap_or_default();
+    let number = |bytes: &[u8]| bytes.try_into().map(u64::from_be_bytes).unwrap_or(0);
+    let comment = find(body, 7).and_then(|data| (data.first() == Some(&0)).then(|| text_of(&data[2..])));
+    let mut packets = 0;
+    for (_, expression) in attributes(find(body, 4).unwrap_or_default()) {
+        if find(expression, 1).map(text_of).as_deref() == Some("counter") {
+            packets += find(expression, 2).and_then(|data| find(data, 2)).map_or(0, number);
+        }
+    }
+    Listed {
+        chain: text(2),
+        handle: find(body, 3).map_or(0, number),
+        comment: comment.unwrap_or_default(),
+        packets,
+    }
+}
+
+/// A table as the kernel lists it: family, name, and who owns it (a netlink port, usually the owner's pid).
+pub fn listed_table(received: &Received) -> (u8, String, Option<u32>) {
+    let body = received.body.get(4..).unwrap_or_default();
+    let owner = find(body, 7).and_then(|value| value.try_into().ok()).map(u32::from_be_bytes);
+    (received.body.first().copied().unwrap_or(0), find(body, 1).map(text_of).unwrap_or_default(), owner)
+}

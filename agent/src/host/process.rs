@@ -1,0 +1,241 @@
+//! Processes: found by what they are, held by pidfd and start time, so that a recycled pid is never hit.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+
+use procfs::process::{FDTarget, Process as Entry};
+use serde::{Deserialize, Serialize};
+use squall_experiments::protocol::Refusal;
+use squall_experiments::scope::{ProcessSelector, Scope};
+
+use super::sockets::{Listed, Sockets};
+
+/// One process, so that no other can be taken for it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Target {
+    /// Its pid.
+    pub pid: i32,
+    /// When it started, in clock ticks since boot.
+    pub start: u64,
+    /// Its command name, for people.
+    pub name: String,
+}
+
+impl std::fmt::Display for Target {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} (pid {})", self.name, self.pid)
+    }
+}
+
+impl Target {
+    /// The process with this pid, as it is now.
+    pub fn of(pid: i32) -> Option<Target> {
+        let stat = Entry::new(pid).and_then(|entry| entry.stat()).ok()?;
+        Some(Target { pid, start: stat.starttime, name: stat.comm })
+    }
+
+    /// Whether this very process still exists, and in which state: `R`, `S`, `T` (stopped), `t` (traced), `Z`….
+    pub fn state(&self) -> Option<char> {
+        let stat = Entry::new(self.pid).and_then(|entry| entry.stat()).ok()?;
+        (stat.starttime == self.start).then_some(stat.state)
+    }
+
+    /// Whether it runs, or could: it is neither gone nor a zombie.
+    pub fn alive(&self) -> bool {
+        self.state().is_some_and(|state| !matches!(state, 'Z' | 'X'))
+    }
+
+    /// A descriptor for this very process; `None` when it is gone.
+    pub fn open(&self) -> Option<OwnedFd> {
+        let pid = rustix::process::Pid::from_raw(self.pid)?;
+        let fd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).ok()?;
+        // The pid cannot be recycled while the pidfd is held, so looking now settles it.
+        self.alive().then_some(fd)
+    }
+}
+
+/// What is seen of all processes of this network namespace at one moment.
+#[derive(Debug)]
+pub struct Processes {
+    entries: Vec<Entry>,
+}
+
+impl Processes {
+    /// Looks at `/proc`. Processes of other network namespaces, and those that end meanwhile, are left out.
+    pub fn here() -> Result<Self, Refusal> {
+        let unreadable = |error| Refusal::bare(format!("cannot read `/proc`: {error}"));
+        let namespace =
+            std::fs::read_link("/proc/self/ns/net").map_err(|error| unreadable(error.to_string()))?;
+        let all = procfs::process::all_processes().map_err(|error| unreadable(error.to_string()))?;
+        let here = |entry: &Entry| {
+            let theirs = std::fs::read_link(format!("/proc/{}/ns/net", entry.pid));
+            // Without the right to look (another user's process, no root) it may be here: its owner's rules decide.
+            theirs.map_or(nix::unistd::geteuid().as_raw() != 0, |theirs| theirs == namespace)
+        };
+        Ok(Processes { entries: all.flatten().filter(here).collect() })
+    }
+
+    fn targets(&self, mut matches: impl FnMut(&Entry) -> bool) -> Vec<Target> {
+        let target = |entry: &Entry| {
+            let stat = entry.stat().ok()?;
+            let target = Target { pid: entry.pid, start: stat.starttime, name: stat.comm };
+            (!matches!(stat.state, 'Z' | 'X')).then_some(target)
+        };
+        let mut targets: Vec<Target> =
+            self.entries.iter().filter(|entry| matches(entry)).filter_map(target).collect();
+        targets.sort();
+        targets
+    }
+
+    /// The processes of a scope, sorted by pid. An empty answer is for the caller to refuse.
+    pub fn of(&self, scope: &Scope) -> Result<Vec<Target>, Refusal> {
+        match scope {
+            Scope::Process(selector) => self.selected(selector),
+            Scope::User(user) => {
+                let uid = uid_of(user)?;
+                Ok(self.targets(|entry| entry.status().is_ok_and(|status| status.euid == uid)))
+            }
+            Scope::Cgroup(path) => {
+                let members = Cgroup::find(path)?.members();
+                Ok(self.targets(|entry| members.contains(&entry.pid)))
+            }
+            Scope::Port(_) => Err(Refusal::bare("a local port chooses traffic, not processes")),
+        }
+    }
+
+    fn selected(&self, selector: &ProcessSelector) -> Result<Vec<Target>, Refusal> {
+        if selector.is_empty() {
+            return Err(Refusal::new(
+                "an empty process selector would match everything",
+                "give at least one of `exe`, `name`, `args`, `pid`, `listening`",
+            ));
+        }
+        let args = selector.args.as_deref().map(regex::Regex::new).transpose();
+        let args =
+            args.map_err(|error| Refusal::bare(format!("`args` is no regular expression: {error}")))?;
+        let listeners = match selector.listening {
+            None => None,
+            Some(port) => Some(self.holders(|socket| socket.listens() && socket.local.1 == port)?),
+        };
+        Ok(self.targets(|entry| {
+            let name = |name: &String| entry.stat().is_ok_and(|stat| stat.comm == *name);
+            let exe = |exe: &String| entry.exe().is_ok_and(|found| found == *PathBuf::from(exe));
+            let arguments = || entry.cmdline().map(|list| list.join(" ")).unwrap_or_default();
+            selector.pid.is_none_or(|pid| i64::from(pid) == i64::from(entry.pid))
+                && selector.name.as_ref().is_none_or(name)
+                && selector.exe.as_ref().is_none_or(exe)
+                && args.as_ref().is_none_or(|args| args.is_match(&arguments()))
+                && listeners.as_ref().is_none_or(|holders| holders.contains(&entry.pid))
+        }))
+    }
+
+    /// The processes that hold a socket which matches.
+    fn holders(&self, matches: impl Fn(&Listed) -> bool) -> Result<BTreeSet<i32>, Refusal> {
+        let sockets = Sockets::open().and_then(|mut sockets| sockets.all());
+        let sockets = sockets.map_err(|error| Refusal::bare(format!("cannot list sockets: {error}")))?;
+        let inodes: BTreeSet<u32> =
+            sockets.iter().filter(|socket| matches(socket)).map(|socket| socket.inode).collect();
+        let held = self.sockets();
+        let holds = |list: &[(i32, u32)]| list.iter().any(|(_, inode)| inodes.contains(inode));
+        Ok(held.into_iter().filter(|(_, list)| holds(list)).map(|(pid, _)| pid).collect())
+    }
+
+    /// Which sockets each process holds: descriptor and inode, by pid.
+    pub fn sockets(&self) -> BTreeMap<i32, Vec<(i32, u32)>> {
+        let of = |entry: &Entry| {
+            let descriptors = entry.fd().ok()?.flatten();
+            let sockets = descriptors.filter_map(|info| match info.target {
+                FDTarget::Socket(inode) => Some((info.fd, u32::try_from(inode).ok()?)),
+                _ => None,
+            });
+            Some((entry.pid, sockets.collect::<Vec<_>>()))
+        };
+        self.entries.iter().filter_map(of).filter(|(_, sockets)| !sockets.is_empty()).collect()
+    }
+}
+
+/// A user's number. An unknown name is refused.
+pub fn uid_of(user: &str) -> Result<u32, Refusal> {
+    if let Ok(uid) = user.parse() {
+        return Ok(uid);
+    }
+    match nix::unistd::User::from_name(user) {
+        Ok(Some(found)) => Ok(found.uid.as_raw()),
+        _ => Err(Refusal::new(format!("there is no user `{user}` on this host"), "see `getent passwd`")),
+    }
+}
+
+/// A control group of version 2.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cgroup {
+    /// Its directory.
+    pub directory: PathBuf,
+    /// How many levels below the root: the root is 0.
+    pub level: u32,
+    /// Its number for the kernel: the directory's inode.
+    pub id: u64,
+}
+
+impl Cgroup {
+    /// Where the version 2 hierarchy is mounted.
+    pub fn root() -> Result<PathBuf, Refusal> {
+        let mounts = procfs::process::Process::myself().and_then(|me| me.mountinfo());
+        let mounts = mounts.map_err(|error| Refusal::bare(format!("cannot read the mounts: {error}")))?;
+        let found = mounts.into_iter().find(|mount| mount.fs_type == "cgroup2");
+        found.map(|mount| mount.mount_point).ok_or_else(|| {
+            Refusal::new(
+                "control groups of version 2 are not mounted",
+                "mount them (`mount -t cgroup2 none /sys/fs/cgroup`), or choose another scope",
+            )
+        })
+    }
+
+    /// The group at a path below the root.
+    pub fn find(path: &str) -> Result<Self, Refusal> {
+        use std::os::unix::fs::MetadataExt;
+        let root = Self::root()?;
+        let relative = path.trim_matches('/');
+        let names: Vec<&str> = relative.split('/').collect();
+        if relative.is_empty() || names.iter().any(|name| matches!(*name, "" | "." | "..")) {
+            return Err(Refusal::new(
+                format!("`{path}` does not name one control group"),
+                "write its path below the root, such as `system.slice/shop.service`",
+            ));
+        }
+        let directory = root.join(relative);
+        let metadata = std::fs::metadata(&directory).map_err(|error| {
+            Refusal::new(
+                format!("there is no control group `{relative}` below `{}` ({error})", root.display()),
+                "list them with `systemd-cgls`, or `find` below that directory",
+            )
+        })?;
+        Ok(Cgroup { directory, level: names.len() as u32, id: metadata.ino() })
+    }
+
+    /// The pids in the group and in the groups below it.
+    pub fn members(&self) -> BTreeSet<i32> {
+        let list =
+            |directory: PathBuf| std::fs::read_to_string(directory.join("cgroup.procs")).unwrap_or_default();
+        let pids = |list: String| list.lines().filter_map(|line| line.parse().ok()).collect::<Vec<i32>>();
+        self.tree().into_iter().map(list).flat_map(pids).collect()
+    }
+
+    /// The numbers of the group and of the groups below it.
+    pub fn ids(&self) -> BTreeSet<u64> {
+        use std::os::unix::fs::MetadataExt;
+        self.tree().into_iter().filter_map(|directory| Some(directory.metadata().ok()?.ino())).collect()
+    }
+
+    fn tree(&self) -> Vec<PathBuf> {
+        let mut tree = vec![self.directory.clone()];
+        let mut next = 0;
+        while let Some(directory) = tree.get(next) {
+            let below =
+                std::fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path());
+            tree.extend(below.filter(|path| path.is_dir()).collect::<Vec<_>>());
+            next += 1;
+        }
+        tree
+    }
+}

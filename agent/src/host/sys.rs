@@ -1,0 +1,146 @@
+//! The system calls that no safe wrapper offers: the only place of this crate where `unsafe` stands.
+#![expect(unsafe_code, reason = "raw system calls; each block argues its case")]
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+use nix::time::{ClockId, clock_gettime};
+use nix::unistd::{ForkResult, Pid};
+
+/// Nanoseconds since boot, suspended time included (`CLOCK_BOOTTIME`): every lease and deadline counts on this clock.
+pub fn boot_nanos() -> u64 {
+    let now = clock_gettime(ClockId::CLOCK_BOOTTIME).expect("the boot clock exists since Linux 2.6.39");
+    now.tv_sec() as u64 * 1_000_000_000 + now.tv_nsec() as u64
+}
+
+/// Forks. Returns the child's pid in the parent, `None` in the child.
+///
+/// # Panics
+/// When the process has more than one thread: a fork would copy the locks of the others in any state.
+pub fn fork() -> io::Result<Option<Pid>> {
+    let threads = std::fs::read_dir("/proc/self/task").map(Iterator::count).unwrap_or(1);
+    assert_eq!(threads, 1, "the agent forks before any runtime");
+    // SAFETY: a single-threaded process (asserted above) may run any code after a fork.
+    match unsafe { nix::unistd::fork() }? {
+        ForkResult::Parent { child } => Ok(Some(child)),
+        ForkResult::Child => Ok(None),
+    }
+}
+
+/// Closes every descriptor from `first` on, except those given.
+pub fn close_from(first: RawFd, keep: &[RawFd]) {
+    let mut keep: Vec<RawFd> = keep.iter().copied().filter(|fd| *fd >= first).collect();
+    keep.sort_unstable();
+    let mut start = first;
+    for fd in keep.into_iter().chain([RawFd::MAX]) {
+        if start < fd {
+            // SAFETY: only called in a fresh fork whose owners of these descriptors never run again.
+            unsafe { libc::syscall(libc::SYS_close_range, start, fd.saturating_sub(1), 0) };
+        }
+        start = fd.saturating_add(1);
+    }
+}
+
+/// Asks a netlink socket to explain its errors in words. Older kernels do not; that is no failure.
+pub fn ask_for_error_texts(socket: BorrowedFd<'_>) {
+    const SOL_NETLINK: i32 = 270;
+    for option in [10 /* NETLINK_CAP_ACK */, 11 /* NETLINK_EXT_ACK */] {
+        let on: i32 = 1;
+        // SAFETY: the pointer and the length describe `on`, which outlives the call.
+        unsafe {
+            libc::setsockopt(
+                socket.as_raw_fd(),
+                SOL_NETLINK,
+                option,
+                std::ptr::from_ref(&on).cast(),
+                size_of::<i32>() as libc::socklen_t,
+            );
+        }
+    }
+}
+
+/// The cookie of the calling thread's network namespace: unique until reboot (`SO_NETNS_COOKIE`, Linux 5.14).
+pub fn netns_cookie() -> io::Result<u64> {
+    const SO_NETNS_COOKIE: i32 = 71;
+    let socket = rustix::net::socket(rustix::net::AddressFamily::INET, rustix::net::SocketType::DGRAM, None)?;
+    let mut cookie = 0u64;
+    let mut length = size_of::<u64>() as libc::socklen_t;
+    // SAFETY: the pointers describe `cookie` and `length`, which outlive the call.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            SO_NETNS_COOKIE,
+            std::ptr::from_mut(&mut cookie).cast(),
+            &raw mut length,
+        )
+    };
+    if result == 0 { Ok(cookie) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Loads a BPF program of type `BPF_PROG_TYPE_CGROUP_SOCK` for `BPF_CGROUP_INET_SOCK_CREATE`.
+/// Source: `include/uapi/linux/bpf.h`, `union bpf_attr`.
+pub fn bpf_load_sock_create(instructions: &[u64]) -> io::Result<OwnedFd> {
+    #[repr(C)]
+    struct Load {
+        program_type: u32,
+        instruction_count: u32,
+        instructions: u64,
+        license: u64,
+        log_level: u32,
+        log_size: u32,
+        log: u64,
+        kernel_version: u32,
+        flags: u32,
+        name: [u8; 16],
+        interface: u32,
+        attach_type: u32,
+    }
+    let load = Load {
+        program_type: 9,
+        instruction_count: instructions.len() as u32,
+        instructions: instructions.as_ptr() as u64,
+        license: c"Apache-2.0".as_ptr() as u64,
+        log_level: 0,
+        log_size: 0,
+        log: 0,
+        kernel_version: 0,
+        flags: 0,
+        name: *b"squall_mark\0\0\0\0\0",
+        interface: 0,
+        attach_type: 2,
+    };
+    // SAFETY: `load` and what it points to outlive the call; the layout is the kernel's, without implicit padding.
+    unsafe { bpf(5, std::ptr::from_ref(&load).cast(), size_of::<Load>()) }
+}
+
+/// Attaches a program to a control group by a link: closing the descriptor detaches it.
+pub fn bpf_link_sock_create(program: BorrowedFd<'_>, cgroup: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    #[repr(C)]
+    struct Link {
+        program: u32,
+        target: u32,
+        attach_type: u32,
+        flags: u32,
+    }
+    let link = Link {
+        program: program.as_raw_fd() as u32,
+        target: cgroup.as_raw_fd() as u32,
+        attach_type: 2,
+        flags: 0,
+    };
+    // SAFETY: `link` outlives the call; the layout is the kernel's, without padding.
+    unsafe { bpf(28, std::ptr::from_ref(&link).cast(), size_of::<Link>()) }
+}
+
+/// # Safety
+/// `attributes` points to `size` bytes in the layout that `command` reads, and so do the pointers inside.
+unsafe fn bpf(command: i32, attributes: *const u8, size: usize) -> io::Result<OwnedFd> {
+    // SAFETY: promised by the caller.
+    let fd = unsafe { libc::syscall(libc::SYS_bpf, command, attributes, size) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: both commands used here return a new descriptor that nobody else knows (closed on exec by the kernel).
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+}

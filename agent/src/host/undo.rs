@@ -1,0 +1,128 @@
+//! Undo records: what the journal holds, and how each is made so. "Make it so", never "toggle".
+//!
+//! Each is idempotent, is right even if its change never happened, and identifies its object so that a recycled name
+//! cannot fool it.
+
+use std::time::Duration;
+
+use rustix::process::{Signal, pidfd_send_signal};
+use serde::{Deserialize, Serialize};
+
+use super::mark;
+use super::process::Target;
+use super::table::{NAME, Table};
+
+/// How to take one thing back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Undo {
+    /// The table `inet squall` is not there, once no rule of an injection stands in it.
+    Table,
+    /// No rule whose comment begins so stands in the table.
+    Rules(String),
+    /// No socket of the namespace carries this bit of the mark.
+    Mark(u32),
+    /// A traced process runs; the kernel sees to it when its tracer is gone.
+    Release(Target),
+    /// A stopped process goes on.
+    Resume(Target),
+}
+
+/// What an undo came to: verified words, or what is still there.
+pub type Undone = Result<String, String>;
+
+/// The prefix of every injection's rules, by which they are told from carve-outs.
+pub const TAG: &str = "squall run ";
+
+impl Undo {
+    /// Whether it concerns only what the kernel forgets at a reboot.
+    pub fn void_after_reboot(&self) -> bool {
+        match self {
+            Undo::Table | Undo::Rules(_) | Undo::Mark(_) | Undo::Release(_) | Undo::Resume(_) => true,
+        }
+    }
+
+    /// Whether it concerns what goes with the network namespace.
+    pub fn within_namespace(&self) -> bool {
+        matches!(self, Undo::Table | Undo::Rules(_) | Undo::Mark(_))
+    }
+
+    /// Makes it so, then looks whether it is. `table` is the owning socket or a duplicate, where there is one.
+    pub fn apply(&self, table: Option<&mut Table>) -> Undone {
+        match self {
+            Undo::Table => match table {
+                Some(table) => remove_table(table),
+                None => Ok("no nftables here, so no table".to_owned()),
+            },
+            Undo::Rules(tag) => match table {
+                Some(table) => remove_rules(table, tag),
+                None => Ok("no nftables here, so no rules".to_owned()),
+            },
+            Undo::Mark(bit) => {
+                mark::clear(*bit).map(|count| format!("no socket is marked any more ({count} were)"))
+            }
+            Undo::Release(target) => released(target),
+            Undo::Resume(target) => resume(target),
+        }
+    }
+}
+
+fn remove_rules(table: &mut Table, tag: &str) -> Undone {
+    let removed = table.remove(tag).map_err(|error| format!("rules `{tag}` cannot be removed: {error}"))?;
+    match table.rules(tag) {
+        Ok(left) if left.is_empty() => Ok(format!("{removed} rules removed, none left")),
+        Ok(left) => Err(format!("{} rules `{tag}` are still in `inet {NAME}`", left.len())),
+        Err(error) => Err(format!("rules `{tag}` cannot be listed: {error}")),
+    }
+}
+
+fn remove_table(table: &mut Table) -> Undone {
+    let unknown = |error| format!("the table `inet {NAME}` cannot be looked at: {error}");
+    if !table.rules(TAG).map_err(unknown)?.is_empty() {
+        return Ok(format!("the table `inet {NAME}` stays for another run"));
+    }
+    if table.existing().map_err(unknown)?.is_none() {
+        return Ok(format!("the table `inet {NAME}` is gone"));
+    }
+    let refused = table.delete().err();
+    // A table of another socket goes with that socket: give a dying owner a moment.
+    for _ in 0..40 {
+        if table.existing().map_err(unknown)?.is_none() {
+            return Ok(format!("the table `inet {NAME}` is gone"));
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let why = refused.map(|error| format!(" ({error})")).unwrap_or_default();
+    Err(format!("the table `inet {NAME}` is still there{why}"))
+}
+
+fn released(target: &Target) -> Undone {
+    for _ in 0..50 {
+        match target.state() {
+            Some('t') => std::thread::sleep(Duration::from_millis(10)),
+            Some('T') => {
+                return Ok(format!("{target} is not traced; it is stopped, as others want it"));
+            }
+            Some(_) => return Ok(format!("{target} runs")),
+            None => return Ok(format!("{target} has ended meanwhile")),
+        }
+    }
+    Err(format!("{target} is still traced"))
+}
+
+fn resume(target: &Target) -> Undone {
+    let Some(pidfd) = target.open() else {
+        return Ok(format!("{target} has ended meanwhile"));
+    };
+    if target.state() == Some('T') {
+        pidfd_send_signal(pidfd, Signal::CONT)
+            .map_err(|error| format!("{target} cannot be continued: {error}"))?;
+    }
+    for _ in 0..50 {
+        if target.state() != Some('T') {
+            return Ok(format!("{target} runs"));
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    Err(format!("{target} is still stopped"))
+}

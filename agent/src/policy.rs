@@ -1,0 +1,128 @@
+//! What the owner of this host allows: a file that no controller can change.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use squall_experiments::change::Change;
+use squall_experiments::peer::{Peer, PeerHost};
+use squall_experiments::protocol::Refusal;
+use squall_experiments::quantity::Period;
+
+/// Where the policy lies.
+pub const FILE: &str = "/etc/squall/policy.json";
+
+/// Limits on what may be done here. Without a file the defaults hold.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct Policy {
+    /// Whether anything may be injected at all.
+    pub enabled: bool,
+    /// The longest that one change may last.
+    pub max_duration: Period,
+    /// Which changes are allowed: `block`, `disconnect`, `signal`, `pause`.
+    pub allow: Vec<String>,
+    /// Networks and addresses that no fault touches.
+    pub protect_addresses: Vec<Peer>,
+    /// Command names of processes that no fault touches.
+    pub protect_processes: Vec<String>,
+    /// A short hash of the file, `none` without one.
+    #[serde(skip)]
+    pub version: String,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        let allow = ["block", "disconnect", "signal", "pause"].map(str::to_owned).to_vec();
+        Policy {
+            enabled: true,
+            max_duration: Period::from_secs(3600),
+            allow,
+            protect_addresses: Vec::new(),
+            protect_processes: Vec::new(),
+            version: "none".to_owned(),
+        }
+    }
+}
+
+impl Policy {
+    /// Reads the policy of this host. A file that cannot be read or understood is an error, never "no limits".
+    pub fn of_this_host() -> Result<Self, Refusal> {
+        Self::read(Path::new(FILE))
+    }
+
+    fn read(path: &Path) -> Result<Self, Refusal> {
+        let text = match std::fs::read_to_string(path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Policy::default()),
+            text => text,
+        };
+        let wrong = |what: String| {
+            Refusal::new(
+                format!("the policy `{}` {what}", path.display()),
+                "nothing is injected until it is mended",
+            )
+        };
+        let text = text.map_err(|error| wrong(format!("cannot be read: {error}")))?;
+        let mut policy: Policy =
+            serde_json::from_str(&text).map_err(|error| wrong(format!("is not understood: {error}")))?;
+        if let Some(peer) =
+            policy.protect_addresses.iter().find(|peer| !matches!(peer.host, PeerHost::Net(..)))
+        {
+            return Err(wrong(format!("protects `{peer}`, which is not an address or a network")));
+        }
+        policy.version = blake3::hash(text.as_bytes()).to_hex()[..12].to_owned();
+        Ok(policy)
+    }
+
+    /// Whether a change may be made for so long.
+    pub fn permits(&self, change: &Change, lasts: Period) -> Result<(), Refusal> {
+        let help = format!("the owner of this host decides, in `{FILE}`");
+        if !self.enabled {
+            return Err(Refusal::new("this host's policy allows no injection", help));
+        }
+        let kind = match change {
+            Change::Block(_) => "block",
+            Change::Disconnect(_) => "disconnect",
+            Change::Signal(_) => "signal",
+            Change::Pause(_) => "pause",
+        };
+        if !self.allow.iter().any(|allowed| allowed == kind) {
+            return Err(Refusal::new(format!("this host's policy does not allow `{kind}`"), help));
+        }
+        if lasts > self.max_duration {
+            return Err(Refusal::new(
+                format!("{lasts} is longer than this host's policy allows ({})", self.max_duration),
+                help,
+            ));
+        }
+        Ok(())
+    }
+
+    /// Whether a process of this name is protected.
+    pub fn protects_process(&self, name: &str) -> bool {
+        self.protect_processes.iter().any(|protected| protected == name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_broken_policy_is_an_error_and_a_missing_one_the_default() {
+        let directory = std::env::temp_dir().join(format!("squall-policy-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
+        let file = directory.join("policy.json");
+        assert_eq!(Policy::read(&file).unwrap(), Policy::default());
+        for text in
+            ["", "{", r#"{"max-duration": 60}"#, r#"{"alow": []}"#, r#"{"protect-addresses": ["db"]}"#]
+        {
+            std::fs::write(&file, text).unwrap();
+            assert!(Policy::read(&file).is_err(), "{text}");
+        }
+        std::fs::write(&file, r#"{"max-duration": "1m", "allow": ["block"]}"#).unwrap();
+        let policy = Policy::read(&file).unwrap();
+        assert_eq!(policy.version.len(), 12);
+        assert_eq!(policy.max_duration, Period::from_secs(60));
+        std::fs::remove_dir_all(directory).unwrap();
+    }
+}

@@ -1,0 +1,99 @@
+//! What works on this host, and what brings the rest.
+
+use std::fs::File;
+use std::os::fd::AsFd;
+
+use nix::sys::socket::SockProtocol;
+use serde::Serialize;
+
+use crate::host::netlink::Socket;
+use crate::host::process::Cgroup;
+use crate::host::sockets::Sockets;
+use crate::host::{nft, sys};
+
+/// One thing that a fault needs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// Which faults or scopes need it.
+    pub serves: &'static str,
+    /// By which mechanism.
+    pub mechanism: &'static str,
+    /// Whether it works here.
+    pub works: bool,
+    /// What was seen, or what is missing and what brings it.
+    pub detail: String,
+}
+
+/// Tries every mechanism without changing anything that anybody could see.
+pub fn findings() -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let mut add = |serves, mechanism, tried: Result<String, String>| {
+        let works = tried.is_ok();
+        findings.push(Finding { serves, mechanism, works, detail: tried.unwrap_or_else(|missing| missing) });
+    };
+    add("partition, refuse", "nftables table owned by a socket (Linux 5.12)", nftables());
+    add("disconnect", "socket diagnosis (CONFIG_INET_DIAG_DESTROY)", socket_diagnosis());
+    add("kill", "pidfd", pidfd());
+    add("pause", "ptrace, else SIGSTOP", ptrace());
+    add("in: cgroup", "control groups of version 2", cgroup());
+    add("in: process, in: user (network faults)", "BPF on sock_create, pidfd_getfd", marks());
+    findings
+}
+
+/// A transaction that makes an owned table and is refused at its end, so that nothing is ever committed.
+fn nftables() -> Result<String, String> {
+    let help = "run as root (CAP_NET_ADMIN) on a kernel with nf_tables";
+    let mut socket =
+        Socket::open(SockProtocol::NetlinkNetFilter).map_err(|error| format!("{error}; {help}"))?;
+    let name = "squall-preflight";
+    let messages = vec![nft::new_owned_table(name), nft::delete_table("squall-preflight-absent")];
+    match socket.request(nft::batch(messages)) {
+        Err(error) if error.errno() == nix::errno::Errno::ENOENT => Ok("owned tables work".to_owned()),
+        Err(error) => Err(format!("{error}; {help}")),
+        Ok(()) => Err("the kernel accepted a transaction that it must refuse".to_owned()),
+    }
+}
+
+fn socket_diagnosis() -> Result<String, String> {
+    let sockets = Sockets::open().and_then(|mut sockets| sockets.all());
+    let count = sockets.map_err(|error| format!("{error}; load `inet_diag`, `tcp_diag`, `udp_diag`"))?.len();
+    if nix::unistd::geteuid().is_root() {
+        Ok(format!("{count} sockets listed; whether the kernel destroys them is seen at the first one"))
+    } else {
+        Err("run as root (CAP_NET_ADMIN)".to_owned())
+    }
+}
+
+fn pidfd() -> Result<String, String> {
+    let me = rustix::process::getpid();
+    rustix::process::pidfd_open(me, rustix::process::PidfdFlags::empty())
+        .map_err(|error| format!("{error}"))?;
+    Ok("processes are held by pidfd".to_owned())
+}
+
+fn ptrace() -> Result<String, String> {
+    let scope = std::fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope").unwrap_or_default();
+    match scope.trim() {
+        "3" => Ok("Yama forbids ptrace until reboot: SIGSTOP with an undo record is used".to_owned()),
+        "2" | "1" if !nix::unistd::geteuid().is_root() => {
+            Ok("Yama limits ptrace to root: SIGSTOP with an undo record is used".to_owned())
+        }
+        _ => Ok("ptrace is allowed".to_owned()),
+    }
+}
+
+fn cgroup() -> Result<String, String> {
+    Cgroup::root().map(|root| format!("mounted at {}", root.display())).map_err(|refusal| refusal.what)
+}
+
+fn marks() -> Result<String, String> {
+    let help = "it needs CAP_BPF and CAP_NET_ADMIN on the host itself, and control groups of version 2";
+    let cookie = sys::netns_cookie().map_err(|error| format!("{error}; Linux 5.14"))?;
+    let root = Cgroup::root().map_err(|refusal| refusal.what)?;
+    File::open(root).map_err(|error| format!("{error}; {help}"))?;
+    // mov r0, 1; exit: loaded, never attached.
+    let program = [0x0000_0001_0000_00b7, 0x95];
+    let loaded = sys::bpf_load_sock_create(&program).map_err(|error| format!("{error}; {help}"))?;
+    let _ = loaded.as_fd();
+    Ok(format!("BPF programs load; this namespace is {cookie}"))
+}

@@ -1,0 +1,201 @@
+//! What a good sample looks like, compiled once when a probe is loaded, and what is said of a bad one.
+
+use std::time::Duration;
+
+use hyper::header::{HeaderMap, HeaderName};
+use regex::Regex;
+use serde_json::Value;
+use serde_json_path::JsonPath;
+use squall_experiments::probe::Expect;
+use squall_experiments::quantity::Period;
+
+/// What a sample saw, and whether that is good.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Seen {
+    pub(super) good: bool,
+    pub(super) text: String,
+}
+
+impl Seen {
+    pub(super) fn good(text: impl Into<String>) -> Self {
+        Seen { good: true, text: text.into() }
+    }
+
+    pub(super) fn bad(text: impl Into<String>) -> Self {
+        Seen { good: false, text: text.into() }
+    }
+}
+
+/// An HTTP answer, whole.
+pub(super) struct Answer {
+    pub(super) status: u16,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Vec<u8>,
+}
+
+/// Expectations of an HTTP answer.
+pub(super) struct ExpectHttp {
+    status: Option<u16>,
+    headers: Vec<(HeaderName, String)>,
+    body: Option<Regex>,
+    json: Vec<(JsonPath, Value)>,
+    within: Option<Period>,
+}
+
+/// Expectations of a program that ended.
+pub(super) struct ExpectProcess {
+    exit: i32,
+    stdout: Option<Regex>,
+    within: Option<Period>,
+}
+
+impl ExpectHttp {
+    /// Compiles them; an error says which of them makes no sense, and why.
+    pub(super) fn new(expect: &Expect) -> Result<Self, String> {
+        let header = |(name, value): (&String, &String)| {
+            let parsed: HeaderName = name.parse().map_err(|_| format!("`{name}` is not a header name"))?;
+            Ok((parsed, value.clone()))
+        };
+        let json = |(path, value): (&String, &Value)| {
+            let parsed = JsonPath::parse(path).map_err(|why| format!("`{path}` is not a JSONPath: {why}"))?;
+            Ok((parsed, value.clone()))
+        };
+        Ok(ExpectHttp {
+            status: expect.status,
+            headers: expect.headers.iter().map(header).collect::<Result<_, String>>()?,
+            body: expect.body.as_deref().map(regex).transpose()?,
+            json: expect.json.iter().map(json).collect::<Result<_, String>>()?,
+            within: expect.within,
+        })
+    }
+
+    /// Judges an answer that took `took`, from the first look at the name to the last byte.
+    pub(super) fn judge(&self, answer: &Answer, took: Duration) -> Seen {
+        match self.objection(answer) {
+            Some(objection) => Seen::bad(objection),
+            None => in_time(answer.status, took, self.within),
+        }
+    }
+
+    fn objection(&self, answer: &Answer) -> Option<String> {
+        let status = answer.status;
+        match self.status {
+            Some(expected) if expected != status => return Some(format!("{status} (expected {expected})")),
+            None if !(200..300).contains(&status) => return Some(format!("{status} (expected 2xx)")),
+            _ => {}
+        }
+        for (name, expected) in &self.headers {
+            let mut values = answer.headers.get_all(name).iter().peekable();
+            if values.peek().is_none() {
+                return Some(format!("header `{name}` is missing (expected `{expected}`)"));
+            }
+            let found: Vec<_> = values.map(|value| String::from_utf8_lossy(value.as_bytes())).collect();
+            if !found.iter().any(|value| value == expected) {
+                return Some(format!(
+                    "header `{name}` is `{}` (expected `{expected}`)",
+                    short(&found.join(", "))
+                ));
+            }
+        }
+        if let Some(regex) = &self.body
+            && !regex.is_match(&String::from_utf8_lossy(&answer.body))
+        {
+            return Some(format!("body does not match `{regex}`"));
+        }
+        if self.json.is_empty() {
+            return None;
+        }
+        let Ok(document) = serde_json::from_slice::<Value>(&answer.body) else {
+            return Some("body is not JSON".to_owned());
+        };
+        self.json.iter().find_map(|(path, expected)| match path.query(&document).first() {
+            None => Some(format!("`{path}` finds nothing (expected {expected})")),
+            Some(found) if !same(found, expected) => {
+                Some(format!("`{path}` is {} (expected {expected})", short(&found.to_string())))
+            }
+            Some(_) => None,
+        })
+    }
+}
+
+impl ExpectProcess {
+    /// Compiles them; an error says which of them makes no sense, and why.
+    pub(super) fn new(expect: &Expect) -> Result<Self, String> {
+        Ok(ExpectProcess {
+            exit: expect.exit.unwrap_or(0),
+            stdout: expect.stdout.as_deref().map(regex).transpose()?,
+            within: expect.within,
+        })
+    }
+
+    /// Judges an exit code and what was printed; `stderr` only explains.
+    pub(super) fn judge(&self, exit: i32, stdout: &[u8], stderr: &[u8], took: Duration) -> Seen {
+        if exit != self.exit {
+            return Seen::bad(format!("exit {exit} (expected {}){}", self.exit, last_line(stderr)));
+        }
+        if let Some(regex) = &self.stdout
+            && !regex.is_match(&String::from_utf8_lossy(stdout))
+        {
+            return Seen::bad(format!("standard output does not match `{regex}`"));
+        }
+        in_time(format_args!("exit {exit}"), took, self.within)
+    }
+
+    /// Judges an end by a signal, which no expectation allows.
+    pub(super) fn killed(&self, signal: &str, stderr: &[u8]) -> Seen {
+        Seen::bad(format!("ended by {signal} (expected exit {}){}", self.exit, last_line(stderr)))
+    }
+}
+
+/// Good, if it was fast enough: `200 in 3.1 ms`.
+pub(super) fn in_time(what: impl std::fmt::Display, took: Duration, within: Option<Period>) -> Seen {
+    match within {
+        Some(within) if took > within.get() => {
+            Seen::bad(format!("{what} in {} (expected within {within})", readable(took)))
+        }
+        _ => Seen::good(format!("{what} in {}", readable(took))),
+    }
+}
+
+/// A time with two or three digits: `0.42 ms`, `3.1 ms`, `312 ms`, `1.20 s`.
+fn readable(took: Duration) -> String {
+    let ms = took.as_secs_f64() * 1000.0;
+    match ms {
+        ms if ms < 1.0 => format!("{ms:.2} ms"),
+        ms if ms < 100.0 => format!("{ms:.1} ms"),
+        ms if ms < 1000.0 => format!("{ms:.0} ms"),
+        ms => format!("{:.2} s", ms / 1000.0),
+    }
+}
+
+fn regex(pattern: &str) -> Result<Regex, String> {
+    Regex::new(pattern).map_err(|why| {
+        // The error draws the pattern over several lines; its last line is the reason.
+        let why = why.to_string();
+        let reason = why.lines().last().unwrap_or_default().trim().trim_start_matches("error: ");
+        format!("`{pattern}` is not a regular expression: {reason}")
+    })
+}
+
+/// JSON equality, in which 1 and 1.0 are the same number.
+fn same(a: &Value, b: &Value) -> bool {
+    match (a.as_f64(), b.as_f64()) {
+        (Some(a), Some(b)) => a == b,
+        _ => a == b,
+    }
+}
+
+fn last_line(stderr: &[u8]) -> String {
+    let text = String::from_utf8_lossy(stderr);
+    let line = text.lines().rev().map(str::trim).find(|line| !line.is_empty());
+    line.map_or_else(String::new, |line| format!(": {}", short(line)))
+}
+
+/// At most 120 characters, on one line.
+pub(super) fn short(text: &str) -> String {
+    let line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    match line.char_indices().nth(120) {
+        Some((end, _)) => format!("{}…", &line[..end]),
+        None => line,
+    }
+}

@@ -1,0 +1,36 @@
+//! A probe as it is loaded, whatever its kind.
+
+use squall_experiments::probe::{Expect, Probe};
+
+use super::expect::Seen;
+use super::family::Family;
+use super::http::HttpLook;
+use super::process::ProcessLook;
+use super::tcp::TcpLook;
+
+/// A probe that can be sampled.
+pub(super) enum Look {
+    Http(Box<HttpLook>),
+    Tcp(TcpLook),
+    Process(ProcessLook),
+}
+
+impl Look {
+    /// Compiles and loads what the probe needs, and contacts nobody; an error says why it can never be sampled.
+    pub(super) fn new(probe: &Probe, expect: &Expect) -> Result<Self, String> {
+        Ok(match probe {
+            Probe::Http(http) => Look::Http(Box::new(HttpLook::new(http, expect)?)),
+            Probe::Tcp(tcp) => Look::Tcp(TcpLook::new(tcp, expect)?),
+            Probe::Process(process) => Look::Process(ProcessLook::new(process, expect)?),
+        })
+    }
+
+    /// Takes one sample. An error says why the probe cannot be sampled at all any more.
+    pub(super) async fn look(&self, family: &Family) -> Result<Seen, String> {
+        match self {
+            Look::Http(http) => Ok(http.look().await),
+            Look::Tcp(tcp) => Ok(tcp.look().await),
+            Look::Process(process) => process.look(family).await,
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! Opening TCP connections: a probe of its own, and the first half of every HTTP probe.
+
+use std::cell::Cell;
+use std::io;
+use std::time::Instant;
+
+use squall_experiments::probe::{Expect, TcpProbe};
+use squall_experiments::quantity::Period;
+use tokio::net::{TcpStream, lookup_host};
+use tokio::time::timeout;
+
+use super::expect::{Seen, in_time};
+
+/// A TCP probe, ready to be sampled.
+pub(super) struct TcpLook {
+    host: String,
+    port: u16,
+    timeout: Period,
+    within: Option<Period>,
+}
+
+/// What a sample was doing when its time was up.
+pub(super) type Stage = Cell<&'static str>;
+
+/// What a stage is called in `timed out after 2s connecting`.
+pub(super) const RESOLVING: &str = "resolving the name";
+const CONNECTING: &str = "connecting";
+
+impl TcpLook {
+    /// Understands the address; an error says why not.
+    pub(super) fn new(probe: &TcpProbe, expect: &Expect) -> Result<Self, String> {
+        let wrong = || format!("`{}` is not a host and a port: write `db.internal:5432`", probe.address);
+        let (host, port) = probe.address.rsplit_once(':').ok_or_else(wrong)?;
+        let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+        if host.is_empty() || bare.is_none() && host.contains(':') {
+            return Err(wrong());
+        }
+        Ok(TcpLook {
+            host: bare.unwrap_or(host).to_owned(),
+            port: port.parse().ok().filter(|port| *port != 0).ok_or_else(wrong)?,
+            timeout: probe.timeout,
+            within: expect.within,
+        })
+    }
+
+    /// Opens a connection and closes it.
+    pub(super) async fn look(&self) -> Seen {
+        let begun = Instant::now();
+        let stage = Stage::new(RESOLVING);
+        match timeout(self.timeout.get(), connect(&self.host, self.port, &stage)).await {
+            Err(_) => timed_out(self.timeout, &stage),
+            Ok(Err(failure)) => Seen::bad(failure),
+            Ok(Ok(_)) => in_time("connected", begun.elapsed(), self.within),
+        }
+    }
+}
+
+/// What is said when the time is up.
+pub(super) fn timed_out(after: Period, stage: &Stage) -> Seen {
+    Seen::bad(format!("timed out after {after} {}", stage.get()))
+}
+
+/// Resolves a name and connects to the first of its addresses that answers. Has no time-out of its own.
+pub(super) async fn connect(host: &str, port: u16, stage: &Stage) -> Result<TcpStream, String> {
+    stage.set(RESOLVING);
+    let addresses = lookup_host((host, port)).await.map_err(|error| {
+        let why = words(&error);
+        let why = why.strip_prefix("failed to lookup address information: ").unwrap_or(&why);
+        format!("cannot resolve `{host}`: {}", uncapitalised(why))
+    })?;
+    stage.set(CONNECTING);
+    let mut failure = format!("cannot resolve `{host}`: no address");
+    for address in addresses {
+        match TcpStream::connect(address).await {
+            Ok(stream) => {
+                // Small requests must not wait for an acknowledgement.
+                let _ = stream.set_nodelay(true);
+                return Ok(stream);
+            }
+            Err(error) => failure = words(&error),
+        }
+    }
+    Err(failure)
+}
+
+/// An operating system's error in a few words, without its number: `connection refused`.
+pub(super) fn words(error: &io::Error) -> String {
+    let fixed = match error.kind() {
+        io::ErrorKind::ConnectionRefused => "connection refused",
+        io::ErrorKind::ConnectionReset => "connection reset",
+        io::ErrorKind::ConnectionAborted => "connection aborted",
+        io::ErrorKind::BrokenPipe => "connection closed by the server",
+        io::ErrorKind::HostUnreachable => "no route to host",
+        io::ErrorKind::NetworkUnreachable => "network unreachable",
+        io::ErrorKind::NotFound => "no such file or directory",
+        io::ErrorKind::PermissionDenied => "permission denied",
+        io::ErrorKind::UnexpectedEof => "connection closed by the server",
+        _ => {
+            let text = error.to_string();
+            return uncapitalised(text.split(" (os error").next().unwrap_or_default());
+        }
+    };
+    fixed.to_owned()
+}
+
+fn uncapitalised(text: &str) -> String {
+    let mut letters = text.chars();
+    letters.next().map_or_else(String::new, |first| first.to_lowercase().chain(letters).collect())
+}

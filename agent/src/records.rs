@@ -1,0 +1,140 @@
+//! What worker and guardian say to each other: the worker asks, the guardian writes, syncs and answers.
+
+use std::io;
+use std::io::{IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
+    SendFlags, recvmsg, sendmsg,
+};
+use serde::{Deserialize, Serialize};
+use squall_experiments::protocol::{Refusal, RunId};
+
+use crate::host::undo::Undo;
+
+/// How long the guardian may take to write and sync.
+const PATIENCE_MS: u16 = 10_000;
+
+/// From worker to guardian; each is answered before the next.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Ask {
+    /// The socket that owns the table, attached. Hold it: its undo needs the same owner.
+    Hold,
+    /// A run begins, and must have ended by then, on the boot clock.
+    Begin {
+        /// Which.
+        run: RunId,
+        /// The experiment's title.
+        title: String,
+        /// Nanoseconds since boot.
+        deadline: u64,
+    },
+    /// Write an undo.
+    Record {
+        /// Of which run.
+        run: RunId,
+        /// How.
+        undo: Undo,
+    },
+    /// These have been undone and looked at.
+    Undone {
+        /// By their numbers.
+        numbers: Vec<u64>,
+    },
+    /// A run has ended; nothing of it is left.
+    End {
+        /// Which.
+        run: RunId,
+    },
+}
+
+/// From guardian to worker.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Answer {
+    /// On disk.
+    Written {
+        /// The number of an undo; 0 for everything else.
+        number: u64,
+    },
+    /// Not on disk: it must not be done.
+    Not {
+        /// Why.
+        why: String,
+    },
+}
+
+/// One end of the line.
+#[derive(Debug)]
+pub struct Records {
+    socket: OwnedFd,
+}
+
+impl Records {
+    /// Takes one end.
+    pub fn new(socket: OwnedFd) -> Self {
+        Records { socket }
+    }
+
+    /// Asks the guardian, and waits until it has written.
+    pub fn ask(&self, ask: &Ask, attached: Option<BorrowedFd<'_>>) -> Result<u64, Refusal> {
+        let lost = |error: io::Error| Refusal::bare(format!("the guardian does not answer: {error}"));
+        self.send(ask, attached).map_err(lost)?;
+        let mut ready = [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)];
+        match poll(&mut ready, PollTimeout::from(PATIENCE_MS)) {
+            Ok(0) => return Err(lost(io::ErrorKind::TimedOut.into())),
+            Ok(_) => {}
+            Err(errno) => return Err(lost(errno.into())),
+        }
+        match self.receive::<Answer>().map_err(lost)? {
+            Some((Answer::Written { number }, _)) => Ok(number),
+            Some((Answer::Not { why }, _)) => Err(Refusal::new(
+                format!("the undo journal cannot be written: {why}"),
+                "nothing is done without it: make room, or choose another place with `--state-dir`",
+            )),
+            None => Err(lost(io::ErrorKind::UnexpectedEof.into())),
+        }
+    }
+
+    /// Sends one message, with a descriptor.
+    pub fn send<T: Serialize>(&self, message: &T, attached: Option<BorrowedFd<'_>>) -> io::Result<()> {
+        let bytes = serde_json::to_vec(message)?;
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut ancillary = SendAncillaryBuffer::new(&mut space);
+        let descriptors: Vec<BorrowedFd<'_>> = attached.into_iter().collect();
+        if !descriptors.is_empty() {
+            ancillary.push(SendAncillaryMessage::ScmRights(&descriptors));
+        }
+        sendmsg(&self.socket, &[IoSlice::new(&bytes)], &mut ancillary, SendFlags::NOSIGNAL)?;
+        Ok(())
+    }
+
+    /// Receives one message; `None` is the end of the other side.
+    pub fn receive<T: for<'de> Deserialize<'de>>(&self) -> io::Result<Option<(T, Option<OwnedFd>)>> {
+        let mut bytes = vec![0; 256 * 1024];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+        let mut parts = [IoSliceMut::new(&mut bytes)];
+        let received = recvmsg(&self.socket, &mut parts, &mut ancillary, RecvFlags::CMSG_CLOEXEC)?.bytes;
+        let mut attached = None;
+        for message in ancillary.drain() {
+            if let RecvAncillaryMessage::ScmRights(mut descriptors) = message {
+                attached = descriptors.next();
+            }
+        }
+        if received == 0 {
+            return Ok(None);
+        }
+        Ok(Some((serde_json::from_slice(&bytes[..received])?, attached)))
+    }
+}
+
+impl AsFd for Records {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}

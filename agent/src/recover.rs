@@ -1,0 +1,133 @@
+//! Undoing what a dead agent left: needs no daemon, no controller, no network and no configuration.
+
+use std::path::Path;
+
+use crate::host::table::Table;
+use crate::journal::{self, Entry, Pending, Unreadable};
+use crate::state::{self, Place};
+
+/// What a recovery came to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// What was undone, and how it was verified.
+    pub undone: Vec<String>,
+    /// What is still there.
+    pub stuck: Vec<String>,
+    /// Journals that were left alone because a living process holds them: an agent that works, or one that is undoing.
+    pub held: Vec<String>,
+}
+
+/// Why a recovery did not take place.
+#[derive(Debug, thiserror::Error)]
+pub enum RecoverError {
+    /// The journal cannot be trusted.
+    #[error(transparent)]
+    Unreadable(#[from] Unreadable),
+    /// Something is still there.
+    #[error("a dead agent left something that could not be undone: {}", .0.join("; "))]
+    Stuck(Vec<String>),
+    /// The namespace of the journal cannot be entered.
+    #[error("cannot enter the network namespace of `{0}`: {1}")]
+    Namespace(String, String),
+}
+
+/// Looks for journals of dead agents below a state directory, of every network namespace, and replays them.
+///
+/// What a living agent holds is left alone. Every squall command calls this when it starts.
+pub fn at_start(state_dir: Option<&Path>) -> Result<Outcome, RecoverError> {
+    let mut all = Outcome::default();
+    for place in Place::all(&state::root(state_dir)) {
+        if !place.journal().exists() {
+            continue;
+        }
+        // Somebody who may not take the lock (another user) cannot undo either: the owner's next command will.
+        let Ok(Some(_lock)) = place.lock() else {
+            all.held.push(place.journal().display().to_string());
+            continue;
+        };
+        let outcome = with_lock(&place)?;
+        place.clear();
+        all.undone.extend(outcome.undone);
+    }
+    Ok(all)
+}
+
+/// Replays the journal of a place whose lock the caller holds, and removes it when nothing is left.
+pub fn with_lock(place: &Place) -> Result<Outcome, RecoverError> {
+    let outcome = if place.is_here() {
+        replay(&place.journal(), &mut Reach::Namespace(Table::open().ok()))?
+    } else {
+        elsewhere(place)?
+    };
+    if outcome.stuck.is_empty() {
+        let _ = std::fs::remove_file(place.journal());
+        Ok(outcome)
+    } else {
+        Err(RecoverError::Stuck(outcome.stuck))
+    }
+}
+
+/// What an undo can get at.
+#[derive(Debug)]
+pub enum Reach {
+    /// The journal's own network namespace, and its table where there is one.
+    Namespace(Option<Table>),
+    /// Processes alone: the namespace is gone, and everything in it.
+    Processes,
+}
+
+/// Applies everything that is pending in a journal; one failure does not stop the others.
+pub fn replay(path: &Path, reach: &mut Reach) -> Result<Outcome, Unreadable> {
+    let entries = journal::read(path)?;
+    let rebooted = matches!(entries.first(), Some(Entry::Header { boot, .. }) if *boot != journal::boot_id());
+    let mut outcome = Outcome::default();
+    for Pending { run, undo, .. } in journal::pending(&entries) {
+        let done = match reach {
+            _ if rebooted && undo.void_after_reboot() => Ok("a reboot has undone it".to_owned()),
+            Reach::Processes if undo.within_namespace() => {
+                Ok("it went with its network namespace".to_owned())
+            }
+            Reach::Processes => undo.apply(None),
+            Reach::Namespace(table) => undo.apply(table.as_mut()),
+        };
+        match done {
+            Ok(what) => outcome.undone.push(format!("{run}: {what}")),
+            Err(what) => outcome.stuck.push(format!("{run}: {what}")),
+        }
+    }
+    Ok(outcome)
+}
+
+/// Replays the journal of another network namespace: inside it, where one of its processes shows the way. A namespace
+/// without processes has no sockets left, and its table went with the socket that owned it.
+fn elsewhere(place: &Place) -> Result<Outcome, RecoverError> {
+    let path = place.journal();
+    let entries = journal::read(&path)?;
+    let Some(Entry::Header { namespace, .. }) = entries.first() else {
+        return Ok(Outcome::default());
+    };
+    let link = format!("net:[{namespace}]");
+    let name = path.display().to_string();
+    let failed = |error: String| RecoverError::Namespace(name.clone(), error);
+    let processes = procfs::process::all_processes().map_err(|error| failed(error.to_string()))?;
+    let door = processes.flatten().find_map(|process| {
+        let ns = format!("/proc/{}/ns/net", process.pid);
+        (std::fs::read_link(&ns).ok()?.to_string_lossy() == link).then(|| std::fs::File::open(&ns).ok())?
+    });
+    let replayed = std::thread::scope(|scope| {
+        let replayed = scope.spawn(|| {
+            let mut reach = Reach::Processes;
+            if let Some(door) = &door {
+                nix::sched::setns(door, nix::sched::CloneFlags::CLONE_NEWNET)
+                    .map_err(|errno| failed(errno.to_string()))?;
+                // Inodes are used again, cookies are not: it may be another namespace by now.
+                if place.is_here() {
+                    reach = Reach::Namespace(Table::open().ok());
+                }
+            }
+            Ok(replay(&path, &mut reach)?)
+        });
+        replayed.join()
+    });
+    replayed.unwrap_or_else(|_| Err(failed("the recovery panicked".to_owned())))
+}

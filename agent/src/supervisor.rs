@@ -1,0 +1,360 @@
+//! The one actor that owns live injections, their leases and deadlines.
+//!
+//! Everything that alters the host is done here, one thing after the other; connections only carry lines.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use squall_experiments::change::Change;
+use squall_experiments::exit::Exit;
+use squall_experiments::flow::Flow;
+use squall_experiments::protocol::{Call, Lifted, Message, Refusal, Reply, Request, RunId, VERSION};
+use squall_experiments::quantity::Period;
+use tokio::sync::mpsc;
+
+use crate::host::aim::{Aim, names};
+use crate::host::block::Resolved;
+use crate::host::{Host, sys};
+use crate::injection::{Injection, Step, Terms};
+use crate::link::{Connection, Incoming};
+use crate::policy::Policy;
+use crate::records::{Ask, Records};
+use crate::resolve;
+use crate::state::Place;
+
+/// How often an undo that failed is tried again.
+const RETRY: u64 = 1_000_000_000;
+/// How long an agent that leaves when idle tries to undo what is stuck.
+const PERSIST: u64 = 30_000_000_000;
+
+#[derive(Debug)]
+struct Client {
+    pid: Option<i32>,
+    outgoing: mpsc::UnboundedSender<Message>,
+}
+
+/// A request whose names have been resolved.
+#[derive(Debug)]
+pub struct Ready {
+    connection: Connection,
+    number: u64,
+    apply: Apply,
+    resolved: Result<Resolved, Refusal>,
+}
+
+#[derive(Debug)]
+struct Apply {
+    run: RunId,
+    step: Step,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Supervisor {
+    place: Place,
+    host: Host,
+    records: Records,
+    policy: Policy,
+    clients: BTreeMap<Connection, Client>,
+    injections: BTreeMap<RunId, Injection>,
+    /// Injections that could not be undone, with the time of the next try and of the first.
+    stuck: Vec<(Injection, u64, u64)>,
+    ready: mpsc::UnboundedSender<Ready>,
+    guardian: i32,
+}
+
+impl Supervisor {
+    /// Nothing is live yet. `ready` brings requests back to [`Supervisor::apply`] once their names are resolved.
+    pub fn new(
+        place: Place,
+        host: Host,
+        records: Records,
+        policy: Policy,
+        ready: mpsc::UnboundedSender<Ready>,
+    ) -> Self {
+        Supervisor {
+            place,
+            host,
+            records,
+            policy,
+            clients: BTreeMap::new(),
+            injections: BTreeMap::new(),
+            stuck: Vec::new(),
+            ready,
+            guardian: nix::unistd::getppid().as_raw(),
+        }
+    }
+
+    /// Whether there is anything to undo.
+    pub fn is_live(&self) -> bool {
+        !self.injections.is_empty() || !self.stuck.is_empty()
+    }
+
+    /// Keeps the rules matching. Where that came too late they have been inert, and everything is undone.
+    pub fn keep_alive(&mut self) {
+        if !self.host.renew() {
+            self.end_all("this host was too slow to keep the rules alive");
+        }
+    }
+
+    /// Takes what a connection says.
+    pub fn hear(&mut self, message: Incoming) {
+        match message {
+            Incoming::Opened { connection, pid, outgoing } => {
+                self.clients.insert(connection, Client { pid, outgoing });
+            }
+            Incoming::Closed(connection) => {
+                self.clients.remove(&connection);
+                let theirs = self.injections.values().filter(|injection| injection.connection == connection);
+                let runs: Vec<RunId> = theirs.map(|injection| injection.run.clone()).collect();
+                for run in runs {
+                    self.end(&run, Some("its command is gone"));
+                }
+            }
+            Incoming::Asked(connection, Call { number, request }) => {
+                if let Some(reply) = self.answer(connection, number, request) {
+                    self.send(connection, Message::Answer { number, reply });
+                }
+            }
+        }
+    }
+
+    fn send(&self, connection: Connection, message: Message) {
+        if let Some(client) = self.clients.get(&connection) {
+            let _ = client.outgoing.send(message);
+        }
+    }
+
+    /// The answer, unless it comes later.
+    fn answer(&mut self, connection: Connection, number: u64, request: Request) -> Option<Reply> {
+        let mine = |injections: &BTreeMap<RunId, Injection>, run: &RunId| {
+            let found = injections.get(run).filter(|injection| injection.connection == connection);
+            found
+                .map(|_| ())
+                .ok_or_else(|| Refusal::bare(format!("run {run} is not live on this connection")))
+        };
+        let refused = |result: Result<Reply, Refusal>| result.unwrap_or_else(Reply::Refused);
+        Some(match request {
+            Request::Hello { version } if version != VERSION => Reply::Refused(Refusal::new(
+                format!("this agent speaks version {VERSION} of the protocol, not {version}"),
+                "use the same release of squall and squall-agent",
+            )),
+            Request::Hello { .. } => Reply::Hello {
+                version: VERSION,
+                guardian: self.guardian as u32,
+                worker: std::process::id(),
+                state: self.place.directory().display().to_string(),
+                policy: self.policy.version.clone(),
+            },
+            Request::Begin { run, title, seed, lease_ms, deadline_ms, plan: _ } => {
+                let deadline = sys::boot_nanos().saturating_add(deadline_ms.saturating_mul(1_000_000));
+                let lease = lease_ms.saturating_mul(1_000_000);
+                refused(self.begin(Terms { run, title, seed, connection, lease, deadline }))
+            }
+            Request::Renew { run } => refused(mine(&self.injections, &run).map(|()| {
+                if let Some(injection) = self.injections.get_mut(&run) {
+                    injection.renewed = sys::boot_nanos();
+                }
+                Reply::Done
+            })),
+            Request::Apply { run, part, changes, lasts_ms } => {
+                let step = Step { number: part, changes, lasts: lasts_ms.saturating_mul(1_000_000) };
+                let apply = Apply { run, step };
+                match mine(&self.injections, &apply.run).and_then(|()| self.permits(&apply)) {
+                    Ok(()) => {
+                        self.resolve(connection, number, apply);
+                        return None;
+                    }
+                    Err(refusal) => Reply::Refused(refusal),
+                }
+            }
+            Request::Observe { run, part } => refused(mine(&self.injections, &run).and_then(|()| {
+                let injection = self.injections.get_mut(&run).ok_or_else(|| Refusal::bare("no such run"))?;
+                injection.observe(part, &mut self.host).map(Reply::Measured)
+            })),
+            Request::Lift { run, part } => match self.injections.get_mut(&run) {
+                Some(injection) => Reply::Lifted(injection.lift(part, &mut self.host, &self.records)),
+                None => Reply::Lifted(Lifted::default()),
+            },
+            Request::End { run } => Reply::Lifted(self.end(&run, None)),
+            Request::Status => {
+                let host = &mut self.host;
+                let live = self.injections.values_mut();
+                let stuck = self.stuck.iter_mut().map(|(injection, ..)| injection);
+                Reply::Status(live.chain(stuck).map(|injection| injection.active(host)).collect())
+            }
+            Request::Halt => Reply::Lifted(self.end_all("halted")),
+        })
+    }
+
+    fn begin(&mut self, terms: Terms) -> Result<Reply, Refusal> {
+        if self.injections.contains_key(&terms.run) {
+            return Err(Refusal::bare(format!("run {} has begun already", terms.run)));
+        }
+        if !self.stuck.is_empty() {
+            return Err(Refusal::new(
+                "this host is still modified by an earlier run",
+                "`squall status` names what is left; nothing new is injected until it is gone",
+            ));
+        }
+        let (run, title, deadline) = (terms.run.clone(), terms.title.clone(), terms.deadline);
+        self.records.ask(&Ask::Begin { run: run.clone(), title, deadline }, None)?;
+        self.injections.insert(run, Injection::begin(terms));
+        Ok(Reply::Done)
+    }
+
+    fn permits(&self, apply: &Apply) -> Result<(), Refusal> {
+        if apply.step.changes.is_empty() {
+            return Err(Refusal::bare("there is nothing to apply"));
+        }
+        let lasts = Period::from(Duration::from_nanos(apply.step.lasts));
+        apply.step.changes.iter().try_for_each(|change| self.policy.permits(change, lasts))
+    }
+
+    /// Resolves every name, then comes back through [`Supervisor::apply`].
+    fn resolve(&self, connection: Connection, number: u64, apply: Apply) {
+        let ready = self.ready.clone();
+        let flow = |change: &Change| match change {
+            Change::Block(block) => Some(block.flow.clone()),
+            Change::Disconnect(disconnect) => Some(disconnect.flow.clone()),
+            Change::Signal(_) | Change::Pause(_) => None,
+        };
+        let flows: Vec<Flow> = apply.step.changes.iter().filter_map(flow).collect();
+        let wanted: BTreeSet<String> = flows.iter().flat_map(names).map(str::to_owned).collect();
+        tokio::task::spawn_local(async move {
+            let resolved = resolve::addresses(wanted).await;
+            let _ = ready.send(Ready { connection, number, apply, resolved });
+        });
+    }
+
+    /// Makes the changes of a request whose names have been resolved.
+    pub fn apply(&mut self, ready: Ready) {
+        let Ready { connection, number, apply, resolved } = ready;
+        let Apply { run, step } = apply;
+        let applied = resolved.and_then(|resolved| {
+            let mut injection =
+                self.injections.remove(&run).ok_or_else(|| Refusal::bare(format!("run {run} has ended")))?;
+            let aim = Aim::new(&self.policy, &resolved, self.ours());
+            let (host, records, others) = (&mut self.host, &self.records, &self.injections);
+            let applied = injection.apply(step, host, records, &aim, others);
+            self.injections.insert(run, injection);
+            applied
+        });
+        let reply = applied.map_or_else(Reply::Refused, Reply::Applied);
+        self.send(connection, Message::Answer { number, reply });
+    }
+
+    /// The processes that are Squall's own, by whom the veto knows its parents.
+    fn ours(&self) -> BTreeSet<i32> {
+        self.clients.values().filter_map(|client| client.pid).chain([self.guardian]).collect()
+    }
+
+    /// When something is due, on the boot clock.
+    pub fn due(&self) -> Option<u64> {
+        let live = self.injections.values().map(Injection::due);
+        live.chain(self.stuck.iter().map(|(_, retry, _)| *retry)).min()
+    }
+
+    /// Does what is due.
+    pub fn tick(&mut self) {
+        let now = sys::boot_nanos();
+        if self.due().is_none_or(|due| due > now) {
+            return;
+        }
+        let resolved = Resolved::new();
+        let aim = Aim::new(&self.policy, &resolved, self.ours());
+        let mut over = Vec::new();
+        for injection in self.injections.values_mut() {
+            let parts = injection.tick(&aim);
+            if injection.deadline <= now {
+                over.push((injection.run.clone(), "its deadline was reached"));
+            } else if injection.renewed + injection.lease <= now {
+                over.push((injection.run.clone(), "its lease was not renewed"));
+            } else {
+                for part in parts {
+                    let lifted = injection.lift(part, &mut self.host, &self.records);
+                    let why = "its time was over".to_owned();
+                    let message =
+                        Message::Ended { run: injection.run.clone(), part: Some(part), why, lifted };
+                    if let Some(client) = self.clients.get(&injection.connection) {
+                        let _ = client.outgoing.send(message);
+                    }
+                }
+            }
+        }
+        for (run, why) in over {
+            self.end(&run, Some(why));
+        }
+        self.retry(now);
+    }
+
+    /// Tries again what could not be undone.
+    fn retry(&mut self, now: u64) {
+        for (mut injection, retry, since) in std::mem::take(&mut self.stuck) {
+            if retry > now {
+                self.stuck.push((injection, retry, since));
+                continue;
+            }
+            let lifted = injection.end(&mut self.host, &self.records);
+            if lifted.stuck.is_empty() {
+                let _ = self.records.ask(&Ask::End { run: injection.run.clone() }, None);
+            } else {
+                self.stuck.push((injection, now + RETRY, since));
+            }
+        }
+    }
+
+    /// Whether nobody needs this agent: no command, no injection, and what is stuck has been so for so long that a later
+    /// start must try.
+    pub fn may_leave(&self) -> bool {
+        let now = sys::boot_nanos();
+        let idle = self.clients.is_empty() && self.injections.is_empty();
+        idle && self.stuck.iter().all(|(_, _, since)| now - since > PERSIST)
+    }
+
+    /// Undoes a run. Whoever began it is told when somebody else wanted it.
+    fn end(&mut self, run: &RunId, why: Option<&str>) -> Lifted {
+        let Some(mut injection) = self.injections.remove(run) else {
+            return Lifted::default();
+        };
+        let lifted = injection.end(&mut self.host, &self.records);
+        if lifted.stuck.is_empty() {
+            if let Err(refusal) = self.records.ask(&Ask::End { run: run.clone() }, None) {
+                tracing::info!(%refusal, "the journal does not know yet that the run has ended");
+            }
+        } else {
+            tracing::error!(%run, stuck = ?lifted.stuck, "this host is still modified");
+        }
+        if let Some(why) = why {
+            let message =
+                Message::Ended { run: run.clone(), part: None, why: why.to_owned(), lifted: lifted.clone() };
+            self.send(injection.connection, message);
+        }
+        if !lifted.stuck.is_empty() {
+            let now = sys::boot_nanos();
+            self.stuck.push((injection, now + RETRY, now));
+        }
+        lifted
+    }
+
+    fn end_all(&mut self, why: &str) -> Lifted {
+        let runs: Vec<RunId> = self.injections.keys().cloned().collect();
+        let mut all = Lifted::default();
+        for run in runs {
+            let lifted = self.end(&run, Some(why));
+            all.evidence.extend(lifted.evidence);
+            all.undone.extend(lifted.undone.into_iter().map(|what| format!("{run}: {what}")));
+            all.stuck.extend(lifted.stuck.into_iter().map(|what| format!("{run}: {what}")));
+            all.others.extend(lifted.others);
+            all.took_us += lifted.took_us;
+        }
+        all
+    }
+
+    /// Undoes everything and ends the worker.
+    pub fn farewell(mut self, why: &str) -> Exit {
+        self.end_all(why);
+        let _ = std::fs::remove_file(self.place.socket());
+        if self.stuck.is_empty() { Exit::Held } else { Exit::Modified }
+    }
+}

@@ -1,0 +1,174 @@
+//! The worker: what the forked child does. It wakes the supervisor when something has come or is due.
+
+use std::cell::Cell;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::rc::Rc;
+use std::time::Duration;
+
+use squall_experiments::exit::Exit;
+use squall_experiments::protocol::{Message, Refusal, Reply};
+use tokio::io::Interest;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+
+use crate::host::{Host, sys};
+use crate::policy::Policy;
+use crate::pulse::{Other, Pulse};
+use crate::records::{Ask, Records};
+use crate::state::Place;
+use crate::supervisor::Supervisor;
+use crate::{link, recover};
+
+/// What the worker gets from the guardian.
+#[derive(Debug)]
+pub struct Setup {
+    /// Where its state lies.
+    pub place: Place,
+    /// To the guardian's pen.
+    pub records: OwnedFd,
+    /// To the guardian's ear.
+    pub pulse: OwnedFd,
+    /// A connection that is there already; with it the agent leaves when idle.
+    pub control: Option<UnixStream>,
+}
+
+/// Works until the end of the agent, in a process that has just been forked.
+pub fn run(setup: Setup) -> Exit {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    match runtime {
+        Ok(runtime) => tokio::task::LocalSet::new().block_on(&runtime, async { work(setup).await }),
+        Err(error) => {
+            tracing::error!(%error, "cannot start");
+            Exit::Bug
+        }
+    }
+}
+
+async fn work(setup: Setup) -> Exit {
+    let Setup { place, records, pulse, control } = setup;
+    let guardian = nix::unistd::getppid().as_raw();
+    let guardian_fd = rustix::process::Pid::from_raw(guardian)
+        .and_then(|pid| rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).ok());
+    let policy = match Policy::of_this_host() {
+        Ok(policy) => policy,
+        Err(refusal) => return refuse_all(control, refusal).await,
+    };
+    let (inbox, mut incoming) = mpsc::unbounded_channel();
+    let (ready, mut resolved) = mpsc::unbounded_channel();
+    let inbox = Rc::new(inbox);
+    let next = Rc::new(Cell::new(0));
+    let leaves_when_idle = control.is_some();
+    let accept = {
+        let (inbox, next) = (inbox.clone(), next.clone());
+        move |stream: UnixStream| {
+            next.set(next.get() + 1);
+            tokio::task::spawn_local(link::serve(stream, next.get(), inbox.clone()));
+        }
+    };
+    control.into_iter().for_each(&accept);
+    let _ = std::fs::remove_file(place.socket());
+    let listener = match tokio::net::UnixListener::bind(place.socket()) {
+        Ok(listener) => listener,
+        Err(error) => {
+            eprintln!("error: cannot listen on `{}`: {error}", place.socket().display());
+            return Exit::Refused;
+        }
+    };
+    // Pulse reads by itself; the runtime only wakes it.
+    let ear = pulse.try_clone().map(UnixStream::from).and_then(|ear| {
+        ear.set_nonblocking(true)?;
+        tokio::net::UnixStream::from_std(ear)
+    });
+    let (Ok(ear), Ok(mut pulse), Ok(mut terminate), Ok(mut interrupt), Ok(mut hangup), Ok(mut child)) = (
+        ear,
+        Pulse::new(pulse),
+        signal(SignalKind::terminate()),
+        signal(SignalKind::interrupt()),
+        signal(SignalKind::hangup()),
+        signal(SignalKind::child()),
+    ) else {
+        return Exit::Bug;
+    };
+    let host = Host::open();
+    let records = Records::new(records);
+    if let Some(socket) = host.table_socket()
+        && let Err(refusal) = records.ask(&Ask::Hold, Some(socket))
+    {
+        tracing::error!(%refusal, "the guardian cannot be told");
+        return Exit::Bug;
+    }
+    let mut supervisor = Supervisor::new(place.clone(), host, records, policy, ready);
+    let mut served = false;
+    loop {
+        pulse.set_live(supervisor.is_live());
+        let beat = pulse.beat_if_due();
+        let wake = [beat, supervisor.due()].into_iter().flatten().min();
+        let sleep = async {
+            match wake {
+                Some(wake) => {
+                    tokio::time::sleep(Duration::from_nanos(wake.saturating_sub(sys::boot_nanos()))).await
+                }
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            _ = ear.readable() => {
+                let _ = ear.try_io(Interest::READABLE, || Err::<(), _>(std::io::ErrorKind::WouldBlock.into()));
+            }
+            Some(message) = incoming.recv() => {
+                served = true;
+                supervisor.hear(message);
+            }
+            Some(ready) = resolved.recv() => supervisor.apply(ready),
+            Ok((stream, _)) = listener.accept() => {
+                if let Ok(stream) = stream.into_std() {
+                    accept(stream);
+                }
+            }
+            _ = terminate.recv() => return supervisor.farewell("the agent was told to end"),
+            _ = interrupt.recv() => return supervisor.farewell("the agent was interrupted"),
+            _ = hangup.recv() => return supervisor.farewell("the agent's terminal hung up"),
+            _ = child.recv() => {}
+            () = sleep => {}
+        }
+        if pulse.listen() == Other::Dead {
+            if let Some(guardian) = &guardian_fd {
+                let _ = rustix::process::pidfd_send_signal(guardian, rustix::process::Signal::KILL);
+            }
+            pulse.set_live(false);
+            let exit = supervisor.farewell("the guardian died");
+            inherit(&place);
+            return exit;
+        }
+        if beat.is_some_and(|beat| beat <= sys::boot_nanos()) {
+            supervisor.keep_alive();
+        }
+        supervisor.tick();
+        if leaves_when_idle && served && supervisor.may_leave() {
+            return supervisor.farewell("nobody needs it");
+        }
+    }
+}
+
+/// Does for a dead guardian what it would have done: replays the journal, which removes it when nothing is left.
+fn inherit(place: &Place) {
+    if let Ok(Some(_lock)) = place.lock()
+        && let Ok(outcome) = recover::with_lock(place)
+        && outcome.stuck.is_empty()
+    {
+        place.clear();
+    }
+}
+
+/// Tells the one who waits why nothing can be done, and ends.
+async fn refuse_all(control: Option<UnixStream>, refusal: Refusal) -> Exit {
+    eprintln!("error: {refusal}");
+    if let Some(control) = control {
+        let answer = Message::Answer { number: 1, reply: Reply::Refused(refusal) };
+        let line = serde_json::to_string(&answer).unwrap_or_default() + "\n";
+        let _ = std::io::Write::write_all(&mut &control, line.as_bytes());
+    }
+    Exit::Refused
+}

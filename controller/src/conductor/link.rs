@@ -1,0 +1,154 @@
+//! The connection to the agent.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use squall_experiments::protocol::{Call, Lifted, Message, Refusal, Reply, Request, RunId, VERSION};
+use tokio::io::BufReader;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
+
+use super::lines;
+
+/// An answer that takes longer than this does not come any more.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// What an agent says without being asked.
+#[derive(Debug)]
+pub(super) enum Notice {
+    /// Something ended.
+    Ended {
+        run: RunId,
+        part: Option<u32>,
+        why: String,
+        lifted: Lifted,
+    },
+    /// The connection is gone; the agent reverts by itself.
+    Lost(String),
+}
+
+/// No answer will come.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct Lost(pub(super) String);
+
+/// A connection. When the last clone of it is dropped, the lease of everything that was begun over it ends.
+#[derive(Clone)]
+pub(super) struct Link {
+    out: mpsc::UnboundedSender<Vec<u8>>,
+    waiting: Waiting,
+    number: Arc<AtomicU64>,
+}
+
+/// `None` once the connection is gone.
+type Waiting = Arc<Mutex<Option<HashMap<u64, oneshot::Sender<Reply>>>>>;
+
+/// What an agent says of itself.
+#[derive(Clone, Debug)]
+pub(super) struct Greeting {
+    pub(super) words: String,
+}
+
+impl Link {
+    /// Takes over a connected socket. Must be called inside a runtime.
+    pub(super) fn open(
+        stream: std::os::unix::net::UnixStream,
+        notices: mpsc::UnboundedSender<Notice>,
+    ) -> io::Result<Link> {
+        stream.set_nonblocking(true)?;
+        let (input, output) = tokio::net::UnixStream::from_std(stream)?.into_split();
+        let (out, queue) = mpsc::unbounded_channel();
+        let waiting: Waiting = Arc::new(Mutex::new(Some(HashMap::new())));
+        tokio::spawn(lines::write(output, queue));
+        let answers = Arc::clone(&waiting);
+        tokio::spawn(async move {
+            let why = listen(BufReader::new(input), &answers, &notices).await;
+            // Everybody who still waits is told by the drop.
+            answers.lock().unwrap_or_else(PoisonError::into_inner).take();
+            let _ = notices.send(Notice::Lost(why));
+        });
+        Ok(Link {
+            out,
+            waiting,
+            number: Arc::new(AtomicU64::new(1)),
+        })
+    }
+
+    /// Asks, and waits for the answer. The question is on its way when this returns, before the future is polled:
+    /// several can be asked at once, and are answered in order. A dropped future leaves its question asked.
+    pub(super) fn call(&self, request: Request) -> impl Future<Output = Result<Reply, Lost>> + use<> {
+        let (answer, answered) = oneshot::channel();
+        let number = self.number.fetch_add(1, Ordering::Relaxed);
+        if let Some(waiting) = &mut *self.waiting.lock().unwrap_or_else(PoisonError::into_inner) {
+            waiting.insert(number, answer);
+        }
+        let _ = self.out.send(lines::line(&Call { number, request }));
+        async move {
+            match timeout(PATIENCE, answered).await {
+                Ok(Ok(reply)) => Ok(reply),
+                Ok(Err(_)) => Err(Lost("the connection is closed".to_owned())),
+                Err(_) => Err(Lost(format!("no answer for {} s", PATIENCE.as_secs()))),
+            }
+        }
+    }
+
+    /// The first thing to ask.
+    pub(super) async fn hello(&self) -> Result<Greeting, Refusal> {
+        match self.call(Request::Hello { version: VERSION }).await {
+            Ok(Reply::Hello {
+                version,
+                guardian,
+                worker,
+                policy,
+                ..
+            }) if version == VERSION => Ok(Greeting {
+                words: format!("guardian {guardian}, worker {worker}, policy {policy}"),
+            }),
+            Ok(Reply::Hello { version, .. }) => Err(Refusal::new(
+                format!("the agent speaks version {version} of the protocol, this squall version {VERSION}"),
+                "run the agent and squall from the same release",
+            )),
+            Ok(Reply::Refused(refusal)) => Err(refusal),
+            Ok(other) => Err(Refusal::bare(format!(
+                "the agent answered `hello` with {other:?}"
+            ))),
+            Err(lost) => Err(Refusal::bare(format!("the agent did not answer: {lost}"))),
+        }
+    }
+}
+
+async fn listen(
+    mut input: BufReader<tokio::net::unix::OwnedReadHalf>,
+    answers: &Waiting,
+    notices: &mpsc::UnboundedSender<Notice>,
+) -> String {
+    let mut line = Vec::new();
+    loop {
+        match lines::read(&mut input, &mut line).await {
+            Ok(Some(Message::Answer { number, reply })) => {
+                let mut waiting = answers.lock().unwrap_or_else(PoisonError::into_inner);
+                if let Some(answer) = waiting.as_mut().and_then(|waiting| waiting.remove(&number)) {
+                    let _ = answer.send(reply);
+                }
+            }
+            Ok(Some(Message::Ended {
+                run,
+                part,
+                why,
+                lifted,
+            })) => {
+                let _ = notices.send(Notice::Ended {
+                    run,
+                    part,
+                    why,
+                    lifted,
+                });
+            }
+            Ok(None) => return "the agent closed it".to_owned(),
+            Err(error) => return error.to_string(),
+        }
+    }
+}

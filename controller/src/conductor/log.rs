@@ -1,0 +1,147 @@
+//! The event log of a run: the state, the file, and whoever watches.
+
+use std::fs::File;
+use std::io::Write;
+
+use squall_experiments::run::{Event, Illegal, Record, State, next};
+
+use super::clock::Clock;
+
+/// What a watcher of a run is told.
+#[derive(Debug)]
+pub enum Tell<'a> {
+    /// Something happened.
+    Event(&'a Record, &'a State),
+    /// Something that the person in front of it should know at once.
+    Note(&'a str),
+}
+
+/// Somebody who watches a run. Is called while the run goes on and must not block.
+pub type Watcher<'a> = Box<dyn FnMut(Tell<'_>) + 'a>;
+
+/// Changes every text of an event before anybody sees it: secrets are taken out here.
+pub type Redact<'a> = Box<dyn Fn(&str) -> String + 'a>;
+
+pub(super) struct Log<'a> {
+    clock: Clock,
+    state: State,
+    records: Vec<Record>,
+    file: Option<File>,
+    redact: Option<Redact<'a>>,
+    watcher: Watcher<'a>,
+    illegal: Option<Illegal>,
+}
+
+impl<'a> Log<'a> {
+    pub(super) fn new(
+        clock: Clock,
+        file: Option<File>,
+        redact: Option<Redact<'a>>,
+        watcher: Watcher<'a>,
+    ) -> Self {
+        Log {
+            clock,
+            state: State::New,
+            records: Vec::new(),
+            file,
+            redact,
+            watcher,
+            illegal: None,
+        }
+    }
+
+    /// Appends an event, unless it cannot happen now: that is a bug, which is kept for the end, because the revert
+    /// goes before everything.
+    pub(super) fn record(&mut self, event: Event) {
+        match next(self.state.clone(), &event) {
+            Ok(state) => self.state = state,
+            Err(illegal) => {
+                self.note(&format!("bug: {illegal}"));
+                self.illegal.get_or_insert(illegal);
+                return;
+            }
+        }
+        let at_ms = self.clock.now_ms();
+        let record = self.redacted(Record { at_ms, event });
+        if let Some(file) = &mut self.file {
+            let written = file.write_all(&super::lines::line(&record));
+            if let Err(error) = written {
+                self.file = None;
+                self.note(&format!("warning: the event file ends here: {error}"));
+            }
+        }
+        (self.watcher)(Tell::Event(&record, &self.state));
+        self.records.push(record);
+    }
+
+    /// Says something to whoever watches.
+    pub(super) fn note(&mut self, text: &str) {
+        (self.watcher)(Tell::Note(text));
+    }
+
+    pub(super) fn state(&self) -> &State {
+        &self.state
+    }
+
+    pub(super) fn records(&self) -> &[Record] {
+        &self.records
+    }
+
+    pub(super) fn illegal(&self) -> Option<&Illegal> {
+        self.illegal.as_ref()
+    }
+
+    /// Whether a person or a signal already stopped the run.
+    pub(super) fn was_interrupted(&self) -> bool {
+        self.records
+            .iter()
+            .any(|record| matches!(record.event, Event::Interrupted { .. }))
+    }
+
+    /// Whether the system is worth a look after the revert: something was done to it, and nobody waits for the end.
+    pub(super) fn wants_recovery(&self) -> bool {
+        let mut done = false;
+        for record in &self.records {
+            match record.event {
+                Event::Interrupted { .. } | Event::AgentLost { .. } | Event::Blind { .. } => return false,
+                Event::Injected { .. } | Event::ActionBegan { .. } | Event::MethodEnded => done = true,
+                _ => {}
+            }
+        }
+        done
+    }
+
+    /// Whether the undo of a step was played after so many events.
+    pub(super) fn undo_since(&self, events: usize, step: &str) -> bool {
+        let later = self.records.iter().skip(events);
+        let mut played = later.filter_map(|record| match &record.event {
+            Event::UndoPlayed { step, .. } => Some(step),
+            _ => None,
+        });
+        played.any(|played| played == step)
+    }
+
+    fn redacted(&self, record: Record) -> Record {
+        let Some(redact) = &self.redact else { return record };
+        let Ok(mut value) = serde_json::to_value(&record) else {
+            return record;
+        };
+        walk(&mut value, redact);
+        serde_json::from_value(value).unwrap_or(record)
+    }
+}
+
+/// Keys whose values are words of Squall's own: a secret that happens to be one of them must not break the log.
+const FIXED: [&str; 6] = ["event", "phase", "unit", "run", "date", "tolerate"];
+
+fn walk(value: &mut serde_json::Value, redact: &Redact<'_>) {
+    match value {
+        serde_json::Value::String(text) => *text = redact(text),
+        serde_json::Value::Array(items) => items.iter_mut().for_each(|item| walk(item, redact)),
+        serde_json::Value::Object(map) => {
+            let free = map.iter_mut().filter(|(key, _)| !FIXED.contains(&key.as_str()));
+            free.for_each(|(_, value)| walk(value, redact));
+        }
+        _ => {}
+    }
+}

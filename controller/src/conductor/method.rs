@@ -1,0 +1,339 @@
+//! The steps of the method.
+
+use std::pin::Pin;
+use std::task::Poll;
+use std::time::Duration;
+
+use squall_experiments::change::Change;
+use squall_experiments::evidence::Evidence;
+use squall_experiments::plan::PlanStep;
+use squall_experiments::protocol::{Lifted, Refusal, Reply, Request};
+use squall_experiments::quantity::Period;
+use squall_experiments::run::{Event, Intent, State};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout};
+
+use super::baseline::SLACK;
+use super::link::{Lost, Notice};
+use super::sampling::{Purpose, Sampling};
+use super::{Run, Stopped, clock};
+
+/// A renewal that is not answered for this long means that the agent hangs: its own timers end it and the lease.
+const HUNG: Duration = Duration::from_secs(3);
+
+/// What a live fault did is asked this often.
+const OBSERVE: Duration = Duration::from_millis(500);
+
+/// The agent lifts a part by itself so much later than the conductor would have: only a conductor that hangs is
+/// overtaken.
+const GRACE: Duration = Duration::from_millis(500);
+
+/// A run that is stopped still waits this long for changes that are being made, to know what is to be undone.
+const LAST_WORD: Duration = Duration::from_secs(5);
+
+type Stepping<'a> = Pin<Box<dyn Future<Output = Result<(), Stopped>> + 'a>>;
+
+impl Run<'_> {
+    /// Carries out the steps in order. Ends with [`Event::MethodEnded`], or with whatever stopped it; nothing is left
+    /// to itself: what is live stays in the state until the revert.
+    pub(super) async fn method(&self) -> Result<(), Stopped> {
+        if self.order.plan.has_changes() {
+            self.begin().await?;
+        }
+        for (at, step) in (1..).zip(&self.order.plan.steps) {
+            self.step(at.to_string(), step).await?;
+        }
+        self.record(Event::MethodEnded);
+        Ok(())
+    }
+
+    /// Opens the injection on the agent, and keeps its lease.
+    async fn begin(&self) -> Result<(), Stopped> {
+        self.begun.set(true);
+        let begin = Request::Begin {
+            run: self.order.run.clone(),
+            title: self.order.experiment.title.clone(),
+            plan: self.order.plan.hash(),
+            seed: self.order.plan.seed,
+            lease_ms: u64::try_from(self.order.lease.as_millis()).unwrap_or(u64::MAX),
+            deadline_ms: self.order.plan.expiry.as_millis(),
+        };
+        match self.call(begin).await? {
+            Reply::Done => {}
+            Reply::Refused(refusal) => {
+                self.begun.set(false);
+                self.record(Event::Refused { part: None, refusal });
+                return Err(Stopped);
+            }
+            other => return Err(self.misunderstood("begin", &other)),
+        }
+        let renew = Request::Renew {
+            run: self.order.run.clone(),
+        };
+        let Some(asking) = self.link.borrow().clone() else {
+            return Err(Stopped);
+        };
+        let notices = self.notices.clone();
+        let often = self.order.lease / 5;
+        let renewal = tokio::spawn(async move {
+            let mut ticks = interval(often);
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            loop {
+                ticks.tick().await;
+                if timeout(HUNG, asking.call(renew.clone())).await.is_err() {
+                    let why = format!("no answer for {} s", HUNG.as_secs());
+                    let _ = notices.send(Notice::Lost(why));
+                    return;
+                }
+            }
+        });
+        *self.renewal.borrow_mut() = Some(renewal.abort_handle());
+        self.go_on()
+    }
+
+    fn step<'s>(&'s self, at: String, step: &'s PlanStep) -> Stepping<'s> {
+        Box::pin(async move {
+            self.go_on()?;
+            let what = in_words(step);
+            self.record(Event::StepBegan {
+                step: at.clone(),
+                what,
+            });
+            match step {
+                PlanStep::Fault {
+                    part,
+                    name,
+                    changes,
+                    lasts,
+                } => self.fault(*part, name, changes, *lasts).await?,
+                PlanStep::Wait(period) => self.pause(Instant::now() + period.get()).await?,
+                PlanStep::Parallel(children) => {
+                    let children = (1..).zip(children);
+                    all(children
+                        .map(|(child, step)| self.step(format!("{at}.{child}"), step))
+                        .collect())
+                    .await?;
+                }
+                PlanStep::Action { name, undo, .. } => self.action(&at, name, undo.is_some()).await?,
+            }
+            self.go_on()?;
+            self.record(Event::StepEnded { step: at });
+            Ok(())
+        })
+    }
+
+    /// Waits; a stop ends it early.
+    async fn pause(&self, until: Instant) -> Result<(), Stopped> {
+        tokio::select! {
+            biased;
+            () = self.stopped() => Err(Stopped),
+            () = sleep_until(until) => Ok(()),
+        }
+    }
+
+    /// Injects, holds, lifts.
+    async fn fault(&self, part: u32, name: &str, changes: &[Change], lasts: Period) -> Result<(), Stopped> {
+        let intents = changes.iter().map(|change| Intent {
+            what: change.to_string(),
+            reversible: change.reversible(),
+        });
+        self.record(Event::Injecting {
+            part,
+            name: name.to_owned(),
+            changes: intents.collect(),
+            lasts_ms: lasts.as_millis(),
+        });
+        let apply = Request::Apply {
+            run: self.order.run.clone(),
+            part,
+            changes: changes.to_vec(),
+            lasts_ms: Period::from(lasts.get() + GRACE).as_millis(),
+        };
+        match self.call(apply).await? {
+            Reply::Applied(applied) => self.record(Event::Injected { part, applied }),
+            Reply::Refused(refusal) => {
+                let part = Some(part);
+                self.record(Event::Refused { part, refusal });
+                return Err(Stopped);
+            }
+            other => return Err(self.misunderstood("apply", &other)),
+        }
+        self.go_on()?;
+        self.sampling.borrow_mut().fault_began(clock::boot_ns());
+        self.schedule(Sampling::look_now);
+        self.hold(part, Instant::now() + lasts.get()).await?;
+        self.sampling.borrow_mut().fault_ended(clock::boot_ns());
+        // The agent may have overtaken us.
+        if !self.is_live(part) {
+            return self.go_on();
+        }
+        let lift = Request::Lift {
+            run: self.order.run.clone(),
+            part,
+        };
+        match self.call(lift).await? {
+            Reply::Lifted(lifted) => self.record(Event::Lifted {
+                part: Some(part),
+                lifted,
+                why: None,
+            }),
+            Reply::Refused(refusal) => self.record(Event::Lifted {
+                part: Some(part),
+                lifted: not_lifted(&refusal),
+                why: None,
+            }),
+            other => return Err(self.misunderstood("lift", &other)),
+        }
+        self.go_on()
+    }
+
+    /// Holds a live part until its time is over, and asks what it does meanwhile.
+    async fn hold(&self, part: u32, until: Instant) -> Result<(), Stopped> {
+        let mut last: Vec<Evidence> = Vec::new();
+        let mut next = Instant::now() + OBSERVE;
+        while next < until && self.is_live(part) {
+            self.pause(next).await?;
+            let observe = Request::Observe {
+                run: self.order.run.clone(),
+                part,
+            };
+            let asked = tokio::select! {
+                biased;
+                () = self.stopped() => return Err(Stopped),
+                reply = self.call(observe) => Some(reply?),
+                () = sleep_until(until) => None,
+            };
+            match asked {
+                Some(Reply::Measured(evidence)) if evidence != last && self.is_live(part) => {
+                    last.clone_from(&evidence);
+                    self.record(Event::Measured { part, evidence });
+                }
+                _ => {}
+            }
+            next += OBSERVE;
+        }
+        if self.is_live(part) {
+            self.pause(until).await
+        } else {
+            self.go_on()
+        }
+    }
+
+    /// Does something of the user's own and waits for its end.
+    async fn action(&self, step: &str, name: &str, undo: bool) -> Result<(), Stopped> {
+        let purpose = Purpose::Action(step.to_owned());
+        self.record(Event::ActionBegan {
+            step: step.to_owned(),
+            name: name.to_owned(),
+            undo,
+        });
+        let patience = self.play(&purpose);
+        let ended = self.until(|| (!self.is_running(step)).then_some(()));
+        tokio::select! {
+            biased;
+            () = self.stopped() => return Err(Stopped),
+            () = ended => {}
+            () = sleep(patience) => self.record(Event::ActionEnded {
+                step: step.to_owned(),
+                good: false,
+                seen: "no answer from the prober".to_owned(),
+            }),
+        }
+        self.go_on()
+    }
+
+    /// Starts an action or an undo; returns how long to wait for its end.
+    pub(super) fn play(&self, purpose: &Purpose) -> Duration {
+        let (number, timeout) = {
+            let sampling = self.sampling.borrow();
+            let number = sampling.number(purpose);
+            (
+                number,
+                number.map_or(Duration::ZERO, |number| sampling.loaded[number as usize].timeout),
+            )
+        };
+        self.ask(number.as_slice());
+        timeout + SLACK
+    }
+
+    /// Asks the agent; a run that is stopped meanwhile still waits a little, to know what was done. No answer means
+    /// that the agent is lost.
+    async fn call(&self, request: Request) -> Result<Reply, Stopped> {
+        let Some(asked) = self.link.borrow().as_ref().map(|link| link.call(request)) else {
+            return Err(Stopped);
+        };
+        let hurried = async {
+            self.stopped().await;
+            sleep(LAST_WORD).await;
+        };
+        let answer = tokio::select! {
+            biased;
+            answer = asked => answer,
+            () = hurried => Err(Lost(format!("no answer for {} s", LAST_WORD.as_secs()))),
+        };
+        answer.map_err(|lost| {
+            self.lose_agent(&lost.0);
+            Stopped
+        })
+    }
+
+    fn misunderstood(&self, asked: &str, reply: &Reply) -> Stopped {
+        self.lose_agent(&format!("it answered `{asked}` with {reply:?}"));
+        Stopped
+    }
+
+    fn is_live(&self, part: u32) -> bool {
+        self.log
+            .borrow()
+            .state()
+            .live()
+            .is_some_and(|live| live.parts.contains_key(&part))
+    }
+
+    pub(super) fn is_running(&self, step: &str) -> bool {
+        let log = self.log.borrow();
+        log.state().live().is_some_and(|live| live.running.contains(step))
+    }
+
+    pub(super) fn is_reverting(&self) -> bool {
+        matches!(self.log.borrow().state(), State::Reverting(_))
+    }
+}
+
+/// An agent that refuses to lift says that something is still there.
+pub(super) fn not_lifted(refusal: &Refusal) -> Lifted {
+    Lifted {
+        stuck: vec![refusal.what.clone()],
+        ..Lifted::default()
+    }
+}
+
+fn in_words(step: &PlanStep) -> String {
+    match step {
+        PlanStep::Fault { name, lasts, .. } => format!("{name} for {lasts}"),
+        PlanStep::Wait(period) => format!("wait {period}"),
+        PlanStep::Parallel(children) => format!("{} steps at the same time", children.len()),
+        PlanStep::Action { name, .. } => name.clone(),
+    }
+}
+
+/// Runs steps at the same time, to the end of the last one; the first stop is the result, after all have noticed it.
+async fn all(mut steps: Vec<Stepping<'_>>) -> Result<(), Stopped> {
+    let mut result = Ok(());
+    std::future::poll_fn(|context| {
+        steps.retain_mut(|step| match step.as_mut().poll(context) {
+            Poll::Pending => true,
+            Poll::Ready(Ok(())) => false,
+            Poll::Ready(Err(stopped)) => {
+                result = Err(stopped);
+                false
+            }
+        });
+        if steps.is_empty() {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
+        }
+    })
+    .await;
+    result
+}

@@ -1,0 +1,73 @@
+//! The prober processes: one per user that probes run as.
+
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
+
+use squall_experiments::probe::{ProberReply, ProberRequest};
+use tokio::io::BufReader;
+use tokio::process::Child;
+use tokio::sync::mpsc;
+
+use super::lines;
+
+/// What a prober says.
+#[derive(Debug)]
+pub(super) enum Told {
+    /// An answer.
+    Reply(ProberReply),
+    /// The prober is gone; its samples under way will not be answered.
+    Gone {
+        /// Which, by its place in the list of users.
+        place: usize,
+        /// What was seen of it.
+        why: String,
+    },
+}
+
+/// One running prober. Dropping it ends the process and everything that it started.
+pub(super) struct Prober {
+    out: mpsc::UnboundedSender<Vec<u8>>,
+    /// Held for its drop: the process ends with it.
+    _child: Child,
+}
+
+impl Prober {
+    /// Starts a prober. Must be called inside a runtime.
+    pub(super) fn start(
+        mut command: Command,
+        place: usize,
+        told: mpsc::UnboundedSender<Told>,
+    ) -> io::Result<Prober> {
+        // A group of its own: Ctrl-C on the terminal is for squall, which still needs the prober to undo actions.
+        command
+            .process_group(0)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped());
+        let mut command = tokio::process::Command::from(command);
+        let mut child = command.kill_on_drop(true).spawn()?;
+        let (Some(input), Some(output)) = (child.stdin.take(), child.stdout.take()) else {
+            return Err(io::Error::other("the prober has no pipes"));
+        };
+        let (out, queue) = mpsc::unbounded_channel();
+        tokio::spawn(lines::write(input, queue));
+        tokio::spawn(async move {
+            let mut output = BufReader::new(output);
+            let mut line = Vec::new();
+            let why = loop {
+                match lines::read(&mut output, &mut line).await {
+                    Ok(Some(reply)) => drop(told.send(Told::Reply(reply))),
+                    Ok(None) => break "the prober ended".to_owned(),
+                    Err(error) => break format!("the prober is not understood: {error}"),
+                }
+            };
+            let _ = told.send(Told::Gone { place, why });
+        });
+        Ok(Prober { out, _child: child })
+    }
+
+    /// Sends a request. One that cannot be delivered any more is answered by [`Told::Gone`].
+    pub(super) fn tell(&self, request: &ProberRequest) {
+        let _ = self.out.send(lines::line(request));
+    }
+}

@@ -1,0 +1,358 @@
+//! Which samples are taken when, what they are about, and what they add up to so far.
+
+use std::time::Duration;
+
+use squall_experiments::experiment::Action;
+use squall_experiments::probe::{Expect, Hypothesis, Probe, ProberRequest, Sample};
+use squall_experiments::quantity::Percent;
+use squall_experiments::verdict::{Again, IN_A_ROW, Phase, Tally};
+use tokio::time::Instant;
+
+/// A probe that prober processes know under a number.
+#[derive(Clone, Debug)]
+pub(super) struct Loaded {
+    pub(super) purpose: Purpose,
+    /// Which prober takes it: a place in the list of users.
+    pub(super) place: usize,
+    probe: Probe,
+    expect: Expect,
+    /// How long a sample can take.
+    pub(super) timeout: Duration,
+    /// Why it cannot be taken at all.
+    pub(super) unusable: Option<String>,
+}
+
+/// What a sample of a probe is for.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Purpose {
+    /// A hypothesis or guard, by its place in [`Sampling::watches`].
+    Watch(usize),
+    /// The action of a step.
+    Action(String),
+    /// The undo of a step's action.
+    Undo(String),
+}
+
+/// A hypothesis or a guard while it is looked at.
+#[derive(Debug)]
+pub(super) struct Watch {
+    pub(super) name: String,
+    pub(super) guard: bool,
+    pub(super) tolerate: Percent,
+    pub(super) every: Duration,
+    /// The number of its probe.
+    pub(super) probe: u32,
+    /// When the next sample is due; `None` while it is not looked at.
+    pub(super) due: Option<Instant>,
+    /// Samples that were asked for and not yet answered.
+    pub(super) outstanding: u32,
+    /// All samples of the baseline.
+    pub(super) baseline: Tally,
+    /// All samples of a guard.
+    pub(super) all: Tally,
+    pub(super) again: Again,
+    /// What the last bad sample saw.
+    pub(super) bad: Option<String>,
+}
+
+/// All probes of a run.
+#[derive(Debug, Default)]
+pub(super) struct Sampling {
+    pub(super) loaded: Vec<Loaded>,
+    pub(super) watches: Vec<Watch>,
+    /// The users that probers run as, in the order of their first probe.
+    pub(super) users: Vec<Option<String>>,
+    spans: Spans,
+}
+
+/// Which time belongs to which phase, in nanoseconds on the boot clock.
+#[derive(Debug, Default)]
+struct Spans {
+    faults: bool,
+    method_from: Option<u64>,
+    revert_from: Option<u64>,
+    recovery_from: Option<u64>,
+    /// While at least one fault was live; the last one may be open.
+    live: Vec<(u64, Option<u64>)>,
+    count: u32,
+}
+
+impl Sampling {
+    /// Every probe of an experiment and of its actions; `faults` says whether the plan makes changes.
+    pub(super) fn new(faults: bool) -> Self {
+        Sampling {
+            spans: Spans {
+                faults,
+                ..Spans::default()
+            },
+            ..Sampling::default()
+        }
+    }
+
+    /// Adds a hypothesis or guard. One without exactly one probe, which `check` refuses, is left out.
+    pub(super) fn watch(&mut self, hypothesis: &Hypothesis, guard: bool) {
+        let Some(probe) = hypothesis.probe() else { return };
+        let purpose = Purpose::Watch(self.watches.len());
+        let probe = self.load(purpose, probe, hypothesis.expect.clone());
+        self.watches.push(Watch {
+            name: hypothesis.name.clone(),
+            guard,
+            tolerate: hypothesis.expect.tolerate,
+            every: hypothesis.every.get().max(Duration::from_millis(1)),
+            probe,
+            due: None,
+            outstanding: 0,
+            baseline: Tally::default(),
+            all: Tally::default(),
+            again: Again::default(),
+            bad: None,
+        });
+    }
+
+    /// Adds an action or its undo.
+    pub(super) fn action(&mut self, purpose: Purpose, action: &Action) {
+        let probe = match action {
+            Action::Http(http) => Probe::Http(http.clone()),
+            Action::Process(process) => Probe::Process(process.clone()),
+        };
+        self.load(purpose, probe, Expect::default());
+    }
+
+    fn load(&mut self, purpose: Purpose, probe: Probe, expect: Expect) -> u32 {
+        let (user, timeout) = match &probe {
+            Probe::Http(http) => (None, http.timeout),
+            Probe::Tcp(tcp) => (None, tcp.timeout),
+            Probe::Process(process) => (process.user.clone(), process.timeout),
+        };
+        let place = self
+            .users
+            .iter()
+            .position(|known| *known == user)
+            .unwrap_or_else(|| {
+                self.users.push(user);
+                self.users.len() - 1
+            });
+        self.loaded.push(Loaded {
+            purpose,
+            place,
+            probe,
+            expect,
+            timeout: timeout.get(),
+            unusable: None,
+        });
+        u32::try_from(self.loaded.len() - 1).unwrap_or(u32::MAX)
+    }
+
+    /// What the prober at a place must know.
+    pub(super) fn loads(&self, place: usize) -> impl Iterator<Item = ProberRequest> + '_ {
+        let numbered = self.loaded.iter().zip(0u32..);
+        numbered
+            .filter(move |(loaded, _)| loaded.place == place)
+            .map(|(loaded, probe)| ProberRequest::Load {
+                probe,
+                what: loaded.probe.clone(),
+                expect: loaded.expect.clone(),
+            })
+    }
+
+    /// The number of the probe for a purpose.
+    pub(super) fn number(&self, purpose: &Purpose) -> Option<u32> {
+        let place = self.loaded.iter().position(|loaded| loaded.purpose == *purpose)?;
+        u32::try_from(place).ok()
+    }
+
+    pub(super) fn hypotheses(&self) -> impl Iterator<Item = &Watch> {
+        self.watches.iter().filter(|watch| !watch.guard)
+    }
+
+    /// The next sample of every hypothesis is taken now, and then at its interval.
+    pub(super) fn look_now(&mut self) {
+        let now = Instant::now();
+        for watch in self.watches.iter_mut().filter(|watch| !watch.guard) {
+            watch.due = Some(now);
+        }
+    }
+
+    /// The next sample of every hypothesis is taken after its interval.
+    pub(super) fn look_on(&mut self) {
+        let now = Instant::now();
+        for watch in self.watches.iter_mut().filter(|watch| !watch.guard) {
+            watch.due = Some(now + watch.every);
+        }
+    }
+
+    /// No new samples of the hypotheses, or of the guards.
+    pub(super) fn rest(&mut self, guards: bool) {
+        for watch in self.watches.iter_mut().filter(|watch| watch.guard == guards) {
+            watch.due = None;
+        }
+    }
+
+    /// Guards are looked at from now on.
+    pub(super) fn guard(&mut self) {
+        let now = Instant::now();
+        for watch in self.watches.iter_mut().filter(|watch| watch.guard) {
+            watch.due = Some(now);
+        }
+    }
+
+    /// When the next sample is due.
+    pub(super) fn next_due(&self) -> Option<Instant> {
+        self.watches.iter().filter_map(|watch| watch.due).min()
+    }
+
+    /// The probes whose samples are due now, each once; late ones are not made up for.
+    pub(super) fn take_due(&mut self) -> Vec<u32> {
+        let now = Instant::now();
+        let mut due = Vec::new();
+        for watch in &mut self.watches {
+            let Some(at) = watch.due.filter(|at| *at <= now) else {
+                continue;
+            };
+            due.push(watch.probe);
+            watch.outstanding += 1;
+            let mut next = at + watch.every;
+            while next <= now {
+                next += watch.every;
+            }
+            watch.due = Some(next);
+        }
+        due
+    }
+
+    /// Several samples of every hypothesis at once: the probes to ask.
+    pub(super) fn burst(&mut self) -> Vec<u32> {
+        let mut due = Vec::new();
+        for watch in self.watches.iter_mut().filter(|watch| !watch.guard) {
+            watch.outstanding += IN_A_ROW;
+            due.extend(std::iter::repeat_n(watch.probe, IN_A_ROW as usize));
+        }
+        due
+    }
+
+    /// Counts the sample of a watch and says what it is about.
+    pub(super) fn count(&mut self, place: usize, sample: &Sample, begun_ms: u64) -> Phase {
+        let phase = self.spans.phase(sample.begun_ns);
+        let Some(watch) = self.watches.get_mut(place) else {
+            return phase;
+        };
+        watch.outstanding = watch.outstanding.saturating_sub(1);
+        watch.all.add(sample.good);
+        match phase {
+            Phase::Baseline => watch.baseline.add(sample.good),
+            Phase::Recovery => watch.again.add(sample.good, begun_ms),
+            Phase::During | Phase::Between => {}
+        }
+        if !sample.good {
+            watch.bad = Some(sample.seen.clone());
+        }
+        phase
+    }
+
+    /// Forgets the samples that the prober at a place still owes: it is gone.
+    pub(super) fn forget(&mut self, place: usize) {
+        for watch in &mut self.watches {
+            if self.loaded[watch.probe as usize].place == place {
+                watch.outstanding = 0;
+            }
+        }
+    }
+
+    pub(super) fn method_began(&mut self, now_ns: u64) {
+        self.spans.method_from = Some(now_ns);
+    }
+
+    pub(super) fn fault_began(&mut self, now_ns: u64) {
+        self.spans.count += 1;
+        if self.spans.count == 1 {
+            self.spans.live.push((now_ns, None));
+        }
+    }
+
+    pub(super) fn fault_ended(&mut self, now_ns: u64) {
+        self.spans.count = self.spans.count.saturating_sub(1);
+        if self.spans.count == 0 {
+            self.spans.close(now_ns);
+        }
+    }
+
+    pub(super) fn revert_began(&mut self, now_ns: u64) {
+        self.spans.revert_from = Some(now_ns);
+        self.spans.count = 0;
+        self.spans.close(now_ns);
+    }
+
+    pub(super) fn recovery_began(&mut self, now_ns: u64) {
+        self.spans.recovery_from = Some(now_ns);
+    }
+}
+
+impl Spans {
+    fn close(&mut self, now_ns: u64) {
+        if let Some((_, end @ None)) = self.live.last_mut() {
+            *end = Some(now_ns);
+        }
+    }
+
+    /// What a sample that was begun at this time is about.
+    fn phase(&self, begun: u64) -> Phase {
+        let before = |from: Option<u64>| from.is_none_or(|from| begun < from);
+        if before(self.method_from) && before(self.revert_from) {
+            Phase::Baseline
+        } else if !before(self.recovery_from) {
+            Phase::Recovery
+        } else if self.faults {
+            let live = |(from, to): &(u64, Option<u64>)| *from <= begun && to.is_none_or(|to| begun < to);
+            if self.live.iter().any(live) {
+                Phase::During
+            } else {
+                Phase::Between
+            }
+        } else if before(self.revert_from) {
+            Phase::During
+        } else {
+            Phase::Between
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sample_belongs_to_the_time_when_it_was_begun() {
+        let mut sampling = Sampling::new(true);
+        sampling.method_began(100);
+        sampling.fault_began(110);
+        sampling.fault_began(120);
+        sampling.fault_ended(150);
+        sampling.fault_ended(160);
+        sampling.fault_began(200);
+        sampling.revert_began(220);
+        sampling.recovery_began(230);
+        for (begun, phase) in [
+            (99, Phase::Baseline),
+            (100, Phase::Between),
+            (110, Phase::During),
+            (155, Phase::During),
+            (160, Phase::Between),
+            (200, Phase::During),
+            (220, Phase::Between),
+            (230, Phase::Recovery),
+        ] {
+            assert_eq!(sampling.spans.phase(begun), phase, "{begun}");
+        }
+    }
+
+    #[test]
+    fn without_faults_the_method_is_what_is_judged() {
+        let mut sampling = Sampling::new(false);
+        sampling.method_began(100);
+        assert_eq!(sampling.spans.phase(99), Phase::Baseline);
+        assert_eq!(sampling.spans.phase(150), Phase::During);
+        sampling.revert_began(200);
+        assert_eq!(sampling.spans.phase(199), Phase::During);
+        assert_eq!(sampling.spans.phase(200), Phase::Between);
+    }
+}

@@ -1,0 +1,239 @@
+//! An agent for tests: it keeps what is live, speaks the protocol over a real socket, and misbehaves when told to.
+
+use std::collections::BTreeSet;
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use squall_experiments::evidence::Evidence;
+use squall_experiments::protocol::{
+    Active, Applied, Call, Lifted, Message, Refusal, Reply, Request, RunId, VERSION,
+};
+
+/// How it behaves; the default is well.
+#[derive(Clone, Default)]
+pub(super) struct Manners {
+    /// Packets that the fault impairs.
+    pub(super) impaired: u64,
+    /// While a part is live, this file says `bad` instead of `good`.
+    pub(super) breaks: Option<PathBuf>,
+    /// Once broken, the file is not repaired by a lift.
+    pub(super) ruins: bool,
+    pub(super) refuses_apply: bool,
+    /// How long `Apply` takes.
+    pub(super) apply_takes: Duration,
+    pub(super) lift_takes: Duration,
+    /// What no lift can undo.
+    pub(super) stuck: bool,
+    /// Closes the connection right after it answered `Apply`.
+    pub(super) dies: bool,
+    /// Answers nothing any more after `Apply`.
+    pub(super) hangs: bool,
+    /// After `Apply`, ends the run unasked, for this reason.
+    pub(super) ends: Option<&'static str>,
+    /// Lifts the part unasked right after `Apply`.
+    pub(super) overtakes: bool,
+}
+
+/// What it did, as long as the test looks.
+#[derive(Clone, Default)]
+pub(super) struct Seen {
+    pub(super) asked: Arc<Mutex<Vec<String>>>,
+    pub(super) live: Arc<Mutex<BTreeSet<u32>>>,
+}
+
+impl Seen {
+    pub(super) fn asked(&self) -> Vec<String> {
+        self.asked.lock().unwrap().clone()
+    }
+
+    /// Whether nothing is live any more.
+    pub(super) fn is_clean(&self) -> bool {
+        self.live.lock().unwrap().is_empty()
+    }
+}
+
+/// Serves one connection in a thread of its own.
+pub(super) fn serve(manners: Manners, seen: Seen) -> UnixStream {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    thread::spawn(move || {
+        let mut agent = Agent {
+            out: theirs.try_clone().unwrap(),
+            manners,
+            seen,
+            run: None,
+        };
+        for line in BufReader::new(theirs).lines() {
+            let Ok(line) = line else { break };
+            let call: Call = serde_json::from_str(&line).unwrap();
+            if !agent.answer(call) {
+                break;
+            }
+        }
+        // The connection is the lease.
+        agent.revert();
+    });
+    ours
+}
+
+struct Agent {
+    out: UnixStream,
+    manners: Manners,
+    seen: Seen,
+    run: Option<RunId>,
+}
+
+impl Agent {
+    /// Whether the connection goes on.
+    fn answer(&mut self, call: Call) -> bool {
+        let word = serde_json::to_value(&call.request).unwrap();
+        let word = match &word {
+            serde_json::Value::String(word) => word.clone(),
+            other => other.as_object().unwrap().keys().next().unwrap().clone(),
+        };
+        if word != "renew" && word != "observe" {
+            self.seen.asked.lock().unwrap().push(word);
+        }
+        let hangs = self.manners.hangs && !self.seen.is_clean();
+        if hangs {
+            return true;
+        }
+        let applied = matches!(call.request, Request::Apply { .. });
+        let reply = self.reply(call.request);
+        let refused = matches!(reply, Reply::Refused(_));
+        self.say(&Message::Answer {
+            number: call.number,
+            reply,
+        });
+        if applied && !refused {
+            self.afterwards()
+        } else {
+            true
+        }
+    }
+
+    fn reply(&mut self, request: Request) -> Reply {
+        match request {
+            Request::Hello { .. } => Reply::Hello {
+                version: VERSION,
+                guardian: 1,
+                worker: 2,
+                state: "/tmp".to_owned(),
+                policy: "none".to_owned(),
+            },
+            Request::Begin { run, .. } => {
+                self.run = Some(run);
+                Reply::Done
+            }
+            Request::Apply { .. } if self.manners.refuses_apply => {
+                Reply::Refused(Refusal::new("no process matches `name shop`", "start it first"))
+            }
+            Request::Apply { part, .. } => {
+                // Some of it is made at once, all of it at the end.
+                self.seen.live.lock().unwrap().insert(part);
+                self.set("bad");
+                thread::sleep(self.manners.apply_takes);
+                Reply::Applied(Applied {
+                    targets: vec!["127.0.0.1:7003".to_owned()],
+                    notes: Vec::new(),
+                    took_us: 900,
+                })
+            }
+            Request::Observe { .. } => Reply::Measured(vec![self.evidence()]),
+            Request::Lift { part, .. } => {
+                thread::sleep(self.manners.lift_takes);
+                Reply::Lifted(self.lift(&[part]))
+            }
+            Request::End { .. } | Request::Halt => {
+                let live: Vec<u32> = self.seen.live.lock().unwrap().iter().copied().collect();
+                let mut lifted = self.lift(&live);
+                lifted.evidence.clear();
+                Reply::Lifted(lifted)
+            }
+            Request::Renew { .. } => Reply::Done,
+            Request::Status => {
+                let live = !self.seen.is_clean();
+                let run = self.run.clone().filter(|_| live).map(|run| Active {
+                    run,
+                    title: String::new(),
+                    expires_s: 1,
+                    stuck: self.manners.stuck,
+                    changes: Vec::new(),
+                });
+                Reply::Status(run.into_iter().collect())
+            }
+        }
+    }
+
+    /// What happens once a fault is there.
+    fn afterwards(&mut self) -> bool {
+        let run = self.run.clone().unwrap();
+        if self.manners.overtakes {
+            let lifted = self.lift(&[1]);
+            self.say(&Message::Ended {
+                run: run.clone(),
+                part: Some(1),
+                why: "its time was over".to_owned(),
+                lifted,
+            });
+        }
+        if let Some(why) = self.manners.ends {
+            let lifted = self.lift(&[1]);
+            self.say(&Message::Ended {
+                run,
+                part: None,
+                why: why.to_owned(),
+                lifted,
+            });
+        }
+        !self.manners.dies
+    }
+
+    fn lift(&mut self, parts: &[u32]) -> Lifted {
+        let mut lifted = Lifted::default();
+        for part in parts {
+            if !self.seen.live.lock().unwrap().contains(part) {
+                continue;
+            }
+            if self.manners.stuck {
+                lifted.stuck.push("the rule is still there".to_owned());
+                continue;
+            }
+            self.seen.live.lock().unwrap().remove(part);
+            lifted.evidence.push(self.evidence());
+            lifted.undone.push(format!("part {part} is gone: read back"));
+        }
+        if !self.manners.ruins {
+            self.set("good");
+        }
+        lifted
+    }
+
+    fn revert(&mut self) {
+        let live: Vec<u32> = self.seen.live.lock().unwrap().iter().copied().collect();
+        self.lift(&live);
+    }
+
+    fn evidence(&self) -> Evidence {
+        Evidence {
+            matched: self.manners.impaired,
+            impaired: self.manners.impaired,
+            ..Evidence::default()
+        }
+    }
+
+    fn set(&self, what: &str) {
+        if let Some(path) = &self.manners.breaks {
+            std::fs::write(path, what).unwrap();
+        }
+    }
+
+    fn say(&mut self, message: &Message) {
+        let line = serde_json::to_string(message).unwrap() + "\n";
+        // The other side may be gone already.
+        let _ = self.out.write_all(line.as_bytes());
+    }
+}

@@ -1,0 +1,162 @@
+//! The closing sentence: one line that somebody understands who did not read the rest.
+
+use super::{Claim, Part, Reason, Summary};
+use crate::evidence::{Evidence, Unit};
+use crate::exit::Exit;
+use crate::verdict::Outcome;
+
+/// The sentence for a summary whose other fields are complete.
+pub(super) fn sentence(summary: &Summary) -> String {
+    let leading: Vec<&Reason> = summary
+        .reasons
+        .iter()
+        .filter(|reason| reason.exit == summary.exit)
+        .collect();
+    let rest = match leading.len() {
+        0 | 1 => String::new(),
+        count => format!(" (and {} more)", count - 1),
+    };
+    let first = leading.first().map_or("", |reason| reason.what.as_str());
+    match summary.exit {
+        Exit::Held => format!("held: {}", held(summary)),
+        Exit::Deviated => format!("deviated: {}", deviated(summary, first)),
+        Exit::Inconclusive => format!("inconclusive: {first}{rest}"),
+        Exit::Interrupted => {
+            let after = seconds(summary.took_ms);
+            let first = first.strip_prefix("interrupted: ").unwrap_or(first);
+            format!("interrupted after {after} by {first}; {}", revert(summary))
+        }
+        Exit::Modified => format!("a host is still modified: {first}{rest}"),
+        other => format!("{}: {first}{rest}; {}", other.meaning(), revert(summary)),
+    }
+}
+
+fn held(summary: &Summary) -> String {
+    let during = while_injected(summary);
+    if summary.hypotheses.is_empty() {
+        let effect: Vec<String> = summary
+            .parts
+            .iter()
+            .map(|part| format!("`{}` had its effect ({})", part.name, part.evidence_in_words()))
+            .collect();
+        return match effect.is_empty() {
+            true => "the method was carried out; no hypothesis was stated".to_owned(),
+            false => format!("{}; no hypothesis was stated", effect.join(", ")),
+        };
+    }
+    let figures: Vec<String> = summary.hypotheses.iter().map(good).collect();
+    format!("{}{during}{}", figures.join(", "), again(summary, false))
+}
+
+fn good(claim: &Claim) -> String {
+    let tally = claim.during.tally;
+    match tally.total() {
+        0 => format!("`{}` held before and after", claim.name),
+        total => format!("`{}` was good in {} of {total} samples", claim.name, tally.good),
+    }
+}
+
+fn deviated(summary: &Summary, first: &str) -> String {
+    if summary.guards.iter().any(|guard| guard.tripped.is_some()) {
+        return format!("{first}{}; {}", while_injected(summary), revert(summary));
+    }
+    let mut failed: Vec<&Claim> = summary
+        .hypotheses
+        .iter()
+        .filter(|claim| {
+            let judged = claim.judgement.as_ref();
+            judged.is_some_and(|judgement| judgement.outcome == Outcome::Deviated)
+        })
+        .collect();
+    failed.sort_by_key(|claim| std::cmp::Reverse(claim.during.tally.bad));
+    let Some(worst) = failed.first() else {
+        return format!("{first}; {}", revert(summary));
+    };
+    let others = match failed.len() {
+        1 => String::new(),
+        count => format!(" and {} more", count - 1),
+    };
+    let tally = worst.during.tally;
+    format!(
+        "`{}`{others} failed in {} of {} samples{}{}",
+        worst.name,
+        tally.bad,
+        tally.total(),
+        while_injected(summary),
+        again(summary, true),
+    )
+}
+
+/// What was live, as a clause: ` during "payments is silent"`.
+fn while_injected(summary: &Summary) -> String {
+    let names: Vec<String> = summary
+        .parts
+        .iter()
+        .filter(|part| part.injected_at_ms.is_some())
+        .map(|part| format!("`{}`", part.name))
+        .collect();
+    match names.as_slice() {
+        [] => String::new(),
+        [one] => format!(" during {one}"),
+        [first, .., last] if names.len() == 2 => format!(" during {first} and {last}"),
+        [first, others @ ..] => format!(" during {first} and {} more", others.len()),
+    }
+}
+
+/// What was seen after the revert; the time is only worth a word when something had failed.
+fn again(summary: &Summary, failed: bool) -> String {
+    let unwell = summary
+        .hypotheses
+        .iter()
+        .find(|claim| claim.recovered == Some(false));
+    let faults = summary.parts.iter().any(|part| part.injected_at_ms.is_some());
+    match (unwell, summary.well_again_ms) {
+        (Some(claim), _) => format!("; `{}` did not hold again in time", claim.name),
+        (None, Some(ms)) if faults && failed => format!("; well again {} after the fault ended", seconds(ms)),
+        (None, Some(_)) if faults => " and held after it".to_owned(),
+        _ => String::new(),
+    }
+}
+
+fn revert(summary: &Summary) -> &'static str {
+    let injected = summary.parts.iter().any(|part| part.injected_at_ms.is_some());
+    let acted = !summary.actions.is_empty();
+    match (injected, acted, summary.not_undone.is_empty()) {
+        (false, false, _) => "nothing was injected",
+        (true, _, true) | (false, true, true) => "everything was undone",
+        (_, _, false) => "everything that can be undone was undone",
+    }
+}
+
+/// A time for a sentence: `870 ms`, `1.2 s`, `3 min 5 s`.
+pub fn seconds(ms: u64) -> String {
+    match ms {
+        0..1_000 => format!("{ms} ms"),
+        1_000..120_000 => format!("{:.1} s", ms as f64 / 1000.0),
+        _ => format!("{} min {} s", ms / 60_000, ms % 60_000 / 1000),
+    }
+}
+
+impl Part {
+    /// The evidence in a few words: `214 of 214 packets`.
+    pub fn evidence_in_words(&self) -> String {
+        let words: Vec<String> = self.evidence.iter().map(in_words).collect();
+        if words.is_empty() {
+            "nothing was measured".to_owned()
+        } else {
+            words.join(", ")
+        }
+    }
+}
+
+fn in_words(evidence: &Evidence) -> String {
+    let unit = match evidence.unit {
+        Unit::Packets => "packets",
+        Unit::Sockets => "sockets",
+        Unit::Processes => "processes",
+    };
+    format!(
+        "{} of {} matching {unit} impaired",
+        evidence.impaired, evidence.matched
+    )
+}

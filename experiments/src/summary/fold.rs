@@ -1,0 +1,440 @@
+//! From events to a summary.
+
+use std::collections::BTreeMap;
+
+use super::timeline;
+use super::{Action, Claim, Count, Figures, Guard, Part, Reason, Summary, Undo, closing};
+use crate::evidence::Evidence;
+use crate::exit::Exit;
+use crate::protocol::{Lifted, Refusal};
+use crate::run::{Event, Record, Seen, Started, State, next};
+use crate::verdict::{Outcome, Phase, Tally, during};
+
+/// A summary that is being made.
+#[derive(Default)]
+struct Making<'a> {
+    state: State,
+    started: Option<Started>,
+    samples: Vec<&'a Seen>,
+    parts: Vec<Part>,
+    actions: Vec<Action>,
+    reasons: Vec<Reason>,
+    whole: Lifted,
+    others: Vec<String>,
+    met: bool,
+    tripped: Option<(String, String)>,
+    well_again_ms: Option<u64>,
+    not_recovered: Option<Vec<String>>,
+    unknown: Vec<String>,
+}
+
+impl Summary {
+    /// What a log adds up to; `None` for a log without a first event. An event that could not happen after those
+    /// before it ends the log: see [`crate::run::next`].
+    ///
+    /// A log without a last event is a run that was cut off: what was live then counts as still there.
+    pub fn of(log: &[Record]) -> Option<Summary> {
+        let mut making = Making::default();
+        let mut took_ms = 0;
+        let mut used = 0;
+        for record in log {
+            match next(std::mem::take(&mut making.state), &record.event) {
+                Ok(state) => making.state = state,
+                Err(_) => break,
+            }
+            making.take(record);
+            took_ms = record.at_ms;
+            used += 1;
+        }
+        making.finish(took_ms, &log[..used])
+    }
+}
+
+impl<'a> Making<'a> {
+    fn take(&mut self, record: &'a Record) {
+        let at_ms = record.at_ms;
+        match &record.event {
+            Event::Started(started) => self.started = Some(started.clone()),
+            Event::Sample(seen) => self.samples.push(seen),
+            Event::BaselineMet => self.met = true,
+            Event::BaselineNotMet { name, seen } => {
+                self.reason(
+                    Exit::Refused,
+                    format!("`{name}` did not hold before anything was done: {seen}"),
+                );
+            }
+            Event::Injecting {
+                part,
+                name,
+                changes,
+                lasts_ms,
+            } => self.parts.push(Part {
+                part: *part,
+                name: name.clone(),
+                changes: changes.clone(),
+                lasts_ms: *lasts_ms,
+                injected_at_ms: None,
+                lifted_at_ms: None,
+                apply_us: None,
+                lift_us: None,
+                targets: Vec::new(),
+                notes: Vec::new(),
+                evidence: Vec::new(),
+                measured: false,
+                undone: Vec::new(),
+                stuck: Vec::new(),
+            }),
+            Event::Injected { part, applied } => self.part(*part, |part| {
+                part.injected_at_ms = Some(at_ms);
+                part.apply_us = Some(applied.took_us);
+                part.targets = applied.targets.clone();
+                part.notes = applied.notes.clone();
+            }),
+            Event::Refused { part, refusal } => self.refused(*part, refusal),
+            Event::Measured { part, evidence } => self.part(*part, |part| part.measure(evidence)),
+            Event::Lifted { part, lifted, .. } => self.lifted(*part, lifted, at_ms),
+            Event::ActionBegan { step, name, undo } => self.actions.push(Action {
+                step: step.clone(),
+                name: name.clone(),
+                good: None,
+                seen: None,
+                undo: undo.then(Undo::default),
+            }),
+            Event::ActionEnded { step, good, seen } => {
+                if let Some(action) = self.actions.iter_mut().find(|action| action.step == *step) {
+                    action.good = Some(*good);
+                    action.seen = Some(seen.clone());
+                    let what = format!("the action `{}` failed: {seen}", action.name);
+                    if !good {
+                        self.reason(Exit::Inconclusive, what);
+                    }
+                }
+            }
+            Event::UndoPlayed { step, good, seen } => {
+                let action = self.actions.iter_mut().find(|action| action.step == *step);
+                if let Some(undo) = action.and_then(|action| action.undo.as_mut()) {
+                    undo.good = Some(*good);
+                    undo.seen = Some(seen.clone());
+                }
+            }
+            Event::GuardTripped { name, seen } => {
+                self.tripped = Some((name.clone(), seen.clone()));
+                self.reason(Exit::Deviated, format!("the guard `{name}` did not hold: {seen}"));
+            }
+            Event::Interrupted { by } => self.reason(Exit::Interrupted, format!("interrupted: {by}")),
+            Event::AgentLost { why } => {
+                self.reason(
+                    Exit::Interrupted,
+                    format!("the connection to the agent broke: {why}"),
+                );
+            }
+            Event::Blind { why } => {
+                self.reason(
+                    Exit::Inconclusive,
+                    format!("the system could not be looked at: {why}"),
+                );
+            }
+            Event::WellAgain { after_ms } => self.well_again_ms = Some(*after_ms),
+            Event::NotRecovered { names } => {
+                for name in names {
+                    let what = format!("`{name}` did not hold again in time after the revert");
+                    self.reason(Exit::Deviated, what);
+                }
+                self.not_recovered = Some(names.clone());
+            }
+            Event::Stuck { left, .. } => self.unknown = left.clone(),
+            Event::StepBegan { .. }
+            | Event::StepEnded { .. }
+            | Event::MethodEnded
+            | Event::RecoveryBegan
+            | Event::Finished { .. } => {}
+        }
+    }
+
+    fn part(&mut self, number: u32, change: impl FnOnce(&mut Part)) {
+        if let Some(part) = self.parts.iter_mut().find(|part| part.part == number) {
+            change(part);
+        }
+    }
+
+    fn reason(&mut self, exit: Exit, what: String) {
+        self.reasons.push(Reason {
+            exit,
+            what,
+            help: None,
+        });
+    }
+
+    fn refused(&mut self, part: Option<u32>, refusal: &Refusal) {
+        let named = part.and_then(|number| self.parts.iter().find(|part| part.part == number));
+        let what = match named {
+            Some(part) => format!("`{}` was refused: {}", part.name, refusal.what),
+            None => refusal.what.clone(),
+        };
+        self.reasons.push(Reason {
+            exit: Exit::try_from(refusal.exit).unwrap_or(Exit::Refused),
+            what,
+            help: refusal.help.clone(),
+        });
+    }
+
+    fn lifted(&mut self, part: Option<u32>, lifted: &Lifted, at_ms: u64) {
+        for other in &lifted.others {
+            if !self.others.contains(other) {
+                self.others.push(other.clone());
+            }
+        }
+        match part {
+            Some(number) => self.part(number, |part| {
+                part.lifted_at_ms = Some(at_ms);
+                part.lift_us.get_or_insert(lifted.took_us);
+                part.measure(&lifted.evidence);
+                part.undone.extend(lifted.undone.iter().cloned());
+                part.stuck = lifted.stuck.clone();
+            }),
+            None => {
+                // Evidence of the whole run is in the order of the parts; it is taken only where it fits.
+                let wanted: usize = self.parts.iter().map(|part| part.changes.len()).sum();
+                if lifted.evidence.len() == wanted {
+                    let mut rest = lifted.evidence.as_slice();
+                    for part in &mut self.parts {
+                        let (own, others) = rest.split_at(part.changes.len());
+                        part.measure(own);
+                        rest = others;
+                    }
+                }
+                for part in &mut self.parts {
+                    let open = part.lifted_at_ms.is_none() && part.injected_at_ms.is_some();
+                    if lifted.stuck.is_empty() {
+                        part.stuck.clear();
+                        part.lifted_at_ms = part.lifted_at_ms.or(open.then_some(at_ms));
+                    }
+                }
+                self.whole.undone.extend(lifted.undone.iter().cloned());
+                self.whole.stuck = lifted.stuck.clone();
+            }
+        }
+    }
+
+    fn finish(mut self, took_ms: u64, log: &[Record]) -> Option<Summary> {
+        let started = self.started.take()?;
+        let faults = started.faults > 0;
+        let injected = self.parts.iter().any(|part| part.injected_at_ms.is_some());
+        let judged = self.met && (injected || !faults);
+        let claims = self.claims(&started, judged, faults);
+        for claim in &claims {
+            let Some(judgement) = &claim.judgement else {
+                continue;
+            };
+            let exit = match judgement.outcome {
+                Outcome::Held => continue,
+                Outcome::Deviated => Exit::Deviated,
+                Outcome::Inconclusive => Exit::Inconclusive,
+            };
+            self.reason(exit, format!("`{}`: {}", claim.name, judgement.why));
+        }
+        let unmeasured: Vec<String> = self
+            .parts
+            .iter()
+            .filter(|part| part.injected_at_ms.is_some() && !part.measured)
+            .map(|part| {
+                format!(
+                    "`{}` had no measured effect: {}",
+                    part.name,
+                    part.evidence_in_words()
+                )
+            })
+            .collect();
+        for what in unmeasured {
+            self.reason(Exit::Inconclusive, what);
+        }
+        let stuck = self.stuck();
+        for what in &stuck {
+            self.reasons.push(Reason {
+                exit: Exit::Modified,
+                what: what.clone(),
+                help: Some("`squall halt` tries again; `squall status` says what is left".to_owned()),
+            });
+        }
+        let exit = self
+            .reasons
+            .iter()
+            .fold(Exit::Held, |exit, reason| exit.worse(reason.exit));
+        let guards = started
+            .guards
+            .iter()
+            .map(|guard| self.guard(&guard.name))
+            .collect();
+        let mut summary = Summary {
+            run: started.run,
+            title: started.title,
+            date: started.date,
+            took_ms,
+            seed: started.seed,
+            plan: started.plan,
+            version: started.version,
+            agent: started.agent,
+            verdict: exit.meaning().to_owned(),
+            exit,
+            sentence: String::new(),
+            hypotheses: claims,
+            guards,
+            undone: self.undone(),
+            stuck,
+            not_undone: self.not_undone(),
+            reasons: self.reasons,
+            timeline: timeline::of(log, &self.parts),
+            parts: self.parts,
+            actions: self.actions,
+            others: self.others,
+            well_again_ms: self.well_again_ms,
+        };
+        summary.sentence = closing::sentence(&summary);
+        Some(summary)
+    }
+
+    fn claims(&self, started: &Started, judged: bool, faults: bool) -> Vec<Claim> {
+        let claim = |stated: &crate::run::Stated| {
+            let figures =
+                |phase| Figures::of(self.seen(&stated.name, false).filter(|seen| seen.phase == phase));
+            let in_force = figures(Phase::During);
+            let missing = |names: &Vec<String>| !names.contains(&stated.name);
+            let watched = self.well_again_ms.map(|_| true);
+            Claim {
+                name: stated.name.clone(),
+                tolerate: stated.tolerate,
+                judgement: judged.then(|| during(in_force.tally, stated.tolerate, faults)),
+                before: figures(Phase::Baseline),
+                during: in_force,
+                after: figures(Phase::Recovery),
+                recovered: self.not_recovered.as_ref().map(missing).or(watched),
+            }
+        };
+        started.hypotheses.iter().map(claim).collect()
+    }
+
+    fn guard(&self, name: &str) -> Guard {
+        let mut samples = Tally::default();
+        self.seen(name, true).for_each(|seen| samples.add(seen.good));
+        let tripped = self.tripped.as_ref().filter(|(tripped, _)| tripped == name);
+        Guard {
+            name: name.to_owned(),
+            samples,
+            tripped: tripped.map(|(_, seen)| seen.clone()),
+        }
+    }
+
+    fn seen(&self, name: &str, guard: bool) -> impl Iterator<Item = &Seen> {
+        let samples = self.samples.iter().copied();
+        samples.filter(move |seen| seen.guard == guard && seen.name == name)
+    }
+
+    fn undone(&self) -> Vec<String> {
+        let parts = self.parts.iter().flat_map(|part| part.undone.iter().cloned());
+        let played = self.actions.iter().filter_map(|action| {
+            let undo = action.undo.as_ref().filter(|undo| undo.good == Some(true))?;
+            Some(format!(
+                "`{}`: its undo was played: {}",
+                action.name,
+                undo.seen.as_deref()?
+            ))
+        });
+        parts
+            .chain(self.whole.undone.iter().cloned())
+            .chain(played)
+            .collect()
+    }
+
+    fn stuck(&self) -> Vec<String> {
+        let mut lines: Vec<String> = self
+            .parts
+            .iter()
+            .flat_map(|part| part.stuck.iter().cloned())
+            .collect();
+        lines.extend(self.whole.stuck.iter().cloned());
+        let live = self.state.live().cloned().unwrap_or_default();
+        for (number, _) in live.parts {
+            let part = self.parts.iter().find(|part| part.part == number);
+            if let Some(part) = part.filter(|part| part.stuck.is_empty()) {
+                lines.push(format!("`{}`: whether it was undone is not known", part.name));
+            }
+        }
+        for action in self
+            .actions
+            .iter()
+            .filter(|action| live.owed.contains(&action.step))
+        {
+            let seen = action.undo.as_ref().and_then(|undo| undo.seen.as_deref());
+            lines.push(match seen {
+                Some(seen) => format!("the undo of `{}` failed: {seen}", action.name),
+                None => format!("the undo of `{}` was not played", action.name),
+            });
+        }
+        for line in &self.unknown {
+            if !lines.contains(line) {
+                lines.push(line.clone());
+            }
+        }
+        lines
+    }
+
+    fn not_undone(&self) -> Vec<String> {
+        let injected = self.parts.iter().filter(|part| part.injected_at_ms.is_some());
+        let gone = injected.flat_map(|part| {
+            let changes = part.changes.iter().filter(|change| !change.reversible);
+            changes.map(move |change| format!("`{}`: {}", part.name, change.what))
+        });
+        let own = self.actions.iter().filter(|action| action.undo.is_none());
+        let own = own.map(|action| format!("`{}`: the file has no `undo:` for it", action.name));
+        gone.chain(own).collect()
+    }
+}
+
+impl Part {
+    fn measure(&mut self, evidence: &[Evidence]) {
+        if evidence.len() == self.changes.len() {
+            self.evidence = evidence.to_vec();
+            self.measured = evidence.iter().all(Evidence::measured);
+        }
+    }
+}
+
+impl Figures {
+    fn of<'a>(samples: impl Iterator<Item = &'a Seen>) -> Figures {
+        let mut figures = Figures::default();
+        let mut took = Vec::new();
+        let mut bad: BTreeMap<&str, u64> = BTreeMap::new();
+        for seen in samples {
+            figures.tally.add(seen.good);
+            took.push(seen.took_us);
+            if !seen.good {
+                *bad.entry(untimed(&seen.seen)).or_default() += 1;
+            }
+        }
+        took.sort_unstable();
+        figures.median_us = took.get(took.len().saturating_sub(1) / 2).copied();
+        figures.slowest_us = took.last().copied();
+        let count = |(seen, times): (&str, u64)| Count {
+            seen: seen.to_owned(),
+            times,
+        };
+        figures.bad_seen = bad.into_iter().map(count).collect();
+        figures
+            .bad_seen
+            .sort_by_key(|count| std::cmp::Reverse(count.times));
+        figures.bad_seen.truncate(5);
+        figures
+    }
+}
+
+/// What was seen without how long it took, so that equal things count as equal: `503 in 3.1 ms` is `503`.
+fn untimed(seen: &str) -> &str {
+    match seen.rsplit_once(" in ") {
+        Some((what, time))
+            if time.starts_with(|first: char| first.is_ascii_digit()) && !time.contains(',') =>
+        {
+            what
+        }
+        _ => seen,
+    }
+}

@@ -1,0 +1,215 @@
+//! What a run's events add up to: the report, before anybody prints it.
+//!
+//! A summary is made of the event log and of nothing else, so that a report can be made again from an event file,
+//! and a run that was cut off is reported like any other.
+
+mod closing;
+mod fold;
+mod timeline;
+
+use serde::{Deserialize, Serialize};
+
+use crate::evidence::Evidence;
+use crate::exit::Exit;
+use crate::protocol::RunId;
+use crate::quantity::Percent;
+use crate::run::Intent;
+use crate::verdict::{Judgement, Tally};
+
+pub use closing::seconds;
+pub use timeline::line;
+
+/// What became of a run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Summary {
+    /// Which run.
+    pub run: RunId,
+    /// The experiment's title.
+    pub title: String,
+    /// When it began: RFC 3339, UTC.
+    pub date: String,
+    /// How long it took, in milliseconds.
+    pub took_ms: u64,
+    /// The seed of every choice.
+    pub seed: u64,
+    /// The plan's hash.
+    pub plan: String,
+    /// Which squall ran it.
+    pub version: String,
+    /// Which agent made the changes; `None` where there were none to make.
+    pub agent: Option<String>,
+    /// What the exit code means: `held`, `deviated`, `inconclusive`…
+    pub verdict: String,
+    /// The exit code.
+    pub exit: Exit,
+    /// The closing sentence.
+    pub sentence: String,
+    /// Everything that kept the run from `held`.
+    pub reasons: Vec<Reason>,
+    /// The hypotheses, in the file's order.
+    pub hypotheses: Vec<Claim>,
+    /// The guards, in the file's order.
+    pub guards: Vec<Guard>,
+    /// What was injected, in order.
+    pub parts: Vec<Part>,
+    /// The user's own actions, in order.
+    pub actions: Vec<Action>,
+    /// What was undone, and how that was verified.
+    pub undone: Vec<String>,
+    /// What could not be undone and is still there.
+    pub stuck: Vec<String>,
+    /// What is not undone because it cannot be, or because the file does not say how.
+    pub not_undone: Vec<String>,
+    /// What others changed on the host meanwhile.
+    pub others: Vec<String>,
+    /// Milliseconds from the end of the revert until the hypothesis held again; `None` where it was not watched or
+    /// did not.
+    pub well_again_ms: Option<u64>,
+    /// The run in a few lines.
+    pub timeline: Vec<Moment>,
+}
+
+/// One thing that kept a run from `held`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Reason {
+    /// The exit code that it leads to.
+    pub exit: Exit,
+    /// What it is, a lowercase fragment.
+    pub what: String,
+    /// What to do about it.
+    pub help: Option<String>,
+}
+
+/// A hypothesis and what was seen of it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Claim {
+    /// What is claimed.
+    pub name: String,
+    /// The share of bad samples that is still steady.
+    pub tolerate: Percent,
+    /// What can be said of it during the fault; `None` where the run did not get that far.
+    pub judgement: Option<Judgement>,
+    /// Before anything was done.
+    pub before: Figures,
+    /// While a fault was live.
+    pub during: Figures,
+    /// After everything was undone.
+    pub after: Figures,
+    /// Whether it held again in time after the revert; `None` where that was not watched.
+    pub recovered: Option<bool>,
+}
+
+/// A guard and what was seen of it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Guard {
+    /// What is claimed.
+    pub name: String,
+    /// All its samples.
+    pub samples: Tally,
+    /// What was seen when it tripped.
+    pub tripped: Option<String>,
+}
+
+/// Samples of one phase.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Figures {
+    /// How many were good and bad.
+    #[serde(flatten)]
+    pub tally: Tally,
+    /// The median time that a sample took, in microseconds.
+    pub median_us: Option<u64>,
+    /// The longest time that a sample took, in microseconds.
+    pub slowest_us: Option<u64>,
+    /// What the bad ones saw, the most frequent first, at most five.
+    pub bad_seen: Vec<Count>,
+}
+
+/// How often something was seen.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Count {
+    /// What.
+    pub seen: String,
+    /// How often.
+    pub times: u64,
+}
+
+/// One fault of the method.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Part {
+    /// Its number.
+    pub part: u32,
+    /// What the report calls it.
+    pub name: String,
+    /// Its changes.
+    pub changes: Vec<Intent>,
+    /// How long it was to last, in milliseconds.
+    pub lasts_ms: u64,
+    /// When the agent had made it, in milliseconds since the run began; `None` where it did not.
+    pub injected_at_ms: Option<u64>,
+    /// When it was undone.
+    pub lifted_at_ms: Option<u64>,
+    /// How long the agent took to make it, in microseconds.
+    pub apply_us: Option<u64>,
+    /// How long the agent took to undo it, in microseconds.
+    pub lift_us: Option<u64>,
+    /// What was aimed at.
+    pub targets: Vec<String>,
+    /// What the reader must know.
+    pub notes: Vec<String>,
+    /// The last measurement of each change.
+    pub evidence: Vec<Evidence>,
+    /// Whether every change had a measured effect.
+    pub measured: bool,
+    /// What was undone, and how that was verified.
+    pub undone: Vec<String>,
+    /// What is still there.
+    pub stuck: Vec<String>,
+}
+
+/// One action of the user's own.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Action {
+    /// Its place in the method.
+    pub step: String,
+    /// What the report calls it.
+    pub name: String,
+    /// Whether it succeeded; `None` where its end was not seen.
+    pub good: Option<bool>,
+    /// What was seen.
+    pub seen: Option<String>,
+    /// Its undo; `None` where the file has none.
+    pub undo: Option<Undo>,
+}
+
+/// The undo of an action.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Undo {
+    /// Whether it succeeded; `None` where it was not played.
+    pub good: Option<bool>,
+    /// What was seen.
+    pub seen: Option<String>,
+}
+
+/// One line of the timeline.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Moment {
+    /// Milliseconds since the run began.
+    pub at_ms: u64,
+    /// What happened.
+    pub what: String,
+}
+
+impl Figures {
+    /// What the bad samples saw, in a few words: `12 × timed out after 1s, 2 × 503`; empty without a bad one.
+    pub fn bad_in_words(&self) -> String {
+        let words: Vec<String> = self
+            .bad_seen
+            .iter()
+            .map(|count| format!("{} × {}", count.times, count.seen))
+            .collect();
+        words.join(", ")
+    }
+}
+
+#[cfg(test)]
+mod tests;
