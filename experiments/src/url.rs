@@ -23,13 +23,7 @@ const HELP: &str = "write it as `http://127.0.0.1:8080/health`";
 impl HttpUrl {
     /// The same as a peer of whoever sends the request.
     pub fn peer(&self) -> Peer {
-        Peer {
-            host: self.host.clone(),
-            ports: Some(Ports {
-                first: self.port,
-                last: self.port,
-            }),
-        }
+        Peer { host: self.host.clone(), ports: Some(Ports { first: self.port, last: self.port }) }
     }
 }
 
@@ -59,9 +53,7 @@ impl FromStr for HttpUrl {
         if target.contains('#') {
             return Err(wrong("has a fragment (`#…`), which is never sent"));
         }
-        let peer: Peer = authority
-            .parse()
-            .map_err(|_| wrong("has no valid host and port"))?;
+        let peer: Peer = authority.parse().map_err(|_| wrong("has no valid host and port"))?;
         let bare_v6 = !authority.starts_with('[') && authority.matches(':').count() > 1;
         let port = match peer.ports {
             None => {
@@ -82,17 +74,8 @@ impl FromStr for HttpUrl {
         if !single || bare_v6 {
             return Err(wrong("has no valid host and port"));
         }
-        let target = if target.starts_with('/') {
-            target.to_owned()
-        } else {
-            format!("/{target}")
-        };
-        Ok(HttpUrl {
-            tls,
-            host: peer.host,
-            port,
-            target,
-        })
+        let target = if target.starts_with('/') { target.to_owned() } else { format!("/{target}") };
+        Ok(HttpUrl { tls, host: peer.host, port, target })
     }
 }
 
@@ -102,23 +85,11 @@ mod tests {
 
     #[test]
     fn hosts_and_ports_are_found() {
-        let url = |text: &str| {
-            text.parse::<HttpUrl>()
-                .map(|url| (url.peer().to_string(), url.target))
-                .unwrap()
-        };
-        assert_eq!(
-            url("http://db.internal/x?y=1"),
-            ("db.internal:80".to_owned(), "/x?y=1".to_owned())
-        );
-        assert_eq!(
-            url("HTTPS://[::1]:8443"),
-            ("[::1]:8443".to_owned(), "/".to_owned())
-        );
-        assert_eq!(
-            url("https://10.0.0.7?q"),
-            ("10.0.0.7:443".to_owned(), "/?q".to_owned())
-        );
+        let url =
+            |text: &str| text.parse::<HttpUrl>().map(|url| (url.peer().to_string(), url.target)).unwrap();
+        assert_eq!(url("http://db.internal/x?y=1"), ("db.internal:80".to_owned(), "/x?y=1".to_owned()));
+        assert_eq!(url("HTTPS://[::1]:8443"), ("[::1]:8443".to_owned(), "/".to_owned()));
+        assert_eq!(url("https://10.0.0.7?q"), ("10.0.0.7:443".to_owned(), "/?q".to_owned()));
     }
 
     #[test]
@@ -140,11 +111,7 @@ mod tests {
             "http://h:1-2/",
         ] {
             // `10.0.0.0/8` is the host `10.0.0.0` with the path `/8`, and is fine.
-            assert_eq!(
-                text.parse::<HttpUrl>().is_ok(),
-                text == "http://10.0.0.0/8",
-                "{text}"
-            );
+            assert_eq!(text.parse::<HttpUrl>().is_ok(), text == "http://10.0.0.0/8", "{text}");
         }
     }
 }

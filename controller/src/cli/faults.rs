@@ -95,12 +95,7 @@ fn explain(entry: &Entry) -> String {
     let parameters = entry.parameters();
     let mut said = Vec::new();
     for parameter in &parameters {
-        let _ = writeln!(
-            out,
-            "  {} [{}]",
-            parameter.name(),
-            default(parameter).replace('`', "")
-        );
+        let _ = writeln!(out, "  {} [{}]", parameter.name(), default(parameter).replace('`', ""));
         let _ = writeln!(out, "      {}", parameter.description);
         let _ = writeln!(out, "      {}", parameter.words());
         for (word, meaning) in meanings(parameter, &mut said) {
@@ -160,11 +155,7 @@ fn markdown(catalogue: &[Entry]) -> String {
     );
     for entry in catalogue {
         let undone = if entry.reversible { "yes" } else { "no" };
-        let _ = writeln!(
-            out,
-            "| [`{0}`](#{0}) | {1} | {undone} |",
-            entry.name, entry.summary
-        );
+        let _ = writeln!(out, "| [`{0}`](#{0}) | {1} | {undone} |", entry.name, entry.summary);
     }
     for entry in catalogue {
         let _ = writeln!(out, "\n## {}\n\n{}\n", entry.name, entry.description());
@@ -176,17 +167,8 @@ fn markdown(catalogue: &[Entry]) -> String {
             for (word, words) in meanings(parameter, &mut said) {
                 let _ = write!(meaning, "<br>`{word}`: {words}");
             }
-            let cells = [
-                format!("`{}`", parameter.name()),
-                parameter.words(),
-                default(parameter),
-                meaning,
-            ];
-            let _ = writeln!(
-                out,
-                "| {} |",
-                cells.map(|cell| cell.replace('|', "\\|")).join(" | ")
-            );
+            let cells = [format!("`{}`", parameter.name()), parameter.words(), default(parameter), meaning];
+            let _ = writeln!(out, "| {} |", cells.map(|cell| cell.replace('|', "\\|")).join(" | "));
         }
         let _ = writeln!(out, "\nEngine: {}.\n\nUndone: {}.\n", entry.engine, undone(entry));
         let _ = writeln!(out, "```yaml\n{}```", entry.example);
@@ -198,24 +180,15 @@ fn markdown(catalogue: &[Entry]) -> String {
 /// The part of docs/faults.md on `in:`.
 fn scopes() -> String {
     let definitions = &document::schema()["$defs"];
-    let text = |schema: &serde_json::Value| {
-        schema["description"]
-            .as_str()
-            .unwrap_or_default()
-            .replace('\n', " ")
-    };
-    let mut out = format!(
-        "\n## in\n\n{}\n\n| scope | meaning |\n|---|---|\n",
-        text(&definitions["Scope"])
-    );
+    let text =
+        |schema: &serde_json::Value| schema["description"].as_str().unwrap_or_default().replace('\n', " ");
+    let mut out = format!("\n## in\n\n{}\n\n| scope | meaning |\n|---|---|\n", text(&definitions["Scope"]));
     for scope in definitions["Scope"]["oneOf"].as_array().into_iter().flatten() {
         let name = scope["required"][0].as_str().unwrap_or_default();
         let _ = writeln!(out, "| `{name}` | {} |", text(scope));
         if name == "process" {
-            for (field, schema) in definitions["ProcessSelector"]["properties"]
-                .as_object()
-                .into_iter()
-                .flatten()
+            for (field, schema) in
+                definitions["ProcessSelector"]["properties"].as_object().into_iter().flatten()
             {
                 let _ = writeln!(out, "| `process: {{ {field}: … }}` | {} |", text(schema));
             }
@@ -240,17 +213,11 @@ mod tests {
 
     #[test]
     fn one_fault_is_explained_in_full() {
-        let entry = catalogue()
-            .into_iter()
-            .find(|entry| entry.name == "kill")
-            .unwrap();
+        let entry = catalogue().into_iter().find(|entry| entry.name == "kill").unwrap();
         let text = explain(&entry);
-        for part in [
-            "then.after [required with then]",
-            "pick [default all]",
-            "Undone   no",
-            "- fault: { kill:",
-        ] {
+        for part in
+            ["then.after [required with then]", "pick [default all]", "Undone   no", "- fault: { kill:"]
+        {
             assert!(text.contains(part), "{part} in {text}");
         }
     }

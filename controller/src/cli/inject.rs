@@ -45,18 +45,11 @@ impl Inject {
 
     /// The checked document: one fault and no hypothesis, so that its verdict says only whether it was measured.
     fn document(&self) -> Result<Document, squall_experiments::document::Problems> {
-        load::text(
-            "the document of `squall inject`",
-            self.yaml().as_bytes(),
-            &self.vars,
-        )
+        load::text("the document of `squall inject`", self.yaml().as_bytes(), &self.vars)
     }
 
     fn yaml(&self) -> String {
-        let title = self
-            .title
-            .clone()
-            .unwrap_or_else(|| format!("{} from the command line", self.fault));
+        let title = self.title.clone().unwrap_or_else(|| format!("{} from the command line", self.fault));
         let mut step = Map::new();
         step.insert("fault".to_owned(), json!({ self.fault.clone(): self.parameters }));
         if let Some(scope) = &self.scope {
@@ -86,10 +79,7 @@ impl FromArgMatches for Inject {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
         let missing = || clap::Error::new(clap::error::ErrorKind::MissingSubcommand);
         let (name, flags) = matches.subcommand().ok_or_else(missing)?;
-        let entry = catalogue()
-            .into_iter()
-            .find(|entry| entry.name == name)
-            .ok_or_else(missing)?;
+        let entry = catalogue().into_iter().find(|entry| entry.name == name).ok_or_else(missing)?;
         let mut parameters = Map::new();
         for parameter in entry.parameters() {
             if let Some(value) = value(&parameter, flags) {
@@ -125,7 +115,7 @@ fn subcommand(entry: &Entry) -> Command {
         .after_help(example)
         .next_help_heading("Parameters of the fault")
         .args(parameters.iter().map(flag))
-        .next_help_heading("Options")
+        .next_help_heading("Where, how long, and what then")
         .arg(
             Arg::new("in")
                 .long("in")
@@ -158,20 +148,9 @@ fn subcommand(entry: &Entry) -> Command {
 fn flag(parameter: &Parameter) -> Arg {
     let name = parameter.flag();
     let arg = Arg::new(name.clone()).long(name);
-    let default = parameter
-        .default
-        .as_ref()
-        .map(|default| format!(" [default: {default}]"));
-    let arg = arg.help(format!(
-        "{}{}",
-        parameter.description,
-        default.unwrap_or_default()
-    ));
-    let arg = if parameter.list {
-        arg.action(ArgAction::Append)
-    } else {
-        arg
-    };
+    let default = parameter.default.as_ref().map(|default| format!(" [default: {default}]"));
+    let arg = arg.help(format!("{}{}", parameter.description, default.unwrap_or_default()));
+    let arg = if parameter.list { arg.action(ArgAction::Append) } else { arg };
     match &parameter.kind {
         Kind::Boolean => arg.action(ArgAction::SetTrue),
         Kind::Word(words) => {
@@ -180,13 +159,12 @@ fn flag(parameter: &Parameter) -> Arg {
         }
         Kind::Period => arg.value_name("PERIOD").value_parser(checked::<Period>),
         Kind::Percent => arg.value_name("PERCENT").value_parser(checked::<Percent>),
-        Kind::Pick => arg.value_name("HOW MANY").value_parser(checked::<Pick>),
+        Kind::Pick => arg.value_name("HOW_MANY").value_parser(checked::<Pick>),
         Kind::Peer => arg.value_name("PEER").value_parser(checked::<Peer>),
         Kind::Ports => arg.value_name("PORTS").value_parser(checked::<Ports>),
-        Kind::Integer | Kind::Number => arg
-            .value_name("NUMBER")
-            .allow_hyphen_values(true)
-            .value_parser(number),
+        Kind::Integer | Kind::Number => {
+            arg.value_name("NUMBER").allow_hyphen_values(true).value_parser(number)
+        }
         Kind::Text => arg.value_name("TEXT"),
     }
 }
@@ -198,16 +176,12 @@ fn checked<T: std::str::FromStr<Err = QuantityError>>(text: &str) -> Result<Stri
     }
     match text.parse::<T>() {
         Ok(_) => Ok(text.to_owned()),
-        Err(error) => Err(error
-            .help
-            .map_or(error.what.clone(), |help| format!("{}; {help}", error.what))),
+        Err(error) => Err(error.help.map_or(error.what.clone(), |help| format!("{}; {help}", error.what))),
     }
 }
 
 fn number(text: &str) -> Result<String, String> {
-    text.parse::<f64>()
-        .map(|_| text.to_owned())
-        .map_err(|_| "write a number".to_owned())
+    text.parse::<f64>().map(|_| text.to_owned()).map_err(|_| "write a number".to_owned())
 }
 
 /// `process.listening:80` as the path and the value that a file would have.
@@ -233,11 +207,7 @@ fn value(parameter: &Parameter, flags: &ArgMatches) -> Option<Value> {
         Kind::Integer | Kind::Number => serde_json::from_str(text).unwrap_or_else(|_| json!(text)),
         _ => json!(text),
     });
-    if parameter.list {
-        Some(values.collect())
-    } else {
-        values.next()
-    }
+    if parameter.list { Some(values.collect()) } else { values.next() }
 }
 
 fn put(map: &mut Map<String, Value>, path: &[String], value: Value) {
@@ -247,9 +217,7 @@ fn put(map: &mut Map<String, Value>, path: &[String], value: Value) {
             map.insert(key.clone(), value);
         }
         [key, rest @ ..] => {
-            let below = map
-                .entry(key.clone())
-                .or_insert_with(|| Value::Object(Map::new()));
+            let below = map.entry(key.clone()).or_insert_with(|| Value::Object(Map::new()));
             if !below.is_object() {
                 *below = Value::Object(Map::new());
             }
@@ -302,14 +270,8 @@ method:
     fn groups_and_numbers_reach_their_places() {
         let line = "inject kill --signal TERM --then-signal KILL --then-after 5s --pick 1 --in process.listening:80 --in process.name:nginx --for 3s";
         let inject = parse(line).unwrap();
-        assert_eq!(
-            json!(inject.parameters)["then"],
-            json!({ "signal": "KILL", "after": "5s" })
-        );
-        assert_eq!(
-            inject.scope,
-            Some(json!({ "process": { "listening": 80, "name": "nginx" } }))
-        );
+        assert_eq!(json!(inject.parameters)["then"], json!({ "signal": "KILL", "after": "5s" }));
+        assert_eq!(inject.scope, Some(json!({ "process": { "listening": 80, "name": "nginx" } })));
         inject.document().unwrap();
     }
 
@@ -330,23 +292,11 @@ method:
         }
         for (line, what) in [
             ("inject pause --for 3s", "nothing says whose processes are meant"),
-            (
-                "inject pause --in proces.name:x --for 3s",
-                "unknown scope `proces`",
-            ),
-            (
-                "inject pause --in user:a --in port:80 --for 3s",
-                "`in` has more than one scope",
-            ),
+            ("inject pause --in proces.name:x --for 3s", "unknown scope `proces`"),
+            ("inject pause --in user:a --in port:80 --for 3s", "`in` has more than one scope"),
             ("inject partition --for 3s", "nothing says whose traffic is meant"),
-            (
-                "inject kill --then-signal KILL --in user:a --for 3s",
-                "`then` has no `after`",
-            ),
-            (
-                "inject pause --in process.pid:x --for 3s",
-                "`pid` must be a whole number, not the text `x`",
-            ),
+            ("inject kill --then-signal KILL --in user:a --for 3s", "`then` has no `after`"),
+            ("inject pause --in process.pid:x --for 3s", "`pid` must be a whole number, not the text `x`"),
         ] {
             let problems = parse(line).unwrap().document().expect_err(line);
             assert_eq!(problems.list()[0].what, what, "{line}");
@@ -357,23 +307,8 @@ method:
     fn no_parameter_takes_the_place_of_an_option() {
         for entry in catalogue() {
             for parameter in entry.parameters() {
-                let taken = [
-                    "in",
-                    "for",
-                    "title",
-                    "print",
-                    "help",
-                    "format",
-                    "state-dir",
-                    "seed",
-                    "var",
-                ];
-                assert!(
-                    !taken.contains(&parameter.flag().as_str()),
-                    "{} --{}",
-                    entry.name,
-                    parameter.flag()
-                );
+                let taken = ["in", "for", "title", "print", "help", "format", "state-dir", "seed", "var"];
+                assert!(!taken.contains(&parameter.flag().as_str()), "{} --{}", entry.name, parameter.flag());
             }
         }
         Inject::augment_args(Command::new("inject")).debug_assert();

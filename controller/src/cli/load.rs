@@ -4,8 +4,10 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
-use squall_experiments::document::{self, Document, LONGEST, Problems, Sources};
+use squall_agent::policy::Policy;
+use squall_experiments::document::{self, Document, LONGEST, LONGEST_FAULT, Problems, Sources};
 use squall_experiments::exit::Exit;
+use squall_experiments::quantity::Period;
 
 use super::{Common, Format, print};
 
@@ -53,12 +55,14 @@ pub fn read(path: &Path, vars: &Vars) -> Result<Document, Problems> {
 
 /// The document in a text, with the secrets of this process.
 pub fn text(name: &str, bytes: &[u8], vars: &Vars) -> Result<Document, Problems> {
-    let sources = Sources {
-        vars: vars.vars.iter().cloned().collect(),
-        secret: &secret,
-        ..Sources::default()
-    };
+    let sources =
+        Sources { vars: vars.vars.iter().cloned().collect(), secret: &secret, longest: longest_fault() };
     document::read(name, bytes, &sources)
+}
+
+/// As long as this host's policy allows. A policy that cannot be read stops the run, not the check.
+fn longest_fault() -> Period {
+    Policy::of_this_host().map_or(LONGEST_FAULT, |policy| policy.max_duration)
 }
 
 /// A file's name for messages, and its contents: never more than a document may have.
@@ -79,11 +83,7 @@ fn bytes(path: &Path) -> Result<(String, Vec<u8>), Problems> {
     let metadata = file.metadata().map_err(|error| unreadable(&error))?;
     if metadata.is_dir() {
         let help = format!("name its files: `{}/*.yaml`", name.trim_end_matches('/'));
-        return Err(Problems::unreadable(
-            &name,
-            format!("`{name}` is a directory"),
-            help,
-        ));
+        return Err(Problems::unreadable(&name, format!("`{name}` is a directory"), help));
     }
     if metadata.len() > LONGEST as u64 {
         return Err(document::too_long(&name, metadata.len()));
@@ -93,12 +93,10 @@ fn bytes(path: &Path) -> Result<(String, Vec<u8>), Problems> {
 
 fn contents(from: impl Read, name: &str) -> Result<Vec<u8>, Problems> {
     let mut bytes = Vec::new();
-    from.take(LONGEST as u64 + 1)
-        .read_to_end(&mut bytes)
-        .map_err(|error| {
-            let what = format!("`{name}` cannot be read: {}", reason(&error));
-            Problems::unreadable(name, what, "name a file that this user can read")
-        })?;
+    from.take(LONGEST as u64 + 1).read_to_end(&mut bytes).map_err(|error| {
+        let what = format!("`{name}` cannot be read: {}", reason(&error));
+        Problems::unreadable(name, what, "name a file that this user can read")
+    })?;
     Ok(bytes)
 }
 
@@ -124,14 +122,9 @@ fn secret(name: &str) -> Result<Option<String>, String> {
     let unreadable = |error: &io::Error| format!("`{}`: {}", path.display(), reason(error));
     let mut value = String::new();
     let file = File::open(path).map_err(|error| unreadable(&error))?;
-    file.take(LONGEST_SECRET + 1)
-        .read_to_string(&mut value)
-        .map_err(|error| unreadable(&error))?;
+    file.take(LONGEST_SECRET + 1).read_to_string(&mut value).map_err(|error| unreadable(&error))?;
     if value.len() as u64 > LONGEST_SECRET {
-        return Err(format!(
-            "`{}` is longer than {LONGEST_SECRET} bytes",
-            path.display()
-        ));
+        return Err(format!("`{}` is longer than {LONGEST_SECRET} bytes", path.display()));
     }
     let end = value.strip_suffix('\n').map_or(value.len(), str::len);
     value.truncate(value[..end].strip_suffix('\r').map_or(end, str::len));

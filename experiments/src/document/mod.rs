@@ -43,11 +43,7 @@ pub struct Sources<'a> {
 impl Default for Sources<'_> {
     /// No variables, no secrets, faults of at most [`LONGEST_FAULT`].
     fn default() -> Self {
-        Sources {
-            vars: BTreeMap::new(),
-            secret: &|_| Ok(None),
-            longest: LONGEST_FAULT,
-        }
+        Sources { vars: BTreeMap::new(), secret: &|_| Ok(None), longest: LONGEST_FAULT }
     }
 }
 
@@ -92,10 +88,8 @@ pub fn read(name: &str, bytes: &[u8], sources: &Sources<'_>) -> Result<Document,
     check.document(&root);
 
     let redactor = substitution.redactor;
-    let problems: Vec<Problem> = [problems, substitution.problems, walk.problems, check.problems]
-        .into_iter()
-        .flatten()
-        .collect();
+    let problems: Vec<Problem> =
+        [problems, substitution.problems, walk.problems, check.problems].into_iter().flatten().collect();
     if !problems.is_empty() {
         return Err(Problems::new(name, text, problems, &redactor));
     }
@@ -130,10 +124,9 @@ fn as_text<'b>(name: &str, bytes: &'b [u8]) -> Result<&'b str, Problems> {
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
     match std::str::from_utf8(bytes) {
         Ok(text) => Ok(text),
-        Err(error) => refused(
-            &format!("this is not UTF-8 text: byte {} is wrong", error.valid_up_to()),
-            help,
-        ),
+        Err(error) => {
+            refused(&format!("this is not UTF-8 text: byte {} is wrong", error.valid_up_to()), help)
+        }
     }
 }
 

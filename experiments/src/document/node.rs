@@ -94,20 +94,15 @@ impl Node {
             Data::Number(number, _) => Value::Number(number.clone()),
             Data::Text(text) => Value::String(text.clone()),
             Data::List(items) => Value::Array(items.iter().map(Node::value).collect()),
-            Data::Map(entries) => Value::Object(
-                entries
-                    .iter()
-                    .map(|entry| (entry.key.clone(), entry.value.value()))
-                    .collect(),
-            ),
+            Data::Map(entries) => {
+                Value::Object(entries.iter().map(|entry| (entry.key.clone(), entry.value.value())).collect())
+            }
         }
     }
 
     /// As a type of the model; `None` where the schema has something to say about it, which the walk reports.
     pub(super) fn decode<T: DeserializeOwned>(&self) -> Option<T> {
-        self.known()
-            .then(|| serde_json::from_value(self.value()).ok())
-            .flatten()
+        self.known().then(|| serde_json::from_value(self.value()).ok()).flatten()
     }
 
     /// Whether every reference in it was resolved.

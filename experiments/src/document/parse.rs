@@ -73,11 +73,7 @@ impl Builder {
     }
 
     fn too_deep(&mut self, span: Span) {
-        self.report(
-            span,
-            format!("nested more than {DEEPEST} deep"),
-            "an experiment needs fewer than 10",
-        );
+        self.report(span, format!("nested more than {DEEPEST} deep"), "an experiment needs fewer than 10");
     }
 
     fn read(&mut self, text: &str) -> Result<(), Stop> {
@@ -104,19 +100,12 @@ impl Builder {
                 Stop
             })?;
             let offset = |marker: granit_parser::Marker| marker.byte_offset().unwrap_or(0);
-            let span = Span {
-                start: offset(at.start),
-                end: offset(at.end),
-            };
+            let span = Span { start: offset(at.start), end: offset(at.end) };
             match event {
                 Event::DocumentStart(..) => {
                     documents += 1;
                     if documents > 1 {
-                        self.report(
-                            span,
-                            "a second document begins here",
-                            "one file holds one experiment",
-                        );
+                        self.report(span, "a second document begins here", "one file holds one experiment");
                         return Err(Stop);
                     }
                 }
@@ -148,11 +137,7 @@ impl Builder {
             None | Some(Some("str")) => Data::Text(text.to_owned()),
             Some(Some("int" | "float" | "bool" | "null")) => resolve(text),
             Some(_) => {
-                self.report(
-                    span,
-                    "this tag has no meaning here",
-                    "leave the word that begins with `!` out",
-                );
+                self.report(span, "this tag has no meaning here", "leave the word that begins with `!` out");
                 Data::Text(text.to_owned())
             }
         }
@@ -187,11 +172,7 @@ impl Builder {
     fn count(&mut self, nodes: usize, span: Span) -> Result<(), Stop> {
         self.nodes += nodes;
         if self.nodes > MOST_NODES {
-            self.report(
-                span,
-                format!("more than {MOST_NODES} values"),
-                "split the experiment",
-            );
+            self.report(span, format!("more than {MOST_NODES} values"), "split the experiment");
             return Err(Stop);
         }
         Ok(())
@@ -199,11 +180,7 @@ impl Builder {
 
     fn alias(&mut self, anchor: usize, span: Span) -> Result<(), Stop> {
         let Some(known) = self.anchors.get(&anchor) else {
-            self.report(
-                span,
-                "an alias stands inside of what it names",
-                "write the value out",
-            );
+            self.report(span, "an alias stands inside of what it names", "write the value out");
             return Err(Stop);
         };
         let (nodes, height) = (known.nodes, known.height);
@@ -224,14 +201,7 @@ impl Builder {
     /// Puts a complete node where it belongs.
     fn add(&mut self, node: Node, anchor: usize, nodes: usize, height: usize) {
         if anchor != 0 {
-            self.anchors.insert(
-                anchor,
-                Anchored {
-                    node: node.clone(),
-                    nodes,
-                    height,
-                },
-            );
+            self.anchors.insert(anchor, Anchored { node: node.clone(), nodes, height });
         }
         let Some(parent) = self.open.last_mut() else {
             self.root = Some(node);
@@ -244,11 +214,7 @@ impl Builder {
             (Data::List(items), _) => items.push(node),
             (Data::Map(_), None) => self.key(node),
             (Data::Map(entries), Some((key, key_span))) if !skip => {
-                entries.push(Entry {
-                    key,
-                    key_span,
-                    value: node,
-                });
+                entries.push(Entry { key, key_span, value: node });
             }
             _ => {}
         }
@@ -274,11 +240,7 @@ impl Builder {
         parent.skip = twice;
         parent.key = Some((key.clone(), node.span));
         if twice {
-            self.report(
-                node.span,
-                format!("the key `{key}` stands here a second time"),
-                "keep one of them",
-            );
+            self.report(node.span, format!("the key `{key}` stands here a second time"), "keep one of them");
         }
     }
 }
@@ -298,19 +260,13 @@ pub(super) fn resolve(text: &str) -> Data {
         _ => {}
     }
     let number = integer(text).or_else(|| decimal(text));
-    number.map_or_else(
-        || Data::Text(text.to_owned()),
-        |number| Data::Number(number, text.to_owned()),
-    )
+    number.map_or_else(|| Data::Text(text.to_owned()), |number| Data::Number(number, text.to_owned()))
 }
 
 fn integer(text: &str) -> Option<Number> {
     let radix = |digits: &str, radix| {
         let plain = digits.chars().all(|c| c.is_digit(radix));
-        plain
-            .then(|| u64::from_str_radix(digits, radix).ok())
-            .flatten()
-            .map(Number::from)
+        plain.then(|| u64::from_str_radix(digits, radix).ok()).flatten().map(Number::from)
     };
     if let Some(digits) = text.strip_prefix("0x") {
         return radix(digits, 16);
@@ -323,11 +279,7 @@ fn integer(text: &str) -> Option<Number> {
         return None;
     }
     let unsigned = text.strip_prefix('+').unwrap_or(text);
-    unsigned
-        .parse::<u64>()
-        .map(Number::from)
-        .or_else(|_| unsigned.parse::<i64>().map(Number::from))
-        .ok()
+    unsigned.parse::<u64>().map(Number::from).or_else(|_| unsigned.parse::<i64>().map(Number::from)).ok()
 }
 
 /// `.inf` and `.nan` stay texts: no experiment means them, and JSON cannot hold them.

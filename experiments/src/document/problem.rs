@@ -53,37 +53,17 @@ impl Problems {
         list.retain(|problem| seen.insert((problem.span, problem.what.clone())));
         for problem in &mut list {
             problem.what = redactor.redact(&problem.what).into_owned();
-            problem.help = problem
-                .help
-                .as_ref()
-                .map(|help| redactor.redact(help).into_owned());
+            problem.help = problem.help.as_ref().map(|help| redactor.redact(help).into_owned());
         }
         let source = redactor.redact_in_place(source);
-        let lines = std::iter::once(0)
-            .chain(source.match_indices('\n').map(|(at, _)| at + 1))
-            .collect();
-        Problems {
-            name: name.to_owned(),
-            source,
-            lines,
-            list,
-        }
+        let lines = std::iter::once(0).chain(source.match_indices('\n').map(|(at, _)| at + 1)).collect();
+        Problems { name: name.to_owned(), source, lines, list }
     }
 
     /// One problem with a source that cannot be read at all.
     pub fn unreadable(name: &str, what: impl Into<String>, help: impl Into<String>) -> Self {
-        let problem = Problem {
-            span: None,
-            path: String::new(),
-            what: what.into(),
-            help: Some(help.into()),
-        };
-        Problems {
-            name: name.to_owned(),
-            source: String::new(),
-            lines: vec![0],
-            list: vec![problem],
-        }
+        let problem = Problem { span: None, path: String::new(), what: what.into(), help: Some(help.into()) };
+        Problems { name: name.to_owned(), source: String::new(), lines: vec![0], list: vec![problem] }
     }
 
     /// All of them, at least one.
@@ -118,12 +98,8 @@ impl Problems {
             false => text.to_owned(),
         };
         let blue = |text: &str| paint("1;34", text);
-        let _ = writeln!(
-            out,
-            "{}{}",
-            paint("1;31", "error"),
-            paint("1", &format!(": {}", plain(&problem.what)))
-        );
+        let _ =
+            writeln!(out, "{}{}", paint("1;31", "error"), paint("1", &format!(": {}", plain(&problem.what))));
         let Some(span) = problem.span else {
             let _ = writeln!(out, " {} {}", blue("-->"), plain(&self.name));
             if let Some(help) = &problem.help {
@@ -133,25 +109,14 @@ impl Problems {
         };
         let (line, column) = self.place(span);
         let margin = " ".repeat(line.to_string().len());
-        let _ = writeln!(
-            out,
-            "{margin}{} {}:{line}:{column}",
-            blue("-->"),
-            plain(&self.name)
-        );
+        let _ = writeln!(out, "{margin}{} {}:{line}:{column}", blue("-->"), plain(&self.name));
         let _ = writeln!(out, "{margin} {}", blue("|"));
         let (text, caret) = self.excerpt(span, line, column);
         let shown = format!("{} {} {text}", blue(&line.to_string()), blue("|"));
         let _ = writeln!(out, "{}", shown.trim_end());
         let _ = writeln!(out, "{margin} {} {}", blue("|"), paint("1;31", &caret));
         if let Some(help) = &problem.help {
-            let _ = writeln!(
-                out,
-                "{margin} {} {}: {}",
-                blue("="),
-                paint("1", "help"),
-                plain(help)
-            );
+            let _ = writeln!(out, "{margin} {} {}: {}", blue("="), paint("1", "help"), plain(help));
         }
     }
 
@@ -159,34 +124,21 @@ impl Problems {
     fn excerpt(&self, span: Span, line: usize, column: usize) -> (String, String) {
         let start = floor(&self.source, span.start);
         let line_start = self.lines[line - 1];
-        let line_end = self.source[start..]
-            .find('\n')
-            .map_or(self.source.len(), |at| start + at);
-        let line: Vec<char> = self.source[line_start..line_end]
-            .trim_end_matches('\r')
-            .chars()
-            .collect();
+        let line_end = self.source[start..].find('\n').map_or(self.source.len(), |at| start + at);
+        let line: Vec<char> = self.source[line_start..line_end].trim_end_matches('\r').chars().collect();
         let end = floor(&self.source, span.end.clamp(start, line_end));
         let width = self.source[start..end].trim_end().chars().count().max(1);
 
         let before = column - 1;
         // About half before the place and half after it, but never less than the width allows.
-        let first = before
-            .saturating_sub(WIDEST / 2)
-            .min(line.len().saturating_sub(WIDEST));
+        let first = before.saturating_sub(WIDEST / 2).min(line.len().saturating_sub(WIDEST));
         let last = line.len().min(first + WIDEST);
         let lead = if first > 0 { "..." } else { "" };
         let tail = if last < line.len() { "..." } else { "" };
-        let text: String = line[first.min(last)..last]
-            .iter()
-            .map(|c| printable(*c))
-            .collect();
+        let text: String = line[first.min(last)..last].iter().map(|c| printable(*c)).collect();
         let caret = "^".repeat(width.min((first + WIDEST).saturating_sub(before).max(1)));
         let indent = " ".repeat(lead.len() + before - first);
-        (
-            format!("{lead}{text}{tail}").trim_end().to_owned(),
-            format!("{indent}{caret}"),
-        )
+        (format!("{lead}{text}{tail}").trim_end().to_owned(), format!("{indent}{caret}"))
     }
 }
 
@@ -209,17 +161,12 @@ impl Serialize for Problems {
 
 /// A byte offset that can be sliced at.
 fn floor(text: &str, at: usize) -> usize {
-    (0..=at.min(text.len()))
-        .rev()
-        .find(|at| text.is_char_boundary(*at))
-        .unwrap_or(0)
+    (0..=at.min(text.len())).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0)
 }
 
 /// A document may hold bytes that move a terminal's cursor: none of them is printed.
 fn plain(text: &str) -> String {
-    text.chars()
-        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
-        .collect()
+    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
 
 fn printable(c: char) -> char {
@@ -241,12 +188,7 @@ mod tests {
             what: "`\x1b[2J` is wrong".to_owned(),
             help: Some("write another".to_owned()),
         };
-        Problems::new(
-            "a.yaml",
-            source,
-            vec![problem.clone(), problem],
-            &Redactor::default(),
-        )
+        Problems::new("a.yaml", source, vec![problem.clone(), problem], &Redactor::default())
     }
 
     #[test]

@@ -26,8 +26,7 @@ impl Redactor {
                 self.needles.push((needle, name.to_owned()));
             }
         }
-        self.needles
-            .sort_by(|a, b| b.0.len().cmp(&a.0.len()).then_with(|| a.cmp(b)));
+        self.needles.sort_by(|a, b| b.0.len().cmp(&a.0.len()).then_with(|| a.cmp(b)));
     }
 
     /// Whether nothing is secret.
@@ -50,10 +49,7 @@ impl Redactor {
     pub(super) fn redact_in_place(&self, text: &str) -> String {
         let mut text = text.to_owned();
         for (needle, _) in &self.needles {
-            let mask: String = needle
-                .chars()
-                .flat_map(|c| std::iter::repeat_n('*', c.len_utf8()))
-                .collect();
+            let mask: String = needle.chars().flat_map(|c| std::iter::repeat_n('*', c.len_utf8())).collect();
             text = text.replace(needle.as_str(), &mask);
         }
         text
@@ -95,14 +91,8 @@ mod tests {
         let mut redactor = Redactor::default();
         redactor.learn("A", "hunter2");
         redactor.learn("B", "hunter2-and-\"more\"");
-        assert_eq!(
-            redactor.redact("x hunter2-and-\"more\" y hunter2"),
-            "x ‹secret:B› y ‹secret:A›"
-        );
-        assert_eq!(
-            redactor.redact(r#"{"k":"hunter2-and-\"more\""}"#),
-            r#"{"k":"‹secret:B›"}"#
-        );
+        assert_eq!(redactor.redact("x hunter2-and-\"more\" y hunter2"), "x ‹secret:B› y ‹secret:A›");
+        assert_eq!(redactor.redact(r#"{"k":"hunter2-and-\"more\""}"#), r#"{"k":"‹secret:B›"}"#);
         assert!(!format!("{redactor:?}").contains("hunter"));
 
         let mut value = serde_json::json!({ "hunter2": ["Bearer hunter2", 5] });

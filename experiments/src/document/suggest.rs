@@ -26,11 +26,7 @@ pub(crate) fn one_of<S: AsRef<str>>(word: &str, known: &[S], none: &str) -> Stri
 
 /// Words in backticks, separated by commas.
 pub(crate) fn list<S: AsRef<str>>(words: &[S]) -> String {
-    words
-        .iter()
-        .map(|word| format!("`{}`", word.as_ref()))
-        .collect::<Vec<_>>()
-        .join(", ")
+    words.iter().map(|word| format!("`{}`", word.as_ref())).collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]

@@ -74,10 +74,7 @@ impl<'a> Substitution<'a> {
             };
             for variable in variables {
                 let name = &variable.key;
-                if !name
-                    .chars()
-                    .all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-')
-                    || name.is_empty()
+                if !name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-') || name.is_empty()
                 {
                     let help = "use letters, digits, `_` and `-`";
                     self.report(
@@ -101,11 +98,7 @@ impl<'a> Substitution<'a> {
                 }
                 if height(&variable.value) > DEEPEST {
                     let what = format!("the variable `{name}` is nested more than {DEEPEST} deep");
-                    self.report(
-                        variable.key_span,
-                        what,
-                        "an experiment needs fewer than 10".to_owned(),
-                    );
+                    self.report(variable.key_span, what, "an experiment needs fewer than 10".to_owned());
                     variable.value.data = Data::Unknown;
                 }
                 self.vars.insert(name.clone(), Rc::new(variable.value.clone()));
@@ -117,12 +110,7 @@ impl<'a> Substitution<'a> {
     }
 
     fn report(&mut self, span: Span, what: String, help: String) {
-        self.problems.push(Problem {
-            span: Some(span),
-            path: String::new(),
-            what,
-            help: Some(help),
-        });
+        self.problems.push(Problem { span: Some(span), path: String::new(), what, help: Some(help) });
     }
 
     fn replace(&mut self, node: &mut Node) {
@@ -132,9 +120,7 @@ impl<'a> Substitution<'a> {
                 node.data = self.expand(&text, node.span);
             }
             Data::List(items) => items.iter_mut().for_each(|item| self.replace(item)),
-            Data::Map(entries) => entries
-                .iter_mut()
-                .for_each(|entry| self.replace(&mut entry.value)),
+            Data::Map(entries) => entries.iter_mut().for_each(|entry| self.replace(&mut entry.value)),
             _ => {}
         }
     }
@@ -146,10 +132,7 @@ impl<'a> Substitution<'a> {
         }
         // Every part is looked at, so that each reference that is wrong is reported.
         let parts: Vec<Option<String>> = parts.into_iter().map(|part| self.part(part, span)).collect();
-        parts
-            .into_iter()
-            .collect::<Option<String>>()
-            .map_or(Data::Unknown, Data::Text)
+        parts.into_iter().collect::<Option<String>>().map_or(Data::Unknown, Data::Text)
     }
 
     fn part(&mut self, part: Part<'_>, span: Span) -> Option<String> {
@@ -188,12 +171,7 @@ impl<'a> Substitution<'a> {
             return self.afford(&value, place).then_some(value);
         }
         let Some(node) = self.vars.get(name).cloned() else {
-            let known: Vec<&str> = self
-                .vars
-                .keys()
-                .take(MOST_SUGGESTED)
-                .map(String::as_str)
-                .collect();
+            let known: Vec<&str> = self.vars.keys().take(MOST_SUGGESTED).map(String::as_str).collect();
             let none = "put it into `vars:`; a secret is spelt `${secret:NAME}`, a literal `${` is `$${`";
             let help = suggest::one_of(name, &known, none);
             self.report(place, format!("nothing is known of the variable `{name}`"), help);
@@ -210,20 +188,13 @@ impl<'a> Substitution<'a> {
     /// Whether a value still fits; says so once when it does not.
     fn afford(&mut self, data: &Data, place: Span) -> bool {
         let (nodes, bytes) = size(data);
-        let left = (
-            self.nodes_left.checked_sub(nodes),
-            self.bytes_left.checked_sub(bytes),
-        );
+        let left = (self.nodes_left.checked_sub(nodes), self.bytes_left.checked_sub(bytes));
         if let (Some(nodes_left), Some(bytes_left)) = left {
             (self.nodes_left, self.bytes_left) = (nodes_left, bytes_left);
             return true;
         }
         let help = format!("at most {LONGEST} bytes and {MOST_NODES} values");
-        self.report(
-            place,
-            "the references of this document add too much to it".to_owned(),
-            help,
-        );
+        self.report(place, "the references of this document add too much to it".to_owned(), help);
         self.exhausted = true;
         false
     }
@@ -256,14 +227,8 @@ impl<'a> Substitution<'a> {
     /// The reference itself where it stands as it is in the source, else the whole value.
     fn place(&self, name: &str, span: Span) -> Span {
         let reference = format!("${{{name}}}");
-        let found = self
-            .source
-            .get(span.start..span.end)
-            .and_then(|text| text.find(&reference));
-        found.map_or(span, |at| Span {
-            start: span.start + at,
-            end: span.start + at + reference.len(),
-        })
+        let found = self.source.get(span.start..span.end).and_then(|text| text.find(&reference));
+        found.map_or(span, |at| Span { start: span.start + at, end: span.start + at + reference.len() })
     }
 }
 
@@ -319,13 +284,7 @@ fn move_to(node: &mut Node, span: Span) {
 fn height(node: &Node) -> usize {
     match &node.data {
         Data::List(items) => 1 + items.iter().map(height).max().unwrap_or(0),
-        Data::Map(entries) => {
-            1 + entries
-                .iter()
-                .map(|entry| height(&entry.value))
-                .max()
-                .unwrap_or(0)
-        }
+        Data::Map(entries) => 1 + entries.iter().map(|entry| height(&entry.value)).max().unwrap_or(0),
         _ => 1,
     }
 }
@@ -340,7 +299,5 @@ fn size(data: &Data) -> (usize, usize) {
 }
 
 fn sum<'n>(nodes: impl Iterator<Item = &'n Node>) -> (usize, usize) {
-    nodes
-        .map(|node| size(&node.data))
-        .fold((1, 0), |a, b| (a.0 + b.0, a.1 + b.1))
+    nodes.map(|node| size(&node.data)).fold((1, 0), |a, b| (a.0 + b.0, a.1 + b.1))
 }

@@ -29,51 +29,28 @@ struct Place {
 
 impl Place {
     fn under(&self, key: &str, span: Span) -> Place {
-        let path = if self.path.is_empty() {
-            key.to_owned()
-        } else {
-            format!("{}.{key}", self.path)
-        };
-        Place {
-            name: key.to_owned(),
-            path,
-            key: Some(span),
-        }
+        let path = if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) };
+        Place { name: key.to_owned(), path, key: Some(span) }
     }
 
     fn item(&self, index: usize) -> Place {
-        Place {
-            name: format!("{}[{index}]", self.name),
-            path: format!("{}[{index}]", self.path),
-            key: None,
-        }
+        Place { name: format!("{}[{index}]", self.name), path: format!("{}[{index}]", self.path), key: None }
     }
 
     fn words(&self) -> String {
-        if self.name.is_empty() {
-            "the experiment".to_owned()
-        } else {
-            format!("`{}`", self.name)
-        }
+        if self.name.is_empty() { "the experiment".to_owned() } else { format!("`{}`", self.name) }
     }
 }
 
 impl<'s> Walk<'s> {
     /// `root` is a complete schema with its `$defs`.
     pub(super) fn new(root: &'s Value) -> Self {
-        Walk {
-            root,
-            problems: Vec::new(),
-        }
+        Walk { root, problems: Vec::new() }
     }
 
     /// Finds everything about a document that its schema forbids.
     pub(super) fn document(&mut self, node: &Node) {
-        let place = Place {
-            name: String::new(),
-            path: String::new(),
-            key: None,
-        };
+        let place = Place { name: String::new(), path: String::new(), key: None };
         self.walk(self.root, node, &place);
     }
 
@@ -93,9 +70,7 @@ impl<'s> Walk<'s> {
             return (&self.root["$defs"][name], Some(name));
         }
         if let Some(options) = schema.get("anyOf").and_then(Value::as_array) {
-            let chosen = options
-                .iter()
-                .find(|option| option.get("type") != Some(&Value::from("null")));
+            let chosen = options.iter().find(|option| option.get("type") != Some(&Value::from("null")));
             return chosen.map_or((schema, None), |chosen| self.target(chosen));
         }
         (schema, None)
@@ -152,11 +127,7 @@ impl<'s> Walk<'s> {
 
     fn wrong(&mut self, rules: &Map<String, Value>, node: &Node, place: &Place, help: String) {
         let what = format!("{} must be {}, not {}", place.words(), noun(rules), node.words());
-        let help = if help.is_empty() {
-            wanted(rules, &place.name)
-        } else {
-            help
-        };
+        let help = if help.is_empty() { wanted(rules, &place.name) } else { help };
         let span = if matches!(node.data, Data::List(_) | Data::Map(_)) {
             place.key.unwrap_or_else(|| node.head())
         } else {
@@ -193,28 +164,18 @@ impl<'s> Walk<'s> {
 
     fn integer(&mut self, rules: &Map<String, Value>, node: &Node, place: &Place) {
         let Data::Number(number, text) = &node.data else {
-            return self.wrong(
-                rules,
-                node,
-                place,
-                "write a whole number, without quotes".to_owned(),
-            );
+            return self.wrong(rules, node, place, "write a whole number, without quotes".to_owned());
         };
         let bound = |name: &str| rules.get(name).and_then(Value::as_i64).map(i128::from);
-        let unsigned = rules
-            .get("format")
-            .and_then(Value::as_str)
-            .is_some_and(|format| format.starts_with("uint"));
+        let unsigned =
+            rules.get("format").and_then(Value::as_str).is_some_and(|format| format.starts_with("uint"));
         let least = bound("minimum").or(unsigned.then_some(0));
         let most = bound("maximum").or(match rules.get("format").and_then(Value::as_str) {
             Some("uint32") => Some(u32::MAX.into()),
             Some("int32") => Some(i32::MAX.into()),
             _ => None,
         });
-        let value = number
-            .as_u64()
-            .map(i128::from)
-            .or_else(|| number.as_i64().map(i128::from));
+        let value = number.as_u64().map(i128::from).or_else(|| number.as_i64().map(i128::from));
         let Some(value) = value else {
             return self.wrong(rules, node, place, "write a whole number".to_owned());
         };
@@ -240,12 +201,7 @@ impl<'s> Walk<'s> {
         };
         if items.is_empty() && rules.get("minItems").is_some_and(|least| *least != 0) {
             let help = format!("name at least one, or leave {} out", place.words());
-            self.report(
-                place.key.unwrap_or(node.span),
-                place,
-                format!("{} is empty", place.words()),
-                help,
-            );
+            self.report(place.key.unwrap_or(node.span), place, format!("{} is empty", place.words()), help);
         }
         if let Some(schema) = rules.get("items") {
             for (index, item) in items.iter().enumerate() {
@@ -259,19 +215,11 @@ impl<'s> Walk<'s> {
             return self.wrong(rules, node, place, String::new());
         };
         let properties = rules.get("properties").and_then(Value::as_object);
-        let known: Vec<&str> = properties
-            .iter()
-            .flat_map(|map| map.keys().map(String::as_str))
-            .collect();
+        let known: Vec<&str> = properties.iter().flat_map(|map| map.keys().map(String::as_str)).collect();
         let others = rules.get("additionalProperties");
         if entries.is_empty() && rules.get("minProperties").is_some_and(|least| *least != 0) {
             let help = format!("give at least one of {}", suggest::list(&known));
-            self.report(
-                place.key.unwrap_or(node.span),
-                place,
-                format!("{} is empty", place.words()),
-                help,
-            );
+            self.report(place.key.unwrap_or(node.span), place, format!("{} is empty", place.words()), help);
         }
         for entry in entries {
             let below = place.under(&entry.key, entry.key_span);
@@ -289,12 +237,8 @@ impl<'s> Walk<'s> {
                 None => {}
             }
         }
-        for key in rules
-            .get("required")
-            .and_then(Value::as_array)
-            .into_iter()
-            .flatten()
-            .filter_map(Value::as_str)
+        for key in
+            rules.get("required").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str)
         {
             if node.get(key).is_none() {
                 let words = properties
@@ -315,12 +259,7 @@ impl<'s> Walk<'s> {
                 Data::Text(text) => self.unknown_word(&words, text, node, place),
                 _ => {
                     let what = format!("{} must be a word, not {}", place.words(), node.words());
-                    self.report(
-                        node.span,
-                        place,
-                        what,
-                        format!("one of {}", suggest::list(&words)),
-                    );
+                    self.report(node.span, place, what, format!("one of {}", suggest::list(&words)));
                 }
             };
         }
@@ -363,11 +302,7 @@ impl<'s> Walk<'s> {
                     None => format!("{} must name one {kind_noun}", place.words()),
                 };
                 let help = bare.map_or(known, |name| format!("write `{{ {name}: {{}} }}`"));
-                let span = if text.is_some() {
-                    node.span
-                } else {
-                    place.key.unwrap_or_else(|| node.head())
-                };
+                let span = if text.is_some() { node.span } else { place.key.unwrap_or_else(|| node.head()) };
                 self.report(span, place, what, help);
             }
         }
@@ -375,16 +310,11 @@ impl<'s> Walk<'s> {
 
     /// `key: what it is`, by the first sentence of its documentation.
     fn describe(&self, key: &str, schema: &'s Value) -> String {
-        let own = schema
-            .get("description")
-            .or_else(|| self.target(schema).0.get("description"));
+        let own = schema.get("description").or_else(|| self.target(schema).0.get("description"));
         let text = own.and_then(Value::as_str).unwrap_or_default().replace('\n', " ");
         let sentence = text.split(". ").next().unwrap_or_default().trim_end_matches('.');
         let mut letters = sentence.chars();
-        let first = letters
-            .next()
-            .map(|first| first.to_lowercase().to_string())
-            .unwrap_or_default();
+        let first = letters.next().map(|first| first.to_lowercase().to_string()).unwrap_or_default();
         format!("`{key}`: {first}{}", letters.as_str())
     }
 }
@@ -410,10 +340,7 @@ fn parser(format: &str) -> Option<Parse> {
 fn kind(rules: &Map<String, Value>) -> Option<&str> {
     match rules.get("type")? {
         Value::String(kind) => Some(kind),
-        Value::Array(kinds) => kinds
-            .iter()
-            .filter_map(Value::as_str)
-            .find(|kind| *kind != "null"),
+        Value::Array(kinds) => kinds.iter().filter_map(Value::as_str).find(|kind| *kind != "null"),
         _ => None,
     }
 }
@@ -431,23 +358,14 @@ fn noun(rules: &Map<String, Value>) -> &'static str {
 
 /// What to write where nothing, or the wrong thing, stands.
 fn wanted(rules: &Map<String, Value>, key: &str) -> String {
-    if let Some(example) = rules
-        .get("examples")
-        .and_then(Value::as_array)
-        .and_then(|list| list.first())
-    {
+    if let Some(example) = rules.get("examples").and_then(Value::as_array).and_then(|list| list.first()) {
         return format!(
             "write `{key}: {}`",
-            example
-                .as_str()
-                .map_or_else(|| example.to_string(), str::to_owned)
+            example.as_str().map_or_else(|| example.to_string(), str::to_owned)
         );
     }
     let properties = rules.get("properties").and_then(Value::as_object);
-    let known: Vec<&str> = properties
-        .iter()
-        .flat_map(|map| map.keys().map(String::as_str))
-        .collect();
+    let known: Vec<&str> = properties.iter().flat_map(|map| map.keys().map(String::as_str)).collect();
     match kind(rules) {
         Some("object") if rules.get("required").is_none() && !known.is_empty() => {
             format!("write `{key}: {{}}`, or give it keys: {}", suggest::list(&known))
@@ -466,9 +384,5 @@ fn tag_of(kind: &Value) -> Option<&str> {
 /// The words of a variant that is written as a word.
 fn words_of(kind: &Value) -> Vec<&str> {
     let several = kind.get("enum").and_then(Value::as_array).into_iter().flatten();
-    kind.get("const")
-        .into_iter()
-        .chain(several)
-        .filter_map(Value::as_str)
-        .collect()
+    kind.get("const").into_iter().chain(several).filter_map(Value::as_str).collect()
 }

@@ -90,17 +90,10 @@ fn inline(value: &Value) -> Option<String> {
 
 /// A text without quotes where that is safe by a wide margin.
 fn word(text: &str) -> String {
-    let first = text
-        .chars()
-        .next()
-        .is_some_and(|c| c.is_ascii_alphanumeric() || c == '/');
+    let first = text.chars().next().is_some_and(|c| c.is_ascii_alphanumeric() || c == '/');
     let rest = |c: char| c.is_ascii_alphanumeric() || " /._+%()=-".contains(c);
     let plain = first && text.chars().all(rest) && !text.ends_with(' ') && !text.starts_with("---");
-    if plain && matches!(resolve(text), Data::Text(_)) {
-        text.to_owned()
-    } else {
-        quoted(text)
-    }
+    if plain && matches!(resolve(text), Data::Text(_)) { text.to_owned() } else { quoted(text) }
 }
 
 /// JSON's strings are YAML's, but for the line separators that some YAML parsers take for line breaks.

@@ -67,11 +67,9 @@ impl Parameter {
                 "peer (`db.internal:5432`, `10.0.0.0/8`, `[2001:db8::7]:443`, `any:8000-8100`)".to_owned()
             }
             Kind::Ports => "port or range of ports (`8080`, `8000-8100`)".to_owned(),
-            Kind::Word(words) => words
-                .iter()
-                .map(|(word, _)| format!("`{word}`"))
-                .collect::<Vec<_>>()
-                .join(", "),
+            Kind::Word(words) => {
+                words.iter().map(|(word, _)| format!("`{word}`")).collect::<Vec<_>>().join(", ")
+            }
             Kind::Integer => "whole number".to_owned(),
             Kind::Number => "number".to_owned(),
             Kind::Boolean => "`true` or `false`".to_owned(),
@@ -84,10 +82,7 @@ impl Parameter {
 impl Entry {
     /// What the fault does, from its own documentation; longer than the summary.
     pub fn description(&self) -> &str {
-        self.schema
-            .get("description")
-            .and_then(Value::as_str)
-            .unwrap_or(self.summary)
+        self.schema.get("description").and_then(Value::as_str).unwrap_or(self.summary)
     }
 
     /// All parameters, in the order of the documentation.
@@ -100,12 +95,8 @@ impl Entry {
 }
 
 fn collect(root: &Value, object: &Value, path: &[String], found: &mut Vec<Parameter>) {
-    let required: Vec<&str> = object["required"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .filter_map(Value::as_str)
-        .collect();
+    let required: Vec<&str> =
+        object["required"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
     for (key, schema) in object["properties"].as_object().into_iter().flatten() {
         let path = [path, std::slice::from_ref(key)].concat();
         let target = target(root, schema);
@@ -173,29 +164,16 @@ fn words(schema: &Value) -> Vec<(String, String)> {
     let variants = schema["oneOf"].as_array().into_iter().flatten();
     own.chain(variants)
         .flat_map(|variant| {
-            let meaning = if std::ptr::eq(variant, schema) {
-                None
-            } else {
-                text(variant, "description")
-            };
+            let meaning = if std::ptr::eq(variant, schema) { None } else { text(variant, "description") };
             let several = variant["enum"].as_array().into_iter().flatten();
-            let words = variant
-                .get("const")
-                .into_iter()
-                .chain(several)
-                .filter_map(Value::as_str);
-            words
-                .map(move |word| (word.to_owned(), meaning.clone().unwrap_or_default()))
-                .collect::<Vec<_>>()
+            let words = variant.get("const").into_iter().chain(several).filter_map(Value::as_str);
+            words.map(move |word| (word.to_owned(), meaning.clone().unwrap_or_default())).collect::<Vec<_>>()
         })
         .collect()
 }
 
 fn text(schema: &Value, key: &str) -> Option<String> {
-    schema
-        .get(key)
-        .and_then(Value::as_str)
-        .map(|text| text.replace('\n', " "))
+    schema.get(key).and_then(Value::as_str).map(|text| text.replace('\n', " "))
 }
 
 #[cfg(test)]
@@ -205,11 +183,7 @@ mod tests {
 
     fn parameter(fault: &str, name: &str) -> Parameter {
         let entry = catalogue().into_iter().find(|entry| entry.name == fault).unwrap();
-        entry
-            .parameters()
-            .into_iter()
-            .find(|parameter| parameter.name() == name)
-            .unwrap()
+        entry.parameters().into_iter().find(|parameter| parameter.name() == name).unwrap()
     }
 
     #[test]
@@ -217,18 +191,10 @@ mod tests {
         let to = parameter("partition", "to");
         assert_eq!((to.kind, to.list, to.default), (Kind::Peer, true, None));
         let pick = parameter("kill", "pick");
-        assert_eq!(
-            (pick.kind, pick.list, pick.default.as_deref()),
-            (Kind::Pick, false, Some("all"))
-        );
+        assert_eq!((pick.kind, pick.list, pick.default.as_deref()), (Kind::Pick, false, Some("all")));
         let every = parameter("disconnect", "every");
-        assert_eq!(
-            (every.kind, every.required, every.default),
-            (Kind::Period, false, None)
-        );
-        let Kind::Word(words) = parameter("refuse", "with").kind else {
-            panic!()
-        };
+        assert_eq!((every.kind, every.required, every.default), (Kind::Period, false, None));
+        let Kind::Word(words) = parameter("refuse", "with").kind else { panic!() };
         assert_eq!(words[0].0, "reset");
         assert!(words[0].1.contains("connection refused"));
     }
@@ -244,12 +210,7 @@ mod tests {
     fn every_parameter_of_the_catalogue_is_documented() {
         for entry in catalogue() {
             for parameter in entry.parameters() {
-                assert!(
-                    !parameter.description.is_empty(),
-                    "{} {}",
-                    entry.name,
-                    parameter.name()
-                );
+                assert!(!parameter.description.is_empty(), "{} {}", entry.name, parameter.name());
                 assert!(!parameter.words().is_empty());
             }
         }

@@ -78,11 +78,8 @@ impl Plan {
     /// A step that `check` would have refused is left out.
     pub fn of(experiment: &Experiment, seed: u64, hosts: &[String], policy: &str) -> Plan {
         let mut part = 0;
-        let steps: Vec<PlanStep> = experiment
-            .method
-            .iter()
-            .filter_map(|step| PlanStep::of(step, &mut part))
-            .collect();
+        let steps: Vec<PlanStep> =
+            experiment.method.iter().filter_map(|step| PlanStep::of(step, &mut part)).collect();
         let mut hosts = hosts.to_vec();
         hosts.sort();
         let time: std::time::Duration = steps.iter().map(|step| step.takes().get()).sum();
@@ -142,29 +139,15 @@ impl PlanStep {
                 format!("{}: {}", fault.name(), changes.join("; "))
             };
             let name = step.name.clone().unwrap_or_else(words);
-            Some(PlanStep::Fault {
-                part: *part,
-                name,
-                changes,
-                lasts,
-            })
+            Some(PlanStep::Fault { part: *part, name, changes, lasts })
         } else if let Some(wait) = step.wait {
             Some(PlanStep::Wait(wait))
         } else if let Some(children) = &step.parallel {
-            Some(PlanStep::Parallel(
-                children
-                    .iter()
-                    .filter_map(|child| PlanStep::of(child, part))
-                    .collect(),
-            ))
+            Some(PlanStep::Parallel(children.iter().filter_map(|child| PlanStep::of(child, part)).collect()))
         } else {
             let action = step.action.clone()?;
             let name = step.name.clone().unwrap_or_else(|| action.to_string());
-            Some(PlanStep::Action {
-                name,
-                action,
-                undo: step.undo.clone(),
-            })
+            Some(PlanStep::Action { name, action, undo: step.undo.clone() })
         }
     }
 
@@ -186,9 +169,7 @@ impl PlanStep {
     /// What the hash covers of it.
     fn essence(&self) -> Value {
         match self {
-            PlanStep::Fault {
-                part, changes, lasts, ..
-            } => {
+            PlanStep::Fault { part, changes, lasts, .. } => {
                 json!({ "part": part, "changes": changes, "lasts": lasts })
             }
             PlanStep::Wait(wait) => json!({ "wait": wait }),

@@ -7,12 +7,8 @@ use crate::scope::Scope;
 /// The keys that say what a step is.
 const KINDS: [&str; 4] = ["fault", "wait", "parallel", "action"];
 /// Keys that only some kind of step has.
-const COMPANIONS: [(&str, &str); 4] = [
-    ("in", "fault"),
-    ("on", "fault"),
-    ("for", "fault"),
-    ("undo", "action"),
-];
+const COMPANIONS: [(&str, &str); 4] =
+    [("in", "fault"), ("on", "fault"), ("for", "fault"), ("undo", "action")];
 
 impl Check {
     pub(super) fn step(&mut self, step: &Node, path: &str, nested: bool) {
@@ -26,42 +22,24 @@ impl Check {
                 // A misspelt kind is already reported as an unknown key.
                 let known =
                     |key: &str| KINDS.contains(&key) || COMPANIONS.iter().any(|(name, _)| *name == key);
-                if step
-                    .entries()
-                    .iter()
-                    .all(|entry| entry.key == "name" || known(&entry.key))
-                {
+                if step.entries().iter().all(|entry| entry.key == "name" || known(&entry.key)) {
                     self.at(step.head(), path, "this step does nothing", help);
                 }
             }
             [_] => {}
             [first, rest @ ..] => {
-                let span = rest
-                    .first()
-                    .and_then(|key| step.entry(key))
-                    .map_or(step.head(), |entry| entry.key_span);
-                let what = format!(
-                    "a step is one thing, and this one has `{first}` and `{}`",
-                    rest.join("` and `")
-                );
-                self.at(
-                    span,
-                    path,
-                    what,
-                    "give each a step of its own; `parallel:` runs steps together",
-                );
+                let span =
+                    rest.first().and_then(|key| step.entry(key)).map_or(step.head(), |entry| entry.key_span);
+                let what =
+                    format!("a step is one thing, and this one has `{first}` and `{}`", rest.join("` and `"));
+                self.at(span, path, what, "give each a step of its own; `parallel:` runs steps together");
             }
         }
         if kinds.len() == 1 {
             for (key, kind) in COMPANIONS.into_iter().filter(|(_, kind)| kinds != [*kind]) {
                 if let Some(entry) = step.entry(key) {
                     let what = format!("`{key}` has no meaning without `{kind}`");
-                    self.at(
-                        entry.key_span,
-                        &format!("{path}.{key}"),
-                        what,
-                        format!("leave `{key}` out"),
-                    );
+                    self.at(entry.key_span, &format!("{path}.{key}"), what, format!("leave `{key}` out"));
                 }
             }
         }
@@ -80,19 +58,9 @@ impl Check {
             let path = format!("{path}.parallel");
             if nested {
                 let help = "move its steps into the outer `parallel`";
-                self.at(
-                    entry.key_span,
-                    &path,
-                    "`parallel` stands inside of `parallel`",
-                    help,
-                );
+                self.at(entry.key_span, &path, "`parallel` stands inside of `parallel`", help);
             } else if matches!(&entry.value.data, Data::List(steps) if steps.is_empty()) {
-                self.at(
-                    entry.key_span,
-                    &path,
-                    "`parallel` is empty",
-                    "give it steps, or leave it out",
-                );
+                self.at(entry.key_span, &path, "`parallel` is empty", "give it steps, or leave it out");
             }
             for (index, child) in entry.value.items().iter().enumerate() {
                 self.step(child, &format!("{path}[{index}]"), true);
@@ -150,17 +118,9 @@ impl Check {
             return;
         };
         if lasts.is_zero() {
-            self.at(
-                entry.value.span,
-                &path,
-                "a fault of no duration does nothing",
-                "write `for: 30s`",
-            );
+            self.at(entry.value.span, &path, "a fault of no duration does nothing", "write `for: 30s`");
         } else if lasts > self.longest {
-            let what = format!(
-                "`{lasts}` is longer than the `{}` that a fault may last here",
-                self.longest
-            );
+            let what = format!("`{lasts}` is longer than the `{}` that a fault may last here", self.longest);
             self.at(entry.value.span, &path, what, "shorten it, or repeat the step");
         }
     }

@@ -18,10 +18,7 @@ pub(super) struct Check {
 impl Check {
     /// `longest` is the longest time that a fault may last.
     pub(super) fn new(longest: Period) -> Self {
-        Check {
-            longest,
-            problems: Vec::new(),
-        }
+        Check { longest, problems: Vec::new() }
     }
 
     /// Whether a document is of a format that this build reads; anything else about another format would mislead.
@@ -50,12 +47,7 @@ impl Check {
         if let Some(entry) = root.entry("method") {
             if matches!(&entry.value.data, Data::List(steps) if steps.is_empty()) {
                 let help = "give it one step: `- fault: …` with `for:`, `- wait: …` or `- action: …`";
-                self.at(
-                    entry.key_span,
-                    "method",
-                    "`method` is empty: nothing would be done",
-                    help,
-                );
+                self.at(entry.key_span, "method", "`method` is empty: nothing would be done", help);
             }
             for (index, step) in entry.value.items().iter().enumerate() {
                 self.step(step, &format!("method[{index}]"), false);
@@ -76,12 +68,7 @@ impl Check {
     fn not_zero(&mut self, parent: &Node, key: &str, path: &str, help: &str) {
         let Some(node) = parent.get(key) else { return };
         if node.decode::<Period>().is_some_and(Period::is_zero) {
-            self.at(
-                node.span,
-                &format!("{path}.{key}"),
-                format!("`{key}` is zero"),
-                help,
-            );
+            self.at(node.span, &format!("{path}.{key}"), format!("`{key}` is zero"), help);
         }
     }
 }

@@ -9,11 +9,8 @@ use crate::quantity::{Percent, Period};
 use crate::url::HttpUrl;
 
 /// The kinds of probes, each with the expectations that only it can meet.
-const PROBES: [(&str, &[&str]); 3] = [
-    ("http", &["status", "headers", "body", "json"]),
-    ("tcp", &[]),
-    ("process", &["exit", "stdout"]),
-];
+const PROBES: [(&str, &[&str]); 3] =
+    [("http", &["status", "headers", "body", "json"]), ("tcp", &[]), ("process", &["exit", "stdout"])];
 /// The most memory that a compiled regular expression may take, in bytes.
 const LARGEST_REGEX: usize = 1 << 20;
 /// Expectations of every probe.
@@ -29,12 +26,7 @@ impl Check {
                 let path = format!("{key}[{index}]");
                 if let Some((name, span)) = text(claim, "name") {
                     if name.trim().is_empty() {
-                        self.at(
-                            span,
-                            &format!("{path}.name"),
-                            "`name` is empty",
-                            "say what is claimed",
-                        );
+                        self.at(span, &format!("{path}.name"), "`name` is empty", "say what is claimed");
                     } else if let Some(first) = names.get(name) {
                         let what = format!("the name `{name}` is taken by `{first}`");
                         self.at(
@@ -56,11 +48,8 @@ impl Check {
         if !matches!(claim.data, Data::Map(_)) {
             return;
         }
-        let kinds: Vec<&str> = PROBES
-            .iter()
-            .map(|(kind, _)| *kind)
-            .filter(|kind| claim.get(kind).is_some())
-            .collect();
+        let kinds: Vec<&str> =
+            PROBES.iter().map(|(kind, _)| *kind).filter(|kind| claim.get(kind).is_some()).collect();
         let misspelt = claim.entries().iter().any(|entry| {
             let known = ["name", "every", "expect"];
             !known.contains(&entry.key.as_str()) && !kinds.contains(&entry.key.as_str())
@@ -76,10 +65,7 @@ impl Check {
             [kind] => self.expectation(claim, kind, path),
             [_, second, ..] => {
                 let span = claim.entry(second).map_or(claim.head(), |entry| entry.key_span);
-                let what = format!(
-                    "a claim has one probe, and this one has `{}`",
-                    kinds.join("` and `")
-                );
+                let what = format!("a claim has one probe, and this one has `{}`", kinds.join("` and `"));
                 self.at(span, path, what, "give each probe a claim of its own");
             }
         }
@@ -125,23 +111,13 @@ impl Check {
         if let Some((url, span)) = text(http, "url")
             && let Err(error) = url.parse::<HttpUrl>()
         {
-            self.at(
-                span,
-                &format!("{path}.url"),
-                error.what,
-                error.help.unwrap_or_default(),
-            );
+            self.at(span, &format!("{path}.url"), error.what, error.help.unwrap_or_default());
         }
         if let Some((method, span)) = text(http, "method")
             && (method.is_empty() || !method.chars().all(|c| c.is_ascii_uppercase()))
         {
             let help = "write it in capitals: `GET`, `POST`";
-            self.at(
-                span,
-                &format!("{path}.method"),
-                format!("`{method}` is not a request method"),
-                help,
-            );
+            self.at(span, &format!("{path}.method"), format!("`{method}` is not a request method"), help);
         }
         self.headers(http, path);
         self.not_zero(http, "timeout", path, "write for example `2s`");
@@ -153,22 +129,12 @@ impl Check {
             let token = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);
             if entry.key.is_empty() || !entry.key.chars().all(token) {
                 let help = "letters, digits and `-`, as in `Content-Type`";
-                self.at(
-                    entry.key_span,
-                    &path,
-                    format!("`{}` cannot name a header", entry.key),
-                    help,
-                );
+                self.at(entry.key_span, &path, format!("`{}` cannot name a header", entry.key), help);
             }
             if matches!(&entry.value.data, Data::Text(text) if text.chars().any(|c| c.is_control() && c != '\t'))
             {
                 let help = "a header is one line; in YAML write `>-` instead of `|` or `>`";
-                self.at(
-                    entry.value.span,
-                    &path,
-                    "a line break or control character in a header",
-                    help,
-                );
+                self.at(entry.value.span, &path, "a line break or control character in a header", help);
             }
         }
     }
@@ -191,26 +157,14 @@ impl Check {
                     );
                 }
                 Some((Data::Text(program), span)) if program.contains(' ') && items.len() == 1 => {
-                    let words: Vec<String> = program
-                        .split_whitespace()
-                        .map(|word| format!("\"{word}\""))
-                        .collect();
+                    let words: Vec<String> =
+                        program.split_whitespace().map(|word| format!("\"{word}\"")).collect();
                     let what = "a program and its arguments in one text; no shell takes it apart";
-                    self.at(
-                        span,
-                        &format!("{path}[0]"),
-                        what,
-                        format!("write `[{}]`", words.join(", ")),
-                    );
+                    self.at(span, &format!("{path}[0]"), what, format!("write `[{}]`", words.join(", ")));
                 }
                 Some((Data::Text(program), span)) if program.contains('/') && !program.starts_with('/') => {
                     let help = "write it from the root, or the bare name";
-                    self.at(
-                        span,
-                        &format!("{path}[0]"),
-                        format!("`{program}` is a relative path"),
-                        help,
-                    );
+                    self.at(span, &format!("{path}[0]"), format!("`{program}` is a relative path"), help);
                 }
                 _ => {}
             }
@@ -238,34 +192,21 @@ impl Check {
     fn expectation(&mut self, claim: &Node, kind: &str, path: &str) {
         let Some(expect) = claim.get("expect") else { return };
         let path = format!("{path}.expect");
-        let own = PROBES
-            .iter()
-            .find(|(name, _)| *name == kind)
-            .map_or(&[][..], |(_, keys)| keys);
+        let own = PROBES.iter().find(|(name, _)| *name == kind).map_or(&[][..], |(_, keys)| keys);
         for entry in expect.entries() {
             let owner = PROBES.iter().find(|(_, keys)| keys.contains(&entry.key.as_str()));
             if let Some((owner, _)) = owner.filter(|(owner, _)| *owner != kind) {
-                let what = format!(
-                    "`{}` is an answer of `{owner}`, and this probe is `{kind}`",
-                    entry.key
-                );
+                let what = format!("`{}` is an answer of `{owner}`, and this probe is `{kind}`", entry.key);
                 let fitting: Vec<&str> = own.iter().chain(&OF_ALL).copied().collect();
                 let help = format!("for `{kind}`: {}", suggest::list(&fitting));
                 self.at(entry.key_span, &format!("{path}.{}", entry.key), what, help);
             }
         }
-        if let Some(status) = expect
-            .get("status")
-            .and_then(|node| Some((node.decode::<u16>()?, node.span)))
+        if let Some(status) = expect.get("status").and_then(|node| Some((node.decode::<u16>()?, node.span)))
             && !(100..=599).contains(&status.0)
         {
             let what = format!("`{}` is not an HTTP status", status.0);
-            self.at(
-                status.1,
-                &format!("{path}.status"),
-                what,
-                "write for example `200`",
-            );
+            self.at(status.1, &format!("{path}.status"), what, "write for example `200`");
         }
         for key in ["body", "stdout"] {
             if let Some((pattern, span)) = text(expect, key) {
@@ -280,9 +221,7 @@ impl Check {
                 self.at(entry.key_span, &format!("{path}.json"), what, help);
             }
         }
-        let everything = expect
-            .get("tolerate")
-            .and_then(|node| Some((node.decode::<Percent>()?, node.span)));
+        let everything = expect.get("tolerate").and_then(|node| Some((node.decode::<Percent>()?, node.span)));
         if let Some((_, span)) = everything.filter(|(share, _)| share.get() >= 100.0) {
             let help = "write the share of bad samples that is still steady: `1%`";
             self.at(
@@ -303,50 +242,29 @@ impl Check {
         let Some(timeout) = timeout.map_or(Some(default), Node::decode::<Period>) else {
             return;
         };
-        let Some((within, span)) = expect
-            .get("within")
-            .and_then(|node| Some((node.decode::<Period>()?, node.span)))
+        let Some((within, span)) =
+            expect.get("within").and_then(|node| Some((node.decode::<Period>()?, node.span)))
         else {
             return;
         };
         if within > timeout {
             let what = format!("`within: {within}` is longer than the probe's `timeout: {timeout}`");
-            self.at(
-                span,
-                &format!("{path}.within"),
-                what,
-                format!("give `{kind}` a longer `timeout`"),
-            );
+            self.at(span, &format!("{path}.within"), what, format!("give `{kind}` a longer `timeout`"));
         }
     }
 
     pub(super) fn regex(&mut self, pattern: &str, span: Span, path: &str) {
-        let Err(error) = regex::RegexBuilder::new(pattern)
-            .size_limit(LARGEST_REGEX)
-            .build()
-        else {
+        let Err(error) = regex::RegexBuilder::new(pattern).size_limit(LARGEST_REGEX).build() else {
             return;
         };
         let reason = match &error {
             regex::Error::CompiledTooBig(_) => "it is too big".to_owned(),
-            other => other
-                .to_string()
-                .lines()
-                .last()
-                .unwrap_or_default()
-                .trim_start_matches("error: ")
-                .to_owned(),
+            other => {
+                other.to_string().lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned()
+            }
         };
-        let what = format!(
-            "`{}` is not a regular expression: {reason}",
-            super::super::node::short(pattern)
-        );
-        self.at(
-            span,
-            path,
-            what,
-            "put a `\\` before a character that is meant literally",
-        );
+        let what = format!("`{}` is not a regular expression: {reason}", super::super::node::short(pattern));
+        self.at(span, path, what, "put a `\\` before a character that is meant literally");
     }
 }
 

@@ -19,30 +19,17 @@ impl Check {
             let path = format!("{path}.cgroup");
             let help = "write its path below the cgroup root: `system.slice/shop.service`";
             if cgroup.trim_matches('/').is_empty() {
-                let what = if cgroup.is_empty() {
-                    "`cgroup` is empty"
-                } else {
-                    "the root cgroup is the whole host"
-                };
+                let what =
+                    if cgroup.is_empty() { "`cgroup` is empty" } else { "the root cgroup is the whole host" };
                 self.at(span, &path, what, help);
             } else if cgroup.starts_with('/') || cgroup.split('/').any(|part| part == ".." || part == ".") {
-                self.at(
-                    span,
-                    &path,
-                    format!("`{cgroup}` is not a path below the cgroup root"),
-                    help,
-                );
+                self.at(span, &path, format!("`{cgroup}` is not a path below the cgroup root"), help);
             }
         }
         if let Some((user, span)) = text("user")
             && user.trim().is_empty()
         {
-            self.at(
-                span,
-                &format!("{path}.user"),
-                "`user` is empty",
-                "write a user by name or number",
-            );
+            self.at(span, &format!("{path}.user"), "`user` is empty", "write a user by name or number");
         }
         if matches!(node.decode::<Scope>(), Some(Scope::Process(selector)) if selector.pid == Some(1)) {
             let span = node
@@ -78,19 +65,12 @@ impl Check {
                     self.at(span, &path, format!("`{exe}` is not an absolute path"), help);
                 }
                 ("name", Data::Text(name)) if name.len() > LONGEST_COMM => {
-                    let cut = name
-                        .char_indices()
-                        .take_while(|(at, c)| at + c.len_utf8() <= LONGEST_COMM);
+                    let cut = name.char_indices().take_while(|(at, c)| at + c.len_utf8() <= LONGEST_COMM);
                     let cut: String = cut.map(|(_, c)| c).collect();
                     let what = format!(
                         "`{name}` is longer than the {LONGEST_COMM} bytes that the kernel keeps of a name"
                     );
-                    self.at(
-                        span,
-                        &path,
-                        what,
-                        format!("write `{cut}`, or use `exe` or `args`"),
-                    );
+                    self.at(span, &path, what, format!("write `{cut}`, or use `exe` or `args`"));
                 }
                 ("args", Data::Text(pattern)) => self.regex(pattern, span, &path),
                 ("pid" | "listening", Data::Number(number, _)) if number.as_u64() == Some(0) => {

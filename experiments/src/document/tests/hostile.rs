@@ -11,11 +11,7 @@ use crate::document::{LONGEST, Sources, read};
 
 #[test]
 fn what_is_no_document_is_refused_with_a_reason() {
-    let refused = |bytes: &[u8]| {
-        read("x", bytes, &Sources::default()).unwrap_err().list()[0]
-            .what
-            .clone()
-    };
+    let refused = |bytes: &[u8]| read("x", bytes, &Sources::default()).unwrap_err().list()[0].what.clone();
     assert_eq!(refused(b""), "the document is empty");
     assert_eq!(refused(b"# only a comment\n"), "the document is empty");
     assert_eq!(refused(b"\x7fELF\0\0"), "this is a binary file: byte 4 is NUL");
@@ -25,23 +21,14 @@ fn what_is_no_document_is_refused_with_a_reason() {
         refused(&vec![b'a'; LONGEST + 1]),
         "1048577 bytes are more than an experiment may have (1048576)"
     );
-    assert_eq!(
-        refused(b"squall: 2\nnew-key: 1\n"),
-        "format version 2 is not known to this squall"
-    );
+    assert_eq!(refused(b"squall: 2\nnew-key: 1\n"), "format version 2 is not known to this squall");
     assert_eq!(refused(b"a: 1\n---\nb: 2\n"), "a second document begins here");
-    assert_eq!(
-        refused(b"- a\n"),
-        "the experiment must be a group of keys, not a list"
-    );
+    assert_eq!(refused(b"- a\n"), "the experiment must be a group of keys, not a list");
     assert_eq!(
         super::short(&DESIGN.replace("recovery: 30s", "recovery: *r")),
         ["nothing is called `&r` | put `&r` before the value that is meant, above this line"]
     );
-    assert_eq!(
-        refused(b"a: &b [*b]\n"),
-        "an alias stands inside of what it names"
-    );
+    assert_eq!(refused(b"a: &b [*b]\n"), "an alias stands inside of what it names");
     assert_eq!(
         super::short(&DESIGN.replace("recovery: 30s", "recovery: !ruby/object 30s")),
         ["this tag has no meaning here | leave the word that begins with `!` out"]
@@ -50,11 +37,7 @@ fn what_is_no_document_is_refused_with_a_reason() {
 }
 
 fn first_problem(text: &str) -> String {
-    read("x", text.as_bytes(), &Sources::default())
-        .unwrap_err()
-        .list()[0]
-        .what
-        .clone()
+    read("x", text.as_bytes(), &Sources::default()).unwrap_err().list()[0].what.clone()
 }
 
 #[test]
@@ -88,21 +71,11 @@ fn a_bomb_of_variables_is_stopped_too() {
         "squall: 1\ntitle: t\nhypothesis: []\nmethod: [{ wait: 1s }]\nvars:\n  v0: xxxxxxxxxx\n".to_owned();
     let mut deep = wide.clone();
     for level in 1..100 {
-        let _ = writeln!(
-            wide,
-            "  v{level}: \"{}\"",
-            format!("${{v{}}}", level - 1).repeat(10)
-        );
+        let _ = writeln!(wide, "  v{level}: \"{}\"", format!("${{v{}}}", level - 1).repeat(10));
         let _ = writeln!(deep, "  v{level}: [\"${{v{}}}\"]", level - 1);
     }
-    assert_eq!(
-        first_problem(&wide),
-        "the references of this document add too much to it"
-    );
-    assert_eq!(
-        first_problem(&deep),
-        "the variable `v64` is nested more than 64 deep"
-    );
+    assert_eq!(first_problem(&wide), "the references of this document add too much to it");
+    assert_eq!(first_problem(&deep), "the variable `v64` is nested more than 64 deep");
 }
 
 #[test]
@@ -146,15 +119,9 @@ fn noise_and_mutations_never_panic() {
     ];
     let (mut read_well, mut refused) = (0, 0);
     for round in 0..4000 {
-        let mut bytes = if round % 4 == 0 {
-            Vec::new()
-        } else {
-            DESIGN.as_bytes().to_vec()
-        };
+        let mut bytes = if round % 4 == 0 { Vec::new() } else { DESIGN.as_bytes().to_vec() };
         if bytes.is_empty() {
-            bytes = (0..random.random_range(0..200))
-                .map(|_| random.random())
-                .collect();
+            bytes = (0..random.random_range(0..200)).map(|_| random.random()).collect();
         }
         for _ in 0..random.random_range(1..6) {
             let at = random.random_range(0..=bytes.len());

@@ -65,13 +65,8 @@ recovery: 30s
 
 #[test]
 fn the_documented_form_reads_in_full() {
-    let experiment = read("a", DESIGN.as_bytes(), &Sources::default())
-        .unwrap()
-        .experiment;
-    assert_eq!(
-        experiment.hypothesis[0].http.as_ref().unwrap().url,
-        "http://127.0.0.1:8080/checkout"
-    );
+    let experiment = read("a", DESIGN.as_bytes(), &Sources::default()).unwrap().experiment;
+    assert_eq!(experiment.hypothesis[0].http.as_ref().unwrap().url, "http://127.0.0.1:8080/checkout");
     assert_eq!(experiment.hypothesis[0].expect.json["$.items[0].name"], "NO");
     assert_eq!(experiment.method[0].r#for, Some(Period::from_secs(60)));
     assert_eq!(experiment.method[2].parallel.as_ref().unwrap().len(), 2);
@@ -83,10 +78,7 @@ fn json_is_the_same_document() {
     let json = serde_json::to_string_pretty(&document.experiment).unwrap();
     let tabs = json.replace("  ", "\t");
     for text in [json, tabs] {
-        assert_eq!(
-            read("a.json", text.as_bytes(), &Sources::default()).unwrap(),
-            document
-        );
+        assert_eq!(read("a.json", text.as_bytes(), &Sources::default()).unwrap(), document);
     }
 }
 
@@ -173,24 +165,12 @@ error: `process` is empty
     let step =
         |fault: &str, scope: &str| with_method(&format!("  - fault: {fault}\n    for: 1s\n    {scope}\n"));
     for (text, what) in [
-        (
-            step("{ partition: { to: [] } }", "in: { user: shop }"),
-            "`to` is empty",
-        ),
-        (
-            step("{ partition: {} }", ""),
-            "nothing says whose traffic is meant",
-        ),
-        (
-            step("{ partition: { to: [\"\"] } }", ""),
-            "an empty peer would match nothing",
-        ),
+        (step("{ partition: { to: [] } }", "in: { user: shop }"), "`to` is empty"),
+        (step("{ partition: {} }", ""), "nothing says whose traffic is meant"),
+        (step("{ partition: { to: [\"\"] } }", ""), "an empty peer would match nothing"),
         (step("{ kill: {} }", ""), "nothing says whose processes are meant"),
         (step("{ kill: {} }", "in: { user: \"\" }"), "`user` is empty"),
-        (
-            step("{ kill: {} }", "in: { cgroup: / }"),
-            "the root cgroup is the whole host",
-        ),
+        (step("{ kill: {} }", "in: { cgroup: / }"), "the root cgroup is the whole host"),
         (
             step("{ kill: {} }", "in: { process: { args: \"\" } }"),
             "`args` is empty and would match every process",
@@ -201,10 +181,7 @@ error: `process` is empty
             step("{ kill: {} }", "in: { process: { pid: 1 } }"),
             "process 1 is the host itself and is never hit",
         ),
-        (
-            step("{ pause: {} }", "in: { port: 80 }"),
-            "`port` chooses traffic, not processes",
-        ),
+        (step("{ pause: {} }", "in: { port: 80 }"), "`port` chooses traffic, not processes"),
     ] {
         let found = short(&text);
         assert!(found.len() == 1 && found[0].starts_with(what), "{text}{found:?}");
@@ -305,26 +282,15 @@ error: `-5s` is negative
 "
     );
     let lasting = |time: &str| {
-        with_method(&format!(
-            "  - fault: {{ pause: {{}} }}\n    in: {{ user: a }}\n    for: {time}\n"
-        ))
+        with_method(&format!("  - fault: {{ pause: {{}} }}\n    in: {{ user: a }}\n    for: {time}\n"))
     };
-    assert_eq!(
-        short(&lasting("0s")),
-        ["a fault of no duration does nothing | write `for: 30s`"]
-    );
-    assert_eq!(
-        short(&lasting("30")),
-        ["`30` has no unit | did you mean `30s` or `30ms`?"]
-    );
+    assert_eq!(short(&lasting("0s")), ["a fault of no duration does nothing | write `for: 30s`"]);
+    assert_eq!(short(&lasting("30")), ["`30` has no unit | did you mean `30s` or `30ms`?"]);
     assert_eq!(
         short(&lasting("61m")),
         ["`1h1m` is longer than the `1h` that a fault may last here | shorten it, or repeat the step"]
     );
-    let longer = Sources {
-        longest: Period::from_secs(4000),
-        ..Default::default()
-    };
+    let longer = Sources { longest: Period::from_secs(4000), ..Default::default() };
     assert!(read("a", lasting("61m").as_bytes(), &longer).is_ok());
 }
 

@@ -17,15 +17,8 @@ fn secret(name: &str) -> Result<Option<String>, String> {
 }
 
 fn read_with(rest: &str, vars: &[(&str, &str)]) -> Result<Document, String> {
-    let vars = vars
-        .iter()
-        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
-        .collect();
-    let sources = Sources {
-        vars,
-        secret: &secret,
-        ..Default::default()
-    };
+    let vars = vars.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    let sources = Sources { vars, secret: &secret, ..Default::default() };
     read("shop.yaml", text(rest).as_bytes(), &sources).map_err(|problems| problems.render(false))
 }
 
@@ -76,10 +69,7 @@ error: `seed` must be a whole number, not the text `many`
         short(&text("vars: { l: [a] }\ntitle: a ${l}\n")),
         ["`${l}` is not a single value and cannot stand inside of a text | let it stand alone"]
     );
-    assert_eq!(
-        short(&text("title: a ${l\n")),
-        ["`${` without `}` | to mean it literally write `$${`"]
-    );
+    assert_eq!(short(&text("title: a ${l\n")), ["`${` without `}` | to mean it literally write `$${`"]);
     assert_eq!(
         short(&text("vars: { b: \"${c}\", c: x }\ntitle: t\n")),
         [
@@ -92,17 +82,12 @@ error: `seed` must be a whole number, not the text `many`
 fn secrets_are_used_and_never_shown() {
     let document = read_with("title: Bearer ${secret:TOKEN}\n", &[]).unwrap();
     assert_eq!(document.experiment.title, "Bearer hunter2-hunter2");
-    assert_eq!(
-        document.redactor.redact(&document.experiment.title),
-        "Bearer ‹secret:TOKEN›"
-    );
+    assert_eq!(document.redactor.redact(&document.experiment.title), "Bearer ‹secret:TOKEN›");
 
     // A message about a value, and a source that holds the value itself.
-    let found = read_with(
-        "title: t # hunter2-hunter2\nrecovery: ${secret:TOKEN}\nseed: x # hunter2-hunter2\n",
-        &[],
-    )
-    .unwrap_err();
+    let found =
+        read_with("title: t # hunter2-hunter2\nrecovery: ${secret:TOKEN}\nseed: x # hunter2-hunter2\n", &[])
+            .unwrap_err();
     assert!(!found.contains("hunter2"), "{found}");
     assert!(found.contains("`‹secret:TOKEN›` is not a period"), "{found}");
     assert!(found.contains("seed: x # ***************"), "{found}");
@@ -111,14 +96,8 @@ fn secrets_are_used_and_never_shown() {
 #[test]
 fn secrets_that_cannot_be_used_are_problems() {
     for (name, what) in [
-        (
-            "SHORT",
-            "error: the secret `SHORT` is shorter than 4 bytes and cannot be kept out of reports",
-        ),
-        (
-            "LOCKED",
-            "error: the secret `LOCKED` cannot be read: `/run/secrets/locked`: permission denied",
-        ),
+        ("SHORT", "error: the secret `SHORT` is shorter than 4 bytes and cannot be kept out of reports"),
+        ("LOCKED", "error: the secret `LOCKED` cannot be read: `/run/secrets/locked`: permission denied"),
         ("OTHER", "error: the secret `OTHER` is not set"),
         ("a-b", "error: `a-b` cannot name a secret"),
     ] {
@@ -126,9 +105,6 @@ fn secrets_that_cannot_be_used_are_problems() {
         assert!(found.starts_with(what), "{found}");
         assert_eq!(found.matches("error:").count(), 1, "{found}");
     }
-    let sources = Sources {
-        vars: BTreeMap::new(),
-        ..Default::default()
-    };
+    let sources = Sources { vars: BTreeMap::new(), ..Default::default() };
     assert!(messages_with(&text("title: ${secret:X}\n"), &sources).contains("`SQUALL_SECRET_X_FILE`"));
 }

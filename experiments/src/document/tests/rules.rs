@@ -9,37 +9,19 @@ fn steps_are_one_thing_each() {
             "[{ wait: 1s, action: { process: { argv: [a] } } }]",
             "a step is one thing, and this one has `wait` and `action`",
         ),
-        (
-            "[{ wait: 1s, undo: { process: { argv: [a] } } }]",
-            "`undo` has no meaning without `action`",
-        ),
+        ("[{ wait: 1s, undo: { process: { argv: [a] } } }]", "`undo` has no meaning without `action`"),
         ("[{ wait: 1s, for: 3s }]", "`for` has no meaning without `fault`"),
         ("[{ wait: 0s }]", "`wait` is zero"),
         ("[{ parallel: [] }]", "`parallel` is empty"),
-        (
-            "[{ parallel: [{ parallel: [{ wait: 1s }] }] }]",
-            "`parallel` stands inside of `parallel`",
-        ),
+        ("[{ parallel: [{ parallel: [{ wait: 1s }] }] }]", "`parallel` stands inside of `parallel`"),
         (
             "[{ fault: { pause: {} }, in: { user: a }, for: 1s, on: { labels: {} } }]",
             "`on` chooses hosts of a controller",
         ),
-        (
-            "[{ fault: pause, in: { user: a }, for: 1s }]",
-            "`pause` has no parameters",
-        ),
-        (
-            "[{ fault: { pause: {}, kill: {} }, in: { user: a }, for: 1s }]",
-            "`fault` has more than one fault",
-        ),
-        (
-            "[{ fault: { kill: { every: 0s } }, in: { user: a }, for: 1s }]",
-            "an interval of zero never ends",
-        ),
-        (
-            "[{ fault: { kill: { signal: KIL } }, in: { user: a }, for: 1s }]",
-            "`signal` cannot be `KIL`",
-        ),
+        ("[{ fault: pause, in: { user: a }, for: 1s }]", "`pause` has no parameters"),
+        ("[{ fault: { pause: {}, kill: {} }, in: { user: a }, for: 1s }]", "`fault` has more than one fault"),
+        ("[{ fault: { kill: { every: 0s } }, in: { user: a }, for: 1s }]", "an interval of zero never ends"),
+        ("[{ fault: { kill: { signal: KIL } }, in: { user: a }, for: 1s }]", "`signal` cannot be `KIL`"),
         (
             "[{ fault: { kill: {} }, in: { user: root }, for: 1s }]",
             "the processes of `root` are the host itself",
@@ -56,26 +38,15 @@ fn steps_are_one_thing_each() {
             "[{ fault: { kill: {} }, in: { process: { args: \"(\" } }, for: 1s }]",
             "`(` is not a regular expression",
         ),
-        (
-            "[{ fault: { kill: {} }, in: { process: { pid: -4 } }, for: 1s }]",
-            "`pid` cannot be `-4`",
-        ),
+        ("[{ fault: { kill: {} }, in: { process: { pid: -4 } }, for: 1s }]", "`pid` cannot be `-4`"),
         (
             "[{ fault: { kill: {} }, in: { cgroup: ../x }, for: 1s }]",
             "`../x` is not a path below the cgroup root",
         ),
-        (
-            "[{ fault: { kill: {} }, in: { container: x }, for: 1s }]",
-            "unknown scope `container`",
-        ),
+        ("[{ fault: { kill: {} }, in: { container: x }, for: 1s }]", "unknown scope `container`"),
     ] {
-        let found = short(&format!(
-            "squall: 1\ntitle: t\nhypothesis: []\nmethod: {method}\n"
-        ));
-        assert!(
-            found.len() == 1 && found[0].starts_with(what),
-            "{method}: {found:?}"
-        );
+        let found = short(&format!("squall: 1\ntitle: t\nhypothesis: []\nmethod: {method}\n"));
+        assert!(found.len() == 1 && found[0].starts_with(what), "{method}: {found:?}");
     }
 }
 
@@ -85,15 +56,9 @@ fn claims_are_looked_at_with_one_probe_that_can_answer() {
         ("{ name: a }", "nothing says how to look"),
         ("{ name: \"\", tcp: { address: \"a:1\" } }", "`name` is empty"),
         ("{ tcp: { address: \"a:1\" } }", "`hypothesis[0]` has no `name`"),
-        (
-            "{ name: a, tcp: { address: \"a:1\" }, http: { url: \"http://a/\" } }",
-            "a claim has one probe",
-        ),
+        ("{ name: a, tcp: { address: \"a:1\" }, http: { url: \"http://a/\" } }", "a claim has one probe"),
         ("{ name: a, tcp: { address: a } }", "`a` is nothing to connect to"),
-        (
-            "{ name: a, tcp: { address: \"any:80\" } }",
-            "`any:80` is nothing to connect to",
-        ),
+        ("{ name: a, tcp: { address: \"any:80\" } }", "`any:80` is nothing to connect to"),
         (
             "{ name: a, tcp: { address: \"a:1\" }, expect: { status: 200 } }",
             "`status` is an answer of `http`",
@@ -106,31 +71,16 @@ fn claims_are_looked_at_with_one_probe_that_can_answer() {
             "{ name: a, tcp: { address: \"a:1\" }, expect: { tolerate: 100% } }",
             "a claim that tolerates everything",
         ),
-        (
-            "{ name: a, tcp: { address: \"a:1\" }, every: 0s }",
-            "`every` is zero",
-        ),
-        (
-            "{ name: a, http: { url: \"ftp://a/\" } }",
-            "`ftp://a/` is neither `http` nor `https`",
-        ),
+        ("{ name: a, tcp: { address: \"a:1\" }, every: 0s }", "`every` is zero"),
+        ("{ name: a, http: { url: \"ftp://a/\" } }", "`ftp://a/` is neither `http` nor `https`"),
         ("{ name: a, http: {} }", "`http` has no `url`"),
-        (
-            "{ name: a, http: { url: \"http://a/\", method: get } }",
-            "`get` is not a request method",
-        ),
-        (
-            "{ name: a, http: { url: \"http://a/\", headers: { \"a b\": c } } }",
-            "`a b` cannot name a header",
-        ),
+        ("{ name: a, http: { url: \"http://a/\", method: get } }", "`get` is not a request method"),
+        ("{ name: a, http: { url: \"http://a/\", headers: { \"a b\": c } } }", "`a b` cannot name a header"),
         (
             "{ name: a, http: { url: \"http://a/\", headers: { a: \"c\\r\\nd: e\" } } }",
             "a line break or control character",
         ),
-        (
-            "{ name: a, http: { url: \"http://a/\" }, expect: { status: 99 } }",
-            "`99` is not an HTTP status",
-        ),
+        ("{ name: a, http: { url: \"http://a/\" }, expect: { status: 99 } }", "`99` is not an HTTP status"),
         (
             "{ name: a, http: { url: \"http://a/\" }, expect: { status: 70000 } }",
             "`status` cannot be `70000`",
@@ -144,29 +94,15 @@ fn claims_are_looked_at_with_one_probe_that_can_answer() {
             "`$[` is not a JSONPath",
         ),
         ("{ name: a, process: { argv: [] } }", "`argv` is empty"),
-        (
-            "{ name: a, process: { argv: [\"ls -l\"] } }",
-            "a program and its arguments in one text",
-        ),
-        (
-            "{ name: a, process: { argv: [bin/x] } }",
-            "`bin/x` is a relative path",
-        ),
-        (
-            "{ name: a, process: { argv: [sleep, 4] } }",
-            "`argv[1]` must be a text, not the number `4`",
-        ),
+        ("{ name: a, process: { argv: [\"ls -l\"] } }", "a program and its arguments in one text"),
+        ("{ name: a, process: { argv: [bin/x] } }", "`bin/x` is a relative path"),
+        ("{ name: a, process: { argv: [sleep, 4] } }", "`argv[1]` must be a text, not the number `4`"),
         (
             "{ name: a, process: { argv: [a], env: { \"A=B\": c } } }",
             "`A=B` cannot name an environment variable",
         ),
     ] {
-        let found = short(&format!(
-            "squall: 1\ntitle: t\nhypothesis: [{claim}]\nmethod: [{{ wait: 1s }}]\n"
-        ));
-        assert!(
-            found.len() == 1 && found[0].starts_with(what),
-            "{claim}: {found:?}"
-        );
+        let found = short(&format!("squall: 1\ntitle: t\nhypothesis: [{claim}]\nmethod: [{{ wait: 1s }}]\n"));
+        assert!(found.len() == 1 && found[0].starts_with(what), "{claim}: {found:?}");
     }
 }
