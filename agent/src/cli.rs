@@ -133,6 +133,13 @@ fn report(json: bool) -> Exit {
 
 fn recovered(state_dir: Option<&Path>) -> Exit {
     match recover::at_start(state_dir) {
+        Ok(outcome) if outcome.undone.is_empty() && !outcome.held.is_empty() => {
+            outcome
+                .held
+                .iter()
+                .for_each(|journal| println!("left alone: `{journal}` is held by a living agent"));
+            Exit::Held
+        }
         Ok(outcome) if outcome.undone.is_empty() => {
             let root: PathBuf = state::root(state_dir);
             println!("no dead agent has left anything behind in `{}`", root.display());

@@ -13,6 +13,8 @@ pub struct Outcome {
     pub undone: Vec<String>,
     /// What is still there.
     pub stuck: Vec<String>,
+    /// Journals that were left alone because a living process holds them: an agent that works, or one that is undoing.
+    pub held: Vec<String>,
 }
 
 /// Why a recovery did not take place.
@@ -39,7 +41,10 @@ pub fn at_start(state_dir: Option<&Path>) -> Result<Outcome, RecoverError> {
             continue;
         }
         // Somebody who may not take the lock (another user) cannot undo either: the owner's next command will.
-        let Ok(Some(_lock)) = place.lock() else { continue };
+        let Ok(Some(_lock)) = place.lock() else {
+            all.held.push(place.journal().display().to_string());
+            continue;
+        };
         let outcome = with_lock(&place)?;
         place.clear();
         all.undone.extend(outcome.undone);

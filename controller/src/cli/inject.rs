@@ -115,7 +115,7 @@ fn subcommand(entry: &Entry) -> Command {
         .after_help(example)
         .next_help_heading("Parameters of the fault")
         .args(parameters.iter().map(flag))
-        .next_help_heading("Options")
+        .next_help_heading("Where, how long, and what then")
         .arg(
             Arg::new("in")
                 .long("in")
@@ -159,7 +159,7 @@ fn flag(parameter: &Parameter) -> Arg {
         }
         Kind::Period => arg.value_name("PERIOD").value_parser(checked::<Period>),
         Kind::Percent => arg.value_name("PERCENT").value_parser(checked::<Percent>),
-        Kind::Pick => arg.value_name("HOW MANY").value_parser(checked::<Pick>),
+        Kind::Pick => arg.value_name("HOW_MANY").value_parser(checked::<Pick>),
         Kind::Peer => arg.value_name("PEER").value_parser(checked::<Peer>),
         Kind::Ports => arg.value_name("PORTS").value_parser(checked::<Ports>),
         Kind::Integer | Kind::Number => {

@@ -3,6 +3,7 @@
 //! Nothing here starts a thread or a runtime before a verb asks for it: the agent forks, and the demo enters its own
 //! namespaces, while the process is still single-threaded.
 
+mod appendix;
 mod check;
 mod demo;
 mod faults;

@@ -14,6 +14,7 @@ pub(super) use customers::Tally;
 pub(super) use storefront::Health;
 
 use std::future::Future;
+use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::process::CommandExt;
 
@@ -86,7 +87,11 @@ fn die_with_parent(signal: Signal) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Listens, and says so with a line that holds the port: 0 asks for any that is free.
 async fn listen(port: u16) -> anyhow::Result<TcpListener> {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    TcpListener::bind(address).await.with_context(|| format!("cannot listen on `{address}`"))
+    let listener = TcpListener::bind(address).await;
+    let listener = listener.with_context(|| format!("cannot listen on `{address}`"))?;
+    writeln!(std::io::stdout(), "{}", listener.local_addr()?.port())?;
+    Ok(listener)
 }
