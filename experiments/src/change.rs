@@ -169,6 +169,16 @@ impl Claim {
     }
 }
 
+impl fmt::Display for Claim {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Claim::Packets(flow) => write!(f, "packets {flow}"),
+            Claim::Sockets(flow) => write!(f, "established sockets {flow}"),
+            Claim::Processes(scope) => write!(f, "whether processes of {scope} run"),
+        }
+    }
+}
+
 impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

@@ -19,6 +19,7 @@ pub const FORMAT: u32 = 1;
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Experiment {
     /// The version of the format; this build reads 1.
+    #[schemars(extend("const" = FORMAT))]
     pub squall: u32,
     /// What this experiment shows, in one sentence.
     pub title: String,

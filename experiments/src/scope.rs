@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::peer::Ports;
 
-/// One scope, exactly one key. Without `in:` a network fault concerns the whole host, and a process fault is an error.
+/// One scope, exactly one key. Without `in:` a network fault concerns its peers' traffic with every process of the host,
+/// and a process fault is an error.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Scope {

@@ -104,6 +104,8 @@ pub fn during(tally: Tally, tolerate: Percent, fault: bool) -> Judgement {
     let (outcome, why) = if fault && tally.total() < FEWEST {
         let why = format!("too few samples: {} while the fault was live, {FEWEST} needed", tally.total());
         (Outcome::Inconclusive, why)
+    } else if tally.total() == 0 {
+        (Outcome::Held, "nothing was seen while the method ran".to_owned())
     } else if tally.within(tolerate) {
         (Outcome::Held, figures)
     } else if tally.bad >= 2 {

@@ -4,8 +4,10 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
-use squall_experiments::document::{self, Document, LONGEST, Problems, Sources};
+use squall_agent::policy::Policy;
+use squall_experiments::document::{self, Document, LONGEST, LONGEST_FAULT, Problems, Sources};
 use squall_experiments::exit::Exit;
+use squall_experiments::quantity::Period;
 
 use super::{Common, Format, print};
 
@@ -54,8 +56,13 @@ pub fn read(path: &Path, vars: &Vars) -> Result<Document, Problems> {
 /// The document in a text, with the secrets of this process.
 pub fn text(name: &str, bytes: &[u8], vars: &Vars) -> Result<Document, Problems> {
     let sources =
-        Sources { vars: vars.vars.iter().cloned().collect(), secret: &secret, ..Sources::default() };
+        Sources { vars: vars.vars.iter().cloned().collect(), secret: &secret, longest: longest_fault() };
     document::read(name, bytes, &sources)
+}
+
+/// As long as this host's policy allows. A policy that cannot be read stops the run, not the check.
+fn longest_fault() -> Period {
+    Policy::of_this_host().map_or(LONGEST_FAULT, |policy| policy.max_duration)
 }
 
 /// A file's name for messages, and its contents: never more than a document may have.

@@ -3,10 +3,12 @@
 //! Nothing here starts a thread or a runtime before a verb asks for it: the agent forks, and the demo enters its own
 //! namespaces, while the process is still single-threaded.
 
+mod appendix;
 mod check;
 mod demo;
 mod faults;
 mod halt;
+mod host;
 mod init;
 mod inject;
 mod load;

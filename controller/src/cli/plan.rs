@@ -1,14 +1,129 @@
-//! `squall plan`.
+//! `squall plan`: what a run would do, without doing it.
 
+use std::fmt::Write;
+use std::path::PathBuf;
+
+use serde_json::json;
+use squall_agent::policy::Policy;
 use squall_experiments::exit::Exit;
+use squall_experiments::plan::{self, PlanStep};
+
+use super::appendix::Appendix;
+use super::load::{self, Vars};
+use super::{Common, Format, print};
 
 /// Options of `squall plan`.
 #[derive(Debug, clap::Args)]
-pub struct Plan {}
+pub struct Plan {
+    /// The experiment file; `-` is standard input.
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    #[command(flatten)]
+    vars: Vars,
+    /// The seed of every choice; without it the document's own, else one chosen now.
+    #[arg(long)]
+    seed: Option<u64>,
+}
 
 impl Plan {
-    /// Runs the verb.
-    pub fn run(&self, _common: &super::Common) -> anyhow::Result<Exit> {
-        anyhow::bail!("under construction")
+    /// Prints changes, carve-outs, claims, expiry and hash. Needs no root and changes nothing.
+    pub fn run(&self, common: &Common) -> anyhow::Result<Exit> {
+        let document = match load::document(&self.file, &self.vars, common) {
+            Ok(document) => document,
+            Err(exit) => return Ok(exit),
+        };
+        let policy = match Policy::of_this_host() {
+            Ok(policy) => policy,
+            Err(refusal) => {
+                eprintln!("error: {refusal}");
+                refusal.help.iter().for_each(|help| eprintln!("help: {help}"));
+                return Ok(Exit::Refused);
+            }
+        };
+        let given = self.seed.or(document.experiment.seed);
+        let seed = given.unwrap_or_else(rand::random);
+        let mut plan = plan::Plan::of(&document.experiment, seed, &[host_name()], &policy.version);
+        plan.warnings.extend(plan.faults().flat_map(|fault| forbidden(fault, &policy)).collect::<Vec<_>>());
+        let appendix = Appendix::of_this_host(&plan, &policy);
+        match common.format {
+            Format::Human => {
+                let seed = if given.is_some() { "" } else { " (chosen now: `--seed` repeats it)" };
+                let text = human(&plan, seed) + &appendix.to_string();
+                print::result(&document.redactor.redact(&text))?;
+            }
+            Format::Json => {
+                let mut value = json!({ "plan": plan, "hash": plan.hash(), "on-this-host-now": appendix });
+                document.redactor.redact_value(&mut value);
+                print::json(&value)?;
+            }
+        }
+        Ok(Exit::Held)
+    }
+}
+
+/// The name that this host calls itself.
+fn host_name() -> String {
+    let name = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
+    name.unwrap_or_else(|| "localhost".to_owned())
+}
+
+/// What the policy of this host says against a fault.
+fn forbidden(step: &PlanStep, policy: &Policy) -> Vec<String> {
+    let PlanStep::Fault { part, changes, lasts, .. } = step else { return Vec::new() };
+    let refusals = changes.iter().filter_map(|change| policy.permits(change, *lasts).err());
+    refusals.map(|refusal| format!("part {part} would be refused: {refusal}")).collect()
+}
+
+fn human(plan: &plan::Plan, seed: &str) -> String {
+    let mut out = format!("{}\n\nOn {}\n", plan.title, plan.hosts.join(", "));
+    for step in &plan.steps {
+        write_step(step, "  ", &mut out);
+    }
+    out.push_str("\nNever hit\n");
+    for rule in &plan.carve_outs {
+        let _ = writeln!(out, "  {rule}");
+    }
+    if !plan.warnings.is_empty() {
+        out.push_str("\nWarnings\n");
+        for warning in &plan.warnings {
+            let _ = writeln!(out, "  {warning}");
+        }
+    }
+    let _ = writeln!(out, "\nExpires   {} after the first injection, whatever happens", plan.expiry);
+    let _ = writeln!(out, "Seed      {}{seed}", plan.seed);
+    let _ = writeln!(out, "Policy    {}", plan.policy);
+    let _ = writeln!(out, "Hash      {}", plan.hash());
+    out
+}
+
+fn write_step(step: &PlanStep, indent: &str, out: &mut String) {
+    match step {
+        PlanStep::Fault { part, name, changes, lasts } => {
+            let _ = writeln!(out, "{indent}part {part}, for {lasts}: {name}");
+            for change in changes {
+                let end = if change.reversible() { "undone at the end" } else { "not undone" };
+                let _ = writeln!(out, "{indent}  {change} ({end})");
+                for claim in change.claims() {
+                    let _ = writeln!(out, "{indent}    holds {claim}");
+                }
+            }
+        }
+        PlanStep::Wait(wait) => {
+            let _ = writeln!(out, "{indent}wait {wait}");
+        }
+        PlanStep::Parallel(children) => {
+            let _ = writeln!(out, "{indent}at the same time:");
+            for child in children {
+                write_step(child, &format!("{indent}  "), out);
+            }
+        }
+        PlanStep::Action { name, action, undo } => {
+            let _ = writeln!(out, "{indent}action: {name}");
+            let _ = writeln!(out, "{indent}  {action}");
+            match undo {
+                Some(undo) => drop(writeln!(out, "{indent}  undone by: {undo}")),
+                None => drop(writeln!(out, "{indent}  not undone: it has no `undo`")),
+            }
+        }
     }
 }

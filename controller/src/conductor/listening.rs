@@ -61,7 +61,10 @@ impl Run<'_> {
                 self.record(Event::Interrupted { by: name.to_owned() });
                 self.note(&format!("{name}: the revert is under way and is finished first"));
             }
-            State::New | State::Settled | State::Finished { .. } | State::Stuck { .. } => {}
+            State::New => {
+                self.early.borrow_mut().get_or_insert_with(|| name.to_owned());
+            }
+            State::Settled | State::Finished { .. } | State::Stuck { .. } => {}
         }
     }
 

@@ -162,6 +162,7 @@ impl Run<'_> {
             }
             other => return Err(self.misunderstood("lift", &other)),
         }
+        self.schedule(Sampling::look_now);
         self.go_on()
     }
 

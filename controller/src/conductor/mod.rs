@@ -93,6 +93,8 @@ struct Run<'a> {
     log: RefCell<Log<'a>>,
     host: RefCell<&'a mut dyn Host>,
     link: RefCell<Option<Link>>,
+    /// A signal that came before the run's first event.
+    early: RefCell<Option<String>>,
     /// Whether the agent was asked to open an injection and not yet to end it.
     begun: Cell<bool>,
     renewal: RefCell<Option<AbortHandle>>,
@@ -131,6 +133,7 @@ pub async fn conduct(
         log: RefCell::new(Log::new(clock, outlet.file, outlet.redact, outlet.watcher)),
         host: RefCell::new(host),
         link: RefCell::new(None),
+        early: RefCell::new(None),
         begun: Cell::new(false),
         renewal: RefCell::new(None),
         notices,
@@ -197,9 +200,12 @@ impl Run<'_> {
             hypotheses: self.order.experiment.hypothesis.iter().map(Into::into).collect(),
             guards: self.order.experiment.stop_when.iter().map(Into::into).collect(),
         }));
+        let early = self.early.take();
         match connected {
             Ok(_) => {
-                if self.baseline().await.is_ok() {
+                if let Some(by) = early {
+                    self.record(Event::Interrupted { by });
+                } else if self.baseline().await.is_ok() {
                     // How it ended is in the log; the revert is the same for all ways.
                     let _ = self.method().await;
                 }

@@ -78,7 +78,7 @@ impl Page {
         let width = names.chain(guards).max().unwrap_or(0).max(10);
         if !summary.hypotheses.is_empty() {
             let title = self.paint.bold(&format!("{:<width$}", "Hypothesis"));
-            self.line(format!("\n{title}    {:<16} {:<16} {:<16}", "before", "during", "after").trim_end());
+            self.line(format!("\n{title}    {:<18} {:<18} {:<18}", "before", "during", "after").trim_end());
         }
         for claim in &summary.hypotheses {
             self.claim(claim, width);
@@ -93,13 +93,13 @@ impl Page {
 
     fn claim(&mut self, claim: &Claim, width: usize) {
         let phases = [&claim.before, &claim.during, &claim.after];
-        let counts: Vec<String> = phases.map(|figures| format!("{:<16}", good(figures))).into();
+        let counts: Vec<String> = phases.map(|figures| format!("{:<18}", good(figures))).into();
         let judged = claim.judgement.as_ref().map_or_else(String::new, |judgement| {
             let outcome = format!("{:?}", judgement.outcome).to_lowercase();
             format!("{outcome}: {}", judgement.why)
         });
         self.line(format!("  {:<width$}  {} {judged}", claim.name, counts.join(" ")).trim_end());
-        let times: Vec<String> = phases.map(|figures| format!("{:<16}", times(figures))).into();
+        let times: Vec<String> = phases.map(|figures| format!("{:<18}", times(figures))).into();
         let times = format!("  {:<width$}  {}", "", times.join(" "));
         if !times.trim().is_empty() {
             let times = self.paint.dim(times.trim_end());

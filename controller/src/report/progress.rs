@@ -48,10 +48,7 @@ impl<W: Write> Progress<W> {
     /// Takes what happened. A stream that is gone is no reason to stop: nothing is written then.
     pub fn tell(&mut self, tell: &Tell<'_>) {
         match tell {
-            Tell::Note(text) => {
-                self.clear();
-                let _ = writeln!(self.out, "{text}");
-            }
+            Tell::Note(text) => self.note(text),
             Tell::Event(record, state) => {
                 if let Event::Injecting { part, name, .. } = &record.event {
                     self.parts.insert(*part, name.clone());
@@ -62,6 +59,12 @@ impl<W: Write> Progress<W> {
             }
         }
         let _ = self.out.flush();
+    }
+
+    /// Writes a line that everybody gets, terminal or not.
+    pub fn note(&mut self, text: &str) {
+        self.clear();
+        let _ = writeln!(self.out, "{text}");
     }
 
     fn event(&mut self, record: &Record, state: &State) {

@@ -59,7 +59,9 @@ pub struct Document {
 /// The JSON Schema of [`Experiment`]: what `squall schema` prints and what documents are checked by.
 pub fn schema() -> &'static Value {
     static SCHEMA: LazyLock<Value> = LazyLock::new(|| {
-        schemars::SchemaGenerator::default().into_root_schema_for::<Experiment>().to_value()
+        let schema = schemars::SchemaGenerator::default().into_root_schema_for::<Experiment>();
+        // Serialised, the schema has its keys in their documented order.
+        serde_json::to_value(&schema).unwrap_or_else(|_| schema.to_value())
     });
     &SCHEMA
 }

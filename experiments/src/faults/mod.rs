@@ -5,6 +5,7 @@
 
 mod disconnect;
 mod kill;
+mod parameter;
 mod partition;
 mod pause;
 mod refuse;
@@ -14,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 pub use disconnect::Disconnect;
 pub use kill::Kill;
+pub use parameter::{Kind, Parameter};
 pub use partition::Partition;
 pub use pause::Pause;
 pub use refuse::{Refuse, RefuseHow};

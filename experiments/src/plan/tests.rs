@@ -86,3 +86,60 @@ fn a_plan_without_faults_has_no_changes() {
     let wait = Step { wait: Some(Period::from_secs(5)), ..Default::default() };
     assert!(!plan(vec![wait]).has_changes());
 }
+
+fn claim(name: &str, url: &str) -> crate::probe::Hypothesis {
+    serde_json::from_value(json!({ "name": name, "http": { "url": url } })).unwrap()
+}
+
+fn warnings(url: &str, step: Step) -> usize {
+    let mut experiment = experiment(vec![step]);
+    experiment.hypothesis = vec![claim("site is up", url)];
+    Plan::of(&experiment, 1, &[], "none").warnings.len()
+}
+
+#[test]
+fn a_fault_that_would_hit_a_probe_is_said() {
+    let mut experiment = experiment(vec![partition(&["127.0.0.1"], 5)]);
+    experiment.stop_when = vec![claim("site is up", "http://127.0.0.1:8080/")];
+    assert_eq!(
+        Plan::of(&experiment, 1, &[], "none").warnings,
+        [
+            "part 1 would also hit the probe of `site is up` (127.0.0.1:8080): its samples then show the fault itself, not how the system copes"
+        ]
+    );
+    for (url, peer, hit) in [
+        ("http://127.0.0.1:8080/", "127.0.0.1:8080", true),
+        ("http://127.0.0.1:8080/", "127.0.0.0/8:8000-9000", true),
+        ("http://localhost/", "127.0.0.1:80", true),
+        ("http://127.0.0.1:8080/", "127.0.0.1:8081", false),
+        ("http://127.0.0.1:8080/", "any", false),
+        ("http://127.0.0.1:8080/", "0.0.0.0/0", false),
+        ("http://10.0.0.7/", "any", true),
+        ("https://10.0.0.7/", "any:80", false),
+        ("https://shop.example/", "shop.example:443", true),
+        ("https://shop.example/", "db.example", false),
+        ("http://[::1]/", "127.0.0.1", false),
+    ] {
+        assert_eq!(warnings(url, partition(&[peer], 5)), usize::from(hit), "{peer} {url}");
+    }
+    let mut scoped = partition(&["127.0.0.1"], 5);
+    scoped.r#in = Some(Scope::User("shop".to_owned()));
+    assert_eq!(warnings("http://127.0.0.1/", scoped), 0, "the prober is nobody of the shop's");
+    let mut callers = partition(&[], 5);
+    callers.fault = Some(Fault::Partition(Partition {
+        from: vec!["127.0.0.1:80".parse().unwrap()],
+        ..Default::default()
+    }));
+    assert_eq!(warnings("http://127.0.0.1/", callers.clone()), 1);
+    assert_eq!(warnings("http://127.0.0.1:81/", callers), 0);
+}
+
+#[test]
+fn faults_at_the_same_time_that_want_the_same_thing_are_said() {
+    let parallel = |a: Step, b: Step| Step { parallel: Some(vec![a, b]), ..Default::default() };
+    let count = |step: Step| plan(vec![step]).warnings.len();
+    assert_eq!(count(parallel(partition(&["10.0.0.7:1"], 5), partition(&["10.0.0.0/8"], 5))), 1);
+    assert_eq!(count(parallel(partition(&["10.0.0.7:1"], 5), partition(&["10.0.0.7:2"], 5))), 0);
+    assert_eq!(count(parallel(kill("a", 5), kill("a", 5))), 1);
+    assert_eq!(plan(vec![kill("a", 5), kill("a", 5)]).warnings.len(), 0, "one after the other");
+}

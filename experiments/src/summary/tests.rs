@@ -44,7 +44,7 @@ impl Log {
                 guard: false,
                 phase,
                 good,
-                begun_ms: at,
+                begun_ms: self.0.len() as u64 * 100,
                 took_us: 1000 + at,
                 seen: if good { "200 in 1.0 ms".to_owned() } else { format!("503 in {at}.5 ms") },
             }));
@@ -128,12 +128,22 @@ fn deviated_says_how_often_and_when_it_was_well_again() {
     assert_eq!(summary.exit, Exit::Deviated);
     assert_eq!(
         summary.sentence,
-        "deviated: `checkout answers` failed in 14 of 20 samples during `payments is silent`; well again 1.2 s after \
+        "deviated: `checkout answers` failed in 14 of 20 samples during `payments is silent`; well again 300 ms after \
          the fault ended"
     );
     let during = &summary.hypotheses[0].during;
     assert_eq!(during.bad_in_words(), "14 × 503", "equal things are counted together");
     assert_eq!((during.median_us, during.slowest_us), (Some(1009), Some(1019)));
+}
+
+#[test]
+fn well_again_counts_from_the_end_of_the_fault_to_the_first_sample_without_a_bad_one_after_it() {
+    let mut log = run(0, 5, 9);
+    log.samples("checkout answers", Phase::Between, 1, 0);
+    log.samples("checkout answers", Phase::Between, 0, 2);
+    log.recovered("checkout answers");
+    // The fault ends, then: method ended, good, bad, bad, recovery, good.
+    assert_eq!(log.summary().well_again_ms, Some(600));
 }
 
 #[test]

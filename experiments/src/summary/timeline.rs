@@ -68,7 +68,9 @@ pub fn line(event: &Event, name: impl Fn(u32) -> String) -> Option<String> {
         Event::AgentLost { why } => format!("the connection to the agent broke: {why}"),
         Event::Blind { why } => format!("the system could not be looked at: {why}"),
         Event::RecoveryBegan => "recovery".to_owned(),
-        Event::WellAgain { after_ms } => format!("the hypothesis holds again, since {}", seconds(*after_ms)),
+        Event::WellAgain { after_ms } => {
+            format!("the hypothesis holds again: {} after the revert", seconds(*after_ms))
+        }
         Event::NotRecovered { names } => format!("not recovered in time: {}", names.join(", ")),
         Event::Finished { .. } => "the run ended".to_owned(),
         Event::Stuck { .. } => "the run ended; a host is still modified".to_owned(),

@@ -93,6 +93,16 @@ fn an_interruption_at_any_moment_reverts_first() {
 }
 
 #[test]
+fn a_signal_from_before_the_run_is_not_lost() {
+    let mut world = World::new();
+    world.early = true;
+    let outcome = world.run(json!({ "method": [{ "action": action("act") }, fault("20s")] }));
+    assert_eq!(outcome.summary.exit, Exit::Interrupted);
+    assert!(outcome.summary.sentence.contains("nothing was injected"), "{}", outcome.summary.sentence);
+    assert_eq!((world.seen.asked().len(), world.samples().len()), (1, 0), "nothing but the greeting");
+}
+
+#[test]
 fn a_second_signal_does_not_skip_the_revert() {
     let mut world = World::new();
     world.manners.lift_takes = Duration::from_millis(200);

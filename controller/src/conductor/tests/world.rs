@@ -33,6 +33,8 @@ pub(super) struct World {
     pub(super) manners: Manners,
     pub(super) seen: Seen,
     pub(super) afterwards: Afterwards,
+    /// Interrupt before the run begins.
+    pub(super) early: bool,
     /// Interrupt when an event makes this true.
     pub(super) interrupt: Option<fn(&Event) -> bool>,
     /// Change a file when an event makes this true.
@@ -81,6 +83,7 @@ impl World {
             directory,
             seen: Seen::default(),
             afterwards: Afterwards::default(),
+            early: false,
             interrupt: None,
             change: None,
         };
@@ -119,6 +122,9 @@ impl World {
         let plan = Plan::of(&experiment, 7, &["here".to_owned()], "none");
         let events = self.path("events");
         let (interrupt, interruptions) = mpsc::unbounded_channel();
+        if self.early {
+            interrupt.send("SIGTERM".to_owned()).unwrap();
+        }
         let mut notes = Vec::new();
         let agent = plan.has_changes().then(|| Ok(serve(self.manners.clone(), self.seen.clone())));
         let order = Order {

@@ -1,0 +1,144 @@
+//! What the selectors of a plan mean on this host at this moment. Outside the plan's hash: the agent looks again when
+//! it prepares, and refuses what then matches nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::net::ToSocketAddrs;
+
+use serde::Serialize;
+use squall_agent::host::aim;
+use squall_agent::host::process::Processes;
+use squall_agent::policy::Policy;
+use squall_agent::veto::{Veto, login_ports};
+use squall_experiments::change::Change;
+use squall_experiments::plan::{Plan, PlanStep};
+use squall_experiments::scope::Scope;
+
+/// Names, processes and login ports as they are now; only what the plan mentions.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Appendix {
+    names: BTreeMap<String, Resolved>,
+    processes: BTreeMap<String, Found>,
+    login_ports: BTreeSet<u16>,
+    /// What could not be seen, and why.
+    unseen: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+enum Resolved {
+    Addresses(Vec<String>),
+    Unknown(String),
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+enum Found {
+    Processes { matching: Vec<String>, left_out: Vec<String> },
+    Unknown(String),
+}
+
+impl Appendix {
+    /// Looks, and changes nothing. Name servers are asked for the names of the plan.
+    pub fn of_this_host(plan: &Plan, policy: &Policy) -> Self {
+        let changes: Vec<&Change> = plan
+            .faults()
+            .flat_map(|step| match step {
+                PlanStep::Fault { changes, .. } => changes.as_slice(),
+                _ => &[],
+            })
+            .collect();
+        let flows = changes.iter().filter_map(|change| match change {
+            Change::Block(block) => Some(&block.flow),
+            Change::Disconnect(disconnect) => Some(&disconnect.flow),
+            Change::Signal(_) | Change::Pause(_) => None,
+        });
+        let names: BTreeSet<&str> = flows.clone().flat_map(aim::names).collect();
+        let of_flows = flows.filter_map(|flow| flow.scope.as_ref());
+        let of_processes = changes.iter().filter_map(|change| match change {
+            Change::Signal(signal) => Some(&signal.scope),
+            Change::Pause(pause) => Some(&pause.scope),
+            Change::Block(_) | Change::Disconnect(_) => None,
+        });
+        let scopes: Vec<&Scope> =
+            of_flows.chain(of_processes).filter(|scope| !matches!(scope, Scope::Port(_))).collect();
+        let mut unseen = Vec::new();
+        if !scopes.is_empty() && !nix::unistd::geteuid().is_root() {
+            unseen.push(
+                "executables and listening ports of other users' processes are seen by root only".to_owned(),
+            );
+        }
+        Appendix {
+            names: names.into_iter().map(|name| (name.to_owned(), resolve(name))).collect(),
+            processes: processes(&scopes, policy),
+            login_ports: if changes.is_empty() { BTreeSet::new() } else { login_ports() },
+            unseen,
+        }
+    }
+}
+
+fn resolve(name: &str) -> Resolved {
+    match (name, 0).to_socket_addrs() {
+        Ok(found) => {
+            let addresses: BTreeSet<_> = found.map(|address| address.ip().to_canonical()).collect();
+            Resolved::Addresses(addresses.iter().map(ToString::to_string).collect())
+        }
+        Err(error) => Resolved::Unknown(error.to_string()),
+    }
+}
+
+fn processes(scopes: &[&Scope], policy: &Policy) -> BTreeMap<String, Found> {
+    if scopes.is_empty() {
+        return BTreeMap::new();
+    }
+    let veto = Veto::now(policy, &BTreeSet::new());
+    let seen = Processes::here();
+    let found = |scope: &Scope| {
+        let seen = seen.as_ref().map_err(ToString::to_string);
+        match seen.and_then(|seen| seen.of(scope).map_err(|refusal| refusal.to_string())) {
+            Ok(targets) => {
+                let (matching, left_out) = veto.apply(targets);
+                Found::Processes { matching: matching.iter().map(ToString::to_string).collect(), left_out }
+            }
+            Err(why) => Found::Unknown(why),
+        }
+    };
+    scopes.iter().map(|scope| (scope.to_string(), found(scope))).collect()
+}
+
+impl fmt::Display for Appendix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.names.is_empty() && self.processes.is_empty() && self.login_ports.is_empty() {
+            return Ok(());
+        }
+        writeln!(f, "\nOn this host now (outside the hash; the agent looks again)")?;
+        for (name, resolved) in &self.names {
+            match resolved {
+                Resolved::Addresses(addresses) => writeln!(f, "  {name}: {}", addresses.join(", "))?,
+                Resolved::Unknown(why) => {
+                    writeln!(f, "  {name}: does not resolve here, a run would be refused ({why})")?
+                }
+            }
+        }
+        for (scope, found) in &self.processes {
+            match found {
+                Found::Processes { matching, left_out } => {
+                    let words = if matching.is_empty() {
+                        "nothing, a run would be refused".to_owned()
+                    } else {
+                        matching.join(", ")
+                    };
+                    writeln!(f, "  {scope}: {words}")?;
+                    left_out.iter().try_for_each(|line| writeln!(f, "    {line}"))?;
+                }
+                Found::Unknown(why) => writeln!(f, "  {scope}: {why}")?,
+            }
+        }
+        if !self.login_ports.is_empty() {
+            let ports: Vec<String> = self.login_ports.iter().map(ToString::to_string).collect();
+            writeln!(f, "  remote logins: port {}", ports.join(", "))?;
+        }
+        self.unseen.iter().try_for_each(|line| writeln!(f, "  not seen: {line}"))
+    }
+}
