@@ -21,13 +21,8 @@ pub struct Client {
 impl Client {
     /// Greets the agent on a connected socket.
     pub fn greet(stream: UnixStream) -> Result<Client, Refusal> {
-        stream
-            .set_read_timeout(Some(PATIENCE))
-            .map_err(|error| unanswered(&error))?;
-        let mut client = Client {
-            stream: BufReader::new(stream),
-            number: 0,
-        };
+        stream.set_read_timeout(Some(PATIENCE)).map_err(|error| unanswered(&error))?;
+        let mut client = Client { stream: BufReader::new(stream), number: 0 };
         match client.ask(Request::Hello { version: VERSION })? {
             Reply::Hello { version: VERSION, .. } => Ok(client),
             Reply::Hello { version, .. } => Err(Refusal::new(
@@ -60,16 +55,11 @@ impl Client {
         let mut line =
             serde_json::to_string(&Call { number, request }).map_err(|error| unanswered(&error))?;
         line.push('\n');
-        self.stream
-            .get_mut()
-            .write_all(line.as_bytes())
-            .map_err(|error| unanswered(&error))?;
+        self.stream.get_mut().write_all(line.as_bytes()).map_err(|error| unanswered(&error))?;
         loop {
             let mut line = Vec::new();
             let mut limited = std::io::Read::take(&mut self.stream, LONGEST_LINE as u64);
-            limited
-                .read_until(b'\n', &mut line)
-                .map_err(|error| unanswered(&error))?;
+            limited.read_until(b'\n', &mut line).map_err(|error| unanswered(&error))?;
             if line.is_empty() {
                 return Err(unanswered(&"it closed the connection"));
             }
@@ -95,7 +85,5 @@ fn unanswered(why: &impl std::fmt::Display) -> Refusal {
 }
 
 fn misunderstood(reply: &Reply) -> Refusal {
-    Refusal::bare(format!(
-        "the agent gave another answer than was asked for: {reply:?}"
-    ))
+    Refusal::bare(format!("the agent gave another answer than was asked for: {reply:?}"))
 }

@@ -79,11 +79,8 @@ impl Tally {
     }
 
     fn figures(self, tolerate: Percent) -> String {
-        let allowed = if tolerate.get() == 0.0 {
-            String::new()
-        } else {
-            format!(", {tolerate} bad tolerated")
-        };
+        let allowed =
+            if tolerate.get() == 0.0 { String::new() } else { format!(", {tolerate} bad tolerated") };
         format!("{} of {} samples bad{allowed}", self.bad, self.total())
     }
 }
@@ -95,10 +92,7 @@ pub fn before(tally: Tally, tolerate: Percent) -> Judgement {
         (_, true) => Outcome::Held,
         (_, false) => Outcome::Deviated,
     };
-    Judgement {
-        outcome,
-        why: tally.figures(tolerate),
-    }
+    Judgement { outcome, why: tally.figures(tolerate) }
 }
 
 /// Judges what was seen during a fault. A single bad sample never decides, and neither do fewer than [`FEWEST`].
@@ -108,20 +102,16 @@ pub fn before(tally: Tally, tolerate: Percent) -> Judgement {
 pub fn during(tally: Tally, tolerate: Percent, fault: bool) -> Judgement {
     let figures = tally.figures(tolerate);
     let (outcome, why) = if fault && tally.total() < FEWEST {
-        let why = format!(
-            "too few samples: {} while the fault was live, {FEWEST} needed",
-            tally.total()
-        );
+        let why = format!("too few samples: {} while the fault was live, {FEWEST} needed", tally.total());
         (Outcome::Inconclusive, why)
+    } else if tally.total() == 0 {
+        (Outcome::Held, "nothing was seen while the method ran".to_owned())
     } else if tally.within(tolerate) {
         (Outcome::Held, figures)
     } else if tally.bad >= 2 {
         (Outcome::Deviated, figures)
     } else {
-        (
-            Outcome::Inconclusive,
-            format!("{figures}: one bad sample says too little"),
-        )
+        (Outcome::Inconclusive, format!("{figures}: one bad sample says too little"))
     };
     Judgement { outcome, why }
 }
@@ -195,14 +185,8 @@ mod tests {
     fn without_a_fault_what_was_seen_is_judged() {
         assert_eq!(during(tally(0, 0), percent("0%"), false).outcome, Outcome::Held);
         assert_eq!(during(tally(1, 0), percent("0%"), false).outcome, Outcome::Held);
-        assert_eq!(
-            during(tally(0, 1), percent("0%"), false).outcome,
-            Outcome::Inconclusive
-        );
-        assert_eq!(
-            during(tally(0, 2), percent("0%"), false).outcome,
-            Outcome::Deviated
-        );
+        assert_eq!(during(tally(0, 1), percent("0%"), false).outcome, Outcome::Inconclusive);
+        assert_eq!(during(tally(0, 2), percent("0%"), false).outcome, Outcome::Deviated);
     }
 
     #[test]
@@ -215,10 +199,7 @@ mod tests {
 
     #[test]
     fn reasons_carry_their_figures() {
-        assert_eq!(
-            during(tally(18, 2), percent("5%"), true).why,
-            "2 of 20 samples bad, 5% bad tolerated"
-        );
+        assert_eq!(during(tally(18, 2), percent("5%"), true).why, "2 of 20 samples bad, 5% bad tolerated");
         assert_eq!(
             during(tally(1, 1), percent("0%"), true).why,
             "too few samples: 2 while the fault was live, 3 needed"

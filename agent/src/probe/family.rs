@@ -6,6 +6,7 @@ use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use nix::sys::prctl;
 use nix::sys::signal::{Signal, killpg};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
@@ -64,20 +65,24 @@ impl Family {
     /// process that sleeps in the kernel can outlast.
     pub(super) fn end(&self) {
         let until = Instant::now() + Duration::from_secs(2);
-        let me = Pid::this();
-        loop {
+        // Whoever has no child has no descendant: orphans of descendants became children.
+        while has_children() && Instant::now() < until {
             // A process that forks while we look has its child seen in the next round.
-            let left = descendants(me);
-            if left.is_empty() || Instant::now() > until {
-                return;
-            }
-            for descendant in &left {
+            for descendant in descendants(Pid::this()) {
                 descendant.kill();
             }
-            while let Ok(WaitStatus::Exited(..) | WaitStatus::Signaled(..)) =
-                waitpid(None, Some(WaitPidFlag::WNOHANG))
-            {}
             std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+/// Reaps every child that has ended; whether any is left.
+fn has_children() -> bool {
+    loop {
+        match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+            Ok(WaitStatus::StillAlive) => return true,
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(_) => return false,
         }
     }
 }

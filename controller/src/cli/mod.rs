@@ -8,6 +8,7 @@ mod check;
 mod demo;
 mod faults;
 mod halt;
+mod host;
 mod init;
 mod inject;
 mod load;

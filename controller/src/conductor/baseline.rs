@@ -39,11 +39,7 @@ impl Run<'_> {
                 }
             }
         }
-        let decided = self.until(|| {
-            self.baseline_broken()
-                .map(Some)
-                .or_else(|| self.baseline_complete())
-        });
+        let decided = self.until(|| self.baseline_broken().map(Some).or_else(|| self.baseline_complete()));
         match timeout(self.longest_sample() + SLACK, decided).await {
             Ok(Some(verdict)) => self.not_met(verdict),
             Ok(None) => {
@@ -79,10 +75,7 @@ impl Run<'_> {
     /// The longest time that a sample of a hypothesis or guard can take.
     pub(super) fn longest_sample(&self) -> Duration {
         let sampling = self.sampling.borrow();
-        let watched = sampling
-            .loaded
-            .iter()
-            .filter(|loaded| matches!(loaded.purpose, Purpose::Watch(_)));
+        let watched = sampling.loaded.iter().filter(|loaded| matches!(loaded.purpose, Purpose::Watch(_)));
         watched.map(|loaded| loaded.timeout).max().unwrap_or_default()
     }
 
@@ -143,9 +136,6 @@ impl Broken {
             Some(bad) => format!("{bad} ({figures})"),
             None => figures,
         };
-        Broken::By {
-            name: watch.name.clone(),
-            seen,
-        }
+        Broken::By { name: watch.name.clone(), seen }
     }
 }

@@ -37,10 +37,7 @@ pub(super) fn boot_ns() -> u64 {
 /// Now, as RFC 3339 in UTC: `2026-11-21T10:51:12Z`.
 pub fn date() -> String {
     let Moment { day, time, .. } = Moment::now();
-    format!(
-        "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}Z",
-        day.0, day.1, day.2, time.0, time.1, time.2
-    )
+    format!("{:04}-{:02}-{:02}T{:02}:{:02}:{:02}Z", day.0, day.1, day.2, time.0, time.1, time.2)
 }
 
 /// A new name for a run: sortable by time, unique by 24 random bits within a millisecond.
@@ -83,11 +80,7 @@ fn civil(days: i64) -> (i64, u32, u32) {
     let day = of_year - (153 * month + 2) / 5 + 1;
     let month = if month < 10 { month + 3 } else { month - 9 };
     let year = year_of_era + era * 400 + i64::from(month <= 2);
-    (
-        year,
-        u32::try_from(month).unwrap_or(1),
-        u32::try_from(day).unwrap_or(1),
-    )
+    (year, u32::try_from(month).unwrap_or(1), u32::try_from(day).unwrap_or(1))
 }
 
 #[cfg(test)]

@@ -15,25 +15,16 @@ pub(super) async fn read<T: DeserializeOwned>(
     line: &mut Vec<u8>,
 ) -> io::Result<Option<T>> {
     line.clear();
-    let read = stream
-        .take(LONGEST_LINE as u64 + 1)
-        .read_until(b'\n', line)
-        .await?;
+    let read = stream.take(LONGEST_LINE as u64 + 1).read_until(b'\n', line).await?;
     if read == 0 {
         return Ok(None);
     }
     if line.last() != Some(&b'\n') {
-        let what = if read > LONGEST_LINE {
-            "a line is too long"
-        } else {
-            "a line is cut off"
-        };
+        let what = if read > LONGEST_LINE { "a line is too long" } else { "a line is cut off" };
         return Err(io::Error::new(io::ErrorKind::InvalidData, what));
     }
     let message = serde_json::from_slice(line);
-    message
-        .map(Some)
-        .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+    message.map(Some).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
 }
 
 /// A message as one line.

@@ -20,12 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(15);
 #[derive(Debug)]
 pub(super) enum Notice {
     /// Something ended.
-    Ended {
-        run: RunId,
-        part: Option<u32>,
-        why: String,
-        lifted: Lifted,
-    },
+    Ended { run: RunId, part: Option<u32>, why: String, lifted: Lifted },
     /// The connection is gone; the agent reverts by itself.
     Lost(String),
 }
@@ -70,11 +65,7 @@ impl Link {
             answers.lock().unwrap_or_else(PoisonError::into_inner).take();
             let _ = notices.send(Notice::Lost(why));
         });
-        Ok(Link {
-            out,
-            waiting,
-            number: Arc::new(AtomicU64::new(1)),
-        })
+        Ok(Link { out, waiting, number: Arc::new(AtomicU64::new(1)) })
     }
 
     /// Asks, and waits for the answer. The question is on its way when this returns, before the future is polled:
@@ -98,23 +89,15 @@ impl Link {
     /// The first thing to ask.
     pub(super) async fn hello(&self) -> Result<Greeting, Refusal> {
         match self.call(Request::Hello { version: VERSION }).await {
-            Ok(Reply::Hello {
-                version,
-                guardian,
-                worker,
-                policy,
-                ..
-            }) if version == VERSION => Ok(Greeting {
-                words: format!("guardian {guardian}, worker {worker}, policy {policy}"),
-            }),
+            Ok(Reply::Hello { version, guardian, worker, policy, .. }) if version == VERSION => {
+                Ok(Greeting { words: format!("guardian {guardian}, worker {worker}, policy {policy}") })
+            }
             Ok(Reply::Hello { version, .. }) => Err(Refusal::new(
                 format!("the agent speaks version {version} of the protocol, this squall version {VERSION}"),
                 "run the agent and squall from the same release",
             )),
             Ok(Reply::Refused(refusal)) => Err(refusal),
-            Ok(other) => Err(Refusal::bare(format!(
-                "the agent answered `hello` with {other:?}"
-            ))),
+            Ok(other) => Err(Refusal::bare(format!("the agent answered `hello` with {other:?}"))),
             Err(lost) => Err(Refusal::bare(format!("the agent did not answer: {lost}"))),
         }
     }
@@ -129,23 +112,18 @@ async fn listen(
     loop {
         match lines::read(&mut input, &mut line).await {
             Ok(Some(Message::Answer { number, reply })) => {
-                let mut waiting = answers.lock().unwrap_or_else(PoisonError::into_inner);
-                if let Some(answer) = waiting.as_mut().and_then(|waiting| waiting.remove(&number)) {
-                    let _ = answer.send(reply);
+                {
+                    let mut waiting = answers.lock().unwrap_or_else(PoisonError::into_inner);
+                    if let Some(answer) = waiting.as_mut().and_then(|waiting| waiting.remove(&number)) {
+                        let _ = answer.send(reply);
+                    }
                 }
+                // Whoever waits for it goes on before the next message is looked at: what the agent says in one
+                // order (made, then ended) is also recorded in that order.
+                tokio::task::yield_now().await;
             }
-            Ok(Some(Message::Ended {
-                run,
-                part,
-                why,
-                lifted,
-            })) => {
-                let _ = notices.send(Notice::Ended {
-                    run,
-                    part,
-                    why,
-                    lifted,
-                });
+            Ok(Some(Message::Ended { run, part, why, lifted })) => {
+                let _ = notices.send(Notice::Ended { run, part, why, lifted });
             }
             Ok(None) => return "the agent closed it".to_owned(),
             Err(error) => return error.to_string(),

@@ -61,27 +61,21 @@ impl Run<'_> {
                 self.record(Event::Interrupted { by: name.to_owned() });
                 self.note(&format!("{name}: the revert is under way and is finished first"));
             }
-            State::New | State::Settled | State::Finished { .. } | State::Stuck { .. } => {}
+            State::New => {
+                self.early.borrow_mut().get_or_insert_with(|| name.to_owned());
+            }
+            State::Settled | State::Finished { .. } | State::Stuck { .. } => {}
         }
     }
 
     fn noticed(&self, notice: Notice) {
         match notice {
-            Notice::Ended {
-                run,
-                part,
-                why,
-                lifted,
-            } if run == self.order.run => {
+            Notice::Ended { run, part, why, lifted } if run == self.order.run => {
                 let holds = matches!(self.state(), State::Method(_) | State::Reverting(_));
                 if !holds {
                     return;
                 }
-                self.record(Event::Lifted {
-                    part,
-                    lifted,
-                    why: Some(why.clone()),
-                });
+                self.record(Event::Lifted { part, lifted, why: Some(why.clone()) });
                 if part.is_none() {
                     self.begun.set(false);
                     let by = if why == "halted" { "halt".to_owned() } else { why };
@@ -105,9 +99,7 @@ impl Run<'_> {
         }
         let state = self.state();
         if matches!(state, State::Baseline) || (self.begun.get() && state.live().is_some()) {
-            self.note(&format!(
-                "the connection to the agent broke: {why}; it reverts by itself"
-            ));
+            self.note(&format!("the connection to the agent broke: {why}; it reverts by itself"));
             self.record(Event::AgentLost { why: why.to_owned() });
         }
     }
@@ -121,12 +113,8 @@ impl Run<'_> {
     }
 
     fn sampled(&self, sample: &Sample) {
-        let purpose = self
-            .sampling
-            .borrow()
-            .loaded
-            .get(sample.probe as usize)
-            .map(|loaded| loaded.purpose.clone());
+        let purpose =
+            self.sampling.borrow().loaded.get(sample.probe as usize).map(|loaded| loaded.purpose.clone());
         match purpose {
             Some(Purpose::Watch(place)) => self.watched(place, sample),
             Some(purpose) => self.acted(&purpose, sample.good, &sample.seen),
@@ -142,16 +130,9 @@ impl Run<'_> {
             let Some(watch) = sampling.watches.get(place) else {
                 return;
             };
-            (
-                watch.name.clone(),
-                watch.guard,
-                watch.guard && !watch.all.within(watch.tolerate),
-            )
+            (watch.name.clone(), watch.guard, watch.guard && !watch.all.within(watch.tolerate))
         };
-        let over = matches!(
-            self.state(),
-            State::New | State::Finished { .. } | State::Stuck { .. }
-        );
+        let over = matches!(self.state(), State::New | State::Finished { .. } | State::Stuck { .. });
         if over {
             return;
         }
@@ -177,17 +158,11 @@ impl Run<'_> {
         let Some(live) = state.live() else { return };
         let seen = seen.to_owned();
         match purpose {
-            Purpose::Action(step) if live.running.contains(step) => self.record(Event::ActionEnded {
-                step: step.clone(),
-                good,
-                seen,
-            }),
+            Purpose::Action(step) if live.running.contains(step) => {
+                self.record(Event::ActionEnded { step: step.clone(), good, seen })
+            }
             Purpose::Undo(step) if live.owed.contains(step) && matches!(state, State::Reverting(_)) => {
-                self.record(Event::UndoPlayed {
-                    step: step.clone(),
-                    good,
-                    seen,
-                });
+                self.record(Event::UndoPlayed { step: step.clone(), good, seen });
             }
             _ => {}
         }
@@ -239,9 +214,7 @@ impl Run<'_> {
         if going {
             self.record(Event::Blind { why: why.to_owned() });
         }
-        let actions = purposes
-            .iter()
-            .filter(|purpose| matches!(purpose, Purpose::Action(_)));
+        let actions = purposes.iter().filter(|purpose| matches!(purpose, Purpose::Action(_)));
         actions.for_each(|purpose| self.acted(purpose, false, why));
     }
 

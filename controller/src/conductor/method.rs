@@ -66,9 +66,7 @@ impl Run<'_> {
             }
             other => return Err(self.misunderstood("begin", &other)),
         }
-        let renew = Request::Renew {
-            run: self.order.run.clone(),
-        };
+        let renew = Request::Renew { run: self.order.run.clone() };
         let Some(asking) = self.link.borrow().clone() else {
             return Err(Stopped);
         };
@@ -94,24 +92,16 @@ impl Run<'_> {
         Box::pin(async move {
             self.go_on()?;
             let what = in_words(step);
-            self.record(Event::StepBegan {
-                step: at.clone(),
-                what,
-            });
+            self.record(Event::StepBegan { step: at.clone(), what });
             match step {
-                PlanStep::Fault {
-                    part,
-                    name,
-                    changes,
-                    lasts,
-                } => self.fault(*part, name, changes, *lasts).await?,
+                PlanStep::Fault { part, name, changes, lasts } => {
+                    self.fault(*part, name, changes, *lasts).await?
+                }
                 PlanStep::Wait(period) => self.pause(Instant::now() + period.get()).await?,
                 PlanStep::Parallel(children) => {
                     let children = (1..).zip(children);
-                    all(children
-                        .map(|(child, step)| self.step(format!("{at}.{child}"), step))
-                        .collect())
-                    .await?;
+                    all(children.map(|(child, step)| self.step(format!("{at}.{child}"), step)).collect())
+                        .await?;
                 }
                 PlanStep::Action { name, undo, .. } => self.action(&at, name, undo.is_some()).await?,
             }
@@ -132,10 +122,8 @@ impl Run<'_> {
 
     /// Injects, holds, lifts.
     async fn fault(&self, part: u32, name: &str, changes: &[Change], lasts: Period) -> Result<(), Stopped> {
-        let intents = changes.iter().map(|change| Intent {
-            what: change.to_string(),
-            reversible: change.reversible(),
-        });
+        let intents =
+            changes.iter().map(|change| Intent { what: change.to_string(), reversible: change.reversible() });
         self.record(Event::Injecting {
             part,
             name: name.to_owned(),
@@ -149,7 +137,9 @@ impl Run<'_> {
             lasts_ms: Period::from(lasts.get() + GRACE).as_millis(),
         };
         match self.call(apply).await? {
-            Reply::Applied(applied) => self.record(Event::Injected { part, applied }),
+            Reply::Applied(applied) if self.is_live(part) => self.record(Event::Injected { part, applied }),
+            // It was ended in the same breath, and that is in the log already.
+            Reply::Applied(_) => return self.go_on(),
             Reply::Refused(refusal) => {
                 let part = Some(part);
                 self.record(Event::Refused { part, refusal });
@@ -166,23 +156,15 @@ impl Run<'_> {
         if !self.is_live(part) {
             return self.go_on();
         }
-        let lift = Request::Lift {
-            run: self.order.run.clone(),
-            part,
-        };
+        let lift = Request::Lift { run: self.order.run.clone(), part };
         match self.call(lift).await? {
-            Reply::Lifted(lifted) => self.record(Event::Lifted {
-                part: Some(part),
-                lifted,
-                why: None,
-            }),
-            Reply::Refused(refusal) => self.record(Event::Lifted {
-                part: Some(part),
-                lifted: not_lifted(&refusal),
-                why: None,
-            }),
+            Reply::Lifted(lifted) => self.record(Event::Lifted { part: Some(part), lifted, why: None }),
+            Reply::Refused(refusal) => {
+                self.record(Event::Lifted { part: Some(part), lifted: not_lifted(&refusal), why: None })
+            }
             other => return Err(self.misunderstood("lift", &other)),
         }
+        self.schedule(Sampling::look_now);
         self.go_on()
     }
 
@@ -192,10 +174,7 @@ impl Run<'_> {
         let mut next = Instant::now() + OBSERVE;
         while next < until && self.is_live(part) {
             self.pause(next).await?;
-            let observe = Request::Observe {
-                run: self.order.run.clone(),
-                part,
-            };
+            let observe = Request::Observe { run: self.order.run.clone(), part };
             let asked = tokio::select! {
                 biased;
                 () = self.stopped() => return Err(Stopped),
@@ -211,21 +190,13 @@ impl Run<'_> {
             }
             next += OBSERVE;
         }
-        if self.is_live(part) {
-            self.pause(until).await
-        } else {
-            self.go_on()
-        }
+        if self.is_live(part) { self.pause(until).await } else { self.go_on() }
     }
 
     /// Does something of the user's own and waits for its end.
     async fn action(&self, step: &str, name: &str, undo: bool) -> Result<(), Stopped> {
         let purpose = Purpose::Action(step.to_owned());
-        self.record(Event::ActionBegan {
-            step: step.to_owned(),
-            name: name.to_owned(),
-            undo,
-        });
+        self.record(Event::ActionBegan { step: step.to_owned(), name: name.to_owned(), undo });
         let patience = self.play(&purpose);
         let ended = self.until(|| (!self.is_running(step)).then_some(()));
         tokio::select! {
@@ -246,10 +217,7 @@ impl Run<'_> {
         let (number, timeout) = {
             let sampling = self.sampling.borrow();
             let number = sampling.number(purpose);
-            (
-                number,
-                number.map_or(Duration::ZERO, |number| sampling.loaded[number as usize].timeout),
-            )
+            (number, number.map_or(Duration::ZERO, |number| sampling.loaded[number as usize].timeout))
         };
         self.ask(number.as_slice());
         timeout + SLACK
@@ -282,11 +250,7 @@ impl Run<'_> {
     }
 
     fn is_live(&self, part: u32) -> bool {
-        self.log
-            .borrow()
-            .state()
-            .live()
-            .is_some_and(|live| live.parts.contains_key(&part))
+        self.log.borrow().state().live().is_some_and(|live| live.parts.contains_key(&part))
     }
 
     pub(super) fn is_running(&self, step: &str) -> bool {
@@ -301,10 +265,7 @@ impl Run<'_> {
 
 /// An agent that refuses to lift says that something is still there.
 pub(super) fn not_lifted(refusal: &Refusal) -> Lifted {
-    Lifted {
-        stuck: vec![refusal.what.clone()],
-        ..Lifted::default()
-    }
+    Lifted { stuck: vec![refusal.what.clone()], ..Lifted::default() }
 }
 
 fn in_words(step: &PlanStep) -> String {
@@ -328,11 +289,7 @@ async fn all(mut steps: Vec<Stepping<'_>>) -> Result<(), Stopped> {
                 false
             }
         });
-        if steps.is_empty() {
-            Poll::Ready(())
-        } else {
-            Poll::Pending
-        }
+        if steps.is_empty() { Poll::Ready(()) } else { Poll::Pending }
     })
     .await;
     result

@@ -93,6 +93,8 @@ struct Run<'a> {
     log: RefCell<Log<'a>>,
     host: RefCell<&'a mut dyn Host>,
     link: RefCell<Option<Link>>,
+    /// A signal that came before the run's first event.
+    early: RefCell<Option<String>>,
     /// Whether the agent was asked to open an injection and not yet to end it.
     begun: Cell<bool>,
     renewal: RefCell<Option<AbortHandle>>,
@@ -131,6 +133,7 @@ pub async fn conduct(
         log: RefCell::new(Log::new(clock, outlet.file, outlet.redact, outlet.watcher)),
         host: RefCell::new(host),
         link: RefCell::new(None),
+        early: RefCell::new(None),
         begun: Cell::new(false),
         renewal: RefCell::new(None),
         notices,
@@ -160,14 +163,8 @@ fn sampling_of(experiment: &Experiment, plan: &Plan) -> Sampling {
             }
         }
     }
-    experiment
-        .stop_when
-        .iter()
-        .for_each(|guard| sampling.watch(guard, true));
-    experiment
-        .hypothesis
-        .iter()
-        .for_each(|hypothesis| sampling.watch(hypothesis, false));
+    experiment.stop_when.iter().for_each(|guard| sampling.watch(guard, true));
+    experiment.hypothesis.iter().for_each(|hypothesis| sampling.watch(hypothesis, false));
     sampling
 }
 
@@ -203,9 +200,12 @@ impl Run<'_> {
             hypotheses: self.order.experiment.hypothesis.iter().map(Into::into).collect(),
             guards: self.order.experiment.stop_when.iter().map(Into::into).collect(),
         }));
+        let early = self.early.take();
         match connected {
             Ok(_) => {
-                if self.baseline().await.is_ok() {
+                if let Some(by) = early {
+                    self.record(Event::Interrupted { by });
+                } else if self.baseline().await.is_ok() {
                     // How it ended is in the log; the revert is the same for all ways.
                     let _ = self.method().await;
                 }
@@ -238,10 +238,7 @@ impl Run<'_> {
         };
         let sentence = summary.sentence.clone();
         log.record(match summary.exit {
-            Exit::Modified => Event::Stuck {
-                left: summary.stuck.clone(),
-                sentence,
-            },
+            Exit::Modified => Event::Stuck { left: summary.stuck.clone(), sentence },
             exit => Event::Finished { exit, sentence },
         });
         let mut summary = Summary::of(log.records()).unwrap_or(summary);
@@ -265,10 +262,7 @@ impl Run<'_> {
 
     /// Whether nothing new may begin any more.
     fn is_stopped(&self) -> bool {
-        !matches!(
-            self.log.borrow().state(),
-            State::New | State::Baseline | State::Method(_)
-        )
+        !matches!(self.log.borrow().state(), State::New | State::Baseline | State::Method(_))
     }
 
     fn go_on(&self) -> Result<(), Stopped> {

@@ -40,10 +40,7 @@ impl Prober {
         told: mpsc::UnboundedSender<Told>,
     ) -> io::Result<Prober> {
         // A group of its own: Ctrl-C on the terminal is for squall, which still needs the prober to undo actions.
-        command
-            .process_group(0)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped());
+        command.process_group(0).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut command = tokio::process::Command::from(command);
         let mut child = command.kill_on_drop(true).spawn()?;
         let (Some(input), Some(output)) = (child.stdin.take(), child.stdout.take()) else {

@@ -41,21 +41,14 @@ impl Run<'_> {
             return;
         }
         // Samples of the fault that still hang belong to the verdict; those of the recovery may decide it.
-        let answered = || {
-            self.sampling
-                .borrow()
-                .hypotheses()
-                .all(|watch| watch.outstanding == 0)
-        };
+        let answered = || self.sampling.borrow().hypotheses().all(|watch| watch.outstanding == 0);
         let drained = self.until(|| (over() || answered()).then_some(()));
         let _ = timeout(self.longest_sample() + SLACK, drained).await;
         if over() {
             return;
         }
         match self.well_since() {
-            Some(since_ms) => self.record(Event::WellAgain {
-                after_ms: since_ms.saturating_sub(from_ms),
-            }),
+            Some(since_ms) => self.record(Event::WellAgain { after_ms: since_ms.saturating_sub(from_ms) }),
             None => {
                 let sampling = self.sampling.borrow();
                 let unwell = sampling.hypotheses().filter(|watch| watch.again.well().is_none());

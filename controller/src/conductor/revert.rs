@@ -40,11 +40,8 @@ impl Run<'_> {
     /// Asks for everything at once, so that the agent never waits for us.
     async fn lift_all(&self) {
         let run = self.order.run.clone();
-        let parts: Vec<u32> = self
-            .state()
-            .live()
-            .map(|live| live.parts.keys().rev().copied().collect())
-            .unwrap_or_default();
+        let parts: Vec<u32> =
+            self.state().live().map(|live| live.parts.keys().rev().copied().collect()).unwrap_or_default();
         let (mut asked, end) = {
             let link = self.link.borrow();
             let Some(link) = link.as_ref().filter(|_| self.begun.get()) else {
@@ -65,11 +62,7 @@ impl Run<'_> {
                 Err(lost) => return self.lose_agent(&lost.0),
             };
             let part = Some(part);
-            self.record(Event::Lifted {
-                part,
-                lifted,
-                why: None,
-            });
+            self.record(Event::Lifted { part, lifted, why: None });
         }
         let lifted = match end.await {
             Ok(Reply::Lifted(lifted)) => lifted,
@@ -81,11 +74,7 @@ impl Run<'_> {
         // A halt, a deadline or a lost lease may have ended the run before we did.
         if self.begun.replace(false) {
             let part = None;
-            self.record(Event::Lifted {
-                part,
-                lifted,
-                why: None,
-            });
+            self.record(Event::Lifted { part, lifted, why: None });
         }
     }
 
@@ -97,11 +86,7 @@ impl Run<'_> {
             if let Some(lifted) = self.look_at_host().await {
                 self.begun.set(false);
                 let why = Some("the agent reverted by itself".to_owned());
-                self.record(Event::Lifted {
-                    part: None,
-                    lifted,
-                    why,
-                });
+                self.record(Event::Lifted { part: None, lifted, why });
                 return;
             }
             sleep(Duration::from_millis(200)).await;
@@ -128,10 +113,7 @@ impl Run<'_> {
                     true => vec!["no agent and no journal is left on this host".to_owned()],
                     false => undone,
                 };
-                Some(Lifted {
-                    undone,
-                    ..Lifted::default()
-                })
+                Some(Lifted { undone, ..Lifted::default() })
             }
             Err(_) => None,
         }
@@ -155,11 +137,7 @@ impl Run<'_> {
         }
         for step in live.owed.iter().rev() {
             let purpose = Purpose::Undo(step.clone());
-            let failed = |seen: String| Event::UndoPlayed {
-                step: step.clone(),
-                good: false,
-                seen,
-            };
+            let failed = |seen: String| Event::UndoPlayed { step: step.clone(), good: false, seen };
             if let Err(why) = self.see_again(&purpose) {
                 self.record(failed(why));
                 continue;
@@ -194,9 +172,7 @@ impl Run<'_> {
 
     fn patience(&self, purpose: &Purpose) -> Duration {
         let sampling: &Sampling = &self.sampling.borrow();
-        let timeout = sampling
-            .number(purpose)
-            .map(|number| sampling.loaded[number as usize].timeout);
+        let timeout = sampling.number(purpose).map(|number| sampling.loaded[number as usize].timeout);
         timeout.unwrap_or_default() + super::baseline::SLACK
     }
 }

@@ -80,13 +80,7 @@ struct Spans {
 impl Sampling {
     /// Every probe of an experiment and of its actions; `faults` says whether the plan makes changes.
     pub(super) fn new(faults: bool) -> Self {
-        Sampling {
-            spans: Spans {
-                faults,
-                ..Spans::default()
-            },
-            ..Sampling::default()
-        }
+        Sampling { spans: Spans { faults, ..Spans::default() }, ..Sampling::default() }
     }
 
     /// Adds a hypothesis or guard. One without exactly one probe, which `check` refuses, is left out.
@@ -124,35 +118,22 @@ impl Sampling {
             Probe::Tcp(tcp) => (None, tcp.timeout),
             Probe::Process(process) => (process.user.clone(), process.timeout),
         };
-        let place = self
-            .users
-            .iter()
-            .position(|known| *known == user)
-            .unwrap_or_else(|| {
-                self.users.push(user);
-                self.users.len() - 1
-            });
-        self.loaded.push(Loaded {
-            purpose,
-            place,
-            probe,
-            expect,
-            timeout: timeout.get(),
-            unusable: None,
+        let place = self.users.iter().position(|known| *known == user).unwrap_or_else(|| {
+            self.users.push(user);
+            self.users.len() - 1
         });
+        self.loaded.push(Loaded { purpose, place, probe, expect, timeout: timeout.get(), unusable: None });
         u32::try_from(self.loaded.len() - 1).unwrap_or(u32::MAX)
     }
 
     /// What the prober at a place must know.
     pub(super) fn loads(&self, place: usize) -> impl Iterator<Item = ProberRequest> + '_ {
         let numbered = self.loaded.iter().zip(0u32..);
-        numbered
-            .filter(move |(loaded, _)| loaded.place == place)
-            .map(|(loaded, probe)| ProberRequest::Load {
-                probe,
-                what: loaded.probe.clone(),
-                expect: loaded.expect.clone(),
-            })
+        numbered.filter(move |(loaded, _)| loaded.place == place).map(|(loaded, probe)| ProberRequest::Load {
+            probe,
+            what: loaded.probe.clone(),
+            expect: loaded.expect.clone(),
+        })
     }
 
     /// The number of the probe for a purpose.
@@ -303,11 +284,7 @@ impl Spans {
             Phase::Recovery
         } else if self.faults {
             let live = |(from, to): &(u64, Option<u64>)| *from <= begun && to.is_none_or(|to| begun < to);
-            if self.live.iter().any(live) {
-                Phase::During
-            } else {
-                Phase::Between
-            }
+            if self.live.iter().any(live) { Phase::During } else { Phase::Between }
         } else if before(self.revert_from) {
             Phase::During
         } else {

@@ -12,11 +12,8 @@ use tokio::sync::mpsc;
 #[must_use = "signals that are held and never listened to make a process that cannot be interrupted"]
 pub struct Held(());
 
-const STOPPING: [(Signal, &str); 3] = [
-    (Signal::SIGINT, "SIGINT"),
-    (Signal::SIGTERM, "SIGTERM"),
-    (Signal::SIGHUP, "SIGHUP"),
-];
+const STOPPING: [(Signal, &str); 3] =
+    [(Signal::SIGINT, "SIGINT"), (Signal::SIGTERM, "SIGTERM"), (Signal::SIGHUP, "SIGHUP")];
 
 /// Holds back SIGINT, SIGTERM and SIGHUP for the calling thread, which should be the only one.
 pub fn hold() -> io::Result<Held> {

@@ -5,14 +5,11 @@ use std::fmt::Write;
 use squall_experiments::exit::Exit;
 use squall_experiments::summary::{Claim, Figures, Guard, Part, Summary, seconds};
 
-use super::Paint;
+use super::{Paint, printable};
 
 /// The whole report, ending with a line feed. `events` says where the event file is.
 pub fn human(summary: &Summary, events: Option<&std::path::Path>, paint: Paint) -> String {
-    let mut page = Page {
-        text: String::new(),
-        paint,
-    };
+    let mut page = Page { text: String::new(), paint };
     page.head(summary);
     page.timeline(summary);
     page.hypotheses(summary);
@@ -81,7 +78,7 @@ impl Page {
         let width = names.chain(guards).max().unwrap_or(0).max(10);
         if !summary.hypotheses.is_empty() {
             let title = self.paint.bold(&format!("{:<width$}", "Hypothesis"));
-            self.line(format!("\n{title}    {:<16} {:<16} {:<16}", "before", "during", "after").trim_end());
+            self.line(format!("\n{title}    {:<18} {:<18} {:<18}", "before", "during", "after").trim_end());
         }
         for claim in &summary.hypotheses {
             self.claim(claim, width);
@@ -96,13 +93,13 @@ impl Page {
 
     fn claim(&mut self, claim: &Claim, width: usize) {
         let phases = [&claim.before, &claim.during, &claim.after];
-        let counts: Vec<String> = phases.map(|figures| format!("{:<16}", good(figures))).into();
+        let counts: Vec<String> = phases.map(|figures| format!("{:<18}", good(figures))).into();
         let judged = claim.judgement.as_ref().map_or_else(String::new, |judgement| {
             let outcome = format!("{:?}", judgement.outcome).to_lowercase();
             format!("{outcome}: {}", judgement.why)
         });
         self.line(format!("  {:<width$}  {} {judged}", claim.name, counts.join(" ")).trim_end());
-        let times: Vec<String> = phases.map(|figures| format!("{:<16}", times(figures))).into();
+        let times: Vec<String> = phases.map(|figures| format!("{:<18}", times(figures))).into();
         let times = format!("  {:<width$}  {}", "", times.join(" "));
         if !times.trim().is_empty() {
             let times = self.paint.dim(times.trim_end());
@@ -143,16 +140,11 @@ impl Page {
             || "its end is not known".to_owned(),
             |to| format!("for {}", seconds(to.saturating_sub(from))),
         );
-        let speed = [("made", part.apply_us), ("undone", part.lift_us)];
-        let speed = speed
-            .into_iter()
-            .filter_map(|(what, us)| Some(format!("{what} in {}", millis(us?))));
+        let undone = part.lift_us.filter(|_| !part.undone.is_empty());
+        let speed = [("made", part.apply_us), ("undone", undone)];
+        let speed = speed.into_iter().filter_map(|(what, us)| Some(format!("{what} in {}", millis(us?))));
         let speed: Vec<String> = speed.collect();
-        self.line(format!(
-            "    at {}, {lasted}; {}",
-            at(from).trim_start(),
-            speed.join(", ")
-        ));
+        self.line(format!("    at {}, {lasted}; {}", at(from).trim_start(), speed.join(", ")));
         if !part.targets.is_empty() {
             self.line(format!("    aimed at {}", part.targets.join(", ")));
         }
@@ -175,10 +167,7 @@ impl Page {
                 Some(false) => "failed",
                 None => "its end was not seen",
             };
-            let seen = action
-                .seen
-                .as_ref()
-                .map_or_else(String::new, |seen| format!(": {seen}"));
+            let seen = action.seen.as_ref().map_or_else(String::new, |seen| format!(": {seen}"));
             self.line(format!("  {} {how}{seen}", action.name));
         }
     }
@@ -190,18 +179,11 @@ impl Page {
         if summary.not_undone.is_empty() && summary.stuck.is_empty() {
             let injected = summary.parts.iter().any(|part| part.injected_at_ms.is_some());
             let done = injected || !summary.actions.is_empty();
-            self.line(if done {
-                "  nothing: all of it was undone"
-            } else {
-                "  nothing: nothing was done"
-            });
+            self.line(if done { "  nothing: all of it was undone" } else { "  nothing: nothing was done" });
         } else if summary.not_undone.is_empty() {
             self.line("  what is still there, see above");
         }
-        summary
-            .not_undone
-            .iter()
-            .for_each(|what| self.line(format!("  {what}")));
+        summary.not_undone.iter().for_each(|what| self.line(format!("  {what}")));
         self.list("Changed by others meanwhile", &summary.others);
     }
 
@@ -211,10 +193,8 @@ impl Page {
             .iter()
             .filter(|reason| summary.reasons.len() > 1 || reason.help.is_some())
             .map(|reason| {
-                let help = reason
-                    .help
-                    .as_ref()
-                    .map_or_else(String::new, |help| format!("\n    help: {help}"));
+                let help =
+                    reason.help.as_ref().map_or_else(String::new, |help| format!("\n    help: {help}"));
                 format!("{}{help}", reason.what)
             })
             .collect();

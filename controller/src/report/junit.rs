@@ -25,13 +25,8 @@ pub fn junit(summary: &Summary) -> std::io::Result<String> {
     let parts = summary.parts.iter();
     cases.extend(parts.map(|part| ("fault", format!("{} is measured", part.name), fault(part))));
 
-    let count = |wanted: fn(&Case) -> bool| {
-        cases
-            .iter()
-            .filter(|(_, _, case)| wanted(case))
-            .count()
-            .to_string()
-    };
+    let count =
+        |wanted: fn(&Case) -> bool| cases.iter().filter(|(_, _, case)| wanted(case)).count().to_string();
     let totals = [
         ("tests", cases.len().to_string()),
         ("failures", count(|case| matches!(case, Case::Failed(_)))),
@@ -43,35 +38,23 @@ pub fn junit(summary: &Summary) -> std::io::Result<String> {
     let title = legal(&summary.title);
     let mut writer = Writer::new_with_indent(Vec::new(), b' ', 2);
     writer.write_event(Event::Decl(BytesDecl::new("1.0", Some("UTF-8"), None)))?;
-    let suites = writer
-        .create_element("testsuites")
-        .with_attribute(("name", "squall"));
+    let suites = writer.create_element("testsuites").with_attribute(("name", "squall"));
     suites.with_attributes(totals()).write_inner_content(|writer| {
-        let suite = writer
-            .create_element("testsuite")
-            .with_attribute(("name", title.as_str()));
-        let suite = suite
-            .with_attributes(totals())
-            .with_attribute(("timestamp", summary.date.as_str()));
+        let suite = writer.create_element("testsuite").with_attribute(("name", title.as_str()));
+        let suite = suite.with_attributes(totals()).with_attribute(("timestamp", summary.date.as_str()));
         suite.write_inner_content(|writer| {
             let property = |writer: &mut Writer<Vec<u8>>, name: &str, value: &str| {
                 let element = writer.create_element("property");
-                let element = element
-                    .with_attribute(("name", name))
-                    .with_attribute(("value", value));
+                let element = element.with_attribute(("name", name)).with_attribute(("value", value));
                 element.write_empty().map(drop)
             };
-            writer
-                .create_element("properties")
-                .write_inner_content(|writer| {
-                    property(writer, "run", &summary.run.0)?;
-                    property(writer, "seed", &summary.seed.to_string())?;
-                    property(writer, "plan", &summary.plan)?;
-                    property(writer, "exit", &(summary.exit as u8).to_string())
-                })?;
-            cases
-                .iter()
-                .try_for_each(|(class, name, case)| write(writer, class, name, case))
+            writer.create_element("properties").write_inner_content(|writer| {
+                property(writer, "run", &summary.run.0)?;
+                property(writer, "seed", &summary.seed.to_string())?;
+                property(writer, "plan", &summary.plan)?;
+                property(writer, "exit", &(summary.exit as u8).to_string())
+            })?;
+            cases.iter().try_for_each(|(class, name, case)| write(writer, class, name, case))
         })?;
         Ok(())
     })?;
@@ -83,9 +66,7 @@ pub fn junit(summary: &Summary) -> std::io::Result<String> {
 fn write(writer: &mut Writer<Vec<u8>>, class: &str, name: &str, case: &Case) -> std::io::Result<()> {
     let name = legal(name);
     let element = writer.create_element("testcase");
-    let element = element
-        .with_attribute(("classname", class))
-        .with_attribute(("name", name.as_str()));
+    let element = element.with_attribute(("classname", class)).with_attribute(("name", name.as_str()));
     let (tag, why) = match case {
         Case::Passed => return element.write_empty().map(drop),
         Case::Failed(why) => ("failure", why),
@@ -95,9 +76,7 @@ fn write(writer: &mut Writer<Vec<u8>>, class: &str, name: &str, case: &Case) -> 
     let why = legal(why);
     element
         .write_inner_content(|writer| {
-            let element = writer
-                .create_element(tag)
-                .with_attribute(("message", why.as_str()));
+            let element = writer.create_element(tag).with_attribute(("message", why.as_str()));
             element.write_text_content(BytesText::new(&why)).map(drop)
         })
         .map(drop)
@@ -140,7 +119,5 @@ fn fault(part: &Part) -> Case {
 fn legal(text: &str) -> String {
     let allowed =
         |c: char| c >= ' ' && !matches!(c, '\u{fffe}' | '\u{ffff}') || matches!(c, '\t' | '\n' | '\r');
-    text.chars()
-        .map(|c| if allowed(c) { c } else { '\u{fffd}' })
-        .collect()
+    text.chars().map(|c| if allowed(c) { c } else { '\u{fffd}' }).collect()
 }

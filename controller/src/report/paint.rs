@@ -18,9 +18,7 @@ impl Paint {
     pub fn on(stream: &impl IsTerminal) -> Paint {
         let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         let dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
-        Paint {
-            on: stream.is_terminal() && !refused && !dumb,
-        }
+        Paint { on: stream.is_terminal() && !refused && !dumb }
     }
 
     /// For headings.
@@ -46,10 +44,6 @@ impl Paint {
     }
 
     fn with(self, code: &str, text: &str) -> String {
-        if self.on {
-            format!("\x1b[{code}m{text}\x1b[0m")
-        } else {
-            text.to_owned()
-        }
+        if self.on { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
     }
 }

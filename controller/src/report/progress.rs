@@ -7,7 +7,7 @@ use squall_experiments::run::{Event, Record, State};
 use squall_experiments::summary::line;
 use squall_experiments::verdict::{Phase, Tally};
 
-use super::Paint;
+use super::{Paint, printable};
 use crate::conductor::Tell;
 
 /// Writes progress. On anything but a terminal only notes are written.
@@ -48,10 +48,7 @@ impl<W: Write> Progress<W> {
     /// Takes what happened. A stream that is gone is no reason to stop: nothing is written then.
     pub fn tell(&mut self, tell: &Tell<'_>) {
         match tell {
-            Tell::Note(text) => {
-                self.clear();
-                let _ = writeln!(self.out, "{text}");
-            }
+            Tell::Note(text) => self.note(text),
             Tell::Event(record, state) => {
                 if let Event::Injecting { part, name, .. } = &record.event {
                     self.parts.insert(*part, name.clone());
@@ -62,6 +59,12 @@ impl<W: Write> Progress<W> {
             }
         }
         let _ = self.out.flush();
+    }
+
+    /// Writes a line that everybody gets, terminal or not.
+    pub fn note(&mut self, text: &str) {
+        self.clear();
+        let _ = writeln!(self.out, "{}", printable::text(text));
     }
 
     fn event(&mut self, record: &Record, state: &State) {
@@ -82,20 +85,14 @@ impl<W: Write> Progress<W> {
             }
         }
         let parts = &self.parts;
-        let name = |part: u32| {
-            parts
-                .get(&part)
-                .map_or_else(|| format!("part {part}"), |name| format!("`{name}`"))
-        };
+        let name =
+            |part: u32| parts.get(&part).map_or_else(|| format!("part {part}"), |name| format!("`{name}`"));
         let said = line(&record.event, name);
         self.clear();
         let seconds = record.at_ms as f64 / 1000.0;
         if let Some(said) = said {
-            let _ = writeln!(
-                self.out,
-                "{}  {said}",
-                self.paint.dim(&format!("{seconds:>8.1} s"))
-            );
+            let at = self.paint.dim(&format!("{seconds:>8.1} s"));
+            let _ = writeln!(self.out, "{at}  {}", printable::text(&said));
         }
         if state.is_over() {
             return;
@@ -106,17 +103,15 @@ impl<W: Write> Progress<W> {
             Phase::Between => "",
             Phase::Recovery => "recovery",
         };
-        let tallies = self
-            .tallies
-            .iter()
-            .map(|(name, tally)| format!("{name} {}/{}", tally.good, tally.total()));
+        let tallies =
+            self.tallies.iter().map(|(name, tally)| format!("{name} {}/{}", tally.good, tally.total()));
         let tallies: Vec<String> = tallies.collect();
         let mut living = format!("{seconds:>8.1} s  {phase}  {}", tallies.join(", "));
         // A line that wraps could not be taken back.
         if let Some((cut, _)) = living.char_indices().nth(78) {
             living.truncate(cut);
         }
-        let _ = write!(self.out, "{}", self.paint.dim(&living));
+        let _ = write!(self.out, "{}", self.paint.dim(&printable::text(&living)));
         self.standing = true;
     }
 

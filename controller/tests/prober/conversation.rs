@@ -25,20 +25,12 @@ fn a_sample_never_waits_for_an_earlier_one() {
     });
     let mut prober = Prober::start();
     prober.load(7, get(first_hangs, "1s"), expect_nothing());
-    prober.say(&ProberRequest::Every {
-        probe: 7,
-        period: Period::from_millis(50),
-    });
+    prober.say(&ProberRequest::Every { probe: 7, period: Period::from_millis(50) });
     let samples: Vec<Sample> = (0..10).map(|_| prober.sample()).collect();
-    assert!(
-        samples.iter().all(|sample| sample.good && sample.probe == 7),
-        "{samples:?}"
-    );
+    assert!(samples.iter().all(|sample| sample.good && sample.probe == 7), "{samples:?}");
     // The one that hung is reported too, after Stop.
     prober.say(&ProberRequest::Stop { probe: 7 });
-    let late = std::iter::repeat_with(|| prober.sample())
-        .find(|sample| !sample.good)
-        .unwrap();
+    let late = std::iter::repeat_with(|| prober.sample()).find(|sample| !sample.good).unwrap();
     assert_eq!(late.seen, "timed out after 1s waiting for the answer");
     assert!(late.begun_ns < samples[0].begun_ns, "it was the first to begin");
 }
@@ -47,23 +39,13 @@ fn a_sample_never_waits_for_an_earlier_one() {
 fn samples_begin_on_time_by_the_boot_clock() {
     let boot = || Duration::from(nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME).unwrap());
     let mut prober = Prober::start();
-    prober.load(
-        1,
-        json!({ "tcp": { "address": silent().to_string() } }),
-        expect_nothing(),
-    );
+    prober.load(1, json!({ "tcp": { "address": silent().to_string() } }), expect_nothing());
     let before = boot();
-    prober.say(&ProberRequest::Every {
-        probe: 1,
-        period: Period::from_millis(100),
-    });
+    prober.say(&ProberRequest::Every { probe: 1, period: Period::from_millis(100) });
     let begun: Vec<u64> = (0..6).map(|_| prober.sample().begun_ns).collect();
     let after = boot();
     assert!(u128::from(begun[0]) >= before.as_nanos() && u128::from(begun[5]) <= after.as_nanos());
-    let gaps: Vec<u64> = begun
-        .windows(2)
-        .map(|pair| (pair[1] - pair[0]) / 1_000_000)
-        .collect();
+    let gaps: Vec<u64> = begun.windows(2).map(|pair| (pair[1] - pair[0]) / 1_000_000).collect();
     let mut sorted = gaps.clone();
     sorted.sort_unstable();
     assert!((90..=130).contains(&sorted[2]), "median of {gaps:?} ms");
@@ -72,15 +54,8 @@ fn samples_begin_on_time_by_the_boot_clock() {
 #[test]
 fn stop_ends_a_schedule_and_every_begins_it_anew() {
     let mut prober = Prober::start();
-    prober.load(
-        1,
-        json!({ "tcp": { "address": silent().to_string() } }),
-        expect_nothing(),
-    );
-    prober.say(&ProberRequest::Every {
-        probe: 1,
-        period: Period::from_millis(1),
-    });
+    prober.load(1, json!({ "tcp": { "address": silent().to_string() } }), expect_nothing());
+    prober.say(&ProberRequest::Every { probe: 1, period: Period::from_millis(1) });
     prober.sample();
     prober.say(&ProberRequest::Stop { probe: 1 });
     // The reply to a request that comes after shows where the schedule ended.
@@ -92,14 +67,8 @@ fn stop_ends_a_schedule_and_every_begins_it_anew() {
     while let Some(ProberReply::Sample(_)) = prober.hear() {
         strays += 1;
     }
-    assert!(
-        strays <= 1,
-        "{strays} samples after Stop, and only one could be under way"
-    );
-    prober.say(&ProberRequest::Every {
-        probe: 1,
-        period: Period::from_millis(10),
-    });
+    assert!(strays <= 1, "{strays} samples after Stop, and only one could be under way");
+    prober.say(&ProberRequest::Every { probe: 1, period: Period::from_millis(10) });
     assert!(prober.sample().good);
 }
 
@@ -122,10 +91,7 @@ fn at_most_64_samples_are_under_way() {
     assert!(other.good && other.probe == 2, "{other:?}");
     let begun = Instant::now();
     assert_eq!(prober.end(), 0);
-    assert!(
-        begun.elapsed() < Duration::from_secs(3),
-        "the end does not wait for samples"
-    );
+    assert!(begun.elapsed() < Duration::from_secs(3), "the end does not wait for samples");
 }
 
 #[test]
@@ -133,22 +99,11 @@ fn a_number_that_was_never_loaded_is_answered() {
     let mut prober = Prober::start();
     prober.say(&ProberRequest::Once { probe: 9 });
     assert_eq!(prober.unusable(), "nothing is loaded under the number 9");
-    prober.load(
-        1,
-        json!({ "tcp": { "address": "127.0.0.1:1" } }),
-        expect_nothing(),
-    );
-    prober.say(&ProberRequest::Every {
-        probe: 1,
-        period: Period::ZERO,
-    });
+    prober.load(1, json!({ "tcp": { "address": "127.0.0.1:1" } }), expect_nothing());
+    prober.say(&ProberRequest::Every { probe: 1, period: Period::ZERO });
     assert_eq!(prober.unusable(), "a period of zero never ends");
     // An unusable probe answers every request, so that nobody waits for its sample.
-    prober.load(
-        2,
-        json!({ "process": { "argv": ["/no/such"] } }),
-        expect_nothing(),
-    );
+    prober.load(2, json!({ "process": { "argv": ["/no/such"] } }), expect_nothing());
     assert_eq!(prober.unusable(), "`/no/such` does not exist");
     prober.say(&ProberRequest::Once { probe: 2 });
     assert_eq!(prober.unusable(), "`/no/such` does not exist");
@@ -162,17 +117,8 @@ fn a_line_that_is_not_understood_ends_it_with_a_message() {
     prober.say_raw("{\"explode\":{}}\n");
     assert!(prober.hear().is_none());
     let mut talk = String::new();
-    prober
-        .child
-        .stderr
-        .take()
-        .unwrap()
-        .read_to_string(&mut talk)
-        .unwrap();
-    assert!(
-        talk.starts_with("error: a request is not understood: unknown variant `explode`"),
-        "{talk}"
-    );
+    prober.child.stderr.take().unwrap().read_to_string(&mut talk).unwrap();
+    assert!(talk.starts_with("error: a request is not understood: unknown variant `explode`"), "{talk}");
     assert_eq!(prober.end(), 1);
 }
 

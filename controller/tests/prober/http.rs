@@ -37,10 +37,7 @@ fn the_status_is_2xx_unless_another_is_expected() {
     assert_eq!(bad(&unavailable, json!({ "status": 200 })), "503 (expected 200)");
     good(&unavailable, json!({ "status": 503 }));
     // Redirects are answers, not followed.
-    assert_eq!(
-        bad(&answer("302 Found", "location: /x\r\n", ""), expect_nothing()),
-        "302 (expected 2xx)"
-    );
+    assert_eq!(bad(&answer("302 Found", "location: /x\r\n", ""), expect_nothing()), "302 (expected 2xx)");
 }
 
 #[test]
@@ -60,26 +57,14 @@ fn headers_must_be_there_with_their_value() {
 #[test]
 fn the_body_is_matched_by_regex_and_by_json_path() {
     let body = answer("200 OK", "", r#"{"status": "up", "queue": [{"depth": 3.0}]}"#);
-    good(
-        &body,
-        json!({ "body": "\"up\"", "json": { "$.status": "up", "$.queue[0].depth": 3 } }),
-    );
-    assert_eq!(
-        bad(&body, json!({ "body": "^down$" })),
-        "body does not match `^down$`"
-    );
+    good(&body, json!({ "body": "\"up\"", "json": { "$.status": "up", "$.queue[0].depth": 3 } }));
+    assert_eq!(bad(&body, json!({ "body": "^down$" })), "body does not match `^down$`");
     assert_eq!(
         bad(&body, json!({ "json": { "$.status": "down" } })),
         r#"`$.status` is "up" (expected "down")"#
     );
-    assert_eq!(
-        bad(&body, json!({ "json": { "$.load": 1 } })),
-        "`$.load` finds nothing (expected 1)"
-    );
-    assert_eq!(
-        bad(&answer("200 OK", "", "<html>"), json!({ "json": { "$.a": 1 } })),
-        "body is not JSON"
-    );
+    assert_eq!(bad(&body, json!({ "json": { "$.load": 1 } })), "`$.load` finds nothing (expected 1)");
+    assert_eq!(bad(&answer("200 OK", "", "<html>"), json!({ "json": { "$.a": 1 } })), "body is not JSON");
 }
 
 #[test]
@@ -108,25 +93,13 @@ fn the_time_out_covers_every_stage_and_names_it() {
             json!({}),
         );
         assert!(!sample.good);
-        assert!(
-            (100_000_000..1_000_000_000).contains(&sample.took_ns),
-            "{}",
-            sample.took_ns
-        );
+        assert!((100_000_000..1_000_000_000).contains(&sample.took_ns), "{}", sample.took_ns);
         sample.seen
     };
-    assert_eq!(
-        timed(silent(), "http"),
-        "timed out after 100ms waiting for the answer"
-    );
-    assert_eq!(
-        timed(silent(), "https"),
-        "timed out after 100ms in the TLS handshake"
-    );
+    assert_eq!(timed(silent(), "http"), "timed out after 100ms waiting for the answer");
+    assert_eq!(timed(silent(), "https"), "timed out after 100ms in the TLS handshake");
     let half = serve(|stream, _, _| {
-        stream
-            .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf")
-            .unwrap();
+        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf").unwrap();
         let _ = stream.read_to_end(&mut Vec::new());
     });
     assert_eq!(timed(half, "http"), "timed out after 100ms reading the body");
@@ -149,24 +122,16 @@ fn full_listener() -> Full {
     listen(&listener, Backlog::new(0).unwrap()).unwrap();
     let address = listener.local_addr().unwrap();
     let patience = Duration::from_millis(200);
-    let waiting = (0..4)
-        .map_while(|_| std::net::TcpStream::connect_timeout(&address, patience).ok())
-        .collect();
-    Full {
-        address,
-        _listener: listener,
-        _waiting: waiting,
-    }
+    let waiting =
+        (0..4).map_while(|_| std::net::TcpStream::connect_timeout(&address, patience).ok()).collect();
+    Full { address, _listener: listener, _waiting: waiting }
 }
 
 #[test]
 fn failures_of_the_connection_are_told_apart() {
     assert_eq!(once(get(nobody()), expect_nothing()).seen, "connection refused");
     assert_eq!(bad("", expect_nothing()), "connection closed without an answer");
-    assert_eq!(
-        bad("SSH-2.0-OpenSSH_9.2\r\n", expect_nothing()),
-        "the answer is not HTTP"
-    );
+    assert_eq!(bad("SSH-2.0-OpenSSH_9.2\r\n", expect_nothing()), "the answer is not HTTP");
     let cut = "HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf";
     assert_eq!(bad(cut, expect_nothing()), "connection closed by the server");
 }
@@ -177,10 +142,7 @@ fn a_body_beyond_4_mib_is_bad_and_is_not_kept() {
         let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n");
         while stream.write_all(&[b'x'; 65536]).is_ok() {}
     });
-    assert_eq!(
-        once(get(endless), expect_nothing()).seen,
-        "body is longer than 4 MiB"
-    );
+    assert_eq!(once(get(endless), expect_nothing()).seen, "body is longer than 4 MiB");
     good(&answer("200 OK", "", &"x".repeat(4 << 20)), expect_nothing());
 }
 
@@ -225,26 +187,15 @@ fn tls_trusts_the_named_file_or_nobody_or_everybody() {
     assert!(ask("localhost", json!({ "insecure": true })).good);
     let wrong_name = ask("127.0.0.1", json!({ "ca": ca }));
     assert!(!wrong_name.good);
-    assert!(
-        wrong_name.seen.starts_with("TLS: invalid peer certificate: "),
-        "{}",
-        wrong_name.seen
-    );
+    assert!(wrong_name.seen.starts_with("TLS: invalid peer certificate: "), "{}", wrong_name.seen);
     let other = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     let others = folder.join("other.pem");
     std::fs::write(&others, other.cert.pem()).unwrap();
     let unknown = ask("localhost", json!({ "ca": others }));
     assert!(!unknown.good);
-    assert!(
-        unknown.seen.starts_with("TLS: invalid peer certificate: "),
-        "{}",
-        unknown.seen
-    );
+    assert!(unknown.seen.starts_with("TLS: invalid peer certificate: "), "{}", unknown.seen);
     let unreadable = |path: &str| {
-        refused(
-            json!({ "http": { "url": "https://localhost/", "tls": { "ca": path } } }),
-            expect_nothing(),
-        )
+        refused(json!({ "http": { "url": "https://localhost/", "tls": { "ca": path } } }), expect_nothing())
     };
     assert_eq!(
         unreadable("/nowhere/ca.pem"),
@@ -260,27 +211,15 @@ fn tls_trusts_the_named_file_or_nobody_or_everybody() {
 #[test]
 fn nonsense_is_refused_when_it_is_loaded() {
     let url = |url: &str| refused(json!({ "http": { "url": url } }), expect_nothing());
-    assert_eq!(
-        url("ftp://a/"),
-        "`ftp://a/` is not an absolute `http://` or `https://` address"
-    );
-    assert_eq!(
-        url("/checkout"),
-        "`/checkout` is not an absolute `http://` or `https://` address"
-    );
+    assert_eq!(url("ftp://a/"), "`ftp://a/` is not an absolute `http://` or `https://` address");
+    assert_eq!(url("/checkout"), "`/checkout` is not an absolute `http://` or `https://` address");
     assert_eq!(
         url("http://me:secret@a/"),
         "`http://me:secret@a/` carries a user: write an `authorization` header instead"
     );
     let expect = |expect: Value| refused(json!({ "http": { "url": "http://a/" } }), expect);
-    assert_eq!(
-        expect(json!({ "body": "(" })),
-        "`(` is not a regular expression: unclosed group"
-    );
+    assert_eq!(expect(json!({ "body": "(" })), "`(` is not a regular expression: unclosed group");
     assert!(expect(json!({ "json": { "status": 1 } })).starts_with("`status` is not a JSONPath: "));
-    let method = refused(
-        json!({ "http": { "url": "http://a/", "method": "GET IT" } }),
-        expect_nothing(),
-    );
+    let method = refused(json!({ "http": { "url": "http://a/", "method": "GET IT" } }), expect_nothing());
     assert_eq!(method, "`GET IT` is not a request method");
 }

@@ -1,5 +1,7 @@
 //! `squall prober`, the real process, against real servers on loopback and real programs.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod conversation;
 mod http;
 mod privileges;

@@ -14,29 +14,14 @@ use crate::process::runs;
 fn status(pid: u32) -> HashMap<String, String> {
     let read = |path: std::path::PathBuf| -> HashMap<String, String> {
         let text = std::fs::read_to_string(path).unwrap();
-        let field = |line: &str| {
-            line.split_once(':')
-                .map(|(key, value)| (key.to_owned(), value.trim().to_owned()))
-        };
+        let field =
+            |line: &str| line.split_once(':').map(|(key, value)| (key.to_owned(), value.trim().to_owned()));
         text.lines().filter_map(field).collect()
     };
     let threads = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten();
     let all: Vec<_> = threads.map(|thread| read(thread.path().join("status"))).collect();
-    for field in [
-        "Uid",
-        "Gid",
-        "Groups",
-        "CapEff",
-        "CapPrm",
-        "CapInh",
-        "CapBnd",
-        "CapAmb",
-        "NoNewPrivs",
-    ] {
-        assert!(
-            all.iter().all(|thread| thread[field] == all[0][field]),
-            "{field} differs between threads"
-        );
+    for field in ["Uid", "Gid", "Groups", "CapEff", "CapPrm", "CapInh", "CapBnd", "CapAmb", "NoNewPrivs"] {
+        assert!(all.iter().all(|thread| thread[field] == all[0][field]), "{field} differs between threads");
     }
     all.into_iter().next().unwrap()
 }
@@ -44,11 +29,7 @@ fn status(pid: u32) -> HashMap<String, String> {
 /// A prober that has answered once, so that it has dropped what it drops.
 fn ready(command: Command) -> Prober {
     let mut prober = Prober::with(command);
-    prober.load(
-        1,
-        json!({ "process": { "argv": ["id", "-u"] } }),
-        expect_nothing(),
-    );
+    prober.load(1, json!({ "process": { "argv": ["id", "-u"] } }), expect_nothing());
     prober.say(&ProberRequest::Once { probe: 1 });
     assert!(prober.sample().good);
     prober
@@ -81,10 +62,7 @@ fn root_becomes_nobody_with_nothing() {
     assert_eq!(status["Groups"], "");
     assert_powerless(&status);
     let control = std::fs::read_to_string("/proc/self/status").unwrap();
-    assert!(
-        !control.contains("CapEff:\t0000000000000000"),
-        "the test itself holds capabilities"
-    );
+    assert!(!control.contains("CapEff:\t0000000000000000"), "the test itself holds capabilities");
 }
 
 #[test]
@@ -105,11 +83,7 @@ fn root_becomes_the_named_user_and_its_programs_too() {
     );
     prober.say(&ProberRequest::Once { probe: 2 });
     assert!(prober.sample().good);
-    prober.load(
-        3,
-        json!({ "process": { "argv": ["id"], "user": "root" } }),
-        expect_nothing(),
-    );
+    prober.load(3, json!({ "process": { "argv": ["id"], "user": "root" } }), expect_nothing());
     assert_eq!(prober.unusable(), "this prober does not run as the user `root`");
 }
 
@@ -128,13 +102,8 @@ fn root_stays_root_only_when_it_is_asked_for_by_name() {
 #[test]
 fn in_a_namespace_with_one_user_the_capabilities_go() {
     let mut unshare = Command::new("unshare");
-    unshare
-        .args(["--user", "--map-root-user", "--"])
-        .arg(env!("CARGO_BIN_EXE_squall"))
-        .arg("prober");
-    let probe = Command::new("unshare")
-        .args(["--user", "--map-root-user", "true"])
-        .status();
+    unshare.args(["--user", "--map-root-user", "--"]).arg(env!("CARGO_BIN_EXE_squall")).arg("prober");
+    let probe = Command::new("unshare").args(["--user", "--map-root-user", "true"]).status();
     if !probe.is_ok_and(|status| status.success()) {
         eprintln!("SKIP: user namespaces are not allowed here");
         return;
@@ -146,11 +115,7 @@ fn in_a_namespace_with_one_user_the_capabilities_go() {
     assert_eq!(status["CapBnd"], "0000000000000000");
     // What it runs has the number 0 and no power with it.
     let expect = json!({ "stdout": "CapEff:\t0000000000000000" });
-    prober.load(
-        2,
-        json!({ "process": { "argv": ["cat", "/proc/self/status"] } }),
-        expect,
-    );
+    prober.load(2, json!({ "process": { "argv": ["cat", "/proc/self/status"] } }), expect);
     prober.say(&ProberRequest::Once { probe: 2 });
     let sample = prober.sample();
     assert!(sample.good, "{}", sample.seen);
@@ -179,27 +144,15 @@ fn it_does_not_start_as_somebody_that_it_cannot_become() {
     if geteuid().is_root() {
         // The binary may lie in a folder that others cannot enter: run it through its open file.
         let binary = std::fs::File::open(env!("CARGO_BIN_EXE_squall")).unwrap();
-        let path = format!(
-            "/proc/{}/fd/{}",
-            std::process::id(),
-            std::os::fd::AsRawFd::as_raw_fd(&binary)
-        );
+        let path = format!("/proc/{}/fd/{}", std::process::id(), std::os::fd::AsRawFd::as_raw_fd(&binary));
         let copy = std::env::temp_dir().join(format!("squall-prober-binary-{}", std::process::id()));
         std::fs::copy(path, &copy).unwrap();
         other = Command::new(&copy);
-        other
-            .args(["prober", "--user", "root"])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .uid(1)
-            .gid(1);
+        other.args(["prober", "--user", "root"]).stdin(Stdio::piped()).stdout(Stdio::piped()).uid(1).gid(1);
         let (exit, talk) = refusal(other);
         std::fs::remove_file(copy).unwrap();
         assert_eq!(exit, 4, "{talk}");
-        assert!(
-            talk.starts_with("error: only root can run probes as the user `root`\n"),
-            "{talk}"
-        );
+        assert!(talk.starts_with("error: only root can run probes as the user `root`\n"), "{talk}");
     } else {
         assert_eq!(refusal(other).0, 4);
     }
@@ -211,10 +164,7 @@ fn it_ends_with_its_parent_even_when_its_input_stays_open() {
     let (input, held) = std::io::pipe().unwrap();
     let script = format!("'{}' prober & echo $!; wait", env!("CARGO_BIN_EXE_squall"));
     let mut parent = Command::new("sh")
-        .args([
-            "-c",
-            &format!("exec 3<&0; {}", script.replace("prober &", "prober <&3 &")),
-        ])
+        .args(["-c", &format!("exec 3<&0; {}", script.replace("prober &", "prober <&3 &"))])
         .stdin(input)
         .stdout(Stdio::piped())
         .spawn()
@@ -223,13 +173,10 @@ fn it_ends_with_its_parent_even_when_its_input_stays_open() {
     let mut line = String::new();
     std::io::BufRead::read_line(&mut output, &mut line).unwrap();
     let pid: u32 = line.trim().parse().unwrap();
-    eventually(
-        "it has dropped its privileges, and so has asked for the signal",
-        || {
-            std::fs::read_to_string(format!("/proc/{pid}/status"))
-                .is_ok_and(|status| status.contains("Name:\tsquall") && status.contains("Threads:\t3"))
-        },
-    );
+    eventually("it has dropped its privileges, and so has asked for the signal", || {
+        std::fs::read_to_string(format!("/proc/{pid}/status"))
+            .is_ok_and(|status| status.contains("Name:\tsquall") && status.contains("Threads:\t3"))
+    });
     parent.kill().unwrap();
     parent.wait().unwrap();
     eventually("it has ended", || !runs(pid));

@@ -35,11 +35,7 @@ impl Prober {
                 let _ = heard.send(serde_json::from_str(&line.unwrap()).unwrap());
             }
         });
-        Prober {
-            child,
-            stdin,
-            replies,
-        }
+        Prober { child, stdin, replies }
     }
 
     pub fn pid(&self) -> u32 {

@@ -27,9 +27,7 @@ pub fn pid_file(name: &str) -> PathBuf {
 pub fn pids(path: &PathBuf, many: usize) -> Vec<u32> {
     let read = || -> Vec<u32> {
         let text = std::fs::read_to_string(path).unwrap();
-        text.split_whitespace()
-            .filter_map(|pid| pid.parse().ok())
-            .collect()
+        text.split_whitespace().filter_map(|pid| pid.parse().ok()).collect()
     };
     eventually("pids are written", || read().len() >= many);
     read()
@@ -38,28 +36,17 @@ pub fn pids(path: &PathBuf, many: usize) -> Vec<u32> {
 /// Whether a process runs; a zombie does not.
 pub fn runs(pid: u32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit(')')
-        .next()
-        .is_some_and(|rest| !rest.is_empty() && !rest.trim_start().starts_with('Z'))
+    stat.rsplit(')').next().is_some_and(|rest| !rest.is_empty() && !rest.trim_start().starts_with('Z'))
 }
 
 #[test]
 fn the_exit_code_is_judged_and_standard_error_explains_it() {
     let sample = once(run(&["true"]), expect_nothing());
-    assert!(
-        sample.good && sample.seen.starts_with("exit 0 in "),
-        "{}",
-        sample.seen
-    );
-    assert_eq!(
-        once(run(&["false"]), expect_nothing()).seen,
-        "exit 1 (expected 0)"
-    );
+    assert!(sample.good && sample.seen.starts_with("exit 0 in "), "{}", sample.seen);
+    assert_eq!(once(run(&["false"]), expect_nothing()).seen, "exit 1 (expected 0)");
     assert!(once(run(&["false"]), json!({ "exit": 1 })).good);
-    let explained = once(
-        shell("echo first >&2; echo 'no route' >&2; echo >&2; exit 3", "5s"),
-        json!({ "exit": 4 }),
-    );
+    let explained =
+        once(shell("echo first >&2; echo 'no route' >&2; echo >&2; exit 3", "5s"), json!({ "exit": 4 }));
     assert_eq!(explained.seen, "exit 3 (expected 4): no route");
     let signalled = once(shell("kill -SEGV $$", "5s"), expect_nothing());
     assert_eq!(signalled.seen, "ended by SIGSEGV (expected exit 0)");
@@ -72,10 +59,7 @@ fn standard_output_is_matched_and_a_talkative_program_never_blocks() {
     assert_eq!(other.seen, "standard output does not match `role:master`");
     // Only the first MiB is searched, but all of it is read.
     let long = shell("head -c 3000000 /dev/zero; echo end", "5s");
-    assert_eq!(
-        once(long.clone(), json!({ "stdout": "end" })).seen,
-        "standard output does not match `end`"
-    );
+    assert_eq!(once(long.clone(), json!({ "stdout": "end" })).seen, "standard output does not match `end`");
     assert!(once(long, expect_nothing()).good);
 }
 
@@ -87,17 +71,8 @@ fn the_environment_is_clean_and_there_is_no_shell() {
     let given = json!({ "process": { "argv": ["env"], "env": { "A": "b c" } } });
     assert!(once(given, json!({ "stdout": format!("^A=b c\n{path}$") })).good);
     assert!(once(run(&["pwd"]), json!({ "stdout": "^/\n$" })).good);
-    assert!(
-        once(
-            run(&["echo", "$HOME;", "`id`"]),
-            json!({ "stdout": "^\\$HOME; `id`\n$" })
-        )
-        .good
-    );
-    assert!(
-        once(run(&["cat"]), json!({ "stdout": "^$" })).good,
-        "standard input is empty"
-    );
+    assert!(once(run(&["echo", "$HOME;", "`id`"]), json!({ "stdout": "^\\$HOME; `id`\n$" })).good);
+    assert!(once(run(&["cat"]), json!({ "stdout": "^$" })).good, "standard input is empty");
 }
 
 #[test]
@@ -111,10 +86,7 @@ fn a_program_that_cannot_run_makes_the_probe_unusable() {
     assert!(refused(&["./here"]).starts_with("`./here` is a relative path"));
     let plain = pid_file("plain");
     let plain_path = plain.to_str().unwrap();
-    assert_eq!(
-        refused(&[plain_path]),
-        format!("`{plain_path}` cannot be executed by the prober's user")
-    );
+    assert_eq!(refused(&[plain_path]), format!("`{plain_path}` cannot be executed by the prober's user"));
     std::fs::remove_file(plain).unwrap();
     assert_eq!(refused(&[]), "`argv` names no program");
     let user = json!({ "process": { "argv": ["true"], "user": "no-such-user" } });
@@ -139,9 +111,7 @@ fn a_time_out_kills_the_group_and_what_left_it() {
     assert_eq!(sample.seen, "timed out after 500ms");
     assert!(!sample.good && begun.elapsed() < Duration::from_secs(5));
     let pids = pids(&file, 3);
-    eventually("all three are dead, while the prober lives", || {
-        !pids.iter().any(|pid| runs(*pid))
-    });
+    eventually("all three are dead, while the prober lives", || !pids.iter().any(|pid| runs(*pid)));
     let zombies = || {
         std::fs::read_dir("/proc")
             .unwrap()
@@ -162,19 +132,13 @@ fn nothing_of_the_group_stays_after_a_normal_end() {
     let file = pid_file("background");
     let mut prober = Prober::start();
     // The background process holds standard output, and must not make the sample wait for it.
-    prober.load(
-        1,
-        shell(&format!("sleep 60 & echo $! >> {}", file.display()), "5s"),
-        expect_nothing(),
-    );
+    prober.load(1, shell(&format!("sleep 60 & echo $! >> {}", file.display()), "5s"), expect_nothing());
     prober.say(&ProberRequest::Once { probe: 1 });
     let sample = prober.sample();
     assert!(sample.good, "{}", sample.seen);
     assert!(sample.took_ns < 2_000_000_000, "{}", sample.took_ns);
     let pid = pids(&file, 1)[0];
-    eventually("the background process is dead, while the prober lives", || {
-        !runs(pid)
-    });
+    eventually("the background process is dead, while the prober lives", || !runs(pid));
     std::fs::remove_file(file).unwrap();
 }
 
@@ -187,11 +151,7 @@ fn the_end_of_input_kills_everything_even_daemons() {
         file.display()
     );
     prober.load(1, shell(&daemon, "5s"), expect_nothing());
-    prober.load(
-        2,
-        shell(&format!("echo $$ >> {}; sleep 60", file.display()), "50s"),
-        expect_nothing(),
-    );
+    prober.load(2, shell(&format!("echo $$ >> {}; sleep 60", file.display()), "50s"), expect_nothing());
     prober.say(&ProberRequest::Once { probe: 1 });
     assert!(prober.sample().good);
     prober.say(&ProberRequest::Once { probe: 2 });

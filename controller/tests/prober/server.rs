@@ -35,10 +35,7 @@ pub fn always(bytes: impl Into<Vec<u8>>) -> SocketAddr {
 
 /// An HTTP answer.
 pub fn answer(status: &str, headers: &str, body: &str) -> String {
-    format!(
-        "HTTP/1.1 {status}\r\ncontent-length: {}\r\n{headers}\r\n{body}",
-        body.len()
-    )
+    format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\n{headers}\r\n{body}", body.len())
 }
 
 /// Takes connections and never says a word.

@@ -204,10 +204,7 @@ pub struct Stated {
 
 impl From<&Hypothesis> for Stated {
     fn from(hypothesis: &Hypothesis) -> Self {
-        Stated {
-            name: hypothesis.name.clone(),
-            tolerate: hypothesis.expect.tolerate,
-        }
+        Stated { name: hypothesis.name.clone(), tolerate: hypothesis.expect.tolerate }
     }
 }
 

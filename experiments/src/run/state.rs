@@ -140,10 +140,7 @@ pub fn next(state: State, event: &Event) -> Result<State, Illegal> {
         (S::Settled, E::Finished { exit, .. }) => finished(*exit),
         _ => None,
     };
-    after.ok_or_else(|| Illegal {
-        state: name,
-        event: format!("{event:?}").chars().take(80).collect(),
-    })
+    after.ok_or_else(|| Illegal { state: name, event: format!("{event:?}").chars().take(80).collect() })
 }
 
 /// Steps are carried out; everything that stops them leads to the revert.
@@ -164,9 +161,9 @@ fn in_method(mut live: Live, event: &Event) -> Option<State> {
         Event::ActionEnded { step, good: true, .. } => {
             live.running.remove(step).then_some(State::Method(live))
         }
-        Event::ActionEnded {
-            step, good: false, ..
-        } => live.running.remove(step).then_some(State::Reverting(live)),
+        Event::ActionEnded { step, good: false, .. } => {
+            live.running.remove(step).then_some(State::Reverting(live))
+        }
         Event::Lifted { part, lifted, .. } if lifted.stuck.is_empty() && part.is_some() => {
             lift(&mut live, *part, true)?;
             Some(State::Method(live))
@@ -207,10 +204,7 @@ fn in_reverting(mut live: Live, event: &Event) -> Option<State> {
         Event::RecoveryBegan if live.is_empty() => return Some(State::Recovery),
         Event::Finished { exit, .. } if live.is_empty() => return finished(*exit),
         Event::Stuck { left, .. } if !left.is_empty() => {
-            return Some(State::Stuck {
-                live,
-                left: left.clone(),
-            });
+            return Some(State::Stuck { live, left: left.clone() });
         }
         _ => return None,
     }

@@ -22,66 +22,32 @@ fn started() -> Event {
 }
 
 fn injecting(part: u32) -> Event {
-    Event::Injecting {
-        part,
-        name: format!("fault {part}"),
-        changes: Vec::new(),
-        lasts_ms: 1000,
-    }
+    Event::Injecting { part, name: format!("fault {part}"), changes: Vec::new(), lasts_ms: 1000 }
 }
 
 fn injected(part: u32) -> Event {
-    Event::Injected {
-        part,
-        applied: Applied::default(),
-    }
+    Event::Injected { part, applied: Applied::default() }
 }
 
 fn lifted(part: Option<u32>, clean: bool) -> Event {
-    let stuck = if clean {
-        Vec::new()
-    } else {
-        vec!["a rule".to_owned()]
-    };
-    Event::Lifted {
-        part,
-        lifted: Lifted {
-            stuck,
-            ..Lifted::default()
-        },
-        why: None,
-    }
+    let stuck = if clean { Vec::new() } else { vec!["a rule".to_owned()] };
+    Event::Lifted { part, lifted: Lifted { stuck, ..Lifted::default() }, why: None }
 }
 
 fn finished(exit: Exit) -> Event {
-    Event::Finished {
-        exit,
-        sentence: String::new(),
-    }
+    Event::Finished { exit, sentence: String::new() }
 }
 
 fn action(step: &str, undo: bool) -> Event {
-    Event::ActionBegan {
-        step: step.to_owned(),
-        name: step.to_owned(),
-        undo,
-    }
+    Event::ActionBegan { step: step.to_owned(), name: step.to_owned(), undo }
 }
 
 fn ended(step: &str, good: bool) -> Event {
-    Event::ActionEnded {
-        step: step.to_owned(),
-        good,
-        seen: String::new(),
-    }
+    Event::ActionEnded { step: step.to_owned(), good, seen: String::new() }
 }
 
 fn undo(step: &str, good: bool) -> Event {
-    Event::UndoPlayed {
-        step: step.to_owned(),
-        good,
-        seen: String::new(),
-    }
+    Event::UndoPlayed { step: step.to_owned(), good, seen: String::new() }
 }
 
 fn sample() -> Event {
@@ -97,16 +63,11 @@ fn sample() -> Event {
 }
 
 fn stuck() -> Event {
-    Event::Stuck {
-        left: vec!["a rule".to_owned()],
-        sentence: String::new(),
-    }
+    Event::Stuck { left: vec!["a rule".to_owned()], sentence: String::new() }
 }
 
 fn interrupted() -> Event {
-    Event::Interrupted {
-        by: "SIGINT".to_owned(),
-    }
+    Event::Interrupted { by: "SIGINT".to_owned() }
 }
 
 /// One event of every kind, for parts 1 and 2 and the actions `1` and `2`.
@@ -115,20 +76,11 @@ fn alphabet() -> Vec<Event> {
         started(),
         sample(),
         Event::BaselineMet,
-        Event::BaselineNotMet {
-            name: "h".to_owned(),
-            seen: String::new(),
-        },
-        Event::StepBegan {
-            step: "1".to_owned(),
-            what: String::new(),
-        },
+        Event::BaselineNotMet { name: "h".to_owned(), seen: String::new() },
+        Event::StepBegan { step: "1".to_owned(), what: String::new() },
         Event::StepEnded { step: "1".to_owned() },
         Event::MethodEnded,
-        Event::GuardTripped {
-            name: "g".to_owned(),
-            seen: String::new(),
-        },
+        Event::GuardTripped { name: "g".to_owned(), seen: String::new() },
         interrupted(),
         Event::AgentLost { why: String::new() },
         Event::Blind { why: String::new() },
@@ -142,28 +94,15 @@ fn alphabet() -> Vec<Event> {
         lifted(None, false),
     ];
     for part in [1, 2] {
-        all.extend([
-            injecting(part),
-            injected(part),
-            lifted(Some(part), true),
-            lifted(Some(part), false),
-        ]);
-        all.push(Event::Measured {
-            part,
-            evidence: Vec::new(),
-        });
+        all.extend([injecting(part), injected(part), lifted(Some(part), true), lifted(Some(part), false)]);
+        all.push(Event::Measured { part, evidence: Vec::new() });
     }
     for part in [None, Some(1), Some(2)] {
         let refusal = Refusal::bare("no");
         all.push(Event::Refused { part, refusal });
     }
     for step in ["1", "2"] {
-        all.extend([
-            action(step, true),
-            action(step, false),
-            ended(step, true),
-            ended(step, false),
-        ]);
+        all.extend([action(step, true), action(step, false), ended(step, true), ended(step, false)]);
         all.extend([undo(step, true), undo(step, false)]);
     }
     all
@@ -251,28 +190,12 @@ fn random_logs_never_finish_while_anything_is_held_and_fold_to_the_same_state() 
 
 #[test]
 fn a_log_survives_its_way_through_a_file() {
-    let records: Vec<Record> = alphabet()
-        .into_iter()
-        .enumerate()
-        .map(|(at, event)| Record {
-            at_ms: at as u64,
-            event,
-        })
-        .collect();
-    let text: Vec<String> = records
-        .iter()
-        .map(|record| serde_json::to_string(record).unwrap())
-        .collect();
-    let read: Vec<Record> = text
-        .iter()
-        .map(|line| serde_json::from_str(line).unwrap())
-        .collect();
+    let records: Vec<Record> =
+        alphabet().into_iter().enumerate().map(|(at, event)| Record { at_ms: at as u64, event }).collect();
+    let text: Vec<String> = records.iter().map(|record| serde_json::to_string(record).unwrap()).collect();
+    let read: Vec<Record> = text.iter().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(read, records);
-    assert!(
-        text[0].starts_with(r#"{"at_ms":0,"event":"started","run":"#),
-        "{}",
-        text[0]
-    );
+    assert!(text[0].starts_with(r#"{"at_ms":0,"event":"started","run":"#), "{}", text[0]);
 }
 
 #[test]
@@ -298,27 +221,15 @@ fn a_whole_run_passes_through_every_state() {
         let state = fold(&log[..cut]).unwrap();
         assert!(!state.is_over());
         let live = state.live().cloned().unwrap_or_default();
-        assert_eq!(
-            live.parts.contains_key(&1),
-            (4..7).contains(&cut),
-            "after {cut} events"
-        );
-        assert_eq!(
-            live.owed.len(),
-            usize::from((8..11).contains(&cut)),
-            "after {cut} events"
-        );
+        assert_eq!(live.parts.contains_key(&1), (4..7).contains(&cut), "after {cut} events");
+        assert_eq!(live.owed.len(), usize::from((8..11).contains(&cut)), "after {cut} events");
     }
 }
 
 #[test]
 fn what_is_live_must_end_before_the_run_does() {
     let live = [started(), Event::BaselineMet, injecting(1), interrupted()];
-    for closing in [
-        finished(Exit::Interrupted),
-        Event::RecoveryBegan,
-        Event::MethodEnded,
-    ] {
+    for closing in [finished(Exit::Interrupted), Event::RecoveryBegan, Event::MethodEnded] {
         let error = next(fold(&live).unwrap(), &closing).unwrap_err();
         assert_eq!(error.state, "reverting");
     }
@@ -326,10 +237,7 @@ fn what_is_live_must_end_before_the_run_does() {
     assert!(next(clean, &finished(Exit::Interrupted)).is_ok());
     let left = next(fold(&live).unwrap(), &lifted(Some(1), false)).unwrap();
     assert!(next(left.clone(), &finished(Exit::Interrupted)).is_err());
-    assert!(matches!(
-        next(left.clone(), &stuck()).unwrap(),
-        State::Stuck { .. }
-    ));
+    assert!(matches!(next(left.clone(), &stuck()).unwrap(), State::Stuck { .. }));
     let retried = next(left, &lifted(Some(1), true)).unwrap();
     assert!(next(retried, &finished(Exit::Interrupted)).is_ok());
 }
@@ -338,10 +246,7 @@ fn what_is_live_must_end_before_the_run_does() {
 fn an_undo_waits_for_its_action_and_a_failed_one_stays_owed() {
     let log = [started(), Event::BaselineMet, action("1", true), interrupted()];
     let state = fold(&log).unwrap();
-    assert!(
-        next(state.clone(), &undo("1", true)).is_err(),
-        "the action still runs"
-    );
+    assert!(next(state.clone(), &undo("1", true)).is_err(), "the action still runs");
     let state = next(state, &ended("1", true)).unwrap();
     let state = next(state, &undo("1", false)).unwrap();
     assert!(next(state.clone(), &finished(Exit::Interrupted)).is_err());
@@ -352,14 +257,8 @@ fn an_undo_waits_for_its_action_and_a_failed_one_stays_owed() {
 fn nothing_is_injected_before_the_baseline_is_met_nor_after_the_revert_began() {
     assert!(fold(&[started(), injecting(1)]).is_err());
     assert!(fold(&[started(), Event::BaselineMet, Event::MethodEnded, injecting(1)]).is_err());
-    let not_met = Event::BaselineNotMet {
-        name: "h".to_owned(),
-        seen: "503".to_owned(),
-    };
+    let not_met = Event::BaselineNotMet { name: "h".to_owned(), seen: "503".to_owned() };
     assert!(fold(&[started(), not_met.clone(), Event::BaselineMet]).is_err());
     let refused = State::Finished { exit: Exit::Refused };
-    assert_eq!(
-        fold(&[started(), not_met, finished(Exit::Refused)]).unwrap(),
-        refused
-    );
+    assert_eq!(fold(&[started(), not_met, finished(Exit::Refused)]).unwrap(), refused);
 }

@@ -7,11 +7,7 @@ use crate::verdict::Outcome;
 
 /// The sentence for a summary whose other fields are complete.
 pub(super) fn sentence(summary: &Summary) -> String {
-    let leading: Vec<&Reason> = summary
-        .reasons
-        .iter()
-        .filter(|reason| reason.exit == summary.exit)
-        .collect();
+    let leading: Vec<&Reason> = summary.reasons.iter().filter(|reason| reason.exit == summary.exit).collect();
     let rest = match leading.len() {
         0 | 1 => String::new(),
         count => format!(" (and {} more)", count - 1),
@@ -23,8 +19,11 @@ pub(super) fn sentence(summary: &Summary) -> String {
         Exit::Inconclusive => format!("inconclusive: {first}{rest}"),
         Exit::Interrupted => {
             let after = seconds(summary.took_ms);
-            let first = first.strip_prefix("interrupted: ").unwrap_or(first);
-            format!("interrupted after {after} by {first}; {}", revert(summary))
+            let how = match first.strip_prefix("interrupted: ") {
+                Some(by) => format!(" by {by}"),
+                None => format!(": {first}"),
+            };
+            format!("interrupted after {after}{how}; {}", revert(summary))
         }
         Exit::Modified => format!("a host is still modified: {first}{rest}"),
         other => format!("{}: {first}{rest}; {}", other.meaning(), revert(summary)),
@@ -105,10 +104,7 @@ fn while_injected(summary: &Summary) -> String {
 
 /// What was seen after the revert; the time is only worth a word when something had failed.
 fn again(summary: &Summary, failed: bool) -> String {
-    let unwell = summary
-        .hypotheses
-        .iter()
-        .find(|claim| claim.recovered == Some(false));
+    let unwell = summary.hypotheses.iter().find(|claim| claim.recovered == Some(false));
     let faults = summary.parts.iter().any(|part| part.injected_at_ms.is_some());
     match (unwell, summary.well_again_ms) {
         (Some(claim), _) => format!("; `{}` did not hold again in time", claim.name),
@@ -141,11 +137,7 @@ impl Part {
     /// The evidence in a few words: `214 of 214 packets`.
     pub fn evidence_in_words(&self) -> String {
         let words: Vec<String> = self.evidence.iter().map(in_words).collect();
-        if words.is_empty() {
-            "nothing was measured".to_owned()
-        } else {
-            words.join(", ")
-        }
+        if words.is_empty() { "nothing was measured".to_owned() } else { words.join(", ") }
     }
 }
 
@@ -155,8 +147,5 @@ fn in_words(evidence: &Evidence) -> String {
         Unit::Sockets => "sockets",
         Unit::Processes => "processes",
     };
-    format!(
-        "{} of {} matching {unit} impaired",
-        evidence.impaired, evidence.matched
-    )
+    format!("{} of {} matching {unit} impaired", evidence.impaired, evidence.matched)
 }

@@ -1,21 +1,20 @@
 //! From events to a summary.
 
-use std::collections::BTreeMap;
-
+use super::samples::Samples;
 use super::timeline;
-use super::{Action, Claim, Count, Figures, Guard, Part, Reason, Summary, Undo, closing};
+use super::{Action, Claim, Guard, Part, Reason, Summary, Undo, closing};
 use crate::evidence::Evidence;
 use crate::exit::Exit;
 use crate::protocol::{Lifted, Refusal};
-use crate::run::{Event, Record, Seen, Started, State, next};
-use crate::verdict::{Outcome, Phase, Tally, during};
+use crate::run::{Event, Record, Started, State, Stated, next};
+use crate::verdict::{Outcome, Phase, during};
 
 /// A summary that is being made.
 #[derive(Default)]
 struct Making<'a> {
     state: State,
     started: Option<Started>,
-    samples: Vec<&'a Seen>,
+    samples: Samples<'a>,
     parts: Vec<Part>,
     actions: Vec<Action>,
     reasons: Vec<Reason>,
@@ -55,20 +54,12 @@ impl<'a> Making<'a> {
         let at_ms = record.at_ms;
         match &record.event {
             Event::Started(started) => self.started = Some(started.clone()),
-            Event::Sample(seen) => self.samples.push(seen),
+            Event::Sample(seen) => self.samples.add(seen),
             Event::BaselineMet => self.met = true,
             Event::BaselineNotMet { name, seen } => {
-                self.reason(
-                    Exit::Refused,
-                    format!("`{name}` did not hold before anything was done: {seen}"),
-                );
+                self.reason(Exit::Refused, format!("`{name}` did not hold before anything was done: {seen}"));
             }
-            Event::Injecting {
-                part,
-                name,
-                changes,
-                lasts_ms,
-            } => self.parts.push(Part {
+            Event::Injecting { part, name, changes, lasts_ms } => self.parts.push(Part {
                 part: *part,
                 name: name.clone(),
                 changes: changes.clone(),
@@ -123,16 +114,10 @@ impl<'a> Making<'a> {
             }
             Event::Interrupted { by } => self.reason(Exit::Interrupted, format!("interrupted: {by}")),
             Event::AgentLost { why } => {
-                self.reason(
-                    Exit::Interrupted,
-                    format!("the connection to the agent broke: {why}"),
-                );
+                self.reason(Exit::Interrupted, format!("the connection to the agent broke: {why}"));
             }
             Event::Blind { why } => {
-                self.reason(
-                    Exit::Inconclusive,
-                    format!("the system could not be looked at: {why}"),
-                );
+                self.reason(Exit::Inconclusive, format!("the system could not be looked at: {why}"));
             }
             Event::WellAgain { after_ms } => self.well_again_ms = Some(*after_ms),
             Event::NotRecovered { names } => {
@@ -158,11 +143,7 @@ impl<'a> Making<'a> {
     }
 
     fn reason(&mut self, exit: Exit, what: String) {
-        self.reasons.push(Reason {
-            exit,
-            what,
-            help: None,
-        });
+        self.reasons.push(Reason { exit, what, help: None });
     }
 
     fn refused(&mut self, part: Option<u32>, refusal: &Refusal) {
@@ -237,13 +218,7 @@ impl<'a> Making<'a> {
             .parts
             .iter()
             .filter(|part| part.injected_at_ms.is_some() && !part.measured)
-            .map(|part| {
-                format!(
-                    "`{}` had no measured effect: {}",
-                    part.name,
-                    part.evidence_in_words()
-                )
-            })
+            .map(|part| format!("`{}` had no measured effect: {}", part.name, part.evidence_in_words()))
             .collect();
         for what in unmeasured {
             self.reason(Exit::Inconclusive, what);
@@ -256,15 +231,13 @@ impl<'a> Making<'a> {
                 help: Some("`squall halt` tries again; `squall status` says what is left".to_owned()),
             });
         }
-        let exit = self
-            .reasons
-            .iter()
-            .fold(Exit::Held, |exit, reason| exit.worse(reason.exit));
-        let guards = started
-            .guards
-            .iter()
-            .map(|guard| self.guard(&guard.name))
-            .collect();
+        let ended = self.parts.iter().filter_map(|part| part.lifted_at_ms).max();
+        let well = self.well_again_ms.map(|since_revert| match ended {
+            Some(ended) => self.samples.well_since(ended).saturating_sub(ended),
+            None => since_revert,
+        });
+        let exit = self.reasons.iter().fold(Exit::Held, |exit, reason| exit.worse(reason.exit));
+        let guards = started.guards.iter().map(|guard| self.guard(&guard.name)).collect();
         let mut summary = Summary {
             run: started.run,
             title: started.title,
@@ -287,16 +260,15 @@ impl<'a> Making<'a> {
             parts: self.parts,
             actions: self.actions,
             others: self.others,
-            well_again_ms: self.well_again_ms,
+            well_again_ms: well,
         };
         summary.sentence = closing::sentence(&summary);
         Some(summary)
     }
 
     fn claims(&self, started: &Started, judged: bool, faults: bool) -> Vec<Claim> {
-        let claim = |stated: &crate::run::Stated| {
-            let figures =
-                |phase| Figures::of(self.seen(&stated.name, false).filter(|seen| seen.phase == phase));
+        let claim = |stated: &Stated| {
+            let figures = |phase| self.samples.figures(&stated.name, phase);
             let in_force = figures(Phase::During);
             let missing = |names: &Vec<String>| !names.contains(&stated.name);
             let watched = self.well_again_ms.map(|_| true);
@@ -314,43 +286,25 @@ impl<'a> Making<'a> {
     }
 
     fn guard(&self, name: &str) -> Guard {
-        let mut samples = Tally::default();
-        self.seen(name, true).for_each(|seen| samples.add(seen.good));
         let tripped = self.tripped.as_ref().filter(|(tripped, _)| tripped == name);
         Guard {
             name: name.to_owned(),
-            samples,
+            samples: self.samples.of_guard(name),
             tripped: tripped.map(|(_, seen)| seen.clone()),
         }
-    }
-
-    fn seen(&self, name: &str, guard: bool) -> impl Iterator<Item = &Seen> {
-        let samples = self.samples.iter().copied();
-        samples.filter(move |seen| seen.guard == guard && seen.name == name)
     }
 
     fn undone(&self) -> Vec<String> {
         let parts = self.parts.iter().flat_map(|part| part.undone.iter().cloned());
         let played = self.actions.iter().filter_map(|action| {
             let undo = action.undo.as_ref().filter(|undo| undo.good == Some(true))?;
-            Some(format!(
-                "`{}`: its undo was played: {}",
-                action.name,
-                undo.seen.as_deref()?
-            ))
+            Some(format!("`{}`: its undo was played: {}", action.name, undo.seen.as_deref()?))
         });
-        parts
-            .chain(self.whole.undone.iter().cloned())
-            .chain(played)
-            .collect()
+        parts.chain(self.whole.undone.iter().cloned()).chain(played).collect()
     }
 
     fn stuck(&self) -> Vec<String> {
-        let mut lines: Vec<String> = self
-            .parts
-            .iter()
-            .flat_map(|part| part.stuck.iter().cloned())
-            .collect();
+        let mut lines: Vec<String> = self.parts.iter().flat_map(|part| part.stuck.iter().cloned()).collect();
         lines.extend(self.whole.stuck.iter().cloned());
         let live = self.state.live().cloned().unwrap_or_default();
         for (number, _) in live.parts {
@@ -359,11 +313,7 @@ impl<'a> Making<'a> {
                 lines.push(format!("`{}`: whether it was undone is not known", part.name));
             }
         }
-        for action in self
-            .actions
-            .iter()
-            .filter(|action| live.owed.contains(&action.step))
-        {
+        for action in self.actions.iter().filter(|action| live.owed.contains(&action.step)) {
             let seen = action.undo.as_ref().and_then(|undo| undo.seen.as_deref());
             lines.push(match seen {
                 Some(seen) => format!("the undo of `{}` failed: {seen}", action.name),
@@ -396,45 +346,5 @@ impl Part {
             self.evidence = evidence.to_vec();
             self.measured = evidence.iter().all(Evidence::measured);
         }
-    }
-}
-
-impl Figures {
-    fn of<'a>(samples: impl Iterator<Item = &'a Seen>) -> Figures {
-        let mut figures = Figures::default();
-        let mut took = Vec::new();
-        let mut bad: BTreeMap<&str, u64> = BTreeMap::new();
-        for seen in samples {
-            figures.tally.add(seen.good);
-            took.push(seen.took_us);
-            if !seen.good {
-                *bad.entry(untimed(&seen.seen)).or_default() += 1;
-            }
-        }
-        took.sort_unstable();
-        figures.median_us = took.get(took.len().saturating_sub(1) / 2).copied();
-        figures.slowest_us = took.last().copied();
-        let count = |(seen, times): (&str, u64)| Count {
-            seen: seen.to_owned(),
-            times,
-        };
-        figures.bad_seen = bad.into_iter().map(count).collect();
-        figures
-            .bad_seen
-            .sort_by_key(|count| std::cmp::Reverse(count.times));
-        figures.bad_seen.truncate(5);
-        figures
-    }
-}
-
-/// What was seen without how long it took, so that equal things count as equal: `503 in 3.1 ms` is `503`.
-fn untimed(seen: &str) -> &str {
-    match seen.rsplit_once(" in ") {
-        Some((what, time))
-            if time.starts_with(|first: char| first.is_ascii_digit()) && !time.contains(',') =>
-        {
-            what
-        }
-        _ => seen,
     }
 }

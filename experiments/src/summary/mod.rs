@@ -5,6 +5,7 @@
 
 mod closing;
 mod fold;
+mod samples;
 mod timeline;
 
 use serde::{Deserialize, Serialize};
@@ -62,8 +63,9 @@ pub struct Summary {
     pub not_undone: Vec<String>,
     /// What others changed on the host meanwhile.
     pub others: Vec<String>,
-    /// Milliseconds from the end of the revert until the hypothesis held again; `None` where it was not watched or
-    /// did not.
+    /// Milliseconds from the end of the last fault to the first of the good samples after which no bad one was seen,
+    /// of the slowest hypothesis; without faults, from the end of the revert. `None` where it was not watched, or
+    /// did not hold again.
     pub well_again_ms: Option<u64>,
     /// The run in a few lines.
     pub timeline: Vec<Moment>,
@@ -202,11 +204,8 @@ pub struct Moment {
 impl Figures {
     /// What the bad samples saw, in a few words: `12 × timed out after 1s, 2 × 503`; empty without a bad one.
     pub fn bad_in_words(&self) -> String {
-        let words: Vec<String> = self
-            .bad_seen
-            .iter()
-            .map(|count| format!("{} × {}", count.times, count.seen))
-            .collect();
+        let words: Vec<String> =
+            self.bad_seen.iter().map(|count| format!("{} × {}", count.times, count.seen)).collect();
         words.join(", ")
     }
 }

@@ -10,10 +10,8 @@ struct Log(Vec<Record>);
 impl Log {
     fn new(faults: u32, hypotheses: &[&str], guards: &[&str]) -> Log {
         let stated = |names: &[&str]| {
-            let stated = names.iter().map(|name| Stated {
-                name: (*name).to_owned(),
-                tolerate: Percent::default(),
-            });
+            let stated =
+                names.iter().map(|name| Stated { name: (*name).to_owned(), tolerate: Percent::default() });
             stated.collect()
         };
         let mut log = Log(Vec::new());
@@ -46,13 +44,9 @@ impl Log {
                 guard: false,
                 phase,
                 good,
-                begun_ms: at,
+                begun_ms: self.0.len() as u64 * 100,
                 took_us: 1000 + at,
-                seen: if good {
-                    "200 in 1.0 ms".to_owned()
-                } else {
-                    format!("503 in {at}.5 ms")
-                },
+                seen: if good { "200 in 1.0 ms".to_owned() } else { format!("503 in {at}.5 ms") },
             }));
         }
         self
@@ -62,34 +56,19 @@ impl Log {
         self.push(Event::Injecting {
             part,
             name: "payments is silent".to_owned(),
-            changes: vec![Intent {
-                what: "drop packets to 127.0.0.1:7003".to_owned(),
-                reversible,
-            }],
+            changes: vec![Intent { what: "drop packets to 127.0.0.1:7003".to_owned(), reversible }],
             lasts_ms: 1000,
         });
         self.push(Event::Injected {
             part,
-            applied: Applied {
-                targets: vec!["127.0.0.1:7003".to_owned()],
-                notes: Vec::new(),
-                took_us: 1500,
-            },
+            applied: Applied { targets: vec!["127.0.0.1:7003".to_owned()], notes: Vec::new(), took_us: 1500 },
         })
     }
 
     fn lifted(&mut self, part: Option<u32>, impaired: u64, stuck: &[&str]) -> &mut Log {
-        let incidents = vec![Incident {
-            after_ms: 20,
-            what: "first packet dropped".to_owned(),
-        }];
-        let evidence = Evidence {
-            unit: Unit::Packets,
-            matched: impaired,
-            impaired,
-            incidents,
-            notes: Vec::new(),
-        };
+        let incidents = vec![Incident { after_ms: 20, what: "first packet dropped".to_owned() }];
+        let evidence =
+            Evidence { unit: Unit::Packets, matched: impaired, impaired, incidents, notes: Vec::new() };
         self.push(Event::Lifted {
             part,
             lifted: Lifted {
@@ -137,15 +116,8 @@ fn held_says_with_which_figures() {
     assert_eq!(summary.reasons, []);
     assert_eq!(summary.hypotheses[0].recovered, Some(true));
     assert_eq!(summary.undone, ["the rule is gone: table read back"]);
-    let incident = summary
-        .timeline
-        .iter()
-        .find(|moment| moment.what == "first packet dropped")
-        .unwrap();
-    assert_eq!(
-        Some(incident.at_ms),
-        summary.parts[0].injected_at_ms.map(|at| at + 20)
-    );
+    let incident = summary.timeline.iter().find(|moment| moment.what == "first packet dropped").unwrap();
+    assert_eq!(Some(incident.at_ms), summary.parts[0].injected_at_ms.map(|at| at + 20));
 }
 
 #[test]
@@ -156,16 +128,22 @@ fn deviated_says_how_often_and_when_it_was_well_again() {
     assert_eq!(summary.exit, Exit::Deviated);
     assert_eq!(
         summary.sentence,
-        "deviated: `checkout answers` failed in 14 of 20 samples during `payments is silent`; well again 1.2 s after \
+        "deviated: `checkout answers` failed in 14 of 20 samples during `payments is silent`; well again 300 ms after \
          the fault ended"
     );
     let during = &summary.hypotheses[0].during;
-    assert_eq!(
-        during.bad_in_words(),
-        "14 × 503",
-        "equal things are counted together"
-    );
+    assert_eq!(during.bad_in_words(), "14 × 503", "equal things are counted together");
     assert_eq!((during.median_us, during.slowest_us), (Some(1009), Some(1019)));
+}
+
+#[test]
+fn well_again_counts_from_the_end_of_the_fault_to_the_first_sample_without_a_bad_one_after_it() {
+    let mut log = run(0, 5, 9);
+    log.samples("checkout answers", Phase::Between, 1, 0);
+    log.samples("checkout answers", Phase::Between, 0, 2);
+    log.recovered("checkout answers");
+    // The fault ends, then: method ended, good, bad, bad, recovery, good.
+    assert_eq!(log.summary().well_again_ms, Some(600));
 }
 
 #[test]
@@ -183,31 +161,19 @@ fn a_fault_without_effect_is_never_green() {
         );
     }
     let mut deviated = run(0, 20, 0);
-    assert_eq!(
-        deviated.recovered("checkout answers").summary().exit,
-        Exit::Deviated,
-        "5 outranks 8"
-    );
+    assert_eq!(deviated.recovered("checkout answers").summary().exit, Exit::Deviated, "5 outranks 8");
 }
 
 #[test]
 fn one_bad_sample_and_too_few_are_inconclusive() {
-    assert_eq!(
-        run(19, 1, 9).recovered("checkout answers").summary().exit,
-        Exit::Inconclusive
-    );
-    assert_eq!(
-        run(2, 0, 9).recovered("checkout answers").summary().exit,
-        Exit::Inconclusive
-    );
+    assert_eq!(run(19, 1, 9).recovered("checkout answers").summary().exit, Exit::Inconclusive);
+    assert_eq!(run(2, 0, 9).recovered("checkout answers").summary().exit, Exit::Inconclusive);
 }
 
 #[test]
 fn not_recovered_is_deviated() {
     let mut log = run(20, 0, 9);
-    log.push(Event::RecoveryBegan).push(Event::NotRecovered {
-        names: vec!["checkout answers".to_owned()],
-    });
+    log.push(Event::RecoveryBegan).push(Event::NotRecovered { names: vec!["checkout answers".to_owned()] });
     let summary = log.summary();
     assert_eq!(summary.exit, Exit::Deviated);
     assert_eq!(
@@ -241,10 +207,7 @@ fn a_guard_an_interruption_and_a_refusal_lead_to_their_codes() {
     guard
         .push(Event::BaselineMet)
         .injected(1, true)
-        .push(Event::GuardTripped {
-            name: "site is up".to_owned(),
-            seen: "connection refused".to_owned(),
-        });
+        .push(Event::GuardTripped { name: "site is up".to_owned(), seen: "connection refused".to_owned() });
     let summary = guard.lifted(Some(1), 5, &[]).summary();
     assert_eq!(summary.exit, Exit::Deviated);
     assert_eq!(
@@ -255,16 +218,9 @@ fn a_guard_an_interruption_and_a_refusal_lead_to_their_codes() {
     assert_eq!(summary.guards[0].tripped.as_deref(), Some("connection refused"));
 
     let mut signal = run(0, 20, 9);
-    let summary = signal
-        .push(Event::Interrupted {
-            by: "SIGINT".to_owned(),
-        })
-        .summary();
+    let summary = signal.push(Event::Interrupted { by: "SIGINT".to_owned() }).summary();
     assert_eq!(summary.exit, Exit::Interrupted, "6 outranks 5");
-    assert_eq!(
-        summary.sentence,
-        "interrupted after 2.9 s by SIGINT; everything was undone"
-    );
+    assert_eq!(summary.sentence, "interrupted after 2.9 s by SIGINT; everything was undone");
 
     let mut refused = Log::new(1, &[], &[]);
     refused.push(Event::BaselineMet);
@@ -275,12 +231,7 @@ fn a_guard_an_interruption_and_a_refusal_lead_to_their_codes() {
         lasts_ms: 1,
     });
     let refusal = Refusal::new("the run `x` holds these packets", "wait for it");
-    let summary = refused
-        .push(Event::Refused {
-            part: Some(1),
-            refusal,
-        })
-        .summary();
+    let summary = refused.push(Event::Refused { part: Some(1), refusal }).summary();
     assert_eq!(summary.exit, Exit::Refused);
     assert_eq!(summary.reasons[0].help.as_deref(), Some("wait for it"));
     assert_eq!(
@@ -293,59 +244,33 @@ fn a_guard_an_interruption_and_a_refusal_lead_to_their_codes() {
 fn what_is_stuck_or_unknown_outranks_everything() {
     let mut stuck = Log::new(1, &[], &[]);
     stuck.push(Event::BaselineMet).injected(1, true);
-    stuck.push(Event::Interrupted {
-        by: "SIGINT".to_owned(),
-    });
+    stuck.push(Event::Interrupted { by: "SIGINT".to_owned() });
     stuck.lifted(Some(1), 9, &["the rule is still there"]);
     let summary = stuck.summary();
     assert_eq!(summary.exit, Exit::Modified);
     assert_eq!(summary.stuck, ["the rule is still there"]);
-    assert_eq!(
-        summary.sentence,
-        "a host is still modified: the rule is still there"
-    );
+    assert_eq!(summary.sentence, "a host is still modified: the rule is still there");
     let summary = stuck.lifted(None, 0, &[]).summary();
-    assert_eq!(
-        summary.exit,
-        Exit::Interrupted,
-        "a later undo of everything succeeded"
-    );
+    assert_eq!(summary.exit, Exit::Interrupted, "a later undo of everything succeeded");
 
     let mut cut = Log::new(1, &[], &[]);
     let summary = cut.push(Event::BaselineMet).injected(1, true).summary();
     assert_eq!(summary.exit, Exit::Modified);
-    assert_eq!(
-        summary.stuck,
-        ["`payments is silent`: whether it was undone is not known"]
-    );
+    assert_eq!(summary.stuck, ["`payments is silent`: whether it was undone is not known"]);
 }
 
 #[test]
 fn actions_without_undo_and_kills_are_listed_as_not_undone() {
     let mut log = Log::new(1, &[], &[]);
-    log.push(Event::BaselineMet)
-        .injected(1, false)
-        .lifted(Some(1), 9, &[]);
+    log.push(Event::BaselineMet).injected(1, false).lifted(Some(1), 9, &[]);
     for (step, undo) in [("2", true), ("3", false)] {
-        log.push(Event::ActionBegan {
-            step: step.to_owned(),
-            name: format!("action {step}"),
-            undo,
-        });
-        log.push(Event::ActionEnded {
-            step: step.to_owned(),
-            good: true,
-            seen: "exit 0".to_owned(),
-        });
+        log.push(Event::ActionBegan { step: step.to_owned(), name: format!("action {step}"), undo });
+        log.push(Event::ActionEnded { step: step.to_owned(), good: true, seen: "exit 0".to_owned() });
     }
     log.push(Event::MethodEnded);
     let owed = log.summary();
     assert_eq!(owed.stuck, ["the undo of `action 2` was not played"]);
-    log.push(Event::UndoPlayed {
-        step: "2".to_owned(),
-        good: true,
-        seen: "exit 0".to_owned(),
-    });
+    log.push(Event::UndoPlayed { step: "2".to_owned(), good: true, seen: "exit 0".to_owned() });
     let summary = log.summary();
     assert_eq!(summary.exit, Exit::Held);
     assert_eq!(
@@ -365,28 +290,13 @@ fn actions_without_undo_and_kills_are_listed_as_not_undone() {
 #[test]
 fn a_failed_action_is_inconclusive() {
     let mut log = Log::new(0, &["checkout answers"], &[]);
-    log.samples("checkout answers", Phase::Baseline, 3, 0)
-        .push(Event::BaselineMet);
-    log.push(Event::ActionBegan {
-        step: "1".to_owned(),
-        name: "flush".to_owned(),
-        undo: false,
-    });
-    log.push(Event::ActionEnded {
-        step: "1".to_owned(),
-        good: false,
-        seen: "exit 3".to_owned(),
-    });
+    log.samples("checkout answers", Phase::Baseline, 3, 0).push(Event::BaselineMet);
+    log.push(Event::ActionBegan { step: "1".to_owned(), name: "flush".to_owned(), undo: false });
+    log.push(Event::ActionEnded { step: "1".to_owned(), good: false, seen: "exit 3".to_owned() });
     let summary = log.summary();
     assert_eq!(summary.exit, Exit::Inconclusive);
-    assert_eq!(
-        summary.sentence,
-        "inconclusive: the action `flush` failed: exit 3"
-    );
-    assert_eq!(
-        summary.hypotheses[0].judgement.as_ref().unwrap().outcome,
-        Outcome::Held
-    );
+    assert_eq!(summary.sentence, "inconclusive: the action `flush` failed: exit 3");
+    assert_eq!(summary.hypotheses[0].judgement.as_ref().unwrap().outcome, Outcome::Held);
 }
 
 #[test]

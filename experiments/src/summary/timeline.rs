@@ -16,18 +16,12 @@ pub(super) fn of(log: &[Record], parts: &[Part]) -> Vec<Moment> {
             let found = names.iter().find(|(number, _)| *number == part);
             found.map_or_else(|| format!("part {part}"), |(_, name)| format!("`{name}`"))
         };
-        lines.extend(line(&record.event, name).map(|what| Moment {
-            at_ms: record.at_ms,
-            what,
-        }));
+        lines.extend(line(&record.event, name).map(|what| Moment { at_ms: record.at_ms, what }));
     }
     for part in parts {
         let incidents = part.evidence.iter().flat_map(|evidence| &evidence.incidents);
         lines.extend(incidents.filter_map(|incident| {
-            Some(Moment {
-                at_ms: part.injected_at_ms? + incident.after_ms,
-                what: incident.what.clone(),
-            })
+            Some(Moment { at_ms: part.injected_at_ms? + incident.after_ms, what: incident.what.clone() })
         }));
     }
     lines.sort_by_key(|moment| moment.at_ms);
@@ -53,6 +47,7 @@ pub fn line(event: &Event, name: impl Fn(u32) -> String) -> Option<String> {
         Event::Lifted { part, lifted, why } => {
             let because = why.as_ref().map_or_else(String::new, |why| format!(" ({why})"));
             match (part, lifted.stuck.is_empty()) {
+                (Some(part), true) if lifted.undone.is_empty() => format!("{} ended{because}", name(*part)),
                 (Some(part), true) => format!("{} undone{because}", name(*part)),
                 (Some(part), false) => format!("{} NOT undone{because}", name(*part)),
                 (None, true) if lifted.undone.is_empty() && why.is_none() => return None,
@@ -74,7 +69,9 @@ pub fn line(event: &Event, name: impl Fn(u32) -> String) -> Option<String> {
         Event::AgentLost { why } => format!("the connection to the agent broke: {why}"),
         Event::Blind { why } => format!("the system could not be looked at: {why}"),
         Event::RecoveryBegan => "recovery".to_owned(),
-        Event::WellAgain { after_ms } => format!("the hypothesis holds again, since {}", seconds(*after_ms)),
+        Event::WellAgain { after_ms } => {
+            format!("the hypothesis holds again: {} after the revert", seconds(*after_ms))
+        }
         Event::NotRecovered { names } => format!("not recovered in time: {}", names.join(", ")),
         Event::Finished { .. } => "the run ended".to_owned(),
         Event::Stuck { .. } => "the run ended; a host is still modified".to_owned(),

@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
 /// Asks `127.0.0.1:port` for a path. Dropping the future closes the connection.
-pub(super) async fn get(port: u16, path: &str) -> anyhow::Result<(StatusCode, String)> {
+pub(in super::super) async fn get(port: u16, path: &str) -> anyhow::Result<(StatusCode, String)> {
     let stream = TcpStream::connect(("127.0.0.1", port)).await?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     let mut driver = JoinSet::new();

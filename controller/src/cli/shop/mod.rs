@@ -9,10 +9,12 @@ mod customers;
 mod storefront;
 mod supplier;
 
+pub(super) use call::get;
 pub(super) use customers::Tally;
 pub(super) use storefront::Health;
 
 use std::future::Future;
+use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::process::CommandExt;
 
@@ -72,9 +74,7 @@ impl Shop {
 
 fn serve(role: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<Exit> {
     die_with_parent(Signal::SIGKILL)?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(role)?;
     Ok(Exit::Held)
 }
@@ -87,9 +87,11 @@ fn die_with_parent(signal: Signal) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Listens, and says so with a line that holds the port: 0 asks for any that is free.
 async fn listen(port: u16) -> anyhow::Result<TcpListener> {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    TcpListener::bind(address)
-        .await
-        .with_context(|| format!("cannot listen on `{address}`"))
+    let listener = TcpListener::bind(address).await;
+    let listener = listener.with_context(|| format!("cannot listen on `{address}`"))?;
+    writeln!(std::io::stdout(), "{}", listener.local_addr()?.port())?;
+    Ok(listener)
 }

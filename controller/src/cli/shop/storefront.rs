@@ -147,8 +147,7 @@ impl Shopfront {
             drop(worker);
             page
         });
-        page.await
-            .unwrap_or_else(|_| StatusCode::INTERNAL_SERVER_ERROR.into_response())
+        page.await.unwrap_or_else(|_| StatusCode::INTERNAL_SERVER_ERROR.into_response())
     }
 }
 

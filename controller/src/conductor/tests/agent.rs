@@ -60,12 +60,7 @@ impl Seen {
 pub(super) fn serve(manners: Manners, seen: Seen) -> UnixStream {
     let (ours, theirs) = UnixStream::pair().unwrap();
     thread::spawn(move || {
-        let mut agent = Agent {
-            out: theirs.try_clone().unwrap(),
-            manners,
-            seen,
-            run: None,
-        };
+        let mut agent = Agent { out: theirs.try_clone().unwrap(), manners, seen, run: None };
         for line in BufReader::new(theirs).lines() {
             let Ok(line) = line else { break };
             let call: Call = serde_json::from_str(&line).unwrap();
@@ -104,15 +99,8 @@ impl Agent {
         let applied = matches!(call.request, Request::Apply { .. });
         let reply = self.reply(call.request);
         let refused = matches!(reply, Reply::Refused(_));
-        self.say(&Message::Answer {
-            number: call.number,
-            reply,
-        });
-        if applied && !refused {
-            self.afterwards()
-        } else {
-            true
-        }
+        self.say(&Message::Answer { number: call.number, reply });
+        if applied && !refused { self.afterwards() } else { true }
     }
 
     fn reply(&mut self, request: Request) -> Reply {
@@ -182,12 +170,7 @@ impl Agent {
         }
         if let Some(why) = self.manners.ends {
             let lifted = self.lift(&[1]);
-            self.say(&Message::Ended {
-                run,
-                part: None,
-                why: why.to_owned(),
-                lifted,
-            });
+            self.say(&Message::Ended { run, part: None, why: why.to_owned(), lifted });
         }
         !self.manners.dies
     }
@@ -218,11 +201,7 @@ impl Agent {
     }
 
     fn evidence(&self) -> Evidence {
-        Evidence {
-            matched: self.manners.impaired,
-            impaired: self.manners.impaired,
-            ..Evidence::default()
-        }
+        Evidence { matched: self.manners.impaired, impaired: self.manners.impaired, ..Evidence::default() }
     }
 
     fn set(&self, what: &str) {

@@ -23,11 +23,7 @@ fn a_baseline_that_is_not_met_injects_nothing() {
                 .sentence
                 .starts_with("refused: `h` did not hold before anything was done: exit 1")
         );
-        assert!(
-            outcome.took < Duration::from_secs(3),
-            "the first bad sample decides: {:?}",
-            outcome.took
-        );
+        assert!(outcome.took < Duration::from_secs(3), "the first bad sample decides: {:?}", outcome.took);
     }
     let world = World::new();
     world.set("g", "bad");
@@ -46,11 +42,7 @@ fn no_measured_effect_is_inconclusive() {
         world.manners.impaired = impaired;
         let outcome = world.run(json!({ "method": [fault("300ms")] }));
         assert_eq!(outcome.summary.exit, Exit::Inconclusive);
-        assert!(
-            outcome.summary.sentence.contains("no measured effect"),
-            "{}",
-            outcome.summary.sentence
-        );
+        assert!(outcome.summary.sentence.contains("no measured effect"), "{}", outcome.summary.sentence);
     }
 }
 
@@ -64,15 +56,10 @@ fn a_guard_reverts_at_once() {
     assert!(world.seen.is_clean());
     let at = |wanted: &str| {
         let line = outcome.text.lines().find(|line| line.contains(wanted)).unwrap();
-        serde_json::from_str::<serde_json::Value>(line).unwrap()["at_ms"]
-            .as_u64()
-            .unwrap()
+        serde_json::from_str::<serde_json::Value>(line).unwrap()["at_ms"].as_u64().unwrap()
     };
     let late = at("\"lifted\"") - at("\"injected\"");
-    assert!(
-        late < 400,
-        "{late} ms from the fault to the revert, at an interval of 40 ms"
-    );
+    assert!(late < 400, "{late} ms from the fault to the revert, at an interval of 40 ms");
     assert!(outcome.summary.guards[0].tripped.is_some());
     assert!(
         outcome.has(|event| matches!(event, Event::WellAgain { .. })),
@@ -84,15 +71,9 @@ fn a_guard_reverts_at_once() {
 fn an_interruption_at_any_moment_reverts_first() {
     let moments: [(&str, fn(&Event) -> bool); 6] = [
         ("start", |event| matches!(event, Event::Started(_))),
-        (
-            "baseline",
-            |event| matches!(event, Event::Sample(seen) if seen.phase == Phase::Baseline),
-        ),
+        ("baseline", |event| matches!(event, Event::Sample(seen) if seen.phase == Phase::Baseline)),
         ("applying", |event| matches!(event, Event::Injecting { .. })),
-        (
-            "during",
-            |event| matches!(event, Event::Sample(seen) if seen.phase == Phase::During),
-        ),
+        ("during", |event| matches!(event, Event::Sample(seen) if seen.phase == Phase::During)),
         ("reverting", |event| matches!(event, Event::MethodEnded)),
         ("recovery", |event| matches!(event, Event::RecoveryBegan)),
     ];
@@ -102,22 +83,23 @@ fn an_interruption_at_any_moment_reverts_first() {
         world.interrupt = Some(when);
         let method = json!([{ "action": action("act"), "undo": action("undo") }, fault("400ms")]);
         let outcome = world.run(json!({ "method": method }));
-        assert_eq!(
-            outcome.summary.exit,
-            Exit::Interrupted,
-            "{moment}: {}",
-            outcome.summary.sentence
-        );
+        assert_eq!(outcome.summary.exit, Exit::Interrupted, "{moment}: {}", outcome.summary.sentence);
         assert!(world.seen.is_clean(), "{moment}");
         let samples = world.samples();
         let count = |name: &str| samples.iter().filter(|sample| *sample == name).count();
         assert_eq!(count("act"), count("undo"), "{moment}: what was done is undone");
-        assert!(
-            outcome.took < Duration::from_secs(2),
-            "{moment}: {:?}",
-            outcome.took
-        );
+        assert!(outcome.took < Duration::from_secs(2), "{moment}: {:?}", outcome.took);
     }
+}
+
+#[test]
+fn a_signal_from_before_the_run_is_not_lost() {
+    let mut world = World::new();
+    world.early = true;
+    let outcome = world.run(json!({ "method": [{ "action": action("act") }, fault("20s")] }));
+    assert_eq!(outcome.summary.exit, Exit::Interrupted);
+    assert!(outcome.summary.sentence.contains("nothing was injected"), "{}", outcome.summary.sentence);
+    assert_eq!((world.seen.asked().len(), world.samples().len()), (1, 0), "nothing but the greeting");
 }
 
 #[test]
@@ -131,11 +113,7 @@ fn a_second_signal_does_not_skip_the_revert() {
     let outcome = world.run(json!({ "method": [fault("20s")] }));
     assert_eq!(outcome.summary.exit, Exit::Interrupted);
     assert!(world.seen.is_clean());
-    assert!(
-        outcome.notes.iter().any(|note| note.contains("still reverting")),
-        "{:?}",
-        outcome.notes
-    );
+    assert!(outcome.notes.iter().any(|note| note.contains("still reverting")), "{:?}", outcome.notes);
 }
 
 #[test]
@@ -173,10 +151,7 @@ fn a_lost_agent_is_confirmed_by_the_host_or_counts_as_still_modified() {
         let outcome = world.run(json!({ "method": [fault("20s")] }));
         assert_eq!(outcome.summary.exit, exit, "{}", outcome.summary.sentence);
         assert!(outcome.has(|event| matches!(event, Event::AgentLost { .. })));
-        assert_eq!(
-            outcome.has(|event| matches!(event, Event::Stuck { .. })),
-            exit == Exit::Modified
-        );
+        assert_eq!(outcome.has(|event| matches!(event, Event::Stuck { .. })), exit == Exit::Modified);
     }
 }
 
@@ -185,12 +160,7 @@ fn an_agent_that_hangs_is_noticed() {
     let mut world = World::new();
     world.manners.hangs = true;
     let outcome = world.run(json!({ "method": [fault("20s")] }));
-    assert_eq!(
-        outcome.summary.exit,
-        Exit::Interrupted,
-        "{}",
-        outcome.summary.sentence
-    );
+    assert_eq!(outcome.summary.exit, Exit::Interrupted, "{}", outcome.summary.sentence);
     assert!(outcome.has(|event| matches!(event, Event::AgentLost { .. })));
     assert!(outcome.took < Duration::from_secs(8), "{:?}", outcome.took);
 }
@@ -201,11 +171,7 @@ fn a_halt_from_elsewhere_ends_the_run() {
     world.manners.ends = Some("halted");
     let outcome = world.run(json!({ "method": [fault("20s"), { "wait": "20s" }] }));
     assert_eq!(outcome.summary.exit, Exit::Interrupted);
-    assert!(
-        outcome.summary.sentence.contains("by halt"),
-        "{}",
-        outcome.summary.sentence
-    );
+    assert!(outcome.summary.sentence.contains("by halt"), "{}", outcome.summary.sentence);
     assert_eq!(outcome.summary.parts[0].name, "payments is silent");
     assert!(outcome.took < Duration::from_secs(2));
 }
@@ -227,11 +193,7 @@ fn not_well_again_in_time_is_deviated() {
     let outcome = world.run(json!({ "recovery": "300ms", "method": [fault("200ms")] }));
     assert_eq!(outcome.summary.exit, Exit::Deviated);
     assert_eq!(outcome.summary.hypotheses[0].recovered, Some(false));
-    assert!(
-        outcome.summary.sentence.contains("did not hold again in time"),
-        "{}",
-        outcome.summary.sentence
-    );
+    assert!(outcome.summary.sentence.contains("did not hold again in time"), "{}", outcome.summary.sentence);
 }
 
 #[test]
@@ -264,10 +226,7 @@ fn an_undo_that_fails_leaves_the_host_modified_and_does_not_stop_the_others() {
     ]}));
     assert_eq!(outcome.summary.exit, Exit::Modified);
     assert_eq!(world.samples(), ["act", "act2", "undo2", "undo"]);
-    assert_eq!(
-        outcome.summary.stuck,
-        ["the undo of `two` failed: exit 1 with password ‹secret›"]
-    );
+    assert_eq!(outcome.summary.stuck, ["the undo of `two` failed: exit 1 with password ‹secret›"]);
 }
 
 #[test]
@@ -278,11 +237,7 @@ fn a_program_that_is_not_there_is_refused_before_anything_is_done() {
         let method = json!([{ "action": action("act") }, { "action": action("act2") }, fault("1s")]);
         let outcome = world.run(json!({ "method": method }));
         assert_eq!(outcome.summary.exit, Exit::Refused, "{name}");
-        assert!(
-            outcome.summary.sentence.contains("no such program"),
-            "{}",
-            outcome.summary.sentence
-        );
+        assert!(outcome.summary.sentence.contains("no such program"), "{}", outcome.summary.sentence);
         assert!(!world.samples().contains(&"act".to_owned()));
     }
 }
@@ -293,12 +248,7 @@ fn without_its_prober_a_run_reverts_and_still_undoes_actions() {
     world.change = Some((|event| matches!(event, Event::Injected { .. }), "h", "die"));
     let method = json!([{ "action": action("act"), "undo": action("undo") }, fault("20s")]);
     let outcome = world.run(json!({ "method": method }));
-    assert_eq!(
-        outcome.summary.exit,
-        Exit::Inconclusive,
-        "{}",
-        outcome.summary.sentence
-    );
+    assert_eq!(outcome.summary.exit, Exit::Inconclusive, "{}", outcome.summary.sentence);
     assert!(world.seen.is_clean());
     assert_eq!(world.samples().last().map(String::as_str), Some("undo"));
 }

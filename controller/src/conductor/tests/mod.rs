@@ -18,15 +18,9 @@ fn a_fault_that_does_no_harm_is_held() {
     assert!(world.seen.is_clean());
     let part = &outcome.summary.parts[0];
     assert_eq!(part.undone, ["part 1 is gone: read back"]);
-    assert!(
-        outcome.has(|event| matches!(event, Event::Measured { .. })),
-        "it is observed while it lasts"
-    );
+    assert!(outcome.has(|event| matches!(event, Event::Measured { .. })), "it is observed while it lasts");
     let during = outcome.summary.hypotheses[0].during.tally.total();
-    assert!(
-        (8..=19).contains(&during),
-        "{during} samples in 700 ms, one each 40 ms"
-    );
+    assert!((8..=19).contains(&during), "{during} samples in 700 ms, one each 40 ms");
     assert_eq!(outcome.summary.hypotheses[0].before.tally.total(), 3);
     assert!(outcome.summary.agent.unwrap().contains("guardian 1"));
 }
@@ -38,21 +32,10 @@ fn a_fault_that_does_harm_is_deviated_and_the_harm_ends_with_it() {
     let outcome = world.run(json!({ "method": [fault("300ms")] }));
     assert_eq!(outcome.summary.exit, Exit::Deviated);
     let claim = &outcome.summary.hypotheses[0];
-    assert_eq!(
-        (
-            claim.before.tally.bad,
-            claim.during.tally.good,
-            claim.after.tally.bad
-        ),
-        (0, 0, 0)
-    );
+    assert_eq!((claim.before.tally.bad, claim.during.tally.good, claim.after.tally.bad), (0, 0, 0));
     assert!(claim.during.tally.bad >= 3);
     assert_eq!(claim.recovered, Some(true));
-    assert!(
-        outcome.summary.sentence.contains("well again"),
-        "{}",
-        outcome.summary.sentence
-    );
+    assert!(outcome.summary.sentence.contains("well again"), "{}", outcome.summary.sentence);
 }
 
 #[test]
@@ -74,10 +57,7 @@ fn samples_do_not_wait_for_a_slow_agent() {
         Event::Sample(seen) => seen.phase == Phase::Between,
         _ => false,
     });
-    assert!(
-        between.count() >= 7,
-        "one each 40 ms while the agent works for 600 ms"
-    );
+    assert!(between.count() >= 7, "one each 40 ms while the agent works for 600 ms");
     assert_eq!(outcome.summary.exit, Exit::Held);
 }
 
@@ -89,10 +69,7 @@ fn parallel_faults_are_live_at_the_same_time_and_waits_are_waited() {
         { "wait": "200ms" },
     ]}));
     assert_eq!(outcome.summary.exit, Exit::Held, "{}", outcome.summary.sentence);
-    assert_eq!(
-        world.seen.asked(),
-        ["hello", "begin", "apply", "apply", "lift", "lift", "end"]
-    );
+    assert_eq!(world.seen.asked(), ["hello", "begin", "apply", "apply", "lift", "lift", "end"]);
     let lifted: Vec<Option<u32>> = outcome
         .log
         .iter()
@@ -103,10 +80,7 @@ fn parallel_faults_are_live_at_the_same_time_and_waits_are_waited() {
         .collect();
     assert_eq!(lifted, [Some(2), Some(1), None], "the shorter one ends first");
     let took = outcome.took.as_millis();
-    assert!(
-        (600..1500).contains(&took),
-        "{took} ms: 400 for the group, 200 for the wait, and the recovery"
-    );
+    assert!((600..1500).contains(&took), "{took} ms: 400 for the group, 200 for the wait, and the recovery");
 }
 
 #[test]
@@ -118,11 +92,7 @@ fn actions_are_undone_in_reverse_order() {
     ]}));
     assert_eq!(outcome.summary.exit, Exit::Held, "{}", outcome.summary.sentence);
     assert_eq!(world.samples(), ["act", "act2", "undo2", "undo"]);
-    assert_eq!(
-        world.seen.asked().len(),
-        0,
-        "a plan without changes needs no agent"
-    );
+    assert_eq!(world.seen.asked().len(), 0, "a plan without changes needs no agent");
     assert_eq!(outcome.summary.undone.len(), 2);
 }
 
@@ -136,11 +106,7 @@ fn a_plan_without_faults_takes_no_time_of_its_own() {
     assert!(outcome.took.as_millis() < 1000, "{:?}", outcome.took);
     let claim = &outcome.summary.hypotheses[0];
     assert_eq!((claim.before.tally.good, claim.after.tally.good), (3, 3));
-    assert_eq!(
-        outcome.summary.not_undone.len(),
-        1,
-        "the action has no undo, and the report says so"
-    );
+    assert_eq!(outcome.summary.not_undone.len(), 1, "the action has no undo, and the report says so");
 }
 
 #[test]
@@ -149,8 +115,5 @@ fn a_baseline_lasts_as_long_as_it_says() {
     let outcome = world.run(json!({ "baseline": "400ms", "method": [fault("200ms")] }));
     assert_eq!(outcome.summary.exit, Exit::Held, "{}", outcome.summary.sentence);
     let before = outcome.summary.hypotheses[0].before.tally.total();
-    assert!(
-        (5..=11).contains(&before),
-        "{before} samples in 400 ms, one each 40 ms"
-    );
+    assert!((5..=11).contains(&before), "{before} samples in 400 ms, one each 40 ms");
 }

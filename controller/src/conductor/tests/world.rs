@@ -33,6 +33,8 @@ pub(super) struct World {
     pub(super) manners: Manners,
     pub(super) seen: Seen,
     pub(super) afterwards: Afterwards,
+    /// Interrupt before the run begins.
+    pub(super) early: bool,
     /// Interrupt when an event makes this true.
     pub(super) interrupt: Option<fn(&Event) -> bool>,
     /// Change a file when an event makes this true.
@@ -77,13 +79,11 @@ impl World {
         let directory = std::env::temp_dir().join(format!("squall-conductor-{}", run_id()));
         fs::create_dir(&directory).unwrap();
         let world = World {
-            manners: Manners {
-                impaired: 9,
-                ..Manners::default()
-            },
+            manners: Manners { impaired: 9, ..Manners::default() },
             directory,
             seen: Seen::default(),
             afterwards: Afterwards::default(),
+            early: false,
             interrupt: None,
             change: None,
         };
@@ -122,10 +122,11 @@ impl World {
         let plan = Plan::of(&experiment, 7, &["here".to_owned()], "none");
         let events = self.path("events");
         let (interrupt, interruptions) = mpsc::unbounded_channel();
+        if self.early {
+            interrupt.send("SIGTERM".to_owned()).unwrap();
+        }
         let mut notes = Vec::new();
-        let agent = plan
-            .has_changes()
-            .then(|| Ok(serve(self.manners.clone(), self.seen.clone())));
+        let agent = plan.has_changes().then(|| Ok(serve(self.manners.clone(), self.seen.clone())));
         let order = Order {
             run: run_id(),
             experiment: &experiment,
@@ -152,26 +153,12 @@ impl World {
             }),
         };
         let began = Instant::now();
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
-        let summary = runtime.block_on(conduct(
-            order,
-            &mut TestHost { world: self },
-            interruptions,
-            outlet,
-        ));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let summary = runtime.block_on(conduct(order, &mut TestHost { world: self }, interruptions, outlet));
         let took = began.elapsed();
         drop(runtime);
         let text = fs::read_to_string(&events).unwrap();
-        Outcome {
-            log: events_of(&events),
-            summary,
-            text,
-            notes,
-            took,
-        }
+        Outcome { log: events_of(&events), summary, text, notes, took }
     }
 }
 
@@ -190,17 +177,11 @@ impl Outcome {
 /// The events of a file, which must fold to the end of a run.
 fn events_of(path: &Path) -> Vec<Event> {
     let text = fs::read_to_string(path).unwrap();
-    let records: Vec<Record> = text
-        .lines()
-        .map(|line| serde_json::from_str(line).unwrap())
-        .collect();
+    let records: Vec<Record> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert!(records.is_sorted_by_key(|record| record.at_ms));
     let events: Vec<Event> = records.into_iter().map(|record| record.event).collect();
     let state = fold(&events).unwrap();
-    assert!(
-        matches!(state, State::Finished { .. } | State::Stuck { .. }),
-        "{state:?}"
-    );
+    assert!(matches!(state, State::Finished { .. } | State::Stuck { .. }), "{state:?}");
     events
 }
 

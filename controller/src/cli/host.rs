@@ -1,0 +1,86 @@
+//! This machine, as the verbs that run or end something know it.
+
+use std::io::{self, Write};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::Command;
+
+use squall_agent::join;
+use squall_agent::recover::{self, RecoverError};
+use squall_agent::state::{self, Place};
+use squall_controller::conductor::Host;
+use squall_experiments::exit::Exit;
+use squall_experiments::protocol::Refusal;
+
+use super::Common;
+
+/// Where the agent of this network namespace is found, and how probers are started.
+#[derive(Debug)]
+pub struct LocalHost {
+    state_dir: Option<PathBuf>,
+}
+
+impl LocalHost {
+    /// This machine, with the state directory of the command line.
+    pub fn new(common: &Common) -> Self {
+        LocalHost { state_dir: common.state_dir.clone() }
+    }
+}
+
+impl Host for LocalHost {
+    fn prober(&self, user: Option<&str>) -> Command {
+        // Not by its path: that may name another program by now.
+        let mut command = Command::new("/proc/self/exe");
+        command.arg0("squall").arg("prober");
+        if let Some(user) = user {
+            command.arg("--user").arg(user);
+        }
+        command
+    }
+
+    fn resident(&mut self) -> Result<Option<UnixStream>, Refusal> {
+        join::resident(self.state_dir.as_deref())
+    }
+
+    fn recover(&mut self) -> Result<Vec<String>, Refusal> {
+        let outcome =
+            recover::at_start(self.state_dir.as_deref()).map_err(|error| Refusal::bare(error.to_string()))?;
+        // A journal that somebody still holds is passed over by the recovery: it is not undone yet.
+        if Place::here(&state::root(self.state_dir.as_deref()))?.journal().exists() {
+            return Err(Refusal::bare("the agent still holds its journal"));
+        }
+        Ok(outcome.undone)
+    }
+}
+
+/// Undoes what dead agents left behind, as every command does when it starts, and says so. `Err` is the exit code
+/// where that is not possible.
+pub fn recover(common: &Common) -> Result<(), Exit> {
+    let mut stderr = io::stderr();
+    match recover::at_start(common.state_dir.as_deref()) {
+        Ok(outcome) => {
+            for line in outcome.undone {
+                let _ = writeln!(stderr, "recovered from a dead agent: {line}");
+            }
+            Ok(())
+        }
+        Err(error) => {
+            let _ = writeln!(stderr, "error: {error}");
+            Err(match error {
+                RecoverError::Stuck(_) => Exit::Modified,
+                RecoverError::Unreadable(_) | RecoverError::Namespace(..) => Exit::Refused,
+            })
+        }
+    }
+}
+
+/// Says why something was not done.
+pub fn refused(refusal: &Refusal) -> Exit {
+    let mut stderr = io::stderr();
+    let _ = writeln!(stderr, "error: {refusal}");
+    if let Some(help) = &refusal.help {
+        let _ = writeln!(stderr, "help: {help}");
+    }
+    Exit::try_from(refusal.exit).unwrap_or(Exit::Refused)
+}

@@ -1,0 +1,74 @@
+//! Samples, and what they add up to.
+
+use std::collections::BTreeMap;
+
+use super::{Count, Figures};
+use crate::run::Seen;
+use crate::verdict::{Phase, Tally};
+
+/// All samples of a run, in the order in which they were answered.
+#[derive(Default)]
+pub(super) struct Samples<'a>(Vec<&'a Seen>);
+
+impl<'a> Samples<'a> {
+    pub(super) fn add(&mut self, seen: &'a Seen) {
+        self.0.push(seen);
+    }
+
+    /// All samples of a guard.
+    pub(super) fn of_guard(&self, name: &str) -> Tally {
+        let mut tally = Tally::default();
+        let own = self.0.iter().filter(|seen| seen.guard && seen.name == name);
+        own.for_each(|seen| tally.add(seen.good));
+        tally
+    }
+
+    /// The samples of a hypothesis in a phase.
+    pub(super) fn figures(&self, name: &str, phase: Phase) -> Figures {
+        let mut figures = Figures::default();
+        let mut took = Vec::new();
+        let mut bad: BTreeMap<&str, u64> = BTreeMap::new();
+        let own = self.0.iter().filter(|seen| !seen.guard && seen.name == name && seen.phase == phase);
+        for seen in own {
+            figures.tally.add(seen.good);
+            took.push(seen.took_us);
+            if !seen.good {
+                *bad.entry(untimed(&seen.seen)).or_default() += 1;
+            }
+        }
+        took.sort_unstable();
+        figures.median_us = took.get(took.len().saturating_sub(1) / 2).copied();
+        figures.slowest_us = took.last().copied();
+        let count = |(seen, times): (&str, u64)| Count { seen: seen.to_owned(), times };
+        figures.bad_seen = bad.into_iter().map(count).collect();
+        figures.bad_seen.sort_by_key(|count| std::cmp::Reverse(count.times));
+        figures.bad_seen.truncate(5);
+        figures
+    }
+
+    /// When the first of those good samples of hypotheses was begun that no bad one follows, of the slowest
+    /// hypothesis; only samples that were begun at or after `from_ms` count.
+    pub(super) fn well_since(&self, from_ms: u64) -> u64 {
+        let mut later: Vec<&Seen> =
+            self.0.iter().copied().filter(|seen| !seen.guard && seen.begun_ms >= from_ms).collect();
+        later.sort_by_key(|seen| seen.begun_ms);
+        let mut since: BTreeMap<&str, Option<u64>> = BTreeMap::new();
+        for seen in later {
+            let first = since.entry(&seen.name).or_default();
+            *first = if seen.good { first.or(Some(seen.begun_ms)) } else { None };
+        }
+        since.into_values().flatten().max().unwrap_or(from_ms)
+    }
+}
+
+/// What was seen without how long it took, so that equal things count as equal: `503 in 3.1 ms` is `503`.
+fn untimed(seen: &str) -> &str {
+    match seen.rsplit_once(" in ") {
+        Some((what, time))
+            if time.starts_with(|first: char| first.is_ascii_digit()) && !time.contains(',') =>
+        {
+            what
+        }
+        _ => seen,
+    }
+}

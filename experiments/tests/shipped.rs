@@ -1,0 +1,46 @@
+//! Every file in `shipped/` passes `check` as it is, so that a learner starts from something that works.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::path::Path;
+
+use squall_experiments::document::{Document, Sources, read};
+use squall_experiments::faults::Fault;
+
+fn shipped() -> Vec<(String, Document)> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("shipped");
+    let files = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let load = |path: std::path::PathBuf| {
+        let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+        let document = read(&name, &std::fs::read(&path).unwrap(), &Sources::default());
+        let document = document.unwrap_or_else(|problems| panic!("{problems:?}"));
+        (name, document)
+    };
+    files.map(load).collect()
+}
+
+#[test]
+fn every_shipped_file_is_valid_and_injects_something() {
+    let shipped = shipped();
+    assert!(shipped.len() >= 7, "{} files", shipped.len());
+    for (name, Document { experiment, .. }) in shipped {
+        let faults = experiment.method.iter().filter(|step| step.fault.is_some()).count();
+        assert!(faults > 0, "{name} has no fault");
+        assert!(!experiment.tags.is_empty(), "{name} cannot be found by a tag");
+    }
+}
+
+#[test]
+fn the_two_files_of_the_demo_differ_only_in_their_words() {
+    let shipped = shipped();
+    let find = |wanted: &str| {
+        let (_, document) = shipped.iter().find(|(name, _)| name == wanted).unwrap();
+        let mut experiment = document.experiment.clone();
+        experiment.title = String::new();
+        experiment.description = None;
+        experiment
+    };
+    let first = find("payments-silent.yaml");
+    assert_eq!(first, find("payments-silent-with-fallback.yaml"));
+    assert!(matches!(first.method[0].fault, Some(Fault::Partition(_))));
+}
