@@ -55,14 +55,15 @@ impl Appendix {
             Change::Signal(_) | Change::Pause(_) => None,
         });
         let names: BTreeSet<&str> = flows.clone().flat_map(aim::names).collect();
+        // The traffic of a user or a port is matched by its sockets: no process is chosen for it.
         let of_flows = flows.filter_map(|flow| flow.scope.as_ref());
+        let of_flows = of_flows.filter(|scope| matches!(scope, Scope::Process(_) | Scope::Cgroup(_)));
         let of_processes = changes.iter().filter_map(|change| match change {
             Change::Signal(signal) => Some(&signal.scope),
             Change::Pause(pause) => Some(&pause.scope),
             Change::Block(_) | Change::Disconnect(_) => None,
         });
-        let scopes: Vec<&Scope> =
-            of_flows.chain(of_processes).filter(|scope| !matches!(scope, Scope::Port(_))).collect();
+        let scopes: Vec<&Scope> = of_flows.chain(of_processes).collect();
         let mut unseen = Vec::new();
         if !scopes.is_empty() && !nix::unistd::geteuid().is_root() {
             unseen.push(
@@ -99,12 +100,40 @@ fn processes(scopes: &[&Scope], policy: &Policy) -> BTreeMap<String, Found> {
         match seen.and_then(|seen| seen.of(scope).map_err(|refusal| refusal.to_string())) {
             Ok(targets) => {
                 let (matching, left_out) = veto.apply(targets);
-                Found::Processes { matching: matching.iter().map(ToString::to_string).collect(), left_out }
+                let matching = matching.iter().map(ToString::to_string).collect();
+                Found::Processes { matching, left_out: grouped(left_out) }
             }
             Err(why) => Found::Unknown(why),
         }
     };
     scopes.iter().map(|scope| (scope.to_string(), found(scope))).collect()
+}
+
+/// One line for many that are left out for one reason.
+fn grouped(lines: Vec<String>) -> Vec<String> {
+    let mut reasons: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for line in lines {
+        let reason = line.rsplit_once(": ").map_or(line.as_str(), |(_, reason)| reason).to_owned();
+        reasons.entry(reason).or_default().push(line);
+    }
+    let group = |(reason, lines): (String, Vec<String>)| match lines.len() {
+        1..=3 => lines,
+        many => vec![format!("left out {many} processes: each {reason}")],
+    };
+    reasons.into_iter().flat_map(group).collect()
+}
+
+/// How many processes a line names.
+const MOST_NAMED: usize = 20;
+
+fn named(matching: &[String]) -> String {
+    match matching.len() {
+        0 => "nothing, a run would be refused".to_owned(),
+        many if many > MOST_NAMED => {
+            format!("{} and {} more", matching[..MOST_NAMED].join(", "), many - MOST_NAMED)
+        }
+        _ => matching.join(", "),
+    }
 }
 
 impl fmt::Display for Appendix {
@@ -124,12 +153,7 @@ impl fmt::Display for Appendix {
         for (scope, found) in &self.processes {
             match found {
                 Found::Processes { matching, left_out } => {
-                    let words = if matching.is_empty() {
-                        "nothing, a run would be refused".to_owned()
-                    } else {
-                        matching.join(", ")
-                    };
-                    writeln!(f, "  {scope}: {words}")?;
+                    writeln!(f, "  {scope}: {}", named(matching))?;
                     left_out.iter().try_for_each(|line| writeln!(f, "    {line}"))?;
                 }
                 Found::Unknown(why) => writeln!(f, "  {scope}: {why}")?,

@@ -212,6 +212,17 @@ mod tests {
     }
 
     #[test]
+    fn the_guide_shows_the_smallest_fault_as_it_is() {
+        let root = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
+        let fault = std::fs::read_to_string(format!("{root}/experiments/src/faults/pause.rs")).unwrap();
+        let guide = std::fs::read_to_string(format!("{root}/docs/adding-a-fault.md")).unwrap();
+        assert!(
+            guide.contains(&format!("```rust\n{fault}```")),
+            "docs/adding-a-fault.md shows an older `pause.rs`"
+        );
+    }
+
+    #[test]
     fn one_fault_is_explained_in_full() {
         let entry = catalogue().into_iter().find(|entry| entry.name == "kill").unwrap();
         let text = explain(&entry);

@@ -102,10 +102,10 @@ fn write_step(step: &PlanStep, indent: &str, out: &mut String) {
             let _ = writeln!(out, "{indent}part {part}, for {lasts}: {name}");
             for change in changes {
                 let end = if change.reversible() { "undone at the end" } else { "not undone" };
-                let _ = writeln!(out, "{indent}  {change} ({end})");
-                for claim in change.claims() {
-                    let _ = writeln!(out, "{indent}    holds {claim}");
-                }
+                let words = change.to_string();
+                let words = if name.contains(&words) { String::new() } else { format!("{words}; ") };
+                let claims: Vec<String> = change.claims().iter().map(ToString::to_string).collect();
+                let _ = writeln!(out, "{indent}  {words}holds {}; {end}", claims.join(" and "));
             }
         }
         PlanStep::Wait(wait) => {
@@ -118,8 +118,9 @@ fn write_step(step: &PlanStep, indent: &str, out: &mut String) {
             }
         }
         PlanStep::Action { name, action, undo } => {
-            let _ = writeln!(out, "{indent}action: {name}");
-            let _ = writeln!(out, "{indent}  {action}");
+            let words = action.to_string();
+            let words = if *name == words { String::new() } else { format!(": {words}") };
+            let _ = writeln!(out, "{indent}action: {name}{words}");
             match undo {
                 Some(undo) => drop(writeln!(out, "{indent}  undone by: {undo}")),
                 None => drop(writeln!(out, "{indent}  not undone: it has no `undo`")),

@@ -112,10 +112,15 @@ async fn listen(
     loop {
         match lines::read(&mut input, &mut line).await {
             Ok(Some(Message::Answer { number, reply })) => {
-                let mut waiting = answers.lock().unwrap_or_else(PoisonError::into_inner);
-                if let Some(answer) = waiting.as_mut().and_then(|waiting| waiting.remove(&number)) {
-                    let _ = answer.send(reply);
+                {
+                    let mut waiting = answers.lock().unwrap_or_else(PoisonError::into_inner);
+                    if let Some(answer) = waiting.as_mut().and_then(|waiting| waiting.remove(&number)) {
+                        let _ = answer.send(reply);
+                    }
                 }
+                // Whoever waits for it goes on before the next message is looked at: what the agent says in one
+                // order (made, then ended) is also recorded in that order.
+                tokio::task::yield_now().await;
             }
             Ok(Some(Message::Ended { run, part, why, lifted })) => {
                 let _ = notices.send(Notice::Ended { run, part, why, lifted });

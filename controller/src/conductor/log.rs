@@ -135,3 +135,56 @@ fn walk(value: &mut serde_json::Value, redact: &Redact<'_>) {
         _ => {}
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use super::*;
+
+    #[test]
+    fn an_impossible_event_is_a_bug_that_is_kept_and_not_written() {
+        let notes = RefCell::new(Vec::new());
+        let watcher = Box::new(|tell: Tell<'_>| match tell {
+            Tell::Note(note) => notes.borrow_mut().push(note.to_owned()),
+            Tell::Event(..) => panic!("it must not be told"),
+        });
+        let mut log = Log::new(Clock::start(), None, None, watcher);
+        log.record(Event::BaselineMet);
+        assert_eq!(log.illegal().unwrap().to_string(), "`BaselineMet` cannot happen while the run is `new`");
+        assert!(log.records().is_empty());
+        drop(log);
+        assert_eq!(notes.into_inner().len(), 1);
+    }
+
+    #[test]
+    fn redaction_leaves_the_words_of_the_log_alone() {
+        let redact: Redact<'_> = Box::new(|text| text.replace("blind", "‹secret›").replace("o", "‹secret›"));
+        let mut value = serde_json::json!({ "event": "blind", "why": "blind", "deep": [{ "seen": "o" }] });
+        walk(&mut value, &redact);
+        let expected =
+            serde_json::json!({ "event": "blind", "why": "‹secret›", "deep": [{ "seen": "‹secret›" }] });
+        assert_eq!(value, expected);
+    }
+
+    #[test]
+    fn a_full_disk_ends_the_file_and_not_the_run() {
+        let notes = RefCell::new(Vec::new());
+        let watcher = Box::new(|tell: Tell<'_>| {
+            if let Tell::Note(note) = tell {
+                notes.borrow_mut().push(note.to_owned());
+            }
+        });
+        // Every write to it fails with "no space left on device".
+        let full = File::options().write(true).open("/dev/full").unwrap();
+        let mut log = Log::new(Clock::start(), Some(full), None, watcher);
+        let started = include_str!("../report/tests/run.ndjson").lines().next().unwrap();
+        log.record(serde_json::from_str::<Record>(started).unwrap().event);
+        log.record(Event::BaselineMet);
+        assert_eq!(log.records().len(), 2);
+        drop(log);
+        let notes = notes.into_inner();
+        assert_eq!(notes.len(), 1, "said once: {notes:?}");
+        assert!(notes[0].starts_with("warning: the event file ends here"));
+    }
+}

@@ -137,7 +137,9 @@ impl Run<'_> {
             lasts_ms: Period::from(lasts.get() + GRACE).as_millis(),
         };
         match self.call(apply).await? {
-            Reply::Applied(applied) => self.record(Event::Injected { part, applied }),
+            Reply::Applied(applied) if self.is_live(part) => self.record(Event::Injected { part, applied }),
+            // It was ended in the same breath, and that is in the log already.
+            Reply::Applied(_) => return self.go_on(),
             Reply::Refused(refusal) => {
                 let part = Some(part);
                 self.record(Event::Refused { part, refusal });

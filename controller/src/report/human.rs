@@ -5,7 +5,7 @@ use std::fmt::Write;
 use squall_experiments::exit::Exit;
 use squall_experiments::summary::{Claim, Figures, Guard, Part, Summary, seconds};
 
-use super::Paint;
+use super::{Paint, printable};
 
 /// The whole report, ending with a line feed. `events` says where the event file is.
 pub fn human(summary: &Summary, events: Option<&std::path::Path>, paint: Paint) -> String {
@@ -140,7 +140,8 @@ impl Page {
             || "its end is not known".to_owned(),
             |to| format!("for {}", seconds(to.saturating_sub(from))),
         );
-        let speed = [("made", part.apply_us), ("undone", part.lift_us)];
+        let undone = part.lift_us.filter(|_| !part.undone.is_empty());
+        let speed = [("made", part.apply_us), ("undone", undone)];
         let speed = speed.into_iter().filter_map(|(what, us)| Some(format!("{what} in {}", millis(us?))));
         let speed: Vec<String> = speed.collect();
         self.line(format!("    at {}, {lasted}; {}", at(from).trim_start(), speed.join(", ")));

@@ -3,6 +3,7 @@
 mod human;
 mod junit;
 mod paint;
+mod printable;
 mod progress;
 
 pub use human::human;

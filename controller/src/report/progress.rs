@@ -7,7 +7,7 @@ use squall_experiments::run::{Event, Record, State};
 use squall_experiments::summary::line;
 use squall_experiments::verdict::{Phase, Tally};
 
-use super::Paint;
+use super::{Paint, printable};
 use crate::conductor::Tell;
 
 /// Writes progress. On anything but a terminal only notes are written.
@@ -64,7 +64,7 @@ impl<W: Write> Progress<W> {
     /// Writes a line that everybody gets, terminal or not.
     pub fn note(&mut self, text: &str) {
         self.clear();
-        let _ = writeln!(self.out, "{text}");
+        let _ = writeln!(self.out, "{}", printable::text(text));
     }
 
     fn event(&mut self, record: &Record, state: &State) {
@@ -91,7 +91,8 @@ impl<W: Write> Progress<W> {
         self.clear();
         let seconds = record.at_ms as f64 / 1000.0;
         if let Some(said) = said {
-            let _ = writeln!(self.out, "{}  {said}", self.paint.dim(&format!("{seconds:>8.1} s")));
+            let at = self.paint.dim(&format!("{seconds:>8.1} s"));
+            let _ = writeln!(self.out, "{at}  {}", printable::text(&said));
         }
         if state.is_over() {
             return;
@@ -110,7 +111,7 @@ impl<W: Write> Progress<W> {
         if let Some((cut, _)) = living.char_indices().nth(78) {
             living.truncate(cut);
         }
-        let _ = write!(self.out, "{}", self.paint.dim(&living));
+        let _ = write!(self.out, "{}", self.paint.dim(&printable::text(&living)));
         self.standing = true;
     }
 

@@ -19,8 +19,11 @@ pub(super) fn sentence(summary: &Summary) -> String {
         Exit::Inconclusive => format!("inconclusive: {first}{rest}"),
         Exit::Interrupted => {
             let after = seconds(summary.took_ms);
-            let first = first.strip_prefix("interrupted: ").unwrap_or(first);
-            format!("interrupted after {after} by {first}; {}", revert(summary))
+            let how = match first.strip_prefix("interrupted: ") {
+                Some(by) => format!(" by {by}"),
+                None => format!(": {first}"),
+            };
+            format!("interrupted after {after}{how}; {}", revert(summary))
         }
         Exit::Modified => format!("a host is still modified: {first}{rest}"),
         other => format!("{}: {first}{rest}; {}", other.meaning(), revert(summary)),

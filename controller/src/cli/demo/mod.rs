@@ -72,9 +72,10 @@ async fn perform(mut story: Story) -> anyhow::Result<Exit> {
         _ = terminate.recv() => None,
         _ = hang_up.recv() => None,
     };
-    if let Some(rehearsal) = &mut rehearsal {
-        Rehearsal::end(rehearsal).await;
-    }
+    let ended = match &mut rehearsal {
+        Some(rehearsal) => rehearsal.end().await,
+        None => None,
+    };
     services.stop().await;
     match played {
         Some(played) => {
@@ -83,7 +84,7 @@ async fn perform(mut story: Story) -> anyhow::Result<Exit> {
             Ok(if as_expected { Exit::Held } else { Exit::Inconclusive })
         }
         None => {
-            story.interrupted();
+            story.interrupted(ended);
             Ok(Exit::Interrupted)
         }
     }

@@ -15,8 +15,8 @@ use tokio::time::{interval, timeout};
 use super::super::shop::{Health, Tally};
 use super::services::Services;
 
-/// How often the storefront is asked how busy it is.
-const LOOK: Duration = Duration::from_millis(100);
+/// How often the storefront is asked how busy it is: not in step with the customers, who come every 50 ms.
+const LOOK: Duration = Duration::from_millis(130);
 /// How long an interrupted run may take to undo its fault and report.
 const REVERTING: Duration = Duration::from_secs(15);
 
@@ -35,7 +35,9 @@ pub(super) struct Seen {
     pub(super) customers: Tally,
     /// The busiest and the longest queue.
     pub(super) worst: Health,
-    /// How long after the injection all workers were busy, if they ever were, and stayed so for a while.
+    /// How many workers were busy in the median of all looks.
+    pub(super) typically_busy: usize,
+    /// How long after the injection all workers were busy and somebody queued, if that ever was so.
     pub(super) exhausted_after: Option<Duration>,
 }
 
@@ -47,11 +49,12 @@ struct Glance {
 }
 
 impl Rehearsal {
-    /// Starts `squall run`. Should this process die, the run is told to end, and it reverts first.
+    /// Starts `squall run`, in this process's group: a Ctrl-C reaches both, and the run has its own way to take it.
+    /// Should this process die, the run is told to end, and it reverts first.
     pub(super) fn start(file: &Path, state: &Path) -> anyhow::Result<Self> {
         let mut command = Command::new(std::env::current_exe()?);
         command.args(["shop", "leashed", "run", "--format", "json", "--state-dir"]).arg(state).arg(file);
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).process_group(0).kill_on_drop(true);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true);
         let mut child = command.spawn().context("cannot start `squall run`")?;
         let output = child.stdout.take().context("`squall run` has no output")?;
         Ok(Rehearsal { child, output, began: Instant::now() })
@@ -82,16 +85,20 @@ impl Rehearsal {
         Ok(Seen::of(summary, &glances))
     }
 
-    /// Ends a run that is not finished: it undoes its fault first.
-    pub(super) async fn end(&mut self) {
+    /// Ends a run that is not finished: it undoes its fault first. Returns its exit code.
+    pub(super) async fn end(&mut self) -> Option<i32> {
         if let Some(pid) = self.child.id() {
             let _ = kill(Pid::from_raw(pid.cast_signed()), Signal::SIGTERM);
         }
         // What it has to say goes nowhere, but a full pipe must not stop it.
         let mut nowhere = Vec::new();
-        let ended = async { tokio::join!(self.output.read_to_end(&mut nowhere), self.child.wait()) };
-        if timeout(REVERTING, ended).await.is_err() {
-            let _ = self.child.kill().await;
+        let ended = async { tokio::join!(self.output.read_to_end(&mut nowhere), self.child.wait()).1 };
+        match timeout(REVERTING, ended).await {
+            Ok(status) => status.ok()?.code(),
+            Err(_) => {
+                let _ = self.child.kill().await;
+                None
+            }
         }
     }
 }
@@ -108,12 +115,15 @@ impl Seen {
             busy: worst.busy.max(glance.health.busy),
             queued: worst.queued.max(glance.health.queued),
         });
+        let mut busy: Vec<usize> = during().map(|glance| glance.health.busy).collect();
+        busy.sort_unstable();
+        let typically_busy = busy.get(busy.len() / 2).copied().unwrap_or_default();
         let full = |glance: &&Glance| glance.health.busy == glance.health.workers && glance.health.queued > 0;
         let exhausted_after = during().find(full).map(|glance| glance.at.saturating_sub(injected));
         let customers = match (during().next(), during().last()) {
             (Some(first), Some(last)) => last.customers.since(first.customers),
             _ => Tally::default(),
         };
-        Seen { summary, customers, worst, exhausted_after }
+        Seen { summary, customers, worst, typically_busy, exhausted_after }
     }
 }

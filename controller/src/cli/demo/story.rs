@@ -39,7 +39,7 @@ impl Story {
             Confined::NetworkOnly => "a network namespace",
         };
         self.say(format_args!(
-            "Squall demo: one fault, injected twice. It takes about 45 seconds; Ctrl-C ends it at any time.\n\
+            "Squall demo: one fault, injected twice. It takes about half a minute; Ctrl-C ends it at any time.\n\
              This process is in {place} of its own: nothing here can reach this machine's network.\n"
         ));
     }
@@ -93,8 +93,8 @@ impl Story {
         if as_expected {
             self.say(format_args!(
                 "        Why: after 200 ms checkout stops waiting and accepts the order; the payment is taken later.\n\
-                 \x20       At most {} of {} workers were busy, so the front page never noticed.\n",
-                seen.worst.busy, seen.worst.workers
+                 \x20       Of {} workers {} were busy at a typical moment, so the front page found a free one.\n",
+                seen.worst.workers, seen.typically_busy
             ));
         }
         as_expected
@@ -131,30 +131,36 @@ impl Story {
         );
     }
 
-    pub(super) fn interrupted(&self) {
-        self.say("\nInterrupted: the fault was undone and every process of the demo has ended. Nothing was left behind.");
+    /// With the exit code of the run that was interrupted, if one was.
+    pub(super) fn interrupted(&self, run: Option<i32>) {
+        self.say(match run {
+            None => "\nInterrupted between two experiments. Every process of the demo has ended.".to_owned(),
+            Some(code) if code == Exit::Interrupted as i32 => {
+                "\nInterrupted. The run has undone its fault, and every process of the demo has ended.".to_owned()
+            }
+            Some(code) => format!(
+                "\nInterrupted. The run ended with exit code {code}. The demo's network is gone, and its faults with it."
+            ),
+        });
     }
 
     /// The part of the explanation that is the same for both: what the report says.
     fn seen(&mut self, what: &'static str, seen: &Seen, expected: Exit) -> bool {
         let summary = &seen.summary;
         let as_expected = summary.exit == expected;
-        let packets: u64 =
-            summary.parts.iter().flat_map(|part| &part.evidence).map(|found| found.impaired).sum();
+        let evidence = summary.parts.iter().flat_map(|part| &part.evidence);
+        let packets: u64 = evidence.map(|found| found.impaired).sum();
+        let Tally { served, lost } = seen.customers;
         let verdict = if as_expected { "as expected" } else { "NOT as expected" };
-        self.say(format_args!("\n        Verdict: {}, {verdict}. {}", summary.verdict, summary.sentence));
-        if packets > 0 {
-            self.say(format_args!(
-                "        Injected and measured: {packets} packets to and from payments vanished."
-            ));
-        }
+        self.say(format_args!("\n        Verdict, {verdict}: {}.", summary.sentence));
+        self.say(format_args!(
+            "        Injected and measured: {packets} packets to and from payments vanished."
+        ));
+        self.say(format_args!("        Customers, meanwhile: {served} pages served, {lost} lost."));
+        self.say(format_args!("        {:<26}{:>9}{:>10}{:>9}", "Good looks", "before", "during", "after"));
         for claim in &summary.hypotheses {
             self.say(format_args!("        {}", figures(claim)));
         }
-        let Tally { served, lost } = seen.customers;
-        self.say(format_args!(
-            "        The customers got {served} pages and lost {lost} while the fault was live."
-        ));
         if !as_expected {
             for reason in &summary.reasons {
                 let help = reason.help.as_ref().map_or_else(String::new, |help| format!(" (help: {help})"));
@@ -189,13 +195,11 @@ fn write(to: &mut impl Write, words: impl Display) {
     let _ = writeln!(to, "{words}");
 }
 
-/// `"checkout answers": 12 of 12 before, 0 of 9 during the fault (9 × timed out after 1s …), 7 of 9 after`
+/// `checkout answers           7 of 7   0 of 16   3 of 9   16 × timed out after 1s`
 fn figures(claim: &Claim) -> String {
     let of = |figures: &Figures| format!("{} of {}", figures.tally.good, figures.tally.total());
-    let bad = match claim.during.bad_in_words() {
-        bad if bad.is_empty() => String::new(),
-        bad => format!(" ({bad})"),
-    };
     let (before, during, after) = (of(&claim.before), of(&claim.during), of(&claim.after));
-    format!("“{}”: {before} looks good before, {during} during the fault{bad}, {after} after.", claim.name)
+    let worst = claim.during.bad_seen.first();
+    let worst = worst.map_or_else(String::new, |count| format!("   {} × {}", count.times, count.seen));
+    format!("{:<26}{before:>9}{during:>10}{after:>9}{worst}", claim.name)
 }

@@ -1,0 +1,104 @@
+use std::path::Path;
+
+use squall_experiments::run::{Event, Record, State, next};
+use squall_experiments::summary::Summary;
+
+use super::*;
+use crate::conductor::Tell;
+
+fn log() -> Vec<Record> {
+    let text = include_str!("run.ndjson");
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+fn summary() -> Summary {
+    Summary::of(&log()).unwrap()
+}
+
+#[test]
+fn the_report_on_a_terminal() {
+    let text = human(&summary(), Some(Path::new("/tmp/run.ndjson")), Paint::OFF);
+    assert_eq!(text, include_str!("human.txt"), "the report is:\n{text}");
+}
+
+#[test]
+fn a_run_that_did_nothing_says_that_nothing_is_left() {
+    let log = log();
+    let mut cut = log[..3].to_vec();
+    cut.push(Record {
+        at_ms: 5,
+        event: Event::BaselineNotMet { name: "site is up".to_owned(), seen: "503".to_owned() },
+    });
+    let text = human(&Summary::of(&cut).unwrap(), None, Paint::OFF);
+    assert!(text.contains("Not undone\n  nothing: nothing was done\n"), "{text}");
+    assert!(text.ends_with(
+        "refused: `site is up` did not hold before anything was done: 503; nothing was injected (exit 4)\n"
+    ));
+}
+
+#[test]
+fn the_json_document_names_everything_and_reads_back() {
+    let document: serde_json::Value =
+        serde_json::from_str(&json(&summary(), Some(Path::new("/tmp/e")))).unwrap();
+    assert_eq!(document["exit"], 5);
+    assert_eq!(document["verdict"], "deviated");
+    assert_eq!(document["seed"], 7);
+    assert_eq!(document["events"], "/tmp/e");
+    assert_eq!(document["hypotheses"][0]["during"]["bad"], 3);
+    assert_eq!(document["hypotheses"][0]["during"]["bad_seen"][0]["seen"], "timed out after 1s");
+    assert_eq!(document["parts"][0]["evidence"][0]["impaired"], 14);
+    assert_eq!(document["parts"][1]["measured"], false);
+    assert_eq!(document["undone"][0], "4 rules removed, none left");
+    assert_eq!(serde_json::from_value::<Summary>(document).unwrap(), summary());
+    let without: serde_json::Value = serde_json::from_str(&json(&summary(), None)).unwrap();
+    assert!(without["events"].is_null());
+}
+
+#[test]
+fn junit_has_a_case_for_the_run_each_hypothesis_and_each_fault() {
+    let text = junit(&summary()).unwrap();
+    assert!(text.contains(r#"tests="4" failures="2" errors="1" skipped="0" time="3.221""#), "{text}");
+    assert!(text.contains(r#"<testcase classname="run" name="Checkout survives">"#));
+    assert!(text.contains(r#"<testcase classname="hypothesis" name="checkout answers">"#));
+    assert!(text.contains(r#"<testcase classname="fault" name="payments is silent is measured"/>"#));
+    assert!(text.contains(r#"<error message="0 of 0 matching processes impaired">"#));
+    // What a server answered must not break the document.
+    assert!(text.contains("1 × 503 &lt;busy&gt; &amp; \u{fffd})</failure>"), "{text}");
+    let mut reader = quick_xml::Reader::from_str(&text);
+    while !matches!(reader.read_event().unwrap(), quick_xml::events::Event::Eof) {}
+}
+
+#[test]
+fn junit_of_a_refused_run_is_not_green() {
+    let mut log = log();
+    log.truncate(4);
+    log.push(Record { at_ms: 9, event: Event::Interrupted { by: "SIGINT".to_owned() } });
+    let text = junit(&Summary::of(&log).unwrap()).unwrap();
+    assert!(text.contains(r#"failures="0" errors="1" skipped="1""#), "{text}");
+    assert!(text.contains("<skipped message=\"the run did not get that far\">"), "{text}");
+}
+
+fn told(live: bool) -> String {
+    let mut out = Vec::new();
+    let mut progress = Progress::new(&mut out, live, Paint::OFF);
+    let mut state = State::New;
+    for record in &log() {
+        state = next(state, &record.event).unwrap();
+        progress.tell(&Tell::Event(record, &state));
+    }
+    progress.tell(&Tell::Note("SIGINT: still reverting"));
+    drop(progress);
+    String::from_utf8(out).unwrap()
+}
+
+#[test]
+fn progress_is_for_terminals_and_notes_are_for_everybody() {
+    assert_eq!(told(false), "SIGINT: still reverting\n");
+    let live = told(true);
+    assert!(live.contains("     0.0 s  `payments is silent` injected (took 2.1 ms)\n"), "{live}");
+    assert!(live.contains("     1.3 s  during  checkout answers 1/4\r\x1b[K"), "{live}");
+    assert!(
+        live.ends_with("the run ended\nSIGINT: still reverting\n"),
+        "no living line is left behind: {live}"
+    );
+}
