@@ -71,9 +71,16 @@ fn crash(step: &str, victim: Victim, hit: Signal) {
         (Signal::STOP, _) => Duration::from_secs(6),
         _ => Duration::from_secs(3),
     };
-    // The pair dies together: what acts again and again must be gone too, not only what can be seen of it.
-    let clean =
-        || host.tables().is_empty() && paused(host).is_empty() && !guardian.lives() && !worker.lives();
+    // What acts again and again must have ended too, not only what can be seen of it. A pair dies together; behind a
+    // command that is only stopped it lives on, with nothing injected.
+    let idle = || {
+        if matches!((hit, victim), (Signal::STOP, Victim::Command)) {
+            host.agent(&["status"]).run().stdout.contains("nothing is injected")
+        } else {
+            !guardian.lives() && !worker.lives()
+        }
+    };
+    let clean = || host.tables().is_empty() && paused(host).is_empty() && idle();
     while !clean() {
         let left = (host.tables(), paused(host), host.squalls());
         assert!(
