@@ -3,7 +3,7 @@
 use clap::{Arg, ArgAction, ArgMatches, Command, FromArgMatches};
 use serde_json::{Map, Value, json};
 use squall_controller::conductor::signals;
-use squall_experiments::document::{Document, yaml};
+use squall_experiments::document::{Document, Problems, yaml};
 use squall_experiments::exit::Exit;
 use squall_experiments::faults::{Entry, Kind, Parameter, catalogue};
 use squall_experiments::peer::{Peer, Ports};
@@ -21,7 +21,6 @@ pub struct Inject {
     lasts: String,
     title: Option<String>,
     print: bool,
-    vars: Vars,
     options: run::Options,
 }
 
@@ -43,8 +42,8 @@ impl Inject {
     }
 
     /// The checked document: one fault and no hypothesis, so that its verdict says only whether it was measured.
-    fn document(&self) -> Result<Document, squall_experiments::document::Problems> {
-        load::text("the document of `squall inject`", self.yaml().as_bytes(), &self.vars)
+    fn document(&self) -> Result<Document, Problems> {
+        load::text("the document of `squall inject`", self.yaml().as_bytes(), &Vars::default())
     }
 
     fn yaml(&self) -> String {
@@ -96,7 +95,6 @@ impl FromArgMatches for Inject {
             lasts: flags.get_one::<String>("for").cloned().unwrap_or_default(),
             title: flags.get_one::<String>("title").cloned(),
             print: flags.get_flag("print"),
-            vars: Vars::default(),
             options: run::Options::from_arg_matches(flags)?,
         })
     }
@@ -308,7 +306,8 @@ method:
     fn no_parameter_takes_the_place_of_an_option() {
         for entry in catalogue() {
             for parameter in entry.parameters() {
-                let taken = ["in", "for", "title", "print", "help", "format", "state-dir", "seed", "var"];
+                let taken =
+                    ["in", "for", "title", "print", "help", "format", "state-dir", "seed", "events", "junit"];
                 assert!(!taken.contains(&parameter.flag().as_str()), "{} --{}", entry.name, parameter.flag());
             }
         }
