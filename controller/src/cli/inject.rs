@@ -2,14 +2,15 @@
 
 use clap::{Arg, ArgAction, ArgMatches, Command, FromArgMatches};
 use serde_json::{Map, Value, json};
-use squall_experiments::document::{Document, yaml};
+use squall_controller::conductor::signals;
+use squall_experiments::document::{Document, Problems, yaml};
 use squall_experiments::exit::Exit;
 use squall_experiments::faults::{Entry, Kind, Parameter, catalogue};
 use squall_experiments::peer::{Peer, Ports};
 use squall_experiments::quantity::{Percent, Period, Pick, QuantityError};
 
 use super::load::{self, Vars};
-use super::{Common, print};
+use super::{Common, print, run};
 
 /// Options of `squall inject`: a fault with one flag per parameter, made from the catalogue.
 #[derive(Debug)]
@@ -20,12 +21,14 @@ pub struct Inject {
     lasts: String,
     title: Option<String>,
     print: bool,
-    vars: Vars,
+    options: run::Options,
 }
 
 impl Inject {
     /// Prints the document, or runs it.
     pub fn run(&self, common: &Common) -> anyhow::Result<Exit> {
+        // From here on a signal is kept until somebody can act on it.
+        let _held = signals::hold()?;
         // What is printed has been checked, and still holds references instead of secrets.
         let document = match self.document() {
             Ok(document) => document,
@@ -35,17 +38,12 @@ impl Inject {
             print::result(&self.yaml())?;
             return Ok(Exit::Held);
         }
-        self.execute(document, common)
-    }
-
-    /// Where the run begins.
-    fn execute(&self, _document: Document, _common: &Common) -> anyhow::Result<Exit> {
-        anyhow::bail!("under construction")
+        run::execute(document, &self.options, common)
     }
 
     /// The checked document: one fault and no hypothesis, so that its verdict says only whether it was measured.
-    fn document(&self) -> Result<Document, squall_experiments::document::Problems> {
-        load::text("the document of `squall inject`", self.yaml().as_bytes(), &self.vars)
+    fn document(&self) -> Result<Document, Problems> {
+        load::text("the document of `squall inject`", self.yaml().as_bytes(), &Vars::default())
     }
 
     fn yaml(&self) -> String {
@@ -97,7 +95,7 @@ impl FromArgMatches for Inject {
             lasts: flags.get_one::<String>("for").cloned().unwrap_or_default(),
             title: flags.get_one::<String>("title").cloned(),
             print: flags.get_flag("print"),
-            vars: Vars::default(),
+            options: run::Options::from_arg_matches(flags)?,
         })
     }
 
@@ -110,7 +108,7 @@ impl FromArgMatches for Inject {
 fn subcommand(entry: &Entry) -> Command {
     let parameters = entry.parameters();
     let example = format!("As a step of a file:\n{}", entry.example);
-    Command::new(entry.name)
+    let command = Command::new(entry.name)
         .about(entry.summary)
         .after_help(example)
         .next_help_heading("Parameters of the fault")
@@ -142,7 +140,8 @@ fn subcommand(entry: &Entry) -> Command {
                 .long("print")
                 .action(ArgAction::SetTrue)
                 .help("Print the document as a file would hold it, and do nothing"),
-        )
+        );
+    <run::Options as clap::Args>::augment_args(command)
 }
 
 fn flag(parameter: &Parameter) -> Arg {
@@ -268,7 +267,7 @@ method:
 
     #[test]
     fn groups_and_numbers_reach_their_places() {
-        let line = "inject kill --signal TERM --then-signal KILL --then-after 5s --pick 1 --in process.listening:80 --in process.name:nginx --for 3s";
+        let line = "inject kill --signal TERM --then-signal KILL --then-after 5s --pick 1 --in process.listening:80 --in process.name:nginx --for 30s";
         let inject = parse(line).unwrap();
         assert_eq!(json!(inject.parameters)["then"], json!({ "signal": "KILL", "after": "5s" }));
         assert_eq!(inject.scope, Some(json!({ "process": { "listening": 80, "name": "nginx" } })));
@@ -307,7 +306,8 @@ method:
     fn no_parameter_takes_the_place_of_an_option() {
         for entry in catalogue() {
             for parameter in entry.parameters() {
-                let taken = ["in", "for", "title", "print", "help", "format", "state-dir", "seed", "var"];
+                let taken =
+                    ["in", "for", "title", "print", "help", "format", "state-dir", "seed", "events", "junit"];
                 assert!(!taken.contains(&parameter.flag().as_str()), "{} --{}", entry.name, parameter.flag());
             }
         }

@@ -9,6 +9,7 @@ use super::{Paint, printable};
 
 /// The whole report, ending with a line feed. `events` says where the event file is.
 pub fn human(summary: &Summary, events: Option<&std::path::Path>, paint: Paint) -> String {
+    let summary = &printable::summary(summary);
     let mut page = Page { text: String::new(), paint };
     page.head(summary);
     page.timeline(summary);

@@ -7,6 +7,7 @@ mod check;
 mod node;
 mod parse;
 mod problem;
+mod rules;
 mod secret;
 pub mod suggest;
 mod vars;

@@ -113,7 +113,7 @@ impl Plan {
 
     /// 64 hexadecimal digits over everything that decides what is done: selectors (lists of peers in order, doubles
     /// removed), parameters, durations, actions, carve-outs, policy, seed, hosts and expiry. Titles, names and
-    /// warnings are outside.
+    /// warnings are outside. Actions count with the values of their secrets, as they will be done.
     pub fn hash(&self) -> String {
         let text = canonical(json!({
             "plan": 1,
@@ -135,8 +135,8 @@ impl PlanStep {
             *part += 1;
             let changes = fault.changes(step.r#in.as_ref());
             let words = || {
-                let changes: Vec<String> = changes.iter().map(Change::to_string).collect();
-                format!("{}: {}", fault.name(), changes.join("; "))
+                let aims: Vec<String> = changes.iter().map(aim).collect();
+                format!("{} {}", fault.name(), aims.join(" and "))
             };
             let name = step.name.clone().unwrap_or_else(words);
             Some(PlanStep::Fault { part: *part, name, changes, lasts })
@@ -178,6 +178,16 @@ impl PlanStep {
             }
             PlanStep::Action { action, undo, .. } => json!({ "action": action, "undo": undo }),
         }
+    }
+}
+
+/// Whom a change concerns, for a name that the report repeats often.
+fn aim(change: &Change) -> String {
+    match change {
+        Change::Block(block) => block.flow.to_string(),
+        Change::Disconnect(disconnect) => disconnect.flow.to_string(),
+        Change::Signal(signal) => format!("{} of {}", signal.pick, signal.scope),
+        Change::Pause(pause) => format!("{} of {}", pause.pick, pause.scope),
     }
 }
 

@@ -143,3 +143,14 @@ fn faults_at_the_same_time_that_want_the_same_thing_are_said() {
     assert_eq!(count(parallel(kill("a", 5), kill("a", 5))), 1);
     assert_eq!(plan(vec![kill("a", 5), kill("a", 5)]).warnings.len(), 0, "one after the other");
 }
+
+#[test]
+fn a_fault_without_a_name_is_called_by_what_it_does_to_whom() {
+    let name = |step: Step| match plan(vec![step]).steps.remove(0) {
+        PlanStep::Fault { name, .. } => name,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(name(partition(&["db:1", "cache"], 5)), "partition to db:1, cache");
+    assert_eq!(name(kill("shop", 5)), "kill all of user shop");
+    assert_eq!(name(Step { name: Some("cut".to_owned()), ..kill("shop", 5) }), "cut");
+}
