@@ -88,6 +88,29 @@ fn start(place: &Place) -> Child {
     command.spawn().unwrap()
 }
 
+#[test]
+fn the_first_run_deviates_and_the_second_holds() {
+    if !namespaces_allowed() {
+        return;
+    }
+    let place = Place::new("whole");
+    let demo =
+        Command::new(SQUALL).args(["demo", "--format", "json"]).env("TMPDIR", &place.0).output().unwrap();
+    let talk = String::from_utf8(demo.stderr).unwrap();
+    assert_eq!(demo.status.code(), Some(0), "{talk}");
+    let report: serde_json::Value = serde_json::from_slice(&demo.stdout).unwrap();
+    assert_eq!(report["as-expected"], true);
+    let verdicts: Vec<_> = report["runs"].as_array().unwrap().iter().map(|run| &run["verdict"]).collect();
+    assert_eq!(verdicts, ["deviated", "held"]);
+    for run in report["runs"].as_array().unwrap() {
+        let part = &run["parts"][0];
+        assert_eq!(part["measured"], true, "{part}");
+        assert_eq!(part["stuck"].as_array().unwrap().len(), 0, "{part}");
+    }
+    assert!(talk.contains("the front page never asks payments"), "{talk}");
+    assert_eq!((place.processes(), place.files()), (0, 0));
+}
+
 /// The demo, its seven children (five of the shop, the run, the run's prober), and the agent's two processes.
 const EVERYBODY: usize = 10;
 

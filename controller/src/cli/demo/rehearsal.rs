@@ -15,8 +15,8 @@ use tokio::time::{interval, timeout};
 use super::super::shop::{Health, Tally};
 use super::services::Services;
 
-/// How often the storefront is asked how busy it is.
-const LOOK: Duration = Duration::from_millis(100);
+/// How often the storefront is asked how busy it is: not in step with the customers, who come every 50 ms.
+const LOOK: Duration = Duration::from_millis(130);
 /// How long an interrupted run may take to undo its fault and report.
 const REVERTING: Duration = Duration::from_secs(15);
 

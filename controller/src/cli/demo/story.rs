@@ -39,7 +39,7 @@ impl Story {
             Confined::NetworkOnly => "a network namespace",
         };
         self.say(format_args!(
-            "Squall demo: one fault, injected twice. It takes about 45 seconds; Ctrl-C ends it at any time.\n\
+            "Squall demo: one fault, injected twice. It takes about half a minute; Ctrl-C ends it at any time.\n\
              This process is in {place} of its own: nothing here can reach this machine's network.\n"
         ));
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use hyper::StatusCode;
 use serde::{Deserialize, Serialize};
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, interval_at, timeout};
 
 use super::call;
 
@@ -45,8 +45,9 @@ impl Customers {
     pub(super) async fn run(&self) -> anyhow::Result<()> {
         let counts = Arc::new(Counts::default());
         let between = Duration::from_secs(1) / self.rate.max(1);
-        tokio::spawn(come(self.port, "/", between, counts.clone()));
-        tokio::spawn(come(self.port, "/checkout", between, counts.clone()));
+        // Half a step apart, so that they do not always meet at the door.
+        tokio::spawn(come(self.port, "/", Duration::ZERO, between, counts.clone()));
+        tokio::spawn(come(self.port, "/checkout", between / 2, between, counts.clone()));
         let mut ticks = interval(Duration::from_millis(250));
         loop {
             ticks.tick().await;
@@ -63,8 +64,8 @@ impl Customers {
     }
 }
 
-async fn come(port: u16, path: &'static str, between: Duration, counts: Arc<Counts>) {
-    let mut ticks = interval(between);
+async fn come(port: u16, path: &'static str, first: Duration, between: Duration, counts: Arc<Counts>) {
+    let mut ticks = interval_at(Instant::now() + first, between);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
     loop {
         ticks.tick().await;
