@@ -269,7 +269,7 @@ method:
 
     #[test]
     fn groups_and_numbers_reach_their_places() {
-        let line = "inject kill --signal TERM --then-signal KILL --then-after 5s --pick 1 --in process.listening:80 --in process.name:nginx --for 3s";
+        let line = "inject kill --signal TERM --then-signal KILL --then-after 5s --pick 1 --in process.listening:80 --in process.name:nginx --for 30s";
         let inject = parse(line).unwrap();
         assert_eq!(json!(inject.parameters)["then"], json!({ "signal": "KILL", "after": "5s" }));
         assert_eq!(inject.scope, Some(json!({ "process": { "listening": 80, "name": "nginx" } })));
