@@ -120,7 +120,7 @@ impl Seen {
         let typically_busy = busy.get(busy.len() / 2).copied().unwrap_or_default();
         let full = |glance: &&Glance| glance.health.busy == glance.health.workers && glance.health.queued > 0;
         let exhausted_after = during().find(full).map(|glance| glance.at.saturating_sub(injected));
-        let customers = match (during().next(), during().last()) {
+        let customers = match (during().next(), during().next_back()) {
             (Some(first), Some(last)) => last.customers.since(first.customers),
             _ => Tally::default(),
         };

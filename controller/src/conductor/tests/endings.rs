@@ -166,6 +166,15 @@ fn an_agent_that_hangs_is_noticed() {
     assert_eq!(outcome.summary.exit, Exit::Interrupted, "{}", outcome.summary.sentence);
     assert!(outcome.has(|event| matches!(event, Event::AgentLost { .. })));
     assert!(outcome.took < Duration::from_secs(8), "{:?}", outcome.took);
+
+    world.interrupt = Some(|event| matches!(event, Event::Injected { .. }));
+    let outcome = world.run(json!({ "method": [fault("20s")] }));
+    assert_eq!(outcome.summary.exit, Exit::Interrupted, "{}", outcome.summary.sentence);
+    assert!(
+        outcome.took < Duration::from_secs(8),
+        "{:?}: the revert does not wait for it either",
+        outcome.took
+    );
 }
 
 #[test]
