@@ -1,1 +1,26 @@
-//! The harness.
+//! The harness of the end-to-end suites: hosts as network namespaces, real services in them, the real binaries.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`host`] | one machine of a world |
+//! | [`world`] | hosts, services and their end; compares fingerprints when a test is over |
+//! | [`netns`] | one network namespace, its processes, and the one function that runs `ip`, `nft`, `tc`, `ss` |
+//! | [`fingerprint`] | what a host is, in lines that can be compared |
+//! | [`service`] | nginx, Redis, PostgreSQL and an echo server, ready when they answer |
+//! | [`client`] | clients that talk to them, and a steady one that keeps watching |
+//! | [`squall`] | runs the binaries under test |
+//! | [`mod@skip`] | what a test needs, and a loud skip where it is missing |
+//! | [`wait`] | waiting for conditions, and medians |
+//!
+//! A harness is told to stop by a panic: its functions panic with the full story where a test could not go on.
+
+pub mod client;
+pub mod fingerprint;
+pub mod host;
+pub mod netns;
+pub mod service;
+pub mod skip;
+pub mod squall;
+mod sweep;
+pub mod wait;
+pub mod world;

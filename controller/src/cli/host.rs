@@ -75,6 +75,12 @@ pub fn recover(common: &Common) -> Result<(), Exit> {
     }
 }
 
+/// The name that this host calls itself.
+pub fn host_name() -> String {
+    let name = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
+    name.unwrap_or_else(|| "localhost".to_owned())
+}
+
 /// Says why something was not done.
 pub fn refused(refusal: &Refusal) -> Exit {
     let mut stderr = io::stderr();

@@ -2,6 +2,7 @@
 
 use clap::{Arg, ArgAction, ArgMatches, Command, FromArgMatches};
 use serde_json::{Map, Value, json};
+use squall_controller::conductor::signals;
 use squall_experiments::document::{Document, yaml};
 use squall_experiments::exit::Exit;
 use squall_experiments::faults::{Entry, Kind, Parameter, catalogue};
@@ -9,7 +10,7 @@ use squall_experiments::peer::{Peer, Ports};
 use squall_experiments::quantity::{Percent, Period, Pick, QuantityError};
 
 use super::load::{self, Vars};
-use super::{Common, print};
+use super::{Common, print, run};
 
 /// Options of `squall inject`: a fault with one flag per parameter, made from the catalogue.
 #[derive(Debug)]
@@ -21,11 +22,14 @@ pub struct Inject {
     title: Option<String>,
     print: bool,
     vars: Vars,
+    options: run::Options,
 }
 
 impl Inject {
     /// Prints the document, or runs it.
     pub fn run(&self, common: &Common) -> anyhow::Result<Exit> {
+        // From here on a signal is kept until somebody can act on it.
+        let _held = signals::hold()?;
         // What is printed has been checked, and still holds references instead of secrets.
         let document = match self.document() {
             Ok(document) => document,
@@ -35,12 +39,7 @@ impl Inject {
             print::result(&self.yaml())?;
             return Ok(Exit::Held);
         }
-        self.execute(document, common)
-    }
-
-    /// Where the run begins.
-    fn execute(&self, _document: Document, _common: &Common) -> anyhow::Result<Exit> {
-        anyhow::bail!("under construction")
+        run::execute(document, &self.options, common)
     }
 
     /// The checked document: one fault and no hypothesis, so that its verdict says only whether it was measured.
@@ -98,6 +97,7 @@ impl FromArgMatches for Inject {
             title: flags.get_one::<String>("title").cloned(),
             print: flags.get_flag("print"),
             vars: Vars::default(),
+            options: run::Options::from_arg_matches(flags)?,
         })
     }
 
@@ -110,7 +110,7 @@ impl FromArgMatches for Inject {
 fn subcommand(entry: &Entry) -> Command {
     let parameters = entry.parameters();
     let example = format!("As a step of a file:\n{}", entry.example);
-    Command::new(entry.name)
+    let command = Command::new(entry.name)
         .about(entry.summary)
         .after_help(example)
         .next_help_heading("Parameters of the fault")
@@ -142,7 +142,8 @@ fn subcommand(entry: &Entry) -> Command {
                 .long("print")
                 .action(ArgAction::SetTrue)
                 .help("Print the document as a file would hold it, and do nothing"),
-        )
+        );
+    <run::Options as clap::Args>::augment_args(command)
 }
 
 fn flag(parameter: &Parameter) -> Arg {
@@ -268,7 +269,7 @@ method:
 
     #[test]
     fn groups_and_numbers_reach_their_places() {
-        let line = "inject kill --signal TERM --then-signal KILL --then-after 5s --pick 1 --in process.listening:80 --in process.name:nginx --for 3s";
+        let line = "inject kill --signal TERM --then-signal KILL --then-after 5s --pick 1 --in process.listening:80 --in process.name:nginx --for 30s";
         let inject = parse(line).unwrap();
         assert_eq!(json!(inject.parameters)["then"], json!({ "signal": "KILL", "after": "5s" }));
         assert_eq!(inject.scope, Some(json!({ "process": { "listening": 80, "name": "nginx" } })));

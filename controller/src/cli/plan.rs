@@ -9,6 +9,7 @@ use squall_experiments::exit::Exit;
 use squall_experiments::plan::{self, PlanStep};
 
 use super::appendix::Appendix;
+use super::host::host_name;
 use super::load::{self, Vars};
 use super::{Common, Format, print};
 
@@ -59,12 +60,6 @@ impl Plan {
         }
         Ok(Exit::Held)
     }
-}
-
-/// The name that this host calls itself.
-fn host_name() -> String {
-    let name = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
-    name.unwrap_or_else(|| "localhost".to_owned())
 }
 
 /// What the policy of this host says against a fault.

@@ -2,6 +2,8 @@
 
 use std::io::{self, ErrorKind, IsTerminal, Write};
 
+use squall_controller::report::Paint;
+
 /// Writes a result to standard output.
 pub fn result(text: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
@@ -16,9 +18,7 @@ pub fn json(value: &impl serde::Serialize) -> anyhow::Result<()> {
     Ok(result(&(serde_json::to_string_pretty(value)? + "\n"))?)
 }
 
-/// Whether colours reach a terminal that wants them (<https://no-color.org>).
+/// Whether colours reach a terminal that wants them.
 pub fn colour(stream: &impl IsTerminal) -> bool {
-    let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-    let dumb = std::env::var_os("TERM").is_some_and(|value| value == "dumb");
-    stream.is_terminal() && !refused && !dumb
+    Paint::on(stream) != Paint::OFF
 }

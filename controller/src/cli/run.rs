@@ -15,7 +15,7 @@ use squall_experiments::plan::Plan;
 use squall_experiments::protocol::{Refusal, RunId};
 use squall_experiments::summary::Summary;
 
-use super::host::{LocalHost, recover, refused};
+use super::host::{LocalHost, host_name, recover, refused};
 use super::{Common, Format, load};
 
 /// Options of `squall run`.
@@ -25,6 +25,9 @@ pub struct Run {
     file: PathBuf,
     #[command(flatten)]
     vars: load::Vars,
+    /// Call the run something else than its file does.
+    #[arg(long, value_name = "TEXT")]
+    title: Option<String>,
     #[command(flatten)]
     options: Options,
 }
@@ -41,9 +44,6 @@ pub struct Options {
     /// Also write the result as JUnit XML.
     #[arg(long, value_name = "FILE")]
     pub junit: Option<PathBuf>,
-    /// Call the run something else than its file does.
-    #[arg(long)]
-    pub title: Option<String>,
 }
 
 impl Run {
@@ -51,10 +51,14 @@ impl Run {
     pub fn run(&self, common: &Common) -> anyhow::Result<Exit> {
         // From here on a signal is kept until somebody can act on it.
         let _held = signals::hold()?;
-        match load::document(&self.file, &self.vars, common) {
-            Ok(document) => execute(document, &self.options, common),
-            Err(exit) => Ok(exit),
+        let mut document = match load::document(&self.file, &self.vars, common) {
+            Ok(document) => document,
+            Err(exit) => return Ok(exit),
+        };
+        if let Some(title) = &self.title {
+            document.experiment.title.clone_from(title);
         }
+        execute(document, &self.options, common)
     }
 }
 
@@ -62,13 +66,10 @@ impl Run {
 ///
 /// The process must still be single-threaded. Signals are held back from the start; nothing is left live when this
 /// returns, unless the exit code says so.
-pub fn execute(mut document: Document, options: &Options, common: &Common) -> anyhow::Result<Exit> {
+pub fn execute(document: Document, options: &Options, common: &Common) -> anyhow::Result<Exit> {
     let held = signals::hold()?;
     if let Err(exit) = recover(common) {
         return Ok(exit);
-    }
-    if let Some(title) = &options.title {
-        document.experiment.title.clone_from(title);
     }
     let run = run_id();
     let (plan, events, junit) = match prepare(&document, options, common, &run) {
@@ -130,12 +131,6 @@ fn prepare(
     };
     let junit = options.junit.as_ref().map(|path| Ok((path.clone(), create(path)?)));
     Ok((plan, events, junit.transpose()?))
-}
-
-/// What the plan calls this host.
-fn host_name() -> String {
-    let name = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
-    name.unwrap_or_else(|| "localhost".to_owned())
 }
 
 fn create(path: &Path) -> Result<File, Refusal> {

@@ -9,6 +9,7 @@ use super::{Paint, printable};
 
 /// The whole report, ending with a line feed. `events` says where the event file is.
 pub fn human(summary: &Summary, events: Option<&std::path::Path>, paint: Paint) -> String {
+    let summary = &printable::summary(summary);
     let mut page = Page { text: String::new(), paint };
     page.head(summary);
     page.timeline(summary);
@@ -128,7 +129,7 @@ impl Page {
     fn part(&mut self, part: &Part) {
         self.line(format!("  {}", part.name));
         for change in &part.changes {
-            if change.what != part.name {
+            if !part.name.contains(&change.what) {
                 self.line(format!("    {}", change.what));
             }
         }

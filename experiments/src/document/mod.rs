@@ -7,6 +7,7 @@ mod check;
 mod node;
 mod parse;
 mod problem;
+mod rules;
 mod secret;
 pub mod suggest;
 mod vars;
@@ -113,7 +114,7 @@ fn as_text<'b>(name: &str, bytes: &'b [u8]) -> Result<&'b str, Problems> {
     let refused = |what: &str, help: &str| Err(Problems::unreadable(name, what, help));
     let help = "an experiment is YAML or JSON in UTF-8";
     if bytes.len() > LONGEST {
-        return Err(too_long(name, bytes.len() as u64));
+        return refused(&format!("this is longer than an experiment may be ({LONGEST} bytes)"), TOO_LONG);
     }
     if bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]) {
         return refused("this is UTF-16 text", "save it as UTF-8");
@@ -130,12 +131,14 @@ fn as_text<'b>(name: &str, bytes: &'b [u8]) -> Result<&'b str, Problems> {
     }
 }
 
+const TOO_LONG: &str = "name the experiment file itself; data belongs elsewhere";
+
 /// A source that is longer than [`LONGEST`] bytes, for callers that know it before reading.
 pub fn too_long(name: &str, bytes: u64) -> Problems {
     Problems::unreadable(
         name,
         format!("{bytes} bytes are more than an experiment may have ({LONGEST})"),
-        "name the experiment file itself; data belongs elsewhere",
+        TOO_LONG,
     )
 }
 

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::secret::Redactor;
 
-/// A range of bytes of the source. Empty at the end of a line means "something is missing here".
+/// A range of bytes of the source.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Span {
     /// The first byte.
@@ -135,7 +135,7 @@ impl Problems {
         let last = line.len().min(first + WIDEST);
         let lead = if first > 0 { "..." } else { "" };
         let tail = if last < line.len() { "..." } else { "" };
-        let text: String = line[first.min(last)..last].iter().map(|c| printable(*c)).collect();
+        let text: String = line[first.min(last)..last].iter().copied().map(printable).collect();
         let caret = "^".repeat(width.min((first + WIDEST).saturating_sub(before).max(1)));
         let indent = " ".repeat(lead.len() + before - first);
         (format!("{lead}{text}{tail}").trim_end().to_owned(), format!("{indent}{caret}"))
@@ -164,15 +164,16 @@ fn floor(text: &str, at: usize) -> usize {
     (0..=at.min(text.len())).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0)
 }
 
-/// A document may hold bytes that move a terminal's cursor: none of them is printed.
+/// A document may hold characters that move a terminal's cursor or turn its text around: none of them is printed.
 fn plain(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+    text.chars().map(printable).collect()
 }
 
 fn printable(c: char) -> char {
+    let turns = matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     match c {
         '\t' => ' ',
-        c if c.is_control() => '\u{fffd}',
+        c if c.is_control() || turns => '\u{fffd}',
         c => c,
     }
 }
@@ -193,11 +194,11 @@ mod tests {
 
     #[test]
     fn the_caret_stands_below_the_place_and_nothing_reaches_the_terminal_raw() {
-        let source = "é: 1\nkey: \x1b[2J\n";
+        let source = "é: 1\nkey: \x1b[2J\u{202e}\n";
         let text = one(source, 11, 15).render(false);
         assert_eq!(
             text,
-            "error: `\u{fffd}[2J` is wrong\n --> a.yaml:2:6\n  |\n2 | key: \u{fffd}[2J\n  |      ^^^^\n  = help: write another\n\n"
+            "error: `\u{fffd}[2J` is wrong\n --> a.yaml:2:6\n  |\n2 | key: \u{fffd}[2J\u{fffd}\n  |      ^^^^\n  = help: write another\n\n"
         );
     }
 

@@ -45,11 +45,12 @@ impl Redactor {
         text
     }
 
-    /// The text with every secret overwritten byte by byte, so that offsets stay right.
+    /// The text with every secret overwritten byte by byte, so that offsets and lines stay right.
     pub(super) fn redact_in_place(&self, text: &str) -> String {
         let mut text = text.to_owned();
         for (needle, _) in &self.needles {
-            let mask: String = needle.chars().flat_map(|c| std::iter::repeat_n('*', c.len_utf8())).collect();
+            let stars = |c: char| std::iter::repeat_n(if c == '\n' { c } else { '*' }, c.len_utf8());
+            let mask: String = needle.chars().flat_map(stars).collect();
             text = text.replace(needle.as_str(), &mask);
         }
         text
@@ -104,6 +105,8 @@ mod tests {
     fn redaction_in_place_keeps_offsets() {
         let mut redactor = Redactor::default();
         redactor.learn("A", "pässword");
+        redactor.learn("B", "-----BEGIN\nKEY");
         assert_eq!(redactor.redact_in_place("a: pässword # b"), "a: ********* # b");
+        assert_eq!(redactor.redact_in_place("-----BEGIN\nKEY"), "**********\n***");
     }
 }

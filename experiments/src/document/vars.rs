@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use super::node::{Data, Node};
+use super::node::{Data, Entry, Node};
 use super::parse::{DEEPEST, LONGEST, MOST_NODES, resolve};
 use super::problem::{Problem, Span};
 use super::secret::{Redactor, SHORTEST_SECRET};
@@ -73,40 +73,37 @@ impl<'a> Substitution<'a> {
                 continue;
             };
             for variable in variables {
-                let name = &variable.key;
-                if !name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-') || name.is_empty()
-                {
-                    let help = "use letters, digits, `_` and `-`";
-                    self.report(
-                        variable.key_span,
-                        format!("`{name}` cannot name a variable"),
-                        help.to_owned(),
-                    );
-                }
-                match given.get(name) {
-                    Some(text) => variable.value.data = typed_like(&variable.value.data, text),
-                    None if variable.value.data == Data::Null => {
-                        let what = format!("the variable `{name}` has no value");
-                        self.report(
-                            variable.key_span,
-                            what,
-                            format!("give it one here or with `--var {name}=…`"),
-                        );
-                        variable.value.data = Data::Unknown;
-                    }
-                    None => self.replace(&mut variable.value),
-                }
-                if height(&variable.value) > DEEPEST {
-                    let what = format!("the variable `{name}` is nested more than {DEEPEST} deep");
-                    self.report(variable.key_span, what, "an experiment needs fewer than 10".to_owned());
-                    variable.value.data = Data::Unknown;
-                }
-                self.vars.insert(name.clone(), Rc::new(variable.value.clone()));
+                self.define(variable, given.get(&variable.key));
             }
         }
         for entry in entries.iter_mut().filter(|entry| entry.key != "vars") {
             self.replace(&mut entry.value);
         }
+    }
+
+    /// One variable: its value is that of the command line where one is given.
+    fn define(&mut self, variable: &mut Entry, given: Option<&String>) {
+        let name = &variable.key;
+        let allowed = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+        if name.is_empty() || !name.chars().all(allowed) {
+            let help = "use letters, digits, `_` and `-`".to_owned();
+            self.report(variable.key_span, format!("`{name}` cannot name a variable"), help);
+        }
+        match given {
+            Some(text) => variable.value.data = typed_like(&variable.value.data, text),
+            None if variable.value.data == Data::Null => {
+                let help = format!("give it one here or with `--var {name}=…`");
+                self.report(variable.key_span, format!("the variable `{name}` has no value"), help);
+                variable.value.data = Data::Unknown;
+            }
+            None => self.replace(&mut variable.value),
+        }
+        if height(&variable.value) > DEEPEST {
+            let what = format!("the variable `{name}` is nested more than {DEEPEST} deep");
+            self.report(variable.key_span, what, "an experiment needs fewer than 10".to_owned());
+            variable.value.data = Data::Unknown;
+        }
+        self.vars.insert(name.clone(), Rc::new(variable.value.clone()));
     }
 
     fn report(&mut self, span: Span, what: String, help: String) {
@@ -200,26 +197,25 @@ impl<'a> Substitution<'a> {
     }
 
     fn secret(&mut self, name: &str, place: Span) -> Option<String> {
-        let help = format!(
-            "set the environment variable `SQUALL_SECRET_{name}`, or `SQUALL_SECRET_{name}_FILE` to the path of a file"
-        );
-        let valid = !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
-        let what = match (valid, (self.lookup)(name)) {
-            (false, _) => {
-                let help = "use letters, digits and `_`".to_owned();
-                self.report(place, format!("`{name}` cannot name a secret"), help);
-                return None;
-            }
-            (true, Ok(Some(value))) if value.len() < SHORTEST_SECRET => format!(
+        if name.is_empty() || !name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') {
+            let help = "use letters, digits and `_`".to_owned();
+            self.report(place, format!("`{name}` cannot name a secret"), help);
+            return None;
+        }
+        let what = match (self.lookup)(name) {
+            Ok(Some(value)) if value.len() < SHORTEST_SECRET => format!(
                 "the secret `{name}` is shorter than {SHORTEST_SECRET} bytes and cannot be kept out of reports"
             ),
-            (true, Ok(Some(value))) => {
+            Ok(Some(value)) => {
                 self.redactor.learn(name, &value);
                 return Some(value);
             }
-            (true, Ok(None)) => format!("the secret `{name}` is not set"),
-            (true, Err(why)) => format!("the secret `{name}` cannot be read: {why}"),
+            Ok(None) => format!("the secret `{name}` is not set"),
+            Err(why) => format!("the secret `{name}` cannot be read: {why}"),
         };
+        let variable = format!("SQUALL_SECRET_{name}");
+        let help =
+            format!("set the environment variable `{variable}`, or `{variable}_FILE` to the path of a file");
         self.report(place, what, help);
         None
     }

@@ -1,15 +1,14 @@
 //! The schema that editors use, walked over a document: every unknown key, missing key and wrong value at once.
 //!
-//! It understands what schemars makes of this crate's types, and the formats that [`crate::quantity`] and
-//! [`crate::peer`] name, which are read by their own parsers so that their messages reach the user.
+//! It understands what schemars makes of this crate's types; a text with a format is read by the format's own parser,
+//! so that its message reaches the user.
 
 use serde_json::{Map, Value};
 
 use super::node::{Data, Node, short};
 use super::problem::{Problem, Span};
+use super::rules::{Parse, kind, noun, parser, tag_of, wanted, words_of};
 use super::suggest;
-use crate::peer::{Peer, Ports};
-use crate::quantity::{Percent, Period, Pick, QuantityError};
 
 /// Walks a document by a schema.
 pub(super) struct Walk<'s> {
@@ -18,7 +17,6 @@ pub(super) struct Walk<'s> {
 }
 
 /// Where the walk is.
-#[derive(Clone)]
 struct Place {
     /// The last part, for messages: `method[0]`.
     name: String,
@@ -317,72 +315,4 @@ impl<'s> Walk<'s> {
         let first = letters.next().map(|first| first.to_lowercase().to_string()).unwrap_or_default();
         format!("`{key}`: {first}{}", letters.as_str())
     }
-}
-
-type Parse = fn(&str) -> Result<(), QuantityError>;
-
-/// The parser behind a format of the schema.
-fn parser(format: &str) -> Option<Parse> {
-    fn read<T: std::str::FromStr<Err = QuantityError>>(text: &str) -> Result<(), QuantityError> {
-        text.parse::<T>().map(drop)
-    }
-    Some(match format {
-        "period" => read::<Period>,
-        "percent" => read::<Percent>,
-        "pick" => read::<Pick>,
-        "peer" => read::<Peer>,
-        "ports" => read::<Ports>,
-        _ => return None,
-    })
-}
-
-/// The one type besides `null`.
-fn kind(rules: &Map<String, Value>) -> Option<&str> {
-    match rules.get("type")? {
-        Value::String(kind) => Some(kind),
-        Value::Array(kinds) => kinds.iter().filter_map(Value::as_str).find(|kind| *kind != "null"),
-        _ => None,
-    }
-}
-
-fn noun(rules: &Map<String, Value>) -> &'static str {
-    match kind(rules) {
-        Some("object") => "a group of keys",
-        Some("array") => "a list",
-        Some("integer") => "a whole number",
-        Some("number") => "a number",
-        Some("boolean") => "`true` or `false`",
-        _ => "a text",
-    }
-}
-
-/// What to write where nothing, or the wrong thing, stands.
-fn wanted(rules: &Map<String, Value>, key: &str) -> String {
-    if let Some(example) = rules.get("examples").and_then(Value::as_array).and_then(|list| list.first()) {
-        return format!(
-            "write `{key}: {}`",
-            example.as_str().map_or_else(|| example.to_string(), str::to_owned)
-        );
-    }
-    let properties = rules.get("properties").and_then(Value::as_object);
-    let known: Vec<&str> = properties.iter().flat_map(|map| map.keys().map(String::as_str)).collect();
-    match kind(rules) {
-        Some("object") if rules.get("required").is_none() && !known.is_empty() => {
-            format!("write `{key}: {{}}`, or give it keys: {}", suggest::list(&known))
-        }
-        Some("object") if !known.is_empty() => format!("keys: {}", suggest::list(&known)),
-        Some("array") => format!("write a list, one item per line, each after a `-`, or leave `{key}` out"),
-        _ => "give it a value, or leave the key out".to_owned(),
-    }
-}
-
-/// The key of a variant that is written as one key with its value.
-fn tag_of(kind: &Value) -> Option<&str> {
-    kind.get("required")?.as_array()?.first()?.as_str()
-}
-
-/// The words of a variant that is written as a word.
-fn words_of(kind: &Value) -> Vec<&str> {
-    let several = kind.get("enum").and_then(Value::as_array).into_iter().flatten();
-    kind.get("const").into_iter().chain(several).filter_map(Value::as_str).collect()
 }

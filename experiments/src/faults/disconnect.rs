@@ -1,7 +1,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Describe, Wrong, flow, needs_traffic};
+use super::{Describe, Wrong, every_is_sound, flow, needs_traffic};
 use crate::change::{Change, Disconnect as Destroy};
 use crate::flow::Protocol;
 use crate::peer::Peer;
@@ -35,9 +35,7 @@ impl Describe for Disconnect {
 
     fn check(&self, scope: Option<&Scope>, wrong: &mut Wrong) {
         needs_traffic(&self.to, &self.from, scope, wrong);
-        if self.every.is_some_and(Period::is_zero) {
-            wrong.with("every", "an interval of zero never ends", "write at least `100ms`");
-        }
+        every_is_sound(self.every, wrong);
     }
 
     fn changes(&self, scope: Option<&Scope>) -> Vec<Change> {

@@ -1,7 +1,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Describe, Wrong, needs_processes};
+use super::{Describe, Wrong, every_is_sound, needs_processes};
 use crate::change::{Change, Signal, SignalName, ThenSignal};
 use crate::quantity::{Period, Pick};
 use crate::scope::Scope;
@@ -35,9 +35,7 @@ impl Describe for Kill {
 
     fn check(&self, scope: Option<&Scope>, wrong: &mut Wrong) {
         needs_processes(scope, wrong);
-        if self.every.is_some_and(Period::is_zero) {
-            wrong.with("every", "an interval of zero never ends", "write at least `100ms`");
-        }
+        every_is_sound(self.every, wrong);
     }
 
     fn changes(&self, scope: Option<&Scope>) -> Vec<Change> {

@@ -23,6 +23,7 @@ pub use refuse::{Refuse, RefuseHow};
 use crate::change::Change;
 use crate::flow::{Flow, Protocol};
 use crate::peer::Peer;
+use crate::quantity::Period;
 use crate::scope::Scope;
 
 /// What every fault file provides. The parameters' documentation, types and defaults come from the struct itself,
@@ -159,6 +160,31 @@ fn needs_traffic(to: &[Peer], from: &[Peer], scope: Option<&Scope>, wrong: &mut 
             "nothing says whose traffic is meant",
             "name peers with `to:` or `from:` (everything is spelt `to: [any]`), or a scope with `in:`",
         );
+    }
+}
+
+/// The shortest interval at which a fault acts again: a shorter one would keep the host busy with the fault itself.
+const SHORTEST_INTERVAL: Period = Period::from_millis(100);
+
+/// An interval ends, and leaves the host time for other things.
+fn every_is_sound(every: Option<Period>, wrong: &mut Wrong) {
+    if every.is_some_and(|every| every < SHORTEST_INTERVAL) {
+        let what =
+            format!("an interval below {SHORTEST_INTERVAL} would keep the host busy with the fault itself");
+        wrong.with("every", what, format!("write at least `{SHORTEST_INTERVAL}`"));
+    }
+}
+
+/// ICMP has no ports.
+fn ports_fit(protocol: Protocol, to: &[Peer], from: &[Peer], scope: Option<&Scope>, wrong: &mut Wrong) {
+    let ported = to.iter().chain(from).find(|peer| peer.ports.is_some()).map(Peer::to_string);
+    let ported = ported.or_else(|| match scope {
+        Some(Scope::Port(port)) => Some(format!("port: {port}")),
+        _ => None,
+    });
+    if let (Protocol::Icmp, Some(ported)) = (protocol, ported) {
+        let what = format!("ICMP has no ports, so `{ported}` would match nothing");
+        wrong.with("protocol", what, "leave the port or the protocol out");
     }
 }
 

@@ -1,7 +1,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Describe, Wrong, flow, needs_traffic};
+use super::{Describe, Wrong, flow, needs_traffic, ports_fit};
 use crate::change::{Block, Change, Verdict};
 use crate::flow::{Direction, Protocol};
 use crate::peer::Peer;
@@ -51,6 +51,7 @@ impl Describe for Refuse {
 
     fn check(&self, scope: Option<&Scope>, wrong: &mut Wrong) {
         needs_traffic(&self.to, &self.from, scope, wrong);
+        ports_fit(self.protocol, &self.to, &self.from, scope, wrong);
     }
 
     /// Callers are refused on their way out, called ports on the way in; with a scope alone, both.

@@ -7,7 +7,7 @@ use squall_experiments::exit::Exit;
 use squall_experiments::run::Event;
 use squall_experiments::verdict::Phase;
 
-use super::world::{Afterwards, World, action, claim, fault};
+use super::world::{Afterwards, When, World, action, claim, fault};
 
 #[test]
 fn a_baseline_that_is_not_met_injects_nothing() {
@@ -69,7 +69,7 @@ fn a_guard_reverts_at_once() {
 
 #[test]
 fn an_interruption_at_any_moment_reverts_first() {
-    let moments: [(&str, fn(&Event) -> bool); 6] = [
+    let moments: [(&str, When); 6] = [
         ("start", |event| matches!(event, Event::Started(_))),
         ("baseline", |event| matches!(event, Event::Sample(seen) if seen.phase == Phase::Baseline)),
         ("applying", |event| matches!(event, Event::Injecting { .. })),
@@ -85,6 +85,9 @@ fn an_interruption_at_any_moment_reverts_first() {
         let outcome = world.run(json!({ "method": method }));
         assert_eq!(outcome.summary.exit, Exit::Interrupted, "{moment}: {}", outcome.summary.sentence);
         assert!(world.seen.is_clean(), "{moment}");
+        let asked = world.seen.asked();
+        let has = |word: &str| asked.iter().any(|asked| asked == word);
+        assert_eq!(has("begin"), has("end"), "{moment}: it is not left to the lease: {asked:?}");
         let samples = world.samples();
         let count = |name: &str| samples.iter().filter(|sample| *sample == name).count();
         assert_eq!(count("act"), count("undo"), "{moment}: what was done is undone");

@@ -28,6 +28,9 @@ pub(super) enum Afterwards {
     Unknown,
 }
 
+/// Whether an event is the one.
+pub(super) type When = fn(&Event) -> bool;
+
 pub(super) struct World {
     directory: PathBuf,
     pub(super) manners: Manners,
@@ -36,9 +39,9 @@ pub(super) struct World {
     /// Interrupt before the run begins.
     pub(super) early: bool,
     /// Interrupt when an event makes this true.
-    pub(super) interrupt: Option<fn(&Event) -> bool>,
+    pub(super) interrupt: Option<When>,
     /// Change a file when an event makes this true.
-    pub(super) change: Option<(fn(&Event) -> bool, &'static str, &'static str)>,
+    pub(super) change: Option<(When, &'static str, &'static str)>,
 }
 
 pub(super) struct Outcome {
@@ -169,7 +172,7 @@ impl Drop for World {
 }
 
 impl Outcome {
-    pub(super) fn has(&self, wanted: fn(&Event) -> bool) -> bool {
+    pub(super) fn has(&self, wanted: When) -> bool {
         self.log.iter().any(wanted)
     }
 }

@@ -107,8 +107,8 @@ impl Check {
     }
 
     /// A fault always says how long it lasts.
-    fn lasts(&mut self, step: &Node, path: &str) {
-        let path = format!("{path}.for");
+    fn lasts(&mut self, step: &Node, step_path: &str) {
+        let path = format!("{step_path}.for");
         let Some(entry) = step.entry("for") else {
             let span = step.entry("fault").map_or(step.head(), |entry| entry.key_span);
             let help = "every fault ends: write `for: 30s` beside `fault:`";
@@ -122,6 +122,25 @@ impl Check {
         } else if lasts > self.longest {
             let what = format!("`{lasts}` is longer than the `{}` that a fault may last here", self.longest);
             self.at(entry.value.span, &path, what, "shorten it, or repeat the step");
+        }
+        self.fits_into(lasts, step, step_path);
+    }
+
+    /// What a fault does later, it does before its end, or never.
+    fn fits_into(&mut self, lasts: Period, step: &Node, path: &str) {
+        let parameters = step.get("fault").and_then(|fault| fault.entries().first());
+        let Some((kind, parameters)) = parameters.map(|entry| (&entry.key, &entry.value)) else { return };
+        let group = |key: &str, node: Option<&Node>| node.and_then(|node| node.entry(key)).cloned();
+        let then = parameters.get("then");
+        for (name, entry) in
+            [("every", group("every", Some(parameters))), ("then.after", group("after", then))]
+        {
+            let Some(entry) = entry else { continue };
+            if entry.value.decode::<Period>().is_some_and(|period| period >= lasts && !lasts.is_zero()) {
+                let what = format!("the fault ends after {lasts}, before its `{name}`");
+                let path = format!("{path}.fault.{kind}.{name}");
+                self.at(entry.value.span, &path, what, format!("make `{name}` shorter, or `for` longer"));
+            }
         }
     }
 }

@@ -44,6 +44,13 @@ impl Check {
             self.at(entry.value.span, "title", "`title` is empty", help);
         }
         self.claims(root);
+        let claims = root.get("hypothesis").map(|node| &node.data);
+        if let (Some(Data::List(claims)), Some(entry)) = (claims, root.entry("baseline"))
+            && claims.is_empty()
+        {
+            let what = "`baseline` has no meaning without a claim in `hypothesis`";
+            self.at(entry.key_span, "baseline", what, "leave `baseline` out, or claim something");
+        }
         if let Some(entry) = root.entry("method") {
             if matches!(&entry.value.data, Data::List(steps) if steps.is_empty()) {
                 let help = "give it one step: `- fault: …` with `for:`, `- wait: …` or `- action: …`";

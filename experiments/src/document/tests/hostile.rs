@@ -17,10 +17,7 @@ fn what_is_no_document_is_refused_with_a_reason() {
     assert_eq!(refused(b"\x7fELF\0\0"), "this is a binary file: byte 4 is NUL");
     assert_eq!(refused(b"title: \xff"), "this is not UTF-8 text: byte 7 is wrong");
     assert_eq!(refused(b"\xff\xfes\0q\0"), "this is UTF-16 text");
-    assert_eq!(
-        refused(&vec![b'a'; LONGEST + 1]),
-        "1048577 bytes are more than an experiment may have (1048576)"
-    );
+    assert_eq!(refused(&vec![b'a'; LONGEST + 1]), "this is longer than an experiment may be (1048576 bytes)");
     assert_eq!(refused(b"squall: 2\nnew-key: 1\n"), "format version 2 is not known to this squall");
     assert_eq!(refused(b"a: 1\n---\nb: 2\n"), "a second document begins here");
     assert_eq!(refused(b"- a\n"), "the experiment must be a group of keys, not a list");

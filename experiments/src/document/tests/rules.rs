@@ -20,7 +20,23 @@ fn steps_are_one_thing_each() {
         ),
         ("[{ fault: pause, in: { user: a }, for: 1s }]", "`pause` has no parameters"),
         ("[{ fault: { pause: {}, kill: {} }, in: { user: a }, for: 1s }]", "`fault` has more than one fault"),
-        ("[{ fault: { kill: { every: 0s } }, in: { user: a }, for: 1s }]", "an interval of zero never ends"),
+        ("[{ fault: { kill: { every: 0s } }, in: { user: a }, for: 1s }]", "an interval below 100ms"),
+        (
+            "[{ fault: { kill: { every: 60s } }, in: { user: a }, for: 60s }]",
+            "the fault ends after 1m, before its `every`",
+        ),
+        (
+            "[{ fault: { kill: { then: { signal: KILL, after: 2m } } }, in: { user: a }, for: 60s }]",
+            "the fault ends after 1m, before its `then.after`",
+        ),
+        (
+            "[{ fault: { partition: { to: [\"db:1\"], protocol: icmp } }, for: 60s }]",
+            "ICMP has no ports, so `db:1` would match nothing",
+        ),
+        (
+            "[{ fault: { refuse: { protocol: icmp } }, in: { port: 80 }, for: 60s }]",
+            "ICMP has no ports, so `port: 80` would match nothing",
+        ),
         ("[{ fault: { kill: { signal: KIL } }, in: { user: a }, for: 1s }]", "`signal` cannot be `KIL`"),
         (
             "[{ fault: { kill: {} }, in: { user: root }, for: 1s }]",
@@ -105,4 +121,16 @@ fn claims_are_looked_at_with_one_probe_that_can_answer() {
         let found = short(&format!("squall: 1\ntitle: t\nhypothesis: [{claim}]\nmethod: [{{ wait: 1s }}]\n"));
         assert!(found.len() == 1 && found[0].starts_with(what), "{claim}: {found:?}");
     }
+}
+
+#[test]
+fn a_baseline_of_nothing_is_no_baseline() {
+    let text = "squall: 1\ntitle: \"\"\nhypothesis: []\nbaseline: 5s\nmethod: [{ wait: 1s }]\n";
+    assert_eq!(
+        short(text),
+        [
+            "`title` is empty | say in one sentence what this experiment shows",
+            "`baseline` has no meaning without a claim in `hypothesis` | leave `baseline` out, or claim something",
+        ]
+    );
 }

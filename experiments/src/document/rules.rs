@@ -1,0 +1,77 @@
+//! What one object of the schema says, in words and as a parser.
+
+use serde_json::{Map, Value};
+
+use super::suggest;
+use crate::peer::{Peer, Ports};
+use crate::quantity::{Percent, Period, Pick, QuantityError};
+
+/// Reads a text, or says why it cannot.
+pub(super) type Parse = fn(&str) -> Result<(), QuantityError>;
+
+/// The parser behind a format of the schema.
+pub(super) fn parser(format: &str) -> Option<Parse> {
+    fn read<T: std::str::FromStr<Err = QuantityError>>(text: &str) -> Result<(), QuantityError> {
+        text.parse::<T>().map(drop)
+    }
+    Some(match format {
+        "period" => read::<Period>,
+        "percent" => read::<Percent>,
+        "pick" => read::<Pick>,
+        "peer" => read::<Peer>,
+        "ports" => read::<Ports>,
+        _ => return None,
+    })
+}
+
+/// The one type besides `null`.
+pub(super) fn kind(rules: &Map<String, Value>) -> Option<&str> {
+    match rules.get("type")? {
+        Value::String(kind) => Some(kind),
+        Value::Array(kinds) => kinds.iter().filter_map(Value::as_str).find(|kind| *kind != "null"),
+        _ => None,
+    }
+}
+
+/// What a value of these rules is called.
+pub(super) fn noun(rules: &Map<String, Value>) -> &'static str {
+    match kind(rules) {
+        Some("object") => "a group of keys",
+        Some("array") => "a list",
+        Some("integer") => "a whole number",
+        Some("number") => "a number",
+        Some("boolean") => "`true` or `false`",
+        _ => "a text",
+    }
+}
+
+/// What to write where nothing, or the wrong thing, stands.
+pub(super) fn wanted(rules: &Map<String, Value>, key: &str) -> String {
+    if let Some(example) = rules.get("examples").and_then(Value::as_array).and_then(|list| list.first()) {
+        return format!(
+            "write `{key}: {}`",
+            example.as_str().map_or_else(|| example.to_string(), str::to_owned)
+        );
+    }
+    let properties = rules.get("properties").and_then(Value::as_object);
+    let known: Vec<&str> = properties.iter().flat_map(|map| map.keys().map(String::as_str)).collect();
+    match kind(rules) {
+        Some("object") if rules.get("required").is_none() && !known.is_empty() => {
+            format!("write `{key}: {{}}`, or give it keys: {}", suggest::list(&known))
+        }
+        Some("object") if !known.is_empty() => format!("keys: {}", suggest::list(&known)),
+        Some("array") => format!("write a list, one item per line, each after a `-`, or leave `{key}` out"),
+        _ => "give it a value, or leave the key out".to_owned(),
+    }
+}
+
+/// The key of a variant that is written as one key with its value.
+pub(super) fn tag_of(kind: &Value) -> Option<&str> {
+    kind.get("required")?.as_array()?.first()?.as_str()
+}
+
+/// The words of a variant that is written as a word.
+pub(super) fn words_of(kind: &Value) -> Vec<&str> {
+    let several = kind.get("enum").and_then(Value::as_array).into_iter().flatten();
+    kind.get("const").into_iter().chain(several).filter_map(Value::as_str).collect()
+}

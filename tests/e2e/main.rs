@@ -1,0 +1,16 @@
+//! End to end: the real binaries against real services on real kernels.
+
+mod crash;
+mod demo;
+mod flows;
+mod harness;
+mod lifecycle;
+mod method;
+mod network;
+mod process;
+mod refusal;
+mod report;
+mod scope;
+mod sharing;
+mod shipped;
+mod trial;

@@ -1,0 +1,279 @@
+//! Bad input and missing means: refused with a reason and a code, before anything is touched.
+
+use std::fs::{self, File};
+use std::time::{Duration, Instant};
+
+use squall_tests::squall::{Finished, Squall, binary};
+use squall_tests::world::World;
+use squall_tests::{needs, skip};
+
+use crate::trial::{Trial, calm};
+
+const CUT: &str = "{ fault: { partition: { to: [\"10.77.1.2:7\"] } }, for: 2s }";
+
+/// Runs and checks a file: both must say the same code, name the file, and inject nothing.
+fn refused(world: &World, path: &str, code: i32) -> Finished {
+    let host = &world.hosts[0];
+    let checked = host.squall(&["check", path]).run();
+    checked.expect_exit(code).expect_said(path);
+    let begun = Instant::now();
+    let events = world.directory.join("refused.ndjson");
+    let run = host.squall(&["run", path, "--events", &events.display().to_string()]).run();
+    run.expect_exit(code).expect_said(path);
+    assert!(begun.elapsed() < Duration::from_secs(10), "it took {:?} to be refused", begun.elapsed());
+    assert!(
+        !events.exists() || fs::read_to_string(&events).is_ok_and(|text| text.is_empty()),
+        "a run was begun"
+    );
+    assert!(host.tables().is_empty(), "something was injected");
+    run
+}
+
+#[test]
+fn a_missing_file() {
+    needs!(Root, Nftables);
+    let world = World::new(1);
+    refused(&world, &world.directory.join("nowhere.yaml").display().to_string(), 3);
+}
+
+#[test]
+fn an_empty_file() {
+    needs!(Root, Nftables);
+    let world = World::new(1);
+    refused(&world, &world.file("empty.yaml", ""), 3).expect_said("help:");
+}
+
+#[test]
+fn a_binary_file() {
+    needs!(Root, Nftables);
+    let world = World::new(1);
+    let bytes: Vec<u8> = (0..4096_u32).map(|at| (at.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    refused(&world, &world.file("binary.yaml", bytes), 3);
+    refused(&world, &world.file("zeros.yaml", [0; 4096]), 3);
+}
+
+#[test]
+fn a_directory_and_a_device() {
+    needs!(Root, Nftables);
+    let world = World::new(1);
+    refused(&world, &world.place("directory").display().to_string(), 3);
+    refused(&world, "/dev/zero", 3);
+}
+
+#[test]
+fn a_file_of_a_hundred_megabytes() {
+    needs!(Root, Nftables);
+    let world = World::new(1);
+    let path = world.file("huge.yaml", "squall: 1\n");
+    File::options()
+        .write(true)
+        .open(&path)
+        .and_then(|file| file.set_len(100 << 20))
+        .expect("a file with a hole can be that long");
+    refused(&world, &path, 3);
+}
+
+#[test]
+fn an_alias_bomb() {
+    needs!(Root, Nftables);
+    let world = World::new(1);
+    let mut text = String::from("a0: &a0 [x, x, x, x, x, x, x, x, x]\n");
+    for level in 1..12 {
+        let list = vec![format!("*a{}", level - 1); 9].join(", ");
+        text.push_str(&format!("a{level}: &a{level} [{list}]\n"));
+    }
+    refused(&world, &world.file("bomb.yaml", text), 3);
+}
+
+#[test]
+fn deep_nesting() {
+    needs!(Root, Nftables);
+    let world = World::new(1);
+    let text = format!("squall: {}{}", "[".repeat(200_000), "]".repeat(200_000));
+    refused(&world, &world.file("deep.yaml", text), 3);
+}
+
+#[test]
+fn every_problem_is_named_at_once() {
+    needs!(Root, Nftables);
+    let world = World::new(1);
+    let text = "squall: 1\ntitel: wrong\nhypothesis:\n  - name: a\n    tcp: { address: \"127.0.0.1:1\" }\n    every: 5\n\
+                method:\n  - fault: { partitoin: { to: [\"10.0.0.1\"] } }\n    for: 5s\n  - fault: { kill: { pick: 150% } }\n    \
+                in: { process: { name: x } }\n    for: -1s\n";
+    let run = refused(&world, &world.file("wrong.yaml", text), 3);
+    for (place, word) in
+        [(":2:", "title"), (":6:", "5s"), (":8:", "partition"), (":10:", "150%"), (":12:", "-1s")]
+    {
+        assert!(
+            run.stderr.contains(place) && run.stderr.contains(word),
+            "`{place}` and `{word}` in {}",
+            run.story()
+        );
+    }
+}
+
+#[test]
+fn a_fault_that_would_mean_everything() {
+    needs!(Root, Nftables);
+    let world = World::new(1);
+    for (name, step) in [
+        ("nothing", "{ fault: { partition: {} }, for: 1s }"),
+        ("nobody", "{ fault: { kill: {} }, for: 1s }"),
+        ("empty", "{ fault: { kill: {} }, in: { process: {} }, for: 1s }"),
+        ("root", "{ fault: { kill: {} }, in: { user: root }, for: 1s }"),
+        ("blank", "{ fault: { partition: { to: [\"\"] } }, for: 1s }"),
+    ] {
+        refused(&world, &world.file(&format!("{name}.yaml"), calm(&[step])), 3);
+    }
+}
+
+/// A run that is sound on paper but cannot be done here: refused with 4, and nothing injected.
+fn impossible(world: &World, step: &str, word: &str) {
+    let trial = Trial::begin(world, &world.hosts[0], &calm(&[step]));
+    let events = trial.events.clone();
+    let finished = trial.finish();
+    finished.expect_exit(4);
+    assert!(finished.story().contains(word), "`{word}` is not in {}", finished.story());
+    let text = fs::read_to_string(events).unwrap_or_default();
+    assert!(!text.contains("\"event\":\"injected\""), "something was injected:\n{text}");
+    assert!(world.hosts[0].tables().is_empty(), "something was left");
+}
+
+#[test]
+fn a_selector_that_matches_nothing() {
+    needs!(Root, Nftables);
+    let world = World::new(1);
+    let bystander = world.program(0, None, &["sleep", "600"]);
+    impossible(
+        &world,
+        "{ fault: { kill: {} }, in: { process: { name: no-such-program } }, for: 1s }",
+        "no-such-program",
+    );
+    // Names are exact: a part of one matches nothing.
+    impossible(&world, "{ fault: { kill: {} }, in: { process: { name: slee } }, for: 1s }", "slee");
+    impossible(&world, "{ fault: { pause: {} }, in: { process: { listening: 4711 } }, for: 1s }", "4711");
+    impossible(&world, "{ fault: { kill: {} }, in: { cgroup: no/such/group }, for: 1s }", "no/such/group");
+    impossible(&world, "{ fault: { kill: {} }, in: { user: no-such-user }, for: 1s }", "no-such-user");
+    assert!(bystander.lives(), "a selector that matches nothing must not hit anything");
+}
+
+#[test]
+fn a_file_that_cannot_hold_the_events() {
+    needs!(Root, Nftables);
+    let world = World::new(1);
+    let host = &world.hosts[0];
+    let file = world.file("cut.yaml", calm(&[CUT]));
+    host.squall(&["run", &file, "--events", "/nowhere/at/all.ndjson"])
+        .run()
+        .expect_exit(4)
+        .expect_said("/nowhere/at/all.ndjson");
+    assert!(host.tables().is_empty(), "something was injected");
+}
+
+#[test]
+fn without_root() {
+    needs!(Root, Nftables);
+    let world = World::new(2);
+    let host = &world.hosts[0];
+    let file = world.file("cut.yaml", calm(&[CUT]));
+    let home = world.place("home");
+    std::os::unix::fs::chown(&home, Some(65534), Some(65534)).expect("root may give directories away");
+    let mut command = host.netns.command("setpriv");
+    command.args(["--reuid", "65534", "--regid", "65534", "--clear-groups", "--"]);
+    command.arg(unprivileged(&world)).args(["run", &file]).env("HOME", &home);
+    let finished = Squall::with(command, "squall run as nobody", &world.directory).run();
+    finished.expect_exit(4).expect_said("help:");
+    assert!(host.tables().is_empty(), "something was injected");
+}
+
+/// The binary where everybody may run it: the build directory may lie below a home that others cannot enter.
+fn unprivileged(world: &World) -> std::path::PathBuf {
+    let copy = world.directory.join("squall");
+    if !copy.exists() {
+        fs::copy(binary("squall"), &copy).expect("the binary can be copied");
+    }
+    copy
+}
+
+#[test]
+fn a_state_directory_that_cannot_be_one() {
+    needs!(Root, Nftables);
+    let world = World::new(2);
+    let host = &world.hosts[0];
+    let cut = world.file("cut.yaml", calm(&[CUT]));
+    let file = world.file("a-file", "no directory");
+    let long = world.directory.join("x".repeat(120)).display().to_string();
+    for state in [file, long, "/proc/squall".to_owned()] {
+        let finished = host.squall(&["--state-dir", &state, "run", &cut]).run();
+        finished.expect_exit(4).expect_said("--state-dir");
+        assert!(host.tables().is_empty(), "something was injected");
+    }
+}
+
+#[test]
+fn a_socket_path_that_is_taken_by_something_else() {
+    needs!(Root, Nftables);
+    let world = World::new(2);
+    let host = &world.hosts[0];
+    world.echo(1, 7);
+    let mut agent = host.agent(&["run"]).start();
+    host.agents();
+    let second = host.agent(&["run"]).run();
+    second.expect_exit(4).expect_said("another agent");
+    agent.signal(rustix::process::Signal::TERM);
+    agent.finish().expect_exit(0);
+    // A socket file that a crash left behind is no obstacle: nobody holds the lock.
+    let place = host.agent(&["run"]).start();
+    host.agents();
+    drop(place);
+}
+
+#[test]
+fn a_command_line_that_is_not_understood() {
+    needs!(Root);
+    let world = World::new(1);
+    let host = &world.hosts[0];
+    for arguments in
+        [&["frobnicate"][..], &["run"], &["run", "--seed", "x", "file"], &["faults", "partitoin"]]
+    {
+        host.squall(arguments).run().expect_exit(2);
+    }
+}
+
+/// Runs squall where `/etc/squall/policy.json` holds a text: in a mount namespace of its own, over a copy of `/etc`.
+fn under_policy(world: &World, policy: &str, step: &str) -> Option<Finished> {
+    let host = &world.hosts[0];
+    let policy = world.file("policy.json", policy);
+    let layers = world.place("layers");
+    // The layers lie in memory: the directory itself may be on a file system that cannot carry them.
+    let script = "mount -t tmpfs tmpfs $1 && mkdir -p $1/up/squall $1/work && cp $2 $1/up/squall/policy.json && \
+                  mount -t overlay overlay -o lowerdir=/etc,upperdir=$1/up,workdir=$1/work /etc || exit 99\n\
+                  exec \"$0\" run \"$3\"";
+    let file = world.file("policy.yaml", calm(&[step]));
+    let mut command = host.netns.command("unshare");
+    command.args(["--mount", "sh", "-c", script]).arg(binary("squall"));
+    command.arg(layers).arg(policy).arg(file).env("SQUALL_STATE_DIR", &host.state);
+    let finished = Squall::with(command, "squall run under a policy", &world.directory).run();
+    (finished.status.code() != Some(99)).then_some(finished)
+}
+
+#[test]
+fn what_the_hosts_policy_forbids() {
+    needs!(Root, Nftables);
+    let world = World::new(2);
+    world.echo(1, 7);
+    let cases = [
+        ("{ \"enabled\": false }", CUT),
+        ("{ \"max-duration\": \"1s\" }", CUT),
+        ("{ \"allow\": [\"pause\"] }", CUT),
+        ("{ \"enabled\": \"no\" }", CUT),
+        ("this is no policy", CUT),
+    ];
+    for (policy, step) in cases {
+        let Some(finished) = under_policy(&world, policy, step) else {
+            skip!("overlay file systems cannot be mounted here, and /etc is not ours to change");
+        };
+        assert_eq!(finished.status.code(), Some(4), "policy {policy}: {}", finished.story());
+        assert!(finished.stderr.contains("policy"), "policy {policy}: {}", finished.story());
+    }
+}

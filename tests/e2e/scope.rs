@@ -1,0 +1,183 @@
+//! Scopes by process, user and control group: exact in both directions, whatever was open before.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use squall_tests::needs;
+use squall_tests::netns::Process;
+use squall_tests::wait::{PATIENCE, holds};
+use squall_tests::world::World;
+
+use crate::trial::{Trial, calm, impaired};
+
+/// A client program: each line of its file is an answer (`ok`) or a failure (`bad`) of a new connection, all made by
+/// one process.
+const KNOCK: &str = "while :; do if { echo hello >/dev/tcp/$0/7; } 2>/dev/null; then echo ok; else echo bad; fi; \
+                     sleep 0.02; done >>$1";
+
+/// A client that keeps one connection to Redis, a line for each answer.
+const STAY: &str = "exec redis-cli -h $0 -r -1 -i 0.02 PING >>$1 2>&1";
+
+/// A program in the background that writes what it sees.
+struct Client {
+    process: Process,
+    file: PathBuf,
+}
+
+impl Client {
+    fn start(world: &World, name: &str, user: Option<u32>, script: &str, cgroup: Option<&Path>) -> Self {
+        let file = world.directory.join(format!("client-{name}"));
+        fs::write(&file, "").expect("the world's directory can be written");
+        if let Some(user) = user {
+            std::os::unix::fs::chown(&file, Some(user), None).expect("root may give files away");
+        }
+        let far = world.hosts[1].v4.to_string();
+        let enter =
+            cgroup.map(|group| format!("echo $$ >{}/cgroup.procs; ", group.display())).unwrap_or_default();
+        let script = format!("{enter}{script}");
+        let shown = file.display().to_string();
+        let process = world.program(0, user, &["bash", "-c", &script, &far, &shown]);
+        let client = Client { process, file };
+        holds(&format!("the client `{name}` to be answered"), PATIENCE, || client.count("") >= 3);
+        client
+    }
+
+    /// How many lines there are that hold a word.
+    fn count(&self, word: &str) -> usize {
+        let text = fs::read_to_string(&self.file).unwrap_or_default();
+        text.lines().filter(|line| line.contains(word)).count()
+    }
+
+    /// Waits for so many more lines that hold a word.
+    fn more(&self, lines: usize, word: &str) {
+        let before = self.count(word);
+        let what = format!("{lines} more `{word}` in `{}`", self.file.display());
+        holds(&what, PATIENCE, || self.count(word) >= before + lines);
+    }
+}
+
+/// New connections of the scope are refused and nobody else's, while the fault lasts and only then.
+fn knocks(world: &World, scope: &str, hit: &Client, spared: &Client) {
+    assert_eq!(hit.count("bad"), 0, "refused before the fault");
+    let far = world.hosts[1].v4;
+    let step = format!("{{ fault: {{ refuse: {{ to: [\"{far}:7\"] }} }}, in: {scope}, for: 4s }}");
+    let mut trial = Trial::begin(world, &world.hosts[0], &calm(&[&step]));
+    trial.injected();
+    hit.more(5, "bad");
+    spared.more(5, "ok");
+    assert!(!trial.has("lifted"), "the fault was over before it was looked at");
+    trial.lifted();
+    hit.more(5, "ok");
+    let finished = trial.finish();
+    assert!(impaired(&finished.expect_exit(0).json()) >= 5, "{}", finished.story());
+    assert_eq!(spared.count("bad"), 0, "somebody outside of the scope was refused");
+}
+
+#[test]
+fn a_process_is_refused_and_its_sibling_is_not() {
+    needs!(Root, Nftables, Cgroup2, Bpf);
+    let world = World::new(2);
+    world.echo(1, 7);
+    let hit = Client::start(&world, "hit", None, KNOCK, None);
+    let spared = Client::start(&world, "spared", None, KNOCK, None);
+    knocks(&world, &format!("{{ process: {{ pid: {} }} }}", hit.process.pid), &hit, &spared);
+}
+
+#[test]
+fn a_user_is_refused_and_another_is_not() {
+    needs!(Root, Nftables, Cgroup2, Bpf);
+    let world = World::new(2);
+    world.echo(1, 7);
+    let hit = Client::start(&world, "hit", Some(65533), KNOCK, None);
+    let spared = Client::start(&world, "spared", Some(65532), KNOCK, None);
+    knocks(&world, "{ user: \"65533\" }", &hit, &spared);
+}
+
+#[test]
+fn a_control_group_is_refused_and_what_is_outside_is_not() {
+    needs!(Root, Nftables, Cgroup2);
+    let world = World::new(2);
+    world.echo(1, 7);
+    let (name, path) = world.cgroup("clients");
+    let hit = Client::start(&world, "hit", None, KNOCK, Some(&path));
+    let spared = Client::start(&world, "spared", None, KNOCK, None);
+    knocks(&world, &format!("{{ cgroup: {name} }}"), &hit, &spared);
+}
+
+/// Connections that were open before the fault hang too, those of others go on.
+fn stays(world: &World, scope: &str, hit: &Client, spared: &Client) {
+    let far = world.hosts[1].v4;
+    let step = format!("{{ fault: {{ partition: {{ to: [\"{far}:6379\"] }} }}, in: {scope}, for: 4s }}");
+    let mut trial = Trial::begin(world, &world.hosts[0], &calm(&[&step]));
+    trial.injected();
+    // An answer may have been on its way into the file when the fault began.
+    spared.more(3, "PONG");
+    let at = hit.count("PONG");
+    spared.more(10, "PONG");
+    assert_eq!(hit.count("PONG"), at, "an open connection of the scope must hang");
+    assert!(!trial.has("lifted"), "the fault was over before it was looked at");
+    trial.lifted();
+    hit.more(3, "PONG");
+    trial.finish().expect_exit(0);
+    spared.more(3, "PONG");
+}
+
+#[test]
+fn a_connection_that_a_process_had_open_hangs() {
+    needs!(Root, Nftables, Cgroup2, Bpf, Redis);
+    let world = World::new(2);
+    world.redis(1, 6379);
+    let hit = Client::start(&world, "hit", None, STAY, None);
+    let spared = Client::start(&world, "spared", None, STAY, None);
+    stays(&world, &format!("{{ process: {{ pid: {} }} }}", hit.process.pid), &hit, &spared);
+}
+
+#[test]
+fn a_connection_that_a_user_had_open_hangs() {
+    needs!(Root, Nftables, Cgroup2, Bpf, Redis);
+    let world = World::new(2);
+    world.redis(1, 6379);
+    let hit = Client::start(&world, "hit", Some(65533), STAY, None);
+    let spared = Client::start(&world, "spared", Some(65532), STAY, None);
+    stays(&world, "{ user: \"65533\" }", &hit, &spared);
+}
+
+#[test]
+fn a_socket_belongs_to_the_control_group_that_it_was_made_in() {
+    needs!(Root, Nftables, Cgroup2, Redis);
+    let world = World::new(2);
+    world.redis(1, 6379);
+    let (name, path) = world.cgroup("clients");
+    let hit = Client::start(&world, "hit", None, STAY, Some(&path));
+    let late = Client::start(&world, "late", None, STAY, None);
+    // Moving a process does not move the sockets that it has: documented, and the same on every kernel.
+    fs::write(path.join("cgroup.procs"), late.process.pid.to_string()).expect("a process can be moved");
+    stays(&world, &format!("{{ cgroup: {name} }}"), &hit, &late);
+}
+
+#[test]
+fn a_scoped_server_is_cut_from_its_callers_in_both_directions() {
+    needs!(Root, Nftables, Cgroup2, Bpf, Redis);
+    let world = World::new(2);
+    let redis = world.redis(1, 6379);
+    let client = Client::start(&world, "caller", None, STAY, None);
+    for direction in ["ingress", "egress"] {
+        let step = format!(
+            "{{ fault: {{ partition: {{ direction: {direction} }} }}, in: {{ process: {{ pid: {} }} }}, for: 3s }}",
+            redis.pid
+        );
+        let mut trial = Trial::begin(&world, &world.hosts[1], &calm(&[&step]));
+        trial.injected();
+        let mut last = client.count("PONG");
+        holds(&format!("answers to stop with {direction} cut"), PATIENCE, || {
+            std::thread::sleep(Duration::from_millis(300));
+            let now = client.count("PONG");
+            std::mem::replace(&mut last, now) == now
+        });
+        assert!(!trial.has("lifted"), "the fault was over before it was looked at");
+        trial.lifted();
+        client.more(3, "PONG");
+        trial.finish().expect_exit(0);
+    }
+}

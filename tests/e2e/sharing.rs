@@ -1,0 +1,105 @@
+//! Several commands on one host: status, halt, two runs at once, and the agent that they share.
+
+use rustix::process::Signal;
+use squall_tests::client::{TIMEOUT, connect};
+use squall_tests::needs;
+use squall_tests::wait::{PATIENCE, holds};
+use squall_tests::world::World;
+
+use crate::trial::{CUT, ECHO, LONG, SOON, Trial, calm, document, run};
+
+#[test]
+fn status_shows_what_is_active_and_halt_ends_it() {
+    needs!(Root, Nftables);
+    let world = World::new(2);
+    let host = &world.hosts[0];
+    world.echo(1, 7);
+    host.squall(&["status"]).run().expect_exit(0);
+    let mut trial = Trial::begin(&world, host, &document(ECHO, &[LONG]));
+    let run = trial.event("started")["run"].as_str().expect("a run has a name").to_owned();
+    trial.injected();
+    let status = host.squall(&["status"]).run();
+    status.expect_exit(0);
+    assert!(status.stdout.contains(&run) && status.stdout.contains("10.77.1.2:7"), "{}", status.story());
+    let json = host.squall(&["status", "--format", "json"]).run();
+    assert!(json.expect_exit(0).json().to_string().contains(&run), "{}", json.story());
+    // Another host has nothing to do with it.
+    let other = world.hosts[1].squall(&["status"]).run();
+    assert!(!other.expect_exit(0).stdout.contains(&run), "{}", other.story());
+
+    let halt = host.squall(&["halt"]).run();
+    halt.expect_exit(0);
+    holds("the run to end", PATIENCE, || trial.run.ended());
+    trial.finish().expect_exit(6);
+    world.restored(SOON);
+}
+
+#[test]
+fn halt_with_nothing_active_says_so() {
+    needs!(Root, Nftables);
+    let world = World::new(1);
+    let halt = world.hosts[0].squall(&["halt"]).run();
+    halt.expect_exit(0);
+    assert!(format!("{}{}", halt.stdout, halt.stderr).contains("nothing"), "{}", halt.story());
+}
+
+#[test]
+fn a_second_run_with_the_same_claim_is_refused_and_told_who_holds_it() {
+    needs!(Root, Nftables);
+    let world = World::new(2);
+    let host = &world.hosts[0];
+    world.echo(1, 7);
+    let mut first = Trial::begin(&world, host, &document(ECHO, &[LONG]));
+    let run_id = first.event("started")["run"].as_str().expect("a run has a name").to_owned();
+    first.injected();
+    let second = run(&world, host, &calm(&["{ fault: { refuse: { to: [\"10.77.1.2\"] } }, for: 2s }"]));
+    second.expect_exit(4);
+    assert!(second.story().contains(&run_id), "the run that holds it is not named: {}", second.story());
+    assert!(!first.has("lifted"), "the first run must not be touched");
+    first.run.signal(Signal::INT);
+    first.finish().expect_exit(6);
+}
+
+#[test]
+fn two_runs_with_different_claims_share_one_agent() {
+    needs!(Root, Nftables);
+    let world = World::new(2);
+    let host = &world.hosts[0];
+    let (one, two) = (world.echo(1, 7), world.echo(1, 8));
+    let refuse = |port, time| {
+        calm(&[&format!("{{ fault: {{ refuse: {{ to: [\"10.77.1.2:{port}\"] }} }}, for: {time} }}")])
+    };
+    let far = world.hosts[1].v4;
+    let mut first = Trial::begin(&world, host, &refuse(7, "3s"));
+    first.injected();
+    let mut second = Trial::begin(&world, host, &refuse(8, "6s"));
+    second.injected();
+    host.agents();
+    let knock = |port| connect(&host.netns, (far, port).into(), TIMEOUT).is_ok();
+    for _ in 0..4 {
+        assert!(!knock(7) && !knock(8), "both must be refused");
+    }
+    // The first started the agent; its end must not end the second's fault.
+    first.finish().expect_exit(0);
+    one.dial(host, far).expect("the first fault is over");
+    assert!(!knock(8), "the second fault must live on");
+    second.finish().expect_exit(0);
+    two.dial(host, far).expect("the second fault is over");
+}
+
+#[test]
+fn a_resident_agent_is_joined_and_stays() {
+    needs!(Root, Nftables);
+    let world = World::new(2);
+    let host = &world.hosts[0];
+    world.echo(1, 7);
+    let mut agent = host.agent(&["run"]).start();
+    let (guardian, worker) = host.agents();
+    assert_eq!(guardian.pid, agent.pid(), "the guardian is the parent, and the process that was started");
+    run(&world, host, &document(ECHO, &[&CUT.replace("for: 3s", "for: 1s")])).expect_exit(5);
+    assert!(guardian.lives() && worker.lives(), "a resident agent stays when a run is over");
+    let status = host.agent(&["status"]).run();
+    status.expect_exit(0);
+    agent.signal(Signal::TERM);
+    agent.finish().expect_exit(0);
+}

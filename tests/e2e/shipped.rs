@@ -1,0 +1,114 @@
+//! Every experiment that is shipped, run as its first lines say. The demo runs the two about its shop.
+
+use std::path::Path;
+use std::time::Duration;
+
+use squall_tests::client::Steady;
+use squall_tests::host::Host;
+use squall_tests::needs;
+use squall_tests::squall::Finished;
+use squall_tests::wait::{PATIENCE, holds};
+use squall_tests::world::World;
+
+/// Runs a shipped experiment with values for its variables.
+fn shipped(host: &Host, name: &str, vars: &[&str]) -> Finished {
+    let path =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../experiments/shipped").join(name).display().to_string();
+    let vars: Vec<&str> = vars.iter().flat_map(|var| ["--var", var]).collect();
+    host.squall(&[&["run", &path, "--format", "json"][..], &vars].concat()).run()
+}
+
+#[test]
+fn dependency_refused() {
+    needs!(Root, Nftables, Nginx);
+    let world = World::new(2);
+    let host = &world.hosts[0];
+    world.nginx(0, 8080);
+    let dependency = world.echo(1, 7);
+    // Stands for the service's own calls: nginx answers without its dependency, as the experiment demands.
+    let (netns, address) = (host.netns.clone(), (world.hosts[1].v4, dependency.port).into());
+    let calls = Steady::start("calls of the dependency", Duration::from_millis(50), move || {
+        squall_tests::client::connect(&netns, address, Duration::from_secs(1)).map(drop)
+    });
+    let finished = shipped(
+        host,
+        "dependency-refused.yaml",
+        &["app=http://127.0.0.1:8080/", &format!("dependency={}:7", world.hosts[1].v4)],
+    );
+    finished.expect_exit(0);
+    let refused = calls.finish().iter().filter(|glance| glance.outcome.is_err()).count();
+    assert!(refused >= 20, "refused only {refused} times in 20 s: {}", finished.story());
+}
+
+#[test]
+fn nginx_worker_killed() {
+    needs!(Root, Nftables, Nginx);
+    let world = World::new(1);
+    let nginx = world.nginx(0, 8080);
+    let finished = shipped(&world.hosts[0], "nginx-worker-killed.yaml", &["url=http://127.0.0.1:8080/"]);
+    let report = finished.expect_exit(0).json();
+    let killed = report["parts"][0]["evidence"][0]["impaired"].as_u64().expect("a count");
+    assert!((4..=6).contains(&killed), "{killed} workers killed in 15 s, one each 3 s: {report:#}");
+    holds("two workers", PATIENCE, || nginx.workers().len() == 2);
+}
+
+#[test]
+fn postgres_disconnect() {
+    needs!(Root, Nftables, Nginx, Postgres);
+    let world = World::new(2);
+    let [near, far] = &world.hosts[..] else { panic!("two hosts were asked for") };
+    let postgres = world.postgres(1, 5432);
+    world.nginx(1, 8080);
+    // Stands for the application's pool: it throws a broken connection away and takes a new one.
+    let (netns, address) = (near.netns.clone(), (far.v4, 5432).into());
+    let mut session = None;
+    let pool = Steady::start("the pool", Duration::from_millis(20), move || {
+        let mut open = match session.take() {
+            Some(open) => open,
+            None => squall_tests::client::connect(&netns, address, Duration::from_secs(1))
+                .and_then(squall_tests::client::Postgres::over)?,
+        };
+        squall_tests::client::Talk::talk(&mut open)?;
+        session = Some(open);
+        Ok(())
+    });
+    let finished = shipped(far, "postgres-disconnect.yaml", &["app=http://127.0.0.1:8080/", "port=5432"]);
+    let report = finished.expect_exit(0).json();
+    let broken = pool.finish().iter().filter(|glance| glance.outcome.is_err()).count();
+    assert!((3..=12).contains(&broken), "broken {broken} times in 10 s, once each 2 s: {report:#}");
+    postgres.dial(near, far.v4).expect("reached after the fault").talk().expect("answers after the fault");
+}
+
+#[test]
+fn process_paused() {
+    needs!(Root, Nftables, Nginx, Redis);
+    let world = World::new(1);
+    let host = &world.hosts[0];
+    let redis = world.redis(0, 6379);
+    world.nginx(0, 8080);
+    shipped(host, "process-paused.yaml", &["port=6379", "app=http://127.0.0.1:8080/"]).expect_exit(0);
+    redis.dial(host, [127, 0, 0, 1].into()).expect("reached").talk().expect("answers after the fault");
+}
+
+#[test]
+fn redis_killed() {
+    needs!(Root, Nftables, Redis);
+    let world = World::new(1);
+    let host = &world.hosts[0];
+    // Stands for systemd: whoever trusts nobody with the restart sees the run deviate.
+    let supervisor = "while :; do redis-server --port 6379 --save '' --dir /tmp >/dev/null; sleep 1; done";
+    world.program(0, None, &["bash", "-c", supervisor]);
+    let up = || squall_tests::client::connect(&host.netns, ([127, 0, 0, 1], 6379).into(), PATIENCE).is_ok();
+    holds("redis to listen", PATIENCE, up);
+    shipped(host, "redis-killed.yaml", &["port=6379"]).expect_exit(0);
+    assert!(up(), "redis must be back");
+    world.hosts[0].squall(&["status"]).run().expect_exit(0);
+}
+
+#[test]
+fn redis_killed_for_good() {
+    needs!(Root, Nftables, Redis);
+    let world = World::new(1);
+    world.redis(0, 6379);
+    shipped(&world.hosts[0], "redis-killed.yaml", &["port=6379"]).expect_exit(5);
+}

@@ -1,0 +1,144 @@
+//! What a test needs of the machine, and a loud skip where it is missing.
+
+use std::fs::{self, OpenOptions};
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::thread;
+
+use crate::netns;
+
+/// Where version 2 control groups are mounted: the hybrid layout, or the pure one.
+pub const CGROUP_ROOTS: [&str; 2] = ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"];
+
+/// Something that a machine may lack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    /// The real root user: servers change their user, and that needs more than one mapped id.
+    Root,
+    /// nf_tables in the kernel and `nft` to look at it.
+    Nftables,
+    /// A mounted version 2 control group hierarchy.
+    Cgroup2,
+    /// The right to load BPF programs.
+    Bpf,
+    /// Time namespaces.
+    TimeNamespaces,
+    /// Unprivileged user namespaces.
+    UserNamespaces,
+    /// The OpenSSH server. It is never installed by the tests: a machine must not get a remote login by testing.
+    Sshd,
+    /// nginx.
+    Nginx,
+    /// Redis.
+    Redis,
+    /// PostgreSQL's server, and its user.
+    Postgres,
+}
+
+impl Need {
+    /// Why it is missing; `None` when it is there.
+    pub fn missing(self) -> Option<String> {
+        let unless = |there: bool, why: &str| (!there).then(|| why.to_owned());
+        match self {
+            Need::Root => {
+                unless(is_root(), "needs root: network namespaces and servers that change their user")
+            }
+            Need::Nftables => {
+                unless(netns::look(None, &["nft", "list", "tables"]).is_ok(), "needs nf_tables and `nft`")
+            }
+            Need::Cgroup2 => {
+                unless(cgroup_root().is_some(), "needs a mounted version 2 control group hierarchy")
+            }
+            Need::Bpf => unless(
+                has_capability(39) || has_capability(21),
+                "needs CAP_BPF: the scope's mark is set by a BPF program",
+            ),
+            Need::TimeNamespaces => unless(Path::new("/proc/self/ns/time").exists(), "needs time namespaces"),
+            Need::UserNamespaces => unless(
+                unprivileged_unshare(),
+                "needs unprivileged user namespaces, which this system forbids",
+            ),
+            Need::Sshd => unless(
+                found("sshd") && found("ssh-keygen"),
+                "needs the OpenSSH server, which the tests do not install (package `openssh-server`)",
+            ),
+            Need::Nginx => unless(found("nginx"), "needs nginx (package `nginx-light`)"),
+            Need::Redis => unless(found("redis-server"), "needs Redis (package `redis-server`)"),
+            Need::Postgres => unless(
+                crate::service::postgres_programs().is_some(),
+                "needs PostgreSQL (package `postgresql`)",
+            ),
+        }
+    }
+}
+
+/// Whether the tests run as root of the machine, not of a user namespace.
+pub fn is_root() -> bool {
+    let initial = fs::read_to_string("/proc/self/uid_map").is_ok_and(|map| map.contains("4294967295"));
+    nix::unistd::geteuid().is_root() && initial
+}
+
+/// The mount point of version 2 control groups.
+pub fn cgroup_root() -> Option<&'static Path> {
+    CGROUP_ROOTS.iter().map(Path::new).find(|root| root.join("cgroup.procs").exists())
+}
+
+fn has_capability(number: u32) -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let set = line.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok());
+    set.is_some_and(|set| set >> number & 1 == 1)
+}
+
+fn unprivileged_unshare() -> bool {
+    let mut command = if is_root() {
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid", "65534", "--regid", "65534", "--clear-groups", "--", "unshare"]);
+        command
+    } else {
+        Command::new("unshare")
+    };
+    command.args(["-Urn", "ip", "link", "set", "lo", "up"]).stdout(Stdio::null()).stderr(Stdio::null());
+    command.status().is_ok_and(|status| status.success())
+}
+
+/// Whether a program stands in one of the system's directories.
+pub fn found(program: &str) -> bool {
+    ["/usr/local/bin", "/usr/bin", "/bin", "/usr/local/sbin", "/usr/sbin", "/sbin"]
+        .iter()
+        .any(|directory| Path::new(directory).join(program).exists())
+}
+
+/// Says loudly that the running test is skipped, and notes it for the summary. Use [`skip!`](crate::skip!).
+pub fn log(reason: &str) {
+    let current = thread::current();
+    let test = current.name().unwrap_or("a test");
+    eprintln!("SKIPPED {test}: {reason}");
+    let Some(path) = std::env::var_os("SQUALL_SKIP_LOG") else {
+        return;
+    };
+    let written = OpenOptions::new().create(true).append(true).open(&path);
+    // One write, so that lines of parallel tests do not mix.
+    let written = written.and_then(|mut file| file.write_all(format!("{test}\t{reason}\n").as_bytes()));
+    if let Err(error) = written {
+        panic!("cannot note a skip in `{}`: {error}", path.display());
+    }
+}
+
+/// Skips the running test: loud, noted, returns.
+#[macro_export]
+macro_rules! skip {
+    ($($reason:tt)+) => {{
+        $crate::skip::log(&format!($($reason)+));
+        return;
+    }};
+}
+
+/// Skips the running test unless the machine has all of these: `needs!(Root, Nginx)`.
+#[macro_export]
+macro_rules! needs {
+    ($($need:ident),+ $(,)?) => {
+        $(if let Some(why) = $crate::skip::Need::$need.missing() { $crate::skip!("{why}"); })+
+    };
+}
