@@ -85,7 +85,8 @@ impl Rehearsal {
         Ok(Seen::of(summary, &glances))
     }
 
-    /// Ends a run that is not finished: it undoes its fault first. Returns its exit code.
+    /// Ends a run that is not finished: it undoes its fault first. Returns its exit code; `None`
+    /// where a signal ended it, ours too when it took too long.
     pub(super) async fn end(&mut self) -> Option<i32> {
         if let Some(pid) = self.child.id() {
             let _ = kill(Pid::from_raw(pid.cast_signed()), Signal::SIGTERM);
