@@ -266,13 +266,14 @@ impl Finished {
         self
     }
 
-    /// Fails the test unless standard error holds this text.
+    /// Fails the test unless its reader was told this, as a result (standard output) or as talk (standard error).
     ///
     /// # Panics
     /// With everything about the run.
     #[track_caller]
-    pub fn expect_said(&self, text: &str) -> &Self {
-        assert!(self.stderr.contains(text), "expected `{text}` on standard error of {}", self.story());
+    pub fn expect_told(&self, text: &str) -> &Self {
+        let told = self.stdout.contains(text) || self.stderr.contains(text);
+        assert!(told, "expected `{text}` in the output of {}", self.story());
         self
     }
 
