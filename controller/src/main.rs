@@ -4,6 +4,9 @@ mod cli;
 
 use std::process::ExitCode;
 
+use squall_experiments::exit::Exit;
+
 fn main() -> ExitCode {
-    cli::main()
+    // A panic has said what it has to say; its exit code is the one of a bug.
+    std::panic::catch_unwind(cli::main).unwrap_or_else(|_| Exit::Bug.into())
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use squall_experiments::protocol::Refusal;
+use squall_experiments::quantity::Period;
 use squall_experiments::run::Event;
 use squall_experiments::verdict::{Outcome, before};
 use tokio::time::{Instant, sleep_until, timeout};
@@ -25,7 +26,7 @@ impl Run<'_> {
         }
         self.schedule(Sampling::guard);
         match self.order.experiment.baseline {
-            None => {
+            None | Some(Period::ZERO) => {
                 let due = self.sampling.borrow_mut().burst();
                 self.ask(&due);
             }

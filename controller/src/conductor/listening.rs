@@ -102,6 +102,8 @@ impl Run<'_> {
             self.note(&format!("the connection to the agent broke: {why}; it reverts by itself"));
             self.record(Event::AgentLost { why: why.to_owned() });
         }
+        // Whoever waits for an answer waits in vain.
+        self.changed.notify_waiters();
     }
 
     fn told(&self, told: Told) {

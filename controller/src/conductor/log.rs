@@ -68,7 +68,10 @@ impl<'a> Log<'a> {
 
     /// Says something to whoever watches.
     pub(super) fn note(&mut self, text: &str) {
-        (self.watcher)(Tell::Note(text));
+        match &self.redact {
+            Some(redact) => (self.watcher)(Tell::Note(&redact(text))),
+            None => (self.watcher)(Tell::Note(text)),
+        }
     }
 
     pub(super) fn state(&self) -> &State {

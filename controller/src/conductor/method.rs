@@ -235,13 +235,27 @@ impl Run<'_> {
         };
         let answer = tokio::select! {
             biased;
-            answer = asked => answer,
+            answer = self.answer(asked) => answer,
             () = hurried => Err(Lost(format!("no answer for {} s", LAST_WORD.as_secs()))),
         };
         answer.map_err(|lost| {
             self.lose_agent(&lost.0);
             Stopped
         })
+    }
+
+    /// The answer to a question, unless the agent is lost meanwhile.
+    pub(super) async fn answer(
+        &self,
+        asked: impl Future<Output = Result<Reply, Lost>>,
+    ) -> Result<Reply, Lost> {
+        tokio::select! {
+            biased;
+            answer = asked => answer,
+            () = self.until(|| self.link.borrow().is_none().then_some(())) => {
+                Err(Lost("the connection is closed".to_owned()))
+            }
+        }
     }
 
     fn misunderstood(&self, asked: &str, reply: &Reply) -> Stopped {

@@ -149,6 +149,9 @@ pub async fn conduct(
         () = run.listen(answers, noticed, interruptions) => {}
         () = run.carry_out(agent) => {}
     }
+    for prober in run.probers.take().into_iter().flatten() {
+        prober.end().await;
+    }
     run.close()
 }
 

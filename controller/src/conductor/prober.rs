@@ -3,11 +3,13 @@
 use std::io;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use squall_experiments::probe::{ProberReply, ProberRequest};
 use tokio::io::BufReader;
 use tokio::process::Child;
 use tokio::sync::mpsc;
+use tokio::time::timeout;
 
 use super::lines;
 
@@ -25,11 +27,14 @@ pub(super) enum Told {
     },
 }
 
-/// One running prober. Dropping it ends the process and everything that it started.
+/// How long a prober may take to end, with everything that it started.
+const ENDING: Duration = Duration::from_secs(5);
+
+/// One running prober. It is never killed while it answers to the end of its input: it then kills what it started, which
+/// nobody could after it. Dropping it closes its input; [`Prober::end`] also waits.
 pub(super) struct Prober {
     out: mpsc::UnboundedSender<Vec<u8>>,
-    /// Held for its drop: the process ends with it.
-    _child: Child,
+    child: Child,
 }
 
 impl Prober {
@@ -42,7 +47,7 @@ impl Prober {
         // A group of its own: Ctrl-C on the terminal is for squall, which still needs the prober to undo actions.
         command.process_group(0).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut command = tokio::process::Command::from(command);
-        let mut child = command.kill_on_drop(true).spawn()?;
+        let mut child = command.spawn()?;
         let (Some(input), Some(output)) = (child.stdin.take(), child.stdout.take()) else {
             return Err(io::Error::other("the prober has no pipes"));
         };
@@ -60,7 +65,16 @@ impl Prober {
             };
             let _ = told.send(Told::Gone { place, why });
         });
-        Ok(Prober { out, _child: child })
+        Ok(Prober { out, child })
+    }
+
+    /// Closes its input and waits until it and everything that it started has ended.
+    pub(super) async fn end(self) {
+        let Prober { out, mut child } = self;
+        drop(out);
+        if timeout(ENDING, child.wait()).await.is_err() {
+            let _ = child.kill().await;
+        }
     }
 
     /// Sends a request. One that cannot be delivered any more is answered by [`Told::Gone`].

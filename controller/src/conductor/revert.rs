@@ -55,7 +55,7 @@ impl Run<'_> {
             (asked, link.call(Request::End { run: run.clone() }))
         };
         for (part, answer) in asked.drain(..) {
-            let lifted = match answer.await {
+            let lifted = match self.answer(answer).await {
                 Ok(Reply::Lifted(lifted)) => lifted,
                 Ok(Reply::Refused(refusal)) => not_lifted(&refusal),
                 Ok(other) => return self.lose_agent(&format!("it answered `lift` with {other:?}")),
@@ -64,7 +64,7 @@ impl Run<'_> {
             let part = Some(part);
             self.record(Event::Lifted { part, lifted, why: None });
         }
-        let lifted = match end.await {
+        let lifted = match self.answer(end).await {
             Ok(Reply::Lifted(lifted)) => lifted,
             Ok(Reply::Done) => Lifted::default(),
             Ok(Reply::Refused(refusal)) => not_lifted(&refusal),

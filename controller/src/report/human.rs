@@ -129,7 +129,7 @@ impl Page {
     fn part(&mut self, part: &Part) {
         self.line(format!("  {}", part.name));
         for change in &part.changes {
-            if change.what != part.name {
+            if !part.name.contains(&change.what) {
                 self.line(format!("    {}", change.what));
             }
         }

@@ -161,3 +161,28 @@ fn the_end_of_input_kills_everything_even_daemons() {
     assert!(!pids.iter().any(|pid| runs(*pid)));
     std::fs::remove_file(file).unwrap();
 }
+
+#[test]
+fn a_whole_run_leaves_nothing_that_its_actions_started() {
+    let file = pid_file("run");
+    let state = file.with_extension("state");
+    let experiment = file.with_extension("yaml");
+    let daemon = format!(
+        "setsid sh -c 'echo $$ >> {0}; sleep 60' >/dev/null 2>&1 & until [ -s {0} ]; do sleep 0.01; done",
+        file.display()
+    );
+    let document = json!({
+        "squall": 1,
+        "title": "an action that starts a daemon",
+        "hypothesis": [{ "name": "fine", "process": { "argv": ["true"] } }],
+        "method": [{ "action": { "process": { "argv": ["sh", "-c", daemon] } } }],
+    });
+    std::fs::write(&experiment, document.to_string()).unwrap();
+    let mut run = std::process::Command::new(env!("CARGO_BIN_EXE_squall"));
+    let output = run.arg("--state-dir").arg(&state).arg("run").arg(&experiment).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stdout));
+    assert!(!runs(pids(&file, 1)[0]));
+    std::fs::remove_file(file).unwrap();
+    std::fs::remove_file(experiment).unwrap();
+    std::fs::remove_dir_all(state).unwrap();
+}

@@ -7,8 +7,12 @@ use crate::run::{Event, Record};
 /// The lines of a log, and what happened to the targets of its parts, by time.
 pub(super) fn of(log: &[Record], parts: &[Part]) -> Vec<Moment> {
     let mut names = Vec::new();
+    let stated = log.iter().any(|record| matches!(record.event, Event::Sample(_)));
     let mut lines = Vec::new();
     for record in log {
+        if matches!(record.event, Event::BaselineMet) && !stated {
+            continue;
+        }
         if let Event::Injecting { part, name, .. } = &record.event {
             names.push((*part, name.clone()));
         }

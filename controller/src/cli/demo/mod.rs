@@ -73,10 +73,11 @@ async fn perform(mut story: Story) -> anyhow::Result<Exit> {
         _ = hang_up.recv() => None,
     };
     let ended = match &mut rehearsal {
-        Some(rehearsal) => rehearsal.end().await,
+        Some(rehearsal) => Some(rehearsal.end().await),
         None => None,
     };
     services.stop().await;
+    drop(folder);
     match played {
         Some(played) => {
             let as_expected = played?;

@@ -85,7 +85,8 @@ impl Rehearsal {
         Ok(Seen::of(summary, &glances))
     }
 
-    /// Ends a run that is not finished: it undoes its fault first. Returns its exit code.
+    /// Ends a run that is not finished: it undoes its fault first. Returns its exit code; `None`
+    /// where a signal ended it, ours too when it took too long.
     pub(super) async fn end(&mut self) -> Option<i32> {
         if let Some(pid) = self.child.id() {
             let _ = kill(Pid::from_raw(pid.cast_signed()), Signal::SIGTERM);
@@ -120,7 +121,7 @@ impl Seen {
         let typically_busy = busy.get(busy.len() / 2).copied().unwrap_or_default();
         let full = |glance: &&Glance| glance.health.busy == glance.health.workers && glance.health.queued > 0;
         let exhausted_after = during().find(full).map(|glance| glance.at.saturating_sub(injected));
-        let customers = match (during().next(), during().last()) {
+        let customers = match (during().next(), during().next_back()) {
             (Some(first), Some(last)) => last.customers.since(first.customers),
             _ => Tally::default(),
         };

@@ -127,20 +127,22 @@ impl Story {
              \x20 squall plan FILE     show what it would change, without changing anything\n\
              \x20 squall run FILE      run it; `sudo` where the plan needs it\n\
              \x20 squall faults        what else can go wrong\n\
+             \x20 docs/operating.md    how to run it on hosts that matter\n\
              The two files of this demo are experiments/shipped/payments-silent*.yaml. Nothing was left behind.",
         );
     }
 
     /// With the exit code of the run that was interrupted, if one was.
-    pub(super) fn interrupted(&self, run: Option<i32>) {
+    pub(super) fn interrupted(&self, run: Option<Option<i32>>) {
         self.say(match run {
-            None => "\nInterrupted between two experiments. Every process of the demo has ended.".to_owned(),
-            Some(code) if code == Exit::Interrupted as i32 => {
-                "\nInterrupted. The run has undone its fault, and every process of the demo has ended.".to_owned()
+            None => "\nInterrupted while no experiment ran. Every process of the demo has ended.",
+            Some(Some(code)) if code == Exit::Interrupted as i32 => {
+                "\nInterrupted. The run has undone its fault, and every process of the demo has ended."
             }
-            Some(code) => format!(
-                "\nInterrupted. The run ended with exit code {code}. The demo's network is gone, and its faults with it."
-            ),
+            Some(_) => {
+                "\nInterrupted, and the run did not end as it should. Every process of the demo has ended, and its \
+                 network is gone with the fault."
+            }
         });
     }
 

@@ -85,6 +85,9 @@ fn an_interruption_at_any_moment_reverts_first() {
         let outcome = world.run(json!({ "method": method }));
         assert_eq!(outcome.summary.exit, Exit::Interrupted, "{moment}: {}", outcome.summary.sentence);
         assert!(world.seen.is_clean(), "{moment}");
+        let asked = world.seen.asked();
+        let has = |word: &str| asked.iter().any(|asked| asked == word);
+        assert_eq!(has("begin"), has("end"), "{moment}: it is not left to the lease: {asked:?}");
         let samples = world.samples();
         let count = |name: &str| samples.iter().filter(|sample| *sample == name).count();
         assert_eq!(count("act"), count("undo"), "{moment}: what was done is undone");
@@ -163,6 +166,15 @@ fn an_agent_that_hangs_is_noticed() {
     assert_eq!(outcome.summary.exit, Exit::Interrupted, "{}", outcome.summary.sentence);
     assert!(outcome.has(|event| matches!(event, Event::AgentLost { .. })));
     assert!(outcome.took < Duration::from_secs(8), "{:?}", outcome.took);
+
+    world.interrupt = Some(|event| matches!(event, Event::Injected { .. }));
+    let outcome = world.run(json!({ "method": [fault("20s")] }));
+    assert_eq!(outcome.summary.exit, Exit::Interrupted, "{}", outcome.summary.sentence);
+    assert!(
+        outcome.took < Duration::from_secs(8),
+        "{:?}: the revert does not wait for it either",
+        outcome.took
+    );
 }
 
 #[test]

@@ -110,6 +110,14 @@ fn a_plan_without_faults_takes_no_time_of_its_own() {
 }
 
 #[test]
+fn a_baseline_of_no_time_is_a_look_at_once() {
+    let world = World::new();
+    let outcome = world.run(json!({ "baseline": "0s", "method": [{ "wait": "10ms" }] }));
+    assert_eq!(outcome.summary.exit, Exit::Held, "{}", outcome.summary.sentence);
+    assert_eq!(outcome.summary.hypotheses[0].before.tally.total(), 3);
+}
+
+#[test]
 fn a_baseline_lasts_as_long_as_it_says() {
     let world = World::new();
     let outcome = world.run(json!({ "baseline": "400ms", "method": [fault("200ms")] }));

@@ -11,10 +11,35 @@ const COMPANIONS: [(&str, &str); 4] =
     [("in", "fault"), ("on", "fault"), ("for", "fault"), ("undo", "action")];
 
 impl Check {
+    /// One step of `method:`; `nested` inside of `parallel:`.
     pub(super) fn step(&mut self, step: &Node, path: &str, nested: bool) {
         if !matches!(step.data, Data::Map(_)) {
             return;
         }
+        self.kind_of(step, path);
+        self.fault(step, path);
+        self.not_zero(step, "wait", path, "wait for a time, or leave the step out");
+        if let Some(entry) = step.entry("parallel") {
+            let path = format!("{path}.parallel");
+            if nested {
+                let help = "move its steps into the outer `parallel`";
+                self.at(entry.key_span, &path, "`parallel` stands inside of `parallel`", help);
+            } else if matches!(&entry.value.data, Data::List(steps) if steps.is_empty()) {
+                self.at(entry.key_span, &path, "`parallel` is empty", "give it steps, or leave it out");
+            }
+            for (index, child) in entry.value.items().iter().enumerate() {
+                self.step(child, &format!("{path}[{index}]"), true);
+            }
+        }
+        for key in ["action", "undo"] {
+            if let Some(action) = step.get(key) {
+                self.probes(action, &format!("{path}.{key}"));
+            }
+        }
+    }
+
+    /// A step is one thing, with the keys that belong to it.
+    fn kind_of(&mut self, step: &Node, path: &str) {
         let kinds: Vec<&str> = KINDS.into_iter().filter(|key| step.get(key).is_some()).collect();
         match kinds.as_slice() {
             [] => {
@@ -51,25 +76,6 @@ impl Check {
                 "`on` chooses hosts of a controller, and there is none yet",
                 help,
             );
-        }
-        self.fault(step, path);
-        self.not_zero(step, "wait", path, "wait for a time, or leave the step out");
-        if let Some(entry) = step.entry("parallel") {
-            let path = format!("{path}.parallel");
-            if nested {
-                let help = "move its steps into the outer `parallel`";
-                self.at(entry.key_span, &path, "`parallel` stands inside of `parallel`", help);
-            } else if matches!(&entry.value.data, Data::List(steps) if steps.is_empty()) {
-                self.at(entry.key_span, &path, "`parallel` is empty", "give it steps, or leave it out");
-            }
-            for (index, child) in entry.value.items().iter().enumerate() {
-                self.step(child, &format!("{path}[{index}]"), true);
-            }
-        }
-        for key in ["action", "undo"] {
-            if let Some(action) = step.get(key) {
-                self.probes(action, &format!("{path}.{key}"));
-            }
         }
     }
 
