@@ -239,7 +239,9 @@ fn mounts(world: &Path) -> Result<Vec<String>> {
     Ok(points.collect())
 }
 
-/// Files below directories, by path, length and mode. The event files of ended runs are results, and stay.
+/// Files below directories, by path, length and mode. The event files of ended runs are results, and stay. A lock is
+/// held by the kernel for a living process; the empty file that it was held on says nothing, and the next agent takes
+/// it: one that is killed while it leaves may leave it.
 fn files(directories: &[PathBuf]) -> Vec<String> {
     use std::os::unix::fs::MetadataExt;
     let mut found = Vec::new();
@@ -249,7 +251,8 @@ fn files(directories: &[PathBuf]) -> Vec<String> {
             let Ok(meta) = entry.path().symlink_metadata() else {
                 continue;
             };
-            if meta.is_dir() && entry.file_name() == "runs" {
+            let name = entry.file_name();
+            if meta.is_dir() && name == "runs" || name == "lock" && meta.len() == 0 {
                 continue;
             }
             if meta.is_dir() {

@@ -60,9 +60,10 @@ pub fn text(name: &str, bytes: &[u8], vars: &Vars) -> Result<Document, Problems>
     document::read(name, bytes, &sources)
 }
 
-/// As long as this host's policy allows. A policy that cannot be read stops the run, not the check.
+/// What no file may exceed: a policy may allow more than the default. One that allows less makes the file no worse;
+/// the agent refuses the run (exit 4). A policy that cannot be read stops the run, not the check.
 fn longest_fault() -> Period {
-    Policy::of_this_host().map_or(LONGEST_FAULT, |policy| policy.max_duration)
+    Policy::of_this_host().map_or(LONGEST_FAULT, |policy| policy.max_duration.max(LONGEST_FAULT))
 }
 
 /// A file's name for messages, and its contents: never more than a document may have.
