@@ -61,6 +61,12 @@ fn crash(step: &str, victim: Victim, hit: Signal) {
             "a live fault must be there to be seen"
         );
     }
+    if victims.len() > 1 {
+        // Held first, so that neither notices the other's end: it takes a survivor less than a millisecond to revert.
+        for victim in &victims {
+            signal(victim, Signal::STOP);
+        }
+    }
     for victim in &victims {
         assert!(signal(victim, hit), "{victim:?} is gone already");
     }
