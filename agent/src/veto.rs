@@ -27,13 +27,16 @@ impl Veto {
             .map(|all| all.flatten().filter_map(|entry| Some((entry.stat().ok()?, entry))).collect())
             .unwrap_or_default();
         let parents: BTreeMap<i32, i32> = stats.iter().map(|(stat, _)| (stat.pid, stat.ppid)).collect();
+        // By the program, not only by its name: what is started through `/proc/self/exe` is called `exe`.
+        let own = std::fs::read_link("/proc/self/exe").ok();
+        let is_ours = |entry: &Entry| own.is_some() && entry.exe().ok() == own;
         for (stat, entry) in &stats {
             let name = stat.comm.as_str();
             if stat.pid == 2 || stat.ppid == 2 {
                 protected.insert(stat.pid, "a kernel thread".to_owned());
             } else if DOORS.contains(&name) {
                 protected.insert(stat.pid, "a remote login, by which people reach the host".to_owned());
-            } else if OURS.contains(&name) && !is_demo_shop(entry) {
+            } else if (OURS.contains(&name) || is_ours(entry)) && !is_demo_shop(entry) {
                 protected.insert(stat.pid, "squall itself".to_owned());
             } else if policy.protects_process(name) {
                 protected.insert(stat.pid, "protected by this host's policy".to_owned());

@@ -228,7 +228,7 @@ fn every_experiment_in_the_pages_passes_check() {
             checked += 1;
         }
     }
-    assert!(checked > 0, "no page shows a whole experiment");
+    assert!(checked > 0, "no page shows a whole experiment: a newcomer has nothing to copy");
 }
 
 /// The fenced blocks of a language.

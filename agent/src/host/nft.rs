@@ -263,7 +263,7 @@ impl Rule {
 
     /// Only packets of sockets that were created in a control group (Linux 5.13).
     pub fn cgroup(self, level: u32, id: u64) -> Self {
-        self.socket(2, level).equals(&id.to_ne_bytes())
+        self.socket(3, level).equals(&id.to_ne_bytes())
     }
 
     /// Only packets of sockets whose mark has all these bits.
