@@ -81,12 +81,14 @@ pub fn run(place: Place, control: Option<UnixStream>) -> Result<Exit, Refusal> {
         std::mem::forget((records, pulse, lock));
         sys::close_from(3, &keep);
         let _ = before.thread_set_mask();
+        let _ = nix::sys::prctl::set_name(c"squall-worker");
         let setup = Setup { place, records: worker_records, pulse: worker_pulse, control };
         std::process::exit(worker::run(setup) as i32);
     };
     drop((worker_records, worker_pulse, control));
     // What is touched from now on stays in memory; what never is, needs none.
     let kept = MlockAllFlags::MCL_CURRENT | MlockAllFlags::MCL_FUTURE;
+    let _ = nix::sys::prctl::set_name(c"squall-guardian");
     let _ = mlockall(kept | MlockAllFlags::from_bits_retain(libc::MCL_ONFAULT));
     let worker_fd = rustix::process::Pid::from_raw(worker.as_raw())
         .ok_or_else(|| Refusal::bare("the worker has no pid"))

@@ -14,6 +14,10 @@ use crate::link::Connection;
 use crate::records::{Ask, Records};
 use crate::snapshot::Snapshot;
 
+/// A part ends by itself so many nanoseconds after its time: only a conductor that hangs is overtaken, and a fault
+/// lasts as long as its file says, not a connection's delay less.
+const GRACE: u64 = 500_000_000;
+
 /// See the module.
 #[derive(Debug)]
 pub struct Injection {
@@ -134,7 +138,8 @@ impl Injection {
             applied.targets.extend(one.targets());
             applied.notes.extend(one.notes());
         }
-        let mut part = Part { made: Vec::new(), ends: began + lasts, lifted: None };
+        let mut part =
+            Part { made: Vec::new(), ends: began.saturating_add(lasts).saturating_add(GRACE), lifted: None };
         let mut all = changes.into_iter().zip(prepared).enumerate();
         while let Some((index, (change, prepared))) = all.next() {
             let (made, result) = Made::perform(change, prepared, place(index), &self.run, host, records, aim);

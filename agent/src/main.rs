@@ -7,7 +7,7 @@ use clap::Parser;
 
 /// The privileged process of a host: it injects faults, undoes them, and answers for both.
 #[derive(Debug, Parser)]
-#[command(name = "squall-agent", version, about, max_term_width = 100)]
+#[command(name = "squall-agent", version, max_term_width = 100)]
 struct Cli {
     /// Where journals are kept [default: /var/lib/squall for root, else $XDG_STATE_HOME/squall].
     #[arg(long, global = true, env = "SQUALL_STATE_DIR", value_name = "DIR")]

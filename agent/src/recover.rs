@@ -37,12 +37,11 @@ pub enum RecoverError {
 pub fn at_start(state_dir: Option<&Path>) -> Result<Outcome, RecoverError> {
     let mut all = Outcome::default();
     for place in Place::all(&state::root(state_dir)) {
-        if !place.journal().exists() {
-            continue;
-        }
         // Somebody who may not take the lock (another user) cannot undo either: the owner's next command will.
         let Ok(Some(_lock)) = place.lock() else {
-            all.held.push(place.journal().display().to_string());
+            if place.journal().exists() {
+                all.held.push(place.journal().display().to_string());
+            }
             continue;
         };
         let outcome = with_lock(&place)?;

@@ -80,17 +80,23 @@ impl Place {
     }
 
     /// Takes the lock. `None`: a living process holds it.
+    ///
+    /// The file that was locked must still be the one that is there: whoever cleared the place meanwhile has removed it,
+    /// and a lock on a removed file keeps nobody out.
     pub fn lock(&self) -> io::Result<Option<Lock>> {
-        let file = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .mode(0o600)
-            .open(self.directory.join("lock"))?;
-        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-            Ok(lock) => Ok(Some(Lock(lock))),
-            Err((_, nix::errno::Errno::EWOULDBLOCK)) => Ok(None),
-            Err((_, errno)) => Err(errno.into()),
+        use std::os::unix::fs::MetadataExt;
+        let path = self.directory.join("lock");
+        loop {
+            let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path)?;
+            let lock = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+                Ok(lock) => lock,
+                Err((_, nix::errno::Errno::EWOULDBLOCK)) => return Ok(None),
+                Err((_, errno)) => return Err(errno.into()),
+            };
+            let held = lock.metadata()?;
+            if std::fs::metadata(&path).is_ok_and(|now| (now.dev(), now.ino()) == (held.dev(), held.ino())) {
+                return Ok(Some(Lock(lock)));
+            }
         }
     }
 

@@ -10,8 +10,8 @@ use crate::policy::Policy;
 
 /// Servers by which people reach the host.
 const DOORS: [&str; 3] = ["sshd", "sshd-session", "dropbear"];
-/// Squall's own programs.
-const OURS: [&str; 2] = ["squall", "squall-agent"];
+/// How the names of Squall's own processes begin.
+const OURS: &str = "squall";
 
 /// The processes that are protected now, each with the reason.
 #[derive(Debug)]
@@ -36,7 +36,7 @@ impl Veto {
                 protected.insert(stat.pid, "a kernel thread".to_owned());
             } else if DOORS.contains(&name) {
                 protected.insert(stat.pid, "a remote login, by which people reach the host".to_owned());
-            } else if (OURS.contains(&name) || is_ours(entry)) && !is_demo_shop(entry) {
+            } else if (name.starts_with(OURS) || is_ours(entry)) && !is_demo_shop(entry) {
                 protected.insert(stat.pid, "squall itself".to_owned());
             } else if policy.protects_process(name) {
                 protected.insert(stat.pid, "protected by this host's policy".to_owned());

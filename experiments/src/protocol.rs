@@ -69,7 +69,7 @@ pub enum Request {
         part: u32,
         /// What to do.
         changes: Vec<Change>,
-        /// Lifted after this long, in milliseconds, if nobody lifts it before.
+        /// Lifted after this long, in milliseconds, and a grace of half a second in which the conductor does it.
         lasts_ms: u64,
     },
     /// Continue the lease. Answered by [`Reply::Done`].

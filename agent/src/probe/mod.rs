@@ -33,6 +33,7 @@ impl Prober {
     /// Ends with [`Exit::Refused`] where the privileges cannot be dropped: it never serves with more than it should
     /// have. Everything that it started is dead when it returns.
     pub fn run(&self) -> Exit {
+        let _ = nix::sys::prctl::set_name(c"squall-prober");
         if let Err(error) = privileges::drop(self.user.as_deref()) {
             eprintln!("error: {error}");
             if let Some(help) = error.help() {

@@ -27,7 +27,7 @@ use squall_experiments::exit::Exit;
 
 /// Chaos engineering that ends when it says: inject faults, measure them, undo them, and say what held.
 #[derive(Debug, Parser)]
-#[command(name = "squall", version, about, max_term_width = 100)]
+#[command(name = "squall", version, max_term_width = 100)]
 struct Cli {
     #[command(flatten)]
     common: Common,

@@ -11,7 +11,7 @@ use squall_controller::conductor::{LEASE, Order, Outlet, conduct, run_id, signal
 use squall_controller::report::{self, Paint, Progress};
 use squall_experiments::document::Document;
 use squall_experiments::exit::Exit;
-use squall_experiments::plan::Plan;
+use squall_experiments::plan::{Plan, PlanStep};
 use squall_experiments::protocol::{Refusal, RunId};
 use squall_experiments::summary::Summary;
 
@@ -125,6 +125,12 @@ fn prepare(
     let seed = seed.unwrap_or_else(|| u64::from(rand::random::<u32>()));
     let policy = Policy::of_this_host()?;
     let plan = Plan::of(&document.experiment, seed, &[host_name()], &policy.version);
+    // The agent asks its policy again; asked here, what is not allowed is known before the baseline.
+    for step in plan.faults() {
+        if let PlanStep::Fault { changes, lasts, .. } = step {
+            changes.iter().try_for_each(|change| policy.permits(change, *lasts))?;
+        }
+    }
     let events = match &options.events {
         Some(path) => Some((path.clone(), create(path)?)),
         None => default_events(common, run),

@@ -23,10 +23,6 @@ const HUNG: Duration = Duration::from_secs(3);
 /// What a live fault did is asked this often.
 const OBSERVE: Duration = Duration::from_millis(500);
 
-/// The agent lifts a part by itself so much later than the conductor would have: only a conductor that hangs is
-/// overtaken.
-const GRACE: Duration = Duration::from_millis(500);
-
 /// A run that is stopped still waits this long for changes that are being made, to know what is to be undone.
 const LAST_WORD: Duration = Duration::from_secs(5);
 
@@ -134,7 +130,7 @@ impl Run<'_> {
             run: self.order.run.clone(),
             part,
             changes: changes.to_vec(),
-            lasts_ms: Period::from(lasts.get() + GRACE).as_millis(),
+            lasts_ms: lasts.as_millis(),
         };
         match self.call(apply).await? {
             Reply::Applied(applied) if self.is_live(part) => self.record(Event::Injected { part, applied }),

@@ -170,7 +170,10 @@ impl<'a> Making<'a> {
                 part.lifted_at_ms = Some(at_ms);
                 part.lift_us.get_or_insert(lifted.took_us);
                 part.measure(&lifted.evidence);
-                part.undone.extend(lifted.undone.iter().cloned());
+                // Of what cannot be undone nothing was, whatever is said about its end.
+                if part.changes.iter().any(|change| change.reversible) {
+                    part.undone.extend(lifted.undone.iter().cloned());
+                }
                 part.stuck = lifted.stuck.clone();
             }),
             None => {
@@ -332,7 +335,10 @@ impl<'a> Making<'a> {
         let injected = self.parts.iter().filter(|part| part.injected_at_ms.is_some());
         let gone = injected.flat_map(|part| {
             let changes = part.changes.iter().filter(|change| !change.reversible);
-            changes.map(move |change| format!("`{}`: {}", part.name, change.what))
+            changes.map(move |change| match part.name.contains(&change.what) {
+                true => part.name.clone(),
+                false => format!("`{}`: {}", part.name, change.what),
+            })
         });
         let own = self.actions.iter().filter(|action| action.undo.is_none());
         let own = own.map(|action| format!("`{}`: the file has no `undo:` for it", action.name));

@@ -280,7 +280,11 @@ fn actions_without_undo_and_kills_are_listed_as_not_undone() {
             "`action 3`: the file has no `undo:` for it"
         ]
     );
-    assert_eq!(summary.undone[1], "`action 2`: its undo was played: exit 0");
+    assert_eq!(
+        summary.undone,
+        ["`action 2`: its undo was played: exit 0"],
+        "a kill is not undone, whatever the agent says of its end"
+    );
     assert_eq!(
         summary.sentence,
         "held: `payments is silent` had its effect (9 of 9 matching packets impaired); no hypothesis was stated"

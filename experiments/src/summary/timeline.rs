@@ -51,8 +51,7 @@ pub fn line(event: &Event, name: impl Fn(u32) -> String) -> Option<String> {
         Event::Lifted { part, lifted, why } => {
             let because = why.as_ref().map_or_else(String::new, |why| format!(" ({why})"));
             match (part, lifted.stuck.is_empty()) {
-                (Some(part), true) if lifted.undone.is_empty() => format!("{} ended{because}", name(*part)),
-                (Some(part), true) => format!("{} undone{because}", name(*part)),
+                (Some(part), true) => format!("{} ended{because}", name(*part)),
                 (Some(part), false) => format!("{} NOT undone{because}", name(*part)),
                 (None, true) if lifted.undone.is_empty() && why.is_none() => return None,
                 (None, true) => format!("everything undone{because}"),

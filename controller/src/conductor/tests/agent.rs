@@ -43,6 +43,8 @@ pub(super) struct Manners {
 pub(super) struct Seen {
     pub(super) asked: Arc<Mutex<Vec<String>>>,
     pub(super) live: Arc<Mutex<BTreeSet<u32>>>,
+    /// How long each part was to last, in milliseconds.
+    pub(super) lasts: Arc<Mutex<Vec<u64>>>,
 }
 
 impl Seen {
@@ -119,7 +121,8 @@ impl Agent {
             Request::Apply { .. } if self.manners.refuses_apply => {
                 Reply::Refused(Refusal::new("no process matches `name shop`", "start it first"))
             }
-            Request::Apply { part, .. } => {
+            Request::Apply { part, lasts_ms, .. } => {
+                self.seen.lasts.lock().unwrap().push(lasts_ms);
                 // Some of it is made at once, all of it at the end.
                 self.seen.live.lock().unwrap().insert(part);
                 self.set("bad");

@@ -16,6 +16,7 @@ fn a_fault_that_does_no_harm_is_held() {
     assert_eq!(outcome.summary.exit, Exit::Held, "{}", outcome.summary.sentence);
     assert_eq!(world.seen.asked(), ["hello", "begin", "apply", "lift", "end"]);
     assert!(world.seen.is_clean());
+    assert_eq!(*world.seen.lasts.lock().unwrap(), [700], "exactly what the file says: a policy limits it");
     let part = &outcome.summary.parts[0];
     assert_eq!(part.undone, ["part 1 is gone: read back"]);
     assert!(outcome.has(|event| matches!(event, Event::Measured { .. })), "it is observed while it lasts");
