@@ -118,7 +118,7 @@ impl Guardian {
     fn guard(mut self, signals: SignalFd) -> Exit {
         loop {
             let beat = self.pulse.beat_if_due();
-            let deadline = self.deadlines.values().min().map(|deadline| deadline + GRACE);
+            let deadline = self.deadlines.values().min().map(|deadline| deadline.saturating_add(GRACE));
             let wake = [beat, deadline, self.farewell].into_iter().flatten().min();
             let timeout = wake.map_or(PollTimeout::NONE, |wake| {
                 let left = wake.saturating_sub(sys::boot_nanos()).div_ceil(1_000_000);

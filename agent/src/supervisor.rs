@@ -63,6 +63,12 @@ pub struct Supervisor {
     guardian: i32,
 }
 
+/// Milliseconds of the protocol as nanoseconds, a year at most: sums with the clock stay far from overflow.
+fn nanos(ms: u64) -> u64 {
+    const YEAR_MS: u64 = 365 * 86_400_000;
+    ms.min(YEAR_MS) * 1_000_000
+}
+
 impl Supervisor {
     /// Nothing is live yet. `ready` brings requests back to [`Supervisor::apply`] once their names are resolved.
     pub fn new(
@@ -147,8 +153,8 @@ impl Supervisor {
                 policy: self.policy.version.clone(),
             },
             Request::Begin { run, title, seed, lease_ms, deadline_ms, plan: _ } => {
-                let deadline = sys::boot_nanos().saturating_add(deadline_ms.saturating_mul(1_000_000));
-                let lease = lease_ms.saturating_mul(1_000_000);
+                let deadline = sys::boot_nanos() + nanos(deadline_ms);
+                let lease = nanos(lease_ms);
                 refused(self.begin(Terms { run, title, seed, connection, lease, deadline }))
             }
             Request::Renew { run } => refused(mine(&self.injections, &run).map(|()| {
@@ -158,7 +164,7 @@ impl Supervisor {
                 Reply::Done
             })),
             Request::Apply { run, part, changes, lasts_ms } => {
-                let step = Step { number: part, changes, lasts: lasts_ms.saturating_mul(1_000_000) };
+                let step = Step { number: part, changes, lasts: nanos(lasts_ms) };
                 let apply = Apply { run, step };
                 match mine(&self.injections, &apply.run).and_then(|()| self.permits(&apply)) {
                     Ok(()) => {
