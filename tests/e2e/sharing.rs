@@ -103,3 +103,27 @@ fn a_resident_agent_is_joined_and_stays() {
     agent.signal(Signal::TERM);
     agent.finish().expect_exit(0);
 }
+
+#[test]
+fn the_last_of_two_runs_leaves_no_table_on_a_resident_agent() {
+    needs!(Root, Nftables);
+    let world = World::new(2);
+    let host = &world.hosts[0];
+    world.echo(1, 7);
+    let mut agent = host.agent(&["run"]).start();
+    host.agents();
+    let partition = |address, time| {
+        calm(&[&format!("{{ fault: {{ partition: {{ to: [\"{address}\"] }} }}, for: {time} }}")])
+    };
+    // Thin faults, as nothing uses those addresses: what matters here is who made the table and who is last.
+    let mut first = Trial::begin(&world, host, &partition("192.0.2.1", "2s"));
+    first.injected();
+    let mut second = Trial::begin(&world, host, &partition("192.0.2.2", "4s"));
+    second.injected();
+    first.finish().expect_exit(8);
+    assert!(!host.tables().is_empty(), "the second fault still needs the table");
+    second.finish().expect_exit(8);
+    assert!(host.tables().is_empty(), "left by a living agent: {:?}", host.tables());
+    agent.signal(Signal::TERM);
+    agent.finish().expect_exit(0);
+}

@@ -175,8 +175,9 @@ impl Host {
     ) -> Result<Live, Refusal> {
         match (prepared, change) {
             (Prepared::Block(mut prepared), _) => {
+                // Each change owes the table's end, whoever made it: the last one that is undone removes it.
+                record(Undo::Table)?;
                 if !self.standing {
-                    record(Undo::Table)?;
                     let carve_outs = block::carve_outs(aim);
                     self.own_table()?.create(carve_outs).map_err(|error| {
                         Refusal::new(
