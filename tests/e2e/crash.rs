@@ -265,6 +265,36 @@ fn a_damaged_journal_stops_everything_and_is_named() {
 }
 
 #[test]
+fn a_host_of_which_nobody_can_say_that_it_is_clean_is_exit_7() {
+    needs!(Root, Nftables);
+    let world = World::new(2);
+    let host = &world.hosts[0];
+    let mut trial = Trial::begin(&world, host, &calm(&[CUT]));
+    trial.injected();
+    let (guardian, worker) = host.agents();
+    let path = journal(host).expect("a live fault has a journal");
+    let whole = fs::read(&path).expect("root may read it");
+    let mut damaged = whole.clone();
+    damaged[3] ^= 0x01;
+    // Neither may clean up after the other; then the command is alone with a journal that it cannot read.
+    for signal in [Signal::STOP, Signal::KILL] {
+        if signal == Signal::KILL {
+            fs::write(&path, &damaged).expect("root may write it");
+        }
+        for process in [&guardian, &worker] {
+            netns::signal(process, signal);
+        }
+    }
+    holds("the run to end", PATIENCE, || trial.run.ended());
+    let finished = trial.finish();
+    finished.expect_exit(7);
+    assert!(fs::read(&path).is_ok_and(|now| now == damaged), "it must not be touched: {}", finished.story());
+    fs::write(&path, whole).expect("root may write it");
+    host.agent(&["recover"]).run().expect_exit(0);
+    world.restored(Duration::from_secs(3));
+}
+
+#[test]
 fn a_full_disk_refuses_before_anything_is_injected() {
     needs!(Root, Nftables);
     let world = World::new(2);

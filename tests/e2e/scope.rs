@@ -9,7 +9,7 @@ use squall_tests::netns::Process;
 use squall_tests::wait::{PATIENCE, holds};
 use squall_tests::world::World;
 
-use crate::trial::{Trial, calm, impaired};
+use crate::trial::{SHORT, Trial, calm, impaired};
 
 /// A client program: each line of its file is an answer (`ok`) or a failure (`bad`) of a new connection, all made by
 /// one process.
@@ -180,4 +180,30 @@ fn a_scoped_server_is_cut_from_its_callers_in_both_directions() {
         client.more(3, "PONG");
         trial.finish().expect_exit(0);
     }
+}
+
+#[test]
+fn a_socket_that_a_process_of_another_namespace_holds_is_hit_and_left_clean() {
+    needs!(Root, Nftables, Cgroup2, Bpf);
+    let world = World::new(2);
+    let (host, far) = (&world.hosts[0], world.hosts[1].v4);
+    let echo = world.echo(1, 7);
+    // Opened on the host by this test, which itself lives in another namespace.
+    let mut before = echo.dial_within(host, far, SHORT).expect("the echo server is reached");
+    before.talk().expect("nothing is injected yet");
+    let step =
+        format!("{{ fault: {{ partition: {{ to: [\"{far}:7\"] }} }}, in: {{ user: root }}, for: 3s }}");
+    let mut trial = Trial::begin(&world, host, &calm(&[&step]));
+    trial.injected();
+    assert!(before.talk().is_err(), "a connection that was open is not hit");
+    for _ in 0..3 {
+        assert!(echo.dial_within(host, far, SHORT).is_err(), "a new connection is not hit");
+    }
+    assert!(!trial.has("lifted"), "the fault was over before it was looked at");
+    trial.lifted();
+    trial.finish().expect_exit(0);
+    let sockets = host.look(&["ss", "-tanpe"]);
+    assert!(sockets.contains(":7"), "the connection is still open: {sockets}");
+    assert!(!sockets.contains("fwmark"), "a mark is left: {sockets}");
+    echo.dial(host, far).expect("the fault is over");
 }

@@ -61,7 +61,7 @@ pub fn prepare(whose: Whose, taken: &BTreeSet<u32>) -> Result<Prepared, Refusal>
             "run the agent outside of containers, or choose the traffic by peers and ports",
         ));
     }
-    let processes = Processes::here()?;
+    let processes = Processes::everywhere()?;
     let held = processes.sockets();
     let sockets = list()?;
     let mut notes = Vec::new();
@@ -230,7 +230,7 @@ pub fn clear(bit: u32) -> Result<usize, String> {
         if marked.is_empty() {
             return Ok(cleared);
         }
-        let held = Processes::here().map_err(|error| error.to_string())?.sockets();
+        let held = Processes::everywhere().map_err(|error| error.to_string())?.sockets();
         for (pid, list) in held {
             for (fd, _) in list.iter().filter(|(_, inode)| marked.contains(inode)) {
                 let done = with_socket(pid, *fd, |socket| {

@@ -76,6 +76,13 @@ impl Processes {
         Ok(Processes { entries: all.flatten().filter(here).collect() })
     }
 
+    /// All processes of the machine: a socket of this namespace may be held by a process of another one.
+    pub fn everywhere() -> Result<Self, Refusal> {
+        let all = procfs::process::all_processes();
+        let all = all.map_err(|error| Refusal::bare(format!("cannot read `/proc`: {error}")))?;
+        Ok(Processes { entries: all.flatten().collect() })
+    }
+
     fn targets(&self, mut matches: impl FnMut(&Entry) -> bool) -> Vec<Target> {
         let target = |entry: &Entry| {
             let stat = entry.stat().ok()?;
