@@ -12,7 +12,7 @@ use squall_experiments::protocol::{Call, Lifted, Message, Refusal, Reply, Reques
 use squall_experiments::quantity::Period;
 use tokio::sync::mpsc;
 
-use crate::host::aim::{Aim, names};
+use crate::host::aim::Aim;
 use crate::host::block::Resolved;
 use crate::host::{Host, sys};
 use crate::injection::{Injection, Step, Terms};
@@ -220,13 +220,8 @@ impl Supervisor {
     /// Resolves every name, then comes back through [`Supervisor::apply`].
     fn resolve(&self, connection: Connection, number: u64, apply: Apply) {
         let ready = self.ready.clone();
-        let flow = |change: &Change| match change {
-            Change::Block(block) => Some(block.flow.clone()),
-            Change::Disconnect(disconnect) => Some(disconnect.flow.clone()),
-            Change::Signal(_) | Change::Pause(_) => None,
-        };
-        let flows: Vec<Flow> = apply.step.changes.iter().filter_map(flow).collect();
-        let wanted: BTreeSet<String> = flows.iter().flat_map(names).map(str::to_owned).collect();
+        let flows = apply.step.changes.iter().filter_map(Change::flow);
+        let wanted: BTreeSet<String> = flows.flat_map(Flow::names).map(str::to_owned).collect();
         tokio::task::spawn_local(async move {
             let resolved = resolve::addresses(wanted).await;
             let _ = ready.send(Ready { connection, number, apply, resolved });

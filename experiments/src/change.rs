@@ -150,6 +150,15 @@ impl Change {
         }
     }
 
+    /// The traffic that it concerns; `None` where it concerns processes.
+    pub fn flow(&self) -> Option<&Flow> {
+        match self {
+            Change::Block(block) => Some(&block.flow),
+            Change::Disconnect(disconnect) => Some(&disconnect.flow),
+            Change::Signal(_) | Change::Pause(_) => None,
+        }
+    }
+
     /// Whether the host can be brought back to what it was. A signal and a destroyed socket cannot be taken back;
     /// nothing of Squall's own stays, and the report says so.
     pub fn reversible(&self) -> bool {

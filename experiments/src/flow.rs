@@ -5,7 +5,7 @@ use std::fmt;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::peer::Peer;
+use crate::peer::{Peer, PeerHost};
 use crate::scope::Scope;
 
 /// A set of flows of one host. A packet belongs to it when a peer matches, the protocol matches and its socket is in
@@ -56,6 +56,14 @@ pub enum Direction {
 }
 
 impl Flow {
+    /// The host names among its peers: they must be resolved before it can be aimed.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.to.iter().chain(&self.from).filter_map(|peer| match &peer.host {
+            PeerHost::Name(name) => Some(name.as_str()),
+            _ => None,
+        })
+    }
+
     /// Whether both could concern the same packet; says yes when it cannot be known without looking at a host.
     pub fn overlaps(&self, other: &Flow) -> bool {
         let protocol = self.protocol == other.protocol

@@ -6,7 +6,6 @@ use std::collections::BTreeSet;
 use blake3::Hasher;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha12Rng;
-use squall_experiments::flow::Flow;
 use squall_experiments::peer::{Peer, PeerHost};
 use squall_experiments::protocol::Refusal;
 use squall_experiments::quantity::Pick;
@@ -126,14 +125,6 @@ impl<'a> Aim<'a> {
             });
         !protected && (everybody || to.iter().any(called) || from.iter().any(caller))
     }
-}
-
-/// The names that must be resolved before a flow can be aimed.
-pub fn names(flow: &Flow) -> impl Iterator<Item = &str> {
-    flow.to.iter().chain(&flow.from).filter_map(|peer| match &peer.host {
-        PeerHost::Name(name) => Some(name.as_str()),
-        _ => None,
-    })
 }
 
 /// Chooses from sorted things with the run's seed: the same seed, place and things give the same choice.

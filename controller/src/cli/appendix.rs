@@ -6,12 +6,11 @@ use std::fmt;
 use std::net::ToSocketAddrs;
 
 use serde::Serialize;
-use squall_agent::host::aim;
 use squall_agent::host::process::Processes;
 use squall_agent::policy::Policy;
 use squall_agent::veto::{Veto, login_ports};
 use squall_experiments::change::Change;
-use squall_experiments::plan::{Plan, PlanStep};
+use squall_experiments::plan::Plan;
 use squall_experiments::scope::Scope;
 
 /// Names, processes and login ports as they are now; only what the plan mentions.
@@ -42,23 +41,11 @@ enum Found {
 impl Appendix {
     /// Looks, and changes nothing. Name servers are asked for the names of the plan.
     pub fn of_this_host(plan: &Plan, policy: &Policy) -> Self {
-        let changes: Vec<&Change> = plan
-            .faults()
-            .flat_map(|step| match step {
-                PlanStep::Fault { changes, .. } => changes.as_slice(),
-                _ => &[],
-            })
-            .collect();
-        let flows = changes.iter().filter_map(|change| match change {
-            Change::Block(block) => Some(&block.flow),
-            Change::Disconnect(disconnect) => Some(&disconnect.flow),
-            Change::Signal(_) | Change::Pause(_) => None,
-        });
-        let names: BTreeSet<&str> = flows.clone().flat_map(aim::names).collect();
+        let flows = plan.changes().filter_map(Change::flow);
         // The traffic of a user or a port is matched by its sockets: no process is chosen for it.
         let of_flows = flows.filter_map(|flow| flow.scope.as_ref());
         let of_flows = of_flows.filter(|scope| matches!(scope, Scope::Process(_) | Scope::Cgroup(_)));
-        let of_processes = changes.iter().filter_map(|change| match change {
+        let of_processes = plan.changes().filter_map(|change| match change {
             Change::Signal(signal) => Some(&signal.scope),
             Change::Pause(pause) => Some(&pause.scope),
             Change::Block(_) | Change::Disconnect(_) => None,
@@ -71,9 +58,9 @@ impl Appendix {
             );
         }
         Appendix {
-            names: names.into_iter().map(|name| (name.to_owned(), resolve(name))).collect(),
+            names: plan.names().into_iter().map(|name| (name.to_owned(), resolve(name))).collect(),
             processes: processes(&scopes, policy),
-            login_ports: if changes.is_empty() { BTreeSet::new() } else { login_ports() },
+            login_ports: if !plan.has_changes() { BTreeSet::new() } else { login_ports() },
             unseen,
         }
     }

@@ -2,6 +2,7 @@
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
+use std::net::ToSocketAddrs;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -131,12 +132,25 @@ fn prepare(
             changes.iter().try_for_each(|change| policy.permits(change, *lasts))?;
         }
     }
+    // So is a name that does not resolve, unless a step of the user's own may yet make it known.
+    if !plan.steps.iter().any(PlanStep::has_action) {
+        plan.names().into_iter().try_for_each(resolves)?;
+    }
     let events = match &options.events {
         Some(path) => Some((path.clone(), create(path)?)),
         None => default_events(common, run),
     };
     let junit = options.junit.as_ref().map(|path| Ok((path.clone(), create(path)?)));
     Ok((plan, events, junit.transpose()?))
+}
+
+fn resolves(name: &str) -> Result<(), Refusal> {
+    (name, 0).to_socket_addrs().map(drop).map_err(|error| {
+        Refusal::new(
+            format!("the name `{name}` does not resolve on this host: {error}"),
+            "nothing was injected; check the spelling and this host's resolver (`getent ahosts NAME`)",
+        )
+    })
 }
 
 fn create(path: &Path) -> Result<File, Refusal> {

@@ -8,6 +8,7 @@ use crate::peer::Peer;
 use crate::scope::Scope;
 
 /// Connections are refused at once, as when nothing listens; established ones break at their next packet.
+/// A sender of UDP gets an error at once (`EPERM`), and "connection refused" from its next call on.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Refuse {

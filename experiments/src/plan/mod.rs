@@ -7,6 +7,8 @@
 mod carve_out;
 mod overlap;
 
+use std::collections::BTreeSet;
+
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -14,6 +16,7 @@ pub use carve_out::CARVE_OUTS;
 
 use crate::change::Change;
 use crate::experiment::{Action, Experiment, Step};
+use crate::flow::Flow;
 use crate::quantity::Period;
 
 /// Time that a plan allows beyond its steps: applying, lifting and reading back.
@@ -111,6 +114,19 @@ impl Plan {
             .filter(|step| matches!(step, PlanStep::Fault { .. }))
     }
 
+    /// Every change of every fault, in order of their parts.
+    pub fn changes(&self) -> impl Iterator<Item = &Change> {
+        self.faults().flat_map(|step| match step {
+            PlanStep::Fault { changes, .. } => changes.as_slice(),
+            _ => &[],
+        })
+    }
+
+    /// The host names that must be resolved before its changes can be aimed.
+    pub fn names(&self) -> BTreeSet<&str> {
+        self.changes().filter_map(Change::flow).flat_map(Flow::names).collect()
+    }
+
     /// 64 hexadecimal digits over everything that decides what is done: selectors (lists of peers in order, doubles
     /// removed), parameters, durations, actions, carve-outs, policy, seed, hosts and expiry. Titles, names and
     /// warnings are outside. Actions count with the values of their secrets, as they will be done.
@@ -130,6 +146,15 @@ impl Plan {
 }
 
 impl PlanStep {
+    /// Whether something of the user's own is done in it.
+    pub fn has_action(&self) -> bool {
+        match self {
+            PlanStep::Action { .. } => true,
+            PlanStep::Parallel(children) => children.iter().any(PlanStep::has_action),
+            PlanStep::Fault { .. } | PlanStep::Wait(_) => false,
+        }
+    }
+
     fn of(step: &Step, part: &mut u32) -> Option<PlanStep> {
         if let (Some(fault), Some(lasts)) = (&step.fault, step.r#for) {
             *part += 1;
