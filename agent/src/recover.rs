@@ -1,10 +1,15 @@
 //! Undoing what a dead agent left: needs no daemon, no controller, no network and no configuration.
 
+use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use crate::host::table::Table;
 use crate::journal::{self, Entry, Pending, Unreadable};
-use crate::state::{self, Place};
+use crate::state::{self, Lock, Place};
+
+/// How long a dying agent may still hold its lock.
+const DYING: Duration = Duration::from_secs(1);
 
 /// What a recovery came to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -38,7 +43,7 @@ pub fn at_start(state_dir: Option<&Path>) -> Result<Outcome, RecoverError> {
     let mut all = Outcome::default();
     for place in Place::all(&state::root(state_dir)) {
         // Somebody who may not take the lock (another user) cannot undo either: the owner's next command will.
-        let Ok(Some(_lock)) = place.lock() else {
+        let Some(_lock) = lock_of(&place) else {
             if place.journal().exists() {
                 all.held.push(place.journal().display().to_string());
             }
@@ -49,6 +54,22 @@ pub fn at_start(state_dir: Option<&Path>) -> Result<Outcome, RecoverError> {
         all.undone.extend(outcome.undone);
     }
     Ok(all)
+}
+
+/// The lock of a place, unless a living agent holds it. One that holds a journal and does not listen is on its way out,
+/// and gets a moment: a process that was killed lets go of its lock a little after it can be seen to be dead.
+fn lock_of(place: &Place) -> Option<Lock> {
+    let deadline = Instant::now() + DYING;
+    loop {
+        if let Some(lock) = place.lock().ok()? {
+            return Some(lock);
+        }
+        let lives = !place.journal().exists() || UnixStream::connect(place.socket()).is_ok();
+        if lives || Instant::now() > deadline {
+            return None;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
 /// Replays the journal of a place whose lock the caller holds, and removes it when nothing is left.
