@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use squall_experiments::protocol::Refusal;
 
-use crate::state::{self, Place};
+use crate::state::{self, Lock, Place};
 
 /// How long an agent that has just taken the lock may take to listen.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -40,15 +40,19 @@ pub fn agent(state_dir: Option<&Path>) -> Result<UnixStream, Refusal> {
             return Ok(stream);
         }
         place.create()?;
-        let lock = place.lock().map_err(|error| {
+        let unlockable = |error| {
             Refusal::new(
                 format!("cannot lock `{}`: {error}", place.directory().display()),
                 "make room, or choose another place with `--state-dir`",
             )
-        })?;
-        if lock.is_some() {
-            drop(lock);
-            return start(&root);
+        };
+        // Two commands at once start one agent: the second waits here and then joins the first one's.
+        if let Some(_starting) = unless_gone(place.starting()).map_err(unlockable)? {
+            // Only looked at: the agent that is started takes it.
+            let free = unless_gone(place.lock()).map_err(unlockable)?.is_some();
+            if free {
+                return start(&root, &place, deadline);
+            }
         }
         if Instant::now() > deadline {
             return Err(Refusal::new(
@@ -60,12 +64,27 @@ pub fn agent(state_dir: Option<&Path>) -> Result<UnixStream, Refusal> {
     }
 }
 
-fn start(root: &Path) -> Result<UnixStream, Refusal> {
+/// A place that was cleared between two looks is one to look at again.
+fn unless_gone(lock: std::io::Result<Option<Lock>>) -> std::io::Result<Option<Lock>> {
+    match lock {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        lock => lock,
+    }
+}
+
+/// Starts an agent and waits until it listens, or has ended: then the connection holds its reason.
+fn start(root: &Path, place: &Place, deadline: Instant) -> Result<UnixStream, Refusal> {
     let failed = |error: std::io::Error| Refusal::bare(format!("cannot start the agent: {error}"));
     let (ours, theirs) = UnixStream::pair().map_err(failed)?;
     let mut command = Command::new("/proc/self/exe");
     command.arg0("squall").arg("agent").arg("--state-dir").arg(root).args(["run", "--on-stdin"]);
     command.stdin(Stdio::from(OwnedFd::from(theirs))).stdout(Stdio::null());
-    command.spawn().map_err(failed)?;
+    let mut child = command.spawn().map_err(failed)?;
+    while UnixStream::connect(place.socket()).is_err() && Instant::now() < deadline {
+        if child.try_wait().map_err(failed)?.is_some() {
+            break;
+        }
+        std::thread::sleep(Duration::from_micros(200));
+    }
     Ok(ours)
 }

@@ -43,6 +43,8 @@ pub fn at_start(state_dir: Option<&Path>) -> Result<Outcome, RecoverError> {
     let mut all = Outcome::default();
     for place in Place::all(&state::root(state_dir)) {
         // Somebody who may not take the lock (another user) cannot undo either: the owner's next command will.
+        // A place where an agent is just being started has nothing to recover, and must not be cleared.
+        let Ok(Some(_starting)) = place.starting() else { continue };
         let Some(_lock) = lock_of(&place) else {
             if place.journal().exists() {
                 all.held.push(place.journal().display().to_string());

@@ -80,24 +80,17 @@ impl Place {
     }
 
     /// Takes the lock. `None`: a living process holds it.
-    ///
-    /// The file that was locked must still be the one that is there: whoever cleared the place meanwhile has removed it,
-    /// and a lock on a removed file keeps nobody out.
     pub fn lock(&self) -> io::Result<Option<Lock>> {
-        use std::os::unix::fs::MetadataExt;
         let path = self.directory.join("lock");
-        loop {
-            let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path)?;
-            let lock = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-                Ok(lock) => lock,
-                Err((_, nix::errno::Errno::EWOULDBLOCK)) => return Ok(None),
-                Err((_, errno)) => return Err(errno.into()),
-            };
-            let held = lock.metadata()?;
-            if std::fs::metadata(&path).is_ok_and(|now| (now.dev(), now.ino()) == (held.dev(), held.ino())) {
-                return Ok(Some(Lock(lock)));
-            }
-        }
+        exclusive(&path, || {
+            OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path)
+        })
+    }
+
+    /// Keeps others from starting an agent or clearing the place, until an agent that is being started holds the lock.
+    /// `None`: somebody else does so just now.
+    pub fn starting(&self) -> io::Result<Option<Lock>> {
+        exclusive(&self.directory, || File::open(&self.directory))
     }
 
     /// The directory.
@@ -121,5 +114,22 @@ impl Place {
             let _ = std::fs::remove_file(path);
         }
         let _ = std::fs::remove_dir(&self.directory);
+    }
+}
+
+/// Locks what `open` opens. It must still be what is at `path`: whoever cleared the place meanwhile has removed it, and a
+/// lock on a removed file keeps nobody out.
+fn exclusive(path: &Path, open: impl Fn() -> io::Result<File>) -> io::Result<Option<Lock>> {
+    use std::os::unix::fs::MetadataExt;
+    loop {
+        let lock = match Flock::lock(open()?, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => lock,
+            Err((_, nix::errno::Errno::EWOULDBLOCK)) => return Ok(None),
+            Err((_, errno)) => return Err(errno.into()),
+        };
+        let held = lock.metadata()?;
+        if std::fs::metadata(path).is_ok_and(|now| (now.dev(), now.ino()) == (held.dev(), held.ino())) {
+            return Ok(Some(Lock(lock)));
+        }
     }
 }

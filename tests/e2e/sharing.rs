@@ -127,3 +127,20 @@ fn the_last_of_two_runs_leaves_no_table_on_a_resident_agent() {
     agent.signal(Signal::TERM);
     agent.finish().expect_exit(0);
 }
+
+#[test]
+fn commands_that_start_at_the_same_moment_share_one_agent() {
+    needs!(Root, Nftables);
+    let world = World::new(1);
+    let host = &world.hosts[0];
+    for _ in 0..5 {
+        let begin = |number: u32| {
+            let to = format!("192.0.2.{number}");
+            host.squall(&["inject", "partition", "--to", &to, "--for", "100ms"]).start()
+        };
+        // Nothing uses those addresses: inconclusive, and neither is refused because of the other.
+        for begun in [1, 2, 3].map(begin) {
+            begun.finish().expect_exit(8);
+        }
+    }
+}
