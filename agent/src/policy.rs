@@ -19,7 +19,7 @@ pub struct Policy {
     pub enabled: bool,
     /// The longest that one change may last.
     pub max_duration: Period,
-    /// Which changes are allowed: `block`, `disconnect`, `signal`, `pause`.
+    /// Which changes are allowed: `block`, `shape`, `disconnect`, `signal`, `pause`.
     pub allow: Vec<String>,
     /// Networks and addresses that no fault touches.
     pub protect_addresses: Vec<Peer>,
@@ -32,7 +32,7 @@ pub struct Policy {
 
 impl Default for Policy {
     fn default() -> Self {
-        let allow = ["block", "disconnect", "signal", "pause"].map(str::to_owned).to_vec();
+        let allow = ["block", "shape", "disconnect", "signal", "pause"].map(str::to_owned).to_vec();
         Policy {
             enabled: true,
             max_duration: Period::from_secs(3600),
@@ -81,6 +81,7 @@ impl Policy {
         }
         let kind = match change {
             Change::Block(_) => "block",
+            Change::Shape(_) => "shape",
             Change::Disconnect(_) => "disconnect",
             Change::Signal(_) => "signal",
             Change::Pause(_) => "pause",

@@ -8,6 +8,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::flow::{Direction, Flow};
+use crate::impairment::Impairment;
 use crate::quantity::{Period, Pick};
 use crate::scope::Scope;
 
@@ -17,6 +18,8 @@ use crate::scope::Scope;
 pub enum Change {
     /// Packets of a flow are dropped or answered with an error.
     Block(Block),
+    /// Packets of a flow are treated as by a bad network.
+    Shape(Shape),
     /// Established sockets of a flow are destroyed, at once and once per interval.
     Disconnect(Disconnect),
     /// Processes receive a signal. Not undone.
@@ -51,6 +54,20 @@ pub enum Verdict {
     HostUnreachable,
     /// Answered with ICMP or ICMPv6 administratively prohibited.
     AdminProhibited,
+}
+
+/// See [`Change::Shape`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Shape {
+    /// Which packets.
+    pub flow: Flow,
+    /// Which way they go. Each way is shaped by itself: `Both` loses 1 % of what leaves and 1 % of what enters.
+    pub direction: Direction,
+    /// What happens to them.
+    pub impairment: Impairment,
+    /// How many packets are held at most, each way; further ones pass unharmed, and the report says so.
+    pub limit: u32,
 }
 
 /// See [`Change::Disconnect`].
@@ -140,10 +157,11 @@ pub enum Claim {
 }
 
 impl Change {
-    /// What it holds while it is live.
+    /// What it holds while it is live. Shaping holds nothing: two changes that shape the same packets both apply.
     pub fn claims(&self) -> Vec<Claim> {
         match self {
             Change::Block(block) => vec![Claim::Packets(block.flow.clone())],
+            Change::Shape(_) => Vec::new(),
             Change::Disconnect(disconnect) => vec![Claim::Sockets(disconnect.flow.clone())],
             Change::Signal(signal) => vec![Claim::Processes(signal.scope.clone())],
             Change::Pause(pause) => vec![Claim::Processes(pause.scope.clone())],
@@ -154,17 +172,51 @@ impl Change {
     pub fn flow(&self) -> Option<&Flow> {
         match self {
             Change::Block(block) => Some(&block.flow),
+            Change::Shape(shape) => Some(&shape.flow),
             Change::Disconnect(disconnect) => Some(&disconnect.flow),
             Change::Signal(_) | Change::Pause(_) => None,
+        }
+    }
+
+    /// What the reader of a plan should know of its figures.
+    pub fn cautions(&self) -> Vec<String> {
+        match self {
+            Change::Shape(shape) => shape.cautions(),
+            _ => Vec::new(),
         }
     }
 
     /// Whether the host can be brought back to what it was. A signal and a destroyed socket cannot be taken back;
     /// nothing of Squall's own stays, and the report says so.
     pub fn reversible(&self) -> bool {
-        matches!(self, Change::Block(_) | Change::Pause(_))
+        matches!(self, Change::Block(_) | Change::Shape(_) | Change::Pause(_))
     }
 }
+
+impl Shape {
+    fn cautions(&self) -> Vec<String> {
+        let mut found = Vec::new();
+        if let Some(delay) = self.impairment.delay.filter(|delay| delay.jitter > delay.delay) {
+            found.push(format!(
+                "a jitter of {} is more than the delay of {}: what would be negative is no delay, so the mean is above {}",
+                delay.jitter, delay.delay, delay.delay
+            ));
+        }
+        let longest = self.impairment.longest().get().as_secs_f64();
+        let rate = f64::from(self.limit) / longest;
+        if self.impairment.holds() && rate < BUSY {
+            found.push(format!(
+                "at most {} packets are held each way: above {rate:.0} packets a second the rest passes unharmed, and the \
+                 report says how many",
+                self.limit
+            ));
+        }
+        found
+    }
+}
+
+/// Packets a second that a busy service may see.
+const BUSY: f64 = 100_000.0;
 
 impl Claim {
     /// Whether the two cannot be live at once. Process scopes are compared by the agent, which sees the processes:
@@ -210,12 +262,10 @@ impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Change::Block(block) => {
-                let way = match block.direction {
-                    Direction::Both => "both directions",
-                    Direction::Egress => "egress",
-                    Direction::Ingress => "ingress",
-                };
-                write!(f, "{} packets {} ({way})", block.verdict, block.flow)
+                write!(f, "{} packets {} ({})", block.verdict, block.flow, block.direction)
+            }
+            Change::Shape(shape) => {
+                write!(f, "{} of the packets {} ({})", shape.impairment, shape.flow, shape.direction)
             }
             Change::Disconnect(disconnect) => {
                 write!(f, "destroy established sockets {}", disconnect.flow)?;

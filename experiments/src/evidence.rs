@@ -17,6 +17,9 @@ pub struct Evidence {
     /// What happened when, for a reader: `nginx (pid 312) ended`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub incidents: Vec<Incident>,
+    /// What the packet engine did, where one did it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub engine: Option<Engine>,
     /// What the reader must know of what was not covered.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
@@ -44,14 +47,64 @@ pub enum Unit {
     Processes,
 }
 
+/// What a packet engine did: its own counts, to be compared with the kernel's counter in front of it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Engine {
+    /// Which: `queue`.
+    pub name: String,
+    /// Packets that came to it. The kernel counts the same packets just before, as [`Evidence::matched`].
+    pub seen: u64,
+    /// How many were held for a while.
+    pub delayed: u64,
+    /// How many were lost, as was asked for.
+    pub lost: u64,
+    /// How many were sent twice.
+    pub duplicated: u64,
+    /// How many had a bit flipped.
+    pub corrupted: u64,
+    /// How many were let be overtaken.
+    pub reordered: u64,
+    /// How many passed unharmed because as many as allowed were held already.
+    pub overflowed: u64,
+    /// How many vanished although nobody asked for it: a raw socket that did not take them.
+    pub mislaid: u64,
+    /// How long packets were held.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held: Option<Spread>,
+    /// How much later than intended they were released.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub late: Option<Spread>,
+}
+
+/// Quantiles of times, in microseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Spread {
+    /// The median.
+    pub p50_us: u64,
+    /// 99 of 100 are not above it.
+    pub p99_us: u64,
+    /// The longest.
+    pub max_us: u64,
+}
+
 /// Fewer impaired packets than this are too thin to say that the fault was felt.
 pub const THIN: u64 = 3;
 
+/// The share of matched packets that may pass an engine unseen before nothing can be said, from 0 to 1.
+pub const LEAK: f64 = 0.01;
+
 impl Evidence {
-    /// Whether the fault counts as injected: something matched and something was impaired, and of packets at least
-    /// [`THIN`].
+    /// Whether the fault counts as injected: something matched and something was impaired, of packets at least
+    /// [`THIN`], and no more than [`LEAK`] of them passed by the engine or overflowed.
     pub fn measured(&self) -> bool {
         let least = if self.unit == Unit::Packets { THIN } else { 1 };
-        self.matched >= 1 && self.impaired >= least
+        self.matched >= 1 && self.impaired >= least && self.leaked() as f64 <= LEAK * self.matched as f64
+    }
+
+    /// Matched packets that no engine saw, or that passed it because too many were held.
+    pub fn leaked(&self) -> u64 {
+        self.engine.as_ref().map_or(0, |engine| self.matched.saturating_sub(engine.seen) + engine.overflowed)
     }
 }

@@ -12,6 +12,7 @@
 //! | [`faults`] | what a user asks for, one file per fault |
 //! | [`change`] | what is done to one host: a short, closed list |
 //! | [`plan`] | what a run would do, and its hash |
+//! | [`impairment`] | what a bad network does to packets |
 //! | [`protocol`] | what a conductor and an agent say to each other |
 //! | [`evidence`] | what was measured of a change |
 //! | [`run`] | one execution: its events, and the one state machine over them |
@@ -26,6 +27,7 @@ pub mod exit;
 pub mod experiment;
 pub mod faults;
 pub mod flow;
+pub mod impairment;
 pub mod peer;
 pub mod plan;
 pub mod probe;

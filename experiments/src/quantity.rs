@@ -163,6 +163,9 @@ impl fmt::Display for Period {
 }
 
 impl Percent {
+    /// Everything.
+    pub const ALL: Percent = Percent(100.0);
+
     /// A percentage from 0 to 100; anything else, NaN too, is an error.
     pub fn new(value: f64) -> Result<Self, QuantityError> {
         if (0.0..=100.0).contains(&value) {

@@ -20,6 +20,7 @@ pub mod netlink;
 pub mod nft;
 pub mod pause;
 pub mod process;
+pub mod queue;
 pub mod signal;
 pub mod sockets;
 pub mod sys;
@@ -119,6 +120,7 @@ impl Host {
                 self.marks.extend(prepared.mark.iter().map(|mark| mark.bit));
                 Prepared::Block(prepared)
             }
+            Change::Shape(_) => return Err(Refusal::bare("packets cannot be shaped yet")),
             Change::Disconnect(change) => Prepared::Disconnect(disconnect::prepare(change, aim)?),
             Change::Signal(change) => {
                 Prepared::Signal(signal::prepare(change, place.seed, &place.choice, aim)?)

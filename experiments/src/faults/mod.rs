@@ -3,22 +3,33 @@
 //! To add one: a file here, a `mod` line, and a line in the catalogue below. A fault never writes undo, never touches
 //! a host, and needs no root to test.
 
+mod corrupt;
 mod disconnect;
+mod duplicate;
 mod kill;
+mod latency;
+mod loss;
 mod parameter;
 mod partition;
 mod pause;
 mod refuse;
+mod reorder;
+mod shaping;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use corrupt::Corrupt;
 pub use disconnect::Disconnect;
+pub use duplicate::Duplicate;
 pub use kill::Kill;
+pub use latency::Latency;
+pub use loss::Loss;
 pub use parameter::{Kind, Parameter};
 pub use partition::Partition;
 pub use pause::Pause;
 pub use refuse::{Refuse, RefuseHow};
+pub use reorder::Reorder;
 
 use crate::change::Change;
 use crate::flow::{Flow, Protocol};
@@ -141,6 +152,16 @@ macro_rules! catalogue {
 }
 
 catalogue! {
+    /// Packets are late, as over a long or a busy line.
+    Latency,
+    /// Packets are lost, as over a bad line.
+    Loss,
+    /// Packets arrive twice.
+    Duplicate,
+    /// Packets arrive with a flipped bit.
+    Corrupt,
+    /// Packets overtake each other.
+    Reorder,
     /// Packets vanish, as when a cable is cut.
     Partition,
     /// Connections are refused, as when nothing listens.

@@ -32,6 +32,11 @@ pub(super) fn warnings(experiment: &Experiment, steps: &[PlanStep]) -> Vec<Strin
                 ));
             }
         }
+        for step in together {
+            for caution in changes(step).iter().flat_map(Change::cautions) {
+                found.push(format!("part {}: {caution}", part(step)));
+            }
+        }
         for (index, first) in together.iter().enumerate() {
             for second in together[index + 1..].iter().filter(|second| collide(first, second)) {
                 found.push(format!(
@@ -79,6 +84,7 @@ fn peer(claim: &Hypothesis) -> Option<Peer> {
 fn hits_probe(step: &PlanStep, probe: &Peer) -> bool {
     changes(step).iter().any(|change| match change {
         Change::Block(block) => flow_hits(&block.flow, block.direction, probe),
+        Change::Shape(shape) => flow_hits(&shape.flow, shape.direction, probe),
         Change::Disconnect(disconnect) => flow_hits(&disconnect.flow, Direction::Both, probe),
         Change::Signal(_) | Change::Pause(_) => false,
     })

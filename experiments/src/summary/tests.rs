@@ -68,7 +68,7 @@ impl Log {
     fn lifted(&mut self, part: Option<u32>, impaired: u64, stuck: &[&str]) -> &mut Log {
         let incidents = vec![Incident { after_ms: 20, what: "first packet dropped".to_owned() }];
         let evidence =
-            Evidence { unit: Unit::Packets, matched: impaired, impaired, incidents, notes: Vec::new() };
+            Evidence { unit: Unit::Packets, matched: impaired, impaired, incidents, ..Evidence::default() };
         self.push(Event::Lifted {
             part,
             lifted: Lifted {
