@@ -13,4 +13,5 @@ mod report;
 mod scope;
 mod sharing;
 mod shipped;
+mod traffic;
 mod trial;
