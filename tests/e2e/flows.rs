@@ -126,7 +126,7 @@ fn refused_datagrams_are_refused_at_once() {
     for _ in 0..6 {
         let begun = Instant::now();
         errors.push(udp.talk().expect_err("it must be refused").kind());
-        assert!(begun.elapsed() < TIMEOUT / 2, "it hung instead of being refused");
+        assert!(begun.elapsed() < TIMEOUT, "it hung instead of being refused");
     }
     // The kernel tells a sender in two ways that its packet was rejected on this host: the call fails (EPERM), and the
     // ICMP answer stands at the socket for the next call.
