@@ -11,6 +11,7 @@ mod process;
 mod refusal;
 mod report;
 mod scope;
+mod shaping;
 mod sharing;
 mod shipped;
 mod traffic;
