@@ -11,7 +11,8 @@ use super::{count, nothing_leaked, shaped};
 use crate::trial::impaired;
 
 /// Enough for a share of a fifth to be known to within a tenth of it.
-const PLAN: Numbered = Numbered { count: 6000, rate: 4000, size: 64, quiet: Duration::from_millis(300) };
+const PLAN: Numbered =
+    Numbered { count: 6000, rate: 4000, size: 64, quiet: Duration::from_millis(300), urgent: false };
 
 /// Where the packets of these tests are met: as they enter the second host, or as they leave the first.
 const WAYS: [(usize, &str); 2] =
