@@ -267,6 +267,11 @@ impl Host {
         }
     }
 
+    /// To be called when the guardian knows what has been undone: lets go of what it held meanwhile, too.
+    pub fn settle(&mut self) {
+        self.engines.settle();
+    }
+
     /// Makes one undo so, and looks whether it is.
     pub fn undo(&mut self, undo: &Undo) -> Undone {
         if let Undo::Queue { number, .. } = undo {
