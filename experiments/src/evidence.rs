@@ -1,5 +1,7 @@
 //! What was measured of a change: a fault counts as injected only by its evidence.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 /// What one change did so far, by the kernel's own counters or by looking at its objects.
@@ -89,6 +91,13 @@ pub struct Spread {
     pub max_us: u64,
 }
 
+impl fmt::Display for Spread {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ms = |us: u64| us as f64 / 1000.0;
+        write!(f, "{:.2} ms (p99 {:.2} ms)", ms(self.p50_us), ms(self.p99_us))
+    }
+}
+
 /// Fewer impaired packets than this are too thin to say that the fault was felt.
 pub const THIN: u64 = 3;
 
@@ -101,6 +110,37 @@ impl Evidence {
     pub fn measured(&self) -> bool {
         let least = if self.unit == Unit::Packets { THIN } else { 1 };
         self.matched >= 1 && self.impaired >= least && self.leaked() as f64 <= LEAK * self.matched as f64
+    }
+
+    /// What the packet engine did, a line each; empty without one.
+    pub fn deeds(&self) -> Vec<String> {
+        let Some(engine) = &self.engine else { return Vec::new() };
+        let mut lines = Vec::new();
+        let share =
+            |count: u64| format!("{count} ({:.1} %)", 100.0 * count as f64 / engine.seen.max(1) as f64);
+        let done = [
+            (engine.lost, "lost"),
+            (engine.duplicated, "sent twice"),
+            (engine.corrupted, "corrupted"),
+            (engine.reordered, "made late, to be overtaken"),
+        ];
+        for (count, what) in done.into_iter().filter(|(count, _)| *count > 0) {
+            lines.push(format!("{} {what}", share(count)));
+        }
+        if let Some(held) = engine.held.filter(|_| engine.delayed > 0) {
+            let late = engine.late.map_or_else(String::new, |late| format!("; released late by {late}"));
+            lines.push(format!("{} held for {held}{late}", engine.delayed));
+        }
+        let unseen = self.matched.saturating_sub(engine.seen);
+        let leaks = [
+            (unseen, "passed unharmed and unseen by the engine"),
+            (engine.overflowed, "passed unharmed: as many as allowed were held (`limit`)"),
+            (engine.mislaid, "vanished although nobody asked for it"),
+        ];
+        for (count, what) in leaks.into_iter().filter(|(count, _)| *count > 0) {
+            lines.push(format!("{count} {what}"));
+        }
+        lines
     }
 
     /// Matched packets that no engine saw, or that passed it because too many were held.

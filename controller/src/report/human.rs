@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use squall_experiments::evidence::Evidence;
 use squall_experiments::exit::Exit;
 use squall_experiments::summary::{Claim, Figures, Guard, Part, Summary, seconds};
 
@@ -151,6 +152,9 @@ impl Page {
         }
         let measured = if part.measured { "measured" } else { "NOT measured" };
         self.line(format!("    {measured}: {}", part.evidence_in_words()));
+        for deed in part.evidence.iter().flat_map(Evidence::deeds) {
+            self.line(format!("      {deed}"));
+        }
         let notes = part.evidence.iter().flat_map(|evidence| &evidence.notes);
         for note in part.notes.iter().chain(notes) {
             self.line(format!("    note: {note}"));
