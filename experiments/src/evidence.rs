@@ -148,3 +148,22 @@ impl Evidence {
         self.engine.as_ref().map_or(0, |engine| self.matched.saturating_sub(engine.seen) + engine.overflowed)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_engine_tells_what_happened_and_nothing_else() {
+        let spread = |us| Some(Spread { p50_us: us, p99_us: us * 2, max_us: us * 3 });
+        let mut engine = Engine { name: "queue".into(), seen: 14, lost: 3, ..Engine::default() };
+        assert_eq!(engine.to_string(), "14 packets came to the engine `queue`, 3 lost");
+        engine.delayed = 11;
+        (engine.held, engine.late) = (spread(50_120), spread(120));
+        assert_eq!(
+            engine.to_string(),
+            "14 packets came to the engine `queue`, 11 held, 3 lost; held for 50.12 (p50), 100.24 (p99), 150.36 (max) ms, \
+             released late by 0.12 (p50), 0.24 (p99), 0.36 (max) ms"
+        );
+    }
+}

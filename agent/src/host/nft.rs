@@ -57,12 +57,22 @@ pub fn delete_table(name: &str) -> Message {
 }
 
 /// Which hook a base chain stands at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Hook {
     /// Packets for this host: `NF_INET_LOCAL_IN`.
     Input = 1,
     /// Packets made by this host: `NF_INET_LOCAL_OUT`.
     Output = 3,
+}
+
+impl Hook {
+    /// What the names of chains at this hook end in.
+    pub fn suffix(self) -> &'static str {
+        match self {
+            Hook::Input => "in",
+            Hook::Output => "out",
+        }
+    }
 }
 
 /// A base chain with an accepting policy.
@@ -271,6 +281,17 @@ impl Rule {
         self.socket(1, 0).masked(&bits.to_ne_bytes()).equals(&bits.to_ne_bytes())
     }
 
+    /// Only packets whose own mark has all these bits.
+    pub fn mark(self, bits: u32) -> Self {
+        self.meta(3).masked(&bits.to_ne_bytes()).equals(&bits.to_ne_bytes())
+    }
+
+    /// Only packets whose own mark, under this mask, is at most so much. The mask lies within one byte: the kernel
+    /// compares bytes in memory order, and so the order of bytes does not matter.
+    pub fn mark_at_most(self, mask: u32, value: u32) -> Self {
+        self.meta(3).masked(&mask.to_ne_bytes()).compare(3, &value.to_ne_bytes())
+    }
+
     /// Only while the packet's family is in a set.
     pub fn family_in(self, set: &str) -> Self {
         let data = empty().text(1, set).attr(2, &REGISTER.to_be_bytes());
@@ -316,6 +337,25 @@ impl Rule {
             Reject::AdminProhibited => (2, 3),
         };
         self.with("reject", empty().attr(1, &kind.to_be_bytes()).attr(2, &[code]))
+    }
+
+    /// The packet waits for what the reader of a queue says. While nobody reads it, the packet goes on ("bypass").
+    ///
+    /// `native` is the kernel's own expression (`CONFIG_NFT_QUEUE`); without it, the target that iptables uses
+    /// (`CONFIG_NETFILTER_XT_TARGET_NFQUEUE`) does the same. Source: `nft_queue.c`; `xt_NFQUEUE.h`, revision 3.
+    pub fn queue(self, number: u16, native: bool) -> Self {
+        const BYPASS: u16 = 1;
+        if native {
+            let data = empty()
+                .attr(1, &number.to_be_bytes())
+                .attr(2, &1u16.to_be_bytes())
+                .attr(3, &BYPASS.to_be_bytes());
+            return self.with("queue", data);
+        }
+        // Number, how many, flags, all in host order; padded to eight bytes.
+        let info = [number, 1, BYPASS, 0].map(u16::to_ne_bytes).concat();
+        let data = empty().text(1, "NFQUEUE").attr(2, &3u32.to_be_bytes()).attr(3, &info);
+        self.with("target", data)
     }
 
     /// The message that puts this rule at the end of a chain.

@@ -59,6 +59,34 @@ pub fn ask_for_error_texts(socket: BorrowedFd<'_>) {
     }
 }
 
+/// Keeps a netlink socket from reporting that messages were lost because it was full (`NETLINK_NO_ENOBUFS`): whoever
+/// counts what arrives knows that anyway. A kernel without the option reports it; that is no failure.
+pub fn keep_silent_about_overruns(socket: BorrowedFd<'_>) {
+    const SOL_NETLINK: i32 = 270;
+    const NETLINK_NO_ENOBUFS: i32 = 5;
+    let on: i32 = 1;
+    // SAFETY: the pointer and the length describe `on`, which outlives the call.
+    unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            SOL_NETLINK,
+            NETLINK_NO_ENOBUFS,
+            std::ptr::from_ref(&on).cast(),
+            size_of::<i32>() as libc::socklen_t,
+        );
+    }
+}
+
+/// Gives the calling thread the lowest real-time priority (`SCHED_FIFO` 1), which its children do not inherit.
+pub fn run_urgently() -> io::Result<()> {
+    let parameter = libc::sched_param { sched_priority: 1 };
+    // SAFETY: the pointer is to `parameter`, which outlives the call; 0 names the calling thread.
+    let result = unsafe {
+        libc::sched_setscheduler(0, libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK, &raw const parameter)
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 /// The cookie of the calling thread's network namespace: unique until reboot (`SO_NETNS_COOKIE`, Linux 5.14).
 pub fn netns_cookie() -> io::Result<u64> {
     const SO_NETNS_COOKIE: i32 = 71;

@@ -1,0 +1,78 @@
+//! The clock of the engines, and their manners: urgent, but never at the cost of the whole machine.
+
+use std::thread;
+use std::time::Duration;
+
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::time::{ClockId, clock_gettime};
+
+use super::super::sys;
+
+/// How often an engine looks at how much of the processor it takes, in nanoseconds.
+const WINDOW: u64 = 20_000_000;
+/// More than this share of it, in percent, and it pauses.
+const SHARE: u64 = 90;
+/// For so long: everybody else's turn.
+const PAUSE: Duration = Duration::from_millis(1);
+/// How long an urgent thread may run without ever waiting before the kernel ends the process, in microseconds. What it
+/// holds is then let go by the guardian.
+const FRENZY_US: u64 = 1_000_000;
+
+/// Nanoseconds of the clock by which packets are held.
+pub fn now() -> u64 {
+    read(ClockId::CLOCK_MONOTONIC)
+}
+
+fn read(clock: ClockId) -> u64 {
+    let now = clock_gettime(clock).expect("these clocks exist on every Linux");
+    now.tv_sec() as u64 * 1_000_000_000 + now.tv_nsec() as u64
+}
+
+/// Makes the calling thread wake up on time. What could not be had, for a reader.
+pub fn hurry() -> Vec<String> {
+    let mut notes = Vec::new();
+    // The default would allow the kernel to wake it 50 us late.
+    let _ = nix::sys::prctl::set_timerslack(1);
+    if let Err(error) = limit_frenzy().and_then(|()| sys::run_urgently()) {
+        notes.push(format!(
+            "the packet engine has no real-time priority here ({error}): on a busy host delays are a few milliseconds late"
+        ));
+    }
+    notes
+}
+
+/// The kernel ends a process with a real-time thread that never waits (`RLIMIT_RTTIME`, Linux 2.6.25).
+fn limit_frenzy() -> std::io::Result<()> {
+    let (_, hard) = getrlimit(Resource::RLIMIT_RTTIME)?;
+    let limit = FRENZY_US.min(hard);
+    Ok(setrlimit(Resource::RLIMIT_RTTIME, limit, limit)?)
+}
+
+/// Watches how much of a processor the calling thread takes.
+#[derive(Debug)]
+pub struct Pace {
+    since: u64,
+    used: u64,
+}
+
+impl Pace {
+    /// From now on.
+    pub fn new() -> Self {
+        Pace { since: 0, used: 0 }
+    }
+
+    /// Lets others run, when they had no chance to for a while.
+    pub fn breathe(&mut self) {
+        let now = now();
+        let passed = now.saturating_sub(self.since);
+        if passed < WINDOW {
+            return;
+        }
+        let used = read(ClockId::CLOCK_THREAD_CPUTIME_ID);
+        let share = used.saturating_sub(self.used) * 100 / passed;
+        if self.since != 0 && share > SHARE {
+            thread::sleep(PAUSE);
+        }
+        (self.since, self.used) = (now, used);
+    }
+}
