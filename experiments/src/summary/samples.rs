@@ -27,7 +27,7 @@ impl<'a> Samples<'a> {
     pub(super) fn figures(&self, name: &str, phase: Phase) -> Figures {
         let mut figures = Figures::default();
         let mut took = Vec::new();
-        let mut bad: BTreeMap<&str, u64> = BTreeMap::new();
+        let mut bad: BTreeMap<String, u64> = BTreeMap::new();
         let own = self.0.iter().filter(|seen| !seen.guard && seen.name == name && seen.phase == phase);
         for seen in own {
             figures.tally.add(seen.good);
@@ -39,7 +39,7 @@ impl<'a> Samples<'a> {
         took.sort_unstable();
         figures.median_us = took.get(took.len().saturating_sub(1) / 2).copied();
         figures.slowest_us = took.last().copied();
-        let count = |(seen, times): (&str, u64)| Count { seen: seen.to_owned(), times };
+        let count = |(seen, times)| Count { seen, times };
         figures.bad_seen = bad.into_iter().map(count).collect();
         figures.bad_seen.sort_by_key(|count| std::cmp::Reverse(count.times));
         figures.bad_seen.truncate(5);
@@ -61,14 +61,16 @@ impl<'a> Samples<'a> {
     }
 }
 
-/// What was seen without how long it took, so that equal things count as equal: `503 in 3.1 ms` is `503`.
-fn untimed(seen: &str) -> &str {
+/// What was seen without how long it took, so that equal things count as equal: `503 in 3.1 ms` is `503`, and
+/// `200 in 812 ms (expected within 500ms)` is `200 (expected within 500ms)`.
+fn untimed(seen: &str) -> String {
     match seen.rsplit_once(" in ") {
         Some((what, time))
             if time.starts_with(|first: char| first.is_ascii_digit()) && !time.contains(',') =>
         {
-            what
+            let remark = time.find(" (").map_or("", |at| &time[at..]);
+            format!("{what}{remark}")
         }
-        _ => seen,
+        _ => seen.to_owned(),
     }
 }

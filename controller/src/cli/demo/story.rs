@@ -25,7 +25,7 @@ struct Outcome {
     report: serde_json::Value,
     front: f64,
     checkout: f64,
-    customers: f64,
+    served: u64,
     verdict: String,
 }
 
@@ -83,11 +83,11 @@ impl Story {
             return;
         }
         let mut table = String::from(
-            "While the fault lasted               front page  checkout  customers served  verdict\n",
+            "While the fault lasted               front page  checkout  pages served  verdict\n",
         );
         for run in &self.runs {
-            let Outcome { what, front, checkout, customers, verdict, .. } = run;
-            table += &format!("  {what:<34}{front:>9.0} %{checkout:>8.0} %{customers:>16.0} %  {verdict}\n");
+            let Outcome { what, front, checkout, served, verdict, .. } = run;
+            table += &format!("  {what:<34}{front:>9.0} %{checkout:>8.0} %{served:>14}  {verdict}\n");
         }
         self.say(table);
         if !as_expected {
@@ -157,7 +157,7 @@ impl Story {
             report: serde_json::to_value(summary).unwrap_or_default(),
             front: of(summary.hypotheses.first()),
             checkout: of(summary.hypotheses.get(1)),
-            customers: share(served, lost),
+            served,
             verdict: summary.verdict.clone(),
         });
         as_expected
