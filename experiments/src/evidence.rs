@@ -153,17 +153,37 @@ impl Evidence {
 mod tests {
     use super::*;
 
+    fn evidence(matched: u64, engine: Engine) -> Evidence {
+        let impaired = engine.lost + engine.delayed;
+        Evidence { matched, impaired, engine: Some(engine), ..Evidence::default() }
+    }
+
     #[test]
-    fn an_engine_tells_what_happened_and_nothing_else() {
-        let spread = |us| Some(Spread { p50_us: us, p99_us: us * 2, max_us: us * 3 });
-        let mut engine = Engine { name: "queue".into(), seen: 14, lost: 3, ..Engine::default() };
-        assert_eq!(engine.to_string(), "14 packets came to the engine `queue`, 3 lost");
-        engine.delayed = 11;
-        (engine.held, engine.late) = (spread(50_120), spread(120));
+    fn an_engine_says_only_what_happened() {
         assert_eq!(
-            engine.to_string(),
-            "14 packets came to the engine `queue`, 11 held, 3 lost; held for 50.12 (p50), 100.24 (p99), 150.36 (max) ms, \
-             released late by 0.12 (p50), 0.24 (p99), 0.36 (max) ms"
+            evidence(14, Engine { seen: 14, lost: 3, ..Engine::default() }).deeds(),
+            ["3 (21.4 %) lost"]
         );
+        let held = Some(Spread { p50_us: 50_040, p99_us: 50_400, max_us: 61_000 });
+        let late = Some(Spread { p50_us: 40, p99_us: 400, max_us: 11_000 });
+        let engine = Engine { seen: 2000, delayed: 1999, overflowed: 1, held, late, ..Engine::default() };
+        assert_eq!(
+            evidence(2003, engine).deeds(),
+            [
+                "1999 held for 50.04 ms (p99 50.40 ms); released late by 0.04 ms (p99 0.40 ms)",
+                "3 passed unharmed and unseen by the engine",
+                "1 passed unharmed: as many as allowed were held (`limit`)"
+            ]
+        );
+    }
+
+    #[test]
+    fn more_than_a_hundredth_that_passed_by_is_no_measurement() {
+        let of = |matched, overflowed| {
+            evidence(matched, Engine { seen: 1000, delayed: 1000, overflowed, ..Engine::default() })
+                .measured()
+        };
+        assert!(of(1000, 0) && of(1000, 10) && of(1010, 0));
+        assert!(!of(1000, 11) && !of(1011, 0) && !of(1006, 6));
     }
 }
