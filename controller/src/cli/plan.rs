@@ -74,6 +74,14 @@ fn human(plan: &plan::Plan, seed: &str) -> String {
     for step in &plan.steps {
         write_step(step, "  ", &mut out);
     }
+    if !plan.loads.is_empty() {
+        out.push_str("\nLoad\n");
+        for load in &plan.loads {
+            let (name, rate, url) = (&load.name, load.rate, &load.url);
+            let most = format!("at most {} requests in {}", load.requests, load.at_most);
+            let _ = writeln!(out, "  {name}: {rate} to {url}, {most}");
+        }
+    }
     out.push_str("\nNever hit\n");
     for rule in &plan.carve_outs {
         let _ = writeln!(out, "  {rule}");

@@ -108,6 +108,9 @@ impl Page {
             self.line(times);
         }
         for (phase, figures) in ["before", "during", "after"].into_iter().zip(phases) {
+            if let Some(load) = &figures.load {
+                self.line(format!("    {phase}: {load}"));
+            }
             if !figures.bad_seen.is_empty() {
                 self.line(format!("    {phase}: {}", figures.bad_in_words()));
             }
