@@ -108,7 +108,11 @@ fn write_step(step: &PlanStep, indent: &str, out: &mut String) {
                 let words = change.to_string();
                 let words = if name.contains(&words) { String::new() } else { format!("{words}; ") };
                 let claims: Vec<String> = change.claims().iter().map(ToString::to_string).collect();
-                let _ = writeln!(out, "{indent}  {words}holds {}; {end}", claims.join(" and "));
+                let holds = match claims.is_empty() {
+                    true => "shares its packets with others that shape them".to_owned(),
+                    false => format!("holds {}", claims.join(" and ")),
+                };
+                let _ = writeln!(out, "{indent}  {words}{holds}; {end}");
             }
         }
         PlanStep::Wait(wait) => {
