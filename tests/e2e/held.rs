@@ -1,8 +1,12 @@
 //! What is held when a fault ends, however it ends, goes on its way: a fault must not cost more than was asked for.
 
+use std::fs;
 use std::thread;
 use std::time::Duration;
 
+use nix::sys::ptrace;
+use nix::sys::wait::{WaitPidFlag, waitpid};
+use nix::unistd::Pid;
 use rustix::process::Signal;
 use squall_tests::needs;
 use squall_tests::netns::{Process, signal};
@@ -82,8 +86,7 @@ fn held(host: &squall_tests::host::Host) -> bool {
 /// As many as were between a rule and its queue when the rule went: a prototype lost 0 or 1.
 #[track_caller]
 fn nearly_none_lost(outcome: &Outcome) {
-    let lost = outcome.lost();
-    assert!(lost.len() <= 3, "{} lost: {lost:?}", lost.len());
+    assert!(outcome.lost().len() <= 3, "lost in bursts of {:?}", outcome.bursts());
     assert_eq!(outcome.doubled(), 0);
 }
 
@@ -131,6 +134,37 @@ fn the_worker_lets_go_what_it_holds_when_the_guardian_is_killed() {
 fn the_worker_lets_go_what_it_holds_when_the_guardian_is_stopped() {
     needs!(Root, Nftables, Queue);
     nearly_none_lost(&stream("ingress", End::Struck([false, true], Signal::STOP)));
+}
+
+#[test]
+fn an_engine_that_hangs_is_noticed_and_everything_is_reverted() {
+    needs!(Root, Nftables, Queue);
+    let world = World::new(2);
+    let [near, far] = &world.hosts[..] else { panic!("two hosts were asked for") };
+    let echo = world.echo(1, 7);
+    let fault = "{ fault: { latency: { delay: 300ms, to: [\"10.77.1.2:7\"] } }, for: 60s }";
+    let mut trial = Trial::begin(&world, near, &calm(&[fault]));
+    trial.injected();
+    let mut talk = echo.dial_within(near, far.v4, PATIENCE).expect("reached during the fault");
+    let (_, worker) = near.agents();
+    let threads = fs::read_dir(format!("/proc/{}/task", worker.pid)).expect("it lives").flatten();
+    let name = |thread: &fs::DirEntry| fs::read_to_string(thread.path().join("comm")).unwrap_or_default();
+    let engine = threads
+        .filter(|thread| name(thread).starts_with("queue-"))
+        .find_map(|thread| thread.file_name().to_str()?.parse().ok().map(Pid::from_raw))
+        .expect("the worker has a thread for its queue");
+    // That thread alone: the kernel goes on to hand it packets, and all others run.
+    ptrace::seize(engine, ptrace::Options::empty()).expect("root may trace");
+    ptrace::interrupt(engine).expect("it is traced");
+    waitpid(engine, Some(WaitPidFlag::__WALL)).expect("it stops");
+    talk.talk().expect("what was held goes on");
+    holds("the run to end", PATIENCE, || trial.run.ended());
+    if ptrace::detach(engine, None).is_err() {
+        // It has ended with its process, which stays until its tracer has heard of that.
+        waitpid(engine, Some(WaitPidFlag::__WALL)).expect("it was traced until its end");
+    }
+    trial.finish().expect_exit(6).expect_told("engine did not answer");
+    world.restored(Duration::from_secs(3));
 }
 
 #[test]
