@@ -1,9 +1,11 @@
 //! End to end: the real binaries against real services on real kernels.
 
+mod composition;
 mod crash;
 mod demo;
 mod flows;
 mod harness;
+mod held;
 mod lifecycle;
 mod method;
 mod network;

@@ -24,7 +24,7 @@ pub fn prepare(block: &Block, tag: &str, aim: &Aim<'_>, marks: &BTreeSet<u32>) -
     let packets = Packets::of(&block.flow, aim, marks)?;
     let mut rules = Vec::new();
     for hook in hooks(block.direction) {
-        let matching = packets.rules(*hook, tag, block.verdict == Verdict::Reset)?;
+        let matching = packets.rules(*hook, tag, block.verdict == Verdict::Reset, None)?;
         rules.extend(
             matching
                 .into_iter()

@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use squall_experiments::evidence::Engine;
 use squall_experiments::protocol::Refusal;
 
-use super::queue::{Orders, Queue};
+use super::queue::{Orders, Queue, drain};
 use super::sys;
 use super::table::Table;
+use super::undo::Undone;
 use crate::pulse::SILENCE;
 
 /// See the module.
@@ -23,6 +24,10 @@ struct Running {
     queue: Queue,
     /// When its thread last answered, on the boot clock.
     heard: u64,
+    /// It has not answered for too long: nothing waits for it any more.
+    hangs: bool,
+    /// What it said last.
+    counts: Engine,
 }
 
 impl Engines {
@@ -53,14 +58,22 @@ impl Engines {
         let notes = queue.run(orders)?;
         let number = queue.number();
         self.ended.remove(&number);
-        self.running.insert(number, Running { queue, heard: sys::boot_nanos() });
+        self.running.insert(
+            number,
+            Running { queue, heard: sys::boot_nanos(), hangs: false, counts: Engine::default() },
+        );
         Ok(notes)
     }
 
     /// What an engine did so far, or did until its end.
     pub fn counts(&mut self, number: u16) -> Engine {
         match self.running.get_mut(&number) {
-            Some(running) => running.queue.counts(),
+            Some(running) => {
+                if !running.hangs {
+                    running.counts = running.queue.counts();
+                }
+                running.counts.clone()
+            }
             None => self.ended.get(&number).cloned().unwrap_or_default(),
         }
     }
@@ -68,20 +81,38 @@ impl Engines {
     /// Whether every engine has answered within [`SILENCE`]. To be asked once a beat.
     pub fn answer(&mut self) -> bool {
         let now = sys::boot_nanos();
-        self.running.values_mut().all(|running| {
+        for running in self.running.values_mut() {
             if running.queue.lives() {
                 running.heard = now;
             }
-            now.saturating_sub(running.heard) <= SILENCE.as_nanos() as u64
-        })
+            running.hangs = now.saturating_sub(running.heard) > SILENCE.as_nanos() as u64;
+        }
+        self.running.values().all(|running| !running.hangs)
     }
 
     /// Ends an engine and lets everything go that it holds; no rule names its queue any more. One that does not run is
     /// no error.
-    pub fn stop(&mut self, number: u16) {
-        if let Some(running) = self.running.remove(&number) {
-            self.ended.insert(number, running.queue.stop());
+    pub fn stop(&mut self, number: u16) -> Undone {
+        let Some(Running { queue, hangs, counts, .. }) = self.running.remove(&number) else {
+            return Ok(format!("nobody reads queue {number}"));
+        };
+        if !hangs {
+            self.ended.insert(number, queue.stop());
+            return Ok(format!(
+                "what waited in queue {number} went on its way, and nobody reads it any more"
+            ));
         }
+        self.ended.insert(number, counts);
+        let drained = drain(queue.socket(), number);
+        // Its end takes the patience that a hanging thread is given; this thread has none.
+        std::thread::spawn(move || drop(queue));
+        drained
+            .map(|_| {
+                format!(
+                    "what the kernel held in queue {number} went on its way; what its engine held, which hangs, is lost"
+                )
+            })
+            .map_err(|error| format!("queue {number}, whose engine hangs, cannot be emptied: {error}"))
     }
 
     /// Forgets the counts of an engine that has ended.

@@ -90,7 +90,16 @@ impl Packets {
 
     /// The rules that match them at a hook: one per peer and transport, as few as possible. With `tcp_apart`, TCP gets
     /// rules of its own.
-    pub fn rules(&self, hook: Hook, tag: &str, tcp_apart: bool) -> Result<Vec<Matching>, Refusal> {
+    ///
+    /// Copies of what came in enter by way of loopback; where that is left out, they are known by the bits of the mark in
+    /// `copies`.
+    pub fn rules(
+        &self,
+        hook: Hook,
+        tag: &str,
+        tcp_apart: bool,
+        copies: Option<u32>,
+    ) -> Result<Vec<Matching>, Refusal> {
         let everybody = [Network { network: None, ports: None, name: None }];
         let called = self.to.iter().map(|peer| (peer, true));
         let callers = self.from.iter().map(|peer| (peer, false));
@@ -100,9 +109,16 @@ impl Packets {
         }
         let mut rules = Vec::new();
         for (peer, is_called) in peers {
+            let copies = copies.filter(|_| hook == Hook::Input && peer.leaves_out_loopback());
             for transport in self.transports(peer, tcp_apart)? {
                 let rule = Rule::commented(tag);
-                rules.push((self.matching(rule, hook, peer, is_called, transport), transport));
+                let outside =
+                    if peer.leaves_out_loopback() { rule.clone().not_loopback(hook) } else { rule.clone() };
+                let mut push = |rule| {
+                    rules.push((self.matching(rule, hook, peer, is_called, transport), transport));
+                };
+                push(outside);
+                copies.into_iter().for_each(|bits| push(rule.clone().mark_any(bits)));
             }
         }
         Ok(rules)
@@ -141,9 +157,6 @@ impl Packets {
     ) -> Rule {
         let (remote, local) = ends(hook);
         let mut rule = rule;
-        if peer.leaves_out_loopback() {
-            rule = rule.not_loopback(hook);
-        }
         if let Some((address, bits)) = peer.network {
             rule = rule.network(remote, address, bits);
         }
@@ -244,7 +257,7 @@ mod tests {
     fn ports_and_resets_need_a_rule_per_transport() {
         use Protocol::{Any, Icmp, Tcp};
         let count = |protocol, tcp_apart, peers: &[&str], whom| {
-            packets(protocol, peers, whom).rules(Hook::Output, "tag", tcp_apart).unwrap().len()
+            packets(protocol, peers, whom).rules(Hook::Output, "tag", tcp_apart, None).unwrap().len()
         };
         assert_eq!(count(Any, false, &["10.0.0.1"], Whom::Everybody), 1);
         assert_eq!(count(Any, false, &["10.0.0.1:80"], Whom::Everybody), 2);
@@ -255,8 +268,21 @@ mod tests {
     }
 
     #[test]
+    fn copies_are_asked_for_where_loopback_is_left_out() {
+        let count = |hook, peer: &str| {
+            packets(Protocol::Any, &[peer], Whom::Everybody)
+                .rules(hook, "tag", false, Some(0xf))
+                .unwrap()
+                .len()
+        };
+        assert_eq!(count(Hook::Input, "any:80"), 4);
+        assert_eq!(count(Hook::Input, "10.0.0.1:80"), 2, "a named address is met wherever it comes from");
+        assert_eq!(count(Hook::Output, "any:80"), 2);
+    }
+
+    #[test]
     fn icmp_with_a_port_is_refused() {
         let packets = packets(Protocol::Icmp, &[], Whom::LocalPorts("80".parse().unwrap()));
-        assert!(packets.rules(Hook::Input, "tag", false).is_err());
+        assert!(packets.rules(Hook::Input, "tag", false, None).is_err());
     }
 }

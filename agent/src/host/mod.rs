@@ -308,10 +308,7 @@ impl Host {
     /// Makes one undo so, and looks whether it is.
     pub fn undo(&mut self, undo: &Undo) -> Undone {
         if let Undo::Queue { number, .. } = undo {
-            self.engines.stop(*number);
-            return Ok(format!(
-                "what waited in queue {number} went on its way, and nobody reads it any more"
-            ));
+            return self.engines.stop(*number);
         }
         let done = undo.apply(self.table.as_mut().ok(), &mut Duplicates::new());
         match (undo, &done) {

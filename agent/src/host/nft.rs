@@ -286,6 +286,11 @@ impl Rule {
         self.meta(3).masked(&bits.to_ne_bytes()).equals(&bits.to_ne_bytes())
     }
 
+    /// Only packets whose own mark has any of these bits.
+    pub fn mark_any(self, bits: u32) -> Self {
+        self.meta(3).masked(&bits.to_ne_bytes()).compare(1, &[0; 4])
+    }
+
     /// Only packets whose own mark, under this mask, is at most so much. The mask lies within one byte: the kernel
     /// compares bytes in memory order, and so the order of bytes does not matter.
     pub fn mark_at_most(self, mask: u32, value: u32) -> Self {

@@ -54,7 +54,8 @@ pub fn prepare(
     let mut packets = Packets::of(&shape.flow, aim, marks)?;
     let hooks = hooks(shape.direction);
     let ways = hooks.iter().map(|hook| {
-        let matching = packets.rules(*hook, &place.tag, false)?;
+        let copies = levels.map(|levels| levels.bits(*hook));
+        let matching = packets.rules(*hook, &place.tag, false, copies)?;
         Ok((*hook, matching.into_iter().map(|(rule, _)| rule).collect()))
     });
     let ways: Vec<(Hook, Vec<Rule>)> = ways.collect::<Result<_, Refusal>>()?;

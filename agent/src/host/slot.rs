@@ -130,20 +130,25 @@ impl Levels {
         }
     }
 
+    /// The bits of a level.
+    pub fn bits(self, hook: Hook) -> u32 {
+        0xf << self.shift(hook)
+    }
+
     /// What the rules of a slot ask of a mark: a mask, and the highest value under it that they match.
     pub fn asked(self, hook: Hook, slot: Slot) -> (u32, u32) {
-        (0xf << self.shift(hook), u32::from(slot.0) << self.shift(hook))
+        (self.bits(hook), u32::from(slot.0) << self.shift(hook))
     }
 
     /// What packets that a slot sends carry in their mark: a value, and its mask.
     pub fn carried(self, hook: Hook, slot: Slot) -> (u32, u32) {
         let level = |hook, slot: u8| u32::from(slot + 1) << self.shift(hook);
-        let mask = 0xf << self.shift(hook);
+        let mask = self.bits(hook);
         match hook {
             Hook::Output => (level(hook, slot.0), mask),
             // It enters again by way of loopback: on its way out no slot may touch it.
             Hook::Input => {
-                (level(hook, slot.0) | level(Hook::Output, SLOTS - 1), mask | 0xf << self.shift(Hook::Output))
+                (level(hook, slot.0) | level(Hook::Output, SLOTS - 1), mask | self.bits(Hook::Output))
             }
         }
     }

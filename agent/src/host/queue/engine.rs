@@ -8,32 +8,27 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender};
+use std::thread;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::eventfd::EventFd;
-use nix::sys::socket::{MsgFlags, MultiHeaders, NetlinkAddr, recvmmsg, sendto};
+use nix::sys::socket::{MsgFlags, MultiHeaders, NetlinkAddr, recvmmsg};
 use nix::sys::time::TimeSpec;
 use nix::sys::timer::{Expiration, TimerSetTimeFlags};
 use nix::sys::timerfd::{ClockId, TimerFd, TimerFlags};
 use squall_experiments::evidence::Engine as Counts;
 
-use super::super::nft::Hook;
 use super::Orders;
-use super::dice::Dice;
-use super::pace::{Pace, now};
-use super::packet::{HEAD, Headers};
-use super::raw::{Outgoing, Raw, Sent};
-use super::schedule::{Due, Held, Schedule};
-use super::times::Times;
-use super::wire::{self, Event, Packet, Verdicts};
+use super::pace::{self, Pace, now};
+use super::wire::{self, Event};
+use super::work::{self, Work};
 
 /// Messages of one receive call.
 const BATCH: usize = 64;
 /// Receive calls between two looks at the clock by everything else.
 const ROUNDS: usize = 8;
-/// Verdicts are sent when they are so many bytes, at the latest.
-const FULL: usize = 64 * 1024;
 /// How soon what could not be sent is tried again, in nanoseconds.
 const AGAIN: u64 = 200_000;
 /// How long a device may take for what is left at the end, in tries of [`AGAIN`].
@@ -63,25 +58,6 @@ pub struct Ends {
     pub answered: Arc<AtomicU64>,
 }
 
-/// Bytes that were taken out of the kernel.
-#[derive(Debug)]
-pub struct Bytes {
-    bytes: Box<[u8]>,
-    mark: u32,
-    device: u32,
-}
-
-/// How much of a packet an engine needs, and whether it may come larger than any link would carry it.
-pub fn needs(orders: &Orders) -> (u32, u32) {
-    let impairment = &orders.impairment;
-    let whole = impairment.duplicate.is_some()
-        || impairment.corrupt.is_some()
-        || (impairment.holds() && orders.hook == Hook::Output);
-    let copied = if whole { u32::from(u16::MAX) } else { HEAD as u32 };
-    let gso = impairment.only_delays() && orders.hook == Hook::Input;
-    (copied, wire::FAIL_OPEN | if gso { wire::GSO } else { 0 })
-}
-
 /// What the thread is made of.
 pub struct Engine {
     ends: Ends,
@@ -92,41 +68,11 @@ pub struct Engine {
     pace: Pace,
 }
 
-/// What is done to packets, and what came of it.
-struct Work {
-    orders: Orders,
-    dice: Dice,
-    /// Whether packets of one connection may not overtake each other although their delays differ.
-    ordered: bool,
-    schedule: Schedule<Bytes>,
-    verdicts: Verdicts,
-    raw: Option<Raw>,
-    counts: Counts,
-    times: Times,
-    scratch: Vec<u8>,
-    /// Whether something is due that could not be let go.
-    again: bool,
-}
-
 impl Engine {
     /// Makes everything that may fail, in the network namespace of the calling thread.
     pub fn new(ends: Ends, orders: Orders) -> Result<Self, Errno> {
-        let impairment = &orders.impairment;
-        let sends = impairment.duplicate.is_some() || (impairment.holds() && orders.hook == Hook::Output);
-        let raw = if sends { Some(Raw::open(orders.hook)?) } else { None };
-        let (copied, _) = needs(&orders);
-        let work = Work {
-            dice: Dice::new(impairment, orders.seed),
-            ordered: impairment.delay.is_some_and(|delay| !delay.jitter.is_zero() && !delay.reordering),
-            schedule: Schedule::new(orders.limit as usize),
-            verdicts: Verdicts::new(ends.number),
-            raw,
-            counts: Counts { name: "queue".to_owned(), ..Counts::default() },
-            times: Times::new(),
-            scratch: Vec::new(),
-            again: false,
-            orders,
-        };
+        let (copied, _) = work::needs(&orders);
+        let work = Work::new(ends.number, orders)?;
         Ok(Engine {
             ends,
             timer: TimerFd::new(
@@ -153,7 +99,7 @@ impl Engine {
             while self.receive(&mut headers) && rounds < ROUNDS {
                 rounds += 1;
             }
-            self.release();
+            self.release(&mut headers);
             if self.answer(&mut headers) {
                 return;
             }
@@ -169,7 +115,9 @@ impl Engine {
             Ok(_) => {
                 if fds[1].any().unwrap_or(true) {
                     // Arming it anew takes back what it says, so that it need not be read.
-                    self.armed = Some(0);
+                    if let Some(at) = self.armed.replace(0) {
+                        self.pace.woken(at);
+                    }
                 }
                 true
             }
@@ -180,8 +128,8 @@ impl Engine {
 
     /// Sets the timer to the earliest deadline.
     fn arm(&mut self) {
-        let mut next = self.work.schedule.next();
-        if self.work.again {
+        let mut next = self.work.next().map(|deadline| self.pace.before(deadline));
+        if self.work.again() {
             next = Some(now() + AGAIN);
         }
         if next == self.armed {
@@ -216,20 +164,23 @@ impl Engine {
             count += 1;
             for event in message.iovs().flat_map(wire::events) {
                 match event {
-                    Event::Packet(packet) => self.work.packet(&packet, now),
-                    Event::Refused(_, packets) => self.work.counts.mislaid += u64::from(packets),
+                    Event::Packet(packet) => self.work.packet(&packet, now, &self.ends.socket),
+                    Event::Refused(_, packets) => self.work.vanished(packets),
                 }
-            }
-            if self.work.verdicts.len() >= FULL {
-                self.work.give(&self.ends.socket);
             }
         }
         self.work.give(&self.ends.socket);
         count == BATCH
     }
 
-    fn release(&mut self) {
-        self.work.release(now(), &self.ends.socket);
+    /// Lets go what is due, or will be at once.
+    fn release(&mut self, headers: &mut MultiHeaders<NetlinkAddr>) {
+        let mut now = now();
+        while self.work.next().is_some_and(|next| self.pace.stays_awake(next, now)) {
+            self.receive(headers);
+            now = pace::now();
+        }
+        self.work.release(now, &self.ends.socket);
     }
 
     /// Answers questions. Whether that was the last.
@@ -241,17 +192,29 @@ impl Engine {
                 Ask::Ping(number) => self.ends.answered.store(number, Ordering::Release),
                 Ask::Counts(answer) => {
                     self.catch_up(headers);
-                    let _ = answer.send(self.work.counted());
+                    let _ = answer.send(self.work.counts());
                 }
                 Ask::Stop(answer) => {
                     self.catch_up(headers);
-                    self.work.release_all(&self.ends.socket);
-                    let _ = answer.send(self.work.counted());
+                    self.release_all();
+                    let _ = answer.send(self.work.counts());
                     return true;
                 }
             }
         }
         false
+    }
+
+    /// Lets everything go that is held, in order.
+    fn release_all(&mut self) {
+        for _ in 0..LAST_TRIES {
+            self.work.release(u64::MAX, &self.ends.socket);
+            if self.work.is_done() {
+                return;
+            }
+            thread::sleep(Duration::from_nanos(AGAIN));
+        }
+        self.work.abandon();
     }
 
     /// Takes in everything that had come when it was called, and little more.
@@ -260,160 +223,7 @@ impl Engine {
         let mut rounds = 0;
         while self.receive(headers) && rounds < ENOUGH {
             rounds += 1;
-            self.release();
+            self.release(headers);
         }
     }
-}
-
-impl Work {
-    /// Decides about one packet.
-    fn packet(&mut self, packet: &Packet<'_>, now: u64) {
-        self.counts.seen += 1;
-        let fate = self.dice.next();
-        if fate.lost {
-            self.counts.lost += 1;
-            self.verdicts.lose(packet.id);
-            return;
-        }
-        let length = packet.length as usize;
-        let whole = length == packet.payload.len();
-        let needs_headers = fate.duplicated || fate.corrupted.is_some() || self.ordered;
-        let headers = if needs_headers { Headers::of(packet.payload) } else { None };
-        let corrupted =
-            fate.corrupted.filter(|_| whole).zip(headers).is_some_and(|(choice, headers)| {
-                flip(packet.payload, headers.end, choice, &mut self.scratch)
-            });
-        let doubled = fate.duplicated
-            && whole
-            && headers.zip(self.raw.as_mut()).is_some_and(|(headers, raw)| raw.can_copy(&headers));
-        self.counts.corrupted += u64::from(corrupted);
-
-        let connection = headers.filter(|_| self.ordered && !fate.late).map(|headers| headers.connection());
-        let hold = fate.delay > 0 || connection.is_some();
-        let steal = self.orders.hook == Hook::Output;
-        if hold && !(self.schedule.has_room(length) && (whole || !steal)) {
-            self.counts.overflowed += 1;
-        } else if hold {
-            self.counts.delayed += 1;
-            self.counts.reordered += u64::from(fate.late);
-            let altered = corrupted.then(|| self.bytes(packet, &self.scratch));
-            let held = if steal {
-                self.verdicts.lose(packet.id);
-                Held::Taken(altered.unwrap_or_else(|| self.bytes(packet, packet.payload)))
-            } else {
-                Held::Queued(packet.id, altered)
-            };
-            self.schedule.hold(held, length, now, fate.delay, connection);
-            if doubled && self.schedule.has_room(length) {
-                self.counts.duplicated += 1;
-                let copy = Held::Taken(self.bytes(packet, packet.payload));
-                self.schedule.hold(copy, length, now, fate.delay, connection);
-            }
-            return;
-        }
-        if doubled {
-            let copy = Outgoing { bytes: packet.payload, mark: self.mark(packet), device: device(packet) };
-            let sent = self.raw.as_mut().map(|raw| raw.send(copy));
-            self.counts.duplicated += u64::from(sent == Some(Sent::Yes));
-        }
-        if corrupted {
-            self.verdicts.altered(packet.id, &self.scratch);
-        } else if self.schedule.is_empty() {
-            self.verdicts.oldest(packet.id);
-        } else {
-            self.verdicts.accept(packet.id);
-        }
-    }
-
-    fn mark(&self, packet: &Packet<'_>) -> u32 {
-        let (value, mask) = self.orders.mark;
-        (packet.mark & !mask) | (value & mask)
-    }
-
-    fn bytes(&self, packet: &Packet<'_>, bytes: &[u8]) -> Bytes {
-        Bytes { bytes: bytes.into(), mark: self.mark(packet), device: device(packet) }
-    }
-
-    /// Lets go what is due.
-    fn release(&mut self, now: u64, socket: &OwnedFd) {
-        let mut waits = false;
-        loop {
-            let Work { schedule, verdicts, raw, counts, times, .. } = self;
-            let all = schedule.release(now, |Due { held, oldest, arrived, deadline }| {
-                if verdicts.len() >= FULL {
-                    return false;
-                }
-                match held {
-                    Held::Queued(id, None) if oldest => verdicts.oldest(*id),
-                    Held::Queued(id, None) => verdicts.accept(*id),
-                    Held::Queued(id, Some(altered)) => verdicts.altered(*id, &altered.bytes),
-                    Held::Taken(Bytes { bytes, mark, device }) => {
-                        let packet = Outgoing { bytes, mark: *mark, device: *device };
-                        match raw.as_mut().map_or(Sent::No(Errno::EBADF), |raw| raw.send(packet)) {
-                            Sent::Yes => {}
-                            Sent::Later => {
-                                waits = true;
-                                return false;
-                            }
-                            Sent::No(_) => counts.mislaid += 1,
-                        }
-                    }
-                }
-                times.leave(arrived, deadline);
-                true
-            });
-            self.give(socket);
-            if all || waits || !self.verdicts.is_empty() {
-                break;
-            }
-        }
-        self.again = waits || !self.verdicts.is_empty();
-    }
-
-    /// Lets everything go that is held, in order.
-    fn release_all(&mut self, socket: &OwnedFd) {
-        for _ in 0..LAST_TRIES {
-            self.release(u64::MAX, socket);
-            if self.schedule.is_empty() && self.verdicts.is_empty() {
-                return;
-            }
-            std::thread::sleep(std::time::Duration::from_nanos(AGAIN));
-        }
-        self.counts.mislaid += self.schedule.len() as u64;
-    }
-
-    /// Hands the verdicts to the kernel; keeps them for another try where it has no memory for them now.
-    fn give(&mut self, socket: &OwnedFd) {
-        if !self.verdicts.is_empty() {
-            let to = NetlinkAddr::new(0, 0);
-            if sendto(socket.as_raw_fd(), self.verdicts.pending(), &to, MsgFlags::MSG_DONTWAIT).is_err() {
-                return;
-            }
-            self.verdicts.sent();
-        }
-        self.times.left(now());
-    }
-
-    fn counted(&self) -> Counts {
-        let (held, late) = self.times.spreads();
-        Counts { held, late, ..self.counts.clone() }
-    }
-}
-
-/// The interface that a packet belongs to.
-fn device(packet: &Packet<'_>) -> u32 {
-    if packet.outdev != 0 { packet.outdev } else { packet.indev }
-}
-
-/// Puts the packet with one bit flipped behind its headers into `altered`; no where nothing stands there.
-fn flip(packet: &[u8], from: usize, choice: u64, altered: &mut Vec<u8>) -> bool {
-    let bits = packet.len().saturating_sub(from) as u64 * 8;
-    if bits == 0 {
-        return false;
-    }
-    let bit = choice % bits;
-    altered.clear();
-    altered.extend_from_slice(packet);
-    altered[from + (bit / 8) as usize] ^= 1 << (bit % 8);
-    true
 }

@@ -11,7 +11,8 @@
 //! | `dice` | what befalls the n-th packet |
 //! | `schedule` | what is held until when |
 //! | `raw` | packets that the engine sends itself |
-//! | `engine`, `pace`, `times` | the thread, its manners, its measurements |
+//! | `work`, `times` | what is done to packets, and its measurements |
+//! | `engine`, `pace` | the thread, and its manners |
 
 mod dice;
 mod engine;
@@ -22,6 +23,7 @@ mod raw;
 mod schedule;
 mod times;
 mod wire;
+mod work;
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -50,8 +52,9 @@ const FIRST: u16 = 21_001;
 const TRIED: u16 = 4096;
 /// What a queue's socket may hold of messages that are not read yet, in bytes.
 const BUFFER: usize = 32 << 20;
-/// Packets that the kernel may hold beyond the limit, while the engine decides about them.
-const MARGIN: u32 = 1024;
+/// Packets that the kernel may hold beyond the limit, while the engine decides about them: more than fit into the
+/// socket. Where the socket is what overflows, the gaps in the packets' numbers show it; otherwise nothing does.
+const MARGIN: u32 = 65_536;
 /// How long the thread may take for an answer.
 const PATIENCE: Duration = Duration::from_millis(500);
 /// How long it may take to let everything go.
@@ -134,7 +137,7 @@ impl Queue {
 
     /// Starts the engine's thread. Gives what could not be had (priority, buffer), for a reader.
     pub fn run(&mut self, orders: Orders) -> Result<Vec<String>, Refusal> {
-        let (copied, flags) = engine::needs(&orders);
+        let (copied, flags) = work::needs(&orders);
         let longest = orders.limit.saturating_add(MARGIN);
         self.socket
             .request(vec![wire::configure(self.number, copied, flags, longest)])

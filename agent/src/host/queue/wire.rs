@@ -146,7 +146,8 @@ fn refused(message: &[u8]) -> Option<Event<'_>> {
 
 /// Verdicts on their way to the kernel, in one buffer that is used again and again.
 ///
-/// A refused verdict comes back as [`Event::Refused`] with, as its sequence number, the number of packets that it was for.
+/// A refused verdict comes back as [`Event::Refused`] with, as its sequence number, the number of packets that
+/// it was to let go on.
 #[derive(Debug)]
 pub struct Verdicts {
     number: u16,
@@ -169,7 +170,7 @@ impl Verdicts {
 
     /// Drops a packet that has just come: it is younger than any that is being accepted, so that their order stays.
     pub fn lose(&mut self, id: u32) {
-        self.message(VERDICT, 1, id, Verdict::Drop, &[]);
+        self.message(VERDICT, 0, id, Verdict::Drop, &[]);
     }
 
     /// Accepts one packet with other bytes: its checksums are not mended by the kernel, and are checked again by whoever
