@@ -1,7 +1,8 @@
 //! The guardian: the parent of the worker, and whoever undoes everything when the worker is gone.
 //!
 //! One thread, forked before any runtime, with no socket to the outside. It holds the lock, writes the journal,
-//! enforces each run's deadline, and has a duplicate of the socket that owns the table.
+//! enforces each run's deadline, and has duplicates of the sockets that own the table and the queues: with them it takes
+//! rules out and lets waiting packets go after the worker is dead.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -21,6 +22,7 @@ use squall_experiments::protocol::{Refusal, RunId};
 
 use crate::host::sys;
 use crate::host::table::Table;
+use crate::host::undo::Undo;
 use crate::journal::{self, Entry, Journal};
 use crate::pulse::{Other, Pulse};
 use crate::records::{Answer, Ask, Records};
@@ -41,6 +43,8 @@ struct Guardian {
     worker: Pid,
     worker_fd: OwnedFd,
     table: Option<Table>,
+    /// By the number of the undo that needs it, with the number of the queue.
+    queues: BTreeMap<u64, (u16, OwnedFd)>,
     journal: Option<Journal>,
     deadlines: BTreeMap<RunId, u64>,
     farewell: Option<u64>,
@@ -107,6 +111,7 @@ pub fn run(place: Place, control: Option<UnixStream>) -> Result<Exit, Refusal> {
         worker,
         worker_fd,
         table: None,
+        queues: BTreeMap::new(),
         journal: None,
         deadlines: BTreeMap::new(),
         farewell: None,
@@ -177,9 +182,16 @@ impl Guardian {
                 self.pulse.set_live(true);
                 Ok(0)
             }
-            Ask::Record { run, undo } => self.journal()?.record(&run, &undo),
+            Ask::Record { run, undo } => {
+                let number = self.journal()?.record(&run, &undo)?;
+                if let (Undo::Queue { number: queue, .. }, Some(socket)) = (undo, attached) {
+                    self.queues.insert(number, (queue, socket));
+                }
+                Ok(number)
+            }
             Ask::Undone { numbers } => {
                 for number in numbers {
+                    self.queues.remove(&number);
                     self.journal()?.append(&Entry::Undone { number })?;
                 }
                 Ok(0)
@@ -221,7 +233,8 @@ impl Guardian {
         // The timer must not end the one who undoes.
         self.pulse.set_live(false);
         self.journal = None;
-        let mut reach = recover::Reach::Namespace(self.table.take());
+        let queues = std::mem::take(&mut self.queues).into_values().collect();
+        let mut reach = recover::Reach::Namespace(self.table.take(), queues);
         let mut exit = Exit::Held;
         for attempt in 0..5 {
             match recover::replay(&self.place.journal(), &mut reach) {

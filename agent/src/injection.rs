@@ -1,6 +1,7 @@
 //! One injection: the changes that are live on this host for one run, with their undo, lease and deadline.
 
 use std::collections::BTreeMap;
+use std::os::fd::BorrowedFd;
 
 use squall_experiments::change::{Change, Claim};
 use squall_experiments::evidence::Evidence;
@@ -118,19 +119,22 @@ impl Injection {
             choice: format!("part {number}, change {index}"),
             seed: self.seed,
         };
+        let forget = |host: &mut Host, prepared: &[Prepared]| {
+            prepared.iter().enumerate().for_each(|(index, one)| host.forget(one, &place(index)));
+        };
         let mut prepared = Vec::new();
         for (index, change) in changes.iter().enumerate() {
             match host.prepare(change, &place(index), aim) {
                 Ok(one) => prepared.push(one),
                 Err(refusal) => {
-                    prepared.iter().for_each(|one| host.forget(one));
+                    forget(host, &prepared);
                     return Err(refusal);
                 }
             }
         }
         let processes: Vec<Target> = prepared.iter().flat_map(Prepared::processes).collect();
         if let Some(what) = others.values().chain([&*self]).find_map(|other| other.holds(&processes)) {
-            prepared.iter().for_each(|one| host.forget(one));
+            forget(host, &prepared);
             return Err(Refusal::new(what, "wait for it to end, or choose other processes"));
         }
         let mut applied = Applied::default();
@@ -145,7 +149,7 @@ impl Injection {
             let (made, result) = Made::perform(change, prepared, place(index), &self.run, host, records, aim);
             part.made.push(made);
             if let Err(refusal) = result {
-                all.for_each(|(_, (_, rest))| host.forget(&rest));
+                all.for_each(|(index, (_, rest))| host.forget(&rest, &place(index)));
                 let lifted = part.lift(host, records);
                 let stuck = lifted.stuck.join("; ");
                 if stuck.is_empty() {
@@ -291,8 +295,8 @@ impl Made {
         aim: &Aim<'_>,
     ) -> (Self, Result<(), Refusal>) {
         let mut undos = Vec::new();
-        let mut record = |undo: Undo| {
-            let number = records.ask(&Ask::Record { run: run.clone(), undo: undo.clone() }, None)?;
+        let mut record = |undo: Undo, socket: Option<BorrowedFd<'_>>| {
+            let number = records.ask(&Ask::Record { run: run.clone(), undo: undo.clone() }, socket)?;
             undos.push((number, undo));
             Ok(())
         };
@@ -315,7 +319,8 @@ impl Made {
         let mut undone = Vec::new();
         let mut stuck = Vec::new();
         self.observe(host);
-        if let Some(live) = self.live.take() {
+        let mut live = self.live.take();
+        if let Some(live) = &mut live {
             if !self.change.reversible() {
                 undone.push(format!("not undone, as it cannot be: {}", self.change));
             }
@@ -337,6 +342,9 @@ impl Made {
         }
         left.reverse();
         self.undos = left;
+        if let Some(live) = live {
+            self.evidence = host.last(live, &self.evidence);
+        }
         if !numbers.is_empty()
             && let Err(refusal) = records.ask(&Ask::Undone { numbers }, None)
         {

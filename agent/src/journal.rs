@@ -223,7 +223,8 @@ fn entry_of(line: &[u8]) -> Result<Entry, String> {
     serde_json::from_str(json).map_err(|error| format!("it is not understood ({error})"))
 }
 
-/// What has not been undone, in the order in which it must be: packets first, then the rest, latest first.
+/// What has not been undone, in the order in which it must be: rules out, what waits in queues let go, the table
+/// away (which would take what waits with it), then the rest, latest first.
 pub fn pending(entries: &[Entry]) -> Vec<Pending> {
     let undone = |number: u64| entries.contains(&Entry::Undone { number });
     let mut pending: Vec<Pending> = entries
@@ -238,8 +239,9 @@ pub fn pending(entries: &[Entry]) -> Vec<Pending> {
     pending.reverse();
     pending.sort_by_key(|pending| match pending.undo {
         Undo::Rules(_) => 0,
-        Undo::Table => 1,
-        _ => 2,
+        Undo::Queue { .. } => 1,
+        Undo::Table => 2,
+        _ => 3,
     });
     pending
 }

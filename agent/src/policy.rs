@@ -19,6 +19,8 @@ pub struct Policy {
     pub enabled: bool,
     /// The longest that one change may last.
     pub max_duration: Period,
+    /// The longest that packets may be held.
+    pub max_delay: Period,
     /// Which changes are allowed: `block`, `shape`, `disconnect`, `signal`, `pause`.
     pub allow: Vec<String>,
     /// Networks and addresses that no fault touches.
@@ -36,6 +38,7 @@ impl Default for Policy {
         Policy {
             enabled: true,
             max_duration: Period::from_secs(3600),
+            max_delay: Period::from_secs(60),
             allow,
             protect_addresses: Vec::new(),
             protect_processes: Vec::new(),
@@ -95,6 +98,22 @@ impl Policy {
                 help,
             ));
         }
+        let held = match change {
+            Change::Shape(shape) => {
+                let late = shape.impairment.reorder.map(|reorder| reorder.late);
+                shape.impairment.delay.map(|delay| delay.delay).max(late)
+            }
+            _ => None,
+        };
+        if let Some(held) = held.filter(|held| *held > self.max_delay) {
+            return Err(Refusal::new(
+                format!(
+                    "to hold packets for {held} is longer than this host's policy allows (`max-delay`: {})",
+                    self.max_delay
+                ),
+                help,
+            ));
+        }
         Ok(())
     }
 
@@ -125,5 +144,36 @@ mod tests {
         assert_eq!(policy.version.len(), 12);
         assert_eq!(policy.max_duration, Period::from_secs(60));
         std::fs::remove_dir_all(directory).unwrap();
+    }
+
+    #[test]
+    fn a_delay_above_the_limit_is_refused_with_both_figures_and_who_decides() {
+        use squall_experiments::change::Shape;
+        use squall_experiments::flow::{Direction, Flow, Protocol};
+        use squall_experiments::impairment::{Chance, Delay, Impairment, Reorder};
+        let flow = Flow { to: Vec::new(), from: Vec::new(), protocol: Protocol::Any, scope: None };
+        let shape = |impairment| {
+            let direction = Direction::Ingress;
+            Change::Shape(Shape { flow: flow.clone(), direction, impairment, limit: 1 })
+        };
+        let held = |seconds| {
+            let delay: Delay = serde_json::from_str(&format!("{{\"delay\": \"{seconds}s\"}}")).unwrap();
+            let delay = Some(delay);
+            shape(Impairment { delay, ..Impairment::default() })
+        };
+        let late = |seconds| {
+            let reorder = Reorder { chance: Chance::default(), late: Period::from_secs(seconds) };
+            shape(Impairment { reorder: Some(reorder), ..Impairment::default() })
+        };
+        let policy = Policy::default();
+        let lasts = Period::from_secs(10);
+        for allowed in [held(60), late(60), shape(Impairment::default())] {
+            policy.permits(&allowed, lasts).unwrap();
+        }
+        for refused in [held(3600), late(61)] {
+            let refusal = policy.permits(&refused, lasts).unwrap_err();
+            assert!(refusal.what.contains("`max-delay`: 1m"), "{}", refusal.what);
+            assert!(refusal.help.as_deref().is_some_and(|help| help.contains(FILE)), "{refusal:?}");
+        }
     }
 }

@@ -3,12 +3,15 @@
 use std::fs::File;
 use std::os::fd::AsFd;
 
-use nix::sys::socket::SockProtocol;
+use nix::errno::Errno;
+use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, socket};
 use serde::Serialize;
 
 use crate::host::netlink::Socket;
 use crate::host::process::Cgroup;
+use crate::host::queue::Queue;
 use crate::host::sockets::Sockets;
+use crate::host::table::Table;
 use crate::host::{nft, sys};
 
 /// One thing that a fault needs.
@@ -32,6 +35,10 @@ pub fn findings() -> Vec<Finding> {
         findings.push(Finding { serves, mechanism, works, detail: tried.unwrap_or_else(|missing| missing) });
     };
     add("partition, refuse", "nftables table owned by a socket (Linux 5.12)", nftables());
+    let shaping = "latency, loss, duplicate, corrupt, reorder";
+    add(shaping, "packet queues (nfnetlink_queue)", queues());
+    add("the same for what leaves, duplicate", "raw sockets", raw_sockets());
+    add("exact delays on a busy host", "real-time priority (SCHED_FIFO)", urgency());
     add("disconnect", "socket diagnosis (CONFIG_INET_DIAG_DESTROY)", socket_diagnosis());
     add("kill", "pidfd", pidfd());
     add("pause", "ptrace, else SIGSTOP", ptrace());
@@ -48,9 +55,50 @@ fn nftables() -> Result<String, String> {
     let name = "squall-preflight";
     let messages = vec![nft::new_owned_table(name), nft::delete_table("squall-preflight-absent")];
     match socket.request(nft::batch(messages)) {
-        Err(error) if error.errno() == nix::errno::Errno::ENOENT => Ok("owned tables work".to_owned()),
+        Err(error) if error.errno() == Errno::ENOENT => Ok("owned tables work".to_owned()),
         Err(error) => Err(format!("{error}; {help}")),
         Ok(()) => Err("the kernel accepted a transaction that it must refuse".to_owned()),
+    }
+}
+
+/// A rule that queues is tried in a transaction that is never committed; a queue is bound and let go, named by no rule.
+fn queues() -> Result<String, String> {
+    let mut table = Table::open().map_err(|error| error.to_string())?;
+    let how = match (table.queues(true), table.queues(false)) {
+        (Ok(()), _) => "by the kernel's own expression",
+        (_, Ok(())) => "by iptables' target (the kernel has no `nft_queue`)",
+        (Err(expression), Err(target)) => {
+            return Err(format!(
+                "no rule can queue (expression: {expression}; target: {target}); load `nft_queue`, or `xt_NFQUEUE` with \
+                 `nft_compat`"
+            ));
+        }
+    };
+    let queue = Queue::bind().map_err(|refusal| refusal.to_string())?;
+    Ok(format!("rules queue {how}; queue {} was free", queue.number()))
+}
+
+fn raw_sockets() -> Result<String, String> {
+    for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+        match socket(family, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::Raw) {
+            // IPv6 may be compiled out.
+            Ok(_) | Err(Errno::EAFNOSUPPORT) => {}
+            Err(errno) => return Err(format!("{}; it needs CAP_NET_RAW", errno.desc())),
+        }
+    }
+    Ok("raw sockets can be opened".to_owned())
+}
+
+/// Tried on a thread that ends at once.
+fn urgency() -> Result<String, String> {
+    let tried = std::thread::spawn(sys::run_urgently).join();
+    match tried {
+        Ok(Ok(())) => Ok("packet engines get it".to_owned()),
+        Ok(Err(error)) => Err(format!(
+            "{error}; without it delays are a few milliseconds late while the host is busy: CAP_SYS_NICE, and a share of \
+             `cpu.rt_runtime_us` where control groups of version 1 limit it"
+        )),
+        Err(_) => Err("the trial panicked".to_owned()),
     }
 }
 

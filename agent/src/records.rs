@@ -33,7 +33,7 @@ pub enum Ask {
         /// Nanoseconds since boot.
         deadline: u64,
     },
-    /// Write an undo.
+    /// Write an undo. The socket that it needs may be attached: hold it until the undo is done.
     Record {
         /// Of which run.
         run: RunId,

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::host::table::Table;
+use crate::host::undo::Duplicates;
 use crate::journal::{self, Entry, Pending, Unreadable};
 use crate::state::{self, Lock, Place};
 
@@ -76,11 +77,8 @@ fn lock_of(place: &Place) -> Option<Lock> {
 
 /// Replays the journal of a place whose lock the caller holds, and removes it when nothing is left.
 pub fn with_lock(place: &Place) -> Result<Outcome, RecoverError> {
-    let outcome = if place.is_here() {
-        replay(&place.journal(), &mut Reach::Namespace(Table::open().ok()))?
-    } else {
-        elsewhere(place)?
-    };
+    let outcome =
+        if place.is_here() { replay(&place.journal(), &mut Reach::here())? } else { elsewhere(place)? };
     if outcome.stuck.is_empty() {
         let _ = std::fs::remove_file(place.journal());
         Ok(outcome)
@@ -92,10 +90,17 @@ pub fn with_lock(place: &Place) -> Result<Outcome, RecoverError> {
 /// What an undo can get at.
 #[derive(Debug)]
 pub enum Reach {
-    /// The journal's own network namespace, and its table where there is one.
-    Namespace(Option<Table>),
+    /// The journal's own network namespace: its table where there is one, and queues whose reader is dead.
+    Namespace(Option<Table>, Duplicates),
     /// Processes alone: the namespace is gone, and everything in it.
     Processes,
+}
+
+impl Reach {
+    /// The calling thread's network namespace, once the agent and its sockets are gone.
+    fn here() -> Self {
+        Reach::Namespace(Table::open().ok(), Duplicates::new())
+    }
 }
 
 /// Applies everything that is pending in a journal; one failure does not stop the others.
@@ -109,8 +114,8 @@ pub fn replay(path: &Path, reach: &mut Reach) -> Result<Outcome, Unreadable> {
             Reach::Processes if undo.within_namespace() => {
                 Ok("it went with its network namespace".to_owned())
             }
-            Reach::Processes => undo.apply(None),
-            Reach::Namespace(table) => undo.apply(table.as_mut()),
+            Reach::Processes => undo.apply(None, &mut Duplicates::new()),
+            Reach::Namespace(table, queues) => undo.apply(table.as_mut(), queues),
         };
         match done {
             Ok(what) => outcome.undone.push(format!("{run}: {what}")),
@@ -144,7 +149,7 @@ fn elsewhere(place: &Place) -> Result<Outcome, RecoverError> {
                     .map_err(|errno| failed(errno.to_string()))?;
                 // Inodes are used again, cookies are not: it may be another namespace by now.
                 if place.is_here() {
-                    reach = Reach::Namespace(Table::open().ok());
+                    reach = Reach::here();
                 }
             }
             Ok(replay(&path, &mut reach)?)

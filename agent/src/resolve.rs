@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use squall_experiments::protocol::Refusal;
 
-use crate::host::block::Resolved;
+use crate::host::aim::Resolved;
 
 /// How long one name may take.
 const PATIENCE: Duration = Duration::from_secs(5);

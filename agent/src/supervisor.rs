@@ -12,8 +12,7 @@ use squall_experiments::protocol::{Call, Lifted, Message, Refusal, Reply, Reques
 use squall_experiments::quantity::Period;
 use tokio::sync::mpsc;
 
-use crate::host::aim::Aim;
-use crate::host::block::Resolved;
+use crate::host::aim::{Aim, Resolved};
 use crate::host::{Host, sys};
 use crate::injection::{Injection, Step, Terms};
 use crate::link::{Connection, Incoming};
@@ -96,10 +95,13 @@ impl Supervisor {
         !self.injections.is_empty() || !self.stuck.is_empty()
     }
 
-    /// Keeps the rules matching. Where that came too late they have been inert, and everything is undone.
+    /// Keeps the rules matching. Where that came too late they have been inert, and everything is undone; so it is where
+    /// an engine hangs, with the packets that it holds.
     pub fn keep_alive(&mut self) {
         if !self.host.renew() {
             self.end_all("this host was too slow to keep the rules alive");
+        } else if !self.host.engines_answer() {
+            self.end_all("a packet engine did not answer any more");
         }
     }
 

@@ -123,11 +123,11 @@ fn an_interruption_in_the_middle_of_a_fault_leaves_nothing() {
         let place = Place::new(signal.as_str());
         let mut demo = start(&place);
         let all_run = || place.processes() >= EVERYBODY;
-        eventually("the fault is about to be injected", Duration::from_secs(20), all_run);
+        eventually("the fault is about to be injected", Duration::from_secs(60), all_run);
         std::thread::sleep(Duration::from_millis(500));
         kill(Pid::from_raw(demo.id().cast_signed()), signal).unwrap();
         let status = demo.wait().unwrap();
-        eventually("all processes have ended", Duration::from_secs(10), || place.processes() == 0);
+        eventually("all processes have ended", Duration::from_secs(30), || place.processes() == 0);
         if signal == Signal::SIGKILL {
             // Whoever is killed cannot tidy up: the folder with the files stays, and nothing else.
             assert_eq!(place.files(), 1);

@@ -33,10 +33,19 @@ impl Shop {
         kill(Pid::from_raw(self.payments.id().cast_signed()), Signal::SIGSTOP).unwrap();
     }
 
-    /// Status and body, or `None` when there is no answer within a second.
+    /// Status and body.
     fn get(&self, path: &str) -> Option<(u16, String)> {
+        self.get_within(path, Duration::from_secs(20))
+    }
+
+    /// Whether a second brings no answer.
+    fn hangs(&self, path: &str) -> bool {
+        self.get_within(path, Duration::from_secs(1)).is_none()
+    }
+
+    fn get_within(&self, path: &str, timeout: Duration) -> Option<(u16, String)> {
         let mut stream = TcpStream::connect(("127.0.0.1", self.storefront)).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+        stream.set_read_timeout(Some(timeout)).unwrap();
         write!(stream, "GET {path} HTTP/1.1\r\nhost: shop\r\nconnection: close\r\n\r\n").unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).ok()?;
@@ -75,12 +84,8 @@ fn without_a_time_out_a_silent_provider_takes_the_front_page_down() {
     assert_eq!(shop.get("/"), ok("Today: umbrella, raincoat, boots\n"));
     shop.silence_payments();
     assert_eq!(shop.get("/"), ok("Today: umbrella, raincoat, boots\n"), "a worker is still free");
-    assert_eq!(
-        (shop.get("/checkout"), shop.get("/checkout")),
-        (None, None),
-        "both workers wait for payments"
-    );
-    assert_eq!(shop.get("/"), None, "no worker is left, though this page never asks payments");
+    assert!(shop.hangs("/checkout") && shop.hangs("/checkout"), "both workers wait for payments");
+    assert!(shop.hangs("/"), "no worker is left, though this page never asks payments");
     assert_eq!(shop.get("/health"), ok(r#"{"workers":2,"busy":2,"queued":0}"#), "who gave up does not queue");
     kill(Pid::from_raw(shop.payments.id().cast_signed()), Signal::SIGCONT).unwrap();
     assert_eq!(shop.get("/checkout"), ok("order paid\n"), "and it recovers by itself");
@@ -117,12 +122,12 @@ fn customers_count_what_they_got() {
     };
     // A line every 250 ms: after a second some 100 pages, on a slow machine fewer.
     let counts: Vec<u64> = lines.by_ref().take(5).map(|line| served(line.unwrap())).collect();
-    assert!(counts.is_sorted() && counts[4] > 10, "{counts:?}");
+    assert!(counts.is_sorted() && counts[4] > 2, "{counts:?}");
     // They end when nobody reads them.
     drop(lines);
     let begun = Instant::now();
     while customers.try_wait().unwrap().is_none() {
-        assert!(begun.elapsed() < Duration::from_secs(5), "still coming");
+        assert!(begun.elapsed() < Duration::from_secs(20), "still coming");
         std::thread::sleep(Duration::from_millis(20));
     }
 }

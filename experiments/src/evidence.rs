@@ -1,5 +1,7 @@
 //! What was measured of a change: a fault counts as injected only by its evidence.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 /// What one change did so far, by the kernel's own counters or by looking at its objects.
@@ -89,6 +91,37 @@ pub struct Spread {
     pub max_us: u64,
 }
 
+impl fmt::Display for Engine {
+    /// What happened at all, in words; times in milliseconds: the median, 99 of 100, the longest.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} packets came to the engine `{}`", self.seen, self.name)?;
+        for (count, what) in [
+            (self.delayed, "held"),
+            (self.lost, "lost"),
+            (self.duplicated, "sent twice"),
+            (self.corrupted, "corrupted"),
+            (self.reordered, "let be overtaken"),
+            (self.overflowed, "passed unharmed, as too many were held"),
+            (self.mislaid, "could not be sent again"),
+        ] {
+            if count > 0 {
+                write!(f, ", {count} {what}")?;
+            }
+        }
+        if let (Some(held), Some(late)) = (self.held, self.late) {
+            write!(f, "; held for {held} ms, released late by {late} ms")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Spread {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [p50, p99, max] = [self.p50_us, self.p99_us, self.max_us].map(|us| us as f64 / 1000.0);
+        write!(f, "{p50:.2} (p50), {p99:.2} (p99), {max:.2} (max)")
+    }
+}
+
 /// Fewer impaired packets than this are too thin to say that the fault was felt.
 pub const THIN: u64 = 3;
 
@@ -106,5 +139,24 @@ impl Evidence {
     /// Matched packets that no engine saw, or that passed it because too many were held.
     pub fn leaked(&self) -> u64 {
         self.engine.as_ref().map_or(0, |engine| self.matched.saturating_sub(engine.seen) + engine.overflowed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_engine_tells_what_happened_and_nothing_else() {
+        let spread = |us| Some(Spread { p50_us: us, p99_us: us * 2, max_us: us * 3 });
+        let mut engine = Engine { name: "queue".into(), seen: 14, lost: 3, ..Engine::default() };
+        assert_eq!(engine.to_string(), "14 packets came to the engine `queue`, 3 lost");
+        engine.delayed = 11;
+        (engine.held, engine.late) = (spread(50_120), spread(120));
+        assert_eq!(
+            engine.to_string(),
+            "14 packets came to the engine `queue`, 11 held, 3 lost; held for 50.12 (p50), 100.24 (p99), 150.36 (max) ms, \
+             released late by 0.12 (p50), 0.24 (p99), 0.36 (max) ms"
+        );
     }
 }

@@ -29,6 +29,9 @@ enum Victim {
 const CUT: &str = "{ fault: { partition: { to: [\"10.77.1.2:7\"] } }, for: 60s }";
 const SCOPED: &str = "{ fault: { partition: { to: [\"10.77.1.2:7\"] } }, in: { user: \"65533\" }, for: 60s }";
 const REFUSE: &str = "{ fault: { refuse: { to: [\"10.77.1.2:7\"] } }, for: 60s }";
+const LATE: &str = "{ fault: { latency: { delay: 100ms, to: [\"10.77.1.2:7\"] } }, for: 60s }";
+const STOLEN: &str =
+    "{ fault: { latency: { delay: 100ms, to: [\"10.77.1.2:7\"], direction: egress } }, for: 60s }";
 const BREAK: &str = "{ fault: { disconnect: { to: [\"10.77.1.2:7\"], every: 200ms } }, for: 60s }";
 const PAUSE: &str = "{ fault: { pause: {} }, in: { process: { name: sleep } }, for: 60s }";
 const KILL: &str =
@@ -158,6 +161,8 @@ crashes! {
     partition: CUT;
     scoped: SCOPED, needs Cgroup2, needs Bpf;
     refuse: REFUSE;
+    latency: LATE, needs Queue;
+    latency_out: STOLEN, needs Queue;
     disconnect: BREAK;
     pause: PAUSE;
     kill: KILL;

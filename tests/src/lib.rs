@@ -8,6 +8,8 @@
 //! | [`fingerprint`] | what a host is, in lines that can be compared |
 //! | [`service`] | nginx, Redis, PostgreSQL and an echo server, ready when they answer |
 //! | [`client`] | clients that talk to them, and a steady one that keeps watching |
+//! | [`traffic`] | measured traffic: numbered datagrams, one fast TCP connection, ICMP echo, the kernel's counts |
+//! | [`odds`] | what chance allows |
 //! | [`squall`] | runs the binaries under test |
 //! | [`mod@skip`] | what a test needs, and a loud skip where it is missing |
 //! | [`wait`] | waiting for conditions, and medians |
@@ -18,9 +20,11 @@ pub mod client;
 pub mod fingerprint;
 pub mod host;
 pub mod netns;
+pub mod odds;
 pub mod service;
 pub mod skip;
 pub mod squall;
 mod sweep;
+pub mod traffic;
 pub mod wait;
 pub mod world;

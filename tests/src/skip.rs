@@ -18,6 +18,8 @@ pub enum Need {
     Root,
     /// nf_tables in the kernel and `nft` to look at it.
     Nftables,
+    /// NFQUEUE in the kernel, or as a module that can be loaded.
+    Queue,
     /// A mounted version 2 control group hierarchy.
     Cgroup2,
     /// The right to load BPF programs.
@@ -47,6 +49,10 @@ impl Need {
             Need::Nftables => {
                 unless(netns::look(None, &["nft", "list", "tables"]).is_ok(), "needs nf_tables and `nft`")
             }
+            Need::Queue => unless(
+                Path::new("/proc/net/netfilter/nfnetlink_queue").exists() || module("nfnetlink_queue"),
+                "needs NFQUEUE (CONFIG_NETFILTER_NETLINK_QUEUE, module `nfnetlink_queue`)",
+            ),
             Need::Cgroup2 => {
                 unless(cgroup_root().is_some(), "needs a mounted version 2 control group hierarchy")
             }
@@ -82,6 +88,13 @@ pub fn is_root() -> bool {
 /// The mount point of version 2 control groups.
 pub fn cgroup_root() -> Option<&'static Path> {
     CGROUP_ROOTS.iter().map(Path::new).find(|root| root.join("cgroup.procs").exists())
+}
+
+/// Whether a kernel module could be loaded; it is not.
+fn module(name: &str) -> bool {
+    let mut command = Command::new("modprobe");
+    command.args(["--dry-run", "--quiet", name]).stdout(Stdio::null()).stderr(Stdio::null());
+    command.status().is_ok_and(|status| status.success())
 }
 
 fn has_capability(number: u32) -> bool {

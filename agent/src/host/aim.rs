@@ -1,17 +1,18 @@
 //! Aiming: peers become networks, scopes become processes; what is protected is left out, and nothing is an error.
 
 use std::cell::OnceCell;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::net::IpAddr;
 
 use blake3::Hasher;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha12Rng;
-use squall_experiments::peer::{Peer, PeerHost};
+use squall_experiments::peer::{Peer, PeerHost, Ports};
 use squall_experiments::protocol::Refusal;
 use squall_experiments::quantity::Pick;
 use squall_experiments::scope::Scope;
 
-use super::block::{Network, Resolved};
 use super::process::{Processes, Target};
 use super::sockets::Listed;
 use crate::policy::Policy;
@@ -27,6 +28,35 @@ pub struct Aim<'a> {
     ours: BTreeSet<i32>,
     veto: OnceCell<Veto>,
     login_ports: OnceCell<BTreeSet<u16>>,
+}
+
+/// The addresses of every name, as resolved for one request.
+pub type Resolved = BTreeMap<String, Vec<IpAddr>>;
+
+/// A peer after names have been resolved.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Network {
+    /// The network; `None` is every address.
+    pub network: Option<(IpAddr, u8)>,
+    /// Which ports.
+    pub ports: Option<Ports>,
+    /// The name that was resolved.
+    pub name: Option<String>,
+}
+
+impl Network {
+    /// Everything contains loopback without naming it.
+    pub fn leaves_out_loopback(&self) -> bool {
+        self.network.is_none_or(|(_, bits)| bits == 0)
+    }
+}
+
+impl fmt::Display for Network {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let host = self.network.map_or(PeerHost::Any, |(address, bits)| PeerHost::Net(address, bits));
+        write!(f, "{}", Peer { host, ports: self.ports })?;
+        self.name.as_ref().map_or(Ok(()), |name| write!(f, " ({name})"))
+    }
 }
 
 /// What a scope came to.

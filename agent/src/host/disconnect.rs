@@ -7,8 +7,7 @@ use squall_experiments::evidence::{Evidence, Incident, Unit};
 use squall_experiments::protocol::Refusal;
 use squall_experiments::scope::Scope;
 
-use super::aim::Aim;
-use super::block::Network;
+use super::aim::{Aim, Network};
 use super::process::{Cgroup, Processes, uid_of};
 use super::sockets::{Listed, Sockets};
 

@@ -17,6 +17,7 @@ use squall_experiments::protocol::Refusal;
 use super::bpf;
 use super::netlink::{Message, Socket, find, u32_at};
 use super::process::{Cgroup, Processes, Target};
+use super::slot::Levels;
 use super::sockets::{Listed, Sockets, Transport};
 use super::sys;
 
@@ -175,6 +176,24 @@ fn free_bit(sockets: &[Listed], taken: &BTreeSet<u32>) -> Result<u32, Refusal> {
                 "other programs or other runs use them; choose the traffic by peers and ports",
             )
         })
+}
+
+/// Where levels may stand in the mark: four bits each, none of which a scope may take. From those that other programs
+/// use least.
+const LEVEL_CANDIDATES: [u32; 6] = [28, 4, 0, 8, 12, 16];
+
+/// Two places of four bits that no socket carries and no routing rule looks at; `None` where there are not two.
+///
+/// A rule that compares the whole mark leaves none: what is sent again with a level would be routed another way.
+pub fn free_levels() -> Result<Option<Levels>, Refusal> {
+    let sockets = list()?;
+    let rules = routing_marks()?;
+    let free = |shift: &u32| {
+        let bits = 0xf << shift;
+        sockets.iter().all(|socket| socket.mark & bits == 0) && rules.iter().all(|(_, mask)| mask & bits == 0)
+    };
+    let mut free = LEVEL_CANDIDATES.into_iter().filter(free);
+    Ok(free.next().zip(free.next()).map(|(input, output)| Levels { input, output }))
 }
 
 /// Values and masks that routing rules look at. Source: `include/uapi/linux/fib_rules.h`.

@@ -7,6 +7,7 @@
 //! | mechanism | undo |
 //! |---|---|
 //! | [`block`]: rules in [`table`], our own nftables table, with [`mark`]s for scopes | rules, table, marks |
+//! | [`shape`]: rules in [`slot`]s of that table, and [`engines`] that read the [`queue`]s to which they send packets | rules, queues, table, marks |
 //! | [`disconnect`]: destroyed connections | none: they cannot be taken back |
 //! | [`signal`]: signals to processes | none |
 //! | [`pause`]: traced or stopped processes | released by the kernel, or resumed |
@@ -15,27 +16,34 @@ pub mod aim;
 pub mod block;
 pub mod bpf;
 pub mod disconnect;
+pub mod engines;
 pub mod mark;
+pub mod matching;
 pub mod netlink;
 pub mod nft;
 pub mod pause;
 pub mod process;
 pub mod queue;
+pub mod shape;
 pub mod signal;
+pub mod slot;
 pub mod sockets;
 pub mod sys;
 pub mod table;
 pub mod undo;
 
 use std::collections::BTreeSet;
+use std::os::fd::BorrowedFd;
 
 use squall_experiments::change::{self, Change};
 use squall_experiments::evidence::Evidence;
 use squall_experiments::protocol::Refusal;
 
 use aim::Aim;
+use engines::Engines;
+use slot::{Levels, Slots};
 use table::Table;
-use undo::{Undo, Undone};
+use undo::{Duplicates, Undo, Undone};
 
 /// What a change is called in the journal, in rule comments and in choices.
 #[derive(Clone, Debug)]
@@ -48,8 +56,8 @@ pub struct Place {
     pub seed: u64,
 }
 
-/// Asks the guardian to write an undo and sync it.
-pub type Record<'a> = &'a mut dyn FnMut(Undo) -> Result<(), Refusal>;
+/// Asks the guardian to write an undo and sync it, and to hold a duplicate of the socket that it needs.
+pub type Record<'a> = &'a mut dyn FnMut(Undo, Option<BorrowedFd<'_>>) -> Result<(), Refusal>;
 
 /// One host, as one network namespace.
 #[derive(Debug)]
@@ -57,6 +65,10 @@ pub struct Host {
     table: Result<Table, String>,
     standing: bool,
     marks: BTreeSet<u32>,
+    slots: Slots,
+    /// Decided once for each table: its chains ask for them.
+    levels: Option<Option<Levels>>,
+    engines: Engines,
 }
 
 /// A change that has been looked at.
@@ -64,6 +76,8 @@ pub struct Host {
 pub enum Prepared {
     /// See [`block`].
     Block(block::Prepared),
+    /// See [`shape`].
+    Shape(shape::Prepared),
     /// See [`disconnect`].
     Disconnect(disconnect::Prepared),
     /// See [`signal`].
@@ -77,6 +91,8 @@ pub enum Prepared {
 pub enum Live {
     /// Rules, and the link that marks sockets while it is held.
     Block(Option<mark::Live>),
+    /// See [`shape`].
+    Shape(shape::Live),
     /// Once, or again at intervals.
     Disconnect {
         /// What is wanted.
@@ -103,6 +119,9 @@ impl Host {
             table: Table::open().map_err(|error| error.to_string()),
             standing: false,
             marks: BTreeSet::new(),
+            slots: Slots::default(),
+            levels: None,
+            engines: Engines::default(),
         }
     }
 
@@ -117,10 +136,19 @@ impl Host {
             Change::Block(block) => {
                 self.own_table()?;
                 let prepared = block::prepare(block, &place.tag, aim, &self.marks)?;
-                self.marks.extend(prepared.mark.iter().map(|mark| mark.bit));
+                self.marks.extend(prepared.packets.mark.iter().map(|mark| mark.bit));
                 Prepared::Block(prepared)
             }
-            Change::Shape(_) => return Err(Refusal::bare("packets cannot be shaped yet")),
+            Change::Shape(shape) => {
+                self.own_table()?;
+                let levels = self.levels();
+                let table = self.table.as_mut().map_err(|why| Refusal::bare(why.clone()))?;
+                let native = self.engines.native(table)?;
+                let (marks, slots) = (&self.marks, &mut self.slots);
+                let prepared = shape::prepare(shape, place, aim, marks, slots, levels, native)?;
+                self.marks.extend(prepared.packets.mark.iter().map(|mark| mark.bit));
+                Prepared::Shape(prepared)
+            }
             Change::Disconnect(change) => Prepared::Disconnect(disconnect::prepare(change, aim)?),
             Change::Signal(change) => {
                 Prepared::Signal(signal::prepare(change, place.seed, &place.choice, aim)?)
@@ -130,10 +158,42 @@ impl Host {
     }
 
     /// Gives back what a change that is not performed after all had been promised.
-    pub fn forget(&mut self, prepared: &Prepared) {
-        if let Prepared::Block(block::Prepared { mark: Some(mark), .. }) = prepared {
+    pub fn forget(&mut self, prepared: &Prepared, place: &Place) {
+        let packets = match prepared {
+            Prepared::Block(prepared) => &prepared.packets,
+            Prepared::Shape(prepared) => &prepared.packets,
+            Prepared::Disconnect(_) | Prepared::Signal(_) | Prepared::Pause(_) => return,
+        };
+        if let Some(mark) = &packets.mark {
             self.marks.remove(&mark.bit);
         }
+        self.slots.give_back(&place.tag);
+    }
+
+    /// Where levels stand in the mark; what was decided holds as long as the table.
+    fn levels(&mut self) -> Option<Levels> {
+        if !self.standing {
+            self.levels = None;
+        }
+        // Where sockets cannot be listed nothing is known to be free; what needs no levels still works.
+        *self.levels.get_or_insert_with(|| mark::free_levels().ok().flatten())
+    }
+
+    /// The table, made where it does not stand yet.
+    fn stand(&mut self, aim: &Aim<'_>, record: Record<'_>) -> Result<(), Refusal> {
+        // Each change owes the table's end, whoever made it: the last one that is undone removes it.
+        record(Undo::Table, None)?;
+        if !self.standing {
+            let carve_outs = matching::carve_outs(aim);
+            self.own_table()?.create(carve_outs).map_err(|error| {
+                Refusal::new(
+                    format!("cannot make the table `inet squall`: {error}"),
+                    "`squall-agent preflight` says what this kernel lacks",
+                )
+            })?;
+            self.standing = true;
+        }
+        Ok(())
     }
 
     /// The table's socket; refuses where another table has our mark and nobody's record.
@@ -177,28 +237,20 @@ impl Host {
     ) -> Result<Live, Refusal> {
         match (prepared, change) {
             (Prepared::Block(mut prepared), _) => {
-                // Each change owes the table's end, whoever made it: the last one that is undone removes it.
-                record(Undo::Table)?;
-                if !self.standing {
-                    let carve_outs = block::carve_outs(aim);
-                    self.own_table()?.create(carve_outs).map_err(|error| {
-                        Refusal::new(
-                            format!("cannot make the table `inet squall`: {error}"),
-                            "`squall-agent preflight` says what this kernel lacks",
-                        )
-                    })?;
-                    self.standing = true;
-                }
-                let mark = match &prepared.mark {
-                    None => None,
-                    Some(mark) => {
-                        record(Undo::Mark(mark.bit))?;
-                        Some(mark::perform(mark)?)
-                    }
-                };
-                record(Undo::Rules(place.tag.clone()))?;
+                self.stand(aim, record)?;
+                let mark = marked(prepared.packets.mark.as_ref(), record)?;
+                record(Undo::Rules(place.tag.clone()), None)?;
                 block::perform(&mut prepared, self.own_table()?)?;
                 Ok(Live::Block(mark))
+            }
+            (Prepared::Shape(prepared), _) => {
+                let performed = self.stand(aim, record).and_then(|()| {
+                    let mark = marked(prepared.packets.mark.as_ref(), record)?;
+                    let levels = self.levels();
+                    let table = self.table.as_mut().map_err(|why| Refusal::bare(why.clone()))?;
+                    shape::perform(prepared, place, mark, levels, table, &mut self.engines, record)
+                });
+                performed.map(Live::Shape).inspect_err(|_| self.slots.give_back(&place.tag))
             }
             (Prepared::Disconnect(prepared), Change::Disconnect(change)) => {
                 let began = sys::boot_nanos();
@@ -214,7 +266,8 @@ impl Host {
                 let mut live = pause::Live::none();
                 let mut paused = Ok(());
                 for target in &prepared.chosen {
-                    paused = record(Undo::Release(target.clone())).and_then(|()| live.pause(target, record));
+                    paused =
+                        record(Undo::Release(target.clone()), None).and_then(|()| live.pause(target, record));
                     if paused.is_err() {
                         live.release();
                         break;
@@ -234,15 +287,30 @@ impl Host {
             Live::Block(_) => {
                 self.table.as_mut().map(|table| block::observe(table, &place.tag)).unwrap_or_default()
             }
+            Live::Shape(live) => match &mut self.table {
+                Ok(table) => live.observe(table, &mut self.engines, &place.tag),
+                Err(_) => Evidence::default(),
+            },
             Live::Disconnect { evidence, .. } => evidence.clone(),
             Live::Signal(live) => live.observe(),
             Live::Pause(live) => live.observe(),
         }
     }
 
+    /// What has been measured of a change that has just been undone: engines count until they end.
+    pub fn last(&mut self, live: Live, before: &Evidence) -> Evidence {
+        match live {
+            Live::Shape(mut live) => live.last(before, &mut self.engines),
+            Live::Block(_) | Live::Disconnect { .. } | Live::Signal(_) | Live::Pause(_) => before.clone(),
+        }
+    }
+
     /// Makes one undo so, and looks whether it is.
     pub fn undo(&mut self, undo: &Undo) -> Undone {
-        let done = undo.apply(self.table.as_mut().ok());
+        if let Undo::Queue { number, .. } = undo {
+            return self.engines.stop(*number);
+        }
+        let done = undo.apply(self.table.as_mut().ok(), &mut Duplicates::new());
         match (undo, &done) {
             (Undo::Table, Ok(_)) => {
                 self.standing =
@@ -251,6 +319,7 @@ impl Host {
             (Undo::Mark(bit), Ok(_)) => {
                 self.marks.remove(bit);
             }
+            (Undo::Rules(tag), Ok(_)) => self.slots.give_back(tag),
             _ => {}
         }
         done
@@ -263,13 +332,25 @@ impl Host {
             _ => true,
         }
     }
+
+    /// Whether every packet engine answers. To be asked once a beat.
+    pub fn engines_answer(&mut self) -> bool {
+        self.engines.answer()
+    }
+}
+
+/// Marks a scope's sockets, where it needs that.
+fn marked(mark: Option<&mark::Prepared>, record: Record<'_>) -> Result<Option<mark::Live>, Refusal> {
+    let Some(mark) = mark else { return Ok(None) };
+    record(Undo::Mark(mark.bit), None)?;
+    mark::perform(mark).map(Some)
 }
 
 impl Live {
     /// When [`Live::tick`] wants to be called next, on the boot clock.
     pub fn due(&self) -> Option<u64> {
         match self {
-            Live::Block(_) | Live::Pause(_) => None,
+            Live::Block(_) | Live::Shape(_) | Live::Pause(_) => None,
             Live::Disconnect { next, .. } => *next,
             Live::Signal(live) => live.due(),
         }
@@ -278,7 +359,7 @@ impl Live {
     /// Does what is due.
     pub fn tick(&mut self, aim: &Aim<'_>) {
         match self {
-            Live::Block(_) => {}
+            Live::Block(_) | Live::Shape(_) => {}
             Live::Disconnect { change, prepared, evidence, began, next } => {
                 let now = sys::boot_nanos();
                 if next.is_some_and(|next| next <= now) {
@@ -295,9 +376,13 @@ impl Live {
     }
 
     /// Lets go of what only this process holds: the undo records do the rest.
-    pub fn let_go(self) {
-        if let Live::Pause(mut live) = self {
-            live.release();
+    pub fn let_go(&mut self) {
+        match self {
+            // No new socket is marked while the undo takes the marks away.
+            Live::Block(mark) => *mark = None,
+            Live::Shape(live) => live.let_go(),
+            Live::Pause(live) => live.release(),
+            Live::Disconnect { .. } | Live::Signal(_) => {}
         }
     }
 }
@@ -306,7 +391,8 @@ impl Prepared {
     /// What is aimed at, a line each.
     pub fn targets(&self) -> Vec<String> {
         match self {
-            Prepared::Block(prepared) => prepared.targets.clone(),
+            Prepared::Block(prepared) => prepared.packets.targets.clone(),
+            Prepared::Shape(prepared) => prepared.packets.targets.clone(),
             Prepared::Disconnect(prepared) => prepared.targets.clone(),
             Prepared::Signal(prepared) => prepared.targets.clone(),
             Prepared::Pause(prepared) => prepared.chosen.iter().map(ToString::to_string).collect(),
@@ -316,7 +402,8 @@ impl Prepared {
     /// What the reader must know.
     pub fn notes(&self) -> Vec<String> {
         match self {
-            Prepared::Block(prepared) => prepared.notes.clone(),
+            Prepared::Block(prepared) => prepared.packets.notes.clone(),
+            Prepared::Shape(prepared) => prepared.packets.notes.clone(),
             Prepared::Disconnect(prepared) => prepared.notes.clone(),
             Prepared::Signal(prepared) => prepared.notes.clone(),
             Prepared::Pause(prepared) => prepared.notes.clone(),
@@ -328,7 +415,7 @@ impl Prepared {
         match self {
             Prepared::Signal(prepared) => prepared.chosen.iter().cloned().collect(),
             Prepared::Pause(prepared) => prepared.chosen.iter().cloned().collect(),
-            Prepared::Block(_) | Prepared::Disconnect(_) => BTreeSet::new(),
+            Prepared::Block(_) | Prepared::Shape(_) | Prepared::Disconnect(_) => BTreeSet::new(),
         }
     }
 }

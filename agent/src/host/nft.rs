@@ -57,12 +57,22 @@ pub fn delete_table(name: &str) -> Message {
 }
 
 /// Which hook a base chain stands at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Hook {
     /// Packets for this host: `NF_INET_LOCAL_IN`.
     Input = 1,
     /// Packets made by this host: `NF_INET_LOCAL_OUT`.
     Output = 3,
+}
+
+impl Hook {
+    /// What the names of chains at this hook end in.
+    pub fn suffix(self) -> &'static str {
+        match self {
+            Hook::Input => "in",
+            Hook::Output => "out",
+        }
+    }
 }
 
 /// A base chain with an accepting policy.
@@ -269,6 +279,16 @@ impl Rule {
     /// Only packets of sockets whose mark has all these bits.
     pub fn socket_mark(self, bits: u32) -> Self {
         self.socket(1, 0).masked(&bits.to_ne_bytes()).equals(&bits.to_ne_bytes())
+    }
+
+    /// Only packets whose own mark has all these bits.
+    pub fn mark(self, bits: u32) -> Self {
+        self.meta(3).masked(&bits.to_ne_bytes()).equals(&bits.to_ne_bytes())
+    }
+
+    /// Only packets whose own mark has any of these bits.
+    pub fn mark_any(self, bits: u32) -> Self {
+        self.meta(3).masked(&bits.to_ne_bytes()).compare(1, &[0; 4])
     }
 
     /// Only packets whose own mark, under this mask, is at most so much. The mask lies within one byte: the kernel

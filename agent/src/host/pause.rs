@@ -15,6 +15,7 @@ use squall_experiments::change::Pause;
 use squall_experiments::evidence::{Evidence, Unit};
 use squall_experiments::protocol::Refusal;
 
+use super::Record;
 use super::aim::{Aim, choose};
 use super::process::{Processes, Target};
 use super::undo::Undo;
@@ -59,11 +60,7 @@ impl Live {
     }
 
     /// Pauses one process. `record` is called before a stop signal, whose undo outlives the agent.
-    pub fn pause(
-        &mut self,
-        target: &Target,
-        record: &mut dyn FnMut(Undo) -> Result<(), Refusal>,
-    ) -> Result<(), Refusal> {
+    pub fn pause(&mut self, target: &Target, record: Record<'_>) -> Result<(), Refusal> {
         if !target.alive() {
             self.evidence.notes.push(format!("{target} had ended before it could be paused"));
             return Ok(());
@@ -81,7 +78,7 @@ impl Live {
                     self.evidence.notes.push(format!("{target} was stopped already, and is left as it is"));
                     return Ok(());
                 }
-                record(Undo::Resume(target.clone()))?;
+                record(Undo::Resume(target.clone()), None)?;
                 self.evidence.notes.push(format!("{target} is stopped by SIGSTOP: ptrace says {errno}"));
                 stop(target)
             }

@@ -1,18 +1,26 @@
 //! Squall's nftables table: one per network namespace, owned by the worker's socket.
 //!
 //! ```text
-//! base chain in  (hook input)   ── family in @live? ──▶ chain fault-in  ── carve-outs, then rules of injections
-//! base chain out (hook output)  ── family in @live? ──▶ chain fault-out ── carve-outs, then rules of injections
+//! base chain in   (hook input)  ─ family in @live? ─▶ fault-in  ─▶ never-in,  then rules of injections
+//! base chain out  (hook output) ─ family in @live? ─▶ fault-out ─▶ never-out, then rules of injections
+//! base chain slot1-in …         ─ family in @live? level below? ─▶ shape1-in ─▶ never-in, then rules of injections
 //! ```
+//!
+//! What `never-in` and `never-out` accept no injection touches. The base chain of a [slot](super::slot) is made when it
+//! is first needed, and stays as long as the table: a base chain that goes takes all packets with it that wait in any
+//! queue of the namespace, while one that comes harms nobody.
 //!
 //! The elements of `live` expire after [`LEASE_MS`] unless the worker renews them: rules that nobody renews match
 //! nothing, whoever hangs. When the last duplicate of the socket is closed, the kernel removes the table.
+
+use std::collections::BTreeSet;
 
 use nix::errno::Errno;
 use nix::sys::socket::SockProtocol;
 
 use super::netlink::{Message, NetlinkError, Socket};
 use super::nft::{self, Hook, Listed, Rule};
+use super::slot::{Levels, Slot};
 
 /// The table's name, which is Squall's mark on a host.
 pub const NAME: &str = "squall";
@@ -20,32 +28,51 @@ pub const NAME: &str = "squall";
 pub const LEASE_MS: u64 = 1500;
 /// The live set's name.
 const LIVE: &str = "live";
-/// Before everything that a firewall usually does (raw is -300), after defragmentation (-400).
+/// Before everything that a firewall usually does (raw is -300), after defragmentation (-400). Slots follow.
 const PRIORITY: i32 = -310;
+/// What the rules say that lead to those of injections.
+const WHILE_ALIVE: &str = "squall: only while the agent is alive";
 
 /// The socket that owns the table, and what may be done with it.
 #[derive(Debug)]
 pub struct Table {
     socket: Socket,
+    slots: BTreeSet<(Slot, Hook)>,
 }
 
-/// Which of the two chains.
-pub fn chain(hook: Hook) -> &'static str {
-    match hook {
-        Hook::Input => "fault-in",
-        Hook::Output => "fault-out",
+/// The chain for rules of one kind at a hook.
+fn chain(hook: Hook, slot: Option<Slot>) -> String {
+    match slot {
+        None => format!("fault-{}", hook.suffix()),
+        Some(Slot(slot)) => format!("shape{}-{}", slot + 1, hook.suffix()),
     }
+}
+
+/// The chain of what is never touched.
+fn never(hook: Hook) -> String {
+    format!("never-{}", hook.suffix())
+}
+
+/// Makes a base chain that leads to a chain for injections, which begins with what is never touched.
+fn way_in(hook: Hook, base: &str, priority: i32, slot: Option<Slot>, asked: Rule) -> [Message; 4] {
+    let inner = chain(hook, slot);
+    [
+        nft::new_base_chain(NAME, base, hook, priority),
+        nft::new_chain(NAME, &inner),
+        asked.jump(&inner).append(NAME, base),
+        Rule::commented("squall: what is never touched").jump(&never(hook)).append(NAME, &inner),
+    ]
 }
 
 impl Table {
     /// Opens the socket that will own the table; nothing is changed yet.
     pub fn open() -> Result<Self, NetlinkError> {
-        Ok(Table { socket: Socket::open(SockProtocol::NetlinkNetFilter)? })
+        Ok(Table { socket: Socket::open(SockProtocol::NetlinkNetFilter)?, slots: BTreeSet::new() })
     }
 
     /// Continues with a duplicate of another process's socket: the same owner, for the kernel.
     pub fn adopt(socket: std::os::fd::OwnedFd) -> Self {
-        Table { socket: Socket::adopt(socket) }
+        Table { socket: Socket::adopt(socket), slots: BTreeSet::new() }
     }
 
     /// The socket, to hand a duplicate to the guardian.
@@ -65,18 +92,43 @@ impl Table {
     /// Carve-outs are accepted before any injection's rule is asked.
     pub fn create(&mut self, carve_outs: Vec<(Hook, Rule)>) -> Result<(), NetlinkError> {
         let mut messages = vec![nft::new_owned_table(NAME), nft::new_family_set(NAME, LIVE)];
-        for (hook, base) in [(Hook::Input, "in"), (Hook::Output, "out")] {
-            messages.push(nft::new_base_chain(NAME, base, hook, PRIORITY));
-            messages.push(nft::new_chain(NAME, chain(hook)));
-            let rule =
-                Rule::commented("squall: only while the agent is alive").family_in(LIVE).jump(chain(hook));
-            messages.push(rule.append(NAME, base));
-        }
+        messages.extend([Hook::Input, Hook::Output].map(|hook| nft::new_chain(NAME, &never(hook))));
         for (hook, rule) in carve_outs {
-            messages.push(rule.accept().append(NAME, chain(hook)));
+            messages.push(rule.accept().append(NAME, &never(hook)));
+        }
+        for hook in [Hook::Input, Hook::Output] {
+            let alive = Rule::commented(WHILE_ALIVE).family_in(LIVE);
+            messages.extend(way_in(hook, hook.suffix(), PRIORITY, None, alive));
         }
         messages.push(nft::add_families(NAME, LIVE, LEASE_MS));
-        self.socket.request(nft::batch(messages))
+        self.socket.request(nft::batch(messages))?;
+        self.slots.clear();
+        Ok(())
+    }
+
+    /// Makes a slot at some hooks, where it is not there yet. With levels it passes by what it has sent itself.
+    pub fn open_slot(
+        &mut self,
+        slot: Slot,
+        hooks: &[Hook],
+        levels: Option<Levels>,
+    ) -> Result<(), NetlinkError> {
+        let missing = hooks.iter().copied().filter(|hook| !self.slots.contains(&(slot, *hook)));
+        let missing: Vec<Hook> = missing.collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let messages = missing.iter().flat_map(|hook| {
+            let mut asked = Rule::commented(WHILE_ALIVE).family_in(LIVE);
+            if let Some((mask, most)) = levels.map(|levels| levels.asked(*hook, slot)) {
+                asked = asked.mark_at_most(mask, most);
+            }
+            let base = format!("slot{}-{}", slot.0 + 1, hook.suffix());
+            way_in(*hook, &base, PRIORITY + 1 + i32::from(slot.0), Some(slot), asked)
+        });
+        self.socket.request(nft::batch(messages.collect()))?;
+        self.slots.extend(missing.into_iter().map(|hook| (slot, hook)));
+        Ok(())
     }
 
     /// Keeps the rules matching for another [`LEASE_MS`]. `false`: it came too late, the rules have been inert.
@@ -89,10 +141,10 @@ impl Table {
         }
     }
 
-    /// Adds rules in one transaction.
-    pub fn add(&mut self, rules: Vec<(Hook, Rule)>) -> Result<(), NetlinkError> {
+    /// Adds rules in one transaction: to a slot that is there, or in front of all slots.
+    pub fn add(&mut self, rules: Vec<(Hook, Rule)>, slot: Option<Slot>) -> Result<(), NetlinkError> {
         let messages: Vec<Message> =
-            rules.into_iter().map(|(hook, rule)| rule.append(NAME, chain(hook))).collect();
+            rules.into_iter().map(|(hook, rule)| rule.append(NAME, &chain(hook, slot))).collect();
         self.socket.request(nft::batch(messages))
     }
 
@@ -121,6 +173,25 @@ impl Table {
         match self.socket.request(nft::batch(vec![nft::delete_table(NAME)])) {
             Err(error) if error.errno() == Errno::ENOENT => Ok(()),
             result => result,
+        }
+    }
+
+    /// Whether this kernel takes a rule that queues, by its own expression (`native`) or by iptables' target. Tried in a
+    /// transaction that is refused at its end, so that nothing is ever committed; the kernel may load a module for it.
+    pub fn queues(&mut self, native: bool) -> Result<(), NetlinkError> {
+        const TRIAL: &str = "squall-trial";
+        let messages = vec![
+            nft::new_owned_table(TRIAL),
+            nft::new_chain(TRIAL, "trial"),
+            Rule::commented("squall: a trial").queue(0, native).append(TRIAL, "trial"),
+            nft::delete_table("squall-absent"),
+        ];
+        // The transaction's own brackets count too.
+        let last = messages.len();
+        match self.socket.request(nft::batch(messages)) {
+            Err(NetlinkError::Refused { index, errno: Errno::ENOENT, .. }) if index == last => Ok(()),
+            Err(error) => Err(error),
+            Ok(()) => Err(NetlinkError::Io(std::io::Error::other("the kernel took what it must refuse"))),
         }
     }
 }

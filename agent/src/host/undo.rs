@@ -3,14 +3,16 @@
 //! Each is idempotent, is right even if its change never happened, and identifies its object so that a recycled name
 //! cannot fool it.
 
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use rustix::process::{Signal, pidfd_send_signal};
 use serde::{Deserialize, Serialize};
 
-use super::mark;
 use super::process::Target;
 use super::table::{NAME, Table};
+use super::{mark, queue};
 
 /// How to take one thing back.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,6 +22,13 @@ pub enum Undo {
     Table,
     /// No rule whose comment begins so stands in the table.
     Rules(String),
+    /// No packet waits in this queue, and nobody reads it.
+    Queue {
+        /// Its number.
+        number: u16,
+        /// Its reader takes packets out of the kernel while it holds them: they go with it.
+        steals: bool,
+    },
     /// No socket of the namespace carries this bit of the mark.
     Mark(u32),
     /// A traced process runs; the kernel sees to it when its tracer is gone.
@@ -27,6 +36,9 @@ pub enum Undo {
     /// A stopped process goes on.
     Resume(Target),
 }
+
+/// Sockets of queues, by number.
+pub type Duplicates = BTreeMap<u16, OwnedFd>;
 
 /// What an undo came to: verified words, or what is still there.
 pub type Undone = Result<String, String>;
@@ -38,17 +50,23 @@ impl Undo {
     /// Whether it concerns only what the kernel forgets at a reboot.
     pub fn void_after_reboot(&self) -> bool {
         match self {
-            Undo::Table | Undo::Rules(_) | Undo::Mark(_) | Undo::Release(_) | Undo::Resume(_) => true,
+            Undo::Table
+            | Undo::Rules(_)
+            | Undo::Queue { .. }
+            | Undo::Mark(_)
+            | Undo::Release(_)
+            | Undo::Resume(_) => true,
         }
     }
 
     /// Whether it concerns what goes with the network namespace.
     pub fn within_namespace(&self) -> bool {
-        matches!(self, Undo::Table | Undo::Rules(_) | Undo::Mark(_))
+        matches!(self, Undo::Table | Undo::Rules(_) | Undo::Queue { .. } | Undo::Mark(_))
     }
 
-    /// Makes it so, then looks whether it is. `table` is the owning socket or a duplicate, where there is one.
-    pub fn apply(&self, table: Option<&mut Table>) -> Undone {
+    /// Makes it so, then looks whether it is. `table` is the owning socket or a duplicate, where there is one; `queues`
+    /// are duplicates of the sockets of queues whose reader is dead.
+    pub fn apply(&self, table: Option<&mut Table>, queues: &mut Duplicates) -> Undone {
         match self {
             Undo::Table => match table {
                 Some(table) => remove_table(table),
@@ -58,6 +76,7 @@ impl Undo {
                 Some(table) => remove_rules(table, tag),
                 None => Ok("no nftables here, so no rules".to_owned()),
             },
+            Undo::Queue { number, steals } => drain(*number, *steals, queues),
             Undo::Mark(bit) => {
                 mark::clear(*bit).map(|count| format!("no socket is marked any more ({count} were)"))
             }
@@ -65,6 +84,18 @@ impl Undo {
             Undo::Resume(target) => resume(target),
         }
     }
+}
+
+/// Lets everything go that waits in a queue whose reader is dead; the queue itself goes with the duplicate.
+fn drain(number: u16, steals: bool, queues: &mut Duplicates) -> Undone {
+    let lost = if steals { "; what its reader was about to send is lost, how much is not known" } else { "" };
+    let Some(socket) = queues.get(&number) else {
+        return Ok(format!("queue {number} went with the agent, and what waited in it is lost{lost}"));
+    };
+    queue::drain(socket.as_fd(), number)
+        .map_err(|error| format!("queue {number} cannot be emptied: {error}"))?;
+    queues.remove(&number);
+    Ok(format!("what waited in queue {number} went on its way{lost}"))
 }
 
 fn remove_rules(table: &mut Table, tag: &str) -> Undone {

@@ -151,6 +151,9 @@ impl Page {
         }
         let measured = if part.measured { "measured" } else { "NOT measured" };
         self.line(format!("    {measured}: {}", part.evidence_in_words()));
+        for engine in part.evidence.iter().filter_map(|evidence| evidence.engine.as_ref()) {
+            self.line(format!("    {engine}"));
+        }
         let notes = part.evidence.iter().flat_map(|evidence| &evidence.notes);
         for note in part.notes.iter().chain(notes) {
             self.line(format!("    note: {note}"));

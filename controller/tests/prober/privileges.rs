@@ -142,11 +142,11 @@ fn it_does_not_start_as_somebody_that_it_cannot_become() {
     let mut other = command();
     other.args(["--user", "root"]);
     if geteuid().is_root() {
-        // The binary may lie in a folder that others cannot enter: run it through its open file.
-        let binary = std::fs::File::open(env!("CARGO_BIN_EXE_squall")).unwrap();
-        let path = format!("/proc/{}/fd/{}", std::process::id(), std::os::fd::AsRawFd::as_raw_fd(&binary));
+        // The binary may lie in a folder that others cannot enter. It is another process that writes the copy: while this
+        // one did, a child that another test starts would hold it open for a moment, and it could not be run (ETXTBSY).
         let copy = std::env::temp_dir().join(format!("squall-prober-binary-{}", std::process::id()));
-        std::fs::copy(path, &copy).unwrap();
+        let copied = Command::new("cp").arg(env!("CARGO_BIN_EXE_squall")).arg(&copy).status().unwrap();
+        assert!(copied.success());
         other = Command::new(&copy);
         other.args(["prober", "--user", "root"]).stdin(Stdio::piped()).stdout(Stdio::piped()).uid(1).gid(1);
         let (exit, talk) = refusal(other);

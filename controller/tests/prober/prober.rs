@@ -59,9 +59,9 @@ impl Prober {
         self.say(&ProberRequest::Load { probe, what, expect });
     }
 
-    /// The next reply; `None` at the end. Ten seconds of silence are a failure.
+    /// The next reply; `None` at the end. Thirty seconds of silence are a failure.
     pub fn hear(&mut self) -> Option<ProberReply> {
-        match self.replies.recv_timeout(Duration::from_secs(10)) {
+        match self.replies.recv_timeout(Duration::from_secs(30)) {
             Ok(reply) => Some(reply),
             Err(RecvTimeoutError::Disconnected) => None,
             Err(RecvTimeoutError::Timeout) => panic!("the prober says nothing"),
@@ -115,11 +115,11 @@ pub fn expect_nothing() -> Value {
     json!({})
 }
 
-/// Waits until something is so, up to five seconds.
+/// Waits until something is so, up to twenty seconds.
 pub fn eventually(what: &str, mut so: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !so() {
-        assert!(begun.elapsed() < Duration::from_secs(5), "{what}: not within 5 s");
+        assert!(begun.elapsed() < Duration::from_secs(20), "{what}: not within 20 s");
         std::thread::sleep(Duration::from_millis(5));
     }
 }

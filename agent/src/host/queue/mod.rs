@@ -242,7 +242,7 @@ fn nothing() -> Engine {
 fn refused(error: &NetlinkError) -> Refusal {
     let help = match error.errno() {
         Errno::EPERM => "run the agent as root, or with CAP_NET_ADMIN",
-        _ => "is this kernel built with CONFIG_NETFILTER_NETLINK_QUEUE?",
+        _ => "load `nfnetlink_queue` (CONFIG_NETFILTER_NETLINK_QUEUE)",
     };
     Refusal::new(format!("no packet queue can be had here: {error}"), help)
 }

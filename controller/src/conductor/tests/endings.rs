@@ -11,7 +11,7 @@ use super::world::{Afterwards, When, World, action, claim, fault};
 
 #[test]
 fn a_baseline_that_is_not_met_injects_nothing() {
-    for baseline in [None, Some("5s")] {
+    for baseline in [None, Some("30s")] {
         let world = World::new();
         world.set("h", "bad");
         let outcome = world.run(json!({ "baseline": baseline, "method": [fault("5s")] }));
@@ -23,7 +23,7 @@ fn a_baseline_that_is_not_met_injects_nothing() {
                 .sentence
                 .starts_with("refused: `h` did not hold before anything was done: exit 1")
         );
-        assert!(outcome.took < Duration::from_secs(3), "the first bad sample decides: {:?}", outcome.took);
+        assert!(outcome.took < Duration::from_secs(15), "the first bad sample decides: {:?}", outcome.took);
     }
     let world = World::new();
     world.set("g", "bad");
@@ -54,12 +54,8 @@ fn a_guard_reverts_at_once() {
         world.run(json!({ "stop-when": [claim("g")], "method": [fault("20s"), { "wait": "20s" }] }));
     assert_eq!(outcome.summary.exit, Exit::Deviated);
     assert!(world.seen.is_clean());
-    let at = |wanted: &str| {
-        let line = outcome.text.lines().find(|line| line.contains(wanted)).unwrap();
-        serde_json::from_str::<serde_json::Value>(line).unwrap()["at_ms"].as_u64().unwrap()
-    };
-    let late = at("\"lifted\"") - at("\"injected\"");
-    assert!(late < 400, "{late} ms from the fault to the revert, at an interval of 40 ms");
+    let late = outcome.between("injected", "lifted");
+    assert!(late < 10_000, "{late} ms from the fault, which would last 20 s, to the revert");
     assert!(outcome.summary.guards[0].tripped.is_some());
     assert!(
         outcome.has(|event| matches!(event, Event::WellAgain { .. })),
@@ -81,7 +77,9 @@ fn an_interruption_at_any_moment_reverts_first() {
         let mut world = World::new();
         world.manners.apply_takes = Duration::from_millis(100);
         world.interrupt = Some(when);
-        let method = json!([{ "action": action("act"), "undo": action("undo") }, fault("400ms")]);
+        // Until the end of the method nothing but the interruption can end the fault in time.
+        let lasts = if matches!(moment, "reverting" | "recovery") { "400ms" } else { "20s" };
+        let method = json!([{ "action": action("act"), "undo": action("undo") }, fault(lasts)]);
         let outcome = world.run(json!({ "method": method }));
         assert_eq!(outcome.summary.exit, Exit::Interrupted, "{moment}: {}", outcome.summary.sentence);
         assert!(world.seen.is_clean(), "{moment}");
@@ -91,7 +89,7 @@ fn an_interruption_at_any_moment_reverts_first() {
         let samples = world.samples();
         let count = |name: &str| samples.iter().filter(|sample| *sample == name).count();
         assert_eq!(count("act"), count("undo"), "{moment}: what was done is undone");
-        assert!(outcome.took < Duration::from_secs(2), "{moment}: {:?}", outcome.took);
+        assert!(outcome.took < Duration::from_secs(10), "{moment}: {:?}", outcome.took);
     }
 }
 
@@ -165,13 +163,13 @@ fn an_agent_that_hangs_is_noticed() {
     let outcome = world.run(json!({ "method": [fault("20s")] }));
     assert_eq!(outcome.summary.exit, Exit::Interrupted, "{}", outcome.summary.sentence);
     assert!(outcome.has(|event| matches!(event, Event::AgentLost { .. })));
-    assert!(outcome.took < Duration::from_secs(8), "{:?}", outcome.took);
+    assert!(outcome.took < Duration::from_secs(15), "{:?}", outcome.took);
 
     world.interrupt = Some(|event| matches!(event, Event::Injected { .. }));
     let outcome = world.run(json!({ "method": [fault("20s")] }));
     assert_eq!(outcome.summary.exit, Exit::Interrupted, "{}", outcome.summary.sentence);
     assert!(
-        outcome.took < Duration::from_secs(8),
+        outcome.took < Duration::from_secs(15),
         "{:?}: the revert does not wait for it either",
         outcome.took
     );
@@ -185,7 +183,7 @@ fn a_halt_from_elsewhere_ends_the_run() {
     assert_eq!(outcome.summary.exit, Exit::Interrupted);
     assert!(outcome.summary.sentence.contains("by halt"), "{}", outcome.summary.sentence);
     assert_eq!(outcome.summary.parts[0].name, "payments is silent");
-    assert!(outcome.took < Duration::from_secs(2));
+    assert!(outcome.took < Duration::from_secs(15), "{:?}", outcome.took);
 }
 
 #[test]
@@ -212,9 +210,9 @@ fn not_well_again_in_time_is_deviated() {
 fn a_probe_that_hangs_during_the_fault_still_counts() {
     let mut world = World::new();
     world.change = Some((|event| matches!(event, Event::Injected { .. }), "h", "hang"));
-    let outcome = world.run(json!({ "recovery": "100ms", "method": [fault("200ms")] }));
+    let outcome = world.run(json!({ "recovery": "100ms", "method": [fault("600ms")] }));
     let during = outcome.summary.hypotheses[0].during.tally;
-    assert!(during.bad >= 3, "{during:?}: they end 200 ms after the fault did");
+    assert!(during.bad >= 3, "{during:?}: the last of them end 400 ms after the fault did");
     assert_eq!(outcome.summary.exit, Exit::Deviated);
 }
 

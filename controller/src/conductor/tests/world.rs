@@ -175,6 +175,16 @@ impl Outcome {
     pub(super) fn has(&self, wanted: When) -> bool {
         self.log.iter().any(wanted)
     }
+
+    /// The milliseconds from the first event of one kind to the first of another.
+    pub(super) fn between(&self, from: &str, to: &str) -> u64 {
+        let at = |kind: &str| {
+            let line =
+                self.text.lines().find(|line| line.contains(&format!("\"event\":\"{kind}\""))).unwrap();
+            serde_json::from_str::<serde_json::Value>(line).unwrap()["at_ms"].as_u64().unwrap()
+        };
+        at(to) - at(from)
+    }
 }
 
 /// The events of a file, which must fold to the end of a run.
@@ -188,9 +198,12 @@ fn events_of(path: &Path) -> Vec<Event> {
     events
 }
 
+/// How often a claim is sampled, in milliseconds.
+pub(super) const EVERY: u64 = 40;
+
 /// A hypothesis or guard that looks at a file.
 pub(super) fn claim(name: &str) -> serde_json::Value {
-    json!({ "name": name, "process": { "argv": [name], "timeout": "1s" }, "every": "40ms" })
+    json!({ "name": name, "process": { "argv": [name], "timeout": "1s" }, "every": format!("{EVERY}ms") })
 }
 
 pub(super) fn fault(lasts: &str) -> serde_json::Value {

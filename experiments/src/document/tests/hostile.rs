@@ -50,7 +50,8 @@ fn an_alias_bomb_is_stopped_at_once() {
         first_problem(&text),
         "the aliases of this document expand to more than an experiment can hold"
     );
-    assert!(begun.elapsed().as_secs() < 2, "took {:?}", begun.elapsed());
+    // Expanded, it would take longer than the world exists: any bound tells, and a busy machine keeps this one.
+    assert!(begun.elapsed().as_secs() < 60, "took {:?}", begun.elapsed());
 
     let mut text = "a0: &a0 [x]\n".to_owned();
     for level in 1..100 {
@@ -103,7 +104,8 @@ fn deep_and_long_documents_have_an_end() {
     }
     let problems = read("x", flat.as_bytes(), &Sources::default()).unwrap_err();
     assert_eq!(problems.list().len(), 2 * 70_000 + 4);
-    assert!(begun.elapsed().as_secs() < 20, "took {:?}", begun.elapsed());
+    // Seconds when nothing else runs: the bound is for what does not end.
+    assert!(begun.elapsed().as_secs() < 300, "took {:?}", begun.elapsed());
 }
 
 /// Documents that differ from a right one by a few bytes reach further than noise does; both are tried.

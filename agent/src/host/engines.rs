@@ -1,0 +1,122 @@
+//! The packet engines that run: one per queue.
+
+use std::collections::BTreeMap;
+
+use squall_experiments::evidence::Engine;
+use squall_experiments::protocol::Refusal;
+
+use super::queue::{Orders, Queue, drain};
+use super::sys;
+use super::table::Table;
+use super::undo::Undone;
+use crate::pulse::SILENCE;
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct Engines {
+    running: BTreeMap<u16, Running>,
+    ended: BTreeMap<u16, Engine>,
+    native: Option<bool>,
+}
+
+#[derive(Debug)]
+struct Running {
+    queue: Queue,
+    /// When its thread last answered, on the boot clock.
+    heard: u64,
+    /// It has not answered for too long: nothing waits for it any more.
+    hangs: bool,
+    /// What it said last.
+    counts: Engine,
+}
+
+impl Engines {
+    /// Whether rules queue by the kernel's own expression (`true`) or by iptables' target; refused where by neither.
+    pub fn native(&mut self, table: &mut Table) -> Result<bool, Refusal> {
+        if let Some(native) = self.native {
+            return Ok(native);
+        }
+        let native = match (table.queues(true), table.queues(false)) {
+            (Ok(()), _) => true,
+            (_, Ok(())) => false,
+            (Err(expression), Err(target)) => {
+                return Err(Refusal::new(
+                    format!(
+                        "this kernel hands no packets to a queue (expression: {expression}; target: {target})"
+                    ),
+                    "load `nfnetlink_queue`, and `nft_queue` or `xt_NFQUEUE` with `nft_compat`; `squall-agent preflight` \
+                     says what works",
+                ));
+            }
+        };
+        self.native = Some(native);
+        Ok(native)
+    }
+
+    /// Starts an engine. Says what it could not have, such as real-time priority.
+    pub fn start(&mut self, mut queue: Queue, orders: Orders) -> Result<Vec<String>, Refusal> {
+        let notes = queue.run(orders)?;
+        let number = queue.number();
+        self.ended.remove(&number);
+        self.running.insert(
+            number,
+            Running { queue, heard: sys::boot_nanos(), hangs: false, counts: Engine::default() },
+        );
+        Ok(notes)
+    }
+
+    /// What an engine did so far, or did until its end.
+    pub fn counts(&mut self, number: u16) -> Engine {
+        match self.running.get_mut(&number) {
+            Some(running) => {
+                if !running.hangs {
+                    running.counts = running.queue.counts();
+                }
+                running.counts.clone()
+            }
+            None => self.ended.get(&number).cloned().unwrap_or_default(),
+        }
+    }
+
+    /// Whether every engine has answered within [`SILENCE`]. To be asked once a beat.
+    pub fn answer(&mut self) -> bool {
+        let now = sys::boot_nanos();
+        for running in self.running.values_mut() {
+            if running.queue.lives() {
+                running.heard = now;
+            }
+            running.hangs = now.saturating_sub(running.heard) > SILENCE.as_nanos() as u64;
+        }
+        self.running.values().all(|running| !running.hangs)
+    }
+
+    /// Ends an engine and lets everything go that it holds; no rule names its queue any more. One that does not run is
+    /// no error.
+    pub fn stop(&mut self, number: u16) -> Undone {
+        let Some(Running { queue, hangs, counts, .. }) = self.running.remove(&number) else {
+            return Ok(format!("nobody reads queue {number}"));
+        };
+        if !hangs {
+            self.ended.insert(number, queue.stop());
+            return Ok(format!(
+                "what waited in queue {number} went on its way, and nobody reads it any more"
+            ));
+        }
+        self.ended.insert(number, counts);
+        let drained = drain(queue.socket(), number);
+        // Its end takes the patience that a hanging thread is given; this thread has none.
+        std::thread::spawn(move || drop(queue));
+        drained
+            .map(|_| {
+                format!(
+                    "what the kernel held in queue {number} went on its way; what its engine held, which hangs, is lost"
+                )
+            })
+            .map_err(|error| format!("queue {number}, whose engine hangs, cannot be emptied: {error}"))
+    }
+
+    /// Forgets the counts of an engine that has ended.
+    pub fn forget(&mut self, number: u16) {
+        self.ended.remove(&number);
+    }
+}

@@ -1,0 +1,270 @@
+//! Shaping packets: a flow becomes rules in a slot of Squall's own table, and each way an engine.
+
+use std::collections::BTreeSet;
+
+use blake3::Hasher;
+use squall_experiments::change::Shape;
+use squall_experiments::evidence::{Engine, Evidence, Incident, Spread, Unit};
+use squall_experiments::protocol::Refusal;
+
+use super::aim::Aim;
+use super::engines::Engines;
+use super::matching::{Packets, hooks};
+use super::nft::{Hook, Rule};
+use super::queue::{Orders, Queue};
+use super::slot::{Levels, Slot, Slots, Wish};
+use super::table::Table;
+use super::undo::Undo;
+use super::{Place, Record, mark, sys};
+
+/// A shape that has been looked at.
+#[derive(Debug)]
+pub struct Prepared {
+    /// Which packets.
+    pub packets: Packets,
+    /// Where its rules will stand.
+    pub slot: Slot,
+    shape: Shape,
+    native: bool,
+    ways: Vec<(Hook, Vec<Rule>)>,
+}
+
+/// A shape that is live.
+#[derive(Debug)]
+pub struct Live {
+    queues: Vec<(Hook, u16)>,
+    limit: u32,
+    notes: Vec<String>,
+    incidents: Vec<Incident>,
+    began: u64,
+    /// New sockets of the scope are marked while this lives.
+    mark: Option<mark::Live>,
+}
+
+/// Looks at the host and takes a slot. Changes nothing; what was taken is given back by the tag.
+pub fn prepare(
+    shape: &Shape,
+    place: &Place,
+    aim: &Aim<'_>,
+    marks: &BTreeSet<u32>,
+    slots: &mut Slots,
+    levels: Option<Levels>,
+    native: bool,
+) -> Result<Prepared, Refusal> {
+    let mut packets = Packets::of(&shape.flow, aim, marks)?;
+    let hooks = hooks(shape.direction);
+    let ways = hooks.iter().map(|hook| {
+        let copies = levels.map(|levels| levels.bits(*hook));
+        let matching = packets.rules(*hook, &place.tag, false, copies)?;
+        Ok((*hook, matching.into_iter().map(|(rule, _)| rule).collect()))
+    });
+    let ways: Vec<(Hook, Vec<Rule>)> = ways.collect::<Result<_, Refusal>>()?;
+    if levels.is_none() && hooks.iter().any(|hook| sends(shape, *hook)) {
+        return Err(Refusal::new(
+            "packets would have to be sent again with four bits in their mark, and none are free here",
+            "a routing rule or a socket of this host uses the whole mark; shape what enters instead (`direction: ingress`)",
+        ));
+    }
+    let resends = hooks.iter().any(|hook| *hook == Hook::Output && sends(shape, *hook));
+    if resends {
+        packets.notes.push(
+            "what leaves is sent again by the agent, so firewall rules that ask for its owner do not know it"
+                .into(),
+        );
+    }
+    let wish = Wish {
+        flow: shape.flow.clone(),
+        hooks,
+        alters: !shape.impairment.only_delays(),
+        resends,
+        by_cgroup: packets.by_cgroup(),
+    };
+    let slot = slots.take(wish, &place.tag)?;
+    Ok(Prepared { packets, slot, shape: shape.clone(), native, ways })
+}
+
+/// Whether packets are sent by a raw socket: copies, and what is held on its way out.
+fn sends(shape: &Shape, hook: Hook) -> bool {
+    shape.impairment.duplicate.is_some() || steals(shape, hook)
+}
+
+/// Whether packets leave the kernel while they are held: holding what a local socket has sent would stall that socket.
+fn steals(shape: &Shape, hook: Hook) -> bool {
+    hook == Hook::Output && shape.impairment.holds()
+}
+
+/// Starts the engines and puts the rules in. The table exists; the scope is marked.
+pub fn perform(
+    prepared: Prepared,
+    place: &Place,
+    mark: Option<mark::Live>,
+    levels: Option<Levels>,
+    table: &mut Table,
+    engines: &mut Engines,
+    record: Record<'_>,
+) -> Result<Live, Refusal> {
+    let Prepared { slot, shape, native, ways, .. } = prepared;
+    let limit = shape.limit;
+    let hooks = hooks(shape.direction);
+    table
+        .open_slot(slot, hooks, levels)
+        .map_err(|error| Refusal::bare(format!("cannot add a chain to `inet squall`: {error}")))?;
+    let mut live = Live {
+        queues: Vec::new(),
+        limit,
+        notes: Vec::new(),
+        incidents: Vec::new(),
+        began: sys::boot_nanos(),
+        mark,
+    };
+    let mut rules = Vec::new();
+    for (hook, matching) in ways {
+        let queue = Queue::bind()?;
+        let number = queue.number();
+        record(Undo::Queue { number, steals: steals(&shape, hook) }, Some(queue.socket()))?;
+        let orders = Orders {
+            impairment: shape.impairment.clone(),
+            hook,
+            limit,
+            seed: seed(place, hook),
+            mark: levels.map_or((0, 0), |levels| levels.carried(hook, slot)),
+        };
+        let notes = engines.start(queue, orders)?;
+        live.notes.extend(notes);
+        live.queues.push((hook, number));
+        rules.extend(matching.into_iter().map(|rule| (hook, rule.counter().queue(number, native))));
+    }
+    live.notes.dedup();
+    record(Undo::Rules(place.tag.clone()), None)?;
+    table.add(rules, Some(slot)).map_err(|error| {
+        Refusal::new(
+            format!("cannot add rules to `inet squall`: {error}"),
+            "`squall-agent preflight` says what this kernel lacks",
+        )
+    })?;
+    Ok(live)
+}
+
+/// The seed of one engine: the same run seed, place and way give the same choices.
+fn seed(place: &Place, hook: Hook) -> [u8; 32] {
+    let way: &[u8] = match hook {
+        Hook::Input => b"input",
+        Hook::Output => b"output",
+    };
+    *Hasher::new()
+        .update(&place.seed.to_le_bytes())
+        .update(place.choice.as_bytes())
+        .update(way)
+        .finalize()
+        .as_bytes()
+}
+
+impl Live {
+    /// What the kernel counted in front of the engines, and what they did.
+    pub fn observe(&mut self, table: &mut Table, engines: &mut Engines, tag: &str) -> Evidence {
+        // First what stands in front: what is on its way to the engine must not look as if it had passed it by.
+        let rules = table.rules(tag).unwrap_or_default();
+        let counted = self.queues.iter().map(|(hook, _)| {
+            let mine = rules.iter().filter(|rule| rule.chain.ends_with(hook.suffix()));
+            mine.map(|rule| rule.packets).sum()
+        });
+        let counted: Vec<u64> = counted.collect();
+        self.evidence(&counted, engines)
+    }
+
+    /// Marks no new sockets any more.
+    pub fn let_go(&mut self) {
+        self.mark = None;
+    }
+
+    /// The last evidence, once the engines have ended: what was counted stays, the engines have the last word.
+    pub fn last(&mut self, before: &Evidence, engines: &mut Engines) -> Evidence {
+        let evidence = self.evidence(&vec![0; self.queues.len()], engines);
+        for (_, number) in &self.queues {
+            engines.forget(*number);
+        }
+        Evidence { matched: evidence.matched.max(before.matched), ..evidence }
+    }
+
+    fn evidence(&mut self, counted: &[u64], engines: &mut Engines) -> Evidence {
+        let mut all = Engine::default();
+        let mut matched = 0;
+        for ((_, number), counted) in self.queues.iter().zip(counted) {
+            let engine = engines.counts(*number);
+            // A large packet that the kernel cuts up for the engine is one for the counter and many for the engine.
+            matched += engine.seen.max(*counted);
+            add(&mut all, engine);
+        }
+        let after_ms = (sys::boot_nanos() - self.began) / 1_000_000;
+        let mut incident = |count: u64, what: String| {
+            if count > 0 && !self.incidents.iter().any(|incident| incident.what == what) {
+                self.incidents.push(Incident { after_ms, what });
+            }
+        };
+        incident(
+            all.overflowed,
+            format!("{} packets were held, as many as allowed: what came then passed unharmed", self.limit),
+        );
+        incident(all.mislaid, "packets could not be sent again, and are lost".to_owned());
+        Evidence {
+            unit: Unit::Packets,
+            matched,
+            impaired: impaired(&all),
+            incidents: self.incidents.clone(),
+            engine: Some(all),
+            notes: self.notes.clone(),
+        }
+    }
+}
+
+/// How many packets something happened to, at least: one packet can be delayed, altered and sent twice.
+fn impaired(engine: &Engine) -> u64 {
+    let Engine { delayed, lost, duplicated, corrupted, reordered, .. } = engine;
+    lost + delayed.max(duplicated).max(corrupted).max(reordered)
+}
+
+/// Adds the counts of another way; of the times the worse stays.
+fn add(all: &mut Engine, engine: Engine) {
+    let worse = |a: Option<Spread>, b: Option<Spread>| match (a, b) {
+        (Some(a), Some(b)) => Some(Spread {
+            p50_us: a.p50_us.max(b.p50_us),
+            p99_us: a.p99_us.max(b.p99_us),
+            max_us: a.max_us.max(b.max_us),
+        }),
+        (a, b) => a.or(b),
+    };
+    *all = Engine {
+        name: engine.name,
+        seen: all.seen + engine.seen,
+        delayed: all.delayed + engine.delayed,
+        lost: all.lost + engine.lost,
+        duplicated: all.duplicated + engine.duplicated,
+        corrupted: all.corrupted + engine.corrupted,
+        reordered: all.reordered + engine.reordered,
+        overflowed: all.overflowed + engine.overflowed,
+        mislaid: all.mislaid + engine.mislaid,
+        held: worse(all.held, engine.held),
+        late: worse(all.late, engine.late),
+    };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_way_and_each_place_has_its_own_seed() {
+        let place = |choice: &str, seed| Place { tag: "t".into(), choice: choice.into(), seed };
+        let first = seed(&place("part 1", 7), Hook::Input);
+        assert_eq!(first, seed(&place("part 1", 7), Hook::Input));
+        assert_ne!(first, seed(&place("part 1", 7), Hook::Output));
+        assert_ne!(first, seed(&place("part 2", 7), Hook::Input));
+        assert_ne!(first, seed(&place("part 1", 8), Hook::Input));
+    }
+
+    #[test]
+    fn a_packet_that_meets_two_fates_is_impaired_once() {
+        let engine = Engine { seen: 10, delayed: 8, lost: 2, duplicated: 3, ..Engine::default() };
+        assert_eq!(impaired(&engine), 10);
+    }
+}

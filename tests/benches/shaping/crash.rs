@@ -1,0 +1,90 @@
+//! What it costs when the worker is killed while it holds packets.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use squall_tests::client::{Glance, Steady};
+use squall_tests::netns::signal;
+use squall_tests::traffic::numbered::Numbered;
+use squall_tests::wait;
+use squall_tests::world::World;
+
+use super::Engine;
+use super::delay::delayed;
+use crate::table::{head, milliseconds, percentile, row};
+
+const ROUNDS: usize = 20;
+
+/// When, after the traffic has begun, the worker is killed.
+const MOMENT: Duration = Duration::from_millis(700);
+
+/// 20 times each: datagrams lost of a stream at 1 kHz, and the longest wait of a TCP echo.
+pub fn losses() {
+    head(
+        "crash: the worker is killed (kill -9) while it holds packets, 20 times",
+        &["", "lost p50", "lost most", "gap p50 ms", "gap most ms", "before ms", "table gone"],
+    );
+    for delay in [10, 100] {
+        for killed in [false, true] {
+            rounds(delay, killed);
+        }
+    }
+}
+
+/// The longest of some waits.
+fn longest<'g>(glances: impl Iterator<Item = &'g Glance>) -> Duration {
+    glances.map(|glance| glance.took).max().unwrap_or_default()
+}
+
+fn rounds(delay: u32, killed: bool) {
+    let plan = Numbered { count: 1500, rate: 1000, ..Numbered::default() };
+    let mut lost = Vec::new();
+    let [mut gaps, mut before, mut gone] = [const { Vec::new() }; 3];
+    for _ in 0..ROUNDS {
+        let world = World::new(2);
+        let [near, far] = &world.hosts[..] else { unreachable!("two hosts were asked for") };
+        let echo = world.echo(1, 7);
+        let mut engine = Engine::on(far);
+        let flow = serde_json::json!({ "from": ["any:9", "any:7"] });
+        engine.shape(delayed(delay), flow, "ingress");
+        let mut talk = echo.dial(near, far.v4).unwrap();
+        let worker = far.agents().1;
+        let steady = Steady::start("echo", Duration::from_millis(1), move || talk.talk());
+        let (outcome, struck) = thread::scope(|scope| {
+            let sending = scope.spawn(|| plan.send(&near.netns, &far.netns, (far.v4, 9).into()));
+            thread::sleep(MOMENT);
+            let struck = Instant::now();
+            if killed {
+                assert!(signal(&worker, Signal::KILL));
+                wait::holds("the table to go", wait::PATIENCE, || far.tables().is_empty());
+                gone.push(struck.elapsed());
+            }
+            (sending.join().unwrap(), struck)
+        });
+        let glances = steady.finish();
+        let failed = glances.iter().filter(|glance| glance.outcome.is_err()).count();
+        assert_eq!(failed, 0, "the connection broke");
+        lost.push(outcome.lost().len() as f64);
+        let (early, late) = (
+            longest(glances.iter().filter(|glance| glance.at + glance.took < struck)),
+            longest(glances.iter().filter(|glance| glance.at + glance.took >= struck)),
+        );
+        before.push(early);
+        gaps.push(late);
+        drop(engine);
+    }
+    let middle = |figures: Vec<f64>| {
+        let mut figures = figures;
+        figures.sort_by(f64::total_cmp);
+        (percentile(&figures, 50.0), percentile(&figures, 100.0))
+    };
+    let ((lost, most), (gap, widest), (early, _)) =
+        (middle(lost), middle(milliseconds(gaps)), middle(milliseconds(before)));
+    let gone = if gone.is_empty() { "-".to_owned() } else { format!("{:.1}", middle(milliseconds(gone)).0) };
+    let what =
+        if killed { format!("{delay} ms, killed") } else { format!("{delay} ms, control: not killed") };
+    let cells = [lost, most].map(|cell| format!("{cell:.0}")).into_iter();
+    let times = [gap, widest, early].map(|cell| format!("{cell:.1}"));
+    row([what].into_iter().chain(cells).chain(times).chain([gone]));
+}

@@ -1,0 +1,117 @@
+//! How much a single TCP connection carries, and what a packet costs the worker.
+
+use std::time::Duration;
+
+use serde_json::json;
+use squall_tests::host::Host;
+use squall_tests::traffic::numbered::Numbered;
+use squall_tests::traffic::{bulk, counted};
+use squall_tests::world::World;
+
+use super::delay::delayed;
+use super::{Engine, entering, leaving};
+use crate::table::{head, row};
+
+/// Each figure is the median of so many, taken in turns so that the machine's moods meet all of them.
+const ROUNDS: usize = 3;
+
+const LASTS: Duration = Duration::from_secs(4);
+
+/// Gbit/s of one stream: bare, beside a fault on other traffic, delayed on its way in, delayed on its way out.
+pub fn rates() {
+    let world = World::new(2);
+    let [near, far] = &world.hosts[..] else { unreachable!("two hosts were asked for") };
+    let rate = || bulk::bits_per_second(&near.netns, &far.netns, (far.v4, 9).into(), LASTS) / 1e9;
+    let under = |host: &Host, impairment, flow, direction: &str| {
+        let mut engine = Engine::on(host);
+        engine.shape(impairment, flow, direction);
+        let rate = rate();
+        engine.end();
+        rate
+    };
+    let elsewhere = json!({ "from": ["192.0.2.1:4711"] });
+    let mut figures = [const { Vec::new() }; 6];
+    for _ in 0..ROUNDS {
+        figures[0].push(rate());
+        figures[1].push(under(far, delayed(10), elsewhere.clone(), "both"));
+        figures[2].push(under(far, delayed(1), entering("tcp"), "ingress"));
+        figures[3].push(under(far, delayed(10), entering("tcp"), "ingress"));
+        figures[4].push(under(near, delayed(10), leaving("tcp"), "egress"));
+        figures[5].push(under(
+            far,
+            json!({ "loss": { "random": { "percent": "1%" } } }),
+            entering("tcp"),
+            "ingress",
+        ));
+    }
+    let names = [
+        "bare",
+        "table installed, a fault on other traffic",
+        "1 ms in",
+        "10 ms in",
+        "10 ms out (stolen and sent on)",
+        "1 % lost in",
+    ];
+    head("stream: one TCP connection (Gbit/s)", &["", "median", "least", "most", "of bare"]);
+    let middle = |figures: &[f64]| figures[figures.len() / 2];
+    for figures in &mut figures {
+        figures.sort_by(f64::total_cmp);
+    }
+    let bare = middle(&figures[0]);
+    for (name, figures) in names.iter().zip(&figures) {
+        let cells = [middle(figures), figures[0], figures[figures.len() - 1], middle(figures) / bare];
+        row([(*name).to_owned()].into_iter().chain(cells.map(|cell| format!("{cell:.3}"))));
+    }
+}
+
+/// Datagrams as fast as one thread sends them: what arrives, and the worker's processor time for each.
+pub fn cost_of_a_packet() {
+    let plan = Numbered { count: 300_000, rate: 100_000, ..Numbered::default() };
+    head("cost: small datagrams at up to 100,000/s", &["", "arrived", "lost", "packets/s", "us of worker"]);
+    let cases = [
+        ("control: no fault", None),
+        ("10 ms in", Some((1, delayed(10), entering("udp"), "ingress"))),
+        ("10 ms out (stolen and sent on)", Some((0, delayed(10), leaving("udp"), "egress"))),
+        (
+            "1 % lost in",
+            Some((1, json!({ "loss": { "random": { "percent": "1%" } } }), entering("udp"), "ingress")),
+        ),
+        (
+            "1 % doubled in",
+            Some((1, json!({ "duplicate": { "percent": "1%" } }), entering("udp"), "ingress")),
+        ),
+    ];
+    for (name, case) in cases {
+        let world = World::new(2);
+        let [near, far] = &world.hosts[..] else { unreachable!("two hosts were asked for") };
+        let mut engine = case.map(|(on, impairment, flow, direction)| {
+            let mut engine = Engine::on(&world.hosts[on]);
+            engine.shape(impairment, flow, direction);
+            (world.hosts[on].agents().1.pid, engine)
+        });
+        let before = engine.as_ref().map(|(pid, _)| counted::processor_time(*pid));
+        let outcome = plan.send(&near.netns, &far.netns, (far.v4, 9).into());
+        let used =
+            engine.as_ref().zip(before).map(|((pid, _), before)| counted::processor_time(*pid) - before);
+        let first = outcome.arrivals.first().unwrap().at;
+        let last = outcome.arrivals.last().unwrap().at;
+        let rate = outcome.arrivals.len() as f64 / (last - first).as_secs_f64();
+        let cost = used.map_or("-".to_owned(), |used| {
+            format!("{:.2}", used.as_secs_f64() * 1e6 / f64::from(outcome.sent))
+        });
+        let cells = [
+            outcome.arrivals.len().to_string(),
+            outcome.lost().len().to_string(),
+            format!("{rate:.0}"),
+            cost,
+        ];
+        row([name.to_owned()].into_iter().chain(cells));
+        if let Some((_, engine)) = &mut engine {
+            let evidence = engine.evidence();
+            println!("    matched {}, engine {}", evidence["matched"], evidence["engine"]);
+        }
+        if let Some((_, engine)) = engine {
+            engine.end();
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! What the report says of shaping, and what becomes of traffic when nobody shapes it any more.
+
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use squall_tests::needs;
+use squall_tests::netns::signal;
+use squall_tests::traffic::numbered::Numbered;
+use squall_tests::traffic::round_trips;
+use squall_tests::wait::{PATIENCE, holds};
+use squall_tests::world::World;
+
+use super::{DELAY, count, delayed, engine, nothing_leaked, shaped, step};
+use crate::trial::{Trial, calm, peer, run};
+
+#[test]
+fn shaping_that_meets_no_packet_is_inconclusive() {
+    needs!(Root, Nftables, Queue);
+    let world = World::new(2);
+    let near = &world.hosts[0];
+    for fault in
+        ["latency: { delay: 50ms, to: [\"10.77.1.2:9\"] }", "loss: { percent: 5%, to: [\"10.77.1.2:9\"] }"]
+    {
+        let finished = run(&world, near, &calm(&[&step(fault, 1)]));
+        let report = finished.expect_exit(8).json();
+        assert_eq!(count(&report, "seen"), 0, "{report:#}");
+    }
+}
+
+#[test]
+fn more_than_may_be_held_passes_is_counted_and_is_inconclusive() {
+    needs!(Root, Nftables, Queue);
+    let world = World::new(2);
+    let plan = Numbered { count: 4000, rate: 4000, ..Numbered::default() };
+    // 200 ms of 4000 packets a second are 800: far more than ten.
+    let fault = "latency: { delay: 200ms, limit: 10, from: [\"any:9\"] }";
+    let (outcome, finished) = shaped(&world, &world.hosts[1], fault, plan, &[]);
+    assert_eq!(outcome.lost(), [] as [u32; 0], "what cannot be held passes");
+    let report = finished.expect_exit(8).json();
+    let (overflowed, held) = (count(&report, "overflowed"), count(&report, "delayed"));
+    assert!(overflowed > 2000 && held >= 10, "{report:#}");
+    assert!(finished.story().contains("passed"), "the report does not say so: {}", finished.story());
+}
+
+#[test]
+fn the_terminals_report_shows_what_the_engine_did() {
+    needs!(Root, Nftables, Queue);
+    let world = World::new(2);
+    let [near, far] = &world.hosts[..] else { panic!("two hosts were asked for") };
+    let echo = world.echo(1, 7);
+    let mut talk = echo.dial(near, far.v4).expect("reached");
+    let control = round_trips(&mut *talk, 5);
+    let fault = format!("latency: {{ delay: 60ms, to: [\"{}\"] }}", peer(far.v4, 7));
+    let file = world.file("late.yaml", calm(&[&step(&fault, 4)]));
+    let events = world.directory.join("late.ndjson");
+    let mut run = near.squall(&["run", &file, "--events", &events.display().to_string()]).start();
+    run.event(&events, |event| event["event"] == "injected");
+    delayed(round_trips(&mut *talk, 5), control, DELAY);
+    let finished = run.finish();
+    finished.expect_exit(0);
+    for word in ["delay by 60ms", "packets", "seed"] {
+        assert!(finished.stdout.contains(word), "`{word}` is missing: {}", finished.story());
+    }
+}
+
+#[test]
+fn a_fault_is_seen_whole_at_the_rate_of_a_busy_service() {
+    needs!(Root, Nftables, Queue);
+    let world = World::new(2);
+    let plan = Numbered { count: 40_000, rate: 20_000, ..Numbered::default() };
+    let fault = "latency: { delay: 20ms, from: [\"any:9\"] }";
+    let (outcome, finished) = shaped(&world, &world.hosts[1], fault, plan, &[]);
+    let report = finished.expect_exit(0).json();
+    assert_eq!((outcome.lost().len(), outcome.doubled(), outcome.overtaken()), (0, 0, 0));
+    let early = outcome.took().into_iter().filter(|took| *took < Duration::from_millis(20)).count();
+    assert_eq!(early, 0, "datagrams came early");
+    nothing_leaked(&report);
+    assert!(count(&report, "delayed") >= plan.count, "{:#}", engine(&report));
+}
+
+#[test]
+fn a_stalled_engine_frees_traffic_within_seconds() {
+    needs!(Root, Nftables, Queue);
+    let world = World::new(2);
+    let [near, far] = &world.hosts[..] else { panic!("two hosts were asked for") };
+    let echo = world.echo(1, 7);
+    let fault = format!("latency: {{ delay: 400ms, to: [\"{}\"] }}", peer(far.v4, 7));
+    let mut trial = Trial::begin(&world, near, &calm(&[&step(&fault, 60)]));
+    trial.injected();
+    let mut talk = echo.dial(near, far.v4).expect("reached during the fault");
+    assert!(round_trips(&mut *talk, 1)[0] >= Duration::from_millis(400));
+    let (guardian, worker) = near.agents();
+    for process in [&guardian, &worker] {
+        assert!(signal(process, Signal::STOP), "it is gone already");
+    }
+    // Nobody runs who could revert. The kernel's own lease ends what is done to traffic.
+    let stalled = Instant::now();
+    holds("traffic to be free again", Duration::from_secs(10), || {
+        let begun = Instant::now();
+        let answered =
+            echo.dial_within(near, far.v4, Duration::from_millis(300)).and_then(|mut talk| talk.talk());
+        answered.is_ok() && begun.elapsed() < Duration::from_millis(400)
+    });
+    eprintln!("free {:?} after both were stopped", stalled.elapsed());
+    holds("the run to end", PATIENCE, || trial.run.ended());
+    trial.finish().expect_exit(6);
+    near.agent(&["recover"]).run().expect_exit(0);
+    world.restored(Duration::from_secs(3));
+}
