@@ -172,7 +172,7 @@ fn every_distribution_has_the_mean_and_the_spread_that_it_promises() {
         (Distribution::Pareto, 1.0, 0.06, &[0.0]),
         (Distribution::ParetoNormal, 1.0, 0.06, &[0.0, 50.0]),
     ] {
-        for correlation in correlations {
+        for &correlation in correlations {
             let delays: Vec<f64> = fates(&delaying(100, 5, distribution, correlation), 5)
                 .iter()
                 .map(|fate| (fate.delay as f64 / 1e6 - 100.0) / 5.0)
