@@ -1,7 +1,7 @@
 //! The figures that the project promises, each beside its control in the same run. Not a test: nothing here fails on a
 //! slow machine.
 //!
-//! `cargo build --release && SQUALL_BIN_DIR=target/release cargo bench -p squall-tests`, as root. Words after `--` choose
+//! `cargo build --release --workspace --bins && cargo bench -p squall-tests`, as root. Words after `--` choose
 //! among the groups below: `cargo bench -p squall-tests -- delay stream`.
 #![expect(clippy::unwrap_used, reason = "a benchmark that cannot go on ends with the place where it stopped")]
 

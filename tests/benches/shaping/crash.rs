@@ -4,6 +4,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
+use serde_json::json;
 use squall_tests::client::{Glance, Steady};
 use squall_tests::netns::signal;
 use squall_tests::traffic::numbered::Numbered;
@@ -23,13 +24,22 @@ const MOMENT: Duration = Duration::from_millis(700);
 pub fn losses() {
     head(
         "crash: the worker is killed (kill -9) while it holds packets, 20 times",
-        &["", "lost p50", "lost most", "gap p50 ms", "gap most ms", "before ms", "table gone"],
+        &["", "lost p50", "lost most", "gap p50 ms", "gap most ms", "before ms"],
     );
     for delay in [10, 100] {
-        for killed in [false, true] {
-            rounds(delay, killed);
+        for (way, killed) in [(Way::In, false), (Way::In, true), (Way::Out, false), (Way::Out, true)] {
+            rounds(delay, way, killed);
         }
     }
+}
+
+/// Where packets are held.
+#[derive(Clone, Copy)]
+enum Way {
+    /// In the kernel's queue of the host that they enter.
+    In,
+    /// In the memory of the worker of the host that they leave.
+    Out,
 }
 
 /// The longest of some waits.
@@ -37,19 +47,22 @@ fn longest<'g>(glances: impl Iterator<Item = &'g Glance>) -> Duration {
     glances.map(|glance| glance.took).max().unwrap_or_default()
 }
 
-fn rounds(delay: u32, killed: bool) {
+fn rounds(delay: u32, way: Way, killed: bool) {
     let plan = Numbered { count: 1500, rate: 1000, ..Numbered::default() };
     let mut lost = Vec::new();
-    let [mut gaps, mut before, mut gone] = [const { Vec::new() }; 3];
+    let [mut gaps, mut before] = [const { Vec::new() }; 2];
     for _ in 0..ROUNDS {
         let world = World::new(2);
         let [near, far] = &world.hosts[..] else { unreachable!("two hosts were asked for") };
         let echo = world.echo(1, 7);
-        let mut engine = Engine::on(far);
-        let flow = serde_json::json!({ "from": ["any:9", "any:7"] });
-        engine.shape(delayed(delay), flow, "ingress");
+        let (host, flow, direction) = match way {
+            Way::In => (far, json!({ "from": ["any:9", "any:7"] }), "ingress"),
+            Way::Out => (near, json!({ "to": ["10.77.1.2:9", "10.77.1.2:7"] }), "egress"),
+        };
+        let mut engine = Engine::on(host);
+        engine.shape(delayed(delay), flow, direction);
         let mut talk = echo.dial(near, far.v4).unwrap();
-        let worker = far.agents().1;
+        let worker = host.agents().1;
         let steady = Steady::start("echo", Duration::from_millis(1), move || talk.talk());
         let (outcome, struck) = thread::scope(|scope| {
             let sending = scope.spawn(|| plan.send(&near.netns, &far.netns, (far.v4, 9).into()));
@@ -57,8 +70,7 @@ fn rounds(delay: u32, killed: bool) {
             let struck = Instant::now();
             if killed {
                 assert!(signal(&worker, Signal::KILL));
-                wait::holds("the table to go", wait::PATIENCE, || far.tables().is_empty());
-                gone.push(struck.elapsed());
+                wait::holds("the table to go", wait::PATIENCE, || host.tables().is_empty());
             }
             (sending.join().unwrap(), struck)
         });
@@ -81,10 +93,12 @@ fn rounds(delay: u32, killed: bool) {
     };
     let ((lost, most), (gap, widest), (early, _)) =
         (middle(lost), middle(milliseconds(gaps)), middle(milliseconds(before)));
-    let gone = if gone.is_empty() { "-".to_owned() } else { format!("{:.1}", middle(milliseconds(gone)).0) };
-    let what =
-        if killed { format!("{delay} ms, killed") } else { format!("{delay} ms, control: not killed") };
+    let way = match way {
+        Way::In => "in",
+        Way::Out => "out",
+    };
+    let what = format!("{delay} ms {way}, {}", if killed { "killed" } else { "control: not killed" });
     let cells = [lost, most].map(|cell| format!("{cell:.0}")).into_iter();
     let times = [gap, widest, early].map(|cell| format!("{cell:.1}"));
-    row([what].into_iter().chain(cells).chain(times).chain([gone]));
+    row([what].into_iter().chain(cells).chain(times));
 }

@@ -71,6 +71,7 @@ pub fn cost_of_a_packet() {
     let cases = [
         ("control: no fault", None),
         ("10 ms in", Some((1, delayed(10), entering("udp"), "ingress"))),
+        ("10 ms in, usual priority", Some((1, delayed(10), entering("udp"), "ingress"))),
         ("10 ms out (stolen and sent on)", Some((0, delayed(10), leaving("udp"), "egress"))),
         (
             "1 % lost in",
@@ -85,7 +86,9 @@ pub fn cost_of_a_packet() {
         let world = World::new(2);
         let [near, far] = &world.hosts[..] else { unreachable!("two hosts were asked for") };
         let mut engine = case.map(|(on, impairment, flow, direction)| {
-            let mut engine = Engine::on(&world.hosts[on]);
+            let humble = name.ends_with("usual priority");
+            let host = &world.hosts[on];
+            let mut engine = if humble { Engine::humble(host) } else { Engine::on(host) };
             engine.shape(impairment, flow, direction);
             (world.hosts[on].agents().1.pid, engine)
         });

@@ -244,3 +244,6 @@ pub fn accept_up_to(number: u16, id: u32) -> Vec<u8> {
     verdicts.message(VERDICT_BATCH, 0, id, Verdict::Accept, &[]);
     verdicts.bytes
 }
+
+#[cfg(test)]
+mod tests;
