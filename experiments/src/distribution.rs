@@ -6,13 +6,10 @@ use std::time::Duration;
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// Each power of two is divided into so many buckets, so that a bucket is at most 1/128 of its values wide.
-const BITS: u32 = 7;
-
-/// How often which times were seen, in nanoseconds: a histogram of high dynamic range (HDR), with buckets that are
-/// exact below 256 ns and at most 0.8 % wide above.
+/// How often which times were seen, in nanoseconds: a histogram of high dynamic range (HDR). Each power of two is
+/// divided into 2^`BITS` buckets; with the usual 7, they are exact below 256 ns and at most 0.8 % wide above.
 ///
-/// Whatever is read out of it is the upper end of a bucket: never less than what was seen, and at most 0.8 % more.
+/// Whatever is read out of it is the upper end of a bucket: never less than what was seen, and at most a bucket more.
 /// Distributions of parts add up to that of the whole, in any order.
 ///
 /// As JSON it is a list of `[upper end in nanoseconds, count]`, ascending, without empty buckets.
@@ -20,26 +17,26 @@ const BITS: u32 = 7;
 /// ```
 /// # use squall_experiments::distribution::Distribution;
 /// # use std::time::Duration;
-/// let mut seen = Distribution::default();
+/// let mut seen = <Distribution>::default();
 /// (1..=100).for_each(|ms| seen.add(Duration::from_millis(ms)));
 /// let p99 = seen.quantile(990, 0).unwrap();
 /// assert!(p99 >= Duration::from_millis(99) && p99 < Duration::from_micros(99_800));
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Distribution {
+pub struct Distribution<const BITS: u32 = 7> {
     /// By the number of the bucket.
     counts: BTreeMap<u16, u64>,
 }
 
-impl Distribution {
+impl<const BITS: u32> Distribution<BITS> {
     /// Counts a time; what is longer than 584 years counts as that.
     pub fn add(&mut self, time: Duration) {
         let nanos = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
-        *self.counts.entry(bucket(nanos)).or_default() += 1;
+        *self.counts.entry(bucket::<BITS>(nanos)).or_default() += 1;
     }
 
     /// Counts everything that another one counted.
-    pub fn merge(&mut self, other: &Distribution) {
+    pub fn merge(&mut self, other: &Self) {
         for (bucket, count) in &other.counts {
             *self.counts.entry(*bucket).or_default() += count;
         }
@@ -53,7 +50,7 @@ impl Distribution {
     /// How many of them were longer than a bound; those in the bucket of the bound count as within.
     pub fn beyond(&self, bound: Duration) -> u64 {
         let nanos = u64::try_from(bound.as_nanos()).unwrap_or(u64::MAX);
-        self.counts.range(bucket(nanos) + 1..).map(|(_, count)| count).sum()
+        self.counts.range(bucket::<BITS>(nanos) + 1..).map(|(_, count)| count).sum()
     }
 
     /// The time within which so many thousandths of all cases came to their end (nearest rank): 990 is p99. `never` is
@@ -66,7 +63,7 @@ impl Distribution {
         for (bucket, count) in &self.counts {
             below += u128::from(*count);
             if below >= rank {
-                return Some(Duration::from_nanos(upper(*bucket)));
+                return Some(Duration::from_nanos(upper::<BITS>(*bucket)));
             }
         }
         None
@@ -74,32 +71,32 @@ impl Distribution {
 
     /// The longest of them; `None` where nothing was counted.
     pub fn longest(&self) -> Option<Duration> {
-        self.counts.keys().last().map(|bucket| Duration::from_nanos(upper(*bucket)))
+        self.counts.keys().last().map(|bucket| Duration::from_nanos(upper::<BITS>(*bucket)))
     }
 }
 
-/// The bucket of a value. Below 2^7 it is the value itself; above, the position of the highest bit and the seven bits
+/// The bucket of a value. Below 2^`BITS` it is the value itself; above, the position of the highest bit and so many bits
 /// behind it.
-fn bucket(nanos: u64) -> u16 {
+fn bucket<const BITS: u32>(nanos: u64) -> u16 {
     let octave = nanos.checked_ilog2().unwrap_or(0).saturating_sub(BITS);
-    // At most 57 octaves of 128 buckets, and the 128 below them.
+    // With 7 bits: at most 57 octaves of 128 buckets, and the 128 below them.
     u16::try_from((u64::from(octave) << BITS) + (nanos >> octave)).unwrap_or(u16::MAX)
 }
 
 /// The largest value of a bucket.
-fn upper(bucket: u16) -> u64 {
+fn upper<const BITS: u32>(bucket: u16) -> u64 {
     let octave = u32::from(bucket >> BITS).saturating_sub(1);
     let first = u64::from(bucket) - (u64::from(octave) << BITS);
     (first << octave) + ((1 << octave) - 1)
 }
 
-impl Serialize for Distribution {
+impl<const BITS: u32> Serialize for Distribution<BITS> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_seq(self.counts.iter().map(|(bucket, count)| (upper(*bucket), count)))
+        serializer.collect_seq(self.counts.iter().map(|(bucket, count)| (upper::<BITS>(*bucket), count)))
     }
 }
 
-impl<'de> Deserialize<'de> for Distribution {
+impl<'de, const BITS: u32> Deserialize<'de> for Distribution<BITS> {
     /// The upper end of a bucket lies in its bucket, so what is read is what was written.
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let pairs = Vec::<(u64, u64)>::deserialize(deserializer)?;
@@ -107,7 +104,7 @@ impl<'de> Deserialize<'de> for Distribution {
         let mut counts = BTreeMap::new();
         for (nanos, count) in pairs {
             all = all.checked_add(count).ok_or_else(|| D::Error::custom("more than 2^64 counts"))?;
-            *counts.entry(bucket(nanos)).or_default() += count;
+            *counts.entry(bucket::<BITS>(nanos)).or_default() += count;
         }
         Ok(Distribution { counts })
     }
@@ -121,22 +118,28 @@ mod tests {
     use super::*;
 
     fn of(nanos: impl IntoIterator<Item = u64>) -> Distribution {
-        let mut seen = Distribution::default();
+        let mut seen = <Distribution>::default();
         nanos.into_iter().for_each(|nanos| seen.add(Duration::from_nanos(nanos)));
         seen
     }
 
-    #[test]
-    fn every_bucket_ends_where_the_next_begins_and_is_narrow() {
+    fn tiled<const BITS: u32>() {
         let mut next = 0;
-        for number in 0..=bucket(u64::MAX) {
-            assert_eq!(bucket(next), number, "{next} begins bucket {number}");
-            let last = upper(number);
-            assert_eq!(bucket(last), number);
-            assert!((last - next) as f64 <= next as f64 / 128.0, "bucket {number}: {next} to {last}");
+        for number in 0..=bucket::<BITS>(u64::MAX) {
+            assert_eq!(bucket::<BITS>(next), number, "{next} begins bucket {number}");
+            let last = upper::<BITS>(number);
+            assert_eq!(bucket::<BITS>(last), number);
+            let width = next as f64 / f64::from(1 << BITS);
+            assert!((last - next) as f64 <= width, "bucket {number}: {next} to {last}");
             next = last.wrapping_add(1);
         }
         assert_eq!(next, 0, "the last bucket ends with the largest number");
+    }
+
+    #[test]
+    fn every_bucket_ends_where_the_next_begins_and_is_narrow() {
+        tiled::<7>();
+        tiled::<4>();
     }
 
     #[test]
@@ -162,7 +165,7 @@ mod tests {
         let whole = of(values.iter().copied());
         let parts: Vec<Distribution> = values.chunks(701).map(|part| of(part.iter().copied())).collect();
         for order in [vec![0, 1, 2, 3, 4], vec![4, 2, 0, 3, 1]] {
-            let mut merged = Distribution::default();
+            let mut merged = <Distribution>::default();
             order.into_iter().for_each(|part| merged.merge(&parts[part]));
             assert_eq!(merged, whole);
         }
@@ -183,7 +186,7 @@ mod tests {
         assert_eq!(seen.quantile(990, 1), seen.longest(), "99 of 100 is p99");
         assert_eq!(seen.quantile(991, 1), None);
         assert_eq!(seen.quantile(500, 100), None);
-        assert_eq!(Distribution::default().quantile(500, 0), None);
+        assert_eq!(<Distribution>::default().quantile(500, 0), None);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use squall_experiments::probe::{Load, ProberReply, ProberRequest, Sample};
 use squall_experiments::quantity::Period;
 
-use crate::prober::{Prober, expect_nothing, once, refused};
+use crate::prober::{Prober, eventually, expect_nothing, once, refused};
 use crate::server::{always, answer, kept, nobody, silent, tls};
 
 /// A load with ticks of a fifth of a second.
@@ -249,9 +249,12 @@ fn stop_ends_it_and_says_when_everything_is_reported() {
     std::thread::sleep(Duration::from_millis(100));
     assert_eq!(server.requests.load(Ordering::SeqCst) as u64, sent, "nothing is sent after it");
     // What hangs is reported before it rests.
-    prober.load(1, load(silent(), "100/s", "500ms"), expect_nothing());
+    let hanging = kept(|_| loop {
+        std::thread::park();
+    });
+    prober.load(1, load(hanging.address, "100/s", "500ms"), expect_nothing());
     every(&mut prober);
-    std::thread::sleep(Duration::from_millis(50));
+    eventually("a request hangs", || hanging.requests.load(Ordering::SeqCst) > 0);
     let hung = rest(&mut prober);
     assert!(hung[0].load.as_ref().unwrap().errors[0].seen.starts_with("timed out"), "{hung:?}");
     prober.say(&ProberRequest::Once { probe: 1 });
@@ -267,7 +270,8 @@ fn a_new_sample_begins_on_demand_and_no_request_is_lost_or_moved() {
     prober.load(1, what, expect_nothing());
     for _ in 0..4 {
         every(&mut prober);
-        std::thread::sleep(Duration::from_millis(150));
+        let so_far = server.requests.load(Ordering::SeqCst);
+        eventually("ten more", || server.requests.load(Ordering::SeqCst) >= so_far + 10);
     }
     let samples = rest(&mut prober);
     assert_eq!(samples.len(), 4, "{samples:?}");

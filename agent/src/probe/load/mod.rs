@@ -212,7 +212,8 @@ impl Sending {
     }
 
     fn begin(&self, now: Duration, ticks: Option<u32>) -> Current {
-        Current { schedule: Schedule::new(self.task.rate, self.task.tick, ticks, now), tick: self.tick(now) }
+        let Task { rate, tick, timeout, .. } = &self.task;
+        Current { schedule: Schedule::new(*rate, *tick, timeout.get(), ticks, now), tick: self.tick(now) }
     }
 
     fn tick(&self, begun: Duration) -> Rc<Tick> {
@@ -228,8 +229,8 @@ impl Sending {
             let now = self.clock.now();
             match current.schedule.due(now) {
                 Due::Later(at) => return Some(at),
-                // Nobody waits for an answer any more: sending it now would say nothing of the target.
-                Due::Request(at) if now - at >= self.task.timeout.get() => current.tick.not_sent(),
+                // An answer would come too late in any case, and say nothing of the target.
+                Due::TooLate => current.tick.not_sent(),
                 Due::Request(at) => {
                     current.tick.begins();
                     spawn_local(self.clone().request(current.tick.clone(), at));
