@@ -177,7 +177,7 @@ impl Guardian {
                 Ok(0)
             }
             Ask::Begin { run, title, deadline } => {
-                self.journal()?.append(&Entry::Begin { run: run.clone(), title })?;
+                self.journal()?.append(&[Entry::Begin { run: run.clone(), title }])?;
                 self.deadlines.insert(run, deadline);
                 self.pulse.set_live(true);
                 Ok(0)
@@ -190,10 +190,11 @@ impl Guardian {
                 Ok(number)
             }
             Ask::Undone { numbers } => {
-                for number in numbers {
-                    self.queues.remove(&number);
-                    self.journal()?.append(&Entry::Undone { number })?;
-                }
+                let undone: Vec<Entry> =
+                    numbers.iter().map(|number| Entry::Undone { number: *number }).collect();
+                self.journal()?.append(&undone)?;
+                // The worker still holds each of them: the last one to close it would have to wait.
+                numbers.iter().for_each(|number| drop(self.queues.remove(number)));
                 Ok(0)
             }
             Ask::End { run } => {
@@ -202,7 +203,7 @@ impl Guardian {
                 if last {
                     self.pulse.set_live(false);
                 }
-                self.journal()?.append(&Entry::End { run })?;
+                self.journal()?.append(&[Entry::End { run }])?;
                 let clean =
                     journal::read(&self.place.journal()).is_ok_and(|all| journal::pending(&all).is_empty());
                 if last

@@ -350,6 +350,7 @@ impl Made {
         {
             tracing::info!(%refusal, "the journal does not know yet of what was undone");
         }
+        host.settle();
         (undone, stuck)
     }
 }

@@ -121,7 +121,7 @@ impl Journal {
         let file = OpenOptions::new().append(true).create_new(true).mode(0o600).open(path)?;
         let mut journal = Journal { path: path.to_owned(), file, length: 0, reserved: 0, number: 0 };
         let header = Entry::Header { version: VERSION, boot: boot_id(), namespace: namespace() };
-        let synced = journal.append(&header).and_then(|()| {
+        let synced = journal.append(&[header]).and_then(|()| {
             let directory = path.parent().unwrap_or(Path::new("/"));
             File::open(directory)?.sync_all()
         });
@@ -132,19 +132,22 @@ impl Journal {
         Ok(journal)
     }
 
-    /// Appends an entry; it is on disk when this returns.
-    pub fn append(&mut self, entry: &Entry) -> io::Result<()> {
-        let line = line_of(entry)?;
-        let needed = self.length + line.len() as i64;
+    /// Appends entries; they are on disk when this returns. A crash meanwhile leaves the first of them, or none.
+    pub fn append(&mut self, entries: &[Entry]) -> io::Result<()> {
+        let lines = entries.iter().map(line_of).collect::<io::Result<String>>()?;
+        let needed = self.length + lines.len() as i64;
         // Always one step ahead, so that the marks of undone entries find room on a full disk.
         if needed + STEP / 2 > self.reserved {
             match fallocate(&self.file, FallocateFlags::FALLOC_FL_KEEP_SIZE, self.reserved, STEP) {
                 Ok(()) | Err(nix::errno::Errno::EOPNOTSUPP) => self.reserved += STEP,
-                Err(_) if matches!(entry, Entry::Undone { .. } | Entry::End { .. }) => {}
+                Err(_)
+                    if entries
+                        .iter()
+                        .all(|entry| matches!(entry, Entry::Undone { .. } | Entry::End { .. })) => {}
                 Err(errno) => return Err(errno.into()),
             }
         }
-        self.file.write_all(line.as_bytes())?;
+        self.file.write_all(lines.as_bytes())?;
         self.file.sync_data()?;
         self.length = needed;
         Ok(())
@@ -153,7 +156,7 @@ impl Journal {
     /// Appends an undo and says its number.
     pub fn record(&mut self, run: &RunId, undo: &Undo) -> io::Result<u64> {
         let number = self.number + 1;
-        self.append(&Entry::Undo { number, run: run.clone(), undo: undo.clone() })?;
+        self.append(&[Entry::Undo { number, run: run.clone(), undo: undo.clone() }])?;
         self.number = number;
         Ok(number)
     }
@@ -259,11 +262,11 @@ mod tests {
         let _ = std::fs::remove_file(&path);
         let mut journal = Journal::create(&path).unwrap();
         let run = RunId("r1".into());
-        journal.append(&Entry::Begin { run: run.clone(), title: "t".into() }).unwrap();
+        journal.append(&[Entry::Begin { run: run.clone(), title: "t".into() }]).unwrap();
         assert_eq!(journal.record(&run, &Undo::Table).unwrap(), 1);
         assert_eq!(journal.record(&run, &Undo::Mark(4)).unwrap(), 2);
         assert_eq!(journal.record(&run, &Undo::Rules("x".into())).unwrap(), 3);
-        journal.append(&Entry::Undone { number: 2 }).unwrap();
+        journal.append(&[Entry::Undone { number: 2 }]).unwrap();
         let entries = read(&path).unwrap();
         assert_eq!(entries.len(), 6);
         (path, entries)

@@ -56,6 +56,8 @@ impl Snapshot {
                     add(name, &normalised(what, body));
                 }
             }
+            // Closing it waits for the kernel to clean up after changes of nftables; the caller has no time for that.
+            std::thread::spawn(move || drop(socket));
         }
         const GET_QDISC: u16 = 38;
         if let Ok(mut socket) = Socket::open(SockProtocol::NetlinkRoute) {

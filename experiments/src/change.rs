@@ -204,7 +204,8 @@ impl Shape {
         }
         let longest = self.impairment.longest().get().as_secs_f64();
         let rate = f64::from(self.limit) / longest;
-        if self.impairment.holds() && rate < BUSY {
+        // A whole packet less is rounding.
+        if self.impairment.holds() && rate + 1.0 < BUSY {
             found.push(format!(
                 "at most {} packets are held each way: above {rate:.0} packets a second the rest passes unharmed, and the \
                  report says how many",

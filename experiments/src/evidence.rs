@@ -91,34 +91,10 @@ pub struct Spread {
     pub max_us: u64,
 }
 
-impl fmt::Display for Engine {
-    /// What happened at all, in words; times in milliseconds: the median, 99 of 100, the longest.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} packets came to the engine `{}`", self.seen, self.name)?;
-        for (count, what) in [
-            (self.delayed, "held"),
-            (self.lost, "lost"),
-            (self.duplicated, "sent twice"),
-            (self.corrupted, "corrupted"),
-            (self.reordered, "let be overtaken"),
-            (self.overflowed, "passed unharmed, as too many were held"),
-            (self.mislaid, "could not be sent again"),
-        ] {
-            if count > 0 {
-                write!(f, ", {count} {what}")?;
-            }
-        }
-        if let (Some(held), Some(late)) = (self.held, self.late) {
-            write!(f, "; held for {held} ms, released late by {late} ms")?;
-        }
-        Ok(())
-    }
-}
-
 impl fmt::Display for Spread {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [p50, p99, max] = [self.p50_us, self.p99_us, self.max_us].map(|us| us as f64 / 1000.0);
-        write!(f, "{p50:.2} (p50), {p99:.2} (p99), {max:.2} (max)")
+        let ms = |us: u64| us as f64 / 1000.0;
+        write!(f, "{:.2} ms (p99 {:.2} ms)", ms(self.p50_us), ms(self.p99_us))
     }
 }
 
@@ -136,6 +112,37 @@ impl Evidence {
         self.matched >= 1 && self.impaired >= least && self.leaked() as f64 <= LEAK * self.matched as f64
     }
 
+    /// What the packet engine did, a line each; empty without one.
+    pub fn deeds(&self) -> Vec<String> {
+        let Some(engine) = &self.engine else { return Vec::new() };
+        let mut lines = Vec::new();
+        let share =
+            |count: u64| format!("{count} ({:.1} %)", 100.0 * count as f64 / engine.seen.max(1) as f64);
+        let done = [
+            (engine.lost, "lost"),
+            (engine.duplicated, "sent twice"),
+            (engine.corrupted, "corrupted"),
+            (engine.reordered, "made late, to be overtaken"),
+        ];
+        for (count, what) in done.into_iter().filter(|(count, _)| *count > 0) {
+            lines.push(format!("{} {what}", share(count)));
+        }
+        if let Some(held) = engine.held.filter(|_| engine.delayed > 0) {
+            let late = engine.late.map_or_else(String::new, |late| format!("; released late by {late}"));
+            lines.push(format!("{} held for {held}{late}", engine.delayed));
+        }
+        let unseen = self.matched.saturating_sub(engine.seen);
+        let leaks = [
+            (unseen, "passed unharmed and unseen by the engine"),
+            (engine.overflowed, "passed unharmed: as many as allowed were held (`limit`)"),
+            (engine.mislaid, "vanished although nobody asked for it"),
+        ];
+        for (count, what) in leaks.into_iter().filter(|(count, _)| *count > 0) {
+            lines.push(format!("{count} {what}"));
+        }
+        lines
+    }
+
     /// Matched packets that no engine saw, or that passed it because too many were held.
     pub fn leaked(&self) -> u64 {
         self.engine.as_ref().map_or(0, |engine| self.matched.saturating_sub(engine.seen) + engine.overflowed)
@@ -146,17 +153,37 @@ impl Evidence {
 mod tests {
     use super::*;
 
+    fn evidence(matched: u64, engine: Engine) -> Evidence {
+        let impaired = engine.lost + engine.delayed;
+        Evidence { matched, impaired, engine: Some(engine), ..Evidence::default() }
+    }
+
     #[test]
-    fn an_engine_tells_what_happened_and_nothing_else() {
-        let spread = |us| Some(Spread { p50_us: us, p99_us: us * 2, max_us: us * 3 });
-        let mut engine = Engine { name: "queue".into(), seen: 14, lost: 3, ..Engine::default() };
-        assert_eq!(engine.to_string(), "14 packets came to the engine `queue`, 3 lost");
-        engine.delayed = 11;
-        (engine.held, engine.late) = (spread(50_120), spread(120));
+    fn an_engine_says_only_what_happened() {
         assert_eq!(
-            engine.to_string(),
-            "14 packets came to the engine `queue`, 11 held, 3 lost; held for 50.12 (p50), 100.24 (p99), 150.36 (max) ms, \
-             released late by 0.12 (p50), 0.24 (p99), 0.36 (max) ms"
+            evidence(14, Engine { seen: 14, lost: 3, ..Engine::default() }).deeds(),
+            ["3 (21.4 %) lost"]
         );
+        let held = Some(Spread { p50_us: 50_040, p99_us: 50_400, max_us: 61_000 });
+        let late = Some(Spread { p50_us: 40, p99_us: 400, max_us: 11_000 });
+        let engine = Engine { seen: 2000, delayed: 1999, overflowed: 1, held, late, ..Engine::default() };
+        assert_eq!(
+            evidence(2003, engine).deeds(),
+            [
+                "1999 held for 50.04 ms (p99 50.40 ms); released late by 0.04 ms (p99 0.40 ms)",
+                "3 passed unharmed and unseen by the engine",
+                "1 passed unharmed: as many as allowed were held (`limit`)"
+            ]
+        );
+    }
+
+    #[test]
+    fn more_than_a_hundredth_that_passed_by_is_no_measurement() {
+        let of = |matched, overflowed| {
+            evidence(matched, Engine { seen: 1000, delayed: 1000, overflowed, ..Engine::default() })
+                .measured()
+        };
+        assert!(of(1000, 0) && of(1000, 10) && of(1010, 0));
+        assert!(!of(1000, 11) && !of(1011, 0) && !of(1006, 6));
     }
 }

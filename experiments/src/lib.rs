@@ -9,6 +9,7 @@
 //! | [`url`] | the parts of an HTTP address |
 //! | [`scope`] | whose processes and sockets a fault concerns |
 //! | [`probe`] | how the steady state is looked at, and what is expected |
+//! | [`distribution`] | many latencies, counted in buckets |
 //! | [`faults`] | what a user asks for, one file per fault |
 //! | [`change`] | what is done to one host: a short, closed list |
 //! | [`plan`] | what a run would do, and its hash |
@@ -21,6 +22,7 @@
 //! | [`exit`] | the exit codes of every squall command |
 
 pub mod change;
+pub mod distribution;
 pub mod document;
 pub mod evidence;
 pub mod exit;

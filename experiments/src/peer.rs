@@ -4,9 +4,6 @@ use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 
-use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
-
 use crate::quantity::{QuantityError, as_text};
 
 /// A peer: `db.internal:5432`, `10.0.0.7`, `10.0.0.0/8:443`, `[2001:db8::7]:443`, `any:8000-8100`.

@@ -5,7 +5,6 @@
 use std::path::Path;
 
 use squall_experiments::document::{Document, Sources, read};
-use squall_experiments::faults::Fault;
 
 fn shipped() -> Vec<(String, Document)> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("shipped");
@@ -22,7 +21,7 @@ fn shipped() -> Vec<(String, Document)> {
 #[test]
 fn every_shipped_file_is_valid_and_injects_something() {
     let shipped = shipped();
-    assert!(shipped.len() >= 7, "{} files", shipped.len());
+    assert!(shipped.len() >= 11, "{} files", shipped.len());
     for (name, Document { experiment, .. }) in shipped {
         let faults = experiment.method.iter().filter(|step| step.fault.is_some()).count();
         assert!(faults > 0, "{name} has no fault");
@@ -31,7 +30,7 @@ fn every_shipped_file_is_valid_and_injects_something() {
 }
 
 #[test]
-fn the_two_files_of_the_demo_differ_only_in_their_words() {
+fn a_mistake_and_its_remedy_differ_only_in_their_words() {
     let shipped = shipped();
     let find = |wanted: &str| {
         let (_, document) = shipped.iter().find(|(name, _)| name == wanted).unwrap();
@@ -40,7 +39,11 @@ fn the_two_files_of_the_demo_differ_only_in_their_words() {
         experiment.description = None;
         experiment
     };
-    let first = find("payments-silent.yaml");
-    assert_eq!(first, find("payments-silent-with-fallback.yaml"));
-    assert!(matches!(first.method[0].fault, Some(Fault::Partition(_))));
+    for (mistake, remedy) in [
+        ("payments-silent.yaml", "payments-silent-with-fallback.yaml"),
+        ("payments-slow.yaml", "payments-slow-with-fallback.yaml"),
+        ("catalogue-lossy.yaml", "catalogue-lossy-with-retries.yaml"),
+    ] {
+        assert_eq!(find(mistake), find(remedy), "{mistake}");
+    }
 }

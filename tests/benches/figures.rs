@@ -7,13 +7,14 @@
 
 mod agent;
 mod command;
+mod load;
 mod shaping;
 mod table;
 
 /// A group of figures: its name, and what measures and prints it.
 type Group = (&'static str, fn());
 
-const GROUPS: [Group; 8] = [
+const GROUPS: [Group; 9] = [
     ("run", command::trivial_run),
     ("packet", agent::first_packet),
     ("idle", agent::idle_agent),
@@ -22,6 +23,7 @@ const GROUPS: [Group; 8] = [
     ("stream", shaping::stream::rates),
     ("cost", shaping::stream::cost_of_a_packet),
     ("crash", shaping::crash::losses),
+    ("load", load::figures),
 ];
 
 fn main() {

@@ -7,6 +7,7 @@ mod flows;
 mod harness;
 mod held;
 mod lifecycle;
+mod load;
 mod method;
 mod network;
 mod process;

@@ -1,4 +1,4 @@
-//! Every experiment that is shipped, run as its first lines say. The demo runs the two about its shop.
+//! Every experiment that is shipped, run as its first lines say. The demo runs those about a slow and a lossy supplier of its shop.
 
 use std::path::Path;
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use squall_tests::client::Steady;
 use squall_tests::host::Host;
 use squall_tests::needs;
-use squall_tests::squall::Finished;
+use squall_tests::squall::{Finished, binary};
 use squall_tests::wait::{PATIENCE, holds};
 use squall_tests::world::World;
 
@@ -111,4 +111,42 @@ fn redis_killed_for_good() {
     let world = World::new(1);
     world.redis(0, 6379);
     shipped(&world.hosts[0], "redis-killed.yaml", &["port=6379"]).expect_exit(5);
+}
+
+/// The demo's shop without the demo, as processes of a host.
+fn shop(world: &World, storefront: &[&str]) {
+    // Under another name: a `squall` that is still there at the end is something that should have ended.
+    let program = world.place("shop").join("shop");
+    std::fs::copy(binary("squall"), &program).expect("the binary can be copied");
+    let program = program.display().to_string();
+    let start = |arguments: &[&str]| {
+        world.program(0, None, &[&[program.as_str(), "shop"], arguments].concat());
+    };
+    for (supplier, port) in [("catalogue", "7001"), ("stock", "7002"), ("payments", "7003")] {
+        start(&[supplier, "--port", port]);
+    }
+    start(&[&["storefront", "--port", "7000"], storefront].concat());
+    let host = &world.hosts[0];
+    let open = |port| {
+        let (netns, address) = (&host.netns, (std::net::Ipv4Addr::LOCALHOST, port).into());
+        squall_tests::client::connect(netns, address, Duration::from_secs(1)).is_ok()
+    };
+    holds("the shop to open", PATIENCE, || (7000..=7003).all(open));
+    start(&["customers", "--port", "7000"]);
+}
+
+#[test]
+fn payments_silent() {
+    needs!(Root, Nftables);
+    let world = World::new(1);
+    shop(&world, &[]);
+    shipped(&world.hosts[0], "payments-silent.yaml", &[]).expect_exit(5);
+}
+
+#[test]
+fn payments_silent_with_fallback() {
+    needs!(Root, Nftables);
+    let world = World::new(1);
+    shop(&world, &["--payment-timeout", "200ms", "--fallback"]);
+    shipped(&world.hosts[0], "payments-silent-with-fallback.yaml", &[]).expect_exit(0);
 }

@@ -289,7 +289,8 @@ impl World {
             let user = user.to_string();
             command.args(["--reuid", &user, "--regid", &user, "--clear-groups"]);
         }
-        command.arg("--").args(argv).current_dir("/").stdin(std::process::Stdio::null());
+        let nowhere = std::process::Stdio::null;
+        command.arg("--").args(argv).current_dir("/").stdin(nowhere()).stdout(nowhere());
         let child =
             command.spawn().unwrap_or_else(|error| panic!("cannot start `{}`: {error}", argv.join(" ")));
         let pid = i32::try_from(child.id()).unwrap_or(0);

@@ -8,7 +8,8 @@ use squall_experiments::protocol::Refusal;
 
 use super::aim::Aim;
 use super::matching::{Packets, TCP, hooks};
-use super::nft::{Hook, Reject, Rule};
+use super::nft::Hook;
+use super::rule::{Reject, Rule};
 use super::table::Table;
 
 /// A block that has been looked at.

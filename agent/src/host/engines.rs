@@ -1,6 +1,7 @@
 //! The packet engines that run: one per queue.
 
 use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
 
 use squall_experiments::evidence::Engine;
 use squall_experiments::protocol::Refusal;
@@ -16,6 +17,8 @@ use crate::pulse::SILENCE;
 pub struct Engines {
     running: BTreeMap<u16, Running>,
     ended: BTreeMap<u16, Engine>,
+    /// Sockets of queues that have ended: see [`Engines::settle`].
+    closing: Vec<OwnedFd>,
     native: Option<bool>,
 }
 
@@ -96,6 +99,7 @@ impl Engines {
         let Some(Running { queue, hangs, counts, .. }) = self.running.remove(&number) else {
             return Ok(format!("nobody reads queue {number}"));
         };
+        self.closing.extend(queue.socket().try_clone_to_owned());
         if !hangs {
             self.ended.insert(number, queue.stop());
             return Ok(format!(
@@ -113,6 +117,18 @@ impl Engines {
                 )
             })
             .map_err(|error| format!("queue {number}, whose engine hangs, cannot be emptied: {error}"))
+    }
+
+    /// Closes the sockets of queues that have ended, once the guardian has dropped its duplicates.
+    ///
+    /// Whoever closes the last one waits for the kernel to clean up after every change of nftables (`nft_rcv_nl_event`
+    /// waits for an RCU grace period, which takes seconds while a real-time thread is busy). That must be neither the
+    /// guardian nor the worker's main thread: both have to beat.
+    pub fn settle(&mut self) {
+        if !self.closing.is_empty() {
+            let closing = std::mem::take(&mut self.closing);
+            std::thread::spawn(move || drop(closing));
+        }
     }
 
     /// Forgets the counts of an engine that has ended.

@@ -10,8 +10,9 @@ use squall_experiments::scope::Scope;
 
 use super::aim::{Aim, Network};
 use super::mark::{self, Whose};
-use super::nft::{End, Hook, IPV4, IPV6, Rule};
+use super::nft::{Hook, IPV4, IPV6};
 use super::process::{Cgroup, Processes, uid_of};
+use super::rule::{End, Rule};
 
 /// TCP's number.
 pub const TCP: u8 = 6;

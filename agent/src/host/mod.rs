@@ -17,6 +17,7 @@ pub mod block;
 pub mod bpf;
 pub mod disconnect;
 pub mod engines;
+mod live;
 pub mod mark;
 pub mod matching;
 pub mod netlink;
@@ -24,6 +25,7 @@ pub mod nft;
 pub mod pause;
 pub mod process;
 pub mod queue;
+pub mod rule;
 pub mod shape;
 pub mod signal;
 pub mod slot;
@@ -35,12 +37,13 @@ pub mod undo;
 use std::collections::BTreeSet;
 use std::os::fd::BorrowedFd;
 
-use squall_experiments::change::{self, Change};
+use squall_experiments::change::Change;
 use squall_experiments::evidence::Evidence;
 use squall_experiments::protocol::Refusal;
 
 use aim::Aim;
 use engines::Engines;
+pub use live::{Live, Prepared};
 use slot::{Levels, Slots};
 use table::Table;
 use undo::{Duplicates, Undo, Undone};
@@ -69,47 +72,6 @@ pub struct Host {
     /// Decided once for each table: its chains ask for them.
     levels: Option<Option<Levels>>,
     engines: Engines,
-}
-
-/// A change that has been looked at.
-#[derive(Debug)]
-pub enum Prepared {
-    /// See [`block`].
-    Block(block::Prepared),
-    /// See [`shape`].
-    Shape(shape::Prepared),
-    /// See [`disconnect`].
-    Disconnect(disconnect::Prepared),
-    /// See [`signal`].
-    Signal(signal::Prepared),
-    /// See [`pause`].
-    Pause(pause::Prepared),
-}
-
-/// A change that is live.
-#[derive(Debug)]
-pub enum Live {
-    /// Rules, and the link that marks sockets while it is held.
-    Block(Option<mark::Live>),
-    /// See [`shape`].
-    Shape(shape::Live),
-    /// Once, or again at intervals.
-    Disconnect {
-        /// What is wanted.
-        change: change::Disconnect,
-        /// As it was aimed.
-        prepared: disconnect::Prepared,
-        /// So far.
-        evidence: Evidence,
-        /// When it began, on the boot clock.
-        began: u64,
-        /// When it is due again.
-        next: Option<u64>,
-    },
-    /// See [`signal`].
-    Signal(signal::Live),
-    /// See [`pause`].
-    Pause(pause::Live),
 }
 
 impl Host {
@@ -305,6 +267,11 @@ impl Host {
         }
     }
 
+    /// To be called when the guardian knows what has been undone: lets go of what it held meanwhile, too.
+    pub fn settle(&mut self) {
+        self.engines.settle();
+    }
+
     /// Makes one undo so, and looks whether it is.
     pub fn undo(&mut self, undo: &Undo) -> Undone {
         if let Undo::Queue { number, .. } = undo {
@@ -344,78 +311,4 @@ fn marked(mark: Option<&mark::Prepared>, record: Record<'_>) -> Result<Option<ma
     let Some(mark) = mark else { return Ok(None) };
     record(Undo::Mark(mark.bit), None)?;
     mark::perform(mark).map(Some)
-}
-
-impl Live {
-    /// When [`Live::tick`] wants to be called next, on the boot clock.
-    pub fn due(&self) -> Option<u64> {
-        match self {
-            Live::Block(_) | Live::Shape(_) | Live::Pause(_) => None,
-            Live::Disconnect { next, .. } => *next,
-            Live::Signal(live) => live.due(),
-        }
-    }
-
-    /// Does what is due.
-    pub fn tick(&mut self, aim: &Aim<'_>) {
-        match self {
-            Live::Block(_) | Live::Shape(_) => {}
-            Live::Disconnect { change, prepared, evidence, began, next } => {
-                let now = sys::boot_nanos();
-                if next.is_some_and(|next| next <= now) {
-                    *next = change.every.map(|every| now + every.get().as_nanos() as u64);
-                    let after_ms = (now - *began) / 1_000_000;
-                    if let Err(refusal) = disconnect::perform(change, prepared, aim, after_ms, evidence) {
-                        evidence.notes.push(refusal.what);
-                    }
-                }
-            }
-            Live::Signal(live) => live.tick(aim),
-            Live::Pause(live) => live.reap(),
-        }
-    }
-
-    /// Lets go of what only this process holds: the undo records do the rest.
-    pub fn let_go(&mut self) {
-        match self {
-            // No new socket is marked while the undo takes the marks away.
-            Live::Block(mark) => *mark = None,
-            Live::Shape(live) => live.let_go(),
-            Live::Pause(live) => live.release(),
-            Live::Disconnect { .. } | Live::Signal(_) => {}
-        }
-    }
-}
-
-impl Prepared {
-    /// What is aimed at, a line each.
-    pub fn targets(&self) -> Vec<String> {
-        match self {
-            Prepared::Block(prepared) => prepared.packets.targets.clone(),
-            Prepared::Shape(prepared) => prepared.packets.targets.clone(),
-            Prepared::Disconnect(prepared) => prepared.targets.clone(),
-            Prepared::Signal(prepared) => prepared.targets.clone(),
-            Prepared::Pause(prepared) => prepared.chosen.iter().map(ToString::to_string).collect(),
-        }
-    }
-
-    /// What the reader must know.
-    pub fn notes(&self) -> Vec<String> {
-        match self {
-            Prepared::Block(prepared) => prepared.packets.notes.clone(),
-            Prepared::Shape(prepared) => prepared.packets.notes.clone(),
-            Prepared::Disconnect(prepared) => prepared.notes.clone(),
-            Prepared::Signal(prepared) => prepared.notes.clone(),
-            Prepared::Pause(prepared) => prepared.notes.clone(),
-        }
-    }
-
-    /// The processes that are held, so that two runs never hold one.
-    pub fn processes(&self) -> BTreeSet<process::Target> {
-        match self {
-            Prepared::Signal(prepared) => prepared.chosen.iter().cloned().collect(),
-            Prepared::Pause(prepared) => prepared.chosen.iter().cloned().collect(),
-            Prepared::Block(_) | Prepared::Shape(_) | Prepared::Disconnect(_) => BTreeSet::new(),
-        }
-    }
 }

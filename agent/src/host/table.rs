@@ -19,7 +19,8 @@ use nix::errno::Errno;
 use nix::sys::socket::SockProtocol;
 
 use super::netlink::{Message, NetlinkError, Socket};
-use super::nft::{self, Hook, Listed, Rule};
+use super::nft::{self, Hook, Listed};
+use super::rule::Rule;
 use super::slot::{Levels, Slot};
 
 /// The table's name, which is Squall's mark on a host.

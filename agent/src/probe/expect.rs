@@ -77,7 +77,13 @@ impl ExpectHttp {
         }
     }
 
-    fn objection(&self, answer: &Answer) -> Option<String> {
+    /// Whether the body must be looked at.
+    pub(super) fn wants_body(&self) -> bool {
+        self.body.is_some() || !self.json.is_empty()
+    }
+
+    /// What is not as expected of an answer, but for its time.
+    pub(super) fn objection(&self, answer: &Answer) -> Option<String> {
         let status = answer.status;
         match self.status {
             Some(expected) if expected != status => return Some(format!("{status} (expected {expected})")),
@@ -158,7 +164,7 @@ pub(super) fn in_time(what: impl std::fmt::Display, took: Duration, within: Opti
 }
 
 /// A time with two or three digits: `0.42 ms`, `3.1 ms`, `312 ms`, `1.20 s`.
-fn readable(took: Duration) -> String {
+pub(super) fn readable(took: Duration) -> String {
     let ms = took.as_secs_f64() * 1000.0;
     match ms {
         ms if ms < 1.0 => format!("{ms:.2} ms"),

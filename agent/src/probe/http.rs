@@ -1,41 +1,18 @@
 //! HTTP probes: one new connection per sample, so that a probe sees what a new client sees.
 
-use std::error::Error;
-use std::io;
-use std::sync::Arc;
 use std::time::Instant;
 
-use http_body_util::{BodyExt, Full};
-use hyper::body::{Bytes, Incoming};
-use hyper::client::conn::http1;
-use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
-use hyper::{Method, Request, Response, Uri};
-use hyper_util::rt::TokioIo;
-use rustls::ClientConfig;
-use rustls::pki_types::ServerName;
 use squall_experiments::probe::{Expect, HttpProbe};
 use squall_experiments::quantity::Period;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::task::JoinSet;
 use tokio::time::timeout;
-use tokio_rustls::TlsConnector;
 
 use super::expect::{Answer, ExpectHttp, Seen};
-use super::tcp::{self, Stage, connect, timed_out, words};
-use super::tls;
-
-/// The longest body that is read, in bytes: a longer one makes a sample bad.
-const LONGEST_BODY: usize = 4 << 20;
+use super::request::{HttpRequest, Keep, reason, whole};
+use super::tcp::{self, Stage, timed_out};
 
 /// An HTTP probe, ready to be sampled.
 pub(super) struct HttpLook {
-    host: String,
-    port: u16,
-    tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
-    method: Method,
-    target: Uri,
-    headers: HeaderMap,
-    body: Bytes,
+    request: HttpRequest,
     timeout: Period,
     expect: ExpectHttp,
 }
@@ -43,35 +20,8 @@ pub(super) struct HttpLook {
 impl HttpLook {
     /// Understands the request and loads what it trusts; an error says why not.
     pub(super) fn new(probe: &HttpProbe, expect: &Expect) -> Result<Self, String> {
-        let url = &probe.url;
-        let parsed: Uri = url.parse().map_err(|why| format!("`{url}` is not an address: {why}"))?;
-        let secure = match parsed.scheme_str() {
-            Some("http") => false,
-            Some("https") => true,
-            _ => {
-                return Err(format!("`{url}` is not an absolute `http://` or `https://` address"));
-            }
-        };
-        let authority = parsed.authority().ok_or_else(|| format!("`{url}` names no host"))?;
-        if authority.as_str().contains('@') {
-            return Err(format!("`{url}` carries a user: write an `authorization` header instead"));
-        }
-        let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
-        let tls = if secure {
-            let name = ServerName::try_from(host.clone());
-            let name = name.map_err(|_| format!("`{host}` is not a name that a certificate can carry"))?;
-            Some((tls::configuration(probe.tls.as_ref())?, name))
-        } else {
-            None
-        };
         Ok(HttpLook {
-            port: authority.port_u16().unwrap_or(if secure { 443 } else { 80 }),
-            host,
-            tls,
-            method: method(&probe.method)?,
-            target: parsed.path_and_query().map_or(Uri::from_static("/"), |path| Uri::from(path.clone())),
-            headers: headers(probe, authority.as_str())?,
-            body: probe.body.clone().unwrap_or_default().into(),
+            request: HttpRequest::new(probe, Keep::Close)?,
             timeout: probe.timeout,
             expect: ExpectHttp::new(expect)?,
         })
@@ -82,94 +32,17 @@ impl HttpLook {
         let begun = Instant::now();
         let stage = Stage::new(tcp::RESOLVING);
         match timeout(self.timeout.get(), self.exchange(&stage)).await {
-            Err(_) => timed_out(self.timeout, &stage),
+            Err(_) => Seen::bad(timed_out(self.timeout, &stage)),
             Ok(Err(failure)) => Seen::bad(failure),
             Ok(Ok(answer)) => self.expect.judge(&answer, begun.elapsed()),
         }
     }
 
     async fn exchange(&self, stage: &Stage) -> Result<Answer, String> {
-        let stream = connect(&self.host, self.port, stage).await?;
-        match &self.tls {
-            None => self.ask(stream, stage).await,
-            Some((configuration, name)) => {
-                stage.set("in the TLS handshake");
-                let connector = TlsConnector::from(configuration.clone());
-                let stream = connector.connect(name.clone(), stream).await;
-                self.ask(stream.map_err(|error| format!("TLS: {}", words(&error)))?, stage).await
-            }
-        }
+        let mut connection = self.request.connect(stage).await?;
+        stage.set(tcp::WAITING);
+        let response = connection.sender.send_request(self.request.message()).await.map_err(reason)?;
+        stage.set(tcp::READING);
+        whole(response, true).await
     }
-
-    async fn ask<S>(&self, stream: S, stage: &Stage) -> Result<Answer, String>
-    where
-        S: AsyncRead + AsyncWrite + Unpin + 'static,
-    {
-        stage.set("waiting for the answer");
-        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(reason)?;
-        // Ends with this function, also when the time is up.
-        let mut driver = JoinSet::new();
-        driver.spawn_local(connection);
-        let mut request = Request::new(Full::new(self.body.clone()));
-        *request.method_mut() = self.method.clone();
-        *request.uri_mut() = self.target.clone();
-        *request.headers_mut() = self.headers.clone();
-        let response = sender.send_request(request).await.map_err(reason)?;
-        stage.set("reading the body");
-        whole(response).await
-    }
-}
-
-async fn whole(response: Response<Incoming>) -> Result<Answer, String> {
-    let (head, mut incoming) = response.into_parts();
-    let mut body = Vec::new();
-    while let Some(frame) = incoming.frame().await {
-        if let Ok(data) = frame.map_err(reason)?.into_data() {
-            if body.len() + data.len() > LONGEST_BODY {
-                return Err("body is longer than 4 MiB".to_owned());
-            }
-            body.extend_from_slice(&data);
-        }
-    }
-    Ok(Answer { status: head.status.as_u16(), headers: head.headers, body })
-}
-
-fn method(name: &str) -> Result<Method, String> {
-    Method::from_bytes(name.as_bytes()).map_err(|_| format!("`{name}` is not a request method"))
-}
-
-/// The probe's own headers go over ours.
-fn headers(probe: &HttpProbe, authority: &str) -> Result<HeaderMap, String> {
-    let host = HeaderValue::from_str(authority).map_err(|_| format!("`{authority}` is not a host"))?;
-    let agent = HeaderValue::from_static(concat!("squall/", env!("CARGO_PKG_VERSION")));
-    let mut headers = HeaderMap::from_iter([
-        (header::HOST, host),
-        (header::USER_AGENT, agent),
-        (header::ACCEPT, HeaderValue::from_static("*/*")),
-        (header::CONNECTION, HeaderValue::from_static("close")),
-    ]);
-    for (name, value) in &probe.headers {
-        let key: HeaderName = name.parse().map_err(|_| format!("`{name}` is not a header name"))?;
-        let value = value.parse().map_err(|_| format!("the value of header `{name}` cannot be sent"))?;
-        headers.insert(key, value);
-    }
-    Ok(headers)
-}
-
-/// Why an exchange failed, by the innermost cause that says something.
-fn reason(error: hyper::Error) -> String {
-    if error.is_incomplete_message() {
-        return "connection closed without an answer".to_owned();
-    }
-    if error.is_parse() {
-        return "the answer is not HTTP".to_owned();
-    }
-    let mut cause: Option<&(dyn Error + 'static)> = error.source();
-    while let Some(inner) = cause {
-        if let Some(io) = inner.downcast_ref::<io::Error>() {
-            return words(io);
-        }
-        cause = inner.source();
-    }
-    error.to_string()
 }

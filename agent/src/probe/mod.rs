@@ -5,14 +5,17 @@
 //! [`ProberReply`](squall_experiments::probe::ProberReply), one JSON object per line. An *action* is loaded as a probe
 //! with the default expectation and sampled once.
 //!
-//! It is not responsible for when samples are taken, nor for what they mean: that is the conductor's.
+//! It is not responsible for when samples are taken, nor for what they mean: that is the conductor's. Only the requests
+//! of a load begin by its own clock, to the microsecond.
 
 mod expect;
 mod family;
 mod http;
+mod load;
 mod prepare;
 mod privileges;
 mod process;
+mod request;
 mod serve;
 mod tcp;
 mod tls;

@@ -18,7 +18,8 @@ use tokio::task::{JoinHandle, LocalSet, spawn_local};
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::family::Family;
-use super::prepare::Look;
+use super::load::{Generator, Order};
+use super::prepare::{Look, Prepared};
 
 /// How many samples of one probe may be under way; the next ones are bad at once.
 const IN_FLIGHT: usize = 64;
@@ -103,10 +104,14 @@ struct Table {
     probes: HashMap<u32, Loaded>,
 }
 
-/// One loaded probe, and its schedule if it has one.
-struct Loaded {
-    sampler: Result<Rc<Sampler>, String>,
-    schedule: Option<JoinHandle<()>>,
+/// One loaded probe.
+enum Loaded {
+    /// It is looked at, with a schedule if it has one.
+    Look { sampler: Rc<Sampler>, schedule: Option<JoinHandle<()>> },
+    /// It goes on in a thread of its own.
+    Load(Generator),
+    /// It cannot be sampled.
+    Unusable(String),
 }
 
 /// Takes samples of one probe.
@@ -140,47 +145,60 @@ impl Table {
     }
 
     async fn take(&mut self, request: ProberRequest) {
-        let (probe, period) = match request {
+        let (probe, order) = match &request {
             ProberRequest::Load { probe, what, expect } => {
-                let sampler = Look::new(&what, &expect).map(|look| {
-                    let (family, replies) = (self.family.clone(), self.replies.clone());
-                    Rc::new(Sampler { probe, look, in_flight: Cell::new(0), family, replies })
-                });
-                if let Err(why) = &sampler {
-                    self.unusable(probe, why.clone()).await;
+                let loaded = self.load(*probe, Prepared::new(what, expect));
+                if let Loaded::Unusable(why) = &loaded {
+                    self.unusable(*probe, why.clone()).await;
                 }
-                if let Some(earlier) = self.probes.insert(probe, Loaded { sampler, schedule: None }) {
+                if let Some(mut earlier) = self.probes.insert(*probe, loaded) {
                     earlier.stop();
                 }
                 return;
             }
             ProberRequest::Stop { probe } => {
-                if let Some(loaded) = self.probes.get_mut(&probe) {
+                if let Some(loaded) = self.probes.get_mut(probe) {
                     loaded.stop();
                 }
                 return;
             }
-            ProberRequest::Once { probe } => (probe, None),
-            ProberRequest::Every { probe, period } => (probe, Some(period)),
-        };
-        let sampler = match self.probes.get(&probe).map(|loaded| &loaded.sampler) {
-            Some(Ok(sampler)) => sampler.clone(),
-            Some(Err(why)) => return self.unusable(probe, why.clone()).await,
-            None => {
-                return self.unusable(probe, format!("nothing is loaded under the number {probe}")).await;
+            ProberRequest::Once { probe } => (*probe, Order::Once),
+            ProberRequest::Every { probe, period } if period.is_zero() => {
+                return self.unusable(*probe, "a period of zero never ends".to_owned()).await;
             }
+            ProberRequest::Every { probe, .. } => (*probe, Order::Every),
         };
-        match period {
-            None => sampler.begin().await,
-            Some(period) if period.is_zero() => {
-                self.unusable(probe, "a period of zero never ends".to_owned()).await;
-            }
-            Some(period) => {
-                if let Some(loaded) = self.probes.get_mut(&probe) {
-                    loaded.stop();
-                    loaded.schedule = Some(spawn_local(sampler.repeat(period)));
+        match self.probes.get_mut(&probe) {
+            Some(Loaded::Look { sampler, schedule }) => match request {
+                ProberRequest::Every { period, .. } => {
+                    schedule.iter().for_each(JoinHandle::abort);
+                    *schedule = Some(spawn_local(sampler.clone().repeat(period)));
                 }
+                _ => sampler.clone().begin().await,
+            },
+            Some(Loaded::Load(generator)) => generator.tell(order),
+            Some(Loaded::Unusable(why)) => {
+                let why = why.clone();
+                self.unusable(probe, why).await;
             }
+            None => {
+                self.unusable(probe, format!("nothing is loaded under the number {probe}")).await;
+            }
+        }
+    }
+
+    fn load(&self, probe: u32, prepared: Result<Prepared, String>) -> Loaded {
+        let (family, replies) = (self.family.clone(), self.replies.clone());
+        match prepared {
+            Ok(Prepared::Look(look)) => {
+                let sampler = Sampler { probe, look, in_flight: Cell::new(0), family, replies };
+                Loaded::Look { sampler: Rc::new(sampler), schedule: None }
+            }
+            Ok(Prepared::Load(task)) => match Generator::start(*task, probe, replies) {
+                Ok(generator) => Loaded::Load(generator),
+                Err(error) => Loaded::Unusable(format!("a load cannot be started: {error}")),
+            },
+            Err(why) => Loaded::Unusable(why),
         }
     }
 
@@ -191,10 +209,12 @@ impl Table {
 }
 
 impl Loaded {
-    /// No new samples. Those under way are tasks of their own and go on.
-    fn stop(&self) {
-        if let Some(schedule) = &self.schedule {
-            schedule.abort();
+    /// No new samples. Those under way go on.
+    fn stop(&mut self) {
+        match self {
+            Loaded::Look { schedule, .. } => schedule.iter().for_each(JoinHandle::abort),
+            Loaded::Load(generator) => generator.tell(Order::Stop),
+            Loaded::Unusable(_) => {}
         }
     }
 }
@@ -220,6 +240,7 @@ impl Sampler {
                 took_ns: 0,
                 good: false,
                 seen: format!("still waiting for {} earlier samples", self.in_flight.get()),
+                load: None,
             };
             let _ = self.replies.send(ProberReply::Sample(sample)).await;
             return;
@@ -239,6 +260,7 @@ impl Sampler {
                 took_ns: nanoseconds(took),
                 good: seen.good,
                 seen: seen.text,
+                load: None,
             }),
             Err(why) => ProberReply::Unusable { probe: self.probe, why },
         };

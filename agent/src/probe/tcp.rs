@@ -24,6 +24,8 @@ pub(super) type Stage = Cell<&'static str>;
 
 /// What a stage is called in `timed out after 2s connecting`.
 pub(super) const RESOLVING: &str = "resolving the name";
+pub(super) const WAITING: &str = "waiting for the answer";
+pub(super) const READING: &str = "reading the body";
 const CONNECTING: &str = "connecting";
 
 impl TcpLook {
@@ -48,7 +50,7 @@ impl TcpLook {
         let begun = Instant::now();
         let stage = Stage::new(RESOLVING);
         match timeout(self.timeout.get(), connect(&self.host, self.port, &stage)).await {
-            Err(_) => timed_out(self.timeout, &stage),
+            Err(_) => Seen::bad(timed_out(self.timeout, &stage)),
             Ok(Err(failure)) => Seen::bad(failure),
             Ok(Ok(_)) => in_time("connected", begun.elapsed(), self.within),
         }
@@ -56,8 +58,8 @@ impl TcpLook {
 }
 
 /// What is said when the time is up.
-pub(super) fn timed_out(after: Period, stage: &Stage) -> Seen {
-    Seen::bad(format!("timed out after {after} {}", stage.get()))
+pub(super) fn timed_out(after: Period, stage: &Stage) -> String {
+    format!("timed out after {after} {}", stage.get())
 }
 
 /// Resolves a name and connects to the first of its addresses that answers. Has no time-out of its own.

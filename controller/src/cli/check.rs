@@ -59,7 +59,10 @@ fn contents(document: &Document) -> String {
     let plan = Plan::of(experiment, 0, &[], "none");
     let claims = counted(experiment.hypothesis.len(), "claim");
     let guards = counted(experiment.stop_when.len(), "guard");
-    format!("{claims}, {guards}, {}", counted(plan.faults().count(), "fault"))
+    let load =
+        plan.loads.iter().map(|load| format!(", load of {} (at most {} requests)", load.rate, load.requests));
+    let load: String = load.collect();
+    format!("{claims}, {guards}, {}{load}", counted(plan.faults().count(), "fault"))
 }
 
 fn counted(count: usize, what: &str) -> String {

@@ -74,6 +74,14 @@ fn human(plan: &plan::Plan, seed: &str) -> String {
     for step in &plan.steps {
         write_step(step, "  ", &mut out);
     }
+    if !plan.loads.is_empty() {
+        out.push_str("\nLoad\n");
+        for load in &plan.loads {
+            let (name, rate, url) = (&load.name, load.rate, &load.url);
+            let most = format!("at most {} requests in {}", load.requests, load.at_most);
+            let _ = writeln!(out, "  {name}: {rate} to {url}, {most}");
+        }
+    }
     out.push_str("\nNever hit\n");
     for rule in &plan.carve_outs {
         let _ = writeln!(out, "  {rule}");
@@ -100,7 +108,11 @@ fn write_step(step: &PlanStep, indent: &str, out: &mut String) {
                 let words = change.to_string();
                 let words = if name.contains(&words) { String::new() } else { format!("{words}; ") };
                 let claims: Vec<String> = change.claims().iter().map(ToString::to_string).collect();
-                let _ = writeln!(out, "{indent}  {words}holds {}; {end}", claims.join(" and "));
+                let holds = match claims.is_empty() {
+                    true => "shares its packets with others that shape them".to_owned(),
+                    false => format!("holds {}", claims.join(" and ")),
+                };
+                let _ = writeln!(out, "{indent}  {words}{holds}; {end}");
             }
         }
         PlanStep::Wait(wait) => {

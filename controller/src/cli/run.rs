@@ -33,7 +33,7 @@ pub struct Run {
     options: Options,
 }
 
-/// How an experiment is run.
+// Not a documentation comment: it would become the description of every command that flattens these options.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct Options {
     /// The seed of every choice [default: the file's, else a random one].

@@ -100,7 +100,7 @@ impl Run<'_> {
         let sampling = self.sampling.borrow();
         let waiting = sampling.watches.iter().any(|watch| {
             let first = watch.baseline.total() == 0;
-            first || (!watch.guard && watch.outstanding > 0)
+            first || (!watch.guard && watch.is_owed())
         });
         if waiting {
             return None;

@@ -110,6 +110,10 @@ impl Run<'_> {
         match told {
             Told::Reply(ProberReply::Sample(sample)) => self.sampled(&sample),
             Told::Reply(ProberReply::Unusable { probe, why }) => self.unusable(probe, &why),
+            Told::Reply(ProberReply::Rested { probe }) => {
+                self.sampling.borrow_mut().rested(probe);
+                self.changed.notify_waiters();
+            }
             Told::Gone { place, why } => self.blinded(place, &why),
         }
     }
@@ -146,6 +150,7 @@ impl Run<'_> {
             begun_ms,
             took_us: sample.took_ns / 1000,
             seen: sample.seen.clone(),
+            load: sample.load.clone(),
         }));
         // In the baseline a guard is part of what must hold, and is judged there.
         if tripped && matches!(self.state(), State::Method(_)) {

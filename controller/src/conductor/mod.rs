@@ -14,6 +14,7 @@ mod link;
 mod listening;
 mod log;
 mod method;
+mod pace;
 mod prober;
 mod recovery;
 mod revert;
@@ -293,20 +294,30 @@ impl Run<'_> {
 
     /// Asks a prober for samples.
     fn ask(&self, probes: &[u32]) {
-        let sampling = self.sampling.borrow();
-        let probers = self.probers.borrow();
-        for probe in probes {
-            let place = sampling.loaded[*probe as usize].place;
-            if let Some(Some(prober)) = probers.get(place) {
-                prober.tell(&ProberRequest::Once { probe: *probe });
-            }
-        }
+        probes.iter().for_each(|probe| self.tell(*probe, &ProberRequest::Once { probe: *probe }));
     }
 
     /// Changes when samples are taken.
     fn schedule(&self, change: impl FnOnce(&mut Sampling)) {
-        change(&mut self.sampling.borrow_mut());
+        let orders = {
+            let mut sampling = self.sampling.borrow_mut();
+            change(&mut sampling);
+            sampling.orders()
+        };
+        for order in orders {
+            if let ProberRequest::Every { probe, .. } | ProberRequest::Stop { probe } = &order {
+                self.tell(*probe, &order);
+            }
+        }
         self.rescheduled.notify_one();
+    }
+
+    /// Tells the prober of a probe something.
+    fn tell(&self, probe: u32, request: &ProberRequest) {
+        let place = self.sampling.borrow().loaded[probe as usize].place;
+        if let Some(Some(prober)) = self.probers.borrow().get(place) {
+            prober.tell(request);
+        }
     }
 }
 

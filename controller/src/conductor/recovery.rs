@@ -41,7 +41,7 @@ impl Run<'_> {
             return;
         }
         // Samples of the fault that still hang belong to the verdict; those of the recovery may decide it.
-        let answered = || self.sampling.borrow().hypotheses().all(|watch| watch.outstanding == 0);
+        let answered = || self.sampling.borrow().hypotheses().all(|watch| !watch.is_owed());
         let drained = self.until(|| (over() || answered()).then_some(()));
         let _ = timeout(self.longest_sample() + SLACK, drained).await;
         if over() {

@@ -8,6 +8,8 @@ use squall_experiments::quantity::Percent;
 use squall_experiments::verdict::{Again, IN_A_ROW, Phase, Tally};
 use tokio::time::Instant;
 
+use super::pace::Pace;
+
 /// A probe that prober processes know under a number.
 #[derive(Clone, Debug)]
 pub(super) struct Loaded {
@@ -45,7 +47,9 @@ pub(super) struct Watch {
     /// When the next sample is due; `None` while it is not looked at.
     pub(super) due: Option<Instant>,
     /// Samples that were asked for and not yet answered.
-    pub(super) outstanding: u32,
+    outstanding: u32,
+    /// How a load goes on by itself; `None` for what is looked at.
+    pace: Option<Pace>,
     /// All samples of the baseline.
     pub(super) baseline: Tally,
     /// All samples of a guard.
@@ -53,6 +57,22 @@ pub(super) struct Watch {
     pub(super) again: Again,
     /// What the last bad sample saw.
     pub(super) bad: Option<String>,
+}
+
+impl Watch {
+    /// The next sample is taken after a while, and then at its interval. Of a load a new sample begins, and a load that
+    /// rests begins.
+    fn look(&mut self, after: Duration) {
+        match &mut self.pace {
+            Some(pace) => pace.begin(),
+            None => self.due = Some(Instant::now() + after),
+        }
+    }
+
+    /// Whether samples that were begun are not yet reported.
+    pub(super) fn is_owed(&self) -> bool {
+        self.outstanding > 0 || self.pace.as_ref().is_some_and(Pace::is_stopping)
+    }
 }
 
 /// All probes of a run.
@@ -87,6 +107,7 @@ impl Sampling {
     pub(super) fn watch(&mut self, hypothesis: &Hypothesis, guard: bool) {
         let Some(probe) = hypothesis.probe() else { return };
         let purpose = Purpose::Watch(self.watches.len());
+        let pace = matches!(probe, Probe::Load { .. }).then(Pace::default);
         let probe = self.load(purpose, probe, hypothesis.expect.clone());
         self.watches.push(Watch {
             name: hypothesis.name.clone(),
@@ -96,6 +117,7 @@ impl Sampling {
             probe,
             due: None,
             outstanding: 0,
+            pace,
             baseline: Tally::default(),
             all: Tally::default(),
             again: Again::default(),
@@ -117,6 +139,8 @@ impl Sampling {
             Probe::Http(http) => (None, http.timeout),
             Probe::Tcp(tcp) => (None, tcp.timeout),
             Probe::Process(process) => (process.user.clone(), process.timeout),
+            // Several samples that are asked for at once follow each other.
+            Probe::Load { load, tick } => (None, (tick.get() * IN_A_ROW + load.timeout.get()).into()),
         };
         let place = self.users.iter().position(|known| *known == user).unwrap_or_else(|| {
             self.users.push(user);
@@ -148,32 +172,55 @@ impl Sampling {
 
     /// The next sample of every hypothesis is taken now, and then at its interval.
     pub(super) fn look_now(&mut self) {
-        let now = Instant::now();
-        for watch in self.watches.iter_mut().filter(|watch| !watch.guard) {
-            watch.due = Some(now);
-        }
+        self.of(false).for_each(|watch| watch.look(Duration::ZERO));
     }
 
-    /// The next sample of every hypothesis is taken after its interval.
+    /// The next sample of every hypothesis is taken after its interval. A load goes on at once.
     pub(super) fn look_on(&mut self) {
-        let now = Instant::now();
-        for watch in self.watches.iter_mut().filter(|watch| !watch.guard) {
-            watch.due = Some(now + watch.every);
+        for watch in self.of(false) {
+            match &watch.pace {
+                Some(pace) if pace.is_going() => {}
+                Some(_) => watch.look(Duration::ZERO),
+                None => watch.look(watch.every),
+            }
         }
     }
 
     /// No new samples of the hypotheses, or of the guards.
     pub(super) fn rest(&mut self, guards: bool) {
-        for watch in self.watches.iter_mut().filter(|watch| watch.guard == guards) {
+        for watch in self.of(guards) {
             watch.due = None;
+            // A few samples that were asked for at once go on until it is stopped.
+            let at_once = watch.outstanding > 0;
+            watch.pace.iter_mut().for_each(|pace| pace.rest(at_once));
         }
     }
 
     /// Guards are looked at from now on.
     pub(super) fn guard(&mut self) {
-        let now = Instant::now();
-        for watch in self.watches.iter_mut().filter(|watch| watch.guard) {
-            watch.due = Some(now);
+        self.of(true).for_each(|watch| watch.look(Duration::ZERO));
+    }
+
+    fn of(&mut self, guards: bool) -> impl Iterator<Item = &mut Watch> {
+        self.watches.iter_mut().filter(move |watch| watch.guard == guards)
+    }
+
+    /// What loads must be told to do what was asked of them since the last time.
+    pub(super) fn orders(&mut self) -> Vec<ProberRequest> {
+        let of = |watch: &mut Watch| {
+            let (probe, period) = (watch.probe, watch.every.into());
+            watch.pace.as_mut().map_or_else(Vec::new, |pace| pace.orders(probe, period))
+        };
+        self.watches.iter_mut().flat_map(of).collect()
+    }
+
+    /// A load that was told to stop has reported everything.
+    pub(super) fn rested(&mut self, probe: u32) {
+        for watch in self.watches.iter_mut().filter(|watch| watch.probe == probe) {
+            if let Some(pace) = &mut watch.pace {
+                pace.rested();
+                watch.outstanding = 0;
+            }
         }
     }
 
@@ -218,6 +265,9 @@ impl Sampling {
             return phase;
         };
         watch.outstanding = watch.outstanding.saturating_sub(1);
+        if sample.load.as_ref().is_some_and(|load| load.short) {
+            return phase;
+        }
         watch.all.add(sample.good);
         match phase {
             Phase::Baseline => watch.baseline.add(sample.good),
@@ -235,6 +285,7 @@ impl Sampling {
         for watch in &mut self.watches {
             if self.loaded[watch.probe as usize].place == place {
                 watch.outstanding = 0;
+                watch.pace = watch.pace.as_ref().map(|_| Pace::default());
             }
         }
     }

@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use squall_experiments::evidence::Evidence;
 use squall_experiments::exit::Exit;
 use squall_experiments::summary::{Claim, Figures, Guard, Part, Summary, seconds};
 
@@ -107,6 +108,9 @@ impl Page {
             self.line(times);
         }
         for (phase, figures) in ["before", "during", "after"].into_iter().zip(phases) {
+            if let Some(load) = &figures.load {
+                self.line(format!("    {phase}: {load}"));
+            }
             if !figures.bad_seen.is_empty() {
                 self.line(format!("    {phase}: {}", figures.bad_in_words()));
             }
@@ -151,8 +155,8 @@ impl Page {
         }
         let measured = if part.measured { "measured" } else { "NOT measured" };
         self.line(format!("    {measured}: {}", part.evidence_in_words()));
-        for engine in part.evidence.iter().filter_map(|evidence| evidence.engine.as_ref()) {
-            self.line(format!("    {engine}"));
+        for deed in part.evidence.iter().flat_map(Evidence::deeds) {
+            self.line(format!("      {deed}"));
         }
         let notes = part.evidence.iter().flat_map(|evidence| &evidence.notes);
         for note in part.notes.iter().chain(notes) {

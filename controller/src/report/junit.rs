@@ -17,16 +17,29 @@ enum Case {
     Skipped(String),
 }
 
+/// One test case.
+struct Tested {
+    class: &'static str,
+    name: String,
+    case: Case,
+    /// Shown whatever came out.
+    figures: String,
+}
+
 /// The document. `Err` never happens: it is written to memory.
 pub fn junit(summary: &Summary) -> std::io::Result<String> {
-    let mut cases = vec![("run", summary.title.clone(), run(summary))];
+    let case = |class, name, case| Tested { class, name, case, figures: String::new() };
+    let mut cases = vec![case("run", summary.title.clone(), run(summary))];
     let hypotheses = summary.hypotheses.iter();
-    cases.extend(hypotheses.map(|claim| ("hypothesis", claim.name.clone(), hypothesis(claim))));
+    cases.extend(hypotheses.map(|claim| Tested {
+        figures: figures(claim),
+        ..case("hypothesis", claim.name.clone(), hypothesis(claim))
+    }));
     let parts = summary.parts.iter();
-    cases.extend(parts.map(|part| ("fault", format!("{} is measured", part.name), fault(part))));
+    cases.extend(parts.map(|part| case("fault", format!("{} is measured", part.name), fault(part))));
 
     let count =
-        |wanted: fn(&Case) -> bool| cases.iter().filter(|(_, _, case)| wanted(case)).count().to_string();
+        |wanted: fn(&Case) -> bool| cases.iter().filter(|tested| wanted(&tested.case)).count().to_string();
     let totals = [
         ("tests", cases.len().to_string()),
         ("failures", count(|case| matches!(case, Case::Failed(_)))),
@@ -54,7 +67,7 @@ pub fn junit(summary: &Summary) -> std::io::Result<String> {
                 property(writer, "plan", &summary.plan)?;
                 property(writer, "exit", &(summary.exit as u8).to_string())
             })?;
-            cases.iter().try_for_each(|(class, name, case)| write(writer, class, name, case))
+            cases.iter().try_for_each(|tested| write(writer, tested))
         })?;
         Ok(())
     })?;
@@ -63,23 +76,42 @@ pub fn junit(summary: &Summary) -> std::io::Result<String> {
     Ok(text)
 }
 
-fn write(writer: &mut Writer<Vec<u8>>, class: &str, name: &str, case: &Case) -> std::io::Result<()> {
-    let name = legal(name);
+fn write(writer: &mut Writer<Vec<u8>>, tested: &Tested) -> std::io::Result<()> {
+    let name = legal(&tested.name);
     let element = writer.create_element("testcase");
-    let element = element.with_attribute(("classname", class)).with_attribute(("name", name.as_str()));
-    let (tag, why) = match case {
-        Case::Passed => return element.write_empty().map(drop),
-        Case::Failed(why) => ("failure", why),
-        Case::Error(why) => ("error", why),
-        Case::Skipped(why) => ("skipped", why),
+    let element = element.with_attribute(("classname", tested.class)).with_attribute(("name", name.as_str()));
+    let ended = match &tested.case {
+        Case::Passed => None,
+        Case::Failed(why) => Some(("failure", legal(why))),
+        Case::Error(why) => Some(("error", legal(why))),
+        Case::Skipped(why) => Some(("skipped", legal(why))),
     };
-    let why = legal(why);
+    if ended.is_none() && tested.figures.is_empty() {
+        return element.write_empty().map(drop);
+    }
     element
         .write_inner_content(|writer| {
-            let element = writer.create_element(tag).with_attribute(("message", why.as_str()));
-            element.write_text_content(BytesText::new(&why)).map(drop)
+            if let Some((tag, why)) = &ended {
+                let element = writer.create_element(*tag).with_attribute(("message", why.as_str()));
+                element.write_text_content(BytesText::new(why))?;
+            }
+            if !tested.figures.is_empty() {
+                let figures = legal(&tested.figures);
+                writer.create_element("system-out").write_text_content(BytesText::new(&figures))?;
+            }
+            Ok(())
         })
         .map(drop)
+}
+
+/// What the requests of a load came to, a line for each phase.
+fn figures(claim: &Claim) -> String {
+    let phases = [("before", &claim.before), ("during", &claim.during), ("after", &claim.after)];
+    let lines = phases.into_iter().filter_map(|(phase, figures)| {
+        let load = figures.load.as_ref()?;
+        Some(format!("{phase}: {load}\n"))
+    });
+    lines.collect()
 }
 
 fn run(summary: &Summary) -> Case {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write};
 
-use squall_experiments::run::{Event, Record, State};
+use squall_experiments::run::{Event, Record, Seen, State};
 use squall_experiments::summary::line;
 use squall_experiments::verdict::{Phase, Tally};
 
@@ -17,10 +17,19 @@ pub struct Progress<W> {
     live: bool,
     paint: Paint,
     parts: BTreeMap<u32, String>,
-    tallies: Vec<(String, Tally)>,
+    tallies: Vec<Watched>,
     phase: Phase,
     /// Whether the living line stands on the terminal.
     standing: bool,
+}
+
+/// A hypothesis in the phase that goes on.
+#[derive(Debug)]
+struct Watched {
+    name: String,
+    tally: Tally,
+    /// The p99 latency of the last sample of a load.
+    latency: Option<String>,
 }
 
 impl<W: Write + IsTerminal> Progress<W> {
@@ -73,15 +82,8 @@ impl<W: Write> Progress<W> {
                 self.phase = seen.phase;
                 self.tallies.clear();
             }
-            if !seen.guard {
-                match self.tallies.iter_mut().find(|(name, _)| *name == seen.name) {
-                    Some((_, tally)) => tally.add(seen.good),
-                    None => {
-                        let mut tally = Tally::default();
-                        tally.add(seen.good);
-                        self.tallies.push((seen.name.clone(), tally));
-                    }
-                }
+            if !seen.guard && seen.is_whole() {
+                self.watched(seen);
             }
         }
         let parts = &self.parts;
@@ -103,8 +105,10 @@ impl<W: Write> Progress<W> {
             Phase::Between => "",
             Phase::Recovery => "recovery",
         };
-        let tallies =
-            self.tallies.iter().map(|(name, tally)| format!("{name} {}/{}", tally.good, tally.total()));
+        let tallies = self.tallies.iter().map(|watched| {
+            let latency = watched.latency.as_deref().unwrap_or_default();
+            format!("{} {}/{}{latency}", watched.name, watched.tally.good, watched.tally.total())
+        });
         let tallies: Vec<String> = tallies.collect();
         let mut living = format!("{seconds:>8.1} s  {phase}  {}", tallies.join(", "));
         // A line that wraps could not be taken back.
@@ -113,6 +117,21 @@ impl<W: Write> Progress<W> {
         }
         let _ = write!(self.out, "{}", self.paint.dim(&printable::text(&living)));
         self.standing = true;
+    }
+
+    fn watched(&mut self, seen: &Seen) {
+        let place = self.tallies.iter().position(|watched| watched.name == seen.name);
+        let place = place.unwrap_or_else(|| {
+            let (name, tally) = (seen.name.clone(), Tally::default());
+            self.tallies.push(Watched { name, tally, latency: None });
+            self.tallies.len() - 1
+        });
+        let watched = &mut self.tallies[place];
+        watched.tally.add(seen.good);
+        watched.latency = seen.load.as_ref().map(|load| match load.quantile(990) {
+            Some(p99) => format!(" p99 {:.1} ms", p99.as_secs_f64() * 1000.0),
+            None => " p99 no answer".to_owned(),
+        });
     }
 
     fn clear(&mut self) {

@@ -4,6 +4,7 @@
 
 mod conversation;
 mod http;
+mod load;
 mod privileges;
 mod prober;
 mod process;

@@ -1,6 +1,6 @@
 //! Small real servers on loopback. Each answers every connection in a thread of its own, as it was told.
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -31,6 +31,44 @@ pub fn always(bytes: impl Into<Vec<u8>>) -> SocketAddr {
     serve(move |stream, _, _| {
         let _ = stream.write_all(&bytes);
     })
+}
+
+/// Answers request after request on each connection; `answer` gets how many came before, over all connections.
+pub fn kept(answer: impl Fn(usize) -> String + Send + Sync + 'static) -> Kept {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let kept = Kept { address, connections: Arc::default(), requests: Arc::default() };
+    let (answer, counts) = (Arc::new(answer), kept.clone());
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            counts.connections.fetch_add(1, Ordering::SeqCst);
+            let (answer, counts) = (answer.clone(), counts.clone());
+            std::thread::spawn(move || {
+                let mut stream = stream.unwrap();
+                stream.set_nodelay(true).unwrap();
+                let mut lines = BufReader::new(stream.try_clone().unwrap());
+                let mut line = String::new();
+                while lines.read_line(&mut line).is_ok_and(|length| length > 0) {
+                    if line == "\r\n" {
+                        let answer = answer(counts.requests.fetch_add(1, Ordering::SeqCst));
+                        if stream.write_all(answer.as_bytes()).is_err() {
+                            return;
+                        }
+                    }
+                    line.clear();
+                }
+            });
+        }
+    });
+    kept
+}
+
+/// A server of [`kept`], and what came to it.
+#[derive(Clone)]
+pub struct Kept {
+    pub address: SocketAddr,
+    pub connections: Arc<AtomicUsize>,
+    pub requests: Arc<AtomicUsize>,
 }
 
 /// An HTTP answer.

@@ -4,7 +4,7 @@ use serde_json::{Map, Value};
 
 use super::suggest;
 use crate::peer::{Peer, Ports};
-use crate::quantity::{Percent, Period, Pick, QuantityError};
+use crate::quantity::{MostPercent, MostPeriod, Percent, Period, Pick, QuantityError, Rate};
 
 /// Reads a text, or says why it cannot.
 pub(super) type Parse = fn(&str) -> Result<(), QuantityError>;
@@ -20,6 +20,9 @@ pub(super) fn parser(format: &str) -> Option<Parse> {
         "pick" => read::<Pick>,
         "peer" => read::<Peer>,
         "ports" => read::<Ports>,
+        "rate" => read::<Rate>,
+        "percent-bound" => read::<MostPercent>,
+        "period-bound" => read::<MostPeriod>,
         _ => return None,
     })
 }

@@ -1,7 +1,7 @@
 //! What the faults that shape traffic have in common: whose packets, which way, and how many are held.
 
 use super::Wrong;
-use crate::impairment::{Chance, MOST_HELD};
+use crate::impairment::Chance;
 use crate::quantity::Percent;
 
 /// Makes the struct of a fault that shapes traffic: its own parameters, and those that all of them share.
@@ -38,7 +38,6 @@ macro_rules! shaping {
             fn check_traffic(&self, scope: Option<&crate::scope::Scope>, wrong: &mut super::Wrong) {
                 super::needs_traffic(&self.to, &self.from, scope, wrong);
                 super::ports_fit(self.protocol, &self.to, &self.from, scope, wrong);
-                super::shaping::limit_is_sound(self.limit, wrong);
             }
 
             /// The change that does this to the fault's packets, one way or both.
@@ -60,13 +59,6 @@ pub(super) use shaping;
 /// Packets that have left their sender are shaped without disturbing it.
 pub(super) fn inbound() -> crate::flow::Direction {
     crate::flow::Direction::Ingress
-}
-
-pub(super) fn limit_is_sound(limit: Option<u32>, wrong: &mut Wrong) {
-    if limit.is_some_and(|limit| !(1..=MOST_HELD).contains(&limit)) {
-        let help = format!("write a number from 1 to {MOST_HELD}, or leave it out");
-        wrong.with("limit", "as many packets cannot be held", help);
-    }
 }
 
 /// A chance that something happens to, which must not be none.

@@ -5,6 +5,7 @@
 //! an appendix that is outside the hash.
 
 mod carve_out;
+mod load;
 mod overlap;
 
 use std::collections::BTreeSet;
@@ -13,6 +14,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 pub use carve_out::CARVE_OUTS;
+pub use load::PlannedLoad;
 
 use crate::change::Change;
 use crate::experiment::{Action, Experiment, Step};
@@ -40,6 +42,8 @@ pub struct Plan {
     pub carve_outs: Vec<String>,
     /// After this long, counted from the first injection, everything is reverted in any case.
     pub expiry: Period,
+    /// What probes of load send. Not part of the hash.
+    pub loads: Vec<PlannedLoad>,
     /// What the reader should know before running it. Not part of the hash.
     pub warnings: Vec<String>,
 }
@@ -93,6 +97,7 @@ impl Plan {
             policy: policy.to_owned(),
             expiry: (time + MARGIN.get()).into(),
             carve_outs: CARVE_OUTS.iter().map(|rule| (*rule).to_owned()).collect(),
+            loads: load::of(experiment, time),
             warnings: overlap::warnings(experiment, &steps),
             steps,
         }

@@ -74,8 +74,9 @@ fn collide(first: &PlanStep, second: &PlanStep) -> bool {
 
 /// Whom a probe connects to; a program may connect to anybody, and nothing is said about it.
 fn peer(claim: &Hypothesis) -> Option<Peer> {
-    match (&claim.http, &claim.tcp) {
-        (Some(http), _) => http.url.parse::<HttpUrl>().ok().map(|url| url.peer()),
+    let url = claim.http.as_ref().map(|http| &http.url).or(claim.load.as_ref().map(|load| &load.url));
+    match (url, &claim.tcp) {
+        (Some(url), _) => url.parse::<HttpUrl>().ok().map(|url| url.peer()),
         (_, Some(tcp)) => tcp.address.parse().ok(),
         _ => None,
     }

@@ -135,6 +135,28 @@ fn a_fault_that_would_hit_a_probe_is_said() {
 }
 
 #[test]
+fn load_is_said_with_its_requests_and_is_hit_like_any_probe() {
+    let mut experiment = experiment(vec![partition(&["127.0.0.1"], 60)]);
+    let load =
+        json!({ "name": "checkout is fast", "load": { "url": "http://127.0.0.1:8080/", "rate": "50/s" } });
+    experiment.hypothesis = vec![serde_json::from_value(load.clone()).unwrap()];
+    let mut guard = load;
+    guard["name"] = json!("site is up");
+    guard["load"]["rate"] = json!("60/m");
+    experiment.stop_when = vec![serde_json::from_value(guard).unwrap()];
+    let plan = Plan::of(&experiment, 1, &[], "none");
+    assert_eq!(plan.warnings.len(), 2, "{:?}", plan.warnings);
+    let said: Vec<_> =
+        plan.loads.iter().map(|load| (load.name.as_str(), load.at_most, load.requests)).collect();
+    // Three samples of the baseline, the fault, the recovery; guards rest in the last.
+    let expected =
+        [("checkout is fast", Period::from_secs(93), 4650), ("site is up", Period::from_secs(63), 63)];
+    assert_eq!(said, expected);
+    experiment.baseline = Some(Period::from_secs(10));
+    assert_eq!(Plan::of(&experiment, 1, &[], "none").loads[0].requests, 5000);
+}
+
+#[test]
 fn faults_at_the_same_time_that_want_the_same_thing_are_said() {
     let parallel = |a: Step, b: Step| Step { parallel: Some(vec![a, b]), ..Default::default() };
     let count = |step: Step| plan(vec![step]).warnings.len();

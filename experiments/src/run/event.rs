@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::evidence::Evidence;
 use crate::exit::Exit;
-use crate::probe::Hypothesis;
+use crate::probe::{Hypothesis, Load};
 use crate::protocol::{Applied, Lifted, Refusal, RunId};
 use crate::quantity::Percent;
 use crate::verdict::Phase;
@@ -226,6 +226,16 @@ pub struct Seen {
     pub took_us: u64,
     /// What was seen: `200 in 3.1 ms`.
     pub seen: String,
+    /// What the requests of a load came to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub load: Option<Load>,
+}
+
+impl Seen {
+    /// Whether it is a sample to judge by: a stretch of load that was cut off early only counts in sums.
+    pub fn is_whole(&self) -> bool {
+        !self.load.as_ref().is_some_and(|load| load.short)
+    }
 }
 
 /// A change that is about to be made.

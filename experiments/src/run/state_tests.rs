@@ -59,6 +59,7 @@ fn sample() -> Event {
         begun_ms: 1,
         took_us: 1,
         seen: "200".to_owned(),
+        load: None,
     })
 }
 

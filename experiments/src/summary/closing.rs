@@ -139,6 +139,17 @@ impl Part {
         let words: Vec<String> = self.evidence.iter().map(in_words).collect();
         if words.is_empty() { "nothing was measured".to_owned() } else { words.join(", ") }
     }
+
+    /// Why it does not count as measured.
+    pub(super) fn unmeasured(&self) -> String {
+        let leaked: u64 = self.evidence.iter().map(Evidence::leaked).sum();
+        let effect = match leaked {
+            0 => "had no measured effect",
+            _ => "left out more than 1 % of its packets",
+        };
+        let leaks = if leaked == 0 { String::new() } else { format!(", {leaked} passed unharmed") };
+        format!("`{}` {effect}: {}{leaks}", self.name, self.evidence_in_words())
+    }
 }
 
 fn in_words(evidence: &Evidence) -> String {

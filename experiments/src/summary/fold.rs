@@ -221,7 +221,7 @@ impl<'a> Making<'a> {
             .parts
             .iter()
             .filter(|part| part.injected_at_ms.is_some() && !part.measured)
-            .map(|part| format!("`{}` had no measured effect: {}", part.name, part.evidence_in_words()))
+            .map(Part::unmeasured)
             .collect();
         for what in unmeasured {
             self.reason(Exit::Inconclusive, what);

@@ -5,6 +5,7 @@
 
 mod closing;
 mod fold;
+mod load;
 mod samples;
 mod timeline;
 
@@ -17,7 +18,9 @@ use crate::quantity::Percent;
 use crate::run::Intent;
 use crate::verdict::{Judgement, Tally};
 
+pub use crate::probe::Count;
 pub use closing::seconds;
+pub use load::LoadFigures;
 pub use timeline::line;
 
 /// What became of a run.
@@ -118,21 +121,15 @@ pub struct Figures {
     /// How many were good and bad.
     #[serde(flatten)]
     pub tally: Tally,
-    /// The median time that a sample took, in microseconds.
+    /// The median time that a sample took, in microseconds; of a load, that a request took.
     pub median_us: Option<u64>,
-    /// The longest time that a sample took, in microseconds.
+    /// The longest time that a sample took, in microseconds; of a load, that a request took.
     pub slowest_us: Option<u64>,
-    /// What the bad ones saw, the most frequent first, at most five.
+    /// What the bad ones saw, the most frequent first, at most five; of a load, which expectations did not hold.
     pub bad_seen: Vec<Count>,
-}
-
-/// How often something was seen.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Count {
-    /// What.
-    pub seen: String,
-    /// How often.
-    pub times: u64,
+    /// What all requests of a load came to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub load: Option<LoadFigures>,
 }
 
 /// One fault of the method.
@@ -204,9 +201,7 @@ pub struct Moment {
 impl Figures {
     /// What the bad samples saw, in a few words: `12 × timed out after 1s, 2 × 503`; empty without a bad one.
     pub fn bad_in_words(&self) -> String {
-        let words: Vec<String> =
-            self.bad_seen.iter().map(|count| format!("{} × {}", count.times, count.seen)).collect();
-        words.join(", ")
+        Count::in_words(&self.bad_seen)
     }
 }
 

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::{Count, Figures};
+use super::{Count, Figures, LoadFigures};
+use crate::probe::Load;
 use crate::run::Seen;
 use crate::verdict::{Phase, Tally};
 
@@ -18,7 +19,7 @@ impl<'a> Samples<'a> {
     /// All samples of a guard.
     pub(super) fn of_guard(&self, name: &str) -> Tally {
         let mut tally = Tally::default();
-        let own = self.0.iter().filter(|seen| seen.guard && seen.name == name);
+        let own = self.0.iter().filter(|seen| seen.guard && seen.name == name && seen.is_whole());
         own.for_each(|seen| tally.add(seen.good));
         tally
     }
@@ -27,21 +28,36 @@ impl<'a> Samples<'a> {
     pub(super) fn figures(&self, name: &str, phase: Phase) -> Figures {
         let mut figures = Figures::default();
         let mut took = Vec::new();
-        let mut bad: BTreeMap<&str, u64> = BTreeMap::new();
+        let mut load: Option<Load> = None;
         let own = self.0.iter().filter(|seen| !seen.guard && seen.name == name && seen.phase == phase);
         for seen in own {
+            if let Some(part) = &seen.load {
+                load.get_or_insert_default().merge(part);
+            } else {
+                took.push(seen.took_us);
+            }
+            if !seen.is_whole() {
+                continue;
+            }
             figures.tally.add(seen.good);
-            took.push(seen.took_us);
-            if !seen.good {
-                *bad.entry(untimed(&seen.seen)).or_default() += 1;
+            match &seen.load {
+                _ if seen.good => {}
+                Some(load) => {
+                    let missed = load.missed.iter().map(|missed| format!("missed {missed}"));
+                    missed.for_each(|missed| Count::add(&mut figures.bad_seen, &missed, 1));
+                }
+                None => Count::add(&mut figures.bad_seen, &untimed(&seen.seen), 1),
             }
         }
         took.sort_unstable();
         figures.median_us = took.get(took.len().saturating_sub(1) / 2).copied();
         figures.slowest_us = took.last().copied();
-        let count = |(seen, times): (&str, u64)| Count { seen: seen.to_owned(), times };
-        figures.bad_seen = bad.into_iter().map(count).collect();
-        figures.bad_seen.sort_by_key(|count| std::cmp::Reverse(count.times));
+        if let Some(load) = load.as_ref().map(LoadFigures::from) {
+            figures.median_us = load.p50_us;
+            figures.slowest_us = load.slowest_us;
+            figures.load = Some(load);
+        }
+        Count::sort(&mut figures.bad_seen);
         figures.bad_seen.truncate(5);
         figures
     }
@@ -49,8 +65,12 @@ impl<'a> Samples<'a> {
     /// When the first of those good samples of hypotheses was begun that no bad one follows, of the slowest
     /// hypothesis; only samples that were begun at or after `from_ms` count.
     pub(super) fn well_since(&self, from_ms: u64) -> u64 {
-        let mut later: Vec<&Seen> =
-            self.0.iter().copied().filter(|seen| !seen.guard && seen.begun_ms >= from_ms).collect();
+        let mut later: Vec<&Seen> = self
+            .0
+            .iter()
+            .copied()
+            .filter(|seen| !seen.guard && seen.begun_ms >= from_ms && seen.is_whole())
+            .collect();
         later.sort_by_key(|seen| seen.begun_ms);
         let mut since: BTreeMap<&str, Option<u64>> = BTreeMap::new();
         for seen in later {
@@ -61,14 +81,16 @@ impl<'a> Samples<'a> {
     }
 }
 
-/// What was seen without how long it took, so that equal things count as equal: `503 in 3.1 ms` is `503`.
-fn untimed(seen: &str) -> &str {
+/// What was seen without how long it took, so that equal things count as equal: `503 in 3.1 ms` is `503`, and
+/// `200 in 812 ms (expected within 500ms)` is `200 (expected within 500ms)`.
+fn untimed(seen: &str) -> String {
     match seen.rsplit_once(" in ") {
         Some((what, time))
             if time.starts_with(|first: char| first.is_ascii_digit()) && !time.contains(',') =>
         {
-            what
+            let remark = time.find(" (").map_or("", |at| &time[at..]);
+            format!("{what}{remark}")
         }
-        _ => seen,
+        _ => seen.to_owned(),
     }
 }

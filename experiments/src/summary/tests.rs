@@ -1,5 +1,10 @@
+use std::time::Duration;
+
+use serde_json::json;
+
 use super::*;
 use crate::evidence::{Incident, Unit};
+use crate::probe::Load;
 use crate::protocol::{Applied, Lifted, Refusal};
 use crate::run::{Event, Record, Seen, Started, Stated};
 use crate::verdict::{Outcome, Phase};
@@ -47,6 +52,7 @@ impl Log {
                 begun_ms: self.0.len() as u64 * 100,
                 took_us: 1000 + at,
                 seen: if good { "200 in 1.0 ms".to_owned() } else { format!("503 in {at}.5 ms") },
+                load: None,
             }));
         }
         self
@@ -134,6 +140,57 @@ fn deviated_says_how_often_and_when_it_was_well_again() {
     let during = &summary.hypotheses[0].during;
     assert_eq!(during.bad_in_words(), "14 × 503", "equal things are counted together");
     assert_eq!((during.median_us, during.slowest_us), (Some(1009), Some(1019)));
+}
+
+#[test]
+fn the_requests_of_a_load_are_summed_up_for_each_phase() {
+    let tick = |log: &mut Log, phase, millis: u64, failed: u64, short: bool| {
+        let mut load = Load { requests: 50, short, ..Load::default() };
+        (failed..50).for_each(|_| load.latency.add(Duration::from_millis(millis)));
+        (0..50).for_each(|_| load.late.add(Duration::from_micros(40)));
+        Count::add(&mut load.errors, "connection refused", failed);
+        load.errors.retain(|count| count.times > 0);
+        load.judge(&serde_json::from_value(json!({ "errors": "<= 1%", "p99": "<= 300ms" })).unwrap());
+        log.push(Event::Sample(Seen {
+            name: "checkout is fast".to_owned(),
+            guard: false,
+            phase,
+            good: load.missed.is_empty(),
+            begun_ms: log.0.len() as u64 * 100,
+            took_us: 1_000_000,
+            seen: "50 requests".to_owned(),
+            load: Some(load),
+        }));
+    };
+    let mut log = Log::new(1, &["checkout is fast"], &[]);
+    for _ in 0..3 {
+        tick(&mut log, Phase::Baseline, 10, 0, false);
+    }
+    log.push(Event::BaselineMet).injected(1, true);
+    tick(&mut log, Phase::During, 10, 0, false);
+    tick(&mut log, Phase::During, 400, 0, false);
+    tick(&mut log, Phase::During, 400, 25, false);
+    tick(&mut log, Phase::During, 10, 50, true);
+    log.lifted(Some(1), 9, &[]).push(Event::MethodEnded);
+    let summary = log.summary();
+    let claim = &summary.hypotheses[0];
+    let before = claim.before.load.as_ref().unwrap();
+    assert_eq!((before.requests, before.failed, before.late_p99_us), (150, 0, Some(41)));
+    assert_eq!(claim.before.median_us, before.p50_us);
+    assert!((10_000..10_100).contains(&before.p99_us.unwrap()), "{before:?}");
+    let during = claim.during.load.as_ref().unwrap();
+    assert_eq!((during.requests, during.failed), (200, 75));
+    assert_eq!((during.p99_us, during.errors[0].times), (None, 75));
+    assert_eq!(
+        (claim.during.tally.good, claim.during.tally.bad),
+        (1, 2),
+        "what was cut off early is no sample"
+    );
+    assert_eq!(claim.during.bad_in_words(), "2 × missed p99 <= 300ms, 1 × missed errors <= 1%");
+    assert_eq!(summary.exit, Exit::Deviated);
+    let text = serde_json::to_string(&log.0).unwrap();
+    let read: Vec<Record> = serde_json::from_str(&text).unwrap();
+    assert_eq!(Summary::of(&read).unwrap(), summary, "events survive JSON");
 }
 
 #[test]

@@ -121,3 +121,34 @@ fn a_local_port_is_late_and_another_is_not() {
         nothing_leaked(&trial.halted());
     }
 }
+
+#[test]
+fn two_delays_of_one_process_add_up() {
+    needs!(Root, Nftables, Queue, Cgroup2, Bpf);
+    let world = World::new(2);
+    let near = &world.hosts[0];
+    world.echo(1, 7);
+    let hit = Asking::start(&world, "hit", None, None);
+    let spared = Asking::start(&world, "spared", None, None);
+    let control = hit.next();
+    for direction in ["ingress", "egress"] {
+        // Both scopes are told by marks: each has a bit of its own on the same sockets.
+        let step = |seconds| {
+            let fault = format!("latency: {{ delay: 30ms, to: [\"10.77.1.2:7\"], direction: {direction} }}");
+            let scope = format!("{{ process: {{ pid: {} }} }}", hit.process.pid);
+            calm(&[&format!("{{ fault: {{ {fault} }}, in: {scope}, for: {seconds}s }}")])
+        };
+        let mut first = Trial::begin(&world, near, &step(8));
+        first.injected();
+        let mut second = Trial::begin(&world, near, &step(4));
+        second.injected();
+        delayed(hit.next(), control.clone(), DELAY);
+        unharmed(spared.next(), control.clone());
+        assert!(!second.has("lifted"), "the fault was over before it was looked at");
+        second.finish().expect_exit(0);
+        delayed(hit.next(), control.clone(), DELAY / 2);
+        assert!(!first.has("lifted"), "the fault was over before it was looked at");
+        first.finish().expect_exit(0);
+        unharmed(hit.next(), control.clone());
+    }
+}

@@ -98,10 +98,23 @@ impl Dice {
 
 impl Draws {
     fn from(random: &mut ChaCha12Rng) -> Self {
-        let mut unit = || (random.next_u64() >> 11) as f64 / (1u64 << 53) as f64;
-        let (turn, loss, duplicate, corrupt) = (unit(), unit(), unit(), unit());
-        let (repeat, spread, tail, reorder) = (unit(), [unit(), unit()], unit(), unit());
-        Draws { turn, loss, duplicate, corrupt, bit: random.next_u64(), repeat, spread, tail, reorder }
+        // In one go: packets may come by the hundred thousand a second.
+        let mut bytes = [0; 80];
+        random.fill_bytes(&mut bytes);
+        let (words, _) = bytes.as_chunks();
+        let word = |index: usize| u64::from_le_bytes(words[index]);
+        let unit = |index| (word(index) >> 11) as f64 / (1u64 << 53) as f64;
+        Draws {
+            turn: unit(0),
+            loss: unit(1),
+            duplicate: unit(2),
+            corrupt: unit(3),
+            bit: word(4),
+            repeat: unit(5),
+            spread: [unit(6), unit(7)],
+            tail: unit(8),
+            reorder: unit(9),
+        }
     }
 
     fn none() -> Self {
@@ -225,3 +238,6 @@ fn pareto(draw: f64) -> f64 {
 fn nanos(duration: std::time::Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests;

@@ -97,6 +97,8 @@ impl Engine {
             }
             let mut rounds = 0;
             while self.receive(&mut headers) && rounds < ROUNDS {
+                // What is due does not wait for the rest of a burst.
+                self.work.release(now(), &self.ends.socket);
                 rounds += 1;
             }
             self.release(&mut headers);
@@ -165,7 +167,7 @@ impl Engine {
             for event in message.iovs().flat_map(wire::events) {
                 match event {
                     Event::Packet(packet) => self.work.packet(&packet, now, &self.ends.socket),
-                    Event::Refused(_, packets) => self.work.vanished(packets),
+                    Event::Answer(_, packets) => self.work.vanished(packets),
                 }
             }
         }

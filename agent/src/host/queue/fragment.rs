@@ -86,3 +86,6 @@ fn fresh() -> u32 {
     NEXT.store(start.wrapping_add(1), Ordering::Relaxed);
     start
 }
+
+#[cfg(test)]
+mod tests;

@@ -276,40 +276,41 @@ pub fn drain(socket: BorrowedFd<'_>, number: u16) -> io::Result<usize> {
     // The answers need room in the socket.
     answers(socket)?;
     loop {
-        let mut emptied = 0;
         // The kernel compares signed: the first covers the lower half of all numbers, the second the upper one.
         for highest in [0x7fff_ffff, 0xffff_ffff] {
             let message = wire::accept_up_to(number, highest);
             sendto(socket.as_raw_fd(), &message, &NetlinkAddr::new(0, 0), MsgFlags::empty())?;
         }
+        let (mut some, mut none) = (false, 0);
         for errno in answers(socket)? {
-            match Errno::from_raw(errno) {
-                Errno::ENOENT => emptied += 1,
+            match (errno, Errno::from_raw(errno)) {
+                (0, _) => some = true,
+                (_, Errno::ENOENT) => none += 1,
                 // There is no such queue: nothing is held.
-                Errno::ENODEV => return Ok(found),
-                errno => return Err(errno.into()),
+                (_, Errno::ENODEV) => return Ok(found),
+                _ => return Err(io::Error::from_raw_os_error(errno)),
             }
         }
+        found += usize::from(some);
         let elapsed = begun.elapsed();
-        found += usize::from(emptied < 2);
-        if elapsed > LONGEST || (emptied == 2 && elapsed >= PAUSE) {
+        if elapsed > LONGEST || (none == 2 && elapsed >= PAUSE) {
             return Ok(found);
         }
         thread::sleep(PAUSE);
     }
 }
 
-/// Reads everything that waits in a socket, and gives the refusals among it.
+/// Reads everything that waits in a socket, and gives the answers among it.
 fn answers(socket: BorrowedFd<'_>) -> io::Result<Vec<i32>> {
     let mut buffer = vec![0; usize::from(u16::MAX) + wire::AROUND];
-    let mut refusals = Vec::new();
+    let mut answers = Vec::new();
     loop {
         match recv(socket.as_raw_fd(), &mut buffer, MsgFlags::MSG_DONTWAIT) {
-            Ok(length) => refusals.extend(wire::events(&buffer[..length]).filter_map(|event| match event {
-                Event::Refused(errno, _) => Some(errno),
+            Ok(length) => answers.extend(wire::events(&buffer[..length]).filter_map(|event| match event {
+                Event::Answer(errno, _) => Some(errno),
                 Event::Packet(_) => None,
             })),
-            Err(Errno::EAGAIN) => return Ok(refusals),
+            Err(Errno::EAGAIN) => return Ok(answers),
             Err(Errno::EINTR | Errno::ENOBUFS) => {}
             Err(errno) => return Err(errno.into()),
         }

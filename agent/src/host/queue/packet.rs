@@ -109,3 +109,6 @@ fn ports(protocol: u8, bytes: &[u8], at: usize) -> u32 {
     let ports = bytes.get(at..).and_then(|rest| rest.first_chunk()).copied().map_or(0, u32::from_be_bytes);
     if WITH_PORTS.contains(&protocol) { ports } else { 0 }
 }
+
+#[cfg(test)]
+mod tests;

@@ -15,6 +15,7 @@ const NETLINK_HEADER: usize = 16;
 const FAMILY_HEADER: usize = 4;
 const ERROR: u16 = 2;
 const FLAG_REQUEST: u16 = 1;
+const FLAG_ACK: u16 = 4;
 
 /// What the kernel makes of a payload at most: the length of its attribute is a 16-bit number.
 pub const LONGEST: usize = 0xffff - 4;
@@ -84,8 +85,8 @@ pub struct Packet<'a> {
 pub enum Event<'a> {
     /// A packet has come.
     Packet(Packet<'a>),
-    /// A message was refused: the error number, and the sequence number of the refused message.
-    Refused(i32, u32),
+    /// The answer to a message: an error number, 0 for none, and the message's sequence number.
+    Answer(i32, u32),
 }
 
 /// Reads what one receive call has brought. Bytes that are no message end it.
@@ -101,7 +102,7 @@ pub fn events(bytes: &[u8]) -> impl Iterator<Item = Event<'_>> {
             rest = &rest[length.next_multiple_of(4).min(rest.len())..];
             let event = match u16_at(message, 4) {
                 PACKET => packet(message).map(Event::Packet),
-                ERROR => refused(message),
+                ERROR => answer(message),
                 _ => None,
             };
             if event.is_some() {
@@ -137,16 +138,15 @@ fn packet(message: &[u8]) -> Option<Packet<'_>> {
     numbered.then_some(packet)
 }
 
-fn refused(message: &[u8]) -> Option<Event<'_>> {
-    let code = i32::from_ne_bytes(*message.get(NETLINK_HEADER..)?.first_chunk()?);
+fn answer(message: &[u8]) -> Option<Event<'_>> {
     // `struct nlmsgerr`: the code, then the header of the message that it answers.
-    let sequence = u32_at(message, NETLINK_HEADER + 4 + 8);
-    (code != 0).then_some(Event::Refused(-code, sequence))
+    let code = i32::from_ne_bytes(*message.get(NETLINK_HEADER..)?.first_chunk()?);
+    Some(Event::Answer(code.wrapping_neg(), u32_at(message, NETLINK_HEADER + 4 + 8)))
 }
 
 /// Verdicts on their way to the kernel, in one buffer that is used again and again.
 ///
-/// A refused verdict comes back as [`Event::Refused`] with, as its sequence number, the number of packets that
+/// Only a refused verdict is answered, by an [`Event::Answer`] with, as its sequence number, the number of packets that
 /// it was to let go on.
 #[derive(Debug)]
 pub struct Verdicts {
@@ -238,9 +238,14 @@ impl Verdicts {
     }
 }
 
-/// One message that accepts every packet up to a number, by the kernel's comparison, which is signed.
+/// One message that accepts every packet up to a number, by the kernel's comparison, which is signed. It is answered in any
+/// case.
 pub fn accept_up_to(number: u16, id: u32) -> Vec<u8> {
     let mut verdicts = Verdicts::new(number);
     verdicts.message(VERDICT_BATCH, 0, id, Verdict::Accept, &[]);
+    verdicts.bytes[6..8].copy_from_slice(&(FLAG_REQUEST | FLAG_ACK).to_ne_bytes());
     verdicts.bytes
 }
+
+#[cfg(test)]
+mod tests;

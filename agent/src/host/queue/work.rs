@@ -252,3 +252,6 @@ fn flip(packet: &[u8], from: usize, choice: u64, altered: &mut Vec<u8>) -> bool 
     altered[from + (bit / 8) as usize] ^= 1 << (bit % 8);
     true
 }
+
+#[cfg(test)]
+mod tests;

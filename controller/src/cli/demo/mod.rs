@@ -1,8 +1,9 @@
-//! `squall demo`: a small shop that breaks, and the same shop that holds, in a network of its own.
+//! `squall demo`: a small shop that breaks twice, and the same shop that holds, in a network of its own.
 //!
 //! Everything in it is real: processes that talk over TCP, faults by the same agent, verdicts by the same `squall run`
 //! that everybody uses. The only thing that it knows better is how to explain what is seen.
 
+mod act;
 mod confine;
 mod folder;
 mod rehearsal;
@@ -17,18 +18,11 @@ use squall_experiments::exit::Exit;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::Format;
+use act::ACTS;
 use folder::Folder;
-use rehearsal::{Rehearsal, Seen};
+use rehearsal::Rehearsal;
 use services::Services;
 use story::Story;
-
-/// The file that shows the mistake, and the one that shows the remedy.
-const SILENT: (&str, &str) =
-    ("payments-silent.yaml", include_str!("../../../../experiments/shipped/payments-silent.yaml"));
-const FALLBACK: (&str, &str) = (
-    "payments-silent-with-fallback.yaml",
-    include_str!("../../../../experiments/shipped/payments-silent-with-fallback.yaml"),
-);
 
 /// How long the shop runs before anybody looks at it.
 const WARMING: Duration = Duration::from_secs(1);
@@ -40,8 +34,8 @@ pub struct Demo {}
 impl Demo {
     /// Runs the verb. The process must be single-threaded: it moves into namespaces of its own, for good.
     ///
-    /// Held means that both experiments came out as they should: the first deviated, the second held. Nothing is left
-    /// behind, whatever ends it.
+    /// Held means that all experiments came out as they should: half of them deviated, half of them held. Nothing is
+    /// left behind, whatever ends it.
     pub fn run(&self, common: &super::Common) -> anyhow::Result<Exit> {
         let confined = match confine::enter() {
             Ok(confined) => confined,
@@ -91,8 +85,8 @@ async fn perform(mut story: Story) -> anyhow::Result<Exit> {
     }
 }
 
-/// Both experiments, one after the other. What it starts is held by the caller, so that an interruption can end it
-/// in order.
+/// All experiments, one after the other. What it starts is held by the caller, so that an interruption can end it in
+/// order.
 async fn play(
     folder: &Folder,
     services: &mut Services,
@@ -101,26 +95,20 @@ async fn play(
 ) -> anyhow::Result<bool> {
     services.open().await.context("the shop does not open")?;
     tokio::time::sleep(WARMING).await;
-    story.first(services.health().await?, services.tally());
-    let first = run(folder, SILENT, services, rehearsal).await?;
-    let deviated = story.after_first(&first, Exit::Deviated);
-    services.change_storefront().await.context("the storefront does not start again")?;
-    tokio::time::sleep(WARMING).await;
-    story.second();
-    let second = run(folder, FALLBACK, services, rehearsal).await?;
-    let held = story.after_second(&second, Exit::Held);
-    Ok(deviated && held)
-}
-
-async fn run(
-    folder: &Folder,
-    (name, text): (&str, &str),
-    services: &Services,
-    rehearsal: &mut Option<Rehearsal>,
-) -> anyhow::Result<Seen> {
-    let file = folder.write(name, text)?;
-    let running = rehearsal.insert(Rehearsal::start(&file, folder.path())?);
-    let seen = running.watch(services).await?;
-    *rehearsal = None;
-    Ok(seen)
+    story.shop(services.health().await?, services.tally());
+    for (index, act) in ACTS.iter().enumerate() {
+        if index > 0 {
+            services.change_storefront(act.options).await.context("the storefront does not start again")?;
+            tokio::time::sleep(WARMING).await;
+        }
+        story.before(index + 1, ACTS.len(), act);
+        let file = folder.write(act.file, act.text)?;
+        let running = rehearsal.insert(Rehearsal::start(&file, folder.path())?);
+        let seen = running.watch(services).await?;
+        *rehearsal = None;
+        if !story.after(act, &seen) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }

@@ -16,8 +16,6 @@ use super::super::shop::{Health, Tally, get};
 const STOREFRONT: u16 = 7000;
 /// The suppliers and their ports.
 const SUPPLIERS: [(&str, u16); 3] = [("catalogue", 7001), ("stock", 7002), ("payments", 7003)];
-/// How the storefront waits for payments in the second experiment.
-pub(super) const REMEDY: [&str; 3] = ["--payment-timeout", "200ms", "--fallback"];
 /// How long a process may take until it listens.
 const OPENING: Duration = Duration::from_secs(10);
 
@@ -31,7 +29,7 @@ pub(super) struct Services {
 }
 
 impl Services {
-    /// Starts everything, with a storefront that waits for payments for ever; returns when all of them listen.
+    /// Starts everything, with a storefront that waits for its suppliers for ever; returns when all of them listen.
     pub(super) async fn open(&mut self) -> anyhow::Result<()> {
         for (name, port) in SUPPLIERS {
             let supplier = start(&[name, "--port", &port.to_string()], Stdio::null())?;
@@ -58,12 +56,12 @@ impl Services {
         Ok(())
     }
 
-    /// Replaces the storefront by one with a time-out and a fallback.
-    pub(super) async fn change_storefront(&mut self) -> anyhow::Result<()> {
+    /// Replaces the storefront by one with other options.
+    pub(super) async fn change_storefront(&mut self, options: &[&str]) -> anyhow::Result<()> {
         if let Some(mut storefront) = self.storefront.take() {
             storefront.kill().await?;
         }
-        self.open_storefront(&REMEDY).await
+        self.open_storefront(options).await
     }
 
     async fn open_storefront(&mut self, options: &[&str]) -> anyhow::Result<()> {

@@ -4,13 +4,14 @@ use std::fmt::Display;
 use std::io::Write;
 
 use serde_json::json;
+use squall_experiments::evidence::Evidence;
 use squall_experiments::exit::Exit;
 use squall_experiments::summary::{Claim, Figures};
 
 use super::super::shop::{Health, Tally};
+use super::act::Act;
 use super::confine::Confined;
 use super::rehearsal::Seen;
-use super::services::REMEDY;
 
 /// Tells what happens; with JSON wanted, the words go to standard error and the reports to standard output.
 pub(super) struct Story {
@@ -24,7 +25,7 @@ struct Outcome {
     report: serde_json::Value,
     front: f64,
     checkout: f64,
-    customers: f64,
+    served: u64,
     verdict: String,
 }
 
@@ -39,12 +40,12 @@ impl Story {
             Confined::NetworkOnly => "a network namespace",
         };
         self.say(format_args!(
-            "Squall demo: one fault, injected twice. It takes about half a minute; Ctrl-C ends it at any time.\n\
+            "Squall demo: two faults, each injected twice. It takes less than a minute; Ctrl-C ends it at any time.\n\
              This process is in {place} of its own: nothing here can reach this machine's network.\n"
         ));
     }
 
-    pub(super) fn first(&self, health: Health, customers: Tally) {
+    pub(super) fn shop(&self, health: Health, customers: Tally) {
         let workers = health.workers;
         self.say(format_args!(
             "A small shop runs here, as five processes:\n\
@@ -53,49 +54,24 @@ impl Story {
              \x20  40 pages/s    {workers} workers   ├─> stock       for checkout\n\
              \x20                            └─> payments    for checkout\n\
              \n\
-             It is well: {} pages served, {} lost.\n\
-             \n\
-             1 of 2  Payments stops answering. Checkout waits for it, without a time-out.\n\
-             \x20       3 s of baseline, 8 s of fault, then the recovery …",
+             It is well: {} pages served, {} lost.\n",
             customers.served, customers.lost
         ));
     }
 
-    /// Says whether it came out as expected.
-    pub(super) fn after_first(&mut self, seen: &Seen, expected: Exit) -> bool {
-        let as_expected = self.seen("no time-out", seen, expected);
-        if as_expected {
-            let when = seen.exhausted_after.map_or_else(
-                || "Soon".to_owned(),
-                |after| format!("{:.1} s after the fault began", after.as_secs_f64().max(0.1)),
-            );
-            self.say(format_args!(
-                "        Why: each checkout kept its worker while it waited for payments. {when} all {} workers\n\
-                 \x20       were waiting, and up to {} requests queued for one, the front page's too,\n\
-                 \x20       although the front page never asks payments.\n",
-                seen.worst.workers, seen.worst.queued
-            ));
-        }
-        as_expected
-    }
-
-    pub(super) fn second(&self) {
+    /// Announces an act.
+    pub(super) fn before(&self, number: usize, of: usize, act: &Act) {
         self.say(format_args!(
-            "2 of 2  The same fault. The storefront was started again with `{}`.\n\
-             \x20       3 s of baseline, 8 s of fault, then the recovery …",
-            REMEDY.join(" ")
+            "{number} of {of}  {}\n\x20       2 s of baseline, 7 s of fault, then the recovery …",
+            act.announcement
         ));
     }
 
-    /// Says whether it came out as expected.
-    pub(super) fn after_second(&mut self, seen: &Seen, expected: Exit) -> bool {
-        let as_expected = self.seen("time-out, fallback", seen, expected);
+    /// Explains an act, and says whether it came out as expected.
+    pub(super) fn after(&mut self, act: &Act, seen: &Seen) -> bool {
+        let as_expected = self.seen(act, seen);
         if as_expected {
-            self.say(format_args!(
-                "        Why: after 200 ms checkout stops waiting and accepts the order; the payment is taken later.\n\
-                 \x20       Of {} workers {} were busy at a typical moment, so the front page found a free one.\n",
-                seen.worst.workers, seen.typically_busy
-            ));
+            self.say(format_args!("        Why: {}\n", (act.why)(seen)));
         }
         as_expected
     }
@@ -106,12 +82,12 @@ impl Story {
             write(&mut std::io::stdout(), json!({ "as-expected": as_expected, "runs": runs }));
             return;
         }
-        let mut table =
-            String::from("While payments was silent   front page   checkout   customers served   verdict\n");
+        let mut table = String::from(
+            "While the fault lasted               front page  checkout  pages served  verdict\n",
+        );
         for run in &self.runs {
-            let Outcome { what, front, checkout, customers, verdict, .. } = run;
-            table +=
-                &format!("  {what:<24}{front:>10.0} %{checkout:>9.0} %{customers:>17.0} %   {verdict}\n");
+            let Outcome { what, front, checkout, served, verdict, .. } = run;
+            table += &format!("  {what:<34}{front:>9.0} %{checkout:>8.0} %{served:>14}  {verdict}\n");
         }
         self.say(table);
         if !as_expected {
@@ -128,7 +104,8 @@ impl Story {
              \x20 squall run FILE      run it; `sudo` where the plan needs it\n\
              \x20 squall faults        what else can go wrong\n\
              \x20 docs/operating.md    how to run it on hosts that matter\n\
-             The two files of this demo are experiments/shipped/payments-silent*.yaml. Nothing was left behind.",
+             The files of this demo are payments-slow*.yaml and catalogue-lossy*.yaml in experiments/shipped.\n\
+             Nothing was left behind.",
         );
     }
 
@@ -146,17 +123,19 @@ impl Story {
         });
     }
 
-    /// The part of the explanation that is the same for both: what the report says.
-    fn seen(&mut self, what: &'static str, seen: &Seen, expected: Exit) -> bool {
+    /// The part of the explanation that is the same for all: what the report says.
+    fn seen(&mut self, act: &Act, seen: &Seen) -> bool {
         let summary = &seen.summary;
-        let as_expected = summary.exit == expected;
+        let as_expected = summary.exit == act.expected;
         let evidence = summary.parts.iter().flat_map(|part| &part.evidence);
-        let packets: u64 = evidence.map(|found| found.impaired).sum();
+        let deeds: Vec<String> = evidence.flat_map(Evidence::deeds).collect();
         let Tally { served, lost } = seen.customers;
         let verdict = if as_expected { "as expected" } else { "NOT as expected" };
         self.say(format_args!("\n        Verdict, {verdict}: {}.", summary.sentence));
         self.say(format_args!(
-            "        Injected and measured: {packets} packets to and from payments vanished."
+            "        Injected and measured, packets from {}: {}.",
+            act.supplier,
+            deeds.join(", ")
         ));
         self.say(format_args!("        Customers, meanwhile: {served} pages served, {lost} lost."));
         self.say(format_args!("        {:<26}{:>9}{:>10}{:>9}", "Good looks", "before", "during", "after"));
@@ -174,11 +153,11 @@ impl Story {
             claim.map_or(0.0, |claim| share(claim.during.tally.good, claim.during.tally.bad))
         };
         self.runs.push(Outcome {
-            what,
+            what: act.row,
             report: serde_json::to_value(summary).unwrap_or_default(),
             front: of(summary.hypotheses.first()),
             checkout: of(summary.hypotheses.get(1)),
-            customers: share(served, lost),
+            served,
             verdict: summary.verdict.clone(),
         });
         as_expected

@@ -2,8 +2,8 @@
 //! threads or processes.
 
 use std::future::Future;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::extract::State;
@@ -39,10 +39,14 @@ pub(super) struct Storefront {
     /// How long a checkout waits for payments, per attempt; `0s` waits for ever.
     #[arg(long, default_value = "0s")]
     payment_timeout: Period,
-    /// How often a checkout asks payments again.
+    /// How long a front page waits for the catalogue, per attempt; `0s` waits for ever.
+    #[arg(long, default_value = "0s")]
+    catalogue_timeout: Period,
+    /// How often a supplier that did not answer is asked again.
     #[arg(long, default_value_t = 0)]
     retries: u32,
-    /// Accept an order when payments does not answer, and take the payment later.
+    /// Do without a supplier that does not answer: accept an order and take the payment later, show the goods that were
+    /// seen last.
     #[arg(long)]
     fallback: bool,
 }
@@ -62,6 +66,7 @@ struct Shopfront {
     options: Storefront,
     workers: Arc<Semaphore>,
     queued: AtomicUsize,
+    goods: Mutex<String>,
 }
 
 type Shared = State<Arc<Shopfront>>;
@@ -73,6 +78,7 @@ impl Storefront {
             options: self.clone(),
             workers: Arc::new(Semaphore::new(self.workers)),
             queued: AtomicUsize::new(0),
+            goods: Mutex::new("umbrellas, as always".to_owned()),
         });
         let router = Router::new()
             .route("/", get(front))
@@ -84,33 +90,54 @@ impl Storefront {
 }
 
 async fn front(State(shop): Shared) -> Response {
-    let catalogue = shop.options.catalogue;
+    let this = shop.clone();
     shop.page(async move {
-        match call::get(catalogue, "/").await {
-            Ok((StatusCode::OK, goods)) => format!("Today: {goods}").into_response(),
-            _ => (StatusCode::BAD_GATEWAY, "the catalogue is away\n").into_response(),
+        let Storefront { catalogue, catalogue_timeout, retries, fallback, .. } = this.options;
+        let found = ask(catalogue, catalogue_timeout, retries).await;
+        let mut seen = this.goods.lock().unwrap_or_else(PoisonError::into_inner);
+        match found {
+            Some(goods) => *seen = goods,
+            None if fallback => {}
+            None => return (StatusCode::BAD_GATEWAY, "the catalogue is away\n").into_response(),
         }
+        format!("Today: {seen}").into_response()
     })
     .await
 }
 
 async fn checkout(State(shop): Shared) -> Response {
-    let options = shop.options.clone();
+    let Storefront { stock, payments, payment_timeout, retries, fallback, .. } = shop.options;
     shop.page(async move {
-        if !matches!(call::get(options.stock, "/").await, Ok((StatusCode::OK, _))) {
+        if ask(stock, Period::ZERO, 0).await.is_none() {
             return (StatusCode::BAD_GATEWAY, "the stock is not known\n").into_response();
         }
-        for _ in 0..=options.retries {
-            if options.pay().await {
-                return "order paid\n".into_response();
-            }
+        match ask(payments, payment_timeout, retries).await {
+            Some(_) => "order paid\n".into_response(),
+            None if fallback => "order accepted, payment will be taken later\n".into_response(),
+            None => (StatusCode::BAD_GATEWAY, "the payment failed\n").into_response(),
         }
-        if options.fallback {
-            return "order accepted, payment will be taken later\n".into_response();
-        }
-        (StatusCode::BAD_GATEWAY, "the payment failed\n").into_response()
     })
     .await
+}
+
+/// What a supplier answers; each attempt has a new connection and so much time.
+async fn ask(port: u16, limit: Period, retries: u32) -> Option<String> {
+    for _ in 0..=retries {
+        let answer = async {
+            match call::get(port, "/").await {
+                Ok((StatusCode::OK, body)) => Some(body),
+                _ => None,
+            }
+        };
+        let answer = match limit.get() {
+            Duration::ZERO => answer.await,
+            limit => timeout(limit, answer).await.ok().flatten(),
+        };
+        if answer.is_some() {
+            return answer;
+        }
+    }
+    None
 }
 
 /// Needs no worker: who asks how busy they are must not wait for one.
@@ -121,16 +148,6 @@ async fn health(State(shop): Shared) -> Json<Health> {
         busy: workers - shop.workers.available_permits(),
         queued: shop.queued.load(Ordering::Relaxed),
     })
-}
-
-impl Storefront {
-    async fn pay(&self) -> bool {
-        let paid = async { matches!(call::get(self.payments, "/").await, Ok((StatusCode::OK, _))) };
-        match self.payment_timeout.get() {
-            Duration::ZERO => paid.await,
-            limit => timeout(limit, paid).await.unwrap_or(false),
-        }
-    }
 }
 
 impl Shopfront {

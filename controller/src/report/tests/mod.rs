@@ -1,5 +1,6 @@
 use std::path::Path;
 
+use serde_json::json;
 use squall_experiments::run::{Event, Record, State, next};
 use squall_experiments::summary::Summary;
 
@@ -68,6 +69,57 @@ fn junit_has_a_case_for_the_run_each_hypothesis_and_each_fault() {
     while !matches!(reader.read_event().unwrap(), quick_xml::events::Event::Eof) {}
 }
 
+/// The log with a load in it: two ticks of 50 requests before the fault, one with errors during it.
+fn with_load() -> Vec<Record> {
+    let mut log = log();
+    if let Event::Started(started) = &mut log[0].event {
+        let mut load = started.hypotheses[0].clone();
+        load.name = "checkout is fast".to_owned();
+        started.hypotheses.push(load);
+    }
+    let tick = |at_ms: u64, phase: &str, failed: u64| {
+        let errors = json!([{ "seen": "connection refused", "times": failed }]);
+        let load = json!({
+            "requests": 50, "errors": if failed > 0 { errors } else { json!([]) },
+            "latency": [[1_003_519, 40 - failed], [11_993_087, 10]], "late": [[40_191, 50]],
+            "missed": if failed > 0 { json!(["errors <= 1%"]) } else { json!([]) },
+        });
+        let seen = json!({
+            "at_ms": at_ms, "event": "sample", "name": "checkout is fast", "phase": phase, "good": failed == 0,
+            "begun_ms": at_ms, "took_us": 1_000_000, "seen": "50 requests", "load": load,
+        });
+        serde_json::from_value::<Record>(seen).unwrap()
+    };
+    log.insert(3, tick(4, "baseline", 0));
+    log.insert(4, tick(4, "baseline", 0));
+    log.insert(9, tick(1009, "during", 20));
+    log
+}
+
+#[test]
+fn a_load_is_reported_with_its_figures() {
+    let log = with_load();
+    let summary = Summary::of(&log).unwrap();
+    let before = "before: 100 requests, 0 errors; p50 1.0 ms, p90 12.0 ms, p99 12.0 ms, max 12.0 ms";
+    let during = "during: 50 requests, 20 errors (20 × connection refused); p50 12.0 ms, p90 no answer, p99 no answer, \
+                  max 12.0 ms";
+    let text = human(&summary, None, Paint::OFF);
+    assert!(
+        text.contains(&format!("    {before}\n    {during}\n    during: 1 × missed errors <= 1%\n")),
+        "{text}"
+    );
+    let text = junit(&summary).unwrap();
+    assert!(text.contains(&format!("<system-out>{before}\n{during}\n</system-out>")), "{text}");
+    let document: serde_json::Value = serde_json::from_str(&super::json(&summary, None)).unwrap();
+    let load = &document["hypotheses"][1]["during"]["load"];
+    assert_eq!((&load["requests"], &load["failed"]), (&json!(50), &json!(20)));
+    assert_eq!((&load["p50_us"], &load["p99_us"]), (&json!(11_994), &json!(null)));
+    assert!(document["hypotheses"][0]["during"]["load"].is_null(), "other probes have none");
+    let live = told_of(&log, true);
+    assert!(live.contains("checkout is fast 2/2 p99 12.0 ms"), "{live}");
+    assert!(live.contains("checkout is fast 0/1 p99 no answer"), "{live}");
+}
+
 #[test]
 fn junit_of_a_refused_run_is_not_green() {
     let mut log = log();
@@ -79,10 +131,14 @@ fn junit_of_a_refused_run_is_not_green() {
 }
 
 fn told(live: bool) -> String {
+    told_of(&log(), live)
+}
+
+fn told_of(log: &[Record], live: bool) -> String {
     let mut out = Vec::new();
     let mut progress = Progress::new(&mut out, live, Paint::OFF);
     let mut state = State::New;
-    for record in &log() {
+    for record in log {
         state = next(state, &record.event).unwrap();
         progress.tell(&Tell::Event(record, &state));
     }

@@ -1,5 +1,6 @@
 //! What the schema cannot say: meaning, part by part, so that one wrong part does not hide the next.
 
+mod load;
 mod method;
 mod probe;
 mod selector;

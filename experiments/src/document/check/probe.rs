@@ -8,9 +8,13 @@ use crate::peer::{Peer, PeerHost};
 use crate::quantity::{Percent, Period};
 use crate::url::HttpUrl;
 
-/// The kinds of probes, each with the expectations that only it can meet.
-const PROBES: [(&str, &[&str]); 3] =
-    [("http", &["status", "headers", "body", "json"]), ("tcp", &[]), ("process", &["exit", "stdout"])];
+/// The kinds of probes, each with its expectations; `load` has those of `http` too.
+const PROBES: [(&str, &[&str]); 4] = [
+    ("http", &["status", "headers", "body", "json"]),
+    ("tcp", &[]),
+    ("process", &["exit", "stdout"]),
+    ("load", &["errors", "p50", "p90", "p99", "p999"]),
+];
 /// The most memory that a compiled regular expression may take, in bytes.
 const LARGEST_REGEX: usize = 1 << 20;
 /// Expectations of every probe.
@@ -60,7 +64,7 @@ impl Check {
                 claim.head(),
                 path,
                 "nothing says how to look",
-                "give it one of `http`, `tcp` and `process`",
+                "give it one of `http`, `tcp`, `process` and `load`",
             ),
             [kind] => self.expectation(claim, kind, path),
             [_, second, ..] => {
@@ -77,6 +81,10 @@ impl Check {
     pub(super) fn probes(&mut self, parent: &Node, path: &str) {
         if let Some(http) = parent.get("http") {
             self.http(http, &format!("{path}.http"));
+        }
+        if let Some(load) = parent.get("load") {
+            // It is a request like any other; its rate is checked where it is read.
+            self.http(load, &format!("{path}.load"));
         }
         if let Some(tcp) = parent.get("tcp") {
             let path = format!("{path}.tcp");
@@ -192,15 +200,28 @@ impl Check {
     fn expectation(&mut self, claim: &Node, kind: &str, path: &str) {
         let Some(expect) = claim.get("expect") else { return };
         let path = format!("{path}.expect");
-        let own = PROBES.iter().find(|(name, _)| *name == kind).map_or(&[][..], |(_, keys)| keys);
-        for entry in expect.entries() {
+        let of = |kind: &str| PROBES.iter().find(|(name, _)| *name == kind).map_or(&[][..], |(_, keys)| keys);
+        let own: Vec<&str> = match kind {
+            "load" => [of("http"), of("load"), &["tolerate"]].concat(),
+            _ => [of(kind), &OF_ALL].concat(),
+        };
+        for entry in expect.entries().iter().filter(|entry| !own.contains(&entry.key.as_str())) {
             let owner = PROBES.iter().find(|(_, keys)| keys.contains(&entry.key.as_str()));
-            if let Some((owner, _)) = owner.filter(|(owner, _)| *owner != kind) {
-                let what = format!("`{}` is an answer of `{owner}`, and this probe is `{kind}`", entry.key);
-                let fitting: Vec<&str> = own.iter().chain(&OF_ALL).copied().collect();
-                let help = format!("for `{kind}`: {}", suggest::list(&fitting));
-                self.at(entry.key_span, &format!("{path}.{}", entry.key), what, help);
-            }
+            let what = match owner {
+                Some((owner, _)) => {
+                    format!("`{}` is an answer of `{owner}`, and this probe is `{kind}`", entry.key)
+                }
+                None if OF_ALL.contains(&entry.key.as_str()) => {
+                    format!("`{}` is for one answer, and `{kind}` gets many", entry.key)
+                }
+                // A misspelt key, which the schema reports.
+                None => continue,
+            };
+            let help = match entry.key.as_str() {
+                "within" => "write `p99: \"<= 300ms\"`".to_owned(),
+                _ => format!("for `{kind}`: {}", suggest::list(&own)),
+            };
+            self.at(entry.key_span, &format!("{path}.{}", entry.key), what, help);
         }
         if let Some(status) = expect.get("status").and_then(|node| Some((node.decode::<u16>()?, node.span)))
             && !(100..=599).contains(&status.0)
@@ -232,6 +253,9 @@ impl Check {
             );
         }
         self.within(claim, kind, expect, &path);
+        if kind == "load" {
+            self.bounds(claim, expect, &path);
+        }
     }
 
     /// A sample that takes longer than the time-out is bad anyway: a longer `within` would say nothing.

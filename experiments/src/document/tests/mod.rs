@@ -45,6 +45,9 @@ hypothesis:
   - name: the queue is short
     process: { argv: [queue-length, --below, "10"] }
     expect: { exit: 0, stdout: "^ok", tolerate: 1% }
+  - name: checkout stays fast and correct
+    load: { url: "${shop}/checkout", rate: 50/s }
+    expect: { status: 200, errors: "<= 1%", p99: "<= 300ms" }
 baseline: 15s
 method:
   - fault: { partition: { to: ["payments.internal:443"] } }
@@ -68,6 +71,9 @@ fn the_documented_form_reads_in_full() {
     let experiment = read("a", DESIGN.as_bytes(), &Sources::default()).unwrap().experiment;
     assert_eq!(experiment.hypothesis[0].http.as_ref().unwrap().url, "http://127.0.0.1:8080/checkout");
     assert_eq!(experiment.hypothesis[0].expect.json["$.items[0].name"], "NO");
+    let load = &experiment.hypothesis[3];
+    assert_eq!(load.load.as_ref().unwrap().rate.to_string(), "50/s");
+    assert_eq!(load.expect.quantiles().next().unwrap().2.to_string(), "<= 300ms");
     assert_eq!(experiment.method[0].r#for, Some(Period::from_secs(60)));
     assert_eq!(experiment.method[2].parallel.as_ref().unwrap().len(), 2);
 }

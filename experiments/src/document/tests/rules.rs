@@ -124,6 +124,78 @@ fn claims_are_looked_at_with_one_probe_that_can_answer() {
 }
 
 #[test]
+fn a_load_is_checked_with_its_bounds() {
+    let claim = |load: &str, expect: &str| {
+        short(&format!(
+            "squall: 1\ntitle: t\nhypothesis: [{{ name: a, load: {load}, expect: {expect} }}]\nmethod: [{{ wait: 1s }}]\n"
+        ))
+    };
+    let url = "url: \"http://a/\"";
+    let whole = format!("{{ {url}, rate: 50/s }}");
+    for (load, expect, found) in [
+        ("{ rate: 50/s }", "{}", "`load` has no `url` | `url`: an absolute `http://` or `https://` address"),
+        (
+            "{ url: \"http://a/\" }",
+            "{}",
+            "`load` has no `rate` | `rate`: how many requests begin in a second or a minute",
+        ),
+        ("{ url: \"http://a/\", rate: 0/s }", "{}", "`0/s` never happens | write it as `50/s` or `3000/m`"),
+        ("{ url: \"http://a/\", rate: 50 }", "{}", "`50` has no unit | did you mean `50/s` or `50/m`?"),
+        (
+            "{ url: \"http://a/\", rate: NaN/s }",
+            "{}",
+            "`NaN/s` is not a rate | write it as `50/s` or `3000/m`",
+        ),
+        (
+            "{ url: \"http://a/\", rate: 1e9/s }",
+            "{}",
+            "`1e9/s` is more than one machine sends | write at most `20000/s`",
+        ),
+        (
+            "{ url: a, rate: 1/s }",
+            "{}",
+            "`a` does not begin with `http://` or `https://` | write it as `http://127.0.0.1:8080/health`",
+        ),
+        (
+            "{ url: \"http://a/\", rate: 1/s, connections: 0 }",
+            "{}",
+            "`connections` cannot be `0` | it goes from 1 to 10000",
+        ),
+        (&whole, "{ p99: 300ms }", "`300ms` does not say how it is compared | write `\"<= 300ms\"`"),
+        (&whole, "{ p99: \">= 300ms\" }", "`>= 300ms` is not an upper bound | write `\"<= 300ms\"`"),
+        (&whole, "{ errors: \"<= 1\" }", "`1` has no unit | write it as `50%` or `0.1%`"),
+        (
+            &whole,
+            "{ errors: \"<= 100%\" }",
+            "a claim that allows every error claims nothing | write the share of requests that may fail: `\"<= 1%\"`",
+        ),
+        (&whole, "{ p50: \"<= 0s\" }", "`p50: <= 0s` cannot be kept | write for example `\"<= 300ms\"`"),
+        (
+            &whole,
+            "{ p50: \"<= 3s\" }",
+            "`p50: <= 3s` is longer than the probe's `timeout: 2s` | give `load` a longer `timeout`",
+        ),
+        (
+            &whole,
+            "{ within: 300ms }",
+            "`within` is for one answer, and `load` gets many | write `p99: \"<= 300ms\"`",
+        ),
+        (
+            &whole,
+            "{ exit: 0 }",
+            "`exit` is an answer of `process`, and this probe is `load` | for `load`: `status`, `headers`, `body`, `json`, `errors`, `p50`, `p90`, `p99`, `p999`, `tolerate`",
+        ),
+        (&whole, "{ p9: \"<= 1s\" }", "unknown key `p9` in `expect` | did you mean `p90`?"),
+    ] {
+        assert_eq!(claim(load, expect), [found], "{load} {expect}");
+    }
+    let http = format!(
+        "squall: 1\ntitle: t\nhypothesis: [{{ name: a, http: {{ {url} }}, expect: {{ p99: \"<= 1s\" }} }}]\nmethod: [{{ wait: 1s }}]\n"
+    );
+    assert!(short(&http)[0].starts_with("`p99` is an answer of `load`, and this probe is `http`"));
+}
+
+#[test]
 fn a_baseline_of_nothing_is_no_baseline() {
     let text = "squall: 1\ntitle: \"\"\nhypothesis: []\nbaseline: 5s\nmethod: [{ wait: 1s }]\n";
     assert_eq!(

@@ -5,9 +5,14 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::quantity::{Percent, Period};
+use crate::quantity::{MostPercent, MostPeriod, Percent, Period};
 
-/// One claim about the steady state: a probe with an expectation. Exactly one of `http`, `tcp`, `process` is given.
+mod load;
+
+pub use load::{Count, Load, LoadProbe, QUANTILES};
+
+/// One claim about the steady state: a probe with an expectation. Exactly one of `http`, `tcp`, `process` and `load` is
+/// given.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Hypothesis {
@@ -22,7 +27,10 @@ pub struct Hypothesis {
     /// Run a program.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub process: Option<ProcessProbe>,
-    /// Take a sample this often.
+    /// Send HTTP requests at a steady rate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub load: Option<LoadProbe>,
+    /// Take a sample this often. A sample of `load` is what began in this time, at least one request.
     #[serde(default = "every_second")]
     pub every: Period,
     /// What a good sample looks like.
@@ -109,7 +117,8 @@ fn ten_seconds() -> Period {
     Period::from_secs(10)
 }
 
-/// What a good sample looks like: all that is given must hold. Without any: HTTP 2xx, a connection, exit code 0.
+/// What a good sample looks like: all that is given must hold. Without any: HTTP 2xx, a connection, exit code 0. What is
+/// expected of an HTTP answer is expected of every request of a load; one without it is an error.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Expect {
@@ -134,9 +143,32 @@ pub struct Expect {
     /// The answer arrives within this time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub within: Option<Period>,
+    /// Load: the share of requests without the expected answer; without it, none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub errors: Option<MostPercent>,
+    /// Load: half of the requests are answered within this time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub p50: Option<MostPeriod>,
+    /// Load: 90 % of the requests are answered within this time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub p90: Option<MostPeriod>,
+    /// Load: 99 % of the requests are answered within this time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub p99: Option<MostPeriod>,
+    /// Load: 99.9 % of the requests are answered within this time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub p999: Option<MostPeriod>,
     /// The share of bad samples that is still steady.
     #[serde(default)]
     pub tolerate: Percent,
+}
+
+impl Expect {
+    /// The bounds of latencies that are given: key, thousandths of the requests, bound.
+    pub fn quantiles(&self) -> impl Iterator<Item = (&'static str, u64, MostPeriod)> {
+        let bounds = [self.p50, self.p90, self.p99, self.p999];
+        QUANTILES.into_iter().zip(bounds).filter_map(|((name, share), bound)| Some((name, share, bound?)))
+    }
 }
 
 /// What a probe does, without its claim.
@@ -149,17 +181,30 @@ pub enum Probe {
     Tcp(TcpProbe),
     /// See [`ProcessProbe`].
     Process(ProcessProbe),
+    /// See [`LoadProbe`].
+    Load {
+        /// What is sent, and how often.
+        load: LoadProbe,
+        /// A sample is what begins within this time, and at least one request.
+        tick: Period,
+    },
 }
 
 impl Hypothesis {
     /// The one probe; `None` where none or several are given, which `check` reports.
     pub fn probe(&self) -> Option<Probe> {
-        match (&self.http, &self.tcp, &self.process) {
-            (Some(http), None, None) => Some(Probe::Http(http.clone())),
-            (None, Some(tcp), None) => Some(Probe::Tcp(tcp.clone())),
-            (None, None, Some(process)) => Some(Probe::Process(process.clone())),
+        match (&self.http, &self.tcp, &self.process, &self.load) {
+            (Some(http), None, None, None) => Some(Probe::Http(http.clone())),
+            (None, Some(tcp), None, None) => Some(Probe::Tcp(tcp.clone())),
+            (None, None, Some(process), None) => Some(Probe::Process(process.clone())),
+            (None, None, None, Some(load)) => Some(Probe::Load { load: load.clone(), tick: self.tick(load) }),
             _ => None,
         }
+    }
+
+    /// How long a sample of a load lasts: [`Hypothesis::every`], and at least from one request to the next.
+    fn tick(&self, load: &LoadProbe) -> Period {
+        self.every.get().max(load.rate.offset(1)).into()
     }
 }
 
@@ -177,6 +222,9 @@ pub struct Sample {
     pub good: bool,
     /// What was seen, short: `200`, `timed out after 2s`, `exit 1`.
     pub seen: String,
+    /// What the requests came to that began within it; only of a load.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub load: Option<Load>,
 }
 
 /// What a prober is told, one JSON line each, on its standard input. End of file ends it, and everything it started.
@@ -198,13 +246,17 @@ pub enum ProberRequest {
         probe: u32,
     },
     /// Take samples, the first at once, until [`ProberRequest::Stop`]. A sample never waits for an earlier one.
+    ///
+    /// Requests of a load that is going on go on at their times; the sample under way ends, and the next one begins.
+    /// The period is that of the loaded probe.
     Every {
         /// Which.
         probe: u32,
         /// From start to start.
         period: Period,
     },
-    /// No new samples of this probe; those under way are still reported.
+    /// No new samples of this probe; those under way are still reported. A load answers with [`ProberReply::Rested`]
+    /// after the last of them, once for each of these requests.
     Stop {
         /// Which.
         probe: u32,
@@ -223,5 +275,10 @@ pub enum ProberReply {
         probe: u32,
         /// Why.
         why: String,
+    },
+    /// A load was stopped, and everything that it began is reported.
+    Rested {
+        /// Which.
+        probe: u32,
     },
 }

@@ -1,0 +1,124 @@
+//! A change that has been looked at, and one that is live: of whichever mechanism.
+
+use std::collections::BTreeSet;
+
+use squall_experiments::change;
+use squall_experiments::evidence::Evidence;
+
+use super::aim::Aim;
+use super::{block, disconnect, mark, pause, process, shape, signal, sys};
+
+/// A change that has been looked at.
+#[derive(Debug)]
+pub enum Prepared {
+    /// See [`block`].
+    Block(block::Prepared),
+    /// See [`shape`].
+    Shape(shape::Prepared),
+    /// See [`disconnect`].
+    Disconnect(disconnect::Prepared),
+    /// See [`signal`].
+    Signal(signal::Prepared),
+    /// See [`pause`].
+    Pause(pause::Prepared),
+}
+
+/// A change that is live.
+#[derive(Debug)]
+pub enum Live {
+    /// Rules, and the link that marks sockets while it is held.
+    Block(Option<mark::Live>),
+    /// See [`shape`].
+    Shape(shape::Live),
+    /// Once, or again at intervals.
+    Disconnect {
+        /// What is wanted.
+        change: change::Disconnect,
+        /// As it was aimed.
+        prepared: disconnect::Prepared,
+        /// So far.
+        evidence: Evidence,
+        /// When it began, on the boot clock.
+        began: u64,
+        /// When it is due again.
+        next: Option<u64>,
+    },
+    /// See [`signal`].
+    Signal(signal::Live),
+    /// See [`pause`].
+    Pause(pause::Live),
+}
+
+impl Live {
+    /// When [`Live::tick`] wants to be called next, on the boot clock.
+    pub fn due(&self) -> Option<u64> {
+        match self {
+            Live::Block(_) | Live::Shape(_) | Live::Pause(_) => None,
+            Live::Disconnect { next, .. } => *next,
+            Live::Signal(live) => live.due(),
+        }
+    }
+
+    /// Does what is due.
+    pub fn tick(&mut self, aim: &Aim<'_>) {
+        match self {
+            Live::Block(_) | Live::Shape(_) => {}
+            Live::Disconnect { change, prepared, evidence, began, next } => {
+                let now = sys::boot_nanos();
+                if next.is_some_and(|next| next <= now) {
+                    *next = change.every.map(|every| now + every.get().as_nanos() as u64);
+                    let after_ms = (now - *began) / 1_000_000;
+                    if let Err(refusal) = disconnect::perform(change, prepared, aim, after_ms, evidence) {
+                        evidence.notes.push(refusal.what);
+                    }
+                }
+            }
+            Live::Signal(live) => live.tick(aim),
+            Live::Pause(live) => live.reap(),
+        }
+    }
+
+    /// Lets go of what only this process holds: the undo records do the rest.
+    pub fn let_go(&mut self) {
+        match self {
+            // No new socket is marked while the undo takes the marks away.
+            Live::Block(mark) => *mark = None,
+            Live::Shape(live) => live.let_go(),
+            Live::Pause(live) => live.release(),
+            Live::Disconnect { .. } | Live::Signal(_) => {}
+        }
+    }
+}
+
+impl Prepared {
+    /// What is aimed at, a line each.
+    pub fn targets(&self) -> Vec<String> {
+        match self {
+            Prepared::Block(prepared) => prepared.packets.targets.clone(),
+            Prepared::Shape(prepared) => prepared.packets.targets.clone(),
+            Prepared::Disconnect(prepared) => prepared.targets.clone(),
+            Prepared::Signal(prepared) => prepared.targets.clone(),
+            Prepared::Pause(prepared) => prepared.chosen.iter().map(ToString::to_string).collect(),
+        }
+    }
+
+    /// What the reader must know.
+    pub fn notes(&self) -> Vec<String> {
+        match self {
+            Prepared::Block(prepared) => prepared.packets.notes.clone(),
+            Prepared::Shape(prepared) => prepared.packets.notes.clone(),
+            Prepared::Disconnect(prepared) => prepared.notes.clone(),
+            Prepared::Signal(prepared) => prepared.notes.clone(),
+            Prepared::Pause(prepared) => prepared.notes.clone(),
+        }
+    }
+
+    /// The processes that are held, so that two runs never hold one.
+    pub fn processes(&self) -> BTreeSet<process::Target> {
+        match self {
+            Prepared::Signal(prepared) => prepared.chosen.iter().cloned().collect(),
+            Prepared::Pause(prepared) => prepared.chosen.iter().cloned().collect(),
+            Prepared::Block(_) | Prepared::Shape(_) | Prepared::Disconnect(_) => BTreeSet::new(),
+        }
+    }
+}

@@ -1,0 +1,263 @@
+//! Rules of nftables: lists of expressions.
+//!
+//! Source: `include/uapi/linux/netfilter/nf_tables.h`. Numbers that the wire wants in network order are converted here
+//! and nowhere else.
+
+use std::net::IpAddr;
+
+use super::netlink::Message;
+use super::nft::{Hook, IPV4, IPV6, new_rule};
+
+/// A register: the first of the sixteen-byte ones.
+const REGISTER: u32 = 1;
+
+/// A rule: expressions in order, and a comment by which it is found again.
+#[derive(Clone, Debug, Default)]
+pub struct Rule {
+    expressions: Vec<(&'static str, Message)>,
+    comment: String,
+}
+
+/// Which end of a packet an expression reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// Source address and port.
+    Source,
+    /// Destination address and port.
+    Destination,
+}
+
+/// How a packet is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reject {
+    /// A TCP reset.
+    TcpReset,
+    /// ICMP or ICMPv6 port unreachable.
+    PortUnreachable,
+    /// ICMP or ICMPv6 host unreachable.
+    HostUnreachable,
+    /// ICMP or ICMPv6 administratively prohibited.
+    AdminProhibited,
+}
+
+fn empty() -> Message {
+    Message::new(0, 0)
+}
+
+impl Rule {
+    /// A rule that `nft list ruleset` shows with this comment.
+    pub fn commented(comment: impl Into<String>) -> Self {
+        Rule { expressions: Vec::new(), comment: comment.into() }
+    }
+
+    fn with(mut self, name: &'static str, data: Message) -> Self {
+        self.expressions.push((name, data));
+        self
+    }
+
+    fn meta(self, key: u32) -> Self {
+        self.with("meta", empty().attr(1, &REGISTER.to_be_bytes()).attr(2, &key.to_be_bytes()))
+    }
+
+    fn payload(self, base: u32, offset: u32, length: u32) -> Self {
+        let data = empty()
+            .attr(1, &REGISTER.to_be_bytes())
+            .attr(2, &base.to_be_bytes())
+            .attr(3, &offset.to_be_bytes())
+            .attr(4, &length.to_be_bytes());
+        self.with("payload", data)
+    }
+
+    fn socket(self, key: u32, level: u32) -> Self {
+        let data = empty()
+            .attr(1, &key.to_be_bytes())
+            .attr(2, &REGISTER.to_be_bytes())
+            .attr(3, &level.to_be_bytes());
+        self.with("socket", data)
+    }
+
+    fn masked(self, mask: &[u8]) -> Self {
+        let data = empty()
+            .attr(1, &REGISTER.to_be_bytes())
+            .attr(2, &REGISTER.to_be_bytes())
+            .attr(3, &(mask.len() as u32).to_be_bytes())
+            .nest(4, |m| m.attr(1, mask))
+            .nest(5, |m| m.attr(1, &vec![0; mask.len()]));
+        self.with("bitwise", data)
+    }
+
+    fn compare(self, operation: u32, value: &[u8]) -> Self {
+        let data = empty()
+            .attr(1, &REGISTER.to_be_bytes())
+            .attr(2, &operation.to_be_bytes())
+            .nest(3, |m| m.attr(1, value));
+        self.with("cmp", data)
+    }
+
+    fn equals(self, value: &[u8]) -> Self {
+        self.compare(0, value)
+    }
+
+    /// Only packets of this family.
+    pub fn family(self, family: u8) -> Self {
+        self.meta(15).equals(&[family])
+    }
+
+    /// Only packets of this transport protocol.
+    pub fn transport(self, protocol: u8) -> Self {
+        self.meta(16).equals(&[protocol])
+    }
+
+    /// Not packets that entered by (`input`) or leave by the loopback interface, which is always the first.
+    pub fn not_loopback(self, hook: Hook) -> Self {
+        let key = if hook == Hook::Input { 4 } else { 5 };
+        self.meta(key).compare(1, &1u32.to_ne_bytes())
+    }
+
+    /// Only packets with one end in a network.
+    pub fn network(self, end: End, address: IpAddr, bits: u8) -> Self {
+        let (family, offset, octets) = match (address, end) {
+            (IpAddr::V4(v4), End::Source) => (IPV4, 12, v4.octets().to_vec()),
+            (IpAddr::V4(v4), End::Destination) => (IPV4, 16, v4.octets().to_vec()),
+            (IpAddr::V6(v6), End::Source) => (IPV6, 8, v6.octets().to_vec()),
+            (IpAddr::V6(v6), End::Destination) => (IPV6, 24, v6.octets().to_vec()),
+        };
+        let rule = self.family(family);
+        if bits == 0 {
+            return rule;
+        }
+        let mask: Vec<u8> = (0..octets.len() as u32)
+            .map(|index| {
+                let ones = u32::from(bits).saturating_sub(index * 8).min(8);
+                (0xff00_u32 >> ones) as u8
+            })
+            .collect();
+        rule.payload(1, offset, octets.len() as u32).masked(&mask).equals(&octets)
+    }
+
+    /// Only packets with one port in an inclusive range. The rule must match a transport with ports first.
+    pub fn ports(self, end: End, first: u16, last: u16) -> Self {
+        let rule = self.payload(2, if end == End::Source { 0 } else { 2 }, 2);
+        if first == last {
+            return rule.equals(&first.to_be_bytes());
+        }
+        let data = empty()
+            .attr(1, &REGISTER.to_be_bytes())
+            .attr(2, &0u32.to_be_bytes())
+            .nest(3, |m| m.attr(1, &first.to_be_bytes()))
+            .nest(4, |m| m.attr(1, &last.to_be_bytes()));
+        rule.with("range", data)
+    }
+
+    /// Only ICMPv6 messages whose type is in an inclusive range.
+    pub fn icmpv6_types(self, first: u8, last: u8) -> Self {
+        self.transport(58).payload(2, 0, 1).compare(5, &[first]).payload(2, 0, 1).compare(3, &[last])
+    }
+
+    /// Only packets of sockets that were created in a control group (Linux 5.13).
+    pub fn cgroup(self, level: u32, id: u64) -> Self {
+        self.socket(3, level).equals(&id.to_ne_bytes())
+    }
+
+    /// Only packets of sockets whose mark has all these bits.
+    pub fn socket_mark(self, bits: u32) -> Self {
+        self.socket(1, 0).masked(&bits.to_ne_bytes()).equals(&bits.to_ne_bytes())
+    }
+
+    /// Only packets whose own mark has all these bits.
+    pub fn mark(self, bits: u32) -> Self {
+        self.meta(3).masked(&bits.to_ne_bytes()).equals(&bits.to_ne_bytes())
+    }
+
+    /// Only packets whose own mark has any of these bits.
+    pub fn mark_any(self, bits: u32) -> Self {
+        self.meta(3).masked(&bits.to_ne_bytes()).compare(1, &[0; 4])
+    }
+
+    /// Only packets whose own mark, under this mask, is at most so much. The mask lies within one byte: the kernel
+    /// compares bytes in memory order, and so the order of bytes does not matter.
+    pub fn mark_at_most(self, mask: u32, value: u32) -> Self {
+        self.meta(3).masked(&mask.to_ne_bytes()).compare(3, &value.to_ne_bytes())
+    }
+
+    /// Only while the packet's family is in a set.
+    pub fn family_in(self, set: &str) -> Self {
+        let data = empty().text(1, set).attr(2, &REGISTER.to_be_bytes());
+        self.meta(15).with("lookup", data)
+    }
+
+    /// Counts what has matched so far.
+    pub fn counter(self) -> Self {
+        self.with("counter", empty())
+    }
+
+    fn verdict(self, code: i32, chain: Option<&str>) -> Self {
+        let data = empty().attr(1, &0u32.to_be_bytes()).nest(2, |m| {
+            m.nest(2, |m| {
+                let m = m.attr(1, &code.to_be_bytes());
+                chain.map_or(m.clone(), |chain| m.text(2, chain))
+            })
+        });
+        self.with("immediate", data)
+    }
+
+    /// The packet leaves this table's chain unharmed.
+    pub fn accept(self) -> Self {
+        self.verdict(1, None)
+    }
+
+    /// The packet vanishes.
+    pub fn drop(self) -> Self {
+        self.verdict(0, None)
+    }
+
+    /// Goes on in another chain, and comes back.
+    pub fn jump(self, chain: &str) -> Self {
+        self.verdict(-3, Some(chain))
+    }
+
+    /// The packet vanishes and its sender is told.
+    pub fn reject(self, how: Reject) -> Self {
+        let (kind, code) = match how {
+            Reject::TcpReset => (1u32, 0u8),
+            Reject::PortUnreachable => (2, 1),
+            Reject::HostUnreachable => (2, 2),
+            Reject::AdminProhibited => (2, 3),
+        };
+        self.with("reject", empty().attr(1, &kind.to_be_bytes()).attr(2, &[code]))
+    }
+
+    /// The packet waits for what the reader of a queue says. While nobody reads it, the packet goes on ("bypass").
+    ///
+    /// `native` is the kernel's own expression (`CONFIG_NFT_QUEUE`); without it, the target that iptables uses
+    /// (`CONFIG_NETFILTER_XT_TARGET_NFQUEUE`) does the same. Source: `nft_queue.c`; `xt_NFQUEUE.h`, revision 3.
+    pub fn queue(self, number: u16, native: bool) -> Self {
+        const BYPASS: u16 = 1;
+        if native {
+            let data = empty()
+                .attr(1, &number.to_be_bytes())
+                .attr(2, &1u16.to_be_bytes())
+                .attr(3, &BYPASS.to_be_bytes());
+            return self.with("queue", data);
+        }
+        // Number, how many, flags, all in host order; padded to eight bytes.
+        let info = [number, 1, BYPASS, 0].map(u16::to_ne_bytes).concat();
+        let data = empty().text(1, "NFQUEUE").attr(2, &3u32.to_be_bytes()).attr(3, &info);
+        self.with("target", data)
+    }
+
+    /// The message that puts this rule at the end of a chain.
+    pub fn append(self, table: &str, chain: &str) -> Message {
+        let mut comment = vec![0, u8::try_from(self.comment.len() + 1).unwrap_or(u8::MAX)];
+        comment.extend(self.comment.bytes().take(254));
+        comment.push(0);
+        new_rule(table, chain)
+            .nest(4, |mut m| {
+                for (name, data) in self.expressions {
+                    m = m.nest(1, |m| m.text(1, name).nest(2, |m| m.splice(data)));
+                }
+                m
+            })
+            .attr(7, &comment)
+    }
+}

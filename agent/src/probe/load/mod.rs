@@ -1,0 +1,341 @@
+//! Load: requests that begin at their times, whatever becomes of those before them.
+//!
+//! Each load has a thread of its own with its own runtime, so that it disturbs no other probe and none disturbs it. One
+//! timer of the kernel paces it; a timer of the runtime would be up to a millisecond late. Nothing in it waits for
+//! anything before a request begins: neither for an answer, nor for a free connection, nor for whoever reads the
+//! samples.
+
+mod clock;
+mod pool;
+mod schedule;
+mod tick;
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use squall_experiments::probe::{Expect, HttpProbe, LoadProbe, ProberReply, Sample};
+use squall_experiments::quantity::{Period, Rate};
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::mpsc::{Sender, UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::task::{LocalSet, spawn_local};
+use tokio::time::timeout_at;
+
+use super::expect::{Answer, ExpectHttp};
+use super::request::{HttpRequest, Keep, reason, whole};
+use super::tcp::{self, Stage, timed_out};
+use clock::{Clock, Timer};
+use pool::{Held, Pool};
+use schedule::{Due, Schedule};
+use tick::{Tick, words};
+
+/// Files that a prober needs besides the connections of its loads.
+const OTHER_FILES: u64 = 128;
+
+/// A load, ready to be sent.
+pub(super) struct Task {
+    request: HttpRequest,
+    rate: Rate,
+    tick: Duration,
+    timeout: Period,
+    connections: usize,
+    answer: ExpectHttp,
+    expect: Expect,
+}
+
+/// What a running load is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Order {
+    /// One more sample.
+    Once,
+    /// Samples without end, a new one from now on.
+    Every,
+    /// No more requests.
+    Stop,
+}
+
+/// The thread that sends a load; it ends when this is dropped, and with it every connection.
+pub(super) struct Generator {
+    orders: UnboundedSender<Order>,
+}
+
+impl Task {
+    /// Understands the request and loads what it trusts; an error says why not.
+    pub(super) fn new(load: &LoadProbe, tick: Period, expect: &Expect) -> Result<Self, String> {
+        let request = HttpProbe {
+            url: load.url.clone(),
+            method: load.method.clone(),
+            headers: load.headers.clone(),
+            body: load.body.clone(),
+            timeout: load.timeout,
+            tls: load.tls.clone(),
+        };
+        may_open(u64::from(load.connections))?;
+        Ok(Task {
+            request: HttpRequest::new(&request, Keep::Alive)?,
+            rate: load.rate,
+            tick: tick.get().max(load.rate.offset(1)),
+            timeout: load.timeout,
+            connections: load.connections as usize,
+            answer: ExpectHttp::new(expect)?,
+            expect: expect.clone(),
+        })
+    }
+}
+
+/// Raises this process's limit of open files where the connections of all its loads need it.
+fn may_open(connections: u64) -> Result<(), String> {
+    static ALL: AtomicU64 = AtomicU64::new(OTHER_FILES);
+    let needed = ALL.fetch_add(connections, Ordering::Relaxed) + connections;
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).map_err(|errno| errno.to_string())?;
+    if needed <= soft {
+        return Ok(());
+    }
+    let refused =
+        || format!("{connections} connections are more than a process may open here ({hard} files)");
+    if needed > hard {
+        return Err(refused());
+    }
+    setrlimit(Resource::RLIMIT_NOFILE, needed, hard).map_err(|_| refused())
+}
+
+impl Generator {
+    /// Starts the thread; nothing is sent before the first order.
+    pub(super) fn start(task: Task, probe: u32, replies: Sender<ProberReply>) -> io::Result<Self> {
+        // Looking up a name blocks a thread; a broken resolver must not gather hundreds of them.
+        let runtime = Builder::new_current_thread().enable_all().max_blocking_threads(16).build()?;
+        let (orders, ordered) = unbounded_channel();
+        let thread = std::thread::Builder::new().name("load".to_owned());
+        thread.spawn(move || serve(runtime, task, probe, replies, ordered))?;
+        Ok(Generator { orders })
+    }
+
+    /// Gives an order. A thread that is gone has said why.
+    pub(super) fn tell(&self, order: Order) {
+        let _ = self.orders.send(order);
+    }
+}
+
+fn serve(
+    runtime: Runtime,
+    task: Task,
+    probe: u32,
+    replies: Sender<ProberReply>,
+    orders: UnboundedReceiver<Order>,
+) {
+    let local = LocalSet::new();
+    let failed = local.block_on(&runtime, async {
+        let clock = Clock::start();
+        let timer = Timer::new(clock)?;
+        let sending = Rc::new(Sending {
+            pool: Rc::new(Pool::new(task.connections)),
+            clock,
+            current: RefCell::new(None),
+            probe,
+            replies: replies.clone(),
+            unreported: Cell::new(0),
+            rests: Cell::new(0),
+            task,
+        });
+        sending.run(&timer, orders).await;
+        io::Result::Ok(())
+    });
+    if let Err(error) = failed {
+        let why = format!("a load cannot be paced: {}", tcp::words(&error));
+        let _ = replies.blocking_send(ProberReply::Unusable { probe, why });
+    }
+    drop(local);
+    // A name that is being looked up cannot be called back: do not wait for it.
+    runtime.shutdown_background();
+}
+
+/// A load while its thread lives.
+struct Sending {
+    task: Task,
+    pool: Rc<Pool>,
+    clock: Clock,
+    /// `None` while nothing is to be sent.
+    current: RefCell<Option<Current>>,
+    probe: u32,
+    replies: Sender<ProberReply>,
+    /// Samples that were begun and are not yet reported.
+    unreported: Cell<usize>,
+    /// How many orders to stop were not yet answered.
+    rests: Cell<u32>,
+}
+
+/// What is being sent.
+struct Current {
+    schedule: Schedule,
+    tick: Rc<Tick>,
+}
+
+impl Sending {
+    /// Until nobody gives orders any more.
+    async fn run(self: Rc<Self>, timer: &Timer, mut orders: UnboundedReceiver<Order>) {
+        loop {
+            let next = self.send_what_is_due();
+            tokio::select! {
+                biased;
+                order = orders.recv() => match order {
+                    Some(order) => self.obey(order),
+                    None => return,
+                },
+                () = timer.at(next) => {}
+            }
+        }
+    }
+
+    fn obey(self: &Rc<Self>, order: Order) {
+        let now = self.clock.now();
+        let mut current = self.current.borrow_mut();
+        match (order, current.as_mut()) {
+            (Order::Once, Some(current)) => current.schedule.one_more(),
+            (Order::Once, None) => *current = Some(self.begin(now, Some(1))),
+            (Order::Every, Some(current)) => {
+                let short = current.schedule.cut(now);
+                let cut = std::mem::replace(&mut current.tick, self.tick(now));
+                self.close(&cut, short);
+            }
+            (Order::Every, None) => *current = Some(self.begin(now, None)),
+            (Order::Stop, _) => {
+                self.rests.set(self.rests.get() + 1);
+                match current.take() {
+                    Some(mut current) => self.close(&current.tick, current.schedule.cut(now)),
+                    None => drop(spawn_local(self.clone().rested())),
+                }
+            }
+        }
+    }
+
+    fn begin(&self, now: Duration, ticks: Option<u32>) -> Current {
+        let Task { rate, tick, timeout, .. } = &self.task;
+        Current { schedule: Schedule::new(*rate, *tick, timeout.get(), ticks, now), tick: self.tick(now) }
+    }
+
+    fn tick(&self, begun: Duration) -> Rc<Tick> {
+        self.unreported.set(self.unreported.get() + 1);
+        Rc::new(Tick::new(begun))
+    }
+
+    /// Sends every request whose time has come, and ends ticks; gives the time when to look again.
+    fn send_what_is_due(self: &Rc<Self>) -> Option<Duration> {
+        let mut place = self.current.borrow_mut();
+        loop {
+            let current = place.as_mut()?;
+            let now = self.clock.now();
+            match current.schedule.due(now) {
+                Due::Later(at) => return Some(at),
+                // An answer would come too late in any case, and say nothing of the target.
+                Due::TooLate => current.tick.not_sent(),
+                Due::Request(at) => {
+                    current.tick.begins();
+                    spawn_local(self.clone().request(current.tick.clone(), at));
+                }
+                Due::TickEnded { at, last } => {
+                    let ended = if last {
+                        place.take().map(|current| current.tick)
+                    } else {
+                        Some(std::mem::replace(&mut current.tick, self.tick(at)))
+                    };
+                    ended.iter().for_each(|tick| self.close(tick, false));
+                }
+            }
+        }
+    }
+
+    /// One request, from its time to its last byte, its time-out, or whatever goes wrong.
+    async fn request(self: Rc<Self>, tick: Rc<Tick>, at: Duration) {
+        tick.sent(self.clock.now().saturating_sub(at));
+        let stage = Stage::new(tcp::RESOLVING);
+        let deadline = self.clock.instant(at + self.task.timeout.get());
+        let result = timeout_at(deadline, self.exchange(&stage)).await;
+        let took = self.clock.now().saturating_sub(at);
+        let used = match result {
+            Err(_) => {
+                tick.failed(&timed_out(self.task.timeout, &stage));
+                None
+            }
+            Ok(Err(why)) => {
+                tick.failed(&why);
+                None
+            }
+            Ok(Ok((answer, held))) => {
+                match self.task.answer.objection(&answer) {
+                    Some(objection) => tick.failed(&objection),
+                    None => tick.answered(took),
+                }
+                Some(held)
+            }
+        };
+        if tick.is_settled() {
+            self.report(tick);
+        }
+        if let Some(held) = used {
+            self.pool.give_back(held).await;
+        }
+    }
+
+    async fn exchange(&self, stage: &Stage) -> Result<(Answer, Held), String> {
+        let mut message = self.task.request.message();
+        let (response, held) = loop {
+            let mut held = self.pool.take(&self.task.request, stage).await?;
+            stage.set(tcp::WAITING);
+            match held.sender().try_send_request(message).await {
+                Ok(response) => break (response, held),
+                Err(mut error) => match error.take_message() {
+                    // The server closed an idle connection before anything was written to it.
+                    Some(unsent) if held.was_used() => message = unsent,
+                    _ => return Err(reason(error.into_error())),
+                },
+            }
+        };
+        stage.set(tcp::READING);
+        Ok((whole(response, self.task.answer.wants_body()).await?, held))
+    }
+
+    /// Nothing begins in this tick any more.
+    fn close(self: &Rc<Self>, tick: &Rc<Tick>, short: bool) {
+        tick.close(short);
+        if tick.is_settled() {
+            self.report(tick.clone());
+        }
+    }
+
+    /// Says what became of a tick in which everything is answered. Never waits: requests must not wait for readers.
+    fn report(self: &Rc<Self>, tick: Rc<Tick>) {
+        let mut load = tick.take();
+        let sending = self.clone();
+        let took = self.clock.now().saturating_sub(tick.begun);
+        let begun_ns = self.clock.boot_ns(tick.begun);
+        spawn_local(async move {
+            if load.requests + load.unsent > 0 {
+                load.judge(&sending.task.expect);
+                let sample = Sample {
+                    probe: sending.probe,
+                    begun_ns,
+                    took_ns: u64::try_from(took.as_nanos()).unwrap_or(u64::MAX),
+                    good: load.missed.is_empty(),
+                    seen: words(&load, &sending.task.expect),
+                    load: Some(load),
+                };
+                let _ = sending.replies.send(ProberReply::Sample(sample)).await;
+            }
+            sending.unreported.set(sending.unreported.get() - 1);
+            sending.rested().await;
+        });
+    }
+
+    /// Answers the orders to stop, once there is nothing more to report.
+    async fn rested(self: Rc<Self>) {
+        if self.unreported.get() > 0 {
+            return;
+        }
+        for _ in 0..self.rests.take() {
+            let _ = self.replies.send(ProberReply::Rested { probe: self.probe }).await;
+        }
+    }
+}

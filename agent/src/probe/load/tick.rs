@@ -1,0 +1,138 @@
+//! What became of the requests that began within one stretch of time.
+
+use std::cell::{Cell, RefCell};
+use std::time::Duration;
+
+use squall_experiments::probe::{Count, Expect, Load};
+
+use super::super::expect::readable;
+
+/// More kinds of errors than this are counted together: the text of an answer may be different each time.
+const KINDS: usize = 16;
+const OTHERS: &str = "other errors";
+
+/// One stretch of time, counted while its requests are answered.
+pub(super) struct Tick {
+    /// When it began, on the clock of its load.
+    pub(super) begun: Duration,
+    load: RefCell<Load>,
+    /// Requests that are not answered yet.
+    open: Cell<usize>,
+    closed: Cell<bool>,
+}
+
+impl Tick {
+    pub(super) fn new(begun: Duration) -> Self {
+        Tick { begun, load: RefCell::default(), open: Cell::new(0), closed: Cell::new(false) }
+    }
+
+    /// A request is on its way.
+    pub(super) fn begins(&self) {
+        self.open.set(self.open.get() + 1);
+        self.load.borrow_mut().requests += 1;
+    }
+
+    /// A request was due, and could not be sent any more.
+    pub(super) fn not_sent(&self) {
+        self.load.borrow_mut().unsent += 1;
+    }
+
+    /// It was sent so much later than it should have been.
+    pub(super) fn sent(&self, late: Duration) {
+        self.load.borrow_mut().late.add(late);
+    }
+
+    /// It was answered as expected.
+    pub(super) fn answered(&self, took: Duration) {
+        self.load.borrow_mut().latency.add(took);
+        self.open.set(self.open.get() - 1);
+    }
+
+    /// It was not.
+    pub(super) fn failed(&self, why: &str) {
+        let errors = &mut self.load.borrow_mut().errors;
+        let known = errors.len() < KINDS || errors.iter().any(|count| count.seen == why);
+        Count::add(errors, if known { why } else { OTHERS }, 1);
+        self.open.set(self.open.get() - 1);
+    }
+
+    /// Nothing begins in it any more.
+    pub(super) fn close(&self, short: bool) {
+        self.load.borrow_mut().short = short;
+        self.closed.set(true);
+    }
+
+    /// Whether everything that can become of it has.
+    pub(super) fn is_settled(&self) -> bool {
+        self.closed.get() && self.open.get() == 0
+    }
+
+    /// What it came to. A tick without a request is no sample.
+    pub(super) fn take(&self) -> Load {
+        let mut load = self.load.take();
+        load.short |= load.requests == 0;
+        Count::sort(&mut load.errors);
+        load
+    }
+}
+
+/// `50 requests, 3 errors (3 × connection refused), p99 12.1 ms (expected errors <= 1%)`.
+pub(super) fn words(load: &Load, expect: &Expect) -> String {
+    let mut text = format!("{}, {}", Count::of(load.requests, "request"), Count::of(load.failed(), "error"));
+    if !load.errors.is_empty() {
+        let most = &load.errors[..load.errors.len().min(3)];
+        text.push_str(&format!(" ({})", Count::in_words(most)));
+    }
+    let mut quantiles: Vec<(&str, u64)> =
+        expect.quantiles().map(|(name, thousandths, _)| (name, thousandths)).collect();
+    if quantiles.is_empty() {
+        quantiles.push(("p99", 990));
+    }
+    for (name, thousandths) in quantiles {
+        let time = load.quantile(thousandths).map_or_else(|| "no answer".to_owned(), readable);
+        text.push_str(&format!(", {name} {time}"));
+    }
+    if load.unsent > 0 {
+        text.push_str(&format!(", {} never sent: the load generator was late", load.unsent));
+    }
+    if !load.missed.is_empty() {
+        text.push_str(&format!(" (expected {})", load.missed.join(", ")));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_settled_when_it_is_closed_and_everything_is_answered() {
+        let tick = Tick::new(Duration::ZERO);
+        tick.begins();
+        tick.begins();
+        tick.sent(Duration::from_micros(20));
+        tick.answered(Duration::from_millis(12));
+        tick.close(false);
+        assert!(!tick.is_settled());
+        tick.failed("connection refused");
+        assert!(tick.is_settled());
+        let mut load = tick.take();
+        let expect = serde_json::from_str(r#"{ "errors": "<= 1%", "p50": "<= 20ms" }"#).unwrap();
+        load.judge(&expect);
+        let text = words(&load, &expect);
+        assert_eq!(text, "2 requests, 1 error (1 × connection refused), p50 12.1 ms (expected errors <= 1%)");
+        assert!(Tick::new(Duration::ZERO).take().short, "nothing was seen");
+    }
+
+    #[test]
+    fn a_server_that_says_something_new_each_time_does_not_fill_the_memory() {
+        let tick = Tick::new(Duration::ZERO);
+        for number in 0..1000 {
+            tick.begins();
+            tick.failed(&format!("`$.n` is {number} (expected 0)"));
+        }
+        let load = tick.take();
+        assert_eq!((load.errors.len(), load.failed()), (KINDS + 1, 1000));
+        assert_eq!((load.errors[0].seen.as_str(), load.errors[0].times), (OTHERS, 984));
+    }
+}

@@ -1,0 +1,235 @@
+//! Load as a probe: requests that begin at their times whatever the answers do, and what a stretch of them came to.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{Expect, Tls, get, two_seconds};
+use crate::distribution::Distribution;
+use crate::quantity::{Period, Rate};
+
+/// HTTP requests at a steady rate. Each begins at its time, whether or not earlier ones were answered, and its latency
+/// counts from that time: a server that stalls for a second delays all requests of that second, as it delays its users
+/// (Tene, "How NOT to measure latency": coordinated omission). Connections are kept and used again; redirects are not
+/// followed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct LoadProbe {
+    /// An absolute `http://` or `https://` address.
+    pub url: String,
+    /// How many requests begin in a second or a minute.
+    pub rate: Rate,
+    /// The request method.
+    #[serde(default = "get")]
+    pub method: String,
+    /// Request headers.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub headers: BTreeMap<String, String>,
+    /// The request body.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub body: Option<String>,
+    /// A request that is not answered after this time, counted from when it was to begin, is an error.
+    #[serde(default = "two_seconds")]
+    pub timeout: Period,
+    /// The most connections at the same time; a request that would need one more is an error.
+    #[serde(default = "many")]
+    #[schemars(range(min = 1, max = 10000))]
+    pub connections: u32,
+    /// Whom to trust.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<Tls>,
+}
+
+fn many() -> u32 {
+    512
+}
+
+/// The quantiles that an expectation can bound: its key, and how many thousandths of the requests it speaks of.
+pub const QUANTILES: [(&str, u64); 4] = [("p50", 500), ("p90", 900), ("p99", 990), ("p999", 999)];
+
+/// What the requests came to that began within one stretch of time. Stretches add up.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Load {
+    /// Requests that began. Each of them was answered, or is an error.
+    pub requests: u64,
+    /// Those without the expected answer, by kind, the most frequent first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub errors: Vec<Count>,
+    /// Requests that were never sent because the load generator was too late for them: they say nothing of the target.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub unsent: u64,
+    /// The latency of the others, from the time when each was to begin to the last byte of its answer.
+    pub latency: Distribution,
+    /// How late requests were sent: what the load generator itself added to their latency. In buckets of 6 %: nobody
+    /// asks for more, and events stay small.
+    pub late: Distribution<4>,
+    /// The expectations that did not hold, as they are written: `p99 <= 300ms`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub missed: Vec<String>,
+    /// Whether the stretch was cut off before half of its time: it counts in sums, and is no sample.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub short: bool,
+}
+
+fn is_zero(count: &u64) -> bool {
+    *count == 0
+}
+
+/// How often something was seen.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Count {
+    /// What.
+    pub seen: String,
+    /// How often.
+    pub times: u64,
+}
+
+impl Count {
+    /// So many times more of something.
+    pub fn add(counts: &mut Vec<Count>, seen: &str, times: u64) {
+        match counts.iter_mut().find(|count| count.seen == seen) {
+            Some(count) => count.times += times,
+            None => counts.push(Count { seen: seen.to_owned(), times }),
+        }
+    }
+
+    /// The most frequent first; equally frequent ones by name.
+    pub fn sort(counts: &mut [Count]) {
+        counts.sort_by(|a, b| b.times.cmp(&a.times).then_with(|| a.seen.cmp(&b.seen)));
+    }
+
+    /// `1 error`, `12 errors`.
+    pub fn of(times: u64, what: &str) -> String {
+        format!("{times} {what}{}", if times == 1 { "" } else { "s" })
+    }
+
+    /// `12 × connection refused, 2 × 503`.
+    pub fn in_words(counts: &[Count]) -> String {
+        let words: Vec<String> =
+            counts.iter().map(|count| format!("{} × {}", count.times, count.seen)).collect();
+        words.join(", ")
+    }
+}
+
+impl Load {
+    /// Adds what another stretch came to; whether it was as expected is not added.
+    pub fn merge(&mut self, other: &Load) {
+        self.requests += other.requests;
+        self.unsent += other.unsent;
+        other.errors.iter().for_each(|count| Count::add(&mut self.errors, &count.seen, count.times));
+        Count::sort(&mut self.errors);
+        self.latency.merge(&other.latency);
+        self.late.merge(&other.late);
+    }
+
+    /// Requests without the expected answer.
+    pub fn failed(&self) -> u64 {
+        self.errors.iter().map(|count| count.times).sum()
+    }
+
+    /// The latency within which so many thousandths of all requests were answered as expected; `None` where fewer
+    /// were.
+    pub fn quantile(&self, thousandths: u64) -> Option<Duration> {
+        self.latency.quantile(thousandths, self.failed())
+    }
+
+    /// Finds the expectations that do not hold. Without `errors` no error is allowed.
+    ///
+    /// A quantile is within its bound where few enough requests took longer; an error took longer than any bound, and
+    /// a latency in the same bucket as the bound does not.
+    pub fn judge(&mut self, expect: &Expect) {
+        let mut missed = Vec::new();
+        let share = expect.errors.map_or(0.0, |most| most.0.get());
+        if self.failed() as f64 * 100.0 > share * self.requests as f64 {
+            missed.push(format!("errors {}", expect.errors.unwrap_or_default()));
+        }
+        for (name, thousandths, most) in expect.quantiles() {
+            let slow = u128::from(self.latency.beyond(most.0.get()) + self.failed());
+            if slow * 1000 > u128::from(self.requests) * u128::from(1000 - thousandths) {
+                missed.push(format!("{name} {most}"));
+            }
+        }
+        self.missed = missed;
+    }
+
+    /// Whether the load generator was so late that it shows in the figures: a hundredth of the requests were sent more
+    /// than a millisecond late, and more than a tenth of the p99 latency.
+    pub fn generator_was_late(&self) -> bool {
+        let Some(late) = self.late.quantile(990, 0) else { return self.unsent > 0 };
+        let shows = self.quantile(990).is_none_or(|latency| late > latency / 10);
+        self.unsent > 0 || (late > Duration::from_millis(1) && shows)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn expect(json: serde_json::Value) -> Expect {
+        serde_json::from_value(json).unwrap()
+    }
+
+    /// Answers after so many milliseconds each, and errors of one kind.
+    fn load(millis: &[u64], errors: u64) -> Load {
+        let mut load = Load { requests: millis.len() as u64 + errors, ..Load::default() };
+        millis.iter().for_each(|ms| load.latency.add(Duration::from_millis(*ms)));
+        if errors > 0 {
+            Count::add(&mut load.errors, "connection refused", errors);
+        }
+        load
+    }
+
+    fn missed(mut load: Load, expect: &Expect) -> Vec<String> {
+        load.judge(expect);
+        load.missed
+    }
+
+    #[test]
+    fn without_a_bound_no_error_is_allowed() {
+        assert_eq!(missed(load(&[1, 1], 0), &Expect::default()), Vec::<String>::new());
+        assert_eq!(missed(load(&[1, 1], 1), &Expect::default()), ["errors <= 0%"]);
+        let lax = expect(serde_json::json!({ "errors": "<= 1%" }));
+        assert_eq!(missed(load(&[1; 99], 1), &lax), Vec::<String>::new(), "1 of 100 is 1 %");
+        assert_eq!(missed(load(&[1; 98], 1), &lax), ["errors <= 1%"]);
+    }
+
+    #[test]
+    fn a_quantile_is_missed_by_slow_answers_and_by_errors_alike() {
+        let fast = expect(serde_json::json!({ "errors": "<= 10%", "p90": "<= 300ms", "p50": "<= 100ms" }));
+        let mut millis = vec![50; 90];
+        millis.extend([400; 10]);
+        assert_eq!(missed(load(&millis, 0), &fast), Vec::<String>::new());
+        assert_eq!(missed(load(&millis[..90], 10), &fast), Vec::<String>::new());
+        millis[0] = 400;
+        assert_eq!(missed(load(&millis, 0), &fast), ["p90 <= 300ms"]);
+        assert_eq!(missed(load(&[200; 20], 0), &fast), ["p50 <= 100ms"]);
+        // What is missed and what is shown agree.
+        assert_eq!(load(&[50; 89], 11).quantile(900), None);
+        assert!(load(&[50; 90], 10).quantile(900).is_some());
+    }
+
+    #[test]
+    fn stretches_add_up() {
+        let mut whole = load(&[1, 2], 3);
+        let mut other = load(&[3], 0);
+        Count::add(&mut other.errors, "503 (expected 2xx)", 4);
+        other.requests += 4;
+        whole.merge(&other);
+        assert_eq!((whole.requests, whole.failed(), whole.latency.total()), (10, 7, 3));
+        assert_eq!(Count::in_words(&whole.errors), "4 × 503 (expected 2xx), 3 × connection refused");
+    }
+
+    #[test]
+    fn lateness_is_said_only_where_it_shows() {
+        let mut slow = load(&[100; 100], 0);
+        (0..100).for_each(|_| slow.late.add(Duration::from_millis(5)));
+        assert!(!slow.generator_was_late(), "5 of 100 ms");
+        let mut fast = load(&[6; 100], 0);
+        (0..100).for_each(|_| fast.late.add(Duration::from_millis(5)));
+        assert!(fast.generator_was_late(), "5 of 6 ms");
+        assert!(Load { unsent: 1, ..Load::default() }.generator_was_late());
+    }
+}
