@@ -15,7 +15,7 @@ const EXPECTED_RATE: u32 = 50_000;
 /// A smaller backlog would overflow at the first burst.
 const FEWEST_HELD: u32 = 4096;
 /// What a host can hold without harm: about 150 MB of full-sized packets.
-const MOST_HELD: u32 = 65_536;
+pub const MOST_HELD: u32 = 65_536;
 
 /// What is done to the packets of one flow, in this order: lose, duplicate, corrupt, delay or reorder.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -70,8 +70,10 @@ pub fn prepare(whose: Whose, taken: &BTreeSet<u32>) -> Result<Prepared, Refusal>
         Whose::Processes(targets) => sockets_of_processes(targets, &held, &sockets)?,
         Whose::User(uid) => sockets_of_user(*uid, &held, &sockets, &processes, &mut notes),
     };
+    // Another change may have marked them: each has a bit of its own.
+    let ours = taken.iter().fold(0, |all, bit| all | bit);
     if let Some(socket) =
-        sockets.iter().find(|socket| socket.mark != 0 && open.inodes.contains(&socket.inode))
+        sockets.iter().find(|socket| socket.mark & !ours != 0 && open.inodes.contains(&socket.inode))
     {
         return Err(Refusal::new(
             format!("a socket of the scope (local port {}) carries a mark already", socket.local.1),

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use blake3::Hasher;
 use squall_experiments::change::Shape;
 use squall_experiments::evidence::{Engine, Evidence, Incident, Spread, Unit};
+use squall_experiments::impairment::MOST_HELD;
 use squall_experiments::protocol::Refusal;
 
 use super::aim::Aim;
@@ -52,6 +53,9 @@ pub fn prepare(
     levels: Option<Levels>,
     native: bool,
 ) -> Result<Prepared, Refusal> {
+    if !(1..=MOST_HELD).contains(&shape.limit) {
+        return Err(Refusal::bare(format!("{} packets cannot be held, only 1 to {MOST_HELD}", shape.limit)));
+    }
     let mut packets = Packets::of(&shape.flow, aim, marks)?;
     let hooks = hooks(shape.direction);
     let ways = hooks.iter().map(|hook| {
@@ -130,12 +134,14 @@ pub fn perform(
             seed: seed(place, hook),
             mark: levels.map_or((0, 0), |levels| levels.carried(hook, slot)),
         };
-        let notes = engines.start(queue, orders)?;
-        live.notes.extend(notes);
+        for note in engines.start(queue, orders)? {
+            if !live.notes.contains(&note) {
+                live.notes.push(note);
+            }
+        }
         live.queues.push((hook, number));
         rules.extend(matching.into_iter().map(|rule| (hook, rule.counter().queue(number, native))));
     }
-    live.notes.dedup();
     record(Undo::Rules(place.tag.clone()), None)?;
     table.add(rules, Some(slot)).map_err(|error| {
         Refusal::new(
