@@ -249,8 +249,10 @@ fn stop_ends_it_and_says_when_everything_is_reported() {
     std::thread::sleep(Duration::from_millis(100));
     assert_eq!(server.requests.load(Ordering::SeqCst) as u64, sent, "nothing is sent after it");
     // What hangs is reported before it rests.
-    let hanging = kept(|_| loop {
-        std::thread::park();
+    let hanging = kept(|_| {
+        loop {
+            std::thread::park();
+        }
     });
     prober.load(1, load(hanging.address, "100/s", "500ms"), expect_nothing());
     every(&mut prober);
