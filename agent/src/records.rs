@@ -5,6 +5,7 @@ use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
@@ -85,10 +86,13 @@ impl Records {
         let lost = |error: io::Error| Refusal::bare(format!("the guardian does not answer: {error}"));
         self.send(ask, attached).map_err(lost)?;
         let mut ready = [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)];
-        match poll(&mut ready, PollTimeout::from(PATIENCE_MS)) {
-            Ok(0) => return Err(lost(io::ErrorKind::TimedOut.into())),
-            Ok(_) => {}
-            Err(errno) => return Err(lost(errno.into())),
+        loop {
+            match poll(&mut ready, PollTimeout::from(PATIENCE_MS)) {
+                Ok(0) => return Err(lost(io::ErrorKind::TimedOut.into())),
+                Ok(_) => break,
+                Err(Errno::EINTR) => {}
+                Err(errno) => return Err(lost(errno.into())),
+            }
         }
         match self.receive::<Answer>().map_err(lost)? {
             Some((Answer::Written { number }, _)) => Ok(number),

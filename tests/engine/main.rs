@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 
 use nix::sys::socket::{SockProtocol, setsockopt, sockopt};
 use squall_agent::host::netlink::Socket;
-use squall_agent::host::nft::{self, Hook, Rule};
+use squall_agent::host::nft::{self, Hook};
 use squall_agent::host::queue::{Orders, Queue, drain};
+use squall_agent::host::rule::Rule;
 use squall_experiments::evidence::Engine;
 use squall_experiments::impairment::{Chance, Delay, Distribution, Impairment};
 use squall_experiments::quantity::Percent;

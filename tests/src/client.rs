@@ -230,7 +230,11 @@ impl Talk for Datagrams {
         self.socket.send(&self.sent.to_be_bytes())?;
         let mut answer = [0; 4];
         loop {
-            self.socket.recv(&mut answer)?;
+            match self.socket.recv(&mut answer) {
+                // A call with a time-out is not begun again by itself, such as after the machine was frozen.
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                received => received?,
+            };
             // A late answer to an earlier datagram is not this one's.
             if answer == self.sent.to_be_bytes() {
                 return Ok(());

@@ -1,6 +1,6 @@
 //! One TCP connection that sends as fast as it can.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -35,7 +35,11 @@ pub fn bits_per_second(from: &Netns, to: &Netns, address: SocketAddr, during: Du
         stream.set_nonblocking(false).expect("it is a socket");
         stream.set_read_timeout(Some(Duration::from_secs(10))).expect("a time-out can be set");
         let mut bytes = vec![0; 1 << 18];
-        let mut read = || stream.read(&mut bytes).expect("the stream goes on");
+        let mut read = || match stream.read(&mut bytes) {
+            // A call with a time-out is not begun again by itself, such as after the machine was frozen.
+            Err(error) if error.kind() == ErrorKind::Interrupted => 0,
+            read => read.expect("the stream goes on"),
+        };
         let begun = Instant::now();
         while begun.elapsed() < GROWING {
             read();

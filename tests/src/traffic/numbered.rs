@@ -124,7 +124,13 @@ impl Numbered {
         let begun = Instant::now();
         socket.set_read_timeout(Some(longest)).expect("a time-out can be set");
         let mut last = false;
-        while let Ok(length) = socket.recv(&mut datagram) {
+        loop {
+            let length = match socket.recv(&mut datagram) {
+                Ok(length) => length,
+                // A call with a time-out is not begun again by itself, such as after the machine was frozen.
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(_) => break,
+            };
             let at = monotonic();
             assert_eq!(length, self.size.max(12), "a datagram changed its length");
             let number = u32::from_be_bytes(datagram[..4].try_into().expect("four bytes"));

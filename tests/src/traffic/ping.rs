@@ -67,7 +67,11 @@ impl Talk for Ping {
         let begun = Instant::now();
         let mut buffer = [0; 2048];
         while begun.elapsed() < self.timeout {
-            let (length, _) = recv(&self.socket, &mut buffer, RecvFlags::empty())?;
+            let (length, _) = match recv(&self.socket, &mut buffer, RecvFlags::empty()) {
+                // A call with a time-out is not begun again by itself, such as after the machine was frozen.
+                Err(rustix::io::Errno::INTR) => continue,
+                received => received?,
+            };
             // Over IPv4 a raw socket also gets the network header.
             let header = if self.v6 { 0 } else { usize::from(buffer[0] & 0xf) * 4 };
             let Some(heard) = buffer[..length].get(header..header + 8) else { continue };
