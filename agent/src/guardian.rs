@@ -25,7 +25,7 @@ use crate::host::table::Table;
 use crate::host::undo::Undo;
 use crate::journal::{self, Entry, Journal};
 use crate::pulse::{Other, Pulse};
-use crate::records::{Answer, Ask, Records};
+use crate::records::{Answer, Ask, PATIENCE, Records};
 use crate::recover;
 use crate::state::{Lock, Place};
 use crate::worker::{self, Setup};
@@ -163,10 +163,13 @@ impl Guardian {
         let Ok(Some((ask, attached))) = self.records.receive::<Ask>() else {
             return false;
         };
+        // A disk may be slow without anybody hanging: the worker beats while it waits, and gives up by itself.
+        self.pulse.hold_breath(PATIENCE);
         let answer = match self.write(ask, attached) {
             Ok(number) => Answer::Written { number },
             Err(error) => Answer::Not { why: error.to_string() },
         };
+        self.pulse.breathe();
         self.records.send(&answer, None).is_ok()
     }
 

@@ -34,6 +34,7 @@ pub struct Pulse {
     timer: Timer,
     live: bool,
     heard: u64,
+    listened: u64,
     beaten: u64,
     /// The thread's usual niceness, while it has a better one.
     nice: Option<i32>,
@@ -53,13 +54,14 @@ impl Pulse {
     pub fn new(socket: OwnedFd) -> io::Result<Self> {
         let event = SigEvent::new(SigevNotify::SigevSignal { signal: Signal::SIGKILL, si_value: 0 });
         let timer = Timer::new(ClockId::CLOCK_MONOTONIC, event)?;
-        Ok(Pulse { socket, timer, live: false, heard: 0, beaten: 0, nice: None })
+        Ok(Pulse { socket, timer, live: false, heard: 0, listened: 0, beaten: 0, nice: None })
     }
 
     /// Something is live from now on, or nothing any more.
     pub fn set_live(&mut self, live: bool) {
         if live && !self.live {
             self.heard = sys::boot_nanos();
+            self.listened = self.heard;
             self.live = true;
             self.take_precedence();
             self.beat();
@@ -94,6 +96,21 @@ impl Pulse {
         Some(self.beaten + BEAT.as_nanos() as u64)
     }
 
+    /// What comes now may take longer than a life does without a beat, and is no death: so long at most. Ends with the
+    /// next beat.
+    pub fn hold_breath(&mut self, longest: Duration) {
+        if self.live {
+            let _ = self.timer.set(Expiration::OneShot(longest.into()), TimerSetTimeFlags::empty());
+        }
+    }
+
+    /// Beats now.
+    pub fn breathe(&mut self) {
+        if self.live {
+            self.beat();
+        }
+    }
+
     fn beat(&mut self) {
         self.beaten = sys::boot_nanos();
         let _ = send(self.socket.as_raw_fd(), &[1], MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL);
@@ -112,7 +129,13 @@ impl Pulse {
                 Err(_) => return Other::Dead,
             }
         }
-        let silent = sys::boot_nanos().saturating_sub(self.heard) > SILENCE.as_nanos() as u64;
+        let now = sys::boot_nanos();
+        // Whoever did not listen cannot tell: it was busy itself, or the whole machine stood still.
+        if now.saturating_sub(self.listened) > 2 * BEAT.as_nanos() as u64 {
+            self.heard = now;
+        }
+        self.listened = now;
+        let silent = now.saturating_sub(self.heard) > SILENCE.as_nanos() as u64;
         if self.live && silent { Other::Dead } else { Other::Alive }
     }
 }

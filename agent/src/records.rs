@@ -1,9 +1,10 @@
 //! What worker and guardian say to each other: the worker asks, the guardian writes, syncs and answers.
 
-use std::io;
-use std::io::{IoSlice, IoSliceMut};
+use std::cell::RefCell;
+use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -15,9 +16,10 @@ use serde::{Deserialize, Serialize};
 use squall_experiments::protocol::{Refusal, RunId};
 
 use crate::host::undo::Undo;
+use crate::pulse::BEAT;
 
 /// How long the guardian may take to write and sync.
-const PATIENCE_MS: u16 = 10_000;
+pub const PATIENCE: Duration = Duration::from_secs(10);
 
 /// From worker to guardian; each is answered before the next.
 #[derive(Debug, Serialize, Deserialize)]
@@ -70,15 +72,26 @@ pub enum Answer {
 }
 
 /// One end of the line.
-#[derive(Debug)]
 pub struct Records {
     socket: OwnedFd,
+    meanwhile: RefCell<Box<dyn FnMut()>>,
+}
+
+impl std::fmt::Debug for Records {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Records").field("socket", &self.socket).finish_non_exhaustive()
+    }
 }
 
 impl Records {
     /// Takes one end.
     pub fn new(socket: OwnedFd) -> Self {
-        Records { socket }
+        Records { socket, meanwhile: RefCell::new(Box::new(|| ())) }
+    }
+
+    /// What must be done at least every [`BEAT`] while an answer is waited for: a disk may be slow.
+    pub fn meanwhile(&self, act: impl FnMut() + 'static) {
+        *self.meanwhile.borrow_mut() = Box::new(act);
     }
 
     /// Asks the guardian, and waits until it has written.
@@ -86,9 +99,12 @@ impl Records {
         let lost = |error: io::Error| Refusal::bare(format!("the guardian does not answer: {error}"));
         self.send(ask, attached).map_err(lost)?;
         let mut ready = [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)];
+        let begun = Instant::now();
+        let slice = PollTimeout::try_from(BEAT).unwrap_or(PollTimeout::ZERO);
         loop {
-            match poll(&mut ready, PollTimeout::from(PATIENCE_MS)) {
-                Ok(0) => return Err(lost(io::ErrorKind::TimedOut.into())),
+            match poll(&mut ready, slice) {
+                Ok(0) if begun.elapsed() > PATIENCE => return Err(lost(io::ErrorKind::TimedOut.into())),
+                Ok(0) => (self.meanwhile.borrow_mut())(),
                 Ok(_) => break,
                 Err(Errno::EINTR) => {}
                 Err(errno) => return Err(lost(errno.into())),

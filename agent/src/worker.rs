@@ -14,6 +14,7 @@ use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
+use crate::host::table::Table;
 use crate::host::{Host, sys};
 use crate::policy::Policy;
 use crate::pulse::{Other, Pulse};
@@ -75,7 +76,7 @@ async fn work(setup: Setup) -> Exit {
         ear.set_nonblocking(true)?;
         tokio::net::UnixStream::from_std(ear)
     });
-    let (Ok(ear), Ok(mut pulse), Ok(mut terminate), Ok(mut interrupt), Ok(mut hangup), Ok(mut child)) = (
+    let (Ok(ear), Ok(pulse), Ok(mut terminate), Ok(mut interrupt), Ok(mut hangup), Ok(mut child)) = (
         ear,
         Pulse::new(pulse),
         signal(SignalKind::terminate()),
@@ -93,10 +94,12 @@ async fn work(setup: Setup) -> Exit {
         tracing::error!(%refusal, "the guardian cannot be told");
         return Exit::Bug;
     }
+    let pulse = Rc::new(RefCell::new(pulse));
+    records.meanwhile(alive(pulse.clone(), &host));
     let mut supervisor = Supervisor::new(place.clone(), host, records, policy, ready);
     loop {
-        pulse.set_live(supervisor.is_live());
-        let beat = pulse.beat_if_due();
+        pulse.borrow_mut().set_live(supervisor.is_live());
+        let beat = pulse.borrow_mut().beat_if_due();
         let wake = [beat, supervisor.due()].into_iter().flatten().min();
         let sleep = async {
             match wake {
@@ -127,11 +130,12 @@ async fn work(setup: Setup) -> Exit {
             _ = child.recv() => {}
             () = sleep => {}
         }
-        if pulse.listen() == Other::Dead {
+        let guardian_is = pulse.borrow_mut().listen();
+        if guardian_is == Other::Dead {
             if let Some(guardian) = &guardian_fd {
                 let _ = rustix::process::pidfd_send_signal(guardian, rustix::process::Signal::KILL);
             }
-            pulse.set_live(false);
+            pulse.borrow_mut().set_live(false);
             let exit = supervisor.farewell("the guardian died");
             inherit(&place);
             return exit;
@@ -150,6 +154,19 @@ async fn work(setup: Setup) -> Exit {
             let Ok(again) = listen(&place) else { return supervisor.farewell("it cannot listen any more") };
             listener = again;
             late.into_iter().for_each(&accept);
+        }
+    }
+}
+
+/// Beats, and keeps the rules matching, while the main thread waits for the guardian's disk. The table's socket is used
+/// by nobody else then.
+fn alive(pulse: Rc<RefCell<Pulse>>, host: &Host) -> impl FnMut() + 'static {
+    let mut table = host.table_socket().and_then(|socket| socket.try_clone_to_owned().ok()).map(Table::adopt);
+    move || {
+        pulse.borrow_mut().beat_if_due();
+        if let Some(table) = &mut table {
+            // Where it comes too late the next beat of the main thread finds out and undoes everything.
+            let _ = table.renew();
         }
     }
 }
