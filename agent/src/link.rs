@@ -29,14 +29,27 @@ pub enum Incoming {
     Closed(Connection),
 }
 
+impl Incoming {
+    /// Of which connection it comes.
+    pub fn connection(&self) -> Connection {
+        match self {
+            Incoming::Opened { connection, .. }
+            | Incoming::Asked(connection, _)
+            | Incoming::Closed(connection) => *connection,
+        }
+    }
+}
+
 /// Serves one connection until its end. Only the owner of this process, or root, is heard.
 pub async fn serve(stream: StdStream, connection: Connection, inbox: Rc<mpsc::UnboundedSender<Incoming>>) {
     let Ok(stream) = stream.set_nonblocking(true).and_then(|()| UnixStream::from_std(stream)) else {
+        let _ = inbox.send(Incoming::Closed(connection));
         return;
     };
     let peer = stream.peer_cred().ok();
     let me = nix::unistd::geteuid().as_raw();
     if peer.is_none_or(|peer| peer.uid() != 0 && peer.uid() != me) {
+        let _ = inbox.send(Incoming::Closed(connection));
         return;
     }
     let (reader, mut writer) = stream.into_split();

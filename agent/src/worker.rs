@@ -1,6 +1,7 @@
 //! The worker: what the forked child does. It wakes the supervisor when something has come or is due.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::rc::Rc;
@@ -9,6 +10,7 @@ use std::time::Duration;
 use squall_experiments::exit::Exit;
 use squall_experiments::protocol::{Message, Refusal, Reply};
 use tokio::io::Interest;
+use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
@@ -57,24 +59,17 @@ async fn work(setup: Setup) -> Exit {
     let (inbox, mut incoming) = mpsc::unbounded_channel();
     let (ready, mut resolved) = mpsc::unbounded_channel();
     let inbox = Rc::new(inbox);
-    let next = Rc::new(Cell::new(0));
+    let next = Cell::new(0);
+    // Connections that have come and not been heard of yet: as long as there are any, the agent does not leave.
+    let unheard = RefCell::new(BTreeSet::new());
     let leaves_when_idle = control.is_some();
-    let accept = {
-        let (inbox, next) = (inbox.clone(), next.clone());
-        move |stream: UnixStream| {
-            next.set(next.get() + 1);
-            tokio::task::spawn_local(link::serve(stream, next.get(), inbox.clone()));
-        }
+    let accept = |stream: UnixStream| {
+        next.set(next.get() + 1);
+        unheard.borrow_mut().insert(next.get());
+        tokio::task::spawn_local(link::serve(stream, next.get(), inbox.clone()));
     };
     control.into_iter().for_each(&accept);
-    let _ = std::fs::remove_file(place.socket());
-    let listener = match tokio::net::UnixListener::bind(place.socket()) {
-        Ok(listener) => listener,
-        Err(error) => {
-            eprintln!("error: cannot listen on `{}`: {error}", place.socket().display());
-            return Exit::Refused;
-        }
-    };
+    let Ok(mut listener) = listen(&place) else { return Exit::Refused };
     // Pulse reads by itself; the runtime only wakes it.
     let ear = pulse.try_clone().map(UnixStream::from).and_then(|ear| {
         ear.set_nonblocking(true)?;
@@ -99,7 +94,6 @@ async fn work(setup: Setup) -> Exit {
         return Exit::Bug;
     }
     let mut supervisor = Supervisor::new(place.clone(), host, records, policy, ready);
-    let mut served = false;
     loop {
         pulse.set_live(supervisor.is_live());
         let beat = pulse.beat_if_due();
@@ -118,7 +112,7 @@ async fn work(setup: Setup) -> Exit {
                 let _ = ear.try_io(Interest::READABLE, || Err::<(), _>(std::io::ErrorKind::WouldBlock.into()));
             }
             Some(message) = incoming.recv() => {
-                served = true;
+                unheard.borrow_mut().remove(&message.connection());
                 supervisor.hear(message);
             }
             Some(ready) = resolved.recv() => supervisor.apply(ready),
@@ -146,10 +140,31 @@ async fn work(setup: Setup) -> Exit {
             supervisor.keep_alive();
         }
         supervisor.tick();
-        if leaves_when_idle && served && supervisor.may_leave() {
-            return supervisor.farewell("nobody needs it");
+        if leaves_when_idle && unheard.borrow().is_empty() && supervisor.may_leave() {
+            // From here on nobody finds it any more; whoever has found it since it looked is still served.
+            let _ = std::fs::remove_file(place.socket());
+            let late: Vec<UnixStream> = std::iter::from_fn(|| knocking(&listener)).collect();
+            if late.is_empty() {
+                return supervisor.farewell("nobody needs it");
+            }
+            let Ok(again) = listen(&place) else { return supervisor.farewell("it cannot listen any more") };
+            listener = again;
+            late.into_iter().for_each(&accept);
         }
     }
+}
+
+/// Listens for commands.
+fn listen(place: &Place) -> std::io::Result<UnixListener> {
+    let _ = std::fs::remove_file(place.socket());
+    UnixListener::bind(place.socket()).inspect_err(|error| {
+        eprintln!("error: cannot listen on `{}`: {error}", place.socket().display());
+    })
+}
+
+/// A command that has come and was not seen yet: by asking the kernel, not the runtime, which may not have looked.
+fn knocking(listener: &UnixListener) -> Option<UnixStream> {
+    rustix::net::accept_with(listener, rustix::net::SocketFlags::CLOEXEC).ok().map(UnixStream::from)
 }
 
 /// Does for a dead guardian what it would have done: replays the journal, which removes it when nothing is left.
