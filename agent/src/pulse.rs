@@ -13,6 +13,7 @@ use nix::sys::signal::{SigEvent, SigevNotify, Signal};
 use nix::sys::socket::{MsgFlags, recv, send};
 use nix::sys::timer::{Expiration, Timer, TimerSetTimeFlags};
 use nix::time::ClockId;
+use rustix::process::{getpriority_process, setpriority_process};
 
 use crate::host::sys;
 
@@ -23,6 +24,9 @@ pub const SILENCE: Duration = Duration::from_millis(1200);
 /// So long without beating oneself, and one is killed.
 const SUICIDE: Duration = Duration::from_millis(1500);
 
+/// The niceness of a thread whose beats are waited for.
+const FOREMOST: i32 = -20;
+
 /// One end of the line between guardian and worker.
 #[derive(Debug)]
 pub struct Pulse {
@@ -31,6 +35,8 @@ pub struct Pulse {
     live: bool,
     heard: u64,
     beaten: u64,
+    /// The thread's usual niceness, while it has a better one.
+    nice: Option<i32>,
 }
 
 /// What listening came to.
@@ -47,7 +53,7 @@ impl Pulse {
     pub fn new(socket: OwnedFd) -> io::Result<Self> {
         let event = SigEvent::new(SigevNotify::SigevSignal { signal: Signal::SIGKILL, si_value: 0 });
         let timer = Timer::new(ClockId::CLOCK_MONOTONIC, event)?;
-        Ok(Pulse { socket, timer, live: false, heard: 0, beaten: 0 })
+        Ok(Pulse { socket, timer, live: false, heard: 0, beaten: 0, nice: None })
     }
 
     /// Something is live from now on, or nothing any more.
@@ -55,11 +61,25 @@ impl Pulse {
         if live && !self.live {
             self.heard = sys::boot_nanos();
             self.live = true;
+            self.take_precedence();
             self.beat();
         } else if !live && self.live {
             self.live = false;
+            if let Some(nice) = self.nice.take() {
+                let _ = setpriority_process(None, nice);
+            }
             // A zero expiration disarms: timer_settime(2).
             let _ = self.timer.set(Expiration::OneShot(Duration::ZERO.into()), TimerSetTimeFlags::empty());
+        }
+    }
+
+    /// On a host that has more work than processors, a side that waits for its turn looks like one that hangs. Where it is
+    /// allowed, the calling thread gets its turn before ordinary ones.
+    fn take_precedence(&mut self) {
+        if let Ok(usual) = getpriority_process(None)
+            && setpriority_process(None, FOREMOST).is_ok()
+        {
+            self.nice = Some(usual);
         }
     }
 

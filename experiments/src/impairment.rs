@@ -138,7 +138,7 @@ impl Impairment {
         self.delay.is_some() || self.reorder.is_some()
     }
 
-    /// How many packets the engine holds at most, without another wish: twice what arrives at [`EXPECTED_RATE`] while
+    /// How many packets the engine holds at most, without another wish: twice what arrives at 50,000 packets a second while
     /// the slowest is held.
     pub fn backlog(&self) -> u32 {
         let packets = self.longest().get().as_secs_f64() * 2.0 * f64::from(EXPECTED_RATE);

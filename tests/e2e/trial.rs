@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use rustix::process::Signal;
 use serde_json::Value;
 use squall_tests::host::Host;
 use squall_tests::squall::{Background, Finished, lines};
@@ -69,6 +70,19 @@ impl Trial {
     /// Whether an event of a kind has happened.
     pub fn has(&self, kind: &str) -> bool {
         lines(&self.events).iter().any(|event| event["event"] == kind)
+    }
+
+    /// Asks it to end, once everything was looked at: the fault may be as long as the slowest machine needs. Gives the
+    /// report, in which the first part must have been measured.
+    #[track_caller]
+    pub fn halted(mut self) -> Value {
+        assert!(!self.has("lifted"), "the fault was over before it was looked at");
+        self.run.signal(Signal::INT);
+        let finished = self.finish();
+        // Not because the agent was lost, which is the same code.
+        let report = finished.expect_exit(6).expect_told("SIGINT").json();
+        assert_eq!(report["parts"][0]["measured"], true, "{report:#}");
+        report
     }
 
     /// Waits for the end.

@@ -39,18 +39,20 @@ impl Engines {
         if let Some(native) = self.native {
             return Ok(native);
         }
-        let native = match (table.queues(true), table.queues(false)) {
-            (Ok(()), _) => true,
-            (_, Ok(())) => false,
-            (Err(expression), Err(target)) => {
-                return Err(Refusal::new(
-                    format!(
-                        "this kernel hands no packets to a queue (expression: {expression}; target: {target})"
-                    ),
-                    "load `nfnetlink_queue`, and `nft_queue` or `xt_NFQUEUE` with `nft_compat`; `squall-agent preflight` \
-                     says what works",
-                ));
-            }
+        let native = match table.queues(true) {
+            Ok(()) => true,
+            Err(expression) => match table.queues(false) {
+                Ok(()) => false,
+                Err(target) => {
+                    return Err(Refusal::new(
+                        format!(
+                            "this kernel hands no packets to a queue (expression: {expression}; target: {target})"
+                        ),
+                        "load `nfnetlink_queue`, and `nft_queue` or `xt_NFQUEUE` with `nft_compat`; `squall-agent preflight` \
+                         says what works",
+                    ));
+                }
+            },
         };
         self.native = Some(native);
         Ok(native)

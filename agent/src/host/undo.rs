@@ -101,7 +101,10 @@ fn drain(number: u16, steals: bool, queues: &mut Duplicates) -> Undone {
 fn remove_rules(table: &mut Table, tag: &str) -> Undone {
     let removed = table.remove(tag).map_err(|error| format!("rules `{tag}` cannot be removed: {error}"))?;
     match table.rules(tag) {
-        Ok(left) if left.is_empty() => Ok(format!("{removed} rules removed, none left")),
+        Ok(left) if left.is_empty() => {
+            let rules = if removed == 1 { "rule" } else { "rules" };
+            Ok(format!("{removed} {rules} removed, none left"))
+        }
         Ok(left) => Err(format!("{} rules `{tag}` are still in `inet {NAME}`", left.len())),
         Err(error) => Err(format!("rules `{tag}` cannot be listed: {error}")),
     }

@@ -151,8 +151,11 @@ impl Table {
                 if let Loaded::Unusable(why) = &loaded {
                     self.unusable(*probe, why.clone()).await;
                 }
-                if let Some(mut earlier) = self.probes.insert(*probe, loaded) {
-                    earlier.stop();
+                // A load ends when it is dropped; its answer to a stop would be taken for that of the new one.
+                if let Some(Loaded::Look { schedule: Some(schedule), .. }) =
+                    self.probes.insert(*probe, loaded)
+                {
+                    schedule.abort();
                 }
                 return;
             }

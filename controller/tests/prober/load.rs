@@ -280,13 +280,13 @@ fn a_new_sample_begins_on_demand_and_no_request_is_lost_or_moved() {
     assert!(samples.is_sorted_by_key(|sample| sample.begun_ns));
     let loads: Vec<&Load> = samples.iter().map(|sample| sample.load.as_ref().unwrap()).collect();
     assert!(loads.iter().all(|load| load.short), "a fraction of an hour is not judged");
-    // A request each 10 ms from the begin of the first sample to that of the last; the clocks differ by microseconds.
+    // A request each 10 ms from the begin of the first sample to that of the last, and no more for the cuts; a busy
+    // machine is behind. The clocks differ by microseconds.
     let sent: u64 = loads[..3].iter().map(|load| load.requests).sum();
-    let time = samples[3].begun_ns - samples[0].begun_ns;
-    let exact = [time - 1_000_000, time + 1_000_000].map(|time| time.div_ceil(10_000_000));
-    assert!(exact.contains(&sent), "{sent} in {time} ns");
+    let time = samples[3].begun_ns - samples[0].begun_ns + 1_000_000;
+    assert!(sent <= time.div_ceil(10_000_000), "{sent} in {time} ns");
     let all: u64 = loads.iter().map(|load| load.requests).sum();
-    assert_eq!(server.requests.load(Ordering::SeqCst) as u64, all);
+    assert!(all >= 40 && server.requests.load(Ordering::SeqCst) as u64 == all, "{all}");
 }
 
 #[test]

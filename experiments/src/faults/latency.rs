@@ -13,7 +13,8 @@ shaping! {
         /// How much is added to the round trip.
         pub delay: Period,
         /// How much that varies: half the width of a uniform distribution, the standard deviation of the others. What
-        /// would come out below zero is no delay.
+        /// would come out below zero is no delay. Packets of one connection stay in order, so on a busy connection many
+        /// wait for one that is late, and the mean rises.
         #[serde(default)]
         pub jitter: Period,
         /// The shape of the variation.

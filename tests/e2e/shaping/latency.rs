@@ -11,7 +11,7 @@ use squall_tests::traffic::ping::Ping;
 use squall_tests::traffic::{bulk, round_trips};
 use squall_tests::world::World;
 
-use super::{DELAY, MANY, count, delayed, engine, nothing_leaked, step, unharmed};
+use super::{DELAY, MANY, count, delayed, engine, lasting, nothing_leaked, unharmed};
 use crate::trial::{Trial, calm, evidence, peer};
 
 /// A service's answers are late over one address family: on a connection that was open and on new ones. The other
@@ -28,7 +28,7 @@ fn late(world: &World, service: &Service) {
     let control = round_trips(&mut *open, MANY);
 
     let fault = format!("latency: {{ delay: 60ms, to: [\"{}\"] }}", peer(far.v4, service.port));
-    let mut trial = Trial::begin(world, near, &calm(&[&step(&fault, 7)]));
+    let mut trial = Trial::begin(world, near, &calm(&[&lasting(&fault)]));
     trial.injected();
     delayed(round_trips(&mut *open, MANY), control.clone(), DELAY);
     let new = |_| {
@@ -42,12 +42,8 @@ fn late(world: &World, service: &Service) {
     assert!(connecting.iter().all(|took| *took >= DELAY), "new connections are early: {connecting:?}");
     unharmed(round_trips(&mut *v6, MANY), control.clone());
     unharmed(round_trips(&mut *port, MANY), control.clone());
-    assert!(!trial.has("lifted"), "the fault was over before it was looked at");
-
-    trial.lifted();
+    let report = trial.halted();
     unharmed(round_trips(&mut *open, MANY), control);
-    let finished = trial.finish();
-    let report = finished.expect_exit(0).json();
     nothing_leaked(&report);
     assert_eq!(evidence(&report)["unit"], "packets");
     assert!(count(&report, "delayed") >= u32::try_from(MANY).expect("few"), "{report:#}");
@@ -99,18 +95,16 @@ fn every_transport(direction: &str) {
         all.iter_mut().map(|(_, talk)| round_trips(&mut **talk, MANY)).collect();
     let fault =
         format!("latency: {{ delay: 60ms, direction: {direction}, to: [\"{}\", \"{}\"] }}", far.v4, far.v6);
-    let mut trial = Trial::begin(&world, near, &calm(&[&step(&fault, 10)]));
+    let mut trial = Trial::begin(&world, near, &calm(&[&lasting(&fault)]));
     trial.injected();
     for ((name, talk), control) in all.iter_mut().zip(&controls) {
         eprintln!("{direction}: {name}");
         delayed(round_trips(&mut **talk, MANY), control.clone(), DELAY);
     }
-    assert!(!trial.has("lifted"), "the fault was over before it was looked at");
-    trial.lifted();
+    let report = trial.halted();
     for ((_, talk), control) in all.iter_mut().zip(controls) {
         unharmed(round_trips(&mut **talk, MANY), control);
     }
-    let report = trial.finish().expect_exit(0).json();
     nothing_leaked(&report);
     let changes = report["parts"][0]["evidence"].as_array().expect("evidence").len();
     assert_eq!(changes, if direction == "both" { 2 } else { 1 }, "{report:#}");
@@ -141,12 +135,10 @@ fn stream(direction: &str, on: usize, port_of: &str) -> (f64, f64) {
     let rate = || bulk::bits_per_second(&near.netns, &far.netns, (far.v4, 9).into(), Duration::from_secs(1));
     let control = rate();
     let fault = format!("latency: {{ delay: 10ms, direction: {direction}, {port_of} }}");
-    let mut trial = Trial::begin(&world, &world.hosts[on], &calm(&[&step(&fault, 5)]));
+    let mut trial = Trial::begin(&world, &world.hosts[on], &calm(&[&lasting(&fault)]));
     trial.injected();
     let seen = rate();
-    assert!(!trial.has("lifted"), "the fault was over before it was looked at");
-    trial.lifted();
-    let report = trial.finish().json();
+    let report = trial.halted();
     eprintln!("{:.0} Mbit/s, {:.0} without the fault; {:#}", seen / 1e6, control / 1e6, engine(&report));
     (seen, control)
 }

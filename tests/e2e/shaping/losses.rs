@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use serde_json::Value;
 use squall_tests::traffic::counted;
 use squall_tests::traffic::numbered::{Numbered, Outcome};
 use squall_tests::world::World;
@@ -19,9 +20,9 @@ const WAYS: [(usize, &str); 2] =
     [(1, "from: [\"any:9\"], direction: ingress"), (0, "to: [\"10.77.1.2:9\"], direction: egress")];
 
 #[track_caller]
-fn expect(name: &str, seen: u32, share: f64) {
+fn expect(name: &str, seen: u32, share: f64, report: &Value) {
     let allowed = odds::binomial(PLAN.count, share, odds::ONE_IN_A_MILLION);
-    assert!(allowed.contains(&seen), "{seen} of {} {name}, {allowed:?} expected", PLAN.count);
+    assert!(allowed.contains(&seen), "{seen} of {} {name}, {allowed:?} expected: {report:#}", PLAN.count);
 }
 
 /// No numbers that were not sent, none refused: a network tells nobody what it does.
@@ -36,11 +37,10 @@ fn so_many_are_lost_and_the_sender_is_not_told() {
     for (on, whose) in WAYS {
         let world = World::new(2);
         let fault = format!("loss: {{ percent: 20%, {whose} }}");
-        let (outcome, run) = shaped(&world, &world.hosts[on], &fault, PLAN, &[]);
-        let report = run.expect_exit(0).json();
+        let (outcome, report) = shaped(&world, &world.hosts[on], &fault, PLAN, &[]);
         silent(&outcome);
         let lost = u32::try_from(outcome.lost().len()).expect("no more than were sent");
-        expect("lost", lost, 0.2);
+        expect("lost", lost, 0.2, &report);
         assert_eq!((outcome.doubled(), outcome.overtaken()), (0, 0));
         nothing_leaked(&report);
         // The instrument's own last words may be lost too.
@@ -55,11 +55,10 @@ fn so_many_arrive_twice() {
     for (on, whose) in WAYS {
         let world = World::new(2);
         let fault = format!("duplicate: {{ percent: 20%, {whose} }}");
-        let (outcome, run) = shaped(&world, &world.hosts[on], &fault, PLAN, &[]);
-        let report = run.expect_exit(0).json();
+        let (outcome, report) = shaped(&world, &world.hosts[on], &fault, PLAN, &[]);
         silent(&outcome);
         assert_eq!(outcome.lost(), [] as [u32; 0]);
-        expect("doubled", outcome.doubled(), 0.2);
+        expect("doubled", outcome.doubled(), 0.2, &report);
         nothing_leaked(&report);
     }
 }
@@ -71,11 +70,10 @@ fn so_many_are_damaged_and_the_receiver_finds_out() {
         let world = World::new(2);
         let far = &world.hosts[1];
         let fault = format!("corrupt: {{ percent: 20%, {whose} }}");
-        let (outcome, run) = shaped(&world, &world.hosts[on], &fault, PLAN, &[]);
-        let report = run.expect_exit(0).json();
+        let (outcome, report) = shaped(&world, &world.hosts[on], &fault, PLAN, &[]);
         silent(&outcome);
         let damaged = u32::try_from(outcome.lost().len()).expect("no more than were sent");
-        expect("damaged", damaged, 0.2);
+        expect("damaged", damaged, 0.2, &report);
         let errors = counted::v4(&far.netns, "Udp", "InErrors");
         let sums = counted::v4(&far.netns, "Udp", "InCsumErrors");
         // What is damaged in its length is wrong before its checksum is looked at: 16 of 576 bits.
@@ -91,11 +89,10 @@ fn so_many_are_overtaken() {
     for (on, whose) in WAYS {
         let world = World::new(2);
         let fault = format!("reorder: {{ percent: 20%, late: 20ms, {whose} }}");
-        let (outcome, run) = shaped(&world, &world.hosts[on], &fault, PLAN, &[]);
-        let report = run.expect_exit(0).json();
+        let (outcome, report) = shaped(&world, &world.hosts[on], &fault, PLAN, &[]);
         silent(&outcome);
-        assert_eq!((outcome.lost().len(), outcome.doubled()), (0, 0));
-        expect("overtaken", outcome.overtaken(), 0.2);
+        assert_eq!((outcome.lost().len(), outcome.doubled()), (0, 0), "{report:#}");
+        expect("overtaken", outcome.overtaken(), 0.2, &report);
         nothing_leaked(&report);
     }
 }
@@ -133,8 +130,8 @@ fn the_same_seed_loses_the_same_packets() {
     let plan = Numbered { count: 2000, ..PLAN };
     let lose = |seed: &str| {
         let fault = "loss: { percent: 20%, protocol: udp, from: [\"any:9\"] }";
-        let (outcome, run) = shaped(&world, far, fault, plan, &["--seed", seed]);
-        assert_eq!(run.expect_exit(0).json()["seed"].to_string(), seed, "{}", run.story());
+        let (outcome, report) = shaped(&world, far, fault, plan, &["--seed", seed]);
+        assert_eq!(report["seed"].to_string(), seed, "{report:#}");
         outcome.lost()
     };
     let (first, again, other) = (lose("4711"), lose("4711"), lose("4712"));

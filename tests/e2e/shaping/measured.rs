@@ -11,7 +11,7 @@ use squall_tests::wait::{PATIENCE, holds};
 use squall_tests::world::World;
 
 use super::{DELAY, count, delayed, engine, nothing_leaked, shaped, step};
-use crate::trial::{Trial, calm, peer, run};
+use crate::trial::{Trial, calm, evidence, peer, run};
 
 #[test]
 fn shaping_that_meets_no_packet_is_inconclusive() {
@@ -34,12 +34,16 @@ fn more_than_may_be_held_passes_is_counted_and_is_inconclusive() {
     let plan = Numbered { count: 4000, rate: 4000, ..Numbered::default() };
     // 200 ms of 4000 packets a second are 800: far more than ten.
     let fault = "latency: { delay: 200ms, limit: 10, from: [\"any:9\"] }";
-    let (outcome, finished) = shaped(&world, &world.hosts[1], fault, plan, &[]);
+    let [near, far] = &world.hosts[..] else { panic!("two hosts were asked for") };
+    let mut trial = Trial::begin(&world, far, &calm(&[&step(fault, 8)]));
+    trial.injected();
+    let outcome = plan.send(&near.netns, &far.netns, (far.v4, 9).into());
     assert_eq!(outcome.lost(), [] as [u32; 0], "what cannot be held passes");
-    let report = finished.expect_exit(8).json();
+    let report = trial.finish().expect_exit(8).json();
     let (overflowed, held) = (count(&report, "overflowed"), count(&report, "delayed"));
     assert!(overflowed > 2000 && held >= 10, "{report:#}");
-    assert!(finished.story().contains("passed"), "the report does not say so: {}", finished.story());
+    let incidents = evidence(&report)["incidents"].to_string();
+    assert!(incidents.contains("10 packets were held"), "the report does not say so: {report:#}");
 }
 
 #[test]
@@ -69,8 +73,7 @@ fn a_fault_is_seen_whole_at_the_rate_of_a_busy_service() {
     let world = World::new(2);
     let plan = Numbered { count: 40_000, rate: 20_000, ..Numbered::default() };
     let fault = "latency: { delay: 20ms, from: [\"any:9\"] }";
-    let (outcome, finished) = shaped(&world, &world.hosts[1], fault, plan, &[]);
-    let report = finished.expect_exit(0).json();
+    let (outcome, report) = shaped(&world, &world.hosts[1], fault, plan, &[]);
     assert_eq!((outcome.lost().len(), outcome.doubled(), outcome.overtaken()), (0, 0, 0));
     let early = outcome.took().into_iter().filter(|took| *took < Duration::from_millis(20)).count();
     assert_eq!(early, 0, "datagrams came early");

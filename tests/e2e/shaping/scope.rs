@@ -61,15 +61,13 @@ fn late(world: &World, scope: &str, hit: &Asking, spared: &Asking) {
     let control = hit.next();
     for direction in ["ingress", "egress"] {
         let fault = format!("latency: {{ delay: 60ms, to: [\"{far}:7\"], direction: {direction} }}");
-        let step = format!("{{ fault: {{ {fault} }}, in: {scope}, for: 5s }}");
+        let step = format!("{{ fault: {{ {fault} }}, in: {scope}, for: 80s }}");
         let mut trial = Trial::begin(world, &world.hosts[0], &calm(&[&step]));
         trial.injected();
         delayed(hit.next(), control.clone(), DELAY);
         unharmed(spared.next(), control.clone());
-        assert!(!trial.has("lifted"), "the fault was over before it was looked at");
-        trial.lifted();
+        nothing_leaked(&trial.halted());
         unharmed(hit.next(), control.clone());
-        nothing_leaked(&trial.finish().expect_exit(0).json());
     }
 }
 
@@ -115,14 +113,12 @@ fn a_local_port_is_late_and_another_is_not() {
     let control = round_trips(&mut *hit, MANY);
     for direction in ["ingress", "egress"] {
         let fault = format!("latency: {{ delay: 60ms, direction: {direction} }}");
-        let step = format!("{{ fault: {{ {fault} }}, in: {{ port: \"7\" }}, for: 4s }}");
+        let step = format!("{{ fault: {{ {fault} }}, in: {{ port: \"7\" }}, for: 80s }}");
         let mut trial = Trial::begin(&world, far, &calm(&[&step]));
         trial.injected();
         delayed(round_trips(&mut *hit, MANY), control.clone(), DELAY);
         unharmed(round_trips(&mut *spared, MANY), control.clone());
-        assert!(!trial.has("lifted"), "the fault was over before it was looked at");
-        trial.lifted();
-        nothing_leaked(&trial.finish().expect_exit(0).json());
+        nothing_leaked(&trial.halted());
     }
 }
 
