@@ -338,3 +338,42 @@ fn a_disk_that_fills_up_while_a_fault_is_live_does_not_prevent_the_revert() {
     echo.dial(host, world.hosts[1].v4).expect("reached after the fault");
     fs::remove_file(host.state.join("filler")).expect("root may remove it");
 }
+
+/// A file system that is held still, until it is dropped.
+struct Frozen(String);
+
+impl Frozen {
+    fn now(path: &std::path::Path) -> Self {
+        let path = path.display().to_string();
+        netns::look(None, &["fsfreeze", "--freeze", &path]).expect("ext4 can be frozen");
+        Frozen(path)
+    }
+}
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        let _ = netns::look(None, &["fsfreeze", "--unfreeze", &self.0]);
+    }
+}
+
+#[test]
+fn a_disk_that_stands_still_for_a_moment_is_no_death() {
+    needs!(Root, Nftables, Freezable);
+    let world = World::new(2);
+    let host = &world.hosts[0];
+    let echo = world.echo(1, 7);
+    world.ext4(&host.state);
+    let mut trial = Trial::begin(&world, host, &calm(&[&REFUSE.replace("60s", "2s")]));
+    trial.injected();
+    let injected = Instant::now();
+    for _ in 0..4 {
+        echo.dial(host, world.hosts[1].v4).err().expect("it is refused");
+    }
+    // The end of the fault, after 2 s, is written meanwhile: for longer than a silence that is taken for death, and less
+    // long than the command waits for an answer.
+    let frozen = Frozen::now(&host.state);
+    thread::sleep(Duration::from_millis(3900).saturating_sub(injected.elapsed()));
+    drop(frozen);
+    trial.finish().expect_exit(0);
+    echo.dial(host, world.hosts[1].v4).expect("reached after the fault");
+}

@@ -30,6 +30,8 @@ pub enum Need {
     UserNamespaces,
     /// The OpenSSH server. It is never installed by the tests: a machine must not get a remote login by testing.
     Sshd,
+    /// A file system that can be held still: a loop device with ext4.
+    Freezable,
     /// nginx.
     Nginx,
     /// Redis.
@@ -68,6 +70,10 @@ impl Need {
             Need::Sshd => unless(
                 found("sshd") && found("ssh-keygen"),
                 "needs the OpenSSH server, which the tests do not install (package `openssh-server`)",
+            ),
+            Need::Freezable => unless(
+                Path::new("/dev/loop-control").exists() && found("mkfs.ext4") && found("fsfreeze"),
+                "needs loop devices, `mkfs.ext4` and `fsfreeze`",
             ),
             Need::Nginx => unless(found("nginx"), "needs nginx (package `nginx-light`)"),
             Need::Redis => unless(found("redis-server"), "needs Redis (package `redis-server`)"),

@@ -329,6 +329,24 @@ impl World {
         self.as_found();
     }
 
+    /// Mounts a small file system over a directory that `fsfreeze` can hold still.
+    ///
+    /// # Panics
+    /// When it cannot be made: say `needs!(Freezable)` first.
+    pub fn ext4(&self, over: &Path) {
+        let image = self.file("ext4", "");
+        fs::OpenOptions::new()
+            .write(true)
+            .open(&image)
+            .and_then(|file| file.set_len(16 << 20))
+            .unwrap_or_else(|error| panic!("`{image}`: {error}"));
+        let over_text = over.display().to_string();
+        look(None, &["mkfs.ext4", "-q", "-F", &image]).unwrap_or_else(|error| panic!("{error:#}"));
+        look(None, &["mount", "-o", "loop", &image, &over_text]).unwrap_or_else(|error| panic!("{error:#}"));
+        self.mounted.lock().expect("no test panics while it holds this").push(over.to_owned());
+        self.as_found();
+    }
+
     /// Ends everything that the world started and removes what it made.
     fn end(&mut self) -> Vec<String> {
         let mut troubles = Vec::new();
