@@ -8,7 +8,8 @@ use crate::scope::Scope;
 
 shaping! {
     /// Packets are late: the delay is added to every round trip, once. It is applied to what enters the target; with
-    /// `direction: both` half of it each way.
+    /// `direction: both` half of it each way. Plain `ping` does not show what enters late, because it reads the time at
+    /// which the kernel received the answer; `ping -U` does.
     Latency {
         /// How much is added to the round trip.
         pub delay: Period,
