@@ -164,9 +164,10 @@ impl Queue {
         let engine = engine::Engine::new(ends, orders)?;
         let (ready, waiting) = channel();
         let handle = thread::Builder::new().name(format!("queue-{}", self.number)).spawn(move || {
-            // Nobody listens any more when this took too long: the notes are lost, nothing else.
             // What has no deadline is done faster in larger helpings.
-            let _ = ready.send(if urgent { pace::hurry() } else { Vec::new() });
+            let notes = if urgent { pace::hurry() } else { Vec::new() };
+            // Nobody listens any more when this took too long: the notes are lost, nothing else.
+            let _ = ready.send(notes);
             engine.run();
         })?;
         self.notes.extend(waiting.recv_timeout(PATIENCE).unwrap_or_default());
