@@ -149,12 +149,19 @@ mod tests {
     #[test]
     fn a_delay_above_the_limit_is_refused_with_both_figures_and_who_decides() {
         use squall_experiments::change::Shape;
-        use squall_experiments::flow::{Direction, Flow, Protocol};
+        use squall_experiments::flow::{Direction, Flow};
         use squall_experiments::impairment::{Chance, Delay, Impairment, Reorder};
-        let flow = Flow { to: Vec::new(), from: Vec::new(), protocol: Protocol::Any, scope: None };
+        let flow = Flow::default();
         let shape = |impairment| {
             let direction = Direction::Ingress;
-            Change::Shape(Shape { flow: flow.clone(), direction, impairment, limit: 1 })
+            Change::Shape(Shape {
+                flow: flow.clone(),
+                direction,
+                impairment,
+                limit: 1,
+                engine: Default::default(),
+                root: Default::default(),
+            })
         };
         let held = |seconds| {
             let delay: Delay = serde_json::from_str(&format!("{{\"delay\": \"{seconds}s\"}}")).unwrap();

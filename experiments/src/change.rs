@@ -68,6 +68,37 @@ pub struct Shape {
     pub impairment: Impairment,
     /// How many packets are held at most, each way; further ones pass unharmed, and the report says so.
     pub limit: u32,
+    /// By which engine.
+    #[serde(default)]
+    pub engine: Engine,
+    /// What happens where an interface is shaped by somebody already.
+    #[serde(default)]
+    pub root: Root,
+}
+
+/// What treats packets as a bad network would.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Engine {
+    /// The best that the host offers for this fault.
+    #[default]
+    Auto,
+    /// The kernel's own queueing disciplines, `netem` and `htb`, below an inert root on each interface. Outgoing traffic
+    /// of every scope; incoming traffic by address and port.
+    Netem,
+    /// Squall's own engine, fed by a packet queue: every scope, both ways, every kernel.
+    Queue,
+}
+
+/// What happens where an interface has a queueing discipline that somebody chose. Only the engine `netem` needs one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Root {
+    /// It stays: the engine is another one, or the fault is refused.
+    #[default]
+    Keep,
+    /// It is replaced while the fault lasts and put back as it was.
+    Borrow,
 }
 
 /// See [`Change::Disconnect`].
@@ -249,6 +280,16 @@ impl fmt::Display for Verdict {
             Verdict::PortUnreachable => "refuse with ICMP port unreachable",
             Verdict::HostUnreachable => "refuse with ICMP host unreachable",
             Verdict::AdminProhibited => "refuse with ICMP administratively prohibited",
+        })
+    }
+}
+
+impl fmt::Display for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Engine::Auto => "auto",
+            Engine::Netem => "netem",
+            Engine::Queue => "queue",
         })
     }
 }

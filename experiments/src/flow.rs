@@ -10,7 +10,7 @@ use crate::scope::Scope;
 
 /// A set of flows of one host. A packet belongs to it when a peer matches, the protocol matches and its socket is in
 /// the scope.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Flow {
     /// Peers that this host calls: their address and *their* port.
@@ -19,9 +19,15 @@ pub struct Flow {
     /// Peers that call this host: their address and the *local* port that they come to.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub from: Vec<Peer>,
+    /// Peers left out, read as `to` for who is called and as `from` for who calls.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub except: Vec<Peer>,
     /// Which transport.
     #[serde(default)]
     pub protocol: Protocol,
+    /// What becomes of connections that are there when the fault begins.
+    #[serde(default)]
+    pub established: Established,
     /// Whose sockets; `None` is the whole host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scope: Option<Scope>,
@@ -42,6 +48,19 @@ pub enum Protocol {
     Icmp,
 }
 
+/// What becomes of TCP connections that are established when the fault begins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Established {
+    /// The fault concerns them like new ones.
+    #[default]
+    Include,
+    /// The fault leaves them alone: only connections made later are concerned.
+    Keep,
+    /// They are reset at once, then the fault concerns whoever comes back.
+    Reset,
+}
+
 /// Which way packets go, seen from the host.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
@@ -58,7 +77,7 @@ pub enum Direction {
 impl Flow {
     /// The host names among its peers: they must be resolved before it can be aimed.
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.to.iter().chain(&self.from).filter_map(|peer| match &peer.host {
+        self.to.iter().chain(&self.from).chain(&self.except).filter_map(|peer| match &peer.host {
             PeerHost::Name(name) => Some(name.as_str()),
             _ => None,
         })
@@ -72,6 +91,7 @@ impl Flow {
         let scope = match (&self.scope, &other.scope) {
             (Some(Scope::Port(a)), Some(Scope::Port(b))) => a.first <= b.last && b.first <= a.last,
             (Some(Scope::User(a)), Some(Scope::User(b))) => a == b,
+            (Some(Scope::Interface(a)), Some(Scope::Interface(b))) => a == b,
             _ => true,
         };
         let every = |flow: &Flow| flow.to.is_empty() && flow.from.is_empty();
@@ -105,11 +125,19 @@ impl fmt::Display for Flow {
         if !self.from.is_empty() {
             parts.push(format!("from {}", list(&self.from)));
         }
+        if !self.except.is_empty() {
+            parts.push(format!("except {}", list(&self.except)));
+        }
         if self.protocol != Protocol::Any {
             parts.push(format!("{:?} only", self.protocol).to_lowercase());
         }
         if let Some(scope) = &self.scope {
             parts.push(format!("of {scope}"));
+        }
+        match self.established {
+            Established::Include => {}
+            Established::Keep => parts.push("of new connections".to_owned()),
+            Established::Reset => parts.push("after a reset of what is established".to_owned()),
         }
         f.write_str(&parts.join(" "))
     }

@@ -8,7 +8,7 @@ use std::fmt;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::quantity::{Percent, Period};
+use crate::quantity::{Bandwidth, Percent, Period, Size};
 
 /// Packets a second that a backlog is sized for.
 const EXPECTED_RATE: u32 = 50_000;
@@ -17,7 +17,8 @@ const FEWEST_HELD: u32 = 4096;
 /// What a host can hold without harm: about 150 MB of full-sized packets.
 pub const MOST_HELD: u32 = 65_536;
 
-/// What is done to the packets of one flow, in this order: lose, duplicate, corrupt, delay or reorder.
+/// What is done to the packets of one flow, in this order: lose, duplicate, corrupt, wait for the bottleneck, delay or
+/// reorder.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Impairment {
@@ -30,6 +31,9 @@ pub struct Impairment {
     /// Some have one bit flipped, behind their network header.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub corrupt: Option<Chance>,
+    /// All share a line that carries little.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bottleneck: Option<Bottleneck>,
     /// All are late.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub delay: Option<Delay>,
@@ -82,6 +86,20 @@ fn everything() -> Percent {
     Percent::ALL
 }
 
+/// A line with little bandwidth in front of which packets wait: a token bucket with a first-in first-out queue.
+///
+/// Sizes are those of IP packets, without what the link adds.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Bottleneck {
+    /// What the line carries.
+    pub rate: Bandwidth,
+    /// How much may pass at once after a pause.
+    pub burst: Size,
+    /// The longest that a packet waits for its turn: what would wait longer is lost, as in a full router.
+    pub buffer: Period,
+}
+
 /// How late packets are.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
@@ -130,12 +148,16 @@ pub struct Reorder {
 impl Impairment {
     /// Whether packets are only held, never lost or altered.
     pub fn only_delays(&self) -> bool {
-        self.loss.is_none() && self.duplicate.is_none() && self.corrupt.is_none() && self.reorder.is_none()
+        self.loss.is_none()
+            && self.duplicate.is_none()
+            && self.corrupt.is_none()
+            && self.reorder.is_none()
+            && self.bottleneck.is_none()
     }
 
     /// Whether packets are held.
     pub fn holds(&self) -> bool {
-        self.delay.is_some() || self.reorder.is_some()
+        self.delay.is_some() || self.reorder.is_some() || self.bottleneck.is_some()
     }
 
     /// How many packets the engine holds at most, without another wish: twice what arrives at 50,000 packets a second while
@@ -152,7 +174,8 @@ impl Impairment {
             delay.delay.get() + delay.jitter.get() * spread
         });
         let late = self.reorder.map_or(std::time::Duration::ZERO, |reorder| reorder.late.get());
-        (delay + late).into()
+        let wait = self.bottleneck.map_or(std::time::Duration::ZERO, |line| line.buffer.get());
+        (delay + late + wait).into()
     }
 }
 
@@ -203,6 +226,12 @@ impl fmt::Display for LossModel {
     }
 }
 
+impl fmt::Display for Bottleneck {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "limit to {} (bursts of {}, waiting at most {})", self.rate, self.burst, self.buffer)
+    }
+}
+
 impl fmt::Display for Impairment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut parts = Vec::new();
@@ -214,6 +243,9 @@ impl fmt::Display for Impairment {
         }
         if let Some(chance) = &self.corrupt {
             parts.push(format!("corrupt {chance}"));
+        }
+        if let Some(line) = &self.bottleneck {
+            parts.push(line.to_string());
         }
         if let Some(delay) = &self.delay {
             let mut text = format!("delay by {}", delay.delay);

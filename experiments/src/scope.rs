@@ -17,8 +17,17 @@ pub enum Scope {
     /// A control group (version 2), by its path below the cgroup root, such as `system.slice/shop.service`:
     /// its processes and the sockets created in it.
     Cgroup(String),
+    /// A systemd unit, by its full name such as `shop.service`: its control group, found again when the unit restarts.
+    Unit(String),
+    /// A container, by its name, or by at least 12 characters of its id: its processes and its network. Docker, Podman and
+    /// containerd are known.
+    Container(String),
+    /// A network namespace, by its name below `/run/netns` or by the path of its file: all traffic in it.
+    Netns(String),
     /// Processes and sockets of a user, by name or number.
     User(String),
+    /// A network interface, by its exact name: what leaves and enters by it.
+    Interface(String),
     /// Sockets bound to a local port or range of ports.
     Port(Ports),
 }
@@ -69,7 +78,11 @@ impl fmt::Display for Scope {
         match self {
             Scope::Process(selector) => write!(f, "process ({selector})"),
             Scope::Cgroup(path) => write!(f, "cgroup {path}"),
+            Scope::Unit(unit) => write!(f, "unit {unit}"),
+            Scope::Container(container) => write!(f, "container {container}"),
+            Scope::Netns(netns) => write!(f, "network namespace {netns}"),
             Scope::User(user) => write!(f, "user {user}"),
+            Scope::Interface(interface) => write!(f, "interface {interface}"),
             Scope::Port(ports) => write!(f, "local port {ports}"),
         }
     }

@@ -98,6 +98,7 @@ fn matching(
                 mine.flat_map(|(_, list)| list.iter().map(|(_, inode)| *inode)).collect();
             Box::new(move |socket| inodes.contains(&socket.inode))
         }
+        Some(scope) => return Err(Refusal::bare(format!("{scope} is not known to this agent yet"))),
     };
     let hit = |socket: &Listed| socket.established() && in_scope(socket) && aim.hits(socket, to, from);
     Ok(connections.into_iter().filter(hit).collect())

@@ -6,13 +6,11 @@ use std::net::IpAddr;
 use squall_experiments::flow::{Direction, Flow, Protocol};
 use squall_experiments::peer::{PeerHost, Ports};
 use squall_experiments::protocol::Refusal;
-use squall_experiments::scope::Scope;
 
 use super::aim::{Aim, Network};
-use super::mark::{self, Whose};
 use super::nft::{Hook, IPV4, IPV6};
-use super::process::{Cgroup, Processes, uid_of};
 use super::rule::{End, Rule};
+use super::whom::Whom;
 
 /// TCP's number.
 pub const TCP: u8 = 6;
@@ -27,21 +25,11 @@ pub struct Packets {
     pub targets: Vec<String>,
     /// What the reader must know.
     pub notes: Vec<String>,
-    /// The scope's mark, where it needs one.
-    pub mark: Option<mark::Prepared>,
+    /// Whose they are.
+    pub whom: Whom,
     protocol: Protocol,
     to: Vec<Network>,
     from: Vec<Network>,
-    whom: Whom,
-}
-
-/// Whose packets: a condition that every rule gets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Whom {
-    Everybody,
-    LocalPorts(Ports),
-    Cgroup { level: u32, id: u64 },
-    Marked(u32),
 }
 
 /// A rule that matches some of the packets, still without saying what happens to them, and their transport where the
@@ -51,42 +39,15 @@ pub type Matching = (Rule, Option<u8>);
 impl Packets {
     /// Looks at the host. Changes nothing.
     pub fn of(flow: &Flow, aim: &Aim<'_>, marks: &BTreeSet<u32>) -> Result<Self, Refusal> {
-        let mut targets = Vec::new();
-        let mut notes = Vec::new();
-        let mut mark = None;
-        let whom = match &flow.scope {
-            None => Whom::Everybody,
-            Some(Scope::Port(ports)) => Whom::LocalPorts(*ports),
-            Some(Scope::Cgroup(path)) => {
-                let cgroup = Cgroup::find(path)?;
-                notes.push(
-                    "a cgroup's traffic is that of sockets created in it, wherever their processes are now"
-                        .into(),
-                );
-                Whom::Cgroup { level: cgroup.level, id: cgroup.id }
-            }
-            Some(scope @ Scope::Process(_)) => {
-                let chosen = aim.processes(&Processes::here()?, scope)?;
-                targets.extend(chosen.targets.iter().map(ToString::to_string));
-                notes.extend(chosen.notes);
-                notes.push("processes that these start later are not covered".into());
-                let prepared = mark::prepare(Whose::Processes(chosen.targets), marks)?;
-                Whom::Marked(mark.insert(prepared).bit)
-            }
-            Some(Scope::User(user)) => {
-                let prepared = mark::prepare(Whose::User(uid_of(user)?), marks)?;
-                targets.push(format!("sockets of user {user}"));
-                Whom::Marked(mark.insert(prepared).bit)
-            }
-        };
-        notes.extend(mark.iter().flat_map(|mark| mark.notes.clone()));
+        let whom = Whom::of(flow.scope.as_ref(), aim, marks)?;
+        let (mut targets, mut notes) = (whom.targets.clone(), whom.notes.clone());
         let to = aim.networks(&flow.to)?;
         let from = aim.networks(&flow.from)?;
         targets.extend(to.iter().chain(&from).map(|network| network.to_string()));
         if to.iter().chain(&from).any(Network::leaves_out_loopback) || (to.is_empty() && from.is_empty()) {
             notes.push("loopback is left out: name its addresses to include it".into());
         }
-        Ok(Packets { targets, notes, mark, protocol: flow.protocol, to, from, whom })
+        Ok(Packets { targets, notes, protocol: flow.protocol, to, from, whom })
     }
 
     /// The rules that match them at a hook: one per peer and transport, as few as possible. With `tcp_apart`, TCP gets
@@ -127,7 +88,7 @@ impl Packets {
 
     /// The transports that need a rule each; `None` is all of them in one rule.
     fn transports(&self, peer: &Network, tcp_apart: bool) -> Result<Vec<Option<u8>>, Refusal> {
-        let ports = peer.ports.is_some() || matches!(self.whom, Whom::LocalPorts(_));
+        let ports = peer.ports.is_some() || self.whom.has_ports();
         Ok(match self.protocol {
             Protocol::Any if ports => vec![Some(TCP), Some(UDP)],
             Protocol::Any if tcp_apart => vec![Some(TCP), None],
@@ -170,19 +131,7 @@ impl Packets {
         if let Some(Ports { first, last }) = peer.ports {
             rule = rule.ports(if is_called { remote } else { local }, first, last);
         }
-        match self.whom {
-            Whom::Everybody => rule,
-            Whom::LocalPorts(Ports { first, last }) => rule.ports(local, first, last),
-            Whom::Cgroup { level, id } => rule.cgroup(level, id),
-            // What a raw socket sends for another one carries the other's mark, but not its socket.
-            Whom::Marked(bit) if hook == Hook::Output => rule.mark(bit),
-            Whom::Marked(bit) => rule.socket_mark(bit),
-        }
-    }
-
-    /// Whether they are told apart by the control group of their socket.
-    pub fn by_cgroup(&self) -> bool {
-        matches!(self.whom, Whom::Cgroup { .. })
+        self.whom.narrow(rule, hook, local)
     }
 }
 
@@ -251,7 +200,7 @@ mod tests {
         };
         let to = peers.iter().map(network).collect();
         let (targets, notes) = (Vec::new(), Vec::new());
-        Packets { targets, notes, mark: None, protocol, to, from: Vec::new(), whom }
+        Packets { targets, notes, whom, protocol, to, from: Vec::new() }
     }
 
     #[test]
@@ -260,18 +209,18 @@ mod tests {
         let count = |protocol, tcp_apart, peers: &[&str], whom| {
             packets(protocol, peers, whom).rules(Hook::Output, "tag", tcp_apart, None).unwrap().len()
         };
-        assert_eq!(count(Any, false, &["10.0.0.1"], Whom::Everybody), 1);
-        assert_eq!(count(Any, false, &["10.0.0.1:80"], Whom::Everybody), 2);
-        assert_eq!(count(Any, true, &["10.0.0.1"], Whom::Everybody), 2);
-        assert_eq!(count(Tcp, false, &["10.0.0.1:80", "::1"], Whom::Everybody), 2);
-        assert_eq!(count(Icmp, false, &["any"], Whom::Everybody), 2);
-        assert_eq!(count(Any, false, &[], Whom::Marked(1)), 1);
+        assert_eq!(count(Any, false, &["10.0.0.1"], Whom::everybody()), 1);
+        assert_eq!(count(Any, false, &["10.0.0.1:80"], Whom::everybody()), 2);
+        assert_eq!(count(Any, true, &["10.0.0.1"], Whom::everybody()), 2);
+        assert_eq!(count(Tcp, false, &["10.0.0.1:80", "::1"], Whom::everybody()), 2);
+        assert_eq!(count(Icmp, false, &["any"], Whom::everybody()), 2);
+        assert_eq!(count(Any, false, &[], Whom::everybody()), 1);
     }
 
     #[test]
     fn copies_are_asked_for_where_loopback_is_left_out() {
         let count = |hook, peer: &str| {
-            packets(Protocol::Any, &[peer], Whom::Everybody)
+            packets(Protocol::Any, &[peer], Whom::everybody())
                 .rules(hook, "tag", false, Some(0xf))
                 .unwrap()
                 .len()
@@ -283,7 +232,7 @@ mod tests {
 
     #[test]
     fn icmp_with_a_port_is_refused() {
-        let packets = packets(Protocol::Icmp, &[], Whom::LocalPorts("80".parse().unwrap()));
+        let packets = packets(Protocol::Icmp, &[], Whom::local_ports("80".parse().unwrap()));
         assert!(packets.rules(Hook::Input, "tag", false, None).is_err());
     }
 }

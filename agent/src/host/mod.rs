@@ -26,6 +26,7 @@ pub mod pause;
 pub mod process;
 pub mod queue;
 pub mod rule;
+pub mod set;
 pub mod shape;
 pub mod signal;
 pub mod slot;
@@ -33,6 +34,7 @@ pub mod sockets;
 pub mod sys;
 pub mod table;
 pub mod undo;
+pub mod whom;
 
 use std::collections::BTreeSet;
 use std::os::fd::BorrowedFd;
@@ -98,7 +100,7 @@ impl Host {
             Change::Block(block) => {
                 self.own_table()?;
                 let prepared = block::prepare(block, &place.tag, aim, &self.marks)?;
-                self.marks.extend(prepared.packets.mark.iter().map(|mark| mark.bit));
+                self.marks.extend(prepared.packets.whom.mark.iter().map(|mark| mark.bit));
                 Prepared::Block(prepared)
             }
             Change::Shape(shape) => {
@@ -108,7 +110,7 @@ impl Host {
                 let native = self.engines.native(table)?;
                 let (marks, slots) = (&self.marks, &mut self.slots);
                 let prepared = shape::prepare(shape, place, aim, marks, slots, levels, native)?;
-                self.marks.extend(prepared.packets.mark.iter().map(|mark| mark.bit));
+                self.marks.extend(prepared.packets.whom.mark.iter().map(|mark| mark.bit));
                 Prepared::Shape(prepared)
             }
             Change::Disconnect(change) => Prepared::Disconnect(disconnect::prepare(change, aim)?),
@@ -126,7 +128,7 @@ impl Host {
             Prepared::Shape(prepared) => &prepared.packets,
             Prepared::Disconnect(_) | Prepared::Signal(_) | Prepared::Pause(_) => return,
         };
-        if let Some(mark) = &packets.mark {
+        if let Some(mark) = &packets.whom.mark {
             self.marks.remove(&mark.bit);
         }
         self.slots.give_back(&place.tag);
@@ -200,14 +202,14 @@ impl Host {
         match (prepared, change) {
             (Prepared::Block(mut prepared), _) => {
                 self.stand(aim, record)?;
-                let mark = marked(prepared.packets.mark.as_ref(), record)?;
+                let mark = marked(prepared.packets.whom.mark.as_ref(), record)?;
                 record(Undo::Rules(place.tag.clone()), None)?;
                 block::perform(&mut prepared, self.own_table()?)?;
                 Ok(Live::Block(mark))
             }
             (Prepared::Shape(prepared), _) => {
                 let performed = self.stand(aim, record).and_then(|()| {
-                    let mark = marked(prepared.packets.mark.as_ref(), record)?;
+                    let mark = marked(prepared.packets.whom.mark.as_ref(), record)?;
                     let levels = self.levels();
                     let table = self.table.as_mut().map_err(|why| Refusal::bare(why.clone()))?;
                     shape::perform(prepared, place, mark, levels, table, &mut self.engines, record)

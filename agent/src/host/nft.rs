@@ -5,7 +5,8 @@
 
 use super::netlink::{FLAG_APPEND, FLAG_CREATE, FLAG_EXCL, Message, Received, attributes, find, text_of};
 
-const SUBSYSTEM: u16 = 10 << 8;
+/// The number of nftables among netfilter's parts, as it stands in message types.
+pub(super) const SUBSYSTEM: u16 = 10 << 8;
 const NEW_TABLE: u16 = 0;
 const GET_TABLE: u16 = 1;
 const DELETE_TABLE: u16 = 2;
@@ -14,9 +15,6 @@ const GET_CHAIN: u16 = 4;
 const NEW_RULE: u16 = 6;
 const GET_RULE: u16 = 7;
 const DELETE_RULE: u16 = 8;
-const NEW_SET: u16 = 9;
-const NEW_ELEMENT: u16 = 12;
-const DELETE_ELEMENT: u16 = 14;
 
 /// `NFPROTO_INET`: IPv4 and IPv6 in one table.
 pub const INET: u8 = 1;
@@ -83,44 +81,6 @@ pub fn new_base_chain(table: &str, name: &str, hook: Hook, priority: i32) -> Mes
 /// A chain that is only reached by a jump.
 pub fn new_chain(table: &str, name: &str) -> Message {
     Message::new(SUBSYSTEM | NEW_CHAIN, FLAG_CREATE).raw(&header(INET)).text(1, table).text(3, name)
-}
-
-/// A set of protocol families whose elements expire.
-pub fn new_family_set(table: &str, name: &str) -> Message {
-    const TIMEOUT: u32 = 0x10;
-    Message::new(SUBSYSTEM | NEW_SET, FLAG_CREATE)
-        .raw(&header(INET))
-        .text(1, table)
-        .text(2, name)
-        .attr(3, &TIMEOUT.to_be_bytes())
-        .attr(4, &2u32.to_be_bytes()) // nft's own type number of `nf_proto`, for listing only
-        .attr(5, &1u32.to_be_bytes())
-        .attr(10, &1u32.to_be_bytes()) // a number by which messages of the same batch would name the set
-}
-
-/// Adds both families to a set of [`new_family_set`], for a while.
-pub fn add_families(table: &str, set: &str, timeout_ms: u64) -> Message {
-    let timeout = timeout_ms.to_be_bytes();
-    elements(NEW_ELEMENT, FLAG_CREATE, table, set, Some(&timeout))
-}
-
-/// Removes both families from a set; refused with `ENOENT` when they have expired.
-pub fn remove_families(table: &str, set: &str) -> Message {
-    elements(DELETE_ELEMENT, 0, table, set, None)
-}
-
-fn elements(kind: u16, flags: u16, table: &str, set: &str, timeout: Option<&[u8; 8]>) -> Message {
-    let element = |m: Message, family: u8| {
-        m.nest(1, |m| {
-            let m = m.nest(1, |m| m.attr(1, &[family]));
-            timeout.map_or(m.clone(), |timeout| m.attr(4, timeout))
-        })
-    };
-    Message::new(SUBSYSTEM | kind, flags)
-        .raw(&header(INET))
-        .text(1, table)
-        .text(2, set)
-        .nest(3, |m| element(element(m, IPV4), IPV6))
 }
 
 /// The beginning of a message that puts a rule at the end of a chain.

@@ -107,7 +107,12 @@ impl Processes {
                 let members = Cgroup::find(path)?.members();
                 Ok(self.targets(|entry| members.contains(&entry.pid)))
             }
-            Scope::Port(_) => Err(Refusal::bare("a local port chooses traffic, not processes")),
+            Scope::Port(_) | Scope::Interface(_) | Scope::Netns(_) => {
+                Err(Refusal::bare(format!("{scope} chooses traffic, not processes")))
+            }
+            Scope::Unit(_) | Scope::Container(_) => {
+                Err(Refusal::bare(format!("{scope} is not known to this agent yet")))
+            }
         }
     }
 

@@ -82,7 +82,7 @@ pub fn prepare(
         hooks,
         alters: !shape.impairment.only_delays(),
         resends,
-        by_cgroup: packets.by_cgroup(),
+        by_cgroup: packets.whom.by_cgroup(),
     };
     let slot = slots.take(wish, &place.tag)?;
     Ok(Prepared { packets, slot, shape: shape.clone(), native, ways })

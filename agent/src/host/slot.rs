@@ -156,7 +156,7 @@ impl Levels {
 
 #[cfg(test)]
 mod tests {
-    use squall_experiments::flow::{Direction, Protocol};
+    use squall_experiments::flow::Direction;
     use squall_experiments::scope::Scope;
 
     use super::super::matching::hooks;
@@ -164,7 +164,7 @@ mod tests {
 
     fn wish(to: &str, direction: Direction, alters: bool) -> Wish {
         let to = vec![to.parse().unwrap()];
-        let flow = Flow { to, from: Vec::new(), protocol: Protocol::Any, scope: None };
+        let flow = Flow { to, ..Flow::default() };
         Wish { flow, hooks: hooks(direction), alters, resends: false, by_cgroup: false }
     }
 

@@ -21,6 +21,7 @@ use nix::sys::socket::SockProtocol;
 use super::netlink::{Message, NetlinkError, Socket};
 use super::nft::{self, Hook, Listed};
 use super::rule::Rule;
+use super::set::{Element, Kind, Set};
 use super::slot::{Levels, Slot};
 
 /// The table's name, which is Squall's mark on a host.
@@ -29,6 +30,17 @@ pub const NAME: &str = "squall";
 pub const LEASE_MS: u64 = 1500;
 /// The live set's name.
 const LIVE: &str = "live";
+
+/// The set of protocol families whose rules match; 2 is nft's own number of `nf_proto`, for listing only.
+fn live() -> Set {
+    Set { name: LIVE.to_owned(), key: 1, shown_as: 2, kind: Kind::Expiring }
+}
+
+/// Both families.
+fn families() -> [Element; 2] {
+    [Element::key([nft::IPV4]), Element::key([nft::IPV6])]
+}
+
 /// Before everything that a firewall usually does (raw is -300), after defragmentation (-400). Slots follow.
 const PRIORITY: i32 = -310;
 /// What the rules say that lead to those of injections.
@@ -92,7 +104,7 @@ impl Table {
     ///
     /// Carve-outs are accepted before any injection's rule is asked.
     pub fn create(&mut self, carve_outs: Vec<(Hook, Rule)>) -> Result<(), NetlinkError> {
-        let mut messages = vec![nft::new_owned_table(NAME), nft::new_family_set(NAME, LIVE)];
+        let mut messages = vec![nft::new_owned_table(NAME), live().create(NAME, 1)];
         messages.extend([Hook::Input, Hook::Output].map(|hook| nft::new_chain(NAME, &never(hook))));
         for (hook, rule) in carve_outs {
             messages.push(rule.accept().append(NAME, &never(hook)));
@@ -101,7 +113,7 @@ impl Table {
             let alive = Rule::commented(WHILE_ALIVE).family_in(LIVE);
             messages.extend(way_in(hook, hook.suffix(), PRIORITY, None, alive));
         }
-        messages.push(nft::add_families(NAME, LIVE, LEASE_MS));
+        messages.push(live().add(NAME, &families(), Some(LEASE_MS)));
         self.socket.request(nft::batch(messages))?;
         self.slots.clear();
         Ok(())
@@ -134,7 +146,7 @@ impl Table {
 
     /// Keeps the rules matching for another [`LEASE_MS`]. `false`: it came too late, the rules have been inert.
     pub fn renew(&mut self) -> Result<bool, NetlinkError> {
-        let messages = vec![nft::remove_families(NAME, LIVE), nft::add_families(NAME, LIVE, LEASE_MS)];
+        let messages = vec![live().remove(NAME, &families()), live().add(NAME, &families(), Some(LEASE_MS))];
         match self.socket.request(nft::batch(messages)) {
             Ok(()) => Ok(true),
             Err(error) if error.errno() == Errno::ENOENT => Ok(false),

@@ -7,7 +7,7 @@ use squall_experiments::document::{Document, Problems, yaml};
 use squall_experiments::exit::Exit;
 use squall_experiments::faults::{Entry, Kind, Parameter, catalogue};
 use squall_experiments::peer::{Peer, Ports};
-use squall_experiments::quantity::{Percent, Period, Pick, QuantityError};
+use squall_experiments::quantity::{Bandwidth, Percent, Period, Pick, QuantityError, Size};
 
 use super::load::{self, Vars};
 use super::{Common, print, run};
@@ -158,6 +158,8 @@ fn flag(parameter: &Parameter) -> Arg {
         }
         Kind::Period => arg.value_name("PERIOD").value_parser(checked::<Period>),
         Kind::Percent => arg.value_name("PERCENT").value_parser(checked::<Percent>),
+        Kind::Bandwidth => arg.value_name("BANDWIDTH").value_parser(checked::<Bandwidth>),
+        Kind::Size => arg.value_name("SIZE").value_parser(checked::<Size>),
         Kind::Pick => arg.value_name("HOW_MANY").value_parser(checked::<Pick>),
         Kind::Peer => arg.value_name("PEER").value_parser(checked::<Peer>),
         Kind::Ports => arg.value_name("PORTS").value_parser(checked::<Ports>),

@@ -1,9 +1,10 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Describe, Wrong, every_is_sound, flow, needs_traffic};
+use super::network::names_traffic;
+use super::{Describe, Wrong, every_is_sound};
 use crate::change::{Change, Disconnect as Destroy};
-use crate::flow::Protocol;
+use crate::flow::{Established, Flow, Protocol};
 use crate::peer::Peer;
 use crate::quantity::Period;
 use crate::scope::Scope;
@@ -20,6 +21,10 @@ pub struct Disconnect {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(min = 1))]
     pub from: Vec<Peer>,
+    /// Peers that are left out, read as `to` for who was called and as `from` for who called.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(min = 1))]
+    pub except: Vec<Peer>,
     /// Break connections again after this time, while the fault lasts; without it, once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub every: Option<Period>,
@@ -34,12 +39,19 @@ impl Describe for Disconnect {
         "- fault: { disconnect: { to: [\"db.internal:5432\"], every: 5s } }\n  for: 30s\n";
 
     fn check(&self, scope: Option<&Scope>, wrong: &mut Wrong) {
-        needs_traffic(&self.to, &self.from, scope, wrong);
+        names_traffic(&self.to, &self.from, scope, wrong);
         every_is_sound(self.every, wrong);
     }
 
     fn changes(&self, scope: Option<&Scope>) -> Vec<Change> {
-        let flow = flow(&self.to, &self.from, Protocol::Tcp, scope);
+        let flow = Flow {
+            to: self.to.clone(),
+            from: self.from.clone(),
+            except: self.except.clone(),
+            protocol: Protocol::Tcp,
+            established: Established::Include,
+            scope: scope.cloned(),
+        };
         vec![Change::Disconnect(Destroy { flow, every: self.every })]
     }
 }

@@ -3,12 +3,15 @@
 //! To add one: a file here, a `mod` line, and a line in the catalogue below. A fault never writes undo, never touches
 //! a host, and needs no root to test.
 
+mod bandwidth;
 mod corrupt;
+mod degrade;
 mod disconnect;
 mod duplicate;
 mod kill;
 mod latency;
 mod loss;
+mod network;
 mod parameter;
 mod partition;
 mod pause;
@@ -19,7 +22,9 @@ mod shaping;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use bandwidth::Bandwidth;
 pub use corrupt::Corrupt;
+pub use degrade::Degrade;
 pub use disconnect::Disconnect;
 pub use duplicate::Duplicate;
 pub use kill::Kill;
@@ -32,8 +37,6 @@ pub use refuse::{Refuse, RefuseHow};
 pub use reorder::Reorder;
 
 use crate::change::Change;
-use crate::flow::{Flow, Protocol};
-use crate::peer::Peer;
 use crate::quantity::Period;
 use crate::scope::Scope;
 
@@ -162,6 +165,10 @@ catalogue! {
     Corrupt,
     /// Packets overtake each other.
     Reorder,
+    /// Packets share a line that carries little.
+    Bandwidth,
+    /// Packets meet several of these at once.
+    Degrade,
     /// Packets vanish, as when a cable is cut.
     Partition,
     /// Connections are refused, as when nothing listens.
@@ -172,16 +179,6 @@ catalogue! {
     Kill,
     /// Processes hang.
     Pause,
-}
-
-/// A network fault names its traffic: peers, or a scope, or both.
-fn needs_traffic(to: &[Peer], from: &[Peer], scope: Option<&Scope>, wrong: &mut Wrong) {
-    if to.is_empty() && from.is_empty() && scope.is_none() {
-        wrong.overall(
-            "nothing says whose traffic is meant",
-            "name peers with `to:` or `from:` (everything is spelt `to: [any]`), or a scope with `in:`",
-        );
-    }
 }
 
 /// The shortest interval at which a fault acts again: a shorter one would keep the host busy with the fault itself.
@@ -196,22 +193,9 @@ fn every_is_sound(every: Option<Period>, wrong: &mut Wrong) {
     }
 }
 
-/// ICMP has no ports.
-fn ports_fit(protocol: Protocol, to: &[Peer], from: &[Peer], scope: Option<&Scope>, wrong: &mut Wrong) {
-    let ported = to.iter().chain(from).find(|peer| peer.ports.is_some()).map(Peer::to_string);
-    let ported = ported.or_else(|| match scope {
-        Some(Scope::Port(port)) => Some(format!("port: {port}")),
-        _ => None,
-    });
-    if let (Protocol::Icmp, Some(ported)) = (protocol, ported) {
-        let what = format!("ICMP has no ports, so `{ported}` would match nothing");
-        wrong.with("protocol", what, "leave the port or the protocol out");
-    }
-}
-
 /// A process fault has processes.
 fn needs_processes(scope: Option<&Scope>, wrong: &mut Wrong) {
-    let help = "say whose with `in: { process: { name: … } }`, `in: { cgroup: … }` or `in: { user: … }`";
+    let help = "say whose with `in: { process: { name: … } }`, `unit`, `cgroup`, `container` or `user`";
     match scope {
         None => wrong.with("in", "nothing says whose processes are meant", help),
         Some(Scope::Port(_)) => wrong.with(
@@ -219,13 +203,12 @@ fn needs_processes(scope: Option<&Scope>, wrong: &mut Wrong) {
             "`port` chooses traffic, not processes",
             "to choose by a port write `in: { process: { listening: 8080 } }`",
         ),
+        Some(Scope::Interface(_) | Scope::Netns(_)) => {
+            wrong.with("in", "this chooses traffic, not processes", help);
+        }
         Some(Scope::User(user)) if user == "root" || user == "0" => {
             wrong.with("in", "the processes of `root` are the host itself", help);
         }
         Some(_) => {}
     }
-}
-
-fn flow(to: &[Peer], from: &[Peer], protocol: Protocol, scope: Option<&Scope>) -> Flow {
-    Flow { to: to.to_vec(), from: from.to_vec(), protocol, scope: scope.cloned() }
 }

@@ -28,6 +28,10 @@ pub enum Kind {
     Period,
     /// A percentage.
     Percent,
+    /// How much a line carries.
+    Bandwidth,
+    /// How many bytes.
+    Size,
     /// How many: `all`, a number or a percentage.
     Pick,
     /// An address, a network or a name, with or without ports.
@@ -62,6 +66,8 @@ impl Parameter {
         let one = match &self.kind {
             Kind::Period => "time with a unit (`250ms`, `30s`, `1m30s`)".to_owned(),
             Kind::Percent => "percentage (`0.1%`)".to_owned(),
+            Kind::Bandwidth => "bandwidth (`10Mbit/s`, `512kbit/s`, `1.5MB/s`)".to_owned(),
+            Kind::Size => "size (`64kB`, `1500B`)".to_owned(),
             Kind::Pick => "`all`, a number, or a percentage (rounded down, at least one)".to_owned(),
             Kind::Peer => {
                 "peer (`db.internal:5432`, `10.0.0.0/8`, `[2001:db8::7]:443`, `any:8000-8100`)".to_owned()
@@ -140,6 +146,8 @@ fn kind(schema: &Value) -> Kind {
     match schema["format"].as_str() {
         Some("period") => return Kind::Period,
         Some("percent") => return Kind::Percent,
+        Some("bandwidth") => return Kind::Bandwidth,
+        Some("size") => return Kind::Size,
         Some("pick") => return Kind::Pick,
         Some("peer") => return Kind::Peer,
         Some("ports") => return Kind::Ports,

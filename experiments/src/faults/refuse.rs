@@ -1,31 +1,22 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Describe, Wrong, flow, needs_traffic, ports_fit};
+use super::network::network;
+use super::{Describe, Wrong};
 use crate::change::{Block, Change, Verdict};
-use crate::flow::{Direction, Protocol};
+use crate::flow::{Direction, Flow};
 use crate::peer::Peer;
 use crate::scope::Scope;
 
-/// Connections are refused at once, as when nothing listens; established ones break at their next packet.
-/// A sender of UDP gets an error at once (`EPERM`), and "connection refused" from its next call on.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub struct Refuse {
-    /// Peers that the target calls, with their port: the target sees the refusal.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(min = 1))]
-    pub to: Vec<Peer>,
-    /// Peers that call the target, with the local port that they come to: the peers see the refusal.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(min = 1))]
-    pub from: Vec<Peer>,
-    /// Which transport.
-    #[serde(default)]
-    pub protocol: Protocol,
-    /// What the caller receives.
-    #[serde(default)]
-    pub with: RefuseHow,
+network! {
+    /// Connections are refused at once, as when nothing listens; established ones break at their next packet.
+    /// A sender of UDP gets an error at once (`EPERM`), and "connection refused" from its next call on. Whom the target
+    /// calls (`to`), it sees refuse; who calls the target (`from`) sees the target refuse.
+    Refuse {} {
+        /// What the caller receives.
+        #[serde(default)]
+        pub with: RefuseHow,
+    }
 }
 
 /// What a refused caller receives.
@@ -51,8 +42,7 @@ impl Describe for Refuse {
     const EXAMPLE: &'static str = "- fault: { refuse: { to: [\"db.internal:5432\"] } }\n  for: 30s\n";
 
     fn check(&self, scope: Option<&Scope>, wrong: &mut Wrong) {
-        needs_traffic(&self.to, &self.from, scope, wrong);
-        ports_fit(self.protocol, &self.to, &self.from, scope, wrong);
+        self.check_traffic(scope, wrong);
     }
 
     /// Callers are refused on their way out, called ports on the way in; with a scope alone, both.
@@ -64,7 +54,8 @@ impl Describe for Refuse {
             RefuseHow::AdminProhibited => Verdict::AdminProhibited,
         };
         let block = |to: &[Peer], from: &[Peer], direction| {
-            Change::Block(Block { flow: flow(to, from, self.protocol, scope), direction, verdict })
+            let flow = Flow { to: to.to_vec(), from: from.to_vec(), ..self.flow(scope) };
+            Change::Block(Block { flow, direction, verdict })
         };
         match (self.to.is_empty(), self.from.is_empty()) {
             (true, true) => vec![block(&[], &[], Direction::Both)],

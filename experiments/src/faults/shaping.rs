@@ -7,39 +7,27 @@ use crate::quantity::Percent;
 /// Makes the struct of a fault that shapes traffic: its own parameters, and those that all of them share.
 macro_rules! shaping {
     ($(#[$doc:meta])* $name:ident { $($own:tt)* }) => {
-        $(#[$doc])*
-        #[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
-        #[serde(rename_all = "kebab-case", deny_unknown_fields)]
-        pub struct $name {
-            $($own)*
-            /// Peers that the target calls, with their port: `payments.internal:443`.
-            #[serde(default, skip_serializing_if = "Vec::is_empty")]
-            #[schemars(length(min = 1))]
-            pub to: Vec<crate::peer::Peer>,
-            /// Peers that call the target, with the local port that they come to: `10.0.0.0/8:8080`.
-            #[serde(default, skip_serializing_if = "Vec::is_empty")]
-            #[schemars(length(min = 1))]
-            pub from: Vec<crate::peer::Peer>,
-            /// Which way packets go, seen from the target.
-            #[serde(default = "super::shaping::inbound")]
-            pub direction: crate::flow::Direction,
-            /// Which transport.
-            #[serde(default)]
-            pub protocol: crate::flow::Protocol,
-            /// How many packets are held at most, each way, so that memory is bounded; further ones pass unharmed, and
-            /// the report says so. Without it, sized from the delay for 50,000 packets a second, at most 65536.
-            #[serde(default, skip_serializing_if = "Option::is_none")]
-            #[schemars(range(min = 1, max = 65536))]
-            pub limit: Option<u32>,
+        super::network::network! {
+            $(#[$doc])*
+            $name { $($own)* } {
+                /// Which way packets go, seen from the target.
+                #[serde(default = "super::shaping::inbound")]
+                pub direction: crate::flow::Direction,
+                /// How many packets are held at most, each way, so that memory is bounded; further ones pass unharmed,
+                /// and the report says so. Without it, sized from the delay for 50,000 packets a second, at most 65536.
+                #[serde(default, skip_serializing_if = "Option::is_none")]
+                #[schemars(range(min = 1, max = 65536))]
+                pub limit: Option<u32>,
+                /// By which engine.
+                #[serde(default)]
+                pub engine: crate::change::Engine,
+                /// What happens where an interface is shaped by somebody already.
+                #[serde(default)]
+                pub root: crate::change::Root,
+            }
         }
 
         impl $name {
-            /// What every fault of this kind must have right.
-            fn check_traffic(&self, scope: Option<&crate::scope::Scope>, wrong: &mut super::Wrong) {
-                super::needs_traffic(&self.to, &self.from, scope, wrong);
-                super::ports_fit(self.protocol, &self.to, &self.from, scope, wrong);
-            }
-
             /// The change that does this to the fault's packets, one way or both.
             fn shape(
                 &self,
@@ -47,9 +35,15 @@ macro_rules! shaping {
                 impairment: crate::impairment::Impairment,
                 scope: Option<&crate::scope::Scope>,
             ) -> crate::change::Change {
-                let flow = super::flow(&self.to, &self.from, self.protocol, scope);
                 let limit = self.limit.unwrap_or_else(|| impairment.backlog());
-                crate::change::Change::Shape(crate::change::Shape { flow, direction, impairment, limit })
+                crate::change::Change::Shape(crate::change::Shape {
+                    flow: self.flow(scope),
+                    direction,
+                    impairment,
+                    limit,
+                    engine: self.engine,
+                    root: self.root,
+                })
             }
         }
     };

@@ -2,21 +2,25 @@
 //!
 //! Each is one string with a unit; a bare number is an error that names the unit which was probably meant.
 
+mod bandwidth;
 mod bound;
 mod percent;
 mod period;
 mod pick;
 mod rate;
+mod size;
 
 use std::fmt;
 
 use serde::{Deserialize, Deserializer, de};
 
+pub use bandwidth::Bandwidth;
 pub use bound::{AtMost, MostPercent, MostPeriod};
 pub use percent::Percent;
 pub use period::Period;
 pub use pick::Pick;
 pub use rate::Rate;
+pub use size::Size;
 
 /// Why a text is not the quantity that it should be: a lowercase fragment, with what to write instead.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
