@@ -229,12 +229,12 @@ impl Injection {
         inner.chain([self.deadline, self.renewed + self.lease]).min().unwrap_or(self.deadline)
     }
 
-    /// Does what is due inside the steps; names the steps whose time is over.
-    pub fn tick(&mut self, aim: &Aim<'_>) -> Vec<u32> {
+    /// Does what is due inside the steps, and follows their targets; names the steps whose time is over.
+    pub fn tick(&mut self, host: &mut Host, aim: &Aim<'_>) -> Vec<u32> {
         let now = sys::boot_nanos();
         for made in self.parts.values_mut().flat_map(|part| &mut part.made) {
             if let Some(live) = &mut made.live {
-                live.tick(aim);
+                host.tick(live, aim);
             }
         }
         let over = self.parts.iter().filter(|(_, part)| part.is_live() && part.ends <= now);

@@ -13,6 +13,7 @@ use squall_experiments::quantity::Period;
 use tokio::sync::mpsc;
 
 use crate::host::aim::{Aim, Resolved};
+use crate::host::watch::Watch;
 use crate::host::{Host, sys};
 use crate::injection::{Injection, Step, Terms};
 use crate::link::{Connection, Incoming};
@@ -54,6 +55,7 @@ pub struct Supervisor {
     host: Host,
     records: Records,
     policy: Policy,
+    watch: Watch,
     clients: BTreeMap<Connection, Client>,
     injections: BTreeMap<RunId, Injection>,
     /// Injections that could not be undone, with the time of the next try and of the first.
@@ -75,6 +77,7 @@ impl Supervisor {
         host: Host,
         records: Records,
         policy: Policy,
+        watch: Watch,
         ready: mpsc::UnboundedSender<Ready>,
     ) -> Self {
         Supervisor {
@@ -82,6 +85,7 @@ impl Supervisor {
             host,
             records,
             policy,
+            watch,
             clients: BTreeMap::new(),
             injections: BTreeMap::new(),
             stuck: Vec::new(),
@@ -258,17 +262,17 @@ impl Supervisor {
         live.chain(self.stuck.iter().map(|(_, retry, _)| *retry)).min()
     }
 
-    /// Does what is due.
+    /// Does what is due, and follows targets where something has happened to one.
     pub fn tick(&mut self) {
         let now = sys::boot_nanos();
-        if self.due().is_none_or(|due| due > now) {
+        if !self.watch.take() && self.due().is_none_or(|due| due > now) {
             return;
         }
         let resolved = Resolved::new();
         let aim = Aim::new(&self.policy, &resolved, self.ours());
         let mut over = Vec::new();
         for injection in self.injections.values_mut() {
-            let parts = injection.tick(&aim);
+            let parts = injection.tick(&mut self.host, &aim);
             if injection.deadline <= now {
                 over.push((injection.run.clone(), "its deadline was reached"));
             } else if injection.renewed + injection.lease <= now {

@@ -10,11 +10,13 @@ use std::time::Duration;
 use squall_experiments::exit::Exit;
 use squall_experiments::protocol::{Message, Refusal, Reply};
 use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
 use crate::host::table::Table;
+use crate::host::watch::Watch;
 use crate::host::{Host, sys};
 use crate::policy::Policy;
 use crate::pulse::{Other, Pulse};
@@ -86,6 +88,7 @@ async fn work(setup: Setup) -> Exit {
     ) else {
         return Exit::Bug;
     };
+    let Ok((watch, watched)) = watch() else { return Exit::Bug };
     let host = Host::open();
     let records = Records::new(records);
     if let Some(socket) = host.table_socket()
@@ -96,7 +99,7 @@ async fn work(setup: Setup) -> Exit {
     }
     let pulse = Rc::new(RefCell::new(pulse));
     records.meanwhile(alive(pulse.clone(), &host));
-    let mut supervisor = Supervisor::new(place.clone(), host, records, policy, ready);
+    let mut supervisor = Supervisor::new(place.clone(), host, records, policy, watch, ready);
     loop {
         pulse.borrow_mut().set_live(supervisor.is_live());
         let beat = pulse.borrow_mut().beat_if_due();
@@ -114,6 +117,8 @@ async fn work(setup: Setup) -> Exit {
             _ = ear.readable() => {
                 let _ = ear.try_io(Interest::READABLE, || Err::<(), _>(std::io::ErrorKind::WouldBlock.into()));
             }
+            // What has happened is taken by the supervisor's tick.
+            Ok(mut guard) = watched.readable() => guard.clear_ready(),
             Some(message) = incoming.recv() => {
                 unheard.borrow_mut().remove(&message.connection());
                 supervisor.hear(message);
@@ -156,6 +161,13 @@ async fn work(setup: Setup) -> Exit {
             late.into_iter().for_each(&accept);
         }
     }
+}
+
+/// What wakes the worker when something happens to a target, and the runtime's view of it.
+fn watch() -> std::io::Result<(Watch, AsyncFd<OwnedFd>)> {
+    let watch = Watch::open()?;
+    let fd = watch.as_fd().try_clone_to_owned()?;
+    Ok((watch, sys::awaited(fd)?))
 }
 
 /// Beats, and keeps the rules matching, while the main thread waits for the guardian's disk. The table's socket is used

@@ -6,7 +6,8 @@ use squall_experiments::change;
 use squall_experiments::evidence::Evidence;
 
 use super::aim::Aim;
-use super::{block, disconnect, mark, pause, process, shape, signal, sys};
+use super::table::Table;
+use super::{block, disconnect, matching, pause, process, shape, signal, sys};
 
 /// A change that has been looked at.
 #[derive(Debug)]
@@ -26,8 +27,8 @@ pub enum Prepared {
 /// A change that is live.
 #[derive(Debug)]
 pub enum Live {
-    /// Rules, and the link that marks sockets while it is held.
-    Block(Option<mark::Live>),
+    /// Rules.
+    Block(matching::Live),
     /// See [`shape`].
     Shape(shape::Live),
     /// Once, or again at intervals.
@@ -53,16 +54,22 @@ impl Live {
     /// When [`Live::tick`] wants to be called next, on the boot clock.
     pub fn due(&self) -> Option<u64> {
         match self {
-            Live::Block(_) | Live::Shape(_) | Live::Pause(_) => None,
+            Live::Block(packets) => packets.due(),
+            Live::Shape(live) => live.packets.due(),
+            Live::Pause(_) => None,
             Live::Disconnect { next, .. } => *next,
             Live::Signal(live) => live.due(),
         }
     }
 
-    /// Does what is due.
-    pub fn tick(&mut self, aim: &Aim<'_>) {
+    /// Does what is due, and follows targets that have moved. Called whenever the worker wakes.
+    pub fn tick(&mut self, table: Option<&mut Table>, aim: &Aim<'_>) {
         match self {
-            Live::Block(_) | Live::Shape(_) => {}
+            Live::Block(packets) | Live::Shape(shape::Live { packets, .. }) => {
+                if let Some(table) = table {
+                    packets.tick(table, aim);
+                }
+            }
             Live::Disconnect { change, prepared, evidence, began, next } => {
                 let now = sys::boot_nanos();
                 if next.is_some_and(|next| next <= now) {
@@ -81,9 +88,7 @@ impl Live {
     /// Lets go of what only this process holds: the undo records do the rest.
     pub fn let_go(&mut self) {
         match self {
-            // No new socket is marked while the undo takes the marks away.
-            Live::Block(mark) => *mark = None,
-            Live::Shape(live) => live.let_go(),
+            Live::Block(packets) | Live::Shape(shape::Live { packets, .. }) => packets.let_go(),
             Live::Pause(live) => live.release(),
             Live::Disconnect { .. } | Live::Signal(_) => {}
         }

@@ -8,8 +8,10 @@ use squall_experiments::peer::{PeerHost, Ports};
 use squall_experiments::protocol::Refusal;
 
 use super::aim::{Aim, Network};
+use super::mark;
 use super::nft::{Hook, IPV4, IPV6};
 use super::rule::{End, Rule};
+use super::table::Table;
 use super::whom::Whom;
 
 /// TCP's number.
@@ -30,6 +32,35 @@ pub struct Packets {
     protocol: Protocol,
     to: Vec<Network>,
     from: Vec<Network>,
+}
+
+/// Packets that rules ask for, while their change is live.
+#[derive(Debug)]
+pub struct Live {
+    /// As they were found, and found again since.
+    pub packets: Packets,
+    /// New sockets of the scope are marked while this lives.
+    mark: Option<mark::Live>,
+}
+
+impl Live {
+    /// The rules are about to be added.
+    pub fn new(packets: Packets, mark: Option<mark::Live>) -> Self {
+        Live { packets, mark }
+    }
+
+    /// Looks whether targets have moved, and follows them. Called whenever the worker wakes.
+    pub fn tick(&mut self, _table: &mut Table, _aim: &Aim<'_>) {}
+
+    /// When [`Live::tick`] wants to be called at the latest, on the boot clock.
+    pub fn due(&self) -> Option<u64> {
+        None
+    }
+
+    /// No new socket is marked any more: while the undo takes the marks away none comes.
+    pub fn let_go(&mut self) {
+        self.mark = None;
+    }
 }
 
 /// A rule that matches some of the packets, still without saying what happens to them, and their transport where the

@@ -34,6 +34,7 @@ pub mod sockets;
 pub mod sys;
 pub mod table;
 pub mod undo;
+pub mod watch;
 pub mod whom;
 
 use std::collections::BTreeSet;
@@ -205,7 +206,7 @@ impl Host {
                 let mark = marked(prepared.packets.whom.mark.as_ref(), record)?;
                 record(Undo::Rules(place.tag.clone()), None)?;
                 block::perform(&mut prepared, self.own_table()?)?;
-                Ok(Live::Block(mark))
+                Ok(Live::Block(matching::Live::new(prepared.packets, mark)))
             }
             (Prepared::Shape(prepared), _) => {
                 let performed = self.stand(aim, record).and_then(|()| {
@@ -243,6 +244,11 @@ impl Host {
                 Err(Refusal::bare("a change was performed that had not been prepared"))
             }
         }
+    }
+
+    /// Does what is due of a live change, and follows its targets. Called whenever the worker wakes.
+    pub fn tick(&mut self, live: &mut Live, aim: &Aim<'_>) {
+        live.tick(self.table.as_mut().ok(), aim);
     }
 
     /// What has been measured of a live change.

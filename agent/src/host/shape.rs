@@ -17,7 +17,7 @@ use super::rule::Rule;
 use super::slot::{Levels, Slot, Slots, Wish};
 use super::table::Table;
 use super::undo::Undo;
-use super::{Place, Record, mark, sys};
+use super::{Place, Record, mark, matching, sys};
 
 /// A shape that has been looked at.
 #[derive(Debug)]
@@ -39,8 +39,8 @@ pub struct Live {
     notes: Vec<String>,
     incidents: Vec<Incident>,
     began: u64,
-    /// New sockets of the scope are marked while this lives.
-    mark: Option<mark::Live>,
+    /// Which packets.
+    pub packets: matching::Live,
 }
 
 /// Looks at the host and takes a slot. Changes nothing; what was taken is given back by the tag.
@@ -108,7 +108,7 @@ pub fn perform(
     engines: &mut Engines,
     record: Record<'_>,
 ) -> Result<Live, Refusal> {
-    let Prepared { slot, shape, native, ways, .. } = prepared;
+    let Prepared { packets, slot, shape, native, ways } = prepared;
     let limit = shape.limit;
     let hooks = hooks(shape.direction);
     table
@@ -120,7 +120,7 @@ pub fn perform(
         notes: Vec::new(),
         incidents: Vec::new(),
         began: sys::boot_nanos(),
-        mark,
+        packets: matching::Live::new(packets, mark),
     };
     let mut rules = Vec::new();
     for (hook, matching) in ways {
@@ -177,11 +177,6 @@ impl Live {
         });
         let counted: Vec<u64> = counted.collect();
         self.evidence(&counted, engines)
-    }
-
-    /// Marks no new sockets any more.
-    pub fn let_go(&mut self) {
-        self.mark = None;
     }
 
     /// The last evidence, once the engines have ended: what was counted stays, the engines have the last word.

@@ -6,6 +6,8 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::{ForkResult, Pid};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
 /// Nanoseconds since boot, suspended time included (`CLOCK_BOOTTIME`): every lease and deadline counts on this clock.
 pub fn boot_nanos() -> u64 {
@@ -171,4 +173,10 @@ unsafe fn bpf(command: i32, attributes: *const u8, size: usize) -> io::Result<Ow
     }
     // SAFETY: both commands used here return a new descriptor that nobody else knows (closed on exec by the kernel).
     Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+}
+
+/// A descriptor whose readability the runtime waits for.
+pub fn awaited(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: an `OwnedFd` names the same open descriptor for as long as it lives, and the wrapper owns it.
+    unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }.map_err(Into::into)
 }
