@@ -20,3 +20,4 @@ mod sharing;
 mod shipped;
 mod traffic;
 mod trial;
+mod unit;

@@ -7,6 +7,7 @@ use nix::mount::{MntFlags, umount2};
 
 use crate::netns::{Netns, PREFIX, Process};
 use crate::skip;
+use crate::world::remove_cgroup;
 
 /// Removes what processes have left that are dead. What cannot be removed is said, and does not stop a test.
 pub(crate) fn dead_worlds() {
@@ -28,10 +29,11 @@ pub(crate) fn dead_worlds() {
             trouble(&name, &format!("{error:#}"));
         }
     }
-    for name in skip::cgroup_root().map(names).unwrap_or_default() {
-        let path = skip::cgroup_root().unwrap_or(Path::new("/")).join(&name);
-        if let Err(error) = fs::remove_dir(&path) {
-            trouble(&name, &error);
+    for root in [skip::cgroup_root(), skip::systemd_root()].into_iter().flatten() {
+        for name in names(root) {
+            if let Err(error) = remove_cgroup(&root.join(&name)) {
+                trouble(&name, &error);
+            }
         }
     }
     let temporary = std::env::temp_dir();

@@ -22,7 +22,7 @@ pub struct Prepared {
 
 /// Looks at the host and writes the rules. Changes nothing.
 pub fn prepare(block: &Block, tag: &str, aim: &Aim<'_>, marks: &BTreeSet<u32>) -> Result<Prepared, Refusal> {
-    let packets = Packets::of(&block.flow, aim, marks)?;
+    let packets = Packets::of(&block.flow, tag, aim, marks)?;
     let mut rules = Vec::new();
     for hook in hooks(block.direction) {
         let matching = packets.rules(*hook, tag, block.verdict == Verdict::Reset, None)?;
@@ -48,8 +48,11 @@ fn condemn(rule: Rule, verdict: Verdict, transport: Option<u8>) -> Rule {
 /// Puts the rules in. The table exists.
 pub fn perform(prepared: &mut Prepared, table: &mut Table) -> Result<(), Refusal> {
     let rules = std::mem::take(&mut prepared.rules);
-    table
-        .add(rules, None)
+    prepared
+        .packets
+        .whom
+        .stand(table)
+        .and_then(|()| table.add(rules, None))
         .map_err(|error| Refusal::bare(format!("cannot add rules to `inet squall`: {error}")))
 }
 

@@ -54,9 +54,9 @@ impl Live {
     }
 
     /// Looks whether targets have moved, and follows them. Called whenever the worker wakes.
-    pub fn tick(&mut self, _table: &mut Table, _aim: &Aim<'_>) {
+    pub fn tick(&mut self, table: &mut Table, _aim: &Aim<'_>) {
+        let happened = self.packets.whom.follow(table, self.mark.as_mut()).into_iter();
         let after_ms = (sys::boot_nanos() - self.began) / 1_000_000;
-        let happened = self.packets.whom.follow().into_iter();
         self.incidents.extend(happened.map(|what| Incident { after_ms, what }));
     }
 
@@ -68,13 +68,14 @@ impl Live {
 
     /// Adds what has happened to its targets.
     pub fn tell(&self, evidence: &mut Evidence) {
+        evidence.notes.extend(self.mark.iter().flat_map(|mark| mark.notes.iter().cloned()));
         evidence.incidents.extend(self.incidents.iter().cloned());
         evidence.incidents.sort_by_key(|incident| incident.after_ms);
     }
 
     /// When [`Live::tick`] wants to be called at the latest, on the boot clock.
     pub fn due(&self) -> Option<u64> {
-        None
+        self.packets.whom.due()
     }
 
     /// No new socket is marked any more: while the undo takes the marks away none comes.
@@ -89,8 +90,9 @@ pub type Matching = (Rule, Option<u8>);
 
 impl Packets {
     /// Looks at the host. Changes nothing.
-    pub fn of(flow: &Flow, aim: &Aim<'_>, marks: &BTreeSet<u32>) -> Result<Self, Refusal> {
-        let whom = Whom::of(flow.scope.as_ref(), aim, marks)?;
+    /// `tag` is that of the rules.
+    pub fn of(flow: &Flow, tag: &str, aim: &Aim<'_>, marks: &BTreeSet<u32>) -> Result<Self, Refusal> {
+        let whom = Whom::of(flow.scope.as_ref(), tag, aim, marks)?;
         let (mut targets, mut notes) = (whom.targets.clone(), whom.notes.clone());
         let to = aim.networks(&flow.to)?;
         let from = aim.networks(&flow.from)?;
@@ -131,7 +133,8 @@ impl Packets {
                 let rule = Rule::commented(tag);
                 let outside = if leaves_out { rule.clone().not_loopback(hook) } else { rule.clone() };
                 let mut push = |rule| {
-                    rules.push((self.matching(rule, hook, peer, is_called, transport), transport));
+                    let narrowed = self.matching(rule, hook, peer, is_called, transport);
+                    rules.extend(narrowed.into_iter().map(|rule| (rule, transport)));
                 };
                 push(outside);
                 copies.into_iter().for_each(|bits| push(rule.clone().mark_any(bits)));
@@ -170,7 +173,7 @@ impl Packets {
         peer: &Network,
         is_called: bool,
         transport: Option<u8>,
-    ) -> Rule {
+    ) -> Vec<Rule> {
         let (remote, local) = ends(hook);
         let mut rule = rule;
         if let Some((address, bits)) = peer.network {

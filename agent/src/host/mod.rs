@@ -15,14 +15,17 @@
 pub mod aim;
 pub mod block;
 pub mod bpf;
+pub mod cgroup;
 pub mod disconnect;
 pub mod engines;
+pub mod follow;
 pub mod interface;
 mod live;
 pub mod mark;
 pub mod matching;
 pub mod netlink;
 pub mod nft;
+mod open;
 pub mod pause;
 pub mod process;
 pub mod queue;
@@ -35,6 +38,7 @@ pub mod sockets;
 pub mod sys;
 pub mod table;
 pub mod undo;
+mod unit;
 pub mod watch;
 pub mod whom;
 

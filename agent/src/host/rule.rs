@@ -167,6 +167,12 @@ impl Rule {
         self.socket(3, level).equals(&id.to_ne_bytes())
     }
 
+    /// Only packets of sockets that were created in a control group, or below one, whose number is in a set.
+    pub fn cgroup_in(self, level: u32, set: &str) -> Self {
+        let data = empty().text(1, set).attr(2, &REGISTER.to_be_bytes());
+        self.socket(3, level).with("lookup", data)
+    }
+
     /// Only packets of sockets whose mark has all these bits.
     pub fn socket_mark(self, bits: u32) -> Self {
         self.socket(1, 0).masked(&bits.to_ne_bytes()).equals(&bits.to_ne_bytes())

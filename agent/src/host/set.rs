@@ -2,10 +2,11 @@
 //!
 //! Source: `include/uapi/linux/netfilter/nf_tables.h`, `enum nft_set_attributes`, `enum nft_set_elem_attributes`.
 
-use super::netlink::{FLAG_CREATE, Message};
+use super::netlink::{FLAG_CREATE, Message, Received, find, text_of};
 use super::nft::{INET, SUBSYSTEM};
 
 const NEW_SET: u16 = 9;
+const GET_SET: u16 = 10;
 const DELETE_SET: u16 = 11;
 const NEW_ELEMENT: u16 = 12;
 const DELETE_ELEMENT: u16 = 14;
@@ -55,6 +56,11 @@ impl Element {
 }
 
 impl Set {
+    /// How the names of the sets of a change begin, by the tag of its rules: without what a name may not hold.
+    pub fn prefix(tag: &str) -> String {
+        tag.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect::<String>() + "."
+    }
+
     /// Makes the set. `number` tells it from other sets that are made in the same transaction.
     pub fn create(&self, table: &str, number: u32) -> Message {
         let flags = match self.kind {
@@ -70,11 +76,6 @@ impl Set {
             .attr(4, &self.shown_as.to_be_bytes())
             .attr(5, &self.key.to_be_bytes())
             .attr(10, &number.to_be_bytes())
-    }
-
-    /// Removes the set; refused with `EBUSY` while a rule looks into it.
-    pub fn delete(&self, table: &str) -> Message {
-        Message::new(SUBSYSTEM | DELETE_SET, 0).raw(&[INET, 0, 0, 0]).text(1, table).text(2, &self.name)
     }
 
     /// Adds elements, for a while where the set's elements expire. One that is there already is no error, unless it is a
@@ -118,6 +119,21 @@ impl Set {
             },
         )
     }
+}
+
+/// Asks for all sets of a table.
+pub fn list(table: &str) -> Message {
+    Message::new(SUBSYSTEM | GET_SET, 0).raw(&[INET, 0, 0, 0]).text(1, table)
+}
+
+/// The name of a set of [`list`].
+pub fn listed(received: &Received) -> Option<String> {
+    find(received.body.get(4..)?, 2).map(text_of)
+}
+
+/// Removes a set; refused with `EBUSY` while a rule looks into it.
+pub fn delete(table: &str, name: &str) -> Message {
+    Message::new(SUBSYSTEM | DELETE_SET, 0).raw(&[INET, 0, 0, 0]).text(1, table).text(2, name)
 }
 
 /// The key behind a key; `None` behind the highest.

@@ -56,7 +56,7 @@ pub fn prepare(
     if !(1..=MOST_HELD).contains(&shape.limit) {
         return Err(Refusal::bare(format!("{} packets cannot be held, only 1 to {MOST_HELD}", shape.limit)));
     }
-    let mut packets = Packets::of(&shape.flow, aim, marks)?;
+    let mut packets = Packets::of(&shape.flow, &place.tag, aim, marks)?;
     let hooks = hooks(shape.direction);
     let ways = hooks.iter().map(|hook| {
         let copies = levels.map(|levels| levels.bits(*hook));
@@ -143,7 +143,8 @@ pub fn perform(
         rules.extend(matching.into_iter().map(|rule| (hook, rule.counter().queue(number, native))));
     }
     record(Undo::Rules(place.tag.clone()), None)?;
-    table.add(rules, Some(slot)).map_err(|error| {
+    let added = live.packets.packets.whom.stand(table).and_then(|()| table.add(rules, Some(slot)));
+    added.map_err(|error| {
         Refusal::new(
             format!("cannot add rules to `inet squall`: {error}"),
             "`squall-agent preflight` says what this kernel lacks",

@@ -21,7 +21,7 @@ use nix::sys::socket::SockProtocol;
 use super::netlink::{Message, NetlinkError, Socket};
 use super::nft::{self, Hook, Listed};
 use super::rule::Rule;
-use super::set::{Element, Kind, Set};
+use super::set::{self, Element, Kind, Set};
 use super::slot::{Levels, Slot};
 
 /// The table's name, which is Squall's mark on a host.
@@ -161,6 +161,28 @@ impl Table {
         self.socket.request(nft::batch(messages))
     }
 
+    /// Makes a set with its first elements.
+    pub fn make(&mut self, set: &Set, elements: &[Element]) -> Result<(), NetlinkError> {
+        self.socket.request(nft::batch(vec![set.create(NAME, 1), set.add(NAME, elements, None)]))
+    }
+
+    /// Adds elements to a set.
+    pub fn join(&mut self, set: &Set, elements: &[Element]) -> Result<(), NetlinkError> {
+        self.socket.request(nft::batch(vec![set.add(NAME, elements, None)]))
+    }
+
+    /// Removes the sets of a change into which no rule looks any more.
+    fn remove_sets(&mut self, tag: &str) -> Result<(), NetlinkError> {
+        let prefix = Set::prefix(tag);
+        let listed = match self.socket.dump(&set::list(NAME)) {
+            Err(error) if error.errno() == Errno::ENOENT => return Ok(()),
+            listed => listed?,
+        };
+        let names = listed.iter().filter_map(set::listed).filter(|name| name.starts_with(&prefix));
+        let messages: Vec<Message> = names.map(|name| set::delete(NAME, &name)).collect();
+        if messages.is_empty() { Ok(()) } else { self.socket.request(nft::batch(messages)) }
+    }
+
     /// The rules whose comment begins with `tag`; none where the table is not there.
     pub fn rules(&mut self, tag: &str) -> Result<Vec<Listed>, NetlinkError> {
         let rules = match self.socket.dump(&nft::list_rules(Some(NAME))) {
@@ -170,14 +192,15 @@ impl Table {
         Ok(rules.iter().map(nft::listed).filter(|rule| rule.comment.starts_with(tag)).collect())
     }
 
-    /// Removes the rules whose comment begins with `tag`, and says how many there were.
+    /// Removes the rules whose comment begins with `tag`, and their sets; says how many rules there were.
     pub fn remove(&mut self, tag: &str) -> Result<usize, NetlinkError> {
         let rules = self.rules(tag)?;
-        if rules.is_empty() {
-            return Ok(0);
+        if !rules.is_empty() {
+            let messages =
+                rules.iter().map(|rule| nft::delete_rule(NAME, &rule.chain, rule.handle)).collect();
+            self.socket.request(nft::batch(messages))?;
         }
-        let messages = rules.iter().map(|rule| nft::delete_rule(NAME, &rule.chain, rule.handle)).collect();
-        self.socket.request(nft::batch(messages))?;
+        self.remove_sets(tag)?;
         Ok(rules.len())
     }
 

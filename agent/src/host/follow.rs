@@ -1,0 +1,194 @@
+//! Following a control group that goes and comes back: a unit that restarts gets a new directory at the same path, and
+//! with it a new number.
+//!
+//! The kernel says when a directory appears in another one (inotify), so the new number joins the set that the rules
+//! look into before most programs have opened a socket. What was missed is said.
+
+use std::collections::BTreeSet;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use procfs::ticks_per_second;
+use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
+use squall_experiments::protocol::Refusal;
+
+use super::cgroup::{Cgroup, Group};
+use super::process::Target;
+use super::set::{Element, Kind, Set};
+use super::sys;
+use super::table::Table;
+
+/// `cgroupsv2`, in nft's own numbers of types, for listing only.
+const CGROUP: u32 = 46;
+/// How often processes are looked for that joined a group of version 1, of which the kernel says nothing.
+const LOOK_NANOS: u64 = 250_000_000;
+
+/// Where a group is followed, and what it is called.
+#[derive(Debug)]
+pub struct Follower {
+    /// What it is called in the report: `unit shop.service`.
+    name: String,
+    group: Group,
+    events: OwnedFd,
+    gone_since: Option<u64>,
+    next: u64,
+}
+
+/// What a look at a followed group has found.
+#[derive(Debug, PartialEq, Eq)]
+enum Found {
+    Same,
+    Gone,
+    New,
+}
+
+/// The numbers of a group of version 2 by which its packets are told, in a set of the table.
+#[derive(Debug)]
+pub struct Numbers {
+    /// How many levels below the root the group is.
+    pub level: u32,
+    /// The set that holds the group's number, and those that it had before.
+    pub set: Set,
+    known: BTreeSet<u64>,
+}
+
+impl Numbers {
+    /// For the rules with this tag.
+    pub fn of(group: &Cgroup, tag: &str) -> Self {
+        let name = format!("{}cgroups", Set::prefix(tag));
+        let set = Set { name, key: 8, shown_as: CGROUP, kind: Kind::Keys };
+        Numbers { level: group.level, set, known: BTreeSet::from([group.id]) }
+    }
+
+    /// The elements of the set.
+    pub fn elements(&self) -> Vec<Element> {
+        self.known.iter().map(|id| Element::key(id.to_ne_bytes())).collect()
+    }
+}
+
+impl Follower {
+    /// Begins to watch: from here on nothing that happens to the group is missed.
+    pub fn new(name: String, group: Group) -> Result<Self, Refusal> {
+        let events = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)
+            .map_err(|error| Refusal::bare(format!("{name} cannot be watched: {error}")))?;
+        let follower =
+            Follower { name, group, events, gone_since: None, next: sys::boot_nanos() + LOOK_NANOS };
+        follower.listen();
+        Ok(follower)
+    }
+
+    /// Watches every directory above the group, as far as there are any: each may go and come back.
+    fn listen(&self) {
+        let watched = WatchFlags::CREATE | WatchFlags::DELETE | WatchFlags::ONLYDIR;
+        let mut above: Vec<&Path> = self.group.directory().ancestors().skip(1).collect();
+        above.retain(|directory| directory.join("cgroup.procs").exists());
+        for directory in above {
+            // One that is gone by now comes back below one that is watched.
+            let _ = inotify::add_watch(&self.events, directory, watched);
+        }
+    }
+
+    /// Becomes readable when a group near it has come or gone.
+    pub fn as_fd(&self) -> BorrowedFd<'_> {
+        self.events.as_fd()
+    }
+
+    /// When to look for processes that have joined a group of version 1: the kernel does not say.
+    pub fn due(&self) -> u64 {
+        self.next
+    }
+
+    /// Its processes now.
+    pub fn processes(&self) -> Vec<Target> {
+        self.group.processes()
+    }
+
+    fn drain(&self) {
+        let mut buffer = [0; 4096];
+        while rustix::io::read(&self.events, &mut buffer).is_ok_and(|length| length > 0) {}
+    }
+
+    fn look(&mut self) -> Found {
+        self.drain();
+        self.listen();
+        let before = self.gone_since;
+        let now = match &self.group {
+            Group::New(group) => group.again().map(Group::New),
+            Group::Old(directory) => directory.is_dir().then(|| Group::Old(directory.clone())),
+        };
+        match now {
+            None if before.is_none() => {
+                self.gone_since = Some(sys::boot_nanos());
+                Found::Gone
+            }
+            None => Found::Same,
+            Some(now) => {
+                self.gone_since = None;
+                let found = if before.is_some() || now != self.group { Found::New } else { Found::Same };
+                self.group = now;
+                found
+            }
+        }
+    }
+
+    /// Looks for a group of version 2, has the rules match it where it is a new one, and says what has happened.
+    pub fn tick(&mut self, numbers: &mut Numbers, table: &mut Table) -> Option<String> {
+        let gone_since = self.gone_since;
+        let name = self.name.clone();
+        match self.look() {
+            Found::Same => None,
+            Found::Gone => Some(format!("{name} is gone: nothing of it is matched until it comes back")),
+            Found::New => {
+                let Group::New(group) = &self.group else { return None };
+                let joined = [Element::key(group.id.to_ne_bytes())];
+                if let Err(error) = table.join(&numbers.set, &joined) {
+                    return Some(format!("{name} has restarted and could not be followed: {error}"));
+                }
+                numbers.known.insert(group.id);
+                let gap = gap(&self.processes());
+                let away = gone_since.map_or_else(String::new, |since| {
+                    format!(" after {} ms", (sys::boot_nanos() - since) / 1_000_000)
+                });
+                Some(format!("{name} has restarted{away}: followed {gap}"))
+            }
+        }
+    }
+
+    /// Looks for processes that have joined a group of version 1 since. Nothing where it is not time yet.
+    pub fn joined(&mut self, known: &[Target]) -> (Vec<Target>, Option<String>) {
+        let now = sys::boot_nanos();
+        let found = self.look();
+        if found == Found::Same && self.next > now {
+            return (Vec::new(), None);
+        }
+        self.next = now + LOOK_NANOS;
+        let name = &self.name;
+        if found == Found::Gone {
+            return (
+                Vec::new(),
+                Some(format!("{name} is gone: nothing of it is matched until it comes back")),
+            );
+        }
+        let new: Vec<Target> =
+            self.processes().into_iter().filter(|target| !known.contains(target)).collect();
+        let said = (!new.is_empty()).then(|| {
+            let names: Vec<String> = new.iter().map(ToString::to_string).collect();
+            format!("{} joined {name}: followed {}", names.join(", "), gap(&new))
+        });
+        (new, said)
+    }
+}
+
+/// How much of what these processes did came before now.
+fn gap(processes: &[Target]) -> String {
+    let now_ms = sys::boot_nanos() / 1_000_000;
+    let started = processes.iter().map(|target| target.start * 1000 / ticks_per_second()).min();
+    match started {
+        None => "before it had a process".to_owned(),
+        // Times of start are counted in ticks, of which the last may have been a whole one ago.
+        Some(started) => format!(
+            "at most {} ms after its first process began, whose packets passed until then",
+            now_ms.saturating_sub(started) + 1
+        ),
+    }
+}
