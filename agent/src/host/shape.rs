@@ -221,8 +221,8 @@ impl Live {
 
 /// How many packets something happened to, at least: one packet can be delayed, altered and sent twice.
 fn impaired(engine: &Engine) -> u64 {
-    let Engine { delayed, lost, duplicated, corrupted, reordered, .. } = engine;
-    lost + delayed.max(duplicated).max(corrupted).max(reordered)
+    let Engine { delayed, lost, crowded, duplicated, corrupted, reordered, .. } = engine;
+    lost + crowded + delayed.max(duplicated).max(corrupted).max(reordered)
 }
 
 /// Adds the counts of another way; of the times the worse stays.
@@ -240,6 +240,7 @@ fn add(all: &mut Engine, engine: Engine) {
         seen: all.seen + engine.seen,
         delayed: all.delayed + engine.delayed,
         lost: all.lost + engine.lost,
+        crowded: all.crowded + engine.crowded,
         duplicated: all.duplicated + engine.duplicated,
         corrupted: all.corrupted + engine.corrupted,
         reordered: all.reordered + engine.reordered,
