@@ -98,6 +98,12 @@ fn matching(
                 mine.flat_map(|(_, list)| list.iter().map(|(_, inode)| *inode)).collect();
             Box::new(move |socket| inodes.contains(&socket.inode))
         }
+        Some(scope @ Scope::Interface(_)) => {
+            return Err(Refusal::new(
+                format!("connections cannot be told apart by {scope}: a connection belongs to none"),
+                "choose them by their peers, or by the local port, process, user or control group that they belong to",
+            ));
+        }
         Some(scope) => return Err(Refusal::bare(format!("{scope} is not known to this agent yet"))),
     };
     let hit = |socket: &Listed| socket.established() && in_scope(socket) && aim.hits(socket, to, from);

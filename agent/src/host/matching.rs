@@ -3,16 +3,18 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
+use squall_experiments::evidence::{Evidence, Incident};
 use squall_experiments::flow::{Direction, Flow, Protocol};
 use squall_experiments::peer::{PeerHost, Ports};
 use squall_experiments::protocol::Refusal;
 
 use super::aim::{Aim, Network};
-use super::mark;
 use super::nft::{Hook, IPV4, IPV6};
 use super::rule::{End, Rule};
 use super::table::Table;
+use super::watch::Watch;
 use super::whom::Whom;
+use super::{mark, sys};
 
 /// TCP's number.
 pub const TCP: u8 = 6;
@@ -41,16 +43,34 @@ pub struct Live {
     pub packets: Packets,
     /// New sockets of the scope are marked while this lives.
     mark: Option<mark::Live>,
+    began: u64,
+    incidents: Vec<Incident>,
 }
 
 impl Live {
     /// The rules are about to be added.
     pub fn new(packets: Packets, mark: Option<mark::Live>) -> Self {
-        Live { packets, mark }
+        Live { packets, mark, began: sys::boot_nanos(), incidents: Vec::new() }
     }
 
     /// Looks whether targets have moved, and follows them. Called whenever the worker wakes.
-    pub fn tick(&mut self, _table: &mut Table, _aim: &Aim<'_>) {}
+    pub fn tick(&mut self, _table: &mut Table, _aim: &Aim<'_>) {
+        let after_ms = (sys::boot_nanos() - self.began) / 1_000_000;
+        let happened = self.packets.whom.follow().into_iter();
+        self.incidents.extend(happened.map(|what| Incident { after_ms, what }));
+    }
+
+    /// Has the worker woken when something happens to a target.
+    pub fn watch(&self, watch: &Watch) -> Result<(), Refusal> {
+        let cannot = |error| Refusal::bare(format!("the target cannot be watched: {error}"));
+        self.packets.whom.watch(watch).map_err(cannot)
+    }
+
+    /// Adds what has happened to its targets.
+    pub fn tell(&self, evidence: &mut Evidence) {
+        evidence.incidents.extend(self.incidents.iter().cloned());
+        evidence.incidents.sort_by_key(|incident| incident.after_ms);
+    }
 
     /// When [`Live::tick`] wants to be called at the latest, on the boot clock.
     pub fn due(&self) -> Option<u64> {
@@ -75,7 +95,9 @@ impl Packets {
         let to = aim.networks(&flow.to)?;
         let from = aim.networks(&flow.from)?;
         targets.extend(to.iter().chain(&from).map(|network| network.to_string()));
-        if to.iter().chain(&from).any(Network::leaves_out_loopback) || (to.is_empty() && from.is_empty()) {
+        let leaves_out =
+            to.iter().chain(&from).any(Network::leaves_out_loopback) || (to.is_empty() && from.is_empty());
+        if leaves_out && !whom.by_interface() {
             notes.push("loopback is left out: name its addresses to include it".into());
         }
         Ok(Packets { targets, notes, protocol: flow.protocol, to, from, whom })
@@ -102,11 +124,12 @@ impl Packets {
         }
         let mut rules = Vec::new();
         for (peer, is_called) in peers {
-            let copies = copies.filter(|_| hook == Hook::Input && peer.leaves_out_loopback());
+            // An interface says by itself whether it is loopback. By which one the packet of a copy came nobody knows.
+            let leaves_out = peer.leaves_out_loopback() && !self.whom.by_interface();
+            let copies = copies.filter(|_| hook == Hook::Input && leaves_out);
             for transport in self.transports(peer, tcp_apart)? {
                 let rule = Rule::commented(tag);
-                let outside =
-                    if peer.leaves_out_loopback() { rule.clone().not_loopback(hook) } else { rule.clone() };
+                let outside = if leaves_out { rule.clone().not_loopback(hook) } else { rule.clone() };
                 let mut push = |rule| {
                     rules.push((self.matching(rule, hook, peer, is_called, transport), transport));
                 };

@@ -17,6 +17,7 @@ pub mod block;
 pub mod bpf;
 pub mod disconnect;
 pub mod engines;
+pub mod interface;
 mod live;
 pub mod mark;
 pub mod matching;
@@ -50,6 +51,7 @@ pub use live::{Live, Prepared};
 use slot::{Levels, Slots};
 use table::Table;
 use undo::{Duplicates, Undo, Undone};
+use watch::Watch;
 
 /// What a change is called in the journal, in rule comments and in choices.
 #[derive(Clone, Debug)]
@@ -75,11 +77,13 @@ pub struct Host {
     /// Decided once for each table: its chains ask for them.
     levels: Option<Option<Levels>>,
     engines: Engines,
+    watch: Watch,
 }
 
 impl Host {
-    /// Opens what is needed in the calling thread's network namespace. A missing mechanism is noted, not an error.
-    pub fn open() -> Self {
+    /// Opens what is needed in the calling thread's network namespace. A missing mechanism is noted, not an error. What
+    /// happens to targets wakes whoever waits for `watch`.
+    pub fn open(watch: Watch) -> Self {
         Host {
             table: Table::open().map_err(|error| error.to_string()),
             standing: false,
@@ -87,6 +91,7 @@ impl Host {
             slots: Slots::default(),
             levels: None,
             engines: Engines::default(),
+            watch,
         }
     }
 
@@ -206,7 +211,9 @@ impl Host {
                 let mark = marked(prepared.packets.whom.mark.as_ref(), record)?;
                 record(Undo::Rules(place.tag.clone()), None)?;
                 block::perform(&mut prepared, self.own_table()?)?;
-                Ok(Live::Block(matching::Live::new(prepared.packets, mark)))
+                let live = matching::Live::new(prepared.packets, mark);
+                live.watch(&self.watch)?;
+                Ok(Live::Block(live))
             }
             (Prepared::Shape(prepared), _) => {
                 let performed = self.stand(aim, record).and_then(|()| {
@@ -215,7 +222,9 @@ impl Host {
                     let table = self.table.as_mut().map_err(|why| Refusal::bare(why.clone()))?;
                     shape::perform(prepared, place, mark, levels, table, &mut self.engines, record)
                 });
-                performed.map(Live::Shape).inspect_err(|_| self.slots.give_back(&place.tag))
+                performed
+                    .and_then(|live| live.packets.watch(&self.watch).map(|()| Live::Shape(live)))
+                    .inspect_err(|_| self.slots.give_back(&place.tag))
             }
             (Prepared::Disconnect(prepared), Change::Disconnect(change)) => {
                 let began = sys::boot_nanos();
@@ -254,8 +263,11 @@ impl Host {
     /// What has been measured of a live change.
     pub fn observe(&mut self, live: &mut Live, place: &Place) -> Evidence {
         match live {
-            Live::Block(_) => {
-                self.table.as_mut().map(|table| block::observe(table, &place.tag)).unwrap_or_default()
+            Live::Block(packets) => {
+                let observe = |table: &mut Table| block::observe(table, &place.tag);
+                let mut evidence = self.table.as_mut().map(observe).unwrap_or_default();
+                packets.tell(&mut evidence);
+                evidence
             }
             Live::Shape(live) => match &mut self.table {
                 Ok(table) => live.observe(table, &mut self.engines, &place.tag),

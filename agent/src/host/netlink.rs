@@ -150,9 +150,19 @@ pub struct Socket {
 impl Socket {
     /// Opens a socket in the network namespace of the calling thread.
     pub fn open(protocol: SockProtocol) -> Result<Self, NetlinkError> {
+        Socket::listen(protocol, 0)
+    }
+
+    /// Opens a socket that also hears of what happens to some groups of objects, as a mask of their numbers.
+    pub fn listen(protocol: SockProtocol, groups: u32) -> Result<Self, NetlinkError> {
         let fd = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol)?;
-        bind(fd.as_raw_fd(), &NetlinkAddr::new(0, 0))?;
+        bind(fd.as_raw_fd(), &NetlinkAddr::new(0, groups))?;
         Ok(Socket::adopt(fd))
+    }
+
+    /// Forgets what has been heard, and what was lost of it because there was too much.
+    pub fn drain(&self) {
+        while self.receive(MsgFlags::MSG_DONTWAIT).is_ok_and(|heard| !heard.is_empty()) {}
     }
 
     /// Continues with a socket that another process made.

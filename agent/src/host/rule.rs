@@ -114,6 +114,14 @@ impl Rule {
         self.meta(key).compare(1, &1u32.to_ne_bytes())
     }
 
+    /// Only packets that enter (`input`) or leave by the interface of this name, at most 15 bytes long.
+    pub fn interface(self, hook: Hook, name: &str) -> Self {
+        let mut padded = [0; 16];
+        let bytes = name.as_bytes();
+        padded[..bytes.len()].copy_from_slice(bytes);
+        self.meta(if hook == Hook::Input { 6 } else { 7 }).equals(&padded)
+    }
+
     /// Only packets with one end in a network.
     pub fn network(self, end: End, address: IpAddr, bits: u8) -> Self {
         let (family, offset, octets) = match (address, end) {
