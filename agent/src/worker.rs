@@ -89,7 +89,7 @@ async fn work(setup: Setup) -> Exit {
         return Exit::Bug;
     };
     let Ok((watch, watched)) = watch() else { return Exit::Bug };
-    let host = Host::open();
+    let host = Host::open(watch.clone());
     let records = Records::new(records);
     if let Some(socket) = host.table_socket()
         && let Err(refusal) = records.ask(&Ask::Hold, Some(socket))

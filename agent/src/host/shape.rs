@@ -208,14 +208,16 @@ impl Live {
             format!("{} packets were held, as many as allowed: what came then passed unharmed", self.limit),
         );
         incident(all.mislaid, "packets could not be sent again, and are lost".to_owned());
-        Evidence {
+        let mut evidence = Evidence {
             unit: Unit::Packets,
             matched,
             impaired: impaired(&all),
             incidents: self.incidents.clone(),
             engine: Some(all),
             notes: self.notes.clone(),
-        }
+        };
+        self.packets.tell(&mut evidence);
+        evidence
     }
 }
 
