@@ -48,11 +48,8 @@ fn condemn(rule: Rule, verdict: Verdict, transport: Option<u8>) -> Rule {
 /// Puts the rules in. The table exists.
 pub fn perform(prepared: &mut Prepared, table: &mut Table) -> Result<(), Refusal> {
     let rules = std::mem::take(&mut prepared.rules);
-    prepared
-        .packets
-        .whom
-        .stand(table)
-        .and_then(|()| table.add(rules, None))
+    table
+        .add(rules, None)
         .map_err(|error| Refusal::bare(format!("cannot add rules to `inet squall`: {error}")))
 }
 

@@ -7,16 +7,18 @@
 use std::collections::BTreeSet;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::sync::Arc;
 
 use procfs::ticks_per_second;
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 use squall_experiments::protocol::Refusal;
 
 use super::cgroup::{Cgroup, Group};
+use super::netlink::NetlinkError;
 use super::process::Target;
-use super::set::{Element, Kind, Set};
+use super::set::{Element, Filled, Kind, Set};
 use super::sys;
-use super::table::Table;
+use super::table::{Table, set_name};
 
 /// `cgroupsv2`, in nft's own numbers of types, for listing only.
 const CGROUP: u32 = 46;
@@ -48,22 +50,31 @@ pub struct Numbers {
     /// How many levels below the root the group is.
     pub level: u32,
     /// The set that holds the group's number, and those that it had before.
-    pub set: Set,
-    known: BTreeSet<u64>,
+    pub set: Arc<Filled>,
+    tag: String,
 }
 
 impl Numbers {
     /// For the rules with this tag.
     pub fn of(group: &Cgroup, tag: &str) -> Self {
-        let name = format!("{}cgroups", Set::prefix(tag));
-        let set = Set { name, key: 8, shown_as: CGROUP, kind: Kind::Keys };
-        Numbers { level: group.level, set, known: BTreeSet::from([group.id]) }
+        let set = Set { name: set_name(tag, "cgroups"), key: 8, shown_as: CGROUP, kind: Kind::Keys };
+        let set = Arc::new(Filled { set, elements: BTreeSet::from([element(group)]) });
+        Numbers { level: group.level, set, tag: tag.to_owned() }
     }
 
-    /// The elements of the set.
-    pub fn elements(&self) -> Vec<Element> {
-        self.known.iter().map(|id| Element::key(id.to_ne_bytes())).collect()
+    /// The rules match another group, too.
+    fn join(&mut self, group: &Cgroup, table: &mut Table) -> Result<(), NetlinkError> {
+        let mut set = Filled::clone(&self.set);
+        set.elements.insert(element(group));
+        let set = Arc::new(set);
+        table.refill_one(&self.tag, &set)?;
+        self.set = set;
+        Ok(())
     }
+}
+
+fn element(group: &Cgroup) -> Element {
+    Element::key(group.id.to_ne_bytes())
 }
 
 impl Follower {
@@ -140,11 +151,9 @@ impl Follower {
             Found::Gone => Some(format!("{name} is gone: nothing of it is matched until it comes back")),
             Found::New => {
                 let Group::New(group) = &self.group else { return None };
-                let joined = [Element::key(group.id.to_ne_bytes())];
-                if let Err(error) = table.join(&numbers.set, &joined) {
+                if let Err(error) = numbers.join(group, table) {
                     return Some(format!("{name} has restarted and could not be followed: {error}"));
                 }
-                numbers.known.insert(group.id);
                 let gap = gap(&self.processes());
                 let away = gone_since.map_or_else(String::new, |since| {
                     format!(" after {} ms", (sys::boot_nanos() - since) / 1_000_000)

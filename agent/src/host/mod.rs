@@ -20,6 +20,7 @@ pub mod disconnect;
 pub mod engines;
 pub mod follow;
 pub mod interface;
+pub mod kept;
 mod live;
 pub mod mark;
 pub mod matching;
@@ -27,8 +28,10 @@ pub mod netlink;
 pub mod nft;
 mod open;
 pub mod pause;
+pub mod peers;
 pub mod process;
 pub mod queue;
+pub mod ranges;
 pub mod rule;
 pub mod set;
 pub mod shape;
@@ -46,10 +49,10 @@ use std::collections::BTreeSet;
 use std::os::fd::BorrowedFd;
 
 use squall_experiments::change::Change;
-use squall_experiments::evidence::Evidence;
+use squall_experiments::evidence::{Evidence, Incident};
 use squall_experiments::protocol::Refusal;
 
-use aim::Aim;
+use aim::{Aim, News};
 use engines::Engines;
 pub use live::{Live, Prepared};
 use slot::{Levels, Slots};
@@ -214,8 +217,10 @@ impl Host {
                 self.stand(aim, record)?;
                 let mark = marked(prepared.packets.whom.mark.as_ref(), record)?;
                 record(Undo::Rules(place.tag.clone()), None)?;
+                let reset = prepared.packets.reset()?;
                 block::perform(&mut prepared, self.own_table()?)?;
-                let live = matching::Live::new(prepared.packets, mark);
+                let mut live = matching::Live::new(prepared.packets, mark);
+                reset.into_iter().for_each(|what| live.happened(what));
                 live.watch(&self.watch)?;
                 Ok(Live::Block(live))
             }
@@ -224,7 +229,11 @@ impl Host {
                     let mark = marked(prepared.packets.whom.mark.as_ref(), record)?;
                     let levels = self.levels();
                     let table = self.table.as_mut().map_err(|why| Refusal::bare(why.clone()))?;
-                    shape::perform(prepared, place, mark, levels, table, &mut self.engines, record)
+                    let reset = prepared.packets.reset()?;
+                    let mut live =
+                        shape::perform(prepared, place, mark, levels, table, &mut self.engines, record)?;
+                    reset.into_iter().for_each(|what| live.packets.happened(what));
+                    Ok(live)
                 });
                 performed
                     .and_then(|live| live.packets.watch(&self.watch).map(|()| Live::Shape(live)))
@@ -262,6 +271,23 @@ impl Host {
     /// Does what is due of a live change, and follows its targets. Called whenever the worker wakes.
     pub fn tick(&mut self, live: &mut Live, aim: &Aim<'_>) {
         live.tick(self.table.as_mut().ok(), aim);
+    }
+
+    /// A name has been asked again: a live change meets its new addresses too.
+    pub fn hear(&mut self, live: &mut Live, place: &Place, news: &News) {
+        match live {
+            Live::Block(packets) | Live::Shape(shape::Live { packets, .. }) => {
+                if let Ok(table) = &mut self.table {
+                    packets.hear(news, &place.tag, table);
+                }
+            }
+            Live::Disconnect { prepared, evidence, began, .. } => {
+                let after_ms = (sys::boot_nanos() - *began) / 1_000_000;
+                let happened = prepared.hear(news).into_iter();
+                evidence.incidents.extend(happened.map(|what| Incident { after_ms, what }));
+            }
+            Live::Signal(_) | Live::Pause(_) => {}
+        }
     }
 
     /// What has been measured of a live change.

@@ -143,8 +143,7 @@ pub fn perform(
         rules.extend(matching.into_iter().map(|rule| (hook, rule.counter().queue(number, native))));
     }
     record(Undo::Rules(place.tag.clone()), None)?;
-    let added = live.packets.packets.whom.stand(table).and_then(|()| table.add(rules, Some(slot)));
-    added.map_err(|error| {
+    table.add(rules, Some(slot)).map_err(|error| {
         Refusal::new(
             format!("cannot add rules to `inet squall`: {error}"),
             "`squall-agent preflight` says what this kernel lacks",
@@ -224,8 +223,8 @@ impl Live {
 
 /// How many packets something happened to, at least: one packet can be delayed, altered and sent twice.
 fn impaired(engine: &Engine) -> u64 {
-    let Engine { delayed, lost, duplicated, corrupted, reordered, .. } = engine;
-    lost + delayed.max(duplicated).max(corrupted).max(reordered)
+    let Engine { delayed, lost, crowded, duplicated, corrupted, reordered, .. } = engine;
+    lost + crowded + delayed.max(duplicated).max(corrupted).max(reordered)
 }
 
 /// Adds the counts of another way; of the times the worse stays.
@@ -243,6 +242,7 @@ fn add(all: &mut Engine, engine: Engine) {
         seen: all.seen + engine.seen,
         delayed: all.delayed + engine.delayed,
         lost: all.lost + engine.lost,
+        crowded: all.crowded + engine.crowded,
         duplicated: all.duplicated + engine.duplicated,
         corrupted: all.corrupted + engine.corrupted,
         reordered: all.reordered + engine.reordered,

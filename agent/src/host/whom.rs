@@ -11,7 +11,6 @@ use super::cgroup::{Cgroup, Group};
 use super::follow::{Follower, Numbers};
 use super::interface::Interface;
 use super::mark::{self, Whose};
-use super::netlink::NetlinkError;
 use super::nft::Hook;
 use super::process::{Processes, Target, uid_of};
 use super::rule::{End, Rule};
@@ -142,14 +141,6 @@ impl Whom {
         }
     }
 
-    /// Makes in the table what its rules look into.
-    pub fn stand(&self, table: &mut Table) -> Result<(), NetlinkError> {
-        match &self.told {
-            Told::Cgroup(numbers, _) => table.make(&numbers.set, &numbers.elements()),
-            _ => Ok(()),
-        }
-    }
-
     /// Narrows a rule to them, or makes it several. Where they are told by ports the rule must match a transport with ports
     /// first: see [`Whom::has_ports`]. `local` is the end of the packet on this host.
     pub fn narrow(&self, rule: Rule, hook: Hook, local: End) -> Vec<Rule> {
@@ -157,7 +148,7 @@ impl Whom {
             Told::Everybody => return vec![rule],
             Told::LocalPorts(Ports { first, last }) => return vec![rule.ports(local, *first, *last)],
             Told::Interface(interface) => return vec![rule.interface(hook, &interface.name)],
-            Told::Cgroup(numbers, _) => vec![rule.clone().cgroup_in(numbers.level, &numbers.set.name)],
+            Told::Cgroup(numbers, _) => vec![rule.clone().cgroup_in(numbers.level, &numbers.set)],
             Told::Marked | Told::MarkedGroup(_) => Vec::new(),
         };
         rules.extend(self.mark.iter().map(|mark| match hook {
