@@ -9,6 +9,7 @@ mod held;
 mod lifecycle;
 mod load;
 mod method;
+mod nets;
 mod network;
 mod process;
 mod refusal;
