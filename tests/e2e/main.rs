@@ -10,6 +10,7 @@ mod interface;
 mod lifecycle;
 mod load;
 mod method;
+mod nets;
 mod network;
 mod process;
 mod refusal;

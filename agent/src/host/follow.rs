@@ -25,6 +25,9 @@ const CGROUP: u32 = 46;
 /// How often processes are looked for that joined a group of version 1, of which the kernel says nothing.
 const LOOK_NANOS: u64 = 250_000_000;
 
+/// How many times it is said who joined: what starts a program for every task has many.
+const MOST_TOLD: u32 = 20;
+
 /// Where a group is followed, and what it is called.
 #[derive(Debug)]
 pub struct Follower {
@@ -34,6 +37,8 @@ pub struct Follower {
     events: OwnedFd,
     gone_since: Option<u64>,
     next: u64,
+    /// How many times it was said who joined.
+    told: u32,
 }
 
 /// What a look at a followed group has found.
@@ -82,10 +87,21 @@ impl Follower {
     pub fn new(name: String, group: Group) -> Result<Self, Refusal> {
         let events = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)
             .map_err(|error| Refusal::bare(format!("{name} cannot be watched: {error}")))?;
-        let follower =
-            Follower { name, group, events, gone_since: None, next: sys::boot_nanos() + LOOK_NANOS };
+        let mut follower =
+            Follower { name, group, events, gone_since: None, next: sys::boot_nanos() + LOOK_NANOS, told: 0 };
         follower.listen();
+        // It may have restarted since it was found.
+        if let Group::New(group) = &follower.group
+            && let Some(now) = group.again()
+        {
+            follower.group = Group::New(now);
+        }
         Ok(follower)
+    }
+
+    /// The group as it was last seen.
+    pub fn group(&self) -> &Group {
+        &self.group
     }
 
     /// Watches every directory above the group, as far as there are any: each may go and come back.
@@ -180,6 +196,11 @@ impl Follower {
         }
         let new: Vec<Target> =
             self.processes().into_iter().filter(|target| !known.contains(target)).collect();
+        self.told += u32::from(!new.is_empty() && self.told <= MOST_TOLD);
+        if self.told > MOST_TOLD {
+            let last = format!("more joined {name} than can be told one by one; they are followed, too");
+            return (new, (std::mem::replace(&mut self.told, u32::MAX) != u32::MAX).then_some(last));
+        }
         let said = (!new.is_empty()).then(|| {
             let names: Vec<String> = new.iter().map(ToString::to_string).collect();
             format!("{} joined {name}: followed {}", names.join(", "), gap(&new))

@@ -86,6 +86,9 @@ pub fn prepare(whose: Whose, taken: &BTreeSet<u32>) -> Result<Prepared, Refusal>
         Whose::User(uid) => sockets_of_user(*uid, &held, &sockets, &processes, &mut notes),
         Whose::Strangers(targets, groups) => strangers(targets, groups, &held, &sockets, &mut notes),
     };
+    if open.at.is_empty() && matches!(whose, Whose::Strangers(..)) {
+        return Ok(Prepared { bit: 0, notes, whose, open: open.at, inodes: open.inodes });
+    }
     // Another change may have marked them: each has a bit of its own.
     let ours = taken.iter().fold(0, |all, bit| all | bit);
     if let Some(socket) =

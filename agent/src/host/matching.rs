@@ -24,6 +24,9 @@ const UDP: u8 = 17;
 const ICMP: u8 = 1;
 const ICMPV6: u8 = 58;
 
+/// As many things that happened to targets stand in a report: a unit may restart for hours, several times a second.
+const MOST_INCIDENTS: usize = 300;
+
 /// The packets of a flow, on this host as it is now.
 #[derive(Debug)]
 pub struct Packets {
@@ -71,6 +74,13 @@ impl Live {
 
     /// Something has happened.
     pub fn happened(&mut self, what: String) {
+        if self.incidents.len() >= MOST_INCIDENTS {
+            return;
+        }
+        let what = match self.incidents.len() + 1 {
+            MOST_INCIDENTS => "more has happened than is told here".to_owned(),
+            _ => what,
+        };
         let after_ms = (sys::boot_nanos() - self.began) / 1_000_000;
         self.incidents.push(Incident { after_ms, what });
     }

@@ -11,20 +11,26 @@
 //! | [`disconnect`]: destroyed connections | none: they cannot be taken back |
 //! | [`signal`]: signals to processes | none |
 //! | [`pause`]: traced or stopped processes | released by the kernel, or resumed |
+//!
+//! A [`Host`] is one network namespace; the [`machine`] holds the agent's own and those of its targets, and a [`site`]
+//! says in which of them a change acts.
 
 pub mod aim;
 pub mod block;
 pub mod bpf;
 pub mod cgroup;
+pub mod container;
 pub mod disconnect;
 pub mod engines;
 pub mod follow;
 pub mod interface;
 pub mod kept;
 mod live;
+pub mod machine;
 pub mod mark;
 pub mod matching;
 pub mod netlink;
+pub mod netns;
 pub mod nft;
 mod open;
 pub mod pause;
@@ -36,6 +42,7 @@ pub mod rule;
 pub mod set;
 pub mod shape;
 pub mod signal;
+pub mod site;
 pub mod slot;
 pub mod sockets;
 pub mod sys;
@@ -74,7 +81,8 @@ pub struct Place {
 /// Asks the guardian to write an undo and sync it, and to hold a duplicate of the socket that it needs.
 pub type Record<'a> = &'a mut dyn FnMut(Undo, Option<BorrowedFd<'_>>) -> Result<(), Refusal>;
 
-/// One host, as one network namespace.
+/// One host, as one network namespace. Everything is done, and everything opened, in that of the calling thread: see
+/// [`machine`].
 #[derive(Debug)]
 pub struct Host {
     table: Result<Table, String>,
@@ -159,7 +167,7 @@ impl Host {
     /// The table, made where it does not stand yet.
     fn stand(&mut self, aim: &Aim<'_>, record: Record<'_>) -> Result<(), Refusal> {
         // Each change owes the table's end, whoever made it: the last one that is undone removes it.
-        record(Undo::Table, None)?;
+        record(Undo::Table, self.table_socket())?;
         if !self.standing {
             let carve_outs = matching::carve_outs(aim);
             self.own_table()?.create(carve_outs).map_err(|error| {

@@ -10,6 +10,7 @@ use std::time::Duration;
 use rustix::process::{Signal, pidfd_send_signal};
 use serde::{Deserialize, Serialize};
 
+use super::netns::Id;
 use super::process::Target;
 use super::table::{NAME, Table};
 use super::{mark, queue};
@@ -35,6 +36,13 @@ pub enum Undo {
     Release(Target),
     /// A stopped process goes on.
     Resume(Target),
+    /// Another one, in a network namespace that is not the agent's own.
+    Within {
+        /// Which.
+        netns: Id,
+        /// What is undone there.
+        undo: Box<Undo>,
+    },
 }
 
 /// Sockets of queues, by number.
@@ -56,16 +64,34 @@ impl Undo {
             | Undo::Mark(_)
             | Undo::Release(_)
             | Undo::Resume(_) => true,
+            Undo::Within { undo, .. } => undo.void_after_reboot(),
         }
     }
 
-    /// Whether it concerns what goes with the network namespace.
+    /// Where it acts; `None` is the agent's own network namespace.
+    pub fn netns(&self) -> Option<Id> {
+        match self {
+            Undo::Within { netns, .. } => Some(*netns),
+            _ => None,
+        }
+    }
+
+    /// What it is, wherever it acts.
+    pub fn inner(&self) -> &Undo {
+        match self {
+            Undo::Within { undo, .. } => undo.inner(),
+            undo => undo,
+        }
+    }
+
+    /// Whether it concerns what goes with the agent's own network namespace.
     pub fn within_namespace(&self) -> bool {
         matches!(self, Undo::Table | Undo::Rules(_) | Undo::Queue { .. } | Undo::Mark(_))
     }
 
-    /// Makes it so, then looks whether it is. `table` is the owning socket or a duplicate, where there is one; `queues`
-    /// are duplicates of the sockets of queues whose reader is dead.
+    /// Makes it so in the calling thread's network namespace, wherever it was recorded, then looks whether it is. `table`
+    /// is the owning socket or a duplicate, where there is one; `queues` are duplicates of the sockets of queues whose
+    /// reader is dead.
     pub fn apply(&self, table: Option<&mut Table>, queues: &mut Duplicates) -> Undone {
         match self {
             Undo::Table => match table {
@@ -82,6 +108,7 @@ impl Undo {
             }
             Undo::Release(target) => released(target),
             Undo::Resume(target) => resume(target),
+            Undo::Within { undo, .. } => undo.apply(table, queues),
         }
     }
 }

@@ -8,6 +8,7 @@ use squall_experiments::scope::Scope;
 
 use super::aim::Aim;
 use super::cgroup::{Cgroup, Group};
+use super::container::Container;
 use super::follow::{Follower, Numbers};
 use super::interface::Interface;
 use super::mark::{self, Whose};
@@ -61,7 +62,9 @@ impl Whom {
                 whom.notes.extend(notes);
                 Told::Interface(interface)
             }
-            Some(scope @ (Scope::Cgroup(_) | Scope::Unit(_))) => whom.group(scope, tag, aim, marks)?,
+            Some(scope @ (Scope::Cgroup(_) | Scope::Unit(_))) => {
+                whom.group(scope, Group::of(scope)?, tag, aim, marks)?
+            }
             Some(scope @ Scope::Process(_)) => {
                 let chosen = aim.processes(&Processes::here()?, scope)?;
                 whom.targets.extend(chosen.targets.iter().map(ToString::to_string));
@@ -72,6 +75,19 @@ impl Whom {
             Some(Scope::User(user)) => {
                 whom.targets.push(format!("sockets of user {user}"));
                 whom.marked(Whose::User(uid_of(user)?), marks)?
+            }
+            Some(scope @ Scope::Container(name)) => {
+                let container = Container::find(name)?;
+                whom.targets.push(format!("container {container}, which shares the agent's network"));
+                match container.cgroup() {
+                    Some(group) => whom.group(scope, Group::New(group), tag, aim, marks)?,
+                    None => {
+                        let chosen = aim.processes(&Processes::everywhere()?, scope)?;
+                        whom.notes.extend(chosen.notes);
+                        whom.notes.push("processes that the container starts later are not covered".into());
+                        whom.marked(Whose::Processes(chosen.targets), marks)?
+                    }
+                }
             }
             Some(scope) => return Err(Refusal::bare(format!("{scope} is not known to this agent yet"))),
         };
@@ -98,16 +114,16 @@ impl Whom {
     fn group(
         &mut self,
         scope: &Scope,
+        group: Group,
         tag: &str,
         aim: &Aim<'_>,
         marks: &BTreeSet<u32>,
     ) -> Result<Told, Refusal> {
-        let group = Group::of(scope)?;
-        // Watched before it is looked at, so that nothing is missed in between.
-        let follower = Follower::new(scope.to_string(), group.clone())?;
+        let follower = Follower::new(scope.to_string(), group)?;
+        let group = follower.group();
         let processes = group.processes();
         self.targets.push(format!("{scope}, {}", group.describe(&processes)));
-        let Group::New(new) = &group else {
+        let Group::New(new) = group else {
             let chosen = aim.processes(&Processes::here()?, scope)?;
             self.notes.extend(chosen.notes);
             self.notes.push(format!(
@@ -124,7 +140,8 @@ impl Whom {
             ));
         }
         self.strangers(new, processes, marks);
-        Ok(Told::Cgroup(Numbers::of(new, tag), follower))
+        let numbers = Numbers::of(new, tag);
+        Ok(Told::Cgroup(numbers, follower))
     }
 
     /// What its processes have open that was made elsewhere is marked, or said not to be covered.
