@@ -36,6 +36,8 @@ pub struct Injection {
     pub deadline: u64,
     seed: u64,
     parts: BTreeMap<u32, Part>,
+    /// What stays when a step ends: see [`Undo::outlasts_its_step`].
+    footings: Vec<(u64, Undo)>,
     before: Snapshot,
 }
 
@@ -93,7 +95,8 @@ impl Injection {
         let Terms { run, title, seed, connection, lease, deadline } = terms;
         let renewed = sys::boot_nanos();
         let before = Snapshot::take();
-        Injection { run, title, connection, lease, renewed, deadline, seed, parts: BTreeMap::new(), before }
+        let (parts, footings) = (BTreeMap::new(), Vec::new());
+        Injection { run, title, connection, lease, renewed, deadline, seed, parts, footings, before }
     }
 
     /// Makes the changes of one step, all or none.
@@ -146,7 +149,8 @@ impl Injection {
             Part { made: Vec::new(), ends: began.saturating_add(lasts).saturating_add(GRACE), lifted: None };
         let mut all = changes.into_iter().zip(prepared).enumerate();
         while let Some((index, (change, prepared))) = all.next() {
-            let (made, result) = Made::perform(change, prepared, place(index), &self.run, host, records, aim);
+            let asked = (place(index), &self.run, &mut self.footings);
+            let (made, result) = Made::perform(change, prepared, asked, host, records, aim);
             part.made.push(made);
             if let Err(refusal) = result {
                 all.for_each(|(index, (_, rest))| host.forget(&rest, &place(index)));
@@ -212,11 +216,42 @@ impl Injection {
             all.undone.extend(lifted.undone);
             all.stuck.extend(lifted.stuck);
         }
+        self.clear(host, records, &mut all);
         all.evidence =
             self.parts.values().flat_map(|part| &part.made).map(|made| made.evidence.clone()).collect();
         all.others = Snapshot::take().changed_since(&self.before);
         all.took_us = (sys::boot_nanos() - began) / 1000;
         all
+    }
+
+    /// Undoes what outlasted its step. What that still holds is waited for: no packet is lost at the end.
+    fn clear(&mut self, host: &mut Host, records: &Records, lifted: &mut Lifted) {
+        let mut numbers = Vec::new();
+        let mut left = Vec::new();
+        for (number, undo) in std::mem::take(&mut self.footings).into_iter().rev() {
+            let began = std::time::Instant::now();
+            while host.drains(&undo, began.elapsed()) {
+                records.breathe();
+                std::thread::sleep(std::time::Duration::from_millis(5));
+            }
+            match host.undo(&undo) {
+                Ok(what) => {
+                    lifted.undone.push(what);
+                    numbers.push(number);
+                }
+                Err(what) => {
+                    lifted.stuck.push(what);
+                    left.push((number, undo));
+                }
+            }
+        }
+        left.reverse();
+        self.footings = left;
+        if !numbers.is_empty()
+            && let Err(refusal) = records.ask(&Ask::Undone { numbers }, None)
+        {
+            tracing::info!(%refusal, "the journal does not know yet of what was undone");
+        }
     }
 
     /// When something of it is due, on the boot clock.
@@ -288,16 +323,19 @@ impl Made {
     fn perform(
         change: Change,
         prepared: Prepared,
-        place: Place,
-        run: &RunId,
+        (place, run, footings): (Place, &RunId, &mut Vec<(u64, Undo)>),
         host: &mut Host,
         records: &Records,
         aim: &Aim<'_>,
     ) -> (Self, Result<(), Refusal>) {
         let mut undos = Vec::new();
         let mut record = |undo: Undo, socket: Option<BorrowedFd<'_>>| {
+            let outlasts = undo.outlasts_its_step();
+            if outlasts && footings.iter().any(|(_, recorded)| *recorded == undo) {
+                return Ok(());
+            }
             let number = records.ask(&Ask::Record { run: run.clone(), undo: undo.clone() }, socket)?;
-            undos.push((number, undo));
+            if outlasts { &mut *footings } else { &mut undos }.push((number, undo));
             Ok(())
         };
         let held = prepared.processes().into_iter().collect();

@@ -81,6 +81,11 @@ impl Packets {
         Ok(Packets { targets, notes, protocol: flow.protocol, to, from, whom })
     }
 
+    /// The networks of the peers, names resolved; none is everybody.
+    pub fn networks(&self) -> impl Iterator<Item = &Network> {
+        self.to.iter().chain(&self.from)
+    }
+
     /// The rules that match them at a hook: one per peer and transport, as few as possible. With `tcp_apart`, TCP gets
     /// rules of its own.
     ///
