@@ -90,7 +90,10 @@ fn a_line_carries_what_was_asked_and_other_traffic_passes_by() {
     let (seen, matched) = (engine["seen"].as_u64(), evidence(&report)["matched"].as_u64());
     assert!(seen > Some(1000) && seen == matched, "{report:#}");
     assert!(engine["delayed"].as_u64() > Some(10), "{report:#}");
-    assert!(notes(&report).contains("packets may be lost"), "the impact of the graft is not said: {report:#}");
+    assert!(
+        notes(&report).contains("packets may be lost"),
+        "the impact of the graft is not said: {report:#}"
+    );
     assert_eq!(before, standing(host));
 }
 
@@ -181,7 +184,10 @@ fn a_borrowed_root_is_put_back_as_it_was() {
     host.agent(&["recover"]).run().expect_exit(0);
     assert_eq!(before, standing(host));
     // What could not be put back exactly is not borrowed.
-    shape(host, &["filter add dev to1 parent 1: protocol ip prio 1 u32 match ip dst 10.9.9.9/32 flowid 1:10"]);
+    shape(
+        host,
+        &["filter add dev to1 parent 1: protocol ip prio 1 u32 match ip dst 10.9.9.9/32 flowid 1:10"],
+    );
     let before = standing(host);
     let refused = run(&world, host, &calm(&[&borrowed]));
     refused.expect_exit(4).expect_told("filters stand at 1:0");
@@ -201,6 +207,7 @@ fn two_runs_share_a_root_and_end_in_any_order() {
         let mut second = Trial::begin(&world, host, &calm(&[&line(10, ", engine: netem")]));
         second.injected();
         assert_eq!(classes(host), 2);
+        as_asked(speed(&world, 9));
         as_asked(speed(&world, 10));
         let (ends, stays, port) = if first_ends_first { (first, second, 10) } else { (second, first, 9) };
         ends.halted();
@@ -235,9 +242,11 @@ fn a_vanished_interface_is_an_end_like_any_other() {
     needs!(Root, Nftables, Htb);
     let world = World::new(2);
     let host = &world.hosts[0];
-    host.look(&["ip", "link", "add", "gone0", "type", "dummy"]);
+    host.look(&["ip", "link", "add", "gone0", "type", "veth", "peer", "name", "gone1"]);
     host.look(&["ip", "address", "add", "10.99.0.1/24", "dev", "gone0"]);
-    host.look(&["ip", "link", "set", "gone0", "up"]);
+    for link in ["gone0", "gone1"] {
+        host.look(&["ip", "link", "set", link, "up"]);
+    }
     let step = line(9, ", engine: netem").replace("10.77.1.2", "10.99.0.2");
     let mut trial = Trial::begin(&world, host, &calm(&[&step]));
     trial.injected();

@@ -12,6 +12,9 @@ use super::super::netlink::Message;
 /// The kind's name.
 pub const KIND: &str = "htb";
 
+/// The version that the kernel wants to hear.
+pub const VERSION: u32 = 3;
+
 /// Packets in the direct queue, as many as an interface's usual queue has.
 const DIRECT: u32 = 1000;
 /// Bytes a second that no interface reaches (1 Tbit/s): for a class that is not a bottleneck.
@@ -25,7 +28,7 @@ const TICK_NANOS: u128 = 64;
 /// The options of the root.
 pub fn root() -> Vec<u8> {
     // Version, rate to quantum, no default class, no debugging, packets that went directly.
-    let init: Vec<u8> = [3u32, 10, 0, 0, 0].into_iter().flat_map(u32::to_ne_bytes).collect();
+    let init: Vec<u8> = [VERSION, 10, 0, 0, 0].into_iter().flat_map(u32::to_ne_bytes).collect();
     Message::new(0, 0).attr(2, &init).attr(5, &DIRECT.to_ne_bytes()).inside().to_vec()
 }
 

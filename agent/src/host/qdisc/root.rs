@@ -200,9 +200,15 @@ impl Told {
 
     /// The message that makes it; a root takes the place of ours.
     fn message(&self, interface: u32) -> super::super::netlink::Message {
-        let options = unhex(&self.options);
+        let mut options = unhex(&self.options);
         if self.class {
             return message::new_class(interface, self.handle, self.parent, &self.kind, &options);
+        }
+        // `htb` lists its whole version, and takes the upper half of it (`htb_init`, `htb_dump`).
+        if self.kind == htb::KIND
+            && let Some(version) = options.get_mut(4..8)
+        {
+            version.copy_from_slice(&htb::VERSION.to_ne_bytes());
         }
         let options = (!options.is_empty()).then_some(&options[..]);
         message::new_qdisc(interface, self.handle, self.parent, &self.kind, options, true)
