@@ -151,12 +151,15 @@ impl Live {
             // The class says how often it had to stop; each time at least one packet waited.
             engine.delayed = sum.overlimits.min(out);
         }
-        let loses = loss.as_ref().is_some_and(|loss: &LossModel| loss.share() > 0.0) || bottleneck.is_some();
-        if loses {
-            engine.lost = sum.drops;
+        // The kernel counts all that a leaf drops as one: what the fault asks for, or else what found it full.
+        let dropped = if loss.as_ref().is_some_and(|loss: &LossModel| loss.share() > 0.0) {
+            &mut engine.lost
+        } else if bottleneck.is_some() {
+            &mut engine.crowded
         } else {
-            engine.mislaid = sum.drops;
-        }
+            &mut engine.mislaid
+        };
+        *dropped = sum.drops;
         engine
     }
 }
