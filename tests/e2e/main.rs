@@ -3,6 +3,7 @@
 mod composition;
 mod crash;
 mod demo;
+mod disciplines;
 mod flows;
 mod harness;
 mod held;

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::rc::Rc;
+use std::time::Duration;
 
 use squall_experiments::change::Change;
 use squall_experiments::evidence::Evidence;
@@ -132,6 +133,16 @@ impl Machine {
     pub fn settle(&mut self, at: Option<Id>) {
         if let Some(host) = self.host(at) {
             host.settle();
+        }
+    }
+
+    /// Whether an undo should wait a little more, after so long, because packets are held that it would take along.
+    pub fn drains(&mut self, undo: &Undo, waited: Duration) -> bool {
+        match undo {
+            Undo::Within { netns, undo } => {
+                self.enter(Some(*netns), |host| host.drains(undo, waited)).unwrap_or(false)
+            }
+            undo => self.own.drains(undo, waited),
         }
     }
 
