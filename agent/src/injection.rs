@@ -7,7 +7,7 @@ use squall_experiments::change::{Change, Claim};
 use squall_experiments::evidence::Evidence;
 use squall_experiments::protocol::{Active, Applied, Lifted, Refusal, RunId};
 
-use crate::host::aim::Aim;
+use crate::host::aim::{Aim, News};
 use crate::host::process::Target;
 use crate::host::undo::{TAG, Undo};
 use crate::host::{Host, Live, Place, Prepared, sys};
@@ -239,6 +239,17 @@ impl Injection {
         }
         let over = self.parts.iter().filter(|(_, part)| part.is_live() && part.ends <= now);
         over.map(|(number, _)| *number).collect()
+    }
+
+    /// A name of a step has been asked again. `false`: the step is not live.
+    pub fn hear(&mut self, number: u32, news: &News, host: &mut Host) -> bool {
+        let Some(part) = self.parts.get_mut(&number).filter(|part| part.is_live()) else { return false };
+        for made in &mut part.made {
+            if let Some(live) = &mut made.live {
+                host.hear(live, &made.place, news);
+            }
+        }
+        true
     }
 
     /// For `status`.

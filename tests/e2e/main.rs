@@ -11,6 +11,7 @@ mod lifecycle;
 mod load;
 mod method;
 mod network;
+mod peers;
 mod process;
 mod refusal;
 mod report;
