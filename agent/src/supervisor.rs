@@ -13,8 +13,9 @@ use squall_experiments::quantity::Period;
 use tokio::sync::mpsc;
 
 use crate::host::aim::{Aim, News, Resolved};
+use crate::host::machine::Machine;
+use crate::host::sys;
 use crate::host::watch::Watch;
-use crate::host::{Host, sys};
 use crate::injection::{Injection, Step, Terms};
 use crate::link::{Connection, Incoming};
 use crate::policy::Policy;
@@ -64,7 +65,7 @@ struct Apply {
 #[derive(Debug)]
 pub struct Supervisor {
     place: Place,
-    host: Host,
+    machine: Machine,
     records: Records,
     policy: Policy,
     watch: Watch,
@@ -88,7 +89,7 @@ impl Supervisor {
     /// Nothing is live yet. `heard` brings what is heard of names to [`Supervisor::resolved`].
     pub fn new(
         place: Place,
-        host: Host,
+        machine: Machine,
         records: Records,
         policy: Policy,
         watch: Watch,
@@ -96,7 +97,7 @@ impl Supervisor {
     ) -> Self {
         Supervisor {
             place,
-            host,
+            machine,
             records,
             policy,
             watch,
@@ -117,9 +118,9 @@ impl Supervisor {
     /// Keeps the rules matching. Where that came too late they have been inert, and everything is undone; so it is where
     /// an engine hangs, with the packets that it holds.
     pub fn keep_alive(&mut self) {
-        if !self.host.renew() {
+        if !self.machine.renew() {
             self.end_all("this host was too slow to keep the rules alive");
-        } else if !self.host.engines_answer() {
+        } else if !self.machine.engines_answer() {
             self.end_all("a packet engine did not answer any more");
         }
     }
@@ -197,11 +198,11 @@ impl Supervisor {
             }
             Request::Observe { run, part } => refused(mine(&self.injections, &run).and_then(|()| {
                 let injection = self.injections.get_mut(&run).ok_or_else(|| Refusal::bare("no such run"))?;
-                injection.observe(part, &mut self.host).map(Reply::Measured)
+                injection.observe(part, &mut self.machine).map(Reply::Measured)
             })),
             Request::Lift { run, part } => {
                 let lifted = match self.injections.get_mut(&run) {
-                    Some(injection) => injection.lift(part, &mut self.host, &self.records),
+                    Some(injection) => injection.lift(part, &mut self.machine, &self.records),
                     None => Lifted::default(),
                 };
                 self.followers.remove(&(run, part));
@@ -209,10 +210,10 @@ impl Supervisor {
             }
             Request::End { run } => Reply::Lifted(self.end(&run, None)),
             Request::Status => {
-                let host = &mut self.host;
+                let machine = &mut self.machine;
                 let live = self.injections.values_mut();
                 let stuck = self.stuck.iter_mut().map(|(injection, ..)| injection);
-                Reply::Status(live.chain(stuck).map(|injection| injection.active(host)).collect())
+                Reply::Status(live.chain(stuck).map(|injection| injection.active(machine)).collect())
             }
             Request::Halt => Reply::Lifted(self.end_all("halted")),
         })
@@ -258,8 +259,9 @@ impl Supervisor {
         match heard {
             Heard::First(ready) => self.apply(ready),
             Heard::Again((run, part), news) => {
-                let host = &mut self.host;
-                let live = self.injections.get_mut(&run).map(|injection| injection.hear(part, &news, host));
+                let machine = &mut self.machine;
+                let live =
+                    self.injections.get_mut(&run).map(|injection| injection.hear(part, &news, machine));
                 if live != Some(true) {
                     self.followers.remove(&(run, part));
                 }
@@ -289,8 +291,8 @@ impl Supervisor {
             let mut injection =
                 self.injections.remove(&run).ok_or_else(|| Refusal::bare(format!("run {run} has ended")))?;
             let aim = Aim::new(&self.policy, &resolved, self.ours());
-            let (host, records, others) = (&mut self.host, &self.records, &self.injections);
-            let applied = injection.apply(step, host, records, &aim, others);
+            let (machine, records, others) = (&mut self.machine, &self.records, &self.injections);
+            let applied = injection.apply(step, machine, records, &aim, others);
             self.injections.insert(run, injection);
             let mut applied = applied?;
             applied.notes.extend(resolve::notes(&answers));
@@ -322,14 +324,14 @@ impl Supervisor {
         let aim = Aim::new(&self.policy, &resolved, self.ours());
         let mut over = Vec::new();
         for injection in self.injections.values_mut() {
-            let parts = injection.tick(&mut self.host, &aim);
+            let parts = injection.tick(&mut self.machine, &self.records, &aim);
             if injection.deadline <= now {
                 over.push((injection.run.clone(), "its deadline was reached"));
             } else if injection.renewed + injection.lease <= now {
                 over.push((injection.run.clone(), "its lease was not renewed"));
             } else {
                 for part in parts {
-                    let lifted = injection.lift(part, &mut self.host, &self.records);
+                    let lifted = injection.lift(part, &mut self.machine, &self.records);
                     self.followers.remove(&(injection.run.clone(), part));
                     let why = "its time was over".to_owned();
                     let message =
@@ -353,7 +355,7 @@ impl Supervisor {
                 self.stuck.push((injection, retry, since));
                 continue;
             }
-            let lifted = injection.end(&mut self.host, &self.records);
+            let lifted = injection.end(&mut self.machine, &self.records);
             if lifted.stuck.is_empty() {
                 let _ = self.records.ask(&Ask::End { run: injection.run.clone() }, None);
             } else {
@@ -375,7 +377,7 @@ impl Supervisor {
         let Some(mut injection) = self.injections.remove(run) else {
             return Lifted::default();
         };
-        let lifted = injection.end(&mut self.host, &self.records);
+        let lifted = injection.end(&mut self.machine, &self.records);
         self.followers.retain(|(other, _), _| other != run);
         if lifted.stuck.is_empty() {
             if let Err(refusal) = self.records.ask(&Ask::End { run: run.clone() }, None) {

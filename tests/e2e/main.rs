@@ -3,6 +3,7 @@
 mod composition;
 mod crash;
 mod demo;
+mod disciplines;
 mod flows;
 mod harness;
 mod held;
@@ -10,6 +11,7 @@ mod interface;
 mod lifecycle;
 mod load;
 mod method;
+mod nets;
 mod network;
 mod peers;
 mod process;

@@ -102,6 +102,19 @@ impl<'a> Aim<'a> {
         Aim { policy, resolved, ours, veto: OnceCell::new(), login_ports: OnceCell::new() }
     }
 
+    /// The same, with nothing seen yet: for another network namespace.
+    pub fn anew(&self) -> Self {
+        Aim::new(self.policy, self.resolved, self.ours.clone())
+    }
+
+    /// The same, with names resolved at another time.
+    pub fn with<'b>(&self, resolved: &'b Resolved) -> Aim<'b>
+    where
+        'a: 'b,
+    {
+        Aim::new(self.policy, resolved, self.ours.clone())
+    }
+
     fn veto(&self) -> &Veto {
         self.veto.get_or_init(|| Veto::now(self.policy, &self.ours))
     }

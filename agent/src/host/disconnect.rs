@@ -101,8 +101,8 @@ pub(super) fn established(flow: &Flow, aim: &Aim<'_>, peers: &Peers) -> Result<V
             let ids = Cgroup::find(path)?.ids();
             Box::new(move |socket| ids.contains(&socket.cgroup))
         }
-        Some(scope @ Scope::Process(_)) => {
-            let processes = Processes::here()?;
+        Some(scope @ (Scope::Process(_) | Scope::Container(_))) => {
+            let processes = Processes::reached_by(scope)?;
             let chosen: BTreeSet<i32> =
                 aim.processes(&processes, scope)?.targets.iter().map(|target| target.pid).collect();
             let held = processes.sockets();

@@ -8,7 +8,7 @@ use squall_experiments::flow::{Direction, Established, Flow, Protocol};
 use squall_experiments::peer::{PeerHost, Ports};
 use squall_experiments::protocol::Refusal;
 
-use super::aim::{Aim, News};
+use super::aim::{Aim, Network, News};
 use super::nft::{Hook, IPV4, IPV6};
 use super::peers::{Group, Peers, Sense, ends};
 use super::rule::{Home, Rule};
@@ -143,6 +143,11 @@ impl Packets {
         }
         let (protocol, established) = (flow.protocol, flow.established);
         Ok(Packets { targets, notes, protocol, peers, established, connections, whom })
+    }
+
+    /// The networks of the peers, names resolved; none is everybody.
+    pub fn networks(&self) -> impl Iterator<Item = &Network> {
+        self.peers.to.iter().chain(&self.peers.from)
     }
 
     /// Resets what is established, where that is wanted. To be called just before the rules are added: the packet that

@@ -7,6 +7,7 @@ use squall_experiments::protocol::Refusal;
 use squall_experiments::scope::Scope;
 
 use super::aim::Aim;
+use super::container::Container;
 use super::interface::Interface;
 use super::mark::{self, Whose};
 use super::nft::Hook;
@@ -67,6 +68,19 @@ impl Whom {
             Some(Scope::User(user)) => {
                 whom.targets.push(format!("sockets of user {user}"));
                 whom.marked(Whose::User(uid_of(user)?), marks)?
+            }
+            Some(scope @ Scope::Container(name)) => {
+                let container = Container::find(name)?;
+                whom.targets.push(format!("container {container}, which shares the agent's network"));
+                match container.cgroup() {
+                    Some(Cgroup { level, id, .. }) => Told::Cgroup { level, id },
+                    None => {
+                        let chosen = aim.processes(&Processes::everywhere()?, scope)?;
+                        whom.notes.extend(chosen.notes);
+                        whom.notes.push("processes that the container starts later are not covered".into());
+                        whom.marked(Whose::Processes(chosen.targets), marks)?
+                    }
+                }
             }
             Some(scope) => return Err(Refusal::bare(format!("{scope} is not known to this agent yet"))),
         };
