@@ -7,6 +7,7 @@
 
 mod agent;
 mod command;
+mod flows;
 mod load;
 mod shaping;
 mod table;
@@ -25,6 +26,7 @@ const GROUPS: [Group; 10] = [
     ("cost", shaping::stream::cost_of_a_packet),
     ("crash", shaping::crash::losses),
     ("load", load::figures),
+    ("flows", flows::figures),
 ];
 
 fn main() {

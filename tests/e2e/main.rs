@@ -13,6 +13,7 @@ mod load;
 mod method;
 mod nets;
 mod network;
+mod peers;
 mod process;
 mod refusal;
 mod report;
