@@ -127,6 +127,7 @@ impl Injection {
         };
         let mut prepared = Vec::new();
         for (index, change) in changes.iter().enumerate() {
+            host.learn(change, || records.breathe());
             match host.prepare(change, &place(index), aim) {
                 Ok(one) => prepared.push(one),
                 Err(refusal) => {

@@ -102,6 +102,15 @@ impl Host {
         self.table.as_ref().ok().map(Table::as_fd)
     }
 
+    /// Asks what may take a while, before a change is prepared that needs the answer.
+    pub fn learn(&mut self, change: &Change, meanwhile: impl FnMut()) {
+        if let Change::Shape(shape) = change
+            && qdisc::choice::is_conceivable(shape)
+        {
+            self.discs.learn(meanwhile);
+        }
+    }
+
     /// Looks at the host. Anything wrong here aborts before any change.
     pub fn prepare(&mut self, change: &Change, place: &Place, aim: &Aim<'_>) -> Result<Prepared, Refusal> {
         Ok(match change {

@@ -58,6 +58,11 @@ pub fn choose(
     }
 }
 
+/// Whether this engine may come into question.
+pub fn is_conceivable(shape: &Shape) -> bool {
+    shape.engine != Engine::Queue && shape.direction == Direction::Egress
+}
+
 /// Whether the engine can do it at all, before the host is looked at.
 fn possible(shape: &Shape, policy: &Policy) -> Result<(), Refusal> {
     if shape.direction != Direction::Egress {
@@ -102,7 +107,7 @@ fn looked_at(shape: &Shape, packets: &Packets, discs: &mut Discs) -> Result<Root
     let mut kinds = vec![htb::KIND];
     kinds.extend(needs_netem(&shape.impairment).then_some(netem::KIND));
     for kind in kinds {
-        discs.knows(&mut tc, kind).map_err(|error| {
+        discs.knows(kind).map_err(|error| {
             Refusal::new(
                 format!("this kernel has no `{kind}` ({error})"),
                 crate::preflight::brings(&format!("sch_{kind}")),

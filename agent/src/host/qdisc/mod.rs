@@ -154,9 +154,30 @@ impl Discs {
         Ok(free)
     }
 
-    /// Whether the kernel knows a kind; asked once.
-    fn knows(&mut self, tc: &mut Tc, kind: &'static str) -> Result<(), String> {
-        self.kinds.entry(kind).or_insert_with(|| tc.knows(kind)).clone()
+    /// Asks the kernel once which kinds it knows. It may load modules, which takes seconds on a slow machine: a thread of
+    /// its own waits for that, and `meanwhile` is called until it has the answers.
+    pub fn learn(&mut self, mut meanwhile: impl FnMut()) {
+        if !self.kinds.is_empty() {
+            return;
+        }
+        let asking = std::thread::spawn(|| {
+            let ask = |kind| {
+                let known = Tc::open().map_err(|error| error.to_string()).and_then(|mut tc| tc.knows(kind));
+                (kind, known)
+            };
+            [htb::KIND, netem::KIND].map(ask)
+        });
+        while !asking.is_finished() {
+            meanwhile();
+            std::thread::sleep(std::time::Duration::from_micros(200));
+        }
+        self.kinds.extend(asking.join().into_iter().flatten());
+    }
+
+    /// Whether the kernel knows a kind.
+    fn knows(&mut self, kind: &'static str) -> Result<(), String> {
+        self.learn(|| ());
+        self.kinds.get(kind).cloned().unwrap_or_else(|| Err("it could not be asked".to_owned()))
     }
 
     /// A class has been undone, or is not made after all.
