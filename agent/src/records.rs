@@ -25,8 +25,6 @@ pub const PATIENCE: Duration = Duration::from_secs(10);
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Ask {
-    /// The socket that owns the table, attached. Hold it: its undo needs the same owner.
-    Hold,
     /// A run begins, and must have ended by then, on the boot clock.
     Begin {
         /// Which.

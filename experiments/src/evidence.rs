@@ -94,6 +94,34 @@ pub struct Spread {
     pub max_us: u64,
 }
 
+impl Engine {
+    /// Together with what another one did; of the times the worse stays.
+    pub fn plus(self, other: &Engine) -> Self {
+        let worse = |a: Option<Spread>, b: Option<Spread>| match (a, b) {
+            (Some(a), Some(b)) => Some(Spread {
+                p50_us: a.p50_us.max(b.p50_us),
+                p99_us: a.p99_us.max(b.p99_us),
+                max_us: a.max_us.max(b.max_us),
+            }),
+            (a, b) => a.or(b),
+        };
+        Engine {
+            name: other.name.clone(),
+            seen: self.seen + other.seen,
+            delayed: self.delayed + other.delayed,
+            lost: self.lost + other.lost,
+            duplicated: self.duplicated + other.duplicated,
+            crowded: self.crowded + other.crowded,
+            corrupted: self.corrupted + other.corrupted,
+            reordered: self.reordered + other.reordered,
+            overflowed: self.overflowed + other.overflowed,
+            mislaid: self.mislaid + other.mislaid,
+            held: worse(self.held, other.held),
+            late: worse(self.late, other.late),
+        }
+    }
+}
+
 impl fmt::Display for Spread {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ms = |us: u64| us as f64 / 1000.0;
@@ -113,6 +141,28 @@ impl Evidence {
     pub fn measured(&self) -> bool {
         let least = if self.unit == Unit::Packets { THIN } else { 1 };
         self.matched >= 1 && self.impaired >= least && self.leaked() as f64 <= LEAK * self.matched as f64
+    }
+
+    /// Together with what was measured later of the same change, begun again so many milliseconds after this one.
+    pub fn then(mut self, later: &Evidence, after_ms: u64) -> Self {
+        self.unit = later.unit;
+        self.matched += later.matched;
+        self.impaired += later.impaired;
+        let later_ones = later.incidents.iter().cloned();
+        self.incidents.extend(
+            later_ones.map(|incident| Incident { after_ms: incident.after_ms + after_ms, ..incident }),
+        );
+        self.incidents.sort_by_key(|incident| incident.after_ms);
+        for note in &later.notes {
+            if !self.notes.contains(note) {
+                self.notes.push(note.clone());
+            }
+        }
+        self.engine = match (self.engine, &later.engine) {
+            (Some(engine), Some(later)) => Some(engine.plus(later)),
+            (engine, later) => engine.or_else(|| later.clone()),
+        };
+        self
     }
 
     /// What the packet engine did, a line each; empty without one.

@@ -12,25 +12,36 @@
 //! | [`disconnect`]: destroyed connections | none: they cannot be taken back |
 //! | [`signal`]: signals to processes | none |
 //! | [`pause`]: traced or stopped processes | released by the kernel, or resumed |
+//!
+//! A [`Host`] is one network namespace; the [`machine`] holds the agent's own and those of its targets, and a [`site`]
+//! says in which of them a change acts.
 
 pub mod aim;
 pub mod block;
 pub mod bpf;
+pub mod container;
 pub mod disconnect;
 pub mod engines;
+pub mod interface;
+pub mod kept;
 mod live;
+pub mod machine;
 pub mod mark;
 pub mod matching;
 pub mod netlink;
+pub mod netns;
 pub mod nft;
 pub mod pause;
+pub mod peers;
 pub mod process;
 pub mod qdisc;
 pub mod queue;
+pub mod ranges;
 pub mod rule;
 pub mod set;
 pub mod shape;
 pub mod signal;
+pub mod site;
 pub mod slot;
 pub mod sockets;
 pub mod sys;
@@ -44,10 +55,10 @@ use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 use squall_experiments::change::Change;
-use squall_experiments::evidence::Evidence;
+use squall_experiments::evidence::{Evidence, Incident};
 use squall_experiments::protocol::Refusal;
 
-use aim::Aim;
+use aim::{Aim, News};
 use engines::Engines;
 pub use live::{Live, Prepared};
 use qdisc::Discs;
@@ -55,6 +66,7 @@ use shape::Ground;
 use slot::{Levels, Slots};
 use table::Table;
 use undo::{Duplicates, Undo, Undone};
+use watch::Watch;
 
 /// What a change is called in the journal, in rule comments and in choices.
 #[derive(Clone, Debug)]
@@ -70,7 +82,8 @@ pub struct Place {
 /// Asks the guardian to write an undo and sync it, and to hold a duplicate of the socket that it needs.
 pub type Record<'a> = &'a mut dyn FnMut(Undo, Option<BorrowedFd<'_>>) -> Result<(), Refusal>;
 
-/// One host, as one network namespace.
+/// One host, as one network namespace. Everything is done, and everything opened, in that of the calling thread: see
+/// [`machine`].
 #[derive(Debug)]
 pub struct Host {
     table: Result<Table, String>,
@@ -80,12 +93,14 @@ pub struct Host {
     /// Decided once for each table: its chains ask for them.
     levels: Option<Option<Levels>>,
     engines: Engines,
+    watch: Watch,
     discs: Discs,
 }
 
 impl Host {
-    /// Opens what is needed in the calling thread's network namespace. A missing mechanism is noted, not an error.
-    pub fn open() -> Self {
+    /// Opens what is needed in the calling thread's network namespace. A missing mechanism is noted, not an error. What
+    /// happens to targets wakes whoever waits for `watch`.
+    pub fn open(watch: Watch) -> Self {
         Host {
             table: Table::open().map_err(|error| error.to_string()),
             standing: false,
@@ -93,6 +108,7 @@ impl Host {
             slots: Slots::default(),
             levels: None,
             engines: Engines::default(),
+            watch,
             discs: Discs::default(),
         }
     }
@@ -100,15 +116,6 @@ impl Host {
     /// The socket that owns the table, for the guardian to hold a duplicate of.
     pub fn table_socket(&self) -> Option<std::os::fd::BorrowedFd<'_>> {
         self.table.as_ref().ok().map(Table::as_fd)
-    }
-
-    /// Asks what may take a while, before a change is prepared that needs the answer.
-    pub fn learn(&mut self, change: &Change, meanwhile: impl FnMut()) {
-        if let Change::Shape(shape) = change
-            && qdisc::choice::is_conceivable(shape)
-        {
-            self.discs.learn(meanwhile);
-        }
     }
 
     /// Looks at the host. Anything wrong here aborts before any change.
@@ -171,7 +178,7 @@ impl Host {
     /// The table, made where it does not stand yet.
     fn stand(&mut self, aim: &Aim<'_>, record: Record<'_>) -> Result<(), Refusal> {
         // Each change owes the table's end, whoever made it: the last one that is undone removes it.
-        record(Undo::Table, None)?;
+        record(Undo::Table, self.table_socket())?;
         if !self.standing {
             let carve_outs = matching::carve_outs(aim);
             self.own_table()?.create(carve_outs).map_err(|error| {
@@ -229,16 +236,25 @@ impl Host {
                 self.stand(aim, record)?;
                 let mark = marked(prepared.packets.whom.mark.as_ref(), record)?;
                 record(Undo::Rules(place.tag.clone()), None)?;
+                let reset = prepared.packets.reset()?;
                 block::perform(&mut prepared, self.own_table()?)?;
-                Ok(Live::Block(matching::Live::new(prepared.packets, mark)))
+                let mut live = matching::Live::new(prepared.packets, mark);
+                reset.into_iter().for_each(|what| live.happened(what));
+                live.watch(&self.watch)?;
+                Ok(Live::Block(live))
             }
             (Prepared::Shape(prepared), _) => {
                 let performed = self.stand(aim, record).and_then(|()| {
                     let mark = marked(prepared.packets.whom.mark.as_ref(), record)?;
+                    let reset = prepared.packets.reset()?;
                     let (_, mut ground) = self.ground()?;
-                    shape::perform(prepared, place, mark, &mut ground, record)
+                    let mut live = shape::perform(prepared, place, mark, &mut ground, record)?;
+                    reset.into_iter().for_each(|what| live.packets.happened(what));
+                    Ok(live)
                 });
-                performed.map(Live::Shape).inspect_err(|_| self.slots.give_back(&place.tag))
+                performed
+                    .and_then(|live| live.packets.watch(&self.watch).map(|()| Live::Shape(live)))
+                    .inspect_err(|_| self.slots.give_back(&place.tag))
             }
             (Prepared::Disconnect(prepared), Change::Disconnect(change)) => {
                 let began = sys::boot_nanos();
@@ -274,11 +290,31 @@ impl Host {
         live.tick(self.table.as_mut().ok(), aim);
     }
 
+    /// A name has been asked again: a live change meets its new addresses too.
+    pub fn hear(&mut self, live: &mut Live, place: &Place, news: &News) {
+        match live {
+            Live::Block(packets) | Live::Shape(shape::Live { packets, .. }) => {
+                if let Ok(table) = &mut self.table {
+                    packets.hear(news, &place.tag, table);
+                }
+            }
+            Live::Disconnect { prepared, evidence, began, .. } => {
+                let after_ms = (sys::boot_nanos() - *began) / 1_000_000;
+                let happened = prepared.hear(news).into_iter();
+                evidence.incidents.extend(happened.map(|what| Incident { after_ms, what }));
+            }
+            Live::Signal(_) | Live::Pause(_) => {}
+        }
+    }
+
     /// What has been measured of a live change.
     pub fn observe(&mut self, live: &mut Live, place: &Place) -> Evidence {
         match live {
-            Live::Block(_) => {
-                self.table.as_mut().map(|table| block::observe(table, &place.tag)).unwrap_or_default()
+            Live::Block(packets) => {
+                let observe = |table: &mut Table| block::observe(table, &place.tag);
+                let mut evidence = self.table.as_mut().map(observe).unwrap_or_default();
+                packets.tell(&mut evidence);
+                evidence
             }
             Live::Shape(live) => match &mut self.table {
                 Ok(table) => live.observe(table, &mut self.engines, &place.tag),

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use blake3::Hasher;
 use squall_experiments::change::{self, Shape};
-use squall_experiments::evidence::{Engine, Evidence, Incident, Spread, Unit};
+use squall_experiments::evidence::{Engine, Evidence, Incident, Unit};
 use squall_experiments::flow::Direction;
 use squall_experiments::impairment::MOST_HELD;
 use squall_experiments::protocol::Refusal;
@@ -276,7 +276,7 @@ impl Live {
             let engine = engines.counts(*number);
             // A large packet that the kernel cuts up for the engine is one for the counter and many for the engine.
             matched += engine.seen.max(*counted);
-            add(&mut all, engine);
+            all = all.plus(&engine);
         }
         let after_ms = (sys::boot_nanos() - self.began) / 1_000_000;
         let mut incident = |count: u64, what: String| {
@@ -289,14 +289,16 @@ impl Live {
             format!("{} packets were held, as many as allowed: what came then passed unharmed", self.limit),
         );
         incident(all.mislaid, "packets could not be sent again, and are lost".to_owned());
-        Evidence {
+        let mut evidence = Evidence {
             unit: Unit::Packets,
             matched,
             impaired: impaired(&all),
             incidents: self.incidents.clone(),
             engine: Some(all),
             notes: self.notes.clone(),
-        }
+        };
+        self.packets.tell(&mut evidence);
+        evidence
     }
 }
 
@@ -304,32 +306,6 @@ impl Live {
 pub(super) fn impaired(engine: &Engine) -> u64 {
     let Engine { delayed, lost, crowded, duplicated, corrupted, reordered, .. } = engine;
     lost + crowded + delayed.max(duplicated).max(corrupted).max(reordered)
-}
-
-/// Adds the counts of another way; of the times the worse stays.
-fn add(all: &mut Engine, engine: Engine) {
-    let worse = |a: Option<Spread>, b: Option<Spread>| match (a, b) {
-        (Some(a), Some(b)) => Some(Spread {
-            p50_us: a.p50_us.max(b.p50_us),
-            p99_us: a.p99_us.max(b.p99_us),
-            max_us: a.max_us.max(b.max_us),
-        }),
-        (a, b) => a.or(b),
-    };
-    *all = Engine {
-        name: engine.name,
-        seen: all.seen + engine.seen,
-        delayed: all.delayed + engine.delayed,
-        lost: all.lost + engine.lost,
-        crowded: all.crowded + engine.crowded,
-        duplicated: all.duplicated + engine.duplicated,
-        corrupted: all.corrupted + engine.corrupted,
-        reordered: all.reordered + engine.reordered,
-        overflowed: all.overflowed + engine.overflowed,
-        mislaid: all.mislaid + engine.mislaid,
-        held: worse(all.held, engine.held),
-        late: worse(all.late, engine.late),
-    };
 }
 
 #[cfg(test)]

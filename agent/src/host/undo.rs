@@ -10,6 +10,7 @@ use std::time::Duration;
 use rustix::process::{Signal, pidfd_send_signal};
 use serde::{Deserialize, Serialize};
 
+use super::netns::Id;
 use super::process::Target;
 use super::qdisc::root::Before;
 use super::qdisc::{Device, class, root};
@@ -53,6 +54,13 @@ pub enum Undo {
     Release(Target),
     /// A stopped process goes on.
     Resume(Target),
+    /// Another one, in a network namespace that is not the agent's own.
+    Within {
+        /// Which.
+        netns: Id,
+        /// What is undone there.
+        undo: Box<Undo>,
+    },
 }
 
 /// Sockets of queues, by number.
@@ -76,10 +84,27 @@ impl Undo {
             | Undo::Class { .. }
             | Undo::Release(_)
             | Undo::Resume(_) => true,
+            Undo::Within { undo, .. } => undo.void_after_reboot(),
         }
     }
 
-    /// Whether it concerns what goes with the network namespace.
+    /// Where it acts; `None` is the agent's own network namespace.
+    pub fn netns(&self) -> Option<Id> {
+        match self {
+            Undo::Within { netns, .. } => Some(*netns),
+            _ => None,
+        }
+    }
+
+    /// What it is, wherever it acts.
+    pub fn inner(&self) -> &Undo {
+        match self {
+            Undo::Within { undo, .. } => undo.inner(),
+            undo => undo,
+        }
+    }
+
+    /// Whether it concerns what goes with the agent's own network namespace.
     pub fn within_namespace(&self) -> bool {
         !matches!(self, Undo::Release(_) | Undo::Resume(_))
     }
@@ -90,8 +115,9 @@ impl Undo {
         matches!(self, Undo::Root { .. } | Undo::Class { .. })
     }
 
-    /// Makes it so, then looks whether it is. `table` is the owning socket or a duplicate, where there is one; `queues`
-    /// are duplicates of the sockets of queues whose reader is dead.
+    /// Makes it so in the calling thread's network namespace, wherever it was recorded, then looks whether it is. `table`
+    /// is the owning socket or a duplicate, where there is one; `queues` are duplicates of the sockets of queues whose
+    /// reader is dead.
     pub fn apply(&self, table: Option<&mut Table>, queues: &mut Duplicates) -> Undone {
         match self {
             Undo::Table => match table {
@@ -112,6 +138,7 @@ impl Undo {
             }
             Undo::Release(target) => released(target),
             Undo::Resume(target) => resume(target),
+            Undo::Within { undo, .. } => undo.apply(table, queues),
         }
     }
 }
@@ -130,19 +157,18 @@ fn drain(number: u16, steals: bool, queues: &mut Duplicates) -> Undone {
 
 fn remove_rules(table: &mut Table, tag: &str) -> Undone {
     let removed = table.remove(tag).map_err(|error| format!("rules `{tag}` cannot be removed: {error}"))?;
-    match table.rules(tag) {
-        Ok(left) if left.is_empty() => {
-            let rules = if removed == 1 { "rule" } else { "rules" };
-            Ok(format!("{removed} {rules} removed, none left"))
+    match removed.left {
+        0 => {
+            let rules = if removed.rules == 1 { "rule" } else { "rules" };
+            Ok(format!("{} {rules} removed, none left", removed.rules))
         }
-        Ok(left) => Err(format!("{} rules `{tag}` are still in `inet {NAME}`", left.len())),
-        Err(error) => Err(format!("rules `{tag}` cannot be listed: {error}")),
+        left => Err(format!("{left} chains of rules `{tag}` are still in `inet {NAME}`")),
     }
 }
 
 fn remove_table(table: &mut Table) -> Undone {
     let unknown = |error| format!("the table `inet {NAME}` cannot be looked at: {error}");
-    if !table.rules(TAG).map_err(unknown)?.is_empty() {
+    if table.serves().map_err(unknown)? {
         return Ok(format!("the table `inet {NAME}` stays for another run"));
     }
     if table.existing().map_err(unknown)?.is_none() {

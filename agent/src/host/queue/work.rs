@@ -142,7 +142,8 @@ impl Work {
             self.counts.reordered += u64::from(fate.late);
             let altered = corrupted.then(|| self.bytes(packet, &self.scratch));
             let held = if steal {
-                self.verdicts.lose(packet.id);
+                // Nothing is held by the kernel: what left was taken, or accepted at once.
+                self.verdicts.taken(packet.id);
                 Held::Taken(altered.unwrap_or_else(|| self.bytes(packet, packet.payload)))
             } else {
                 Held::Queued(packet.id, altered)
