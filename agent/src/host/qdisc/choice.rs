@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use squall_experiments::change::{Engine, Root, Shape};
+use squall_experiments::change::{Change, Engine, Root, Shape};
 use squall_experiments::flow::Direction;
 use squall_experiments::protocol::Refusal;
 use squall_experiments::scope::Scope;
@@ -11,7 +11,7 @@ use squall_experiments::scope::Scope;
 use super::super::matching::Packets;
 use super::class::PATIENCE;
 use super::root::{self, Before, Standing};
-use super::{Device, Discs, Tc, htb, needs_netem, netem};
+use super::{Device, Discs, Tc, htb, kinds, needs_netem, netem};
 use crate::policy::{Graft, Policy};
 
 /// The interfaces by which the packets leave, and what stood at their roots.
@@ -58,6 +58,16 @@ pub fn choose(
     }
 }
 
+/// Asks what may take a while, before a change is prepared that needs the answer.
+pub fn learn(change: &Change, meanwhile: impl FnMut()) {
+    if let Change::Shape(shape) = change
+        && shape.engine != Engine::Queue
+        && shape.direction == Direction::Egress
+    {
+        kinds(meanwhile);
+    }
+}
+
 /// Whether the engine can do it at all, before the host is looked at.
 fn possible(shape: &Shape, policy: &Policy) -> Result<(), Refusal> {
     if shape.direction != Direction::Egress {
@@ -99,10 +109,11 @@ fn preferable(shape: &Shape) -> Result<(), Refusal> {
 fn looked_at(shape: &Shape, packets: &Packets, discs: &mut Discs) -> Result<Roots, Refusal> {
     let mut tc =
         Tc::open().map_err(|error| Refusal::bare(format!("queueing disciplines cannot be used: {error}")))?;
-    let mut kinds = vec![htb::KIND];
-    kinds.extend(needs_netem(&shape.impairment).then_some(netem::KIND));
-    for kind in kinds {
-        discs.knows(&mut tc, kind).map_err(|error| {
+    let mut needed = vec![htb::KIND];
+    needed.extend(needs_netem(&shape.impairment).then_some(netem::KIND));
+    for kind in needed {
+        let known = kinds(|| ()).get(kind).cloned();
+        known.unwrap_or_else(|| Err("it could not be asked".to_owned())).map_err(|error| {
             Refusal::new(
                 format!("this kernel has no `{kind}` ({error})"),
                 crate::preflight::brings(&format!("sch_{kind}")),
