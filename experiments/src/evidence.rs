@@ -61,6 +61,9 @@ pub struct Engine {
     pub delayed: u64,
     /// How many were lost, as was asked for.
     pub lost: u64,
+    /// How many were lost, as was asked for, because the line was full.
+    #[serde(default)]
+    pub crowded: u64,
     /// How many were sent twice.
     pub duplicated: u64,
     /// How many had a bit flipped.
@@ -108,6 +111,7 @@ impl Engine {
             delayed: self.delayed + other.delayed,
             lost: self.lost + other.lost,
             duplicated: self.duplicated + other.duplicated,
+            crowded: self.crowded + other.crowded,
             corrupted: self.corrupted + other.corrupted,
             reordered: self.reordered + other.reordered,
             overflowed: self.overflowed + other.overflowed,
@@ -169,6 +173,7 @@ impl Evidence {
             |count: u64| format!("{count} ({:.1} %)", 100.0 * count as f64 / engine.seen.max(1) as f64);
         let done = [
             (engine.lost, "lost"),
+            (engine.crowded, "lost in front of the full line"),
             (engine.duplicated, "sent twice"),
             (engine.corrupted, "corrupted"),
             (engine.reordered, "made late, to be overtaken"),

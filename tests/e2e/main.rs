@@ -7,6 +7,7 @@ mod demo;
 mod flows;
 mod harness;
 mod held;
+mod interface;
 mod lifecycle;
 mod load;
 mod method;

@@ -49,7 +49,7 @@ impl Machine {
     pub fn open(watch: Watch) -> io::Result<Self> {
         let mut machine = Machine {
             home: Netns::here()?,
-            own: Host::open(),
+            own: Host::open(watch.clone()),
             others: BTreeMap::new(),
             renewed: Renewed::default(),
             watch,
@@ -191,7 +191,8 @@ impl Machine {
             other.changes += 1;
             return Ok(());
         }
-        let host = netns.enter(Host::open).map_err(|error| unreachable(&error))?;
+        let watch = self.watch.clone();
+        let host = netns.enter(|| Host::open(watch)).map_err(|error| unreachable(&error))?;
         self.others.insert(at, Other { netns, host, changes: 1 });
         self.renew_also(Some(at));
         Ok(())

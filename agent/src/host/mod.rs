@@ -21,6 +21,8 @@ pub mod bpf;
 pub mod container;
 pub mod disconnect;
 pub mod engines;
+pub mod interface;
+pub mod kept;
 mod live;
 pub mod machine;
 pub mod mark;
@@ -29,8 +31,10 @@ pub mod netlink;
 pub mod netns;
 pub mod nft;
 pub mod pause;
+pub mod peers;
 pub mod process;
 pub mod queue;
+pub mod ranges;
 pub mod rule;
 pub mod set;
 pub mod shape;
@@ -48,15 +52,16 @@ use std::collections::BTreeSet;
 use std::os::fd::BorrowedFd;
 
 use squall_experiments::change::Change;
-use squall_experiments::evidence::Evidence;
+use squall_experiments::evidence::{Evidence, Incident};
 use squall_experiments::protocol::Refusal;
 
-use aim::Aim;
+use aim::{Aim, News};
 use engines::Engines;
 pub use live::{Live, Prepared};
 use slot::{Levels, Slots};
 use table::Table;
 use undo::{Duplicates, Undo, Undone};
+use watch::Watch;
 
 /// What a change is called in the journal, in rule comments and in choices.
 #[derive(Clone, Debug)]
@@ -83,11 +88,13 @@ pub struct Host {
     /// Decided once for each table: its chains ask for them.
     levels: Option<Option<Levels>>,
     engines: Engines,
+    watch: Watch,
 }
 
 impl Host {
-    /// Opens what is needed in the calling thread's network namespace. A missing mechanism is noted, not an error.
-    pub fn open() -> Self {
+    /// Opens what is needed in the calling thread's network namespace. A missing mechanism is noted, not an error. What
+    /// happens to targets wakes whoever waits for `watch`.
+    pub fn open(watch: Watch) -> Self {
         Host {
             table: Table::open().map_err(|error| error.to_string()),
             standing: false,
@@ -95,6 +102,7 @@ impl Host {
             slots: Slots::default(),
             levels: None,
             engines: Engines::default(),
+            watch,
         }
     }
 
@@ -213,17 +221,27 @@ impl Host {
                 self.stand(aim, record)?;
                 let mark = marked(prepared.packets.whom.mark.as_ref(), record)?;
                 record(Undo::Rules(place.tag.clone()), None)?;
+                let reset = prepared.packets.reset()?;
                 block::perform(&mut prepared, self.own_table()?)?;
-                Ok(Live::Block(matching::Live::new(prepared.packets, mark)))
+                let mut live = matching::Live::new(prepared.packets, mark);
+                reset.into_iter().for_each(|what| live.happened(what));
+                live.watch(&self.watch)?;
+                Ok(Live::Block(live))
             }
             (Prepared::Shape(prepared), _) => {
                 let performed = self.stand(aim, record).and_then(|()| {
                     let mark = marked(prepared.packets.whom.mark.as_ref(), record)?;
                     let levels = self.levels();
                     let table = self.table.as_mut().map_err(|why| Refusal::bare(why.clone()))?;
-                    shape::perform(prepared, place, mark, levels, table, &mut self.engines, record)
+                    let reset = prepared.packets.reset()?;
+                    let mut live =
+                        shape::perform(prepared, place, mark, levels, table, &mut self.engines, record)?;
+                    reset.into_iter().for_each(|what| live.packets.happened(what));
+                    Ok(live)
                 });
-                performed.map(Live::Shape).inspect_err(|_| self.slots.give_back(&place.tag))
+                performed
+                    .and_then(|live| live.packets.watch(&self.watch).map(|()| Live::Shape(live)))
+                    .inspect_err(|_| self.slots.give_back(&place.tag))
             }
             (Prepared::Disconnect(prepared), Change::Disconnect(change)) => {
                 let began = sys::boot_nanos();
@@ -259,11 +277,31 @@ impl Host {
         live.tick(self.table.as_mut().ok(), aim);
     }
 
+    /// A name has been asked again: a live change meets its new addresses too.
+    pub fn hear(&mut self, live: &mut Live, place: &Place, news: &News) {
+        match live {
+            Live::Block(packets) | Live::Shape(shape::Live { packets, .. }) => {
+                if let Ok(table) = &mut self.table {
+                    packets.hear(news, &place.tag, table);
+                }
+            }
+            Live::Disconnect { prepared, evidence, began, .. } => {
+                let after_ms = (sys::boot_nanos() - *began) / 1_000_000;
+                let happened = prepared.hear(news).into_iter();
+                evidence.incidents.extend(happened.map(|what| Incident { after_ms, what }));
+            }
+            Live::Signal(_) | Live::Pause(_) => {}
+        }
+    }
+
     /// What has been measured of a live change.
     pub fn observe(&mut self, live: &mut Live, place: &Place) -> Evidence {
         match live {
-            Live::Block(_) => {
-                self.table.as_mut().map(|table| block::observe(table, &place.tag)).unwrap_or_default()
+            Live::Block(packets) => {
+                let observe = |table: &mut Table| block::observe(table, &place.tag);
+                let mut evidence = self.table.as_mut().map(observe).unwrap_or_default();
+                packets.tell(&mut evidence);
+                evidence
             }
             Live::Shape(live) => match &mut self.table {
                 Ok(table) => live.observe(table, &mut self.engines, &place.tag),

@@ -208,21 +208,23 @@ impl Live {
             format!("{} packets were held, as many as allowed: what came then passed unharmed", self.limit),
         );
         incident(all.mislaid, "packets could not be sent again, and are lost".to_owned());
-        Evidence {
+        let mut evidence = Evidence {
             unit: Unit::Packets,
             matched,
             impaired: impaired(&all),
             incidents: self.incidents.clone(),
             engine: Some(all),
             notes: self.notes.clone(),
-        }
+        };
+        self.packets.tell(&mut evidence);
+        evidence
     }
 }
 
 /// How many packets something happened to, at least: one packet can be delayed, altered and sent twice.
 fn impaired(engine: &Engine) -> u64 {
-    let Engine { delayed, lost, duplicated, corrupted, reordered, .. } = engine;
-    lost + delayed.max(duplicated).max(corrupted).max(reordered)
+    let Engine { delayed, lost, crowded, duplicated, corrupted, reordered, .. } = engine;
+    lost + crowded + delayed.max(duplicated).max(corrupted).max(reordered)
 }
 
 #[cfg(test)]

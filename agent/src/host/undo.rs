@@ -127,19 +127,18 @@ fn drain(number: u16, steals: bool, queues: &mut Duplicates) -> Undone {
 
 fn remove_rules(table: &mut Table, tag: &str) -> Undone {
     let removed = table.remove(tag).map_err(|error| format!("rules `{tag}` cannot be removed: {error}"))?;
-    match table.rules(tag) {
-        Ok(left) if left.is_empty() => {
-            let rules = if removed == 1 { "rule" } else { "rules" };
-            Ok(format!("{removed} {rules} removed, none left"))
+    match removed.left {
+        0 => {
+            let rules = if removed.rules == 1 { "rule" } else { "rules" };
+            Ok(format!("{} {rules} removed, none left", removed.rules))
         }
-        Ok(left) => Err(format!("{} rules `{tag}` are still in `inet {NAME}`", left.len())),
-        Err(error) => Err(format!("rules `{tag}` cannot be listed: {error}")),
+        left => Err(format!("{left} chains of rules `{tag}` are still in `inet {NAME}`")),
     }
 }
 
 fn remove_table(table: &mut Table) -> Undone {
     let unknown = |error| format!("the table `inet {NAME}` cannot be looked at: {error}");
-    if !table.rules(TAG).map_err(unknown)?.is_empty() {
+    if table.serves().map_err(unknown)? {
         return Ok(format!("the table `inet {NAME}` stays for another run"));
     }
     if table.existing().map_err(unknown)?.is_none() {
