@@ -8,6 +8,7 @@
 //! | [`fingerprint`] | what a host is, in lines that can be compared |
 //! | [`dns`] | a name server with records that a test can change |
 //! | [`service`] | nginx, Redis, PostgreSQL and an echo server, ready when they answer |
+//! | [`docker`] | a Docker daemon, for real containers |
 //! | [`client`] | clients that talk to them, and a steady one that keeps watching |
 //! | [`traffic`] | measured traffic: numbered datagrams, one fast TCP connection, ICMP echo, the kernel's counts |
 //! | [`odds`] | what chance allows |
@@ -19,6 +20,7 @@
 
 pub mod client;
 pub mod dns;
+pub mod docker;
 pub mod fingerprint;
 pub mod host;
 pub mod netns;
