@@ -15,7 +15,7 @@ mod table;
 /// A group of figures: its name, and what measures and prints it.
 type Group = (&'static str, fn());
 
-const GROUPS: [Group; 10] = [
+const GROUPS: &[Group] = &[
     ("run", command::trivial_run),
     ("packet", agent::first_packet),
     ("idle", agent::idle_agent),
