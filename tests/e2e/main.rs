@@ -1,8 +1,10 @@
 //! End to end: the real binaries against real services on real kernels.
 
 mod composition;
+mod containers;
 mod crash;
 mod demo;
+mod disciplines;
 mod flows;
 mod harness;
 mod held;
@@ -12,6 +14,7 @@ mod load;
 mod method;
 mod nets;
 mod network;
+mod peers;
 mod process;
 mod refusal;
 mod report;

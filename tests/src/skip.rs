@@ -20,6 +20,10 @@ pub enum Need {
     Nftables,
     /// NFQUEUE in the kernel, or as a module that can be loaded.
     Queue,
+    /// `htb` in the kernel, and `tc` to look at it.
+    Htb,
+    /// `netem` in the kernel, and `tc` to set it up beside ours.
+    Netem,
     /// A mounted version 2 control group hierarchy.
     Cgroup2,
     /// systemd's hierarchy of version 1 control groups, mounted.
@@ -34,6 +38,8 @@ pub enum Need {
     Sshd,
     /// A file system that can be held still: a loop device with ext4.
     Freezable,
+    /// A Docker daemon that can be started by hand, and a static busybox for its containers.
+    Docker,
     /// nginx.
     Nginx,
     /// Redis.
@@ -57,6 +63,10 @@ impl Need {
                 Path::new("/proc/net/netfilter/nfnetlink_queue").exists() || module("nfnetlink_queue"),
                 "needs NFQUEUE (CONFIG_NETFILTER_NETLINK_QUEUE, module `nfnetlink_queue`)",
             ),
+            Need::Htb => unless(takes(&["htb"]), "needs `htb` (CONFIG_NET_SCH_HTB) and `tc`"),
+            Need::Netem => {
+                unless(takes(&["netem", "delay", "1ms"]), "needs `netem` (CONFIG_NET_SCH_NETEM) and `tc`")
+            }
             Need::Cgroup2 => {
                 unless(cgroup_root().is_some(), "needs a mounted version 2 control group hierarchy")
             }
@@ -80,6 +90,10 @@ impl Need {
             Need::Freezable => unless(
                 Path::new("/dev/loop-control").exists() && found("mkfs.ext4") && found("fsfreeze"),
                 "needs loop devices, `mkfs.ext4` and `fsfreeze`",
+            ),
+            Need::Docker => unless(
+                is_root() && crate::docker::available(),
+                "needs Docker and busybox (packages `docker.io`, `busybox-static`)",
             ),
             Need::Nginx => unless(found("nginx"), "needs nginx (package `nginx-light`)"),
             Need::Redis => unless(found("redis-server"), "needs Redis (package `redis-server`)"),
@@ -105,6 +119,14 @@ pub fn cgroup_root() -> Option<&'static Path> {
 /// The mount point of systemd's hierarchy of version 1 control groups.
 pub fn systemd_root() -> Option<&'static Path> {
     Some(Path::new("/sys/fs/cgroup/systemd")).filter(|root| root.join("tasks").exists())
+}
+
+/// Whether the kernel takes a queueing discipline: in a network namespace that goes with the one process in it.
+fn takes(discipline: &[&str]) -> bool {
+    let mut command = Command::new("unshare");
+    command.args(["--net", "tc", "qdisc", "add", "dev", "lo", "root"]).args(discipline);
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    command.status().is_ok_and(|status| status.success())
 }
 
 /// Whether a kernel module could be loaded; it is not.

@@ -5,9 +5,8 @@ use std::path::Path;
 
 use nix::mount::{MntFlags, umount2};
 
+use crate::docker;
 use crate::netns::{Netns, PREFIX, Process};
-use crate::skip;
-use crate::world::remove_cgroup;
 
 /// Removes what processes have left that are dead. What cannot be removed is said, and does not stop a test.
 pub(crate) fn dead_worlds() {
@@ -29,11 +28,11 @@ pub(crate) fn dead_worlds() {
             trouble(&name, &format!("{error:#}"));
         }
     }
-    for root in [skip::cgroup_root(), skip::systemd_root()].into_iter().flatten() {
-        for name in names(root) {
-            if let Err(error) = remove_cgroup(&root.join(&name)) {
-                trouble(&name, &error);
-            }
+    for path in
+        docker::hierarchies().iter().flat_map(|root| names(root).into_iter().map(|name| root.join(name)))
+    {
+        if let Err(error) = docker::remove(&path) {
+            trouble(&path.display().to_string(), &error);
         }
     }
     let temporary = std::env::temp_dir();
