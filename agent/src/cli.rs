@@ -60,7 +60,9 @@ impl Agent {
 
 fn serve(state_dir: Option<&Path>, on_stdin: bool) -> Result<Exit, Refusal> {
     let log = tracing_subscriber::EnvFilter::try_from_env("SQUALL_LOG");
-    let log = log.unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
+    let log = log.unwrap_or_else(|_| {
+        tracing_subscriber::EnvFilter::new("warn,hickory_resolver=error,hickory_net=error")
+    });
     let _ = tracing_subscriber::fmt().with_env_filter(log).with_writer(std::io::stderr).try_init();
     let place = Place::here(&state::root(state_dir))?;
     let control = if on_stdin {

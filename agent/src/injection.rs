@@ -6,15 +6,16 @@ use squall_experiments::change::Change;
 use squall_experiments::evidence::Evidence;
 use squall_experiments::protocol::{Active, Applied, Lifted, Refusal, RunId};
 
-use crate::host::aim::Aim;
+use crate::host::aim::{Aim, News};
 use crate::host::machine::Machine;
 use crate::host::process::Target;
+use crate::host::qdisc::choice;
 use crate::host::site::Site;
-use crate::host::undo::TAG;
+use crate::host::undo::{TAG, Undo};
 use crate::host::{Place, sys};
 use crate::link::Connection;
-use crate::made::{Made, Ready};
-use crate::records::Records;
+use crate::made::{self, Books, Made, Ready};
+use crate::records::{Ask, Records};
 use crate::snapshot::Snapshot;
 
 /// A part ends by itself so many nanoseconds after its time: only a conductor that hangs is overtaken, and a fault
@@ -38,6 +39,8 @@ pub struct Injection {
     pub deadline: u64,
     seed: u64,
     parts: BTreeMap<u32, Part>,
+    /// What stays when a step ends: see [`Undo::outlasts_its_step`].
+    footings: Vec<(u64, Undo)>,
     before: Snapshot,
 }
 
@@ -84,7 +87,8 @@ impl Injection {
         let Terms { run, title, seed, connection, lease, deadline } = terms;
         let renewed = sys::boot_nanos();
         let before = Snapshot::take();
-        Injection { run, title, connection, lease, renewed, deadline, seed, parts: BTreeMap::new(), before }
+        let (parts, footings) = (BTreeMap::new(), Vec::new());
+        Injection { run, title, connection, lease, renewed, deadline, seed, parts, footings, before }
     }
 
     /// Makes the changes of one step, all or none.
@@ -113,6 +117,7 @@ impl Injection {
                 choice: format!("part {number}, change {index}"),
                 seed: self.seed,
             };
+            choice::learn(&change, || records.breathe());
             match Ready::of(change, site, place, machine, aim) {
                 Ok(one) => ready.push(one),
                 Err(refusal) => {
@@ -134,8 +139,9 @@ impl Injection {
         let mut part =
             Part { made: Vec::new(), ends: began.saturating_add(lasts).saturating_add(GRACE), lifted: None };
         let mut all = ready.into_iter();
+        let mut books = Books { records, footings: &mut self.footings };
         while let Some(ready) = all.next() {
-            let (made, result) = Made::perform(ready, &self.run, machine, records, aim);
+            let (made, result) = Made::perform(ready, &self.run, machine, &mut books, aim);
             part.made.push(made);
             if let Err(refusal) = result {
                 all.for_each(|rest| rest.forget(machine));
@@ -199,10 +205,36 @@ impl Injection {
             all.undone.extend(lifted.undone);
             all.stuck.extend(lifted.stuck);
         }
+        self.clear(machine, records, &mut all);
         all.evidence = self.parts.values().flat_map(|part| &part.made).map(Made::evidence).collect();
         all.others = Snapshot::take().changed_since(&self.before);
         all.took_us = (sys::boot_nanos() - began) / 1000;
         all
+    }
+
+    /// Undoes what outlasted its step. What that still holds is waited for: no packet is lost at the end.
+    fn clear(&mut self, machine: &mut Machine, records: &Records, lifted: &mut Lifted) {
+        let mut numbers = Vec::new();
+        let mut left = Vec::new();
+        for (number, undo) in std::mem::take(&mut self.footings).into_iter().rev() {
+            match made::undo(&undo, machine, records) {
+                Ok(what) => {
+                    lifted.undone.push(what);
+                    numbers.push(number);
+                }
+                Err(what) => {
+                    lifted.stuck.push(what);
+                    left.push((number, undo));
+                }
+            }
+        }
+        left.reverse();
+        self.footings = left;
+        if !numbers.is_empty()
+            && let Err(refusal) = records.ask(&Ask::Undone { numbers }, None)
+        {
+            tracing::info!(%refusal, "the journal does not know yet of what was undone");
+        }
     }
 
     /// When something of it is due, on the boot clock.
@@ -218,11 +250,19 @@ impl Injection {
     /// Does what is due inside the steps, and follows their targets; names the steps whose time is over.
     pub fn tick(&mut self, machine: &mut Machine, records: &Records, aim: &Aim<'_>) -> Vec<u32> {
         let now = sys::boot_nanos();
+        let mut books = Books { records, footings: &mut self.footings };
         for made in self.parts.values_mut().flat_map(|part| &mut part.made) {
-            made.tick(machine, records, aim);
+            made.tick(machine, &mut books, aim);
         }
         let over = self.parts.iter().filter(|(_, part)| part.is_live() && part.ends <= now);
         over.map(|(number, _)| *number).collect()
+    }
+
+    /// A name of a step has been asked again. `false`: the step is not live.
+    pub fn hear(&mut self, number: u32, news: &News, machine: &mut Machine) -> bool {
+        let Some(part) = self.parts.get_mut(&number).filter(|part| part.is_live()) else { return false };
+        part.made.iter_mut().for_each(|made| made.hear(news, machine));
+        true
     }
 
     /// For `status`.

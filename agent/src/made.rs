@@ -1,16 +1,17 @@
 //! One change of an injection: made, made again where its target ends and comes back, and taken back.
 
 use std::os::fd::BorrowedFd;
+use std::time::{Duration, Instant};
 
 use squall_experiments::change::{Change, Claim};
 use squall_experiments::evidence::{Evidence, Incident};
 use squall_experiments::protocol::{Refusal, RunId};
 
-use crate::host::aim::{Aim, Resolved};
+use crate::host::aim::{Aim, News, Resolved};
 use crate::host::machine::Machine;
 use crate::host::process::Target;
 use crate::host::site::{Ground, Site};
-use crate::host::undo::Undo;
+use crate::host::undo::{Undo, Undone};
 use crate::host::{Live, Place, Prepared, sys};
 use crate::records::{Ask, Records};
 
@@ -46,6 +47,15 @@ struct Gap {
     look: u64,
     /// Why the change could not be made again although the target was there.
     why: Option<String>,
+}
+
+/// Where a change has its undos written.
+#[derive(Debug)]
+pub struct Books<'a> {
+    /// To the guardian.
+    pub records: &'a Records,
+    /// What outlasts its step, of the whole run.
+    pub footings: &'a mut Vec<(u64, Undo)>,
 }
 
 /// A change that has been looked at.
@@ -86,7 +96,7 @@ impl Made {
         ready: Ready,
         run: &RunId,
         machine: &mut Machine,
-        records: &Records,
+        books: &mut Books<'_>,
         aim: &Aim<'_>,
     ) -> (Self, Result<(), Refusal>) {
         let Ready { change, site, prepared, place } = ready;
@@ -109,7 +119,7 @@ impl Made {
             now: Evidence::default(),
             change,
         };
-        let result = made.make(prepared, machine, records, aim);
+        let result = made.make(prepared, machine, books, aim);
         (made, result)
     }
 
@@ -117,13 +127,19 @@ impl Made {
         &mut self,
         prepared: Prepared,
         machine: &mut Machine,
-        records: &Records,
+        books: &mut Books<'_>,
         aim: &Aim<'_>,
     ) -> Result<(), Refusal> {
         let Made { run, undos, site, place, .. } = self;
+        // Another namespace is left with the last change in it: nothing outlasts that.
+        let may_outlast = site.at.is_none();
         let mut record = |undo: Undo, socket: Option<BorrowedFd<'_>>| {
-            let number = records.ask(&Ask::Record { run: run.clone(), undo: undo.clone() }, socket)?;
-            undos.push((number, undo));
+            let outlasts = may_outlast && undo.outlasts_its_step();
+            if outlasts && books.footings.iter().any(|(_, recorded)| *recorded == undo) {
+                return Ok(());
+            }
+            let number = books.records.ask(&Ask::Record { run: run.clone(), undo: undo.clone() }, socket)?;
+            if outlasts { &mut *books.footings } else { &mut *undos }.push((number, undo));
             Ok(())
         };
         self.live = Some(machine.perform(site, prepared, place, aim, &mut record)?);
@@ -162,16 +178,29 @@ impl Made {
     }
 
     /// Does what is due, and follows its target.
-    pub fn tick(&mut self, machine: &mut Machine, records: &Records, aim: &Aim<'_>) {
+    pub fn tick(&mut self, machine: &mut Machine, books: &mut Books<'_>, aim: &Aim<'_>) {
         if let Some(gap) = &mut self.gap {
             if gap.look <= sys::boot_nanos() {
                 gap.look = Ground::next_look();
-                self.seek(machine, records, aim);
+                self.seek(machine, books, aim);
             }
         } else if self.live.is_some() && self.site.ground.as_mut().is_some_and(|ground| !ground.stands()) {
-            self.lose(machine, records);
+            self.lose(machine, books.records);
         } else if let Some(live) = &mut self.live {
             machine.tick(self.site.at, live, aim);
+        }
+    }
+
+    /// A name has been asked again.
+    pub fn hear(&mut self, news: &News, machine: &mut Machine) {
+        // Where its target comes back, it is made again with all of them.
+        if let Some(known) = self.resolved.get_mut(&news.name) {
+            let new: Vec<_> =
+                news.addresses.iter().filter(|address| !known.contains(address)).copied().collect();
+            known.extend(new);
+        }
+        if let Some(live) = &mut self.live {
+            machine.hear(self.site.at, live, &self.place, news);
         }
     }
 
@@ -186,9 +215,9 @@ impl Made {
     }
 
     /// Makes it again where the target is there again.
-    fn seek(&mut self, machine: &mut Machine, records: &Records, aim: &Aim<'_>) {
+    fn seek(&mut self, machine: &mut Machine, books: &mut Books<'_>, aim: &Aim<'_>) {
         if !self.undos.is_empty() {
-            self.take_back(machine, records);
+            self.take_back(machine, books.records);
             if !self.undos.is_empty() {
                 return;
             }
@@ -199,7 +228,7 @@ impl Made {
             return;
         }
         let (resolved, began) = (std::mem::take(&mut self.resolved), sys::boot_nanos());
-        let made = self.make_again(site, machine, records, &aim.with(&resolved));
+        let made = self.make_again(site, machine, books, &aim.with(&resolved));
         self.resolved = resolved;
         let Some(gap) = &mut self.gap else { return };
         match made {
@@ -220,15 +249,15 @@ impl Made {
         &mut self,
         mut site: Site,
         machine: &mut Machine,
-        records: &Records,
+        books: &mut Books<'_>,
         aim: &Aim<'_>,
     ) -> Result<(), Refusal> {
         let prepared = machine.prepare(&mut site, &self.place, aim)?;
         self.site = site;
         self.counted = true;
-        let made = self.make(prepared, machine, records, aim);
+        let made = self.make(prepared, machine, books, aim);
         if made.is_err() {
-            self.take_back(machine, records);
+            self.take_back(machine, books.records);
         }
         made
     }
@@ -287,7 +316,7 @@ impl Made {
         let mut numbers = Vec::new();
         let mut left = Vec::new();
         for (number, undo) in std::mem::take(&mut self.undos).into_iter().rev() {
-            match machine.undo(&undo) {
+            match self::undo(&undo, machine, records) {
                 Ok(what) => {
                     undone.push(what);
                     numbers.push(number);
@@ -315,4 +344,14 @@ impl Made {
         }
         (undone, stuck)
     }
+}
+
+/// Makes one undo so. What the thing still holds is waited for: no packet is lost at the end.
+pub fn undo(undo: &Undo, machine: &mut Machine, records: &Records) -> Undone {
+    let began = Instant::now();
+    while machine.drains(undo, began.elapsed()) {
+        records.breathe();
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    machine.undo(undo)
 }

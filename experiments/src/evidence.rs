@@ -53,7 +53,7 @@ pub enum Unit {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Engine {
-    /// Which: `queue`.
+    /// Which: `queue`, or of the kernel's own disciplines `netem` or `htb`.
     pub name: String,
     /// Packets that came to it. The kernel counts the same packets just before, as [`Evidence::matched`].
     pub seen: u64,
@@ -184,6 +184,9 @@ impl Evidence {
         if let Some(held) = engine.held.filter(|_| engine.delayed > 0) {
             let late = engine.late.map_or_else(String::new, |late| format!("; released late by {late}"));
             lines.push(format!("{} held for {held}{late}", engine.delayed));
+        } else if engine.delayed > 0 {
+            // The kernel's own disciplines do not say for how long.
+            lines.push(format!("{} held", engine.delayed));
         }
         let unseen = self.matched.saturating_sub(engine.seen);
         let leaks = [

@@ -9,12 +9,13 @@ use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::rc::Rc;
+use std::time::Duration;
 
 use squall_experiments::change::Change;
 use squall_experiments::evidence::Evidence;
 use squall_experiments::protocol::Refusal;
 
-use super::aim::Aim;
+use super::aim::{Aim, News};
 use super::netns::{Id, Netns};
 use super::site::Site;
 use super::table::Table;
@@ -115,6 +116,11 @@ impl Machine {
         let _ = self.inside(at, aim, |host, aim| host.tick(live, aim));
     }
 
+    /// A name has been asked again; see [`Host::hear`].
+    pub fn hear(&mut self, at: Option<Id>, live: &mut Live, place: &Place, news: &News) {
+        let _ = self.enter(at, |host| host.hear(live, place, news));
+    }
+
     /// What has been measured of a live change; `None` where its namespace cannot be entered.
     pub fn observe(&mut self, at: Option<Id>, live: &mut Live, place: &Place) -> Option<Evidence> {
         self.enter(at, |host| host.observe(live, place)).ok()
@@ -132,6 +138,16 @@ impl Machine {
     pub fn settle(&mut self, at: Option<Id>) {
         if let Some(host) = self.host(at) {
             host.settle();
+        }
+    }
+
+    /// Whether an undo should wait a little more, after so long, because packets are held that it would take along.
+    pub fn drains(&mut self, undo: &Undo, waited: Duration) -> bool {
+        match undo {
+            Undo::Within { netns, undo } => {
+                self.enter(Some(*netns), |host| host.drains(undo, waited)).unwrap_or(false)
+            }
+            undo => self.own.drains(undo, waited),
         }
     }
 

@@ -8,6 +8,7 @@
 //! |---|---|
 //! | [`block`]: rules in [`table`], our own nftables table, with [`mark`]s for scopes | rules, table, marks |
 //! | [`shape`]: rules in [`slot`]s of that table, and [`engines`] that read the [`queue`]s to which they send packets | rules, queues, table, marks |
+//! | [`qdisc`]: the kernel's own disciplines below an inert root, entered by rules of that table | rules, classes, roots |
 //! | [`disconnect`]: destroyed connections | none: they cannot be taken back |
 //! | [`signal`]: signals to processes | none |
 //! | [`pause`]: traced or stopped processes | released by the kernel, or resumed |
@@ -33,6 +34,7 @@ pub mod nft;
 pub mod pause;
 pub mod peers;
 pub mod process;
+pub mod qdisc;
 pub mod queue;
 pub mod ranges;
 pub mod rule;
@@ -50,6 +52,7 @@ pub mod whom;
 
 use std::collections::BTreeSet;
 use std::os::fd::BorrowedFd;
+use std::time::Duration;
 
 use squall_experiments::change::Change;
 use squall_experiments::evidence::{Evidence, Incident};
@@ -58,6 +61,8 @@ use squall_experiments::protocol::Refusal;
 use aim::{Aim, News};
 use engines::Engines;
 pub use live::{Live, Prepared};
+use qdisc::Discs;
+use shape::Ground;
 use slot::{Levels, Slots};
 use table::Table;
 use undo::{Duplicates, Undo, Undone};
@@ -89,6 +94,7 @@ pub struct Host {
     levels: Option<Option<Levels>>,
     engines: Engines,
     watch: Watch,
+    discs: Discs,
 }
 
 impl Host {
@@ -103,6 +109,7 @@ impl Host {
             levels: None,
             engines: Engines::default(),
             watch,
+            discs: Discs::default(),
         }
     }
 
@@ -122,11 +129,8 @@ impl Host {
             }
             Change::Shape(shape) => {
                 self.own_table()?;
-                let levels = self.levels();
-                let table = self.table.as_mut().map_err(|why| Refusal::bare(why.clone()))?;
-                let native = self.engines.native(table)?;
-                let (marks, slots) = (&self.marks, &mut self.slots);
-                let prepared = shape::prepare(shape, place, aim, marks, slots, levels, native)?;
+                let (marks, mut ground) = self.ground()?;
+                let prepared = shape::prepare(shape, place, aim, marks, &mut ground)?;
                 self.marks.extend(prepared.packets.whom.mark.iter().map(|mark| mark.bit));
                 Prepared::Shape(prepared)
             }
@@ -142,7 +146,10 @@ impl Host {
     pub fn forget(&mut self, prepared: &Prepared, place: &Place) {
         let packets = match prepared {
             Prepared::Block(prepared) => &prepared.packets,
-            Prepared::Shape(prepared) => &prepared.packets,
+            Prepared::Shape(prepared) => {
+                prepared.forget(&mut self.discs);
+                &prepared.packets
+            }
             Prepared::Disconnect(_) | Prepared::Signal(_) | Prepared::Pause(_) => return,
         };
         if let Some(mark) = &packets.whom.mark {
@@ -158,6 +165,14 @@ impl Host {
         }
         // Where sockets cannot be listed nothing is known to be free; what needs no levels still works.
         *self.levels.get_or_insert_with(|| mark::free_levels().ok().flatten())
+    }
+
+    /// What shaping needs, and which marks are taken.
+    fn ground(&mut self) -> Result<(&BTreeSet<u32>, Ground<'_>), Refusal> {
+        let levels = self.levels();
+        let table = self.table.as_mut().map_err(|why| Refusal::bare(why.clone()))?;
+        let (slots, engines, discs) = (&mut self.slots, &mut self.engines, &mut self.discs);
+        Ok((&self.marks, Ground { table, slots, levels, engines, discs }))
     }
 
     /// The table, made where it does not stand yet.
@@ -231,11 +246,9 @@ impl Host {
             (Prepared::Shape(prepared), _) => {
                 let performed = self.stand(aim, record).and_then(|()| {
                     let mark = marked(prepared.packets.whom.mark.as_ref(), record)?;
-                    let levels = self.levels();
-                    let table = self.table.as_mut().map_err(|why| Refusal::bare(why.clone()))?;
                     let reset = prepared.packets.reset()?;
-                    let mut live =
-                        shape::perform(prepared, place, mark, levels, table, &mut self.engines, record)?;
+                    let (_, mut ground) = self.ground()?;
+                    let mut live = shape::perform(prepared, place, mark, &mut ground, record)?;
                     reset.into_iter().for_each(|what| live.packets.happened(what));
                     Ok(live)
                 });
@@ -326,6 +339,16 @@ impl Host {
         self.engines.settle();
     }
 
+    /// Whether an undo should wait a little more, after so long, because packets are held that it would take along.
+    pub fn drains(&self, undo: &Undo, waited: Duration) -> bool {
+        match undo {
+            Undo::Class { device, minor, wait_ms } => {
+                waited.as_millis() < u128::from(*wait_ms) && qdisc::class::holds(device, *minor)
+            }
+            _ => false,
+        }
+    }
+
     /// Makes one undo so, and looks whether it is.
     pub fn undo(&mut self, undo: &Undo) -> Undone {
         if let Undo::Queue { number, .. } = undo {
@@ -341,6 +364,8 @@ impl Host {
                 self.marks.remove(bit);
             }
             (Undo::Rules(tag), Ok(_)) => self.slots.give_back(tag),
+            (Undo::Class { minor, .. }, Ok(_)) => self.discs.freed(*minor),
+            (Undo::Root { device, .. }, Ok(_)) => self.discs.lifted(device),
             _ => {}
         }
         done

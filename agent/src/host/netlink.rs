@@ -21,6 +21,8 @@ const ERROR: u16 = 2;
 const DONE: u16 = 3;
 const FLAG_REQUEST: u16 = 0x01;
 const FLAG_ACK: u16 = 0x04;
+/// Take the place of the object that exists.
+pub const FLAG_REPLACE: u16 = 0x100;
 /// Fail if the object exists.
 pub const FLAG_EXCL: u16 = 0x200;
 /// Make the object.
@@ -127,6 +129,11 @@ impl Message {
     pub fn splice(mut self, other: Message) -> Self {
         self.0.extend_from_slice(&other.0[HEADER..]);
         self
+    }
+
+    /// What stands behind the netlink header.
+    pub fn inside(&self) -> &[u8] {
+        &self.0[HEADER..]
     }
 
     fn pad(&mut self) {
@@ -254,6 +261,23 @@ impl Socket {
             }
         }
         Err(NetlinkError::Io(io::Error::other("the objects kept changing while they were listed")))
+    }
+
+    /// Asks for one object.
+    pub fn ask(&mut self, message: Message) -> Result<Vec<Received>, NetlinkError> {
+        self.sequence = self.sequence.wrapping_add(1);
+        let mine = self.sequence;
+        self.send(&message.sealed(mine, FLAG_ACK))?;
+        let mut objects = Vec::new();
+        loop {
+            for (sequence, flags, received) in self.receive(MsgFlags::empty())? {
+                match received.kind {
+                    _ if sequence != mine => {}
+                    ERROR => return refusal(&received.body, flags, 0).map_or(Ok(objects), Err),
+                    _ => objects.push(received),
+                }
+            }
+        }
     }
 
     fn dump_once(&mut self, message: Message) -> Result<Option<Vec<Received>>, NetlinkError> {

@@ -162,6 +162,11 @@ impl Rule {
         self.meta(if hook == Hook::Input { 6 } else { 7 }).equals(&padded)
     }
 
+    /// Only packets that leave by the interface with this index.
+    pub fn leaving(self, interface: u32) -> Self {
+        self.meta(5).equals(&interface.to_ne_bytes())
+    }
+
     /// Only packets with one end in a network.
     pub fn network(self, end: End, address: IpAddr, bits: u8) -> Self {
         let (family, octets) = match address {
@@ -280,6 +285,14 @@ impl Rule {
     /// Counts what has matched so far.
     pub fn counter(self) -> Self {
         self.with("counter", empty())
+    }
+
+    /// The packet goes to the class with this handle, where it meets the class's root.
+    pub fn priority(self, handle: u32) -> Self {
+        const PRIORITY: u32 = 2;
+        let value = empty().attr(1, &REGISTER.to_be_bytes()).nest(2, |m| m.attr(1, &handle.to_ne_bytes()));
+        let set = empty().attr(2, &PRIORITY.to_be_bytes()).attr(3, &REGISTER.to_be_bytes());
+        self.with("immediate", value).with("meta", set)
     }
 
     fn verdict(self, code: i32, chain: Option<&str>) -> Self {

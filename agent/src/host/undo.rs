@@ -12,6 +12,8 @@ use serde::{Deserialize, Serialize};
 
 use super::netns::Id;
 use super::process::Target;
+use super::qdisc::root::Before;
+use super::qdisc::{Device, class, root};
 use super::table::{NAME, Table};
 use super::{mark, queue};
 
@@ -32,6 +34,22 @@ pub enum Undo {
     },
     /// No socket of the namespace carries this bit of the mark.
     Mark(u32),
+    /// What stood at the root of an interface stands there, once no class of ours stands below ours.
+    Root {
+        /// Which interface.
+        device: Device,
+        /// What stood there.
+        before: Before,
+    },
+    /// No class of ours with this number stands at an interface.
+    Class {
+        /// Which interface.
+        device: Device,
+        /// The lower half of its handle.
+        minor: u16,
+        /// How long what it holds is waited for, in milliseconds.
+        wait_ms: u64,
+    },
     /// A traced process runs; the kernel sees to it when its tracer is gone.
     Release(Target),
     /// A stopped process goes on.
@@ -62,6 +80,8 @@ impl Undo {
             | Undo::Rules(_)
             | Undo::Queue { .. }
             | Undo::Mark(_)
+            | Undo::Root { .. }
+            | Undo::Class { .. }
             | Undo::Release(_)
             | Undo::Resume(_) => true,
             Undo::Within { undo, .. } => undo.void_after_reboot(),
@@ -86,7 +106,13 @@ impl Undo {
 
     /// Whether it concerns what goes with the agent's own network namespace.
     pub fn within_namespace(&self) -> bool {
-        matches!(self, Undo::Table | Undo::Rules(_) | Undo::Queue { .. } | Undo::Mark(_))
+        !matches!(self, Undo::Release(_) | Undo::Resume(_))
+    }
+
+    /// Whether it is done when the run ends, not when its step does: what stands then is touched by no packet, but still
+    /// lets go of those that it holds, and to take it down and make it again would cost others' packets.
+    pub fn outlasts_its_step(&self) -> bool {
+        matches!(self, Undo::Root { .. } | Undo::Class { .. })
     }
 
     /// Makes it so in the calling thread's network namespace, wherever it was recorded, then looks whether it is. `table`
@@ -105,6 +131,10 @@ impl Undo {
             Undo::Queue { number, steals } => drain(*number, *steals, queues),
             Undo::Mark(bit) => {
                 mark::clear(*bit).map(|count| format!("no socket is marked any more ({count} were)"))
+            }
+            Undo::Root { device, before } => root::undo(device, before),
+            Undo::Class { device, minor, wait_ms } => {
+                class::undo(device, *minor, Duration::from_millis(*wait_ms))
             }
             Undo::Release(target) => released(target),
             Undo::Resume(target) => resume(target),

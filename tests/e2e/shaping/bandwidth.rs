@@ -43,7 +43,7 @@ fn what_enters_shares_a_thin_line() {
 #[test]
 fn what_leaves_shares_a_thin_line() {
     needs!(Root, Nftables, Queue);
-    thin(0, "to: [\"any:9\"], direction: egress");
+    thin(0, "to: [\"any:9\"], direction: egress, engine: queue");
 }
 
 #[test]

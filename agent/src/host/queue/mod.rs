@@ -27,6 +27,8 @@ mod times;
 mod wire;
 mod work;
 
+pub(super) use dice::pareto;
+
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::Arc;
