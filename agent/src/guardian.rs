@@ -21,12 +21,11 @@ use squall_experiments::exit::Exit;
 use squall_experiments::protocol::{Refusal, RunId};
 
 use crate::host::sys;
-use crate::host::table::Table;
 use crate::host::undo::Undo;
 use crate::journal::{self, Entry, Journal};
 use crate::pulse::{Other, Pulse};
 use crate::records::{Answer, Ask, PATIENCE, Records};
-use crate::recover;
+use crate::recover::{self, Reach};
 use crate::state::{Lock, Place};
 use crate::worker::{self, Setup};
 
@@ -42,9 +41,8 @@ struct Guardian {
     pulse: Pulse,
     worker: Pid,
     worker_fd: OwnedFd,
-    table: Option<Table>,
-    /// By the number of the undo that needs it, with the number of the queue.
-    queues: BTreeMap<u64, (u16, OwnedFd)>,
+    /// Sockets, by the number of the undo that needs each.
+    held: BTreeMap<u64, (Undo, OwnedFd)>,
     journal: Option<Journal>,
     deadlines: BTreeMap<RunId, u64>,
     farewell: Option<u64>,
@@ -110,8 +108,7 @@ pub fn run(place: Place, control: Option<UnixStream>) -> Result<Exit, Refusal> {
         pulse,
         worker,
         worker_fd,
-        table: None,
-        queues: BTreeMap::new(),
+        held: BTreeMap::new(),
         journal: None,
         deadlines: BTreeMap::new(),
         farewell: None,
@@ -175,10 +172,6 @@ impl Guardian {
 
     fn write(&mut self, ask: Ask, attached: Option<OwnedFd>) -> io::Result<u64> {
         match ask {
-            Ask::Hold => {
-                self.table = attached.map(Table::adopt);
-                Ok(0)
-            }
             Ask::Begin { run, title, deadline } => {
                 self.journal()?.append(&[Entry::Begin { run: run.clone(), title }])?;
                 self.deadlines.insert(run, deadline);
@@ -187,8 +180,8 @@ impl Guardian {
             }
             Ask::Record { run, undo } => {
                 let number = self.journal()?.record(&run, &undo)?;
-                if let (Undo::Queue { number: queue, .. }, Some(socket)) = (undo, attached) {
-                    self.queues.insert(number, (queue, socket));
+                if let Some(socket) = attached {
+                    self.held.insert(number, (undo, socket));
                 }
                 Ok(number)
             }
@@ -197,7 +190,7 @@ impl Guardian {
                     numbers.iter().map(|number| Entry::Undone { number: *number }).collect();
                 self.journal()?.append(&undone)?;
                 // The worker still holds each of them: the last one to close it would have to wait.
-                numbers.iter().for_each(|number| drop(self.queues.remove(number)));
+                numbers.iter().for_each(|number| drop(self.held.remove(number)));
                 Ok(0)
             }
             Ask::End { run } => {
@@ -237,8 +230,7 @@ impl Guardian {
         // The timer must not end the one who undoes.
         self.pulse.set_live(false);
         self.journal = None;
-        let queues = std::mem::take(&mut self.queues).into_values().collect();
-        let mut reach = recover::Reach::Namespace(self.table.take(), queues);
+        let mut reach = Reach::of(std::mem::take(&mut self.held).into_values());
         let mut exit = Exit::Held;
         for attempt in 0..5 {
             match recover::replay(&self.place.journal(), &mut reach) {

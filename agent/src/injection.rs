@@ -1,17 +1,19 @@
 //! One injection: the changes that are live on this host for one run, with their undo, lease and deadline.
 
 use std::collections::BTreeMap;
-use std::os::fd::BorrowedFd;
 
-use squall_experiments::change::{Change, Claim};
+use squall_experiments::change::Change;
 use squall_experiments::evidence::Evidence;
 use squall_experiments::protocol::{Active, Applied, Lifted, Refusal, RunId};
 
 use crate::host::aim::Aim;
+use crate::host::machine::Machine;
 use crate::host::process::Target;
+use crate::host::site::Site;
 use crate::host::undo::{TAG, Undo};
-use crate::host::{Host, Live, Place, Prepared, sys};
+use crate::host::{Place, sys};
 use crate::link::Connection;
+use crate::made::{self, Books, Made, Ready};
 use crate::records::{Ask, Records};
 use crate::snapshot::Snapshot;
 
@@ -36,6 +38,8 @@ pub struct Injection {
     pub deadline: u64,
     seed: u64,
     parts: BTreeMap<u32, Part>,
+    /// What stays when a step ends: see [`Undo::outlasts_its_step`].
+    footings: Vec<(u64, Undo)>,
     before: Snapshot,
 }
 
@@ -46,17 +50,6 @@ struct Part {
     ends: u64,
     /// What lifting it came to, once nothing of it was left: whoever asks again gets the same answer.
     lifted: Option<Lifted>,
-}
-
-/// One change.
-#[derive(Debug)]
-struct Made {
-    change: Change,
-    place: Place,
-    live: Option<Live>,
-    undos: Vec<(u64, Undo)>,
-    held: Vec<Target>,
-    evidence: Evidence,
 }
 
 /// What a step asks for.
@@ -93,64 +86,64 @@ impl Injection {
         let Terms { run, title, seed, connection, lease, deadline } = terms;
         let renewed = sys::boot_nanos();
         let before = Snapshot::take();
-        Injection { run, title, connection, lease, renewed, deadline, seed, parts: BTreeMap::new(), before }
+        let (parts, footings) = (BTreeMap::new(), Vec::new());
+        Injection { run, title, connection, lease, renewed, deadline, seed, parts, footings, before }
     }
 
     /// Makes the changes of one step, all or none.
     pub fn apply(
         &mut self,
         step: Step,
-        host: &mut Host,
+        machine: &mut Machine,
         records: &Records,
         aim: &Aim<'_>,
         others: &BTreeMap<RunId, Injection>,
     ) -> Result<Applied, Refusal> {
         let Step { number, changes, lasts } = step;
         let began = sys::boot_nanos();
-        let claims: Vec<Claim> = changes.iter().flat_map(Change::claims).collect();
-        if let Some(what) = others.values().chain([&*self]).find_map(|other| other.collides(&claims)) {
-            return Err(Refusal::new(what, "wait for it to end, or aim at other traffic"));
-        }
         if self.parts.contains_key(&number) {
             return Err(Refusal::bare(format!("part {number} of this run has been applied already")));
         }
-        let place = |index: usize| Place {
-            tag: format!("{TAG}{} part {number} change {index};", self.run),
-            choice: format!("part {number}, change {index}"),
-            seed: self.seed,
-        };
-        let forget = |host: &mut Host, prepared: &[Prepared]| {
-            prepared.iter().enumerate().for_each(|(index, one)| host.forget(one, &place(index)));
-        };
-        let mut prepared = Vec::new();
-        for (index, change) in changes.iter().enumerate() {
-            match host.prepare(change, &place(index), aim) {
-                Ok(one) => prepared.push(one),
+        let sites: Vec<Site> = changes.iter().map(|change| machine.site(change)).collect::<Result<_, _>>()?;
+        let everybody = || others.values().chain([&*self]);
+        if let Some(what) = everybody().find_map(|other| sites.iter().find_map(|site| other.collides(site))) {
+            return Err(Refusal::new(what, "wait for it to end, or aim at other traffic"));
+        }
+        let mut ready = Vec::new();
+        for (index, (change, site)) in changes.into_iter().zip(sites).enumerate() {
+            let place = Place {
+                tag: format!("{TAG}{} part {number} change {index};", self.run),
+                choice: format!("part {number}, change {index}"),
+                seed: self.seed,
+            };
+            match Ready::of(change, site, place, machine, aim) {
+                Ok(one) => ready.push(one),
                 Err(refusal) => {
-                    forget(host, &prepared);
+                    ready.iter().for_each(|one: &Ready| one.forget(machine));
                     return Err(refusal);
                 }
             }
         }
-        let processes: Vec<Target> = prepared.iter().flat_map(Prepared::processes).collect();
-        if let Some(what) = others.values().chain([&*self]).find_map(|other| other.holds(&processes)) {
-            forget(host, &prepared);
+        let processes: Vec<Target> = ready.iter().flat_map(|one| one.prepared.processes()).collect();
+        if let Some(what) = everybody().find_map(|other| other.holds(&processes)) {
+            ready.iter().for_each(|one| one.forget(machine));
             return Err(Refusal::new(what, "wait for it to end, or choose other processes"));
         }
         let mut applied = Applied::default();
-        for one in &prepared {
-            applied.targets.extend(one.targets());
-            applied.notes.extend(one.notes());
+        for one in &ready {
+            applied.targets.extend(one.site.targets.iter().cloned().chain(one.prepared.targets()));
+            applied.notes.extend(one.site.notes.iter().cloned().chain(one.prepared.notes()));
         }
         let mut part =
             Part { made: Vec::new(), ends: began.saturating_add(lasts).saturating_add(GRACE), lifted: None };
-        let mut all = changes.into_iter().zip(prepared).enumerate();
-        while let Some((index, (change, prepared))) = all.next() {
-            let (made, result) = Made::perform(change, prepared, place(index), &self.run, host, records, aim);
+        let mut all = ready.into_iter();
+        let mut books = Books { records, footings: &mut self.footings };
+        while let Some(ready) = all.next() {
+            let (made, result) = Made::perform(ready, &self.run, machine, &mut books, aim);
             part.made.push(made);
             if let Err(refusal) = result {
-                all.for_each(|(index, (_, rest))| host.forget(&rest, &place(index)));
-                let lifted = part.lift(host, records);
+                all.for_each(|rest| rest.forget(machine));
+                let lifted = part.lift(machine, records);
                 let stuck = lifted.stuck.join("; ");
                 if stuck.is_empty() {
                     return Err(refusal);
@@ -169,188 +162,136 @@ impl Injection {
         Ok(applied)
     }
 
-    /// Whether a change of another run may not be made beside this injection: says what is in the way.
-    pub fn collides(&self, claims: &[Claim]) -> Option<String> {
-        let live = self.live().find(|made| {
-            made.change.claims().iter().any(|mine| claims.iter().any(|theirs| mine.collides(theirs)))
-        });
+    /// Whether a change at a site may not be made beside this injection: says what is in the way.
+    pub fn collides(&self, site: &Site) -> Option<String> {
+        let live = self.live().find(|made| made.collides(site));
         live.map(|made| format!("run {} (`{}`) holds it: {}", self.run, self.title, made.change))
     }
 
     /// Whether it holds one of these processes.
     pub fn holds(&self, prepared: &[Target]) -> Option<String> {
-        let live = self.live().find(|made| made.held.iter().any(|target| prepared.contains(target)));
+        let live = self.live().find(|made| made.holds(prepared));
         live.map(|made| format!("run {} (`{}`) holds it: {}", self.run, self.title, made.change))
     }
 
     fn live(&self) -> impl Iterator<Item = &Made> {
-        self.parts.values().flat_map(|part| &part.made).filter(|made| made.live.is_some())
+        self.parts.values().flat_map(|part| &part.made).filter(|made| made.is_live())
     }
 
     /// What has been measured of a step.
-    pub fn observe(&mut self, number: u32, host: &mut Host) -> Result<Vec<Evidence>, Refusal> {
+    pub fn observe(&mut self, number: u32, machine: &mut Machine) -> Result<Vec<Evidence>, Refusal> {
         let run = &self.run;
         let unknown = || Refusal::bare(format!("run {run} has no part {number}"));
         let part = self.parts.get_mut(&number).ok_or_else(unknown)?;
-        Ok(part.made.iter_mut().map(|made| made.observe(host)).collect())
+        Ok(part.made.iter_mut().map(|made| made.observe(machine)).collect())
     }
 
     /// Undoes one step. A step that is not there, or was lifted before, is lifted.
-    pub fn lift(&mut self, number: u32, host: &mut Host, records: &Records) -> Lifted {
+    pub fn lift(&mut self, number: u32, machine: &mut Machine, records: &Records) -> Lifted {
         match self.parts.get_mut(&number) {
-            Some(part) => part.lift(host, records),
+            Some(part) => part.lift(machine, records),
             None => Lifted::default(),
         }
     }
 
     /// Undoes everything, and compares the host with what it was.
-    pub fn end(&mut self, host: &mut Host, records: &Records) -> Lifted {
+    pub fn end(&mut self, machine: &mut Machine, records: &Records) -> Lifted {
         let began = sys::boot_nanos();
         let mut all = Lifted::default();
         for part in self.parts.values_mut().rev().filter(|part| part.lifted.is_none()) {
-            let lifted = part.lift(host, records);
+            let lifted = part.lift(machine, records);
             all.undone.extend(lifted.undone);
             all.stuck.extend(lifted.stuck);
         }
-        all.evidence =
-            self.parts.values().flat_map(|part| &part.made).map(|made| made.evidence.clone()).collect();
+        self.clear(machine, records, &mut all);
+        all.evidence = self.parts.values().flat_map(|part| &part.made).map(Made::evidence).collect();
         all.others = Snapshot::take().changed_since(&self.before);
         all.took_us = (sys::boot_nanos() - began) / 1000;
         all
+    }
+
+    /// Undoes what outlasted its step. What that still holds is waited for: no packet is lost at the end.
+    fn clear(&mut self, machine: &mut Machine, records: &Records, lifted: &mut Lifted) {
+        let mut numbers = Vec::new();
+        let mut left = Vec::new();
+        for (number, undo) in std::mem::take(&mut self.footings).into_iter().rev() {
+            match made::undo(&undo, machine, records) {
+                Ok(what) => {
+                    lifted.undone.push(what);
+                    numbers.push(number);
+                }
+                Err(what) => {
+                    lifted.stuck.push(what);
+                    left.push((number, undo));
+                }
+            }
+        }
+        left.reverse();
+        self.footings = left;
+        if !numbers.is_empty()
+            && let Err(refusal) = records.ask(&Ask::Undone { numbers }, None)
+        {
+            tracing::info!(%refusal, "the journal does not know yet of what was undone");
+        }
     }
 
     /// When something of it is due, on the boot clock.
     pub fn due(&self) -> u64 {
         let parts = self.parts.values().filter(|part| part.is_live());
         let inner = parts.flat_map(|part| {
-            let changes = part.made.iter().filter_map(|made| made.live.as_ref()?.due());
+            let changes = part.made.iter().filter_map(Made::due);
             changes.chain([part.ends])
         });
         inner.chain([self.deadline, self.renewed + self.lease]).min().unwrap_or(self.deadline)
     }
 
     /// Does what is due inside the steps, and follows their targets; names the steps whose time is over.
-    pub fn tick(&mut self, host: &mut Host, aim: &Aim<'_>) -> Vec<u32> {
+    pub fn tick(&mut self, machine: &mut Machine, records: &Records, aim: &Aim<'_>) -> Vec<u32> {
         let now = sys::boot_nanos();
+        let mut books = Books { records, footings: &mut self.footings };
         for made in self.parts.values_mut().flat_map(|part| &mut part.made) {
-            if let Some(live) = &mut made.live {
-                host.tick(live, aim);
-            }
+            made.tick(machine, &mut books, aim);
         }
         let over = self.parts.iter().filter(|(_, part)| part.is_live() && part.ends <= now);
         over.map(|(number, _)| *number).collect()
     }
 
     /// For `status`.
-    pub fn active(&mut self, host: &mut Host) -> Active {
+    pub fn active(&mut self, machine: &mut Machine) -> Active {
         let left = self.deadline.saturating_sub(sys::boot_nanos());
-        let stuck = self
-            .parts
-            .values()
-            .any(|part| part.made.iter().any(|made| made.live.is_none() && !made.undos.is_empty()));
-        let live = self.parts.values_mut().flat_map(|part| &mut part.made).filter(|made| made.live.is_some());
+        let stuck = self.parts.values().any(|part| part.made.iter().any(Made::is_stuck));
+        let live = self.parts.values_mut().flat_map(|part| &mut part.made).filter(|made| made.is_live());
         Active {
             run: self.run.clone(),
             title: self.title.clone(),
             expires_s: left / 1_000_000_000,
             stuck,
-            changes: live.map(|made| (made.change.to_string(), made.observe(host))).collect(),
+            changes: live.map(|made| (made.change.to_string(), made.observe(machine))).collect(),
         }
     }
 }
 
 impl Part {
     fn is_live(&self) -> bool {
-        self.made.iter().any(|made| made.live.is_some())
+        self.made.iter().any(Made::is_live)
     }
 
-    fn lift(&mut self, host: &mut Host, records: &Records) -> Lifted {
+    fn lift(&mut self, machine: &mut Machine, records: &Records) -> Lifted {
         if let Some(lifted) = &self.lifted {
             return lifted.clone();
         }
         let began = sys::boot_nanos();
         let mut lifted = Lifted::default();
         for made in self.made.iter_mut().rev() {
-            let (undone, stuck) = made.lift(host, records);
+            let (undone, stuck) = made.lift(machine, records);
             lifted.undone.extend(undone);
             lifted.stuck.extend(stuck);
         }
-        lifted.evidence = self.made.iter().map(|made| made.evidence.clone()).collect();
+        lifted.evidence = self.made.iter().map(Made::evidence).collect();
         lifted.took_us = (sys::boot_nanos() - began) / 1000;
         if lifted.stuck.is_empty() {
             self.lifted = Some(lifted.clone());
         }
         lifted
-    }
-}
-
-impl Made {
-    fn perform(
-        change: Change,
-        prepared: Prepared,
-        place: Place,
-        run: &RunId,
-        host: &mut Host,
-        records: &Records,
-        aim: &Aim<'_>,
-    ) -> (Self, Result<(), Refusal>) {
-        let mut undos = Vec::new();
-        let mut record = |undo: Undo, socket: Option<BorrowedFd<'_>>| {
-            let number = records.ask(&Ask::Record { run: run.clone(), undo: undo.clone() }, socket)?;
-            undos.push((number, undo));
-            Ok(())
-        };
-        let held = prepared.processes().into_iter().collect();
-        let performed = host.perform(&change, prepared, &place, aim, &mut record);
-        let mut made = Made { change, place, live: None, undos, held, evidence: Evidence::default() };
-        let result = performed.map(|live| made.live = Some(live));
-        (made, result)
-    }
-
-    fn observe(&mut self, host: &mut Host) -> Evidence {
-        if let Some(live) = &mut self.live {
-            self.evidence = host.observe(live, &self.place);
-        }
-        self.evidence.clone()
-    }
-
-    /// Takes the last evidence, lets go, and applies every undo, latest first. What fails stays for the next time.
-    fn lift(&mut self, host: &mut Host, records: &Records) -> (Vec<String>, Vec<String>) {
-        let mut undone = Vec::new();
-        let mut stuck = Vec::new();
-        self.observe(host);
-        let mut live = self.live.take();
-        if let Some(live) = &mut live {
-            if !self.change.reversible() {
-                undone.push(format!("not undone, as it cannot be: {}", self.change));
-            }
-            live.let_go();
-        }
-        let mut numbers = Vec::new();
-        let mut left = Vec::new();
-        for (number, undo) in std::mem::take(&mut self.undos).into_iter().rev() {
-            match host.undo(&undo) {
-                Ok(what) => {
-                    undone.push(what);
-                    numbers.push(number);
-                }
-                Err(what) => {
-                    stuck.push(what);
-                    left.push((number, undo));
-                }
-            }
-        }
-        left.reverse();
-        self.undos = left;
-        if let Some(live) = live {
-            self.evidence = host.last(live, &self.evidence);
-        }
-        if !numbers.is_empty()
-            && let Err(refusal) = records.ask(&Ask::Undone { numbers }, None)
-        {
-            tracing::info!(%refusal, "the journal does not know yet of what was undone");
-        }
-        host.settle();
-        (undone, stuck)
     }
 }

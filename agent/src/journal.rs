@@ -240,7 +240,7 @@ pub fn pending(entries: &[Entry]) -> Vec<Pending> {
         })
         .collect();
     pending.reverse();
-    pending.sort_by_key(|pending| match pending.undo {
+    pending.sort_by_key(|pending| match pending.undo.inner() {
         Undo::Rules(_) => 0,
         Undo::Queue { .. } => 1,
         Undo::Table => 2,
@@ -278,6 +278,25 @@ mod tests {
         let numbers: Vec<u64> = pending(&entries).iter().map(|pending| pending.number).collect();
         assert_eq!(numbers, [3, 1]);
         std::fs::remove_file(path).unwrap();
+    }
+
+    #[test]
+    fn what_acts_in_another_namespace_is_ordered_as_at_home() {
+        let netns = crate::host::netns::Id { inode: 7, cookie: 9 };
+        let within = |undo| Undo::Within { netns, undo: Box::new(undo) };
+        let undos =
+            [Undo::Table, within(Undo::Table), within(Undo::Rules("a".into())), Undo::Rules("b".into())];
+        let number = |(number, undo): (usize, &Undo)| {
+            let run = RunId("r".into());
+            Entry::Undo { number: number as u64, run, undo: undo.clone() }
+        };
+        let entries: Vec<Entry> = undos.iter().enumerate().map(number).collect();
+        let read: Vec<Entry> = entries
+            .iter()
+            .map(|entry| entry_of(line_of(entry).unwrap().trim_end().as_bytes()).unwrap())
+            .collect();
+        let order: Vec<u64> = pending(&read).iter().map(|pending| pending.number).collect();
+        assert_eq!(order, [3, 2, 1, 0]);
     }
 
     #[test]

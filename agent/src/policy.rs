@@ -27,9 +27,22 @@ pub struct Policy {
     pub protect_addresses: Vec<Peer>,
     /// Command names of processes that no fault touches.
     pub protect_processes: Vec<String>,
+    /// Whether the root queueing discipline of an interface may be replaced while a run lasts.
+    pub graft: Graft,
     /// A short hash of the file, `none` without one.
     #[serde(skip)]
     pub version: String,
+}
+
+/// See [`Policy::graft`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Graft {
+    /// Where a fault is better done so.
+    #[default]
+    Allowed,
+    /// Never: it costs a few packets of everybody's at the moments when it comes and goes.
+    Never,
 }
 
 impl Default for Policy {
@@ -42,6 +55,7 @@ impl Default for Policy {
             allow,
             protect_addresses: Vec::new(),
             protect_processes: Vec::new(),
+            graft: Graft::default(),
             version: "none".to_owned(),
         }
     }

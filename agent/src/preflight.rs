@@ -27,6 +27,14 @@ pub struct Finding {
     pub detail: String,
 }
 
+/// What brings a module of the kernel, on the systems that people use.
+pub fn brings(module: &str) -> String {
+    format!(
+        "load `{module}`; Debian has it in the kernel's own package, Ubuntu in `linux-modules-extra`, Fedora and RHEL in \
+         `kernel-modules-extra`"
+    )
+}
+
 /// Tries every mechanism without changing anything that anybody could see.
 pub fn findings() -> Vec<Finding> {
     let mut findings = Vec::new();

@@ -25,8 +25,6 @@ pub const PATIENCE: Duration = Duration::from_secs(10);
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Ask {
-    /// The socket that owns the table, attached. Hold it: its undo needs the same owner.
-    Hold,
     /// A run begins, and must have ended by then, on the boot clock.
     Begin {
         /// Which.
@@ -92,6 +90,11 @@ impl Records {
     /// What must be done at least every [`BEAT`] while an answer is waited for: a disk may be slow.
     pub fn meanwhile(&self, act: impl FnMut() + 'static) {
         *self.meanwhile.borrow_mut() = Box::new(act);
+    }
+
+    /// Does it, for whoever waits for something else.
+    pub fn breathe(&self) {
+        (self.meanwhile.borrow_mut())();
     }
 
     /// Asks the guardian, and waits until it has written.

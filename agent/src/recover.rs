@@ -1,11 +1,14 @@
 //! Undoing what a dead agent left: needs no daemon, no controller, no network and no configuration.
 
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use crate::host::netns::{Id, Netns};
 use crate::host::table::Table;
-use crate::host::undo::Duplicates;
+use crate::host::undo::{Duplicates, Undo, Undone};
 use crate::journal::{self, Entry, Pending, Unreadable};
 use crate::state::{self, Lock, Place};
 
@@ -87,19 +90,94 @@ pub fn with_lock(place: &Place) -> Result<Outcome, RecoverError> {
     }
 }
 
-/// What an undo can get at.
+/// What undos can get at.
 #[derive(Debug)]
-pub enum Reach {
-    /// The journal's own network namespace: its table where there is one, and queues whose reader is dead.
-    Namespace(Option<Table>, Duplicates),
-    /// Processes alone: the namespace is gone, and everything in it.
-    Processes,
+pub struct Reach {
+    /// The journal's own network namespace; `None` where it is gone, and everything in it.
+    own: Option<Held>,
+    /// Other namespaces; `None` where one is gone.
+    others: BTreeMap<Id, Option<(Netns, Held)>>,
+}
+
+/// What is held of one network namespace: its table where there is one, and queues whose reader is dead.
+#[derive(Debug, Default)]
+struct Held {
+    table: Option<Table>,
+    queues: Duplicates,
+}
+
+impl Held {
+    /// Of the calling thread's network namespace, once the agent and its sockets are gone.
+    fn here() -> Self {
+        Held { table: Table::open().ok(), queues: Duplicates::new() }
+    }
+
+    fn take(&mut self, undo: &Undo, socket: OwnedFd) {
+        match undo {
+            Undo::Queue { number, .. } => {
+                self.queues.insert(*number, socket);
+            }
+            // Each change brings a duplicate of the same one.
+            Undo::Table => self.table = Some(Table::adopt(socket)),
+            _ => {}
+        }
+    }
+
+    fn apply(&mut self, undo: &Undo) -> Undone {
+        undo.apply(self.table.as_mut(), &mut self.queues)
+    }
 }
 
 impl Reach {
-    /// The calling thread's network namespace, once the agent and its sockets are gone.
+    /// The calling thread's network namespace, once the agent and its sockets are gone; others are looked for.
     fn here() -> Self {
-        Reach::Namespace(Table::open().ok(), Duplicates::new())
+        Reach { own: Some(Held::here()), others: BTreeMap::new() }
+    }
+
+    /// By duplicates of the sockets of an agent that is dead, each with the undo that it is for.
+    pub fn of(held: impl Iterator<Item = (Undo, OwnedFd)>) -> Self {
+        let mut own = Held::default();
+        let mut others: BTreeMap<Id, Option<(Netns, Held)>> = BTreeMap::new();
+        for (undo, socket) in held {
+            let Some(netns) = undo.netns() else {
+                own.take(undo.inner(), socket);
+                continue;
+            };
+            // The socket itself leads there, also when no process is left inside.
+            let other = others.entry(netns).or_insert_with(|| {
+                Netns::of_socket(socket.as_fd()).ok().map(|netns| (netns, Held::default()))
+            });
+            if let Some((_, held)) = other {
+                held.take(undo.inner(), socket);
+            }
+        }
+        if own.table.is_none() {
+            own.table = Table::open().ok();
+        }
+        Reach { own: Some(own), others }
+    }
+
+    fn apply(&mut self, undo: &Undo) -> Undone {
+        match undo.netns() {
+            Some(id) => {
+                let other = self.others.entry(id).or_insert_with(|| {
+                    let netns = Netns::find(id)?;
+                    let held = netns.enter(Held::here).ok()?;
+                    Some((netns, held))
+                });
+                match other {
+                    Some((netns, held)) => netns.enter(|| held.apply(undo.inner())).unwrap_or_else(|error| {
+                        Err(format!("its network namespace cannot be entered: {error}"))
+                    }),
+                    None => Ok("it went with its network namespace".to_owned()),
+                }
+            }
+            None => match &mut self.own {
+                Some(held) => held.apply(undo),
+                None if undo.within_namespace() => Ok("it went with its network namespace".to_owned()),
+                None => Held::default().apply(undo),
+            },
+        }
     }
 }
 
@@ -109,13 +187,10 @@ pub fn replay(path: &Path, reach: &mut Reach) -> Result<Outcome, Unreadable> {
     let rebooted = matches!(entries.first(), Some(Entry::Header { boot, .. }) if *boot != journal::boot_id());
     let mut outcome = Outcome::default();
     for Pending { run, undo, .. } in journal::pending(&entries) {
-        let done = match reach {
-            _ if rebooted && undo.void_after_reboot() => Ok("a reboot has undone it".to_owned()),
-            Reach::Processes if undo.within_namespace() => {
-                Ok("it went with its network namespace".to_owned())
-            }
-            Reach::Processes => undo.apply(None, &mut Duplicates::new()),
-            Reach::Namespace(table, queues) => undo.apply(table.as_mut(), queues),
+        let done = if rebooted && undo.void_after_reboot() {
+            Ok("a reboot has undone it".to_owned())
+        } else {
+            reach.apply(&undo)
         };
         match done {
             Ok(what) => outcome.undone.push(format!("{run}: {what}")),
@@ -143,7 +218,7 @@ fn elsewhere(place: &Place) -> Result<Outcome, RecoverError> {
     });
     let replayed = std::thread::scope(|scope| {
         let replayed = scope.spawn(|| {
-            let mut reach = Reach::Processes;
+            let mut reach = Reach { own: None, others: BTreeMap::new() };
             if let Some(door) = &door {
                 nix::sched::setns(door, nix::sched::CloneFlags::CLONE_NEWNET)
                     .map_err(|errno| failed(errno.to_string()))?;

@@ -3,21 +3,26 @@
 //!
 //! Normalised: no counters, handles, expiries or set contents; nothing of our own.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use nix::sys::socket::SockProtocol;
 
 use crate::host::netlink::{Message, Socket, attributes, find, text_of, u32_at};
+use crate::host::qdisc::root;
 use crate::host::{nft, table};
 
 /// Names of things, each with a digest of what it is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Snapshot(BTreeMap<String, String>);
+pub struct Snapshot {
+    things: BTreeMap<String, String>,
+    /// Interfaces whose root is ours: what stands there says nothing about others.
+    ours: BTreeSet<u32>,
+}
 
 impl Snapshot {
     /// Looks at the calling thread's network namespace. What cannot be listed is left out.
     pub fn take() -> Self {
-        let mut things = BTreeMap::new();
+        let (mut things, mut ours) = (BTreeMap::new(), BTreeSet::new());
         let mut add = |name: String, bytes: &[u8]| {
             let hash = things.entry(name).or_insert_with(blake3::Hasher::new);
             hash.update(bytes);
@@ -64,36 +69,40 @@ impl Snapshot {
             for qdisc in socket.dump(&Message::new(GET_QDISC, 0).raw(&[0; 20])).unwrap_or_default() {
                 let interface = u32_at(&qdisc.body, 4);
                 let parent = u32_at(&qdisc.body, 12);
+                if u32_at(&qdisc.body, 8) == root::HANDLE {
+                    ours.insert(interface);
+                }
                 let body = qdisc.body.get(20..).unwrap_or_default();
                 let (kind, options) = (find(body, 1).unwrap_or_default(), find(body, 2).unwrap_or_default());
-                add(
-                    format!("queueing discipline {parent:x} of interface {interface}"),
-                    &[kind, options].concat(),
-                );
+                add(format!("{}{parent:x}", of_interface(interface)), &[kind, options].concat());
             }
         }
-        Snapshot(
-            things
-                .into_iter()
-                .map(|(name, hash)| (name, hash.finalize().to_hex()[..12].to_owned()))
-                .collect(),
-        )
+        let digest =
+            |(name, hash): (String, blake3::Hasher)| (name, hash.finalize().to_hex()[..12].to_owned());
+        Snapshot { things: things.into_iter().map(digest).collect(), ours }
     }
 
     /// What is different now, in words.
     pub fn changed_since(&self, earlier: &Snapshot) -> Vec<String> {
         let mut changes = Vec::new();
-        for (name, digest) in &self.0 {
-            match earlier.0.get(name) {
+        let ours: Vec<String> = self.ours.union(&earlier.ours).map(|index| of_interface(*index)).collect();
+        let others = |name: &&String| !ours.iter().any(|ours| name.starts_with(ours));
+        for (name, digest) in self.things.iter().filter(|(name, _)| others(name)) {
+            match earlier.things.get(name) {
                 None => changes.push(format!("{name}: new")),
                 Some(before) if before != digest => changes.push(format!("{name}: changed")),
                 Some(_) => {}
             }
         }
-        let gone = earlier.0.keys().filter(|name| !self.0.contains_key(*name));
+        let gone = earlier.things.keys().filter(|name| !self.things.contains_key(*name) && others(name));
         changes.extend(gone.map(|name| format!("{name}: gone")));
         changes
     }
+}
+
+/// What the names of an interface's disciplines begin with.
+fn of_interface(index: u32) -> String {
+    format!("interface {index}: queueing discipline below ")
 }
 
 /// The bytes of an object that stay the same while nobody changes it.

@@ -13,8 +13,9 @@ use squall_experiments::quantity::Period;
 use tokio::sync::mpsc;
 
 use crate::host::aim::{Aim, Resolved};
+use crate::host::machine::Machine;
+use crate::host::sys;
 use crate::host::watch::Watch;
-use crate::host::{Host, sys};
 use crate::injection::{Injection, Step, Terms};
 use crate::link::{Connection, Incoming};
 use crate::policy::Policy;
@@ -52,7 +53,7 @@ struct Apply {
 #[derive(Debug)]
 pub struct Supervisor {
     place: Place,
-    host: Host,
+    machine: Machine,
     records: Records,
     policy: Policy,
     watch: Watch,
@@ -74,7 +75,7 @@ impl Supervisor {
     /// Nothing is live yet. `ready` brings requests back to [`Supervisor::apply`] once their names are resolved.
     pub fn new(
         place: Place,
-        host: Host,
+        machine: Machine,
         records: Records,
         policy: Policy,
         watch: Watch,
@@ -82,7 +83,7 @@ impl Supervisor {
     ) -> Self {
         Supervisor {
             place,
-            host,
+            machine,
             records,
             policy,
             watch,
@@ -102,9 +103,9 @@ impl Supervisor {
     /// Keeps the rules matching. Where that came too late they have been inert, and everything is undone; so it is where
     /// an engine hangs, with the packets that it holds.
     pub fn keep_alive(&mut self) {
-        if !self.host.renew() {
+        if !self.machine.renew() {
             self.end_all("this host was too slow to keep the rules alive");
-        } else if !self.host.engines_answer() {
+        } else if !self.machine.engines_answer() {
             self.end_all("a packet engine did not answer any more");
         }
     }
@@ -182,18 +183,18 @@ impl Supervisor {
             }
             Request::Observe { run, part } => refused(mine(&self.injections, &run).and_then(|()| {
                 let injection = self.injections.get_mut(&run).ok_or_else(|| Refusal::bare("no such run"))?;
-                injection.observe(part, &mut self.host).map(Reply::Measured)
+                injection.observe(part, &mut self.machine).map(Reply::Measured)
             })),
             Request::Lift { run, part } => match self.injections.get_mut(&run) {
-                Some(injection) => Reply::Lifted(injection.lift(part, &mut self.host, &self.records)),
+                Some(injection) => Reply::Lifted(injection.lift(part, &mut self.machine, &self.records)),
                 None => Reply::Lifted(Lifted::default()),
             },
             Request::End { run } => Reply::Lifted(self.end(&run, None)),
             Request::Status => {
-                let host = &mut self.host;
+                let machine = &mut self.machine;
                 let live = self.injections.values_mut();
                 let stuck = self.stuck.iter_mut().map(|(injection, ..)| injection);
-                Reply::Status(live.chain(stuck).map(|injection| injection.active(host)).collect())
+                Reply::Status(live.chain(stuck).map(|injection| injection.active(machine)).collect())
             }
             Request::Halt => Reply::Lifted(self.end_all("halted")),
         })
@@ -242,8 +243,8 @@ impl Supervisor {
             let mut injection =
                 self.injections.remove(&run).ok_or_else(|| Refusal::bare(format!("run {run} has ended")))?;
             let aim = Aim::new(&self.policy, &resolved, self.ours());
-            let (host, records, others) = (&mut self.host, &self.records, &self.injections);
-            let applied = injection.apply(step, host, records, &aim, others);
+            let (machine, records, others) = (&mut self.machine, &self.records, &self.injections);
+            let applied = injection.apply(step, machine, records, &aim, others);
             self.injections.insert(run, injection);
             applied
         });
@@ -272,14 +273,14 @@ impl Supervisor {
         let aim = Aim::new(&self.policy, &resolved, self.ours());
         let mut over = Vec::new();
         for injection in self.injections.values_mut() {
-            let parts = injection.tick(&mut self.host, &aim);
+            let parts = injection.tick(&mut self.machine, &self.records, &aim);
             if injection.deadline <= now {
                 over.push((injection.run.clone(), "its deadline was reached"));
             } else if injection.renewed + injection.lease <= now {
                 over.push((injection.run.clone(), "its lease was not renewed"));
             } else {
                 for part in parts {
-                    let lifted = injection.lift(part, &mut self.host, &self.records);
+                    let lifted = injection.lift(part, &mut self.machine, &self.records);
                     let why = "its time was over".to_owned();
                     let message =
                         Message::Ended { run: injection.run.clone(), part: Some(part), why, lifted };
@@ -302,7 +303,7 @@ impl Supervisor {
                 self.stuck.push((injection, retry, since));
                 continue;
             }
-            let lifted = injection.end(&mut self.host, &self.records);
+            let lifted = injection.end(&mut self.machine, &self.records);
             if lifted.stuck.is_empty() {
                 let _ = self.records.ask(&Ask::End { run: injection.run.clone() }, None);
             } else {
@@ -324,7 +325,7 @@ impl Supervisor {
         let Some(mut injection) = self.injections.remove(run) else {
             return Lifted::default();
         };
-        let lifted = injection.end(&mut self.host, &self.records);
+        let lifted = injection.end(&mut self.machine, &self.records);
         if lifted.stuck.is_empty() {
             if let Err(refusal) = self.records.ask(&Ask::End { run: run.clone() }, None) {
                 tracing::info!(%refusal, "the journal does not know yet that the run has ended");

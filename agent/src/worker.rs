@@ -15,12 +15,12 @@ use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
-use crate::host::table::Table;
+use crate::host::machine::{Machine, Renewed};
+use crate::host::sys;
 use crate::host::watch::Watch;
-use crate::host::{Host, sys};
 use crate::policy::Policy;
 use crate::pulse::{Other, Pulse};
-use crate::records::{Ask, Records};
+use crate::records::Records;
 use crate::state::Place;
 use crate::supervisor::Supervisor;
 use crate::{link, recover};
@@ -89,17 +89,17 @@ async fn work(setup: Setup) -> Exit {
         return Exit::Bug;
     };
     let Ok((watch, watched)) = watch() else { return Exit::Bug };
-    let host = Host::open();
+    let machine = match Machine::open(watch.clone()) {
+        Ok(machine) => machine,
+        Err(error) => {
+            tracing::error!(%error, "the network namespace cannot be looked at");
+            return Exit::Bug;
+        }
+    };
     let records = Records::new(records);
-    if let Some(socket) = host.table_socket()
-        && let Err(refusal) = records.ask(&Ask::Hold, Some(socket))
-    {
-        tracing::error!(%refusal, "the guardian cannot be told");
-        return Exit::Bug;
-    }
     let pulse = Rc::new(RefCell::new(pulse));
-    records.meanwhile(alive(pulse.clone(), &host));
-    let mut supervisor = Supervisor::new(place.clone(), host, records, policy, watch, ready);
+    records.meanwhile(alive(pulse.clone(), machine.renewed()));
+    let mut supervisor = Supervisor::new(place.clone(), machine, records, policy, watch, ready);
     loop {
         pulse.borrow_mut().set_live(supervisor.is_live());
         let beat = pulse.borrow_mut().beat_if_due();
@@ -170,13 +170,12 @@ fn watch() -> std::io::Result<(Watch, AsyncFd<OwnedFd>)> {
     Ok((watch, sys::awaited(fd)?))
 }
 
-/// Beats, and keeps the rules matching, while the main thread waits for the guardian's disk. The table's socket is used
+/// Beats, and keeps the rules matching, while the main thread waits for the guardian's disk. The tables' sockets are used
 /// by nobody else then.
-fn alive(pulse: Rc<RefCell<Pulse>>, host: &Host) -> impl FnMut() + 'static {
-    let mut table = host.table_socket().and_then(|socket| socket.try_clone_to_owned().ok()).map(Table::adopt);
+fn alive(pulse: Rc<RefCell<Pulse>>, renewed: Renewed) -> impl FnMut() + 'static {
     move || {
         pulse.borrow_mut().beat_if_due();
-        if let Some(table) = &mut table {
+        for (_, table) in renewed.borrow_mut().iter_mut() {
             // Where it comes too late the next beat of the main thread finds out and undoes everything.
             let _ = table.renew();
         }

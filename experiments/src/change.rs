@@ -209,12 +209,28 @@ impl Change {
         }
     }
 
+    /// The same for the traffic of everybody; what concerns processes stays as it is.
+    pub fn of_everybody(&self) -> Self {
+        let mut change = self.clone();
+        match &mut change {
+            Change::Block(Block { flow, .. })
+            | Change::Shape(Shape { flow, .. })
+            | Change::Disconnect(Disconnect { flow, .. }) => flow.scope = None,
+            Change::Signal(_) | Change::Pause(_) => {}
+        }
+        change
+    }
+
     /// What the reader of a plan should know of its figures.
     pub fn cautions(&self) -> Vec<String> {
-        match self {
+        let mut found = match self {
             Change::Shape(shape) => shape.cautions(),
             _ => Vec::new(),
+        };
+        if let Some(scope @ Scope::Container(_)) = self.flow().and_then(|flow| flow.scope.as_ref()) {
+            found.push(format!("containers that share one network with {scope}, as in a pod, are hit, too"));
         }
+        found
     }
 
     /// Whether the host can be brought back to what it was. A signal and a destroyed socket cannot be taken back;

@@ -53,7 +53,7 @@ pub enum Unit {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Engine {
-    /// Which: `queue`.
+    /// Which: `queue`, or of the kernel's own disciplines `netem` or `htb`.
     pub name: String,
     /// Packets that came to it. The kernel counts the same packets just before, as [`Evidence::matched`].
     pub seen: u64,
@@ -61,6 +61,9 @@ pub struct Engine {
     pub delayed: u64,
     /// How many were lost, as was asked for.
     pub lost: u64,
+    /// How many were lost, as was asked for, because the line was full.
+    #[serde(default)]
+    pub crowded: u64,
     /// How many were sent twice.
     pub duplicated: u64,
     /// How many had a bit flipped.
@@ -91,6 +94,34 @@ pub struct Spread {
     pub max_us: u64,
 }
 
+impl Engine {
+    /// Together with what another one did; of the times the worse stays.
+    pub fn plus(self, other: &Engine) -> Self {
+        let worse = |a: Option<Spread>, b: Option<Spread>| match (a, b) {
+            (Some(a), Some(b)) => Some(Spread {
+                p50_us: a.p50_us.max(b.p50_us),
+                p99_us: a.p99_us.max(b.p99_us),
+                max_us: a.max_us.max(b.max_us),
+            }),
+            (a, b) => a.or(b),
+        };
+        Engine {
+            name: other.name.clone(),
+            seen: self.seen + other.seen,
+            delayed: self.delayed + other.delayed,
+            lost: self.lost + other.lost,
+            duplicated: self.duplicated + other.duplicated,
+            crowded: self.crowded + other.crowded,
+            corrupted: self.corrupted + other.corrupted,
+            reordered: self.reordered + other.reordered,
+            overflowed: self.overflowed + other.overflowed,
+            mislaid: self.mislaid + other.mislaid,
+            held: worse(self.held, other.held),
+            late: worse(self.late, other.late),
+        }
+    }
+}
+
 impl fmt::Display for Spread {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ms = |us: u64| us as f64 / 1000.0;
@@ -112,6 +143,28 @@ impl Evidence {
         self.matched >= 1 && self.impaired >= least && self.leaked() as f64 <= LEAK * self.matched as f64
     }
 
+    /// Together with what was measured later of the same change, begun again so many milliseconds after this one.
+    pub fn then(mut self, later: &Evidence, after_ms: u64) -> Self {
+        self.unit = later.unit;
+        self.matched += later.matched;
+        self.impaired += later.impaired;
+        let later_ones = later.incidents.iter().cloned();
+        self.incidents.extend(
+            later_ones.map(|incident| Incident { after_ms: incident.after_ms + after_ms, ..incident }),
+        );
+        self.incidents.sort_by_key(|incident| incident.after_ms);
+        for note in &later.notes {
+            if !self.notes.contains(note) {
+                self.notes.push(note.clone());
+            }
+        }
+        self.engine = match (self.engine, &later.engine) {
+            (Some(engine), Some(later)) => Some(engine.plus(later)),
+            (engine, later) => engine.or_else(|| later.clone()),
+        };
+        self
+    }
+
     /// What the packet engine did, a line each; empty without one.
     pub fn deeds(&self) -> Vec<String> {
         let Some(engine) = &self.engine else { return Vec::new() };
@@ -120,6 +173,7 @@ impl Evidence {
             |count: u64| format!("{count} ({:.1} %)", 100.0 * count as f64 / engine.seen.max(1) as f64);
         let done = [
             (engine.lost, "lost"),
+            (engine.crowded, "lost in front of the full line"),
             (engine.duplicated, "sent twice"),
             (engine.corrupted, "corrupted"),
             (engine.reordered, "made late, to be overtaken"),
@@ -130,6 +184,9 @@ impl Evidence {
         if let Some(held) = engine.held.filter(|_| engine.delayed > 0) {
             let late = engine.late.map_or_else(String::new, |late| format!("; released late by {late}"));
             lines.push(format!("{} held for {held}{late}", engine.delayed));
+        } else if engine.delayed > 0 {
+            // The kernel's own disciplines do not say for how long.
+            lines.push(format!("{} held", engine.delayed));
         }
         let unseen = self.matched.saturating_sub(engine.seen);
         let leaks = [

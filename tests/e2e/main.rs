@@ -3,12 +3,15 @@
 mod composition;
 mod crash;
 mod demo;
+mod disciplines;
 mod flows;
 mod harness;
 mod held;
+mod interface;
 mod lifecycle;
 mod load;
 mod method;
+mod nets;
 mod network;
 mod process;
 mod refusal;

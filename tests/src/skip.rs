@@ -20,6 +20,10 @@ pub enum Need {
     Nftables,
     /// NFQUEUE in the kernel, or as a module that can be loaded.
     Queue,
+    /// `htb` in the kernel, and `tc` to look at it.
+    Htb,
+    /// `netem` in the kernel, and `tc` to set it up beside ours.
+    Netem,
     /// A mounted version 2 control group hierarchy.
     Cgroup2,
     /// The right to load BPF programs.
@@ -55,6 +59,10 @@ impl Need {
                 Path::new("/proc/net/netfilter/nfnetlink_queue").exists() || module("nfnetlink_queue"),
                 "needs NFQUEUE (CONFIG_NETFILTER_NETLINK_QUEUE, module `nfnetlink_queue`)",
             ),
+            Need::Htb => unless(takes(&["htb"]), "needs `htb` (CONFIG_NET_SCH_HTB) and `tc`"),
+            Need::Netem => {
+                unless(takes(&["netem", "delay", "1ms"]), "needs `netem` (CONFIG_NET_SCH_NETEM) and `tc`")
+            }
             Need::Cgroup2 => {
                 unless(cgroup_root().is_some(), "needs a mounted version 2 control group hierarchy")
             }
@@ -94,6 +102,14 @@ pub fn is_root() -> bool {
 /// The mount point of version 2 control groups.
 pub fn cgroup_root() -> Option<&'static Path> {
     CGROUP_ROOTS.iter().map(Path::new).find(|root| root.join("cgroup.procs").exists())
+}
+
+/// Whether the kernel takes a queueing discipline: in a network namespace that goes with the one process in it.
+fn takes(discipline: &[&str]) -> bool {
+    let mut command = Command::new("unshare");
+    command.args(["--net", "tc", "qdisc", "add", "dev", "lo", "root"]).args(discipline);
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    command.status().is_ok_and(|status| status.success())
 }
 
 /// Whether a kernel module could be loaded; it is not.

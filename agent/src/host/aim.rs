@@ -13,6 +13,7 @@ use squall_experiments::protocol::Refusal;
 use squall_experiments::quantity::Pick;
 use squall_experiments::scope::Scope;
 
+use super::peers::Peers;
 use super::process::{Processes, Target};
 use super::sockets::Listed;
 use crate::policy::Policy;
@@ -32,6 +33,33 @@ pub struct Aim<'a> {
 
 /// The addresses of every name, as resolved for one request.
 pub type Resolved = BTreeMap<String, Vec<IpAddr>>;
+
+/// What was heard when a name was asked again.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct News {
+    /// Which name.
+    pub name: String,
+    /// All its addresses now.
+    pub addresses: Vec<IpAddr>,
+    /// Those that have left the answer since it was asked before.
+    pub left: Vec<IpAddr>,
+    /// How it was, where that has changed: it cannot be asked any more, or can be again.
+    pub asking: Option<String>,
+}
+
+impl News {
+    /// For the report. `joined` are the addresses that a fault had not met before.
+    pub fn incidents(&self, joined: &[IpAddr]) -> Vec<String> {
+        let name = &self.name;
+        let asking = self.asking.iter().map(|how| format!("{name}: {how}"));
+        let joined = joined.iter().map(|address| format!("{name}: {address} joined"));
+        let left = self
+            .left
+            .iter()
+            .map(|address| format!("{name}: {address} left the answer, and is met until the fault ends"));
+        asking.chain(joined).chain(left).collect()
+    }
+}
 
 /// A peer after names have been resolved.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,6 +100,19 @@ impl<'a> Aim<'a> {
     /// `ours` are the pids of the guardian and of the commands that are connected.
     pub fn new(policy: &'a Policy, resolved: &'a Resolved, ours: BTreeSet<i32>) -> Self {
         Aim { policy, resolved, ours, veto: OnceCell::new(), login_ports: OnceCell::new() }
+    }
+
+    /// The same, with nothing seen yet: for another network namespace.
+    pub fn anew(&self) -> Self {
+        Aim::new(self.policy, self.resolved, self.ours.clone())
+    }
+
+    /// The same, with names resolved at another time.
+    pub fn with<'b>(&self, resolved: &'b Resolved) -> Aim<'b>
+    where
+        'a: 'b,
+    {
+        Aim::new(self.policy, resolved, self.ours.clone())
     }
 
     fn veto(&self) -> &Veto {
@@ -131,29 +172,12 @@ impl<'a> Aim<'a> {
     }
 
     /// Whether a connection belongs to a flow's peers and may be touched.
-    pub fn hits(&self, socket: &Listed, to: &[Network], from: &[Network]) -> bool {
-        let within = |network: &Network| match network.network {
-            None => true,
-            Some((address, bits)) => {
-                address.is_ipv4() == socket.remote.0.is_ipv4()
-                    && squall_experiments::peer::masked(socket.remote.0, bits) == address
-            }
-        };
-        let in_range = |network: &Network, port: u16| {
-            network.ports.is_none_or(|ports| (ports.first..=ports.last).contains(&port))
-        };
-        let loopback = socket.remote.0.is_loopback();
-        let named = |network: &Network| !loopback || !network.leaves_out_loopback();
-        let called =
-            |network: &Network| named(network) && within(network) && in_range(network, socket.remote.1);
-        let caller =
-            |network: &Network| named(network) && within(network) && in_range(network, socket.local.1);
-        let everybody = to.is_empty() && from.is_empty() && !loopback;
+    pub fn hits(&self, socket: &Listed, peers: &Peers) -> bool {
         let protected = self.login_ports().contains(&socket.local.1)
-            || self.networks(&self.policy.protect_addresses).is_ok_and(|list| {
-                list.iter().any(|network| within(network) && in_range(network, socket.remote.1))
-            });
-        !protected && (everybody || to.iter().any(called) || from.iter().any(caller))
+            || self
+                .networks(&self.policy.protect_addresses)
+                .is_ok_and(|list| list.iter().any(|network| network.has(socket.remote.0, socket.remote.1)));
+        !protected && peers.hit(socket)
     }
 }
 

@@ -4,10 +4,12 @@ use std::collections::BTreeSet;
 
 use squall_experiments::change::Disconnect;
 use squall_experiments::evidence::{Evidence, Incident, Unit};
+use squall_experiments::flow::Flow;
 use squall_experiments::protocol::Refusal;
 use squall_experiments::scope::Scope;
 
-use super::aim::{Aim, Network};
+use super::aim::{Aim, News};
+use super::peers::Peers;
 use super::process::{Cgroup, Processes, uid_of};
 use super::sockets::{Listed, Sockets};
 
@@ -18,22 +20,31 @@ pub struct Prepared {
     pub targets: Vec<String>,
     /// What the reader must know.
     pub notes: Vec<String>,
-    to: Vec<Network>,
-    from: Vec<Network>,
+    peers: Peers,
 }
 
 /// Looks at the host. Changes nothing.
 pub fn prepare(disconnect: &Disconnect, aim: &Aim<'_>) -> Result<Prepared, Refusal> {
-    let to = aim.networks(&disconnect.flow.to)?;
-    let from = aim.networks(&disconnect.flow.from)?;
-    let matching = matching(disconnect, aim, &to, &from)?;
-    let mut targets: Vec<String> = to.iter().chain(&from).map(ToString::to_string).collect();
+    let peers = Peers::of(&disconnect.flow, aim)?;
+    let matching = established(&disconnect.flow, aim, &peers)?;
+    let mut targets = peers.shown();
     targets.push(format!("{} connections are established now", matching.len()));
     let mut notes = Vec::new();
-    if to.iter().chain(&from).any(Network::leaves_out_loopback) || (to.is_empty() && from.is_empty()) {
+    if peers.leave_out_loopback() {
         notes.push("loopback is left out: name its addresses to include it".to_owned());
     }
-    Ok(Prepared { targets, notes, to, from })
+    Ok(Prepared { targets, notes, peers })
+}
+
+impl Prepared {
+    /// A name has been asked again: from now on its new addresses are meant too. Gives what to tell the reader.
+    pub(super) fn hear(&mut self, news: &News) -> Vec<String> {
+        if !self.peers.name(&news.name) {
+            return Vec::new();
+        }
+        let joined = self.peers.join(&news.name, &news.addresses);
+        news.incidents(&joined)
+    }
 }
 
 /// Destroys what matches now, and adds it to the evidence.
@@ -45,10 +56,19 @@ pub fn perform(
     evidence: &mut Evidence,
 ) -> Result<(), Refusal> {
     evidence.unit = Unit::Sockets;
-    let matching = matching(disconnect, aim, &prepared.to, &prepared.from)?;
+    let matching = established(&disconnect.flow, aim, &prepared.peers)?;
+    let destroyed = destroy(&matching)?;
+    evidence.matched += matching.len() as u64;
+    evidence.impaired += destroyed;
+    evidence.incidents.push(Incident { after_ms, what: format!("{destroyed} connections destroyed") });
+    Ok(())
+}
+
+/// Destroys connections, and says how many had not ended by themselves.
+pub(super) fn destroy(connections: &[Listed]) -> Result<u64, Refusal> {
     let mut sockets = Sockets::open().map_err(cannot_list)?;
     let mut destroyed = 0;
-    for socket in &matching {
+    for socket in connections {
         let gone = sockets.destroy(socket).map_err(|error| {
             Refusal::new(
                 format!("cannot destroy sockets: {error}"),
@@ -57,24 +77,17 @@ pub fn perform(
         })?;
         destroyed += u64::from(gone);
     }
-    evidence.matched += matching.len() as u64;
-    evidence.impaired += destroyed;
-    evidence.incidents.push(Incident { after_ms, what: format!("{destroyed} connections destroyed") });
-    Ok(())
+    Ok(destroyed)
 }
 
 fn cannot_list(error: super::netlink::NetlinkError) -> Refusal {
     Refusal::bare(format!("cannot list sockets: {error}"))
 }
 
-fn matching(
-    disconnect: &Disconnect,
-    aim: &Aim<'_>,
-    to: &[Network],
-    from: &[Network],
-) -> Result<Vec<Listed>, Refusal> {
+/// The established connections that belong to a flow.
+pub(super) fn established(flow: &Flow, aim: &Aim<'_>, peers: &Peers) -> Result<Vec<Listed>, Refusal> {
     let connections = Sockets::open().and_then(|mut sockets| sockets.connections()).map_err(cannot_list)?;
-    let in_scope: Box<dyn Fn(&Listed) -> bool> = match &disconnect.flow.scope {
+    let in_scope: Box<dyn Fn(&Listed) -> bool> = match &flow.scope {
         None => Box::new(|_| true),
         Some(Scope::Port(ports)) => {
             let range = ports.first..=ports.last;
@@ -88,8 +101,8 @@ fn matching(
             let ids = Cgroup::find(path)?.ids();
             Box::new(move |socket| ids.contains(&socket.cgroup))
         }
-        Some(scope @ Scope::Process(_)) => {
-            let processes = Processes::here()?;
+        Some(scope @ (Scope::Process(_) | Scope::Container(_))) => {
+            let processes = Processes::reached_by(scope)?;
             let chosen: BTreeSet<i32> =
                 aim.processes(&processes, scope)?.targets.iter().map(|target| target.pid).collect();
             let held = processes.sockets();
@@ -98,8 +111,14 @@ fn matching(
                 mine.flat_map(|(_, list)| list.iter().map(|(_, inode)| *inode)).collect();
             Box::new(move |socket| inodes.contains(&socket.inode))
         }
+        Some(scope @ Scope::Interface(_)) => {
+            return Err(Refusal::new(
+                format!("connections cannot be told apart by {scope}: a connection belongs to none"),
+                "choose them by their peers, or by the local port, process, user or control group that they belong to",
+            ));
+        }
         Some(scope) => return Err(Refusal::bare(format!("{scope} is not known to this agent yet"))),
     };
-    let hit = |socket: &Listed| socket.established() && in_scope(socket) && aim.hits(socket, to, from);
+    let hit = |socket: &Listed| socket.established() && in_scope(socket) && aim.hits(socket, peers);
     Ok(connections.into_iter().filter(hit).collect())
 }

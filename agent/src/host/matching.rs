@@ -1,18 +1,22 @@
 //! Which packets: a flow becomes the conditions of rules; and which packets no injection may touch.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::sync::Arc;
 
-use squall_experiments::flow::{Direction, Flow, Protocol};
+use squall_experiments::evidence::{Evidence, Incident};
+use squall_experiments::flow::{Direction, Established, Flow, Protocol};
 use squall_experiments::peer::{PeerHost, Ports};
 use squall_experiments::protocol::Refusal;
 
-use super::aim::{Aim, Network};
-use super::mark;
+use super::aim::{Aim, Network, News};
 use super::nft::{Hook, IPV4, IPV6};
-use super::rule::{End, Rule};
+use super::peers::{Group, Peers, Sense, ends};
+use super::rule::{Home, Rule};
+use super::sockets::Listed;
 use super::table::Table;
+use super::watch::Watch;
 use super::whom::Whom;
+use super::{disconnect, kept, mark, sys};
 
 /// TCP's number.
 pub const TCP: u8 = 6;
@@ -30,8 +34,10 @@ pub struct Packets {
     /// Whose they are.
     pub whom: Whom,
     protocol: Protocol,
-    to: Vec<Network>,
-    from: Vec<Network>,
+    peers: Peers,
+    established: Established,
+    /// Connections that are left alone, or reset when it begins.
+    connections: Vec<Listed>,
 }
 
 /// Packets that rules ask for, while their change is live.
@@ -41,16 +47,62 @@ pub struct Live {
     pub packets: Packets,
     /// New sockets of the scope are marked while this lives.
     mark: Option<mark::Live>,
+    began: u64,
+    incidents: Vec<Incident>,
 }
 
 impl Live {
     /// The rules are about to be added.
     pub fn new(packets: Packets, mark: Option<mark::Live>) -> Self {
-        Live { packets, mark }
+        Live { packets, mark, began: sys::boot_nanos(), incidents: Vec::new() }
     }
 
     /// Looks whether targets have moved, and follows them. Called whenever the worker wakes.
-    pub fn tick(&mut self, _table: &mut Table, _aim: &Aim<'_>) {}
+    pub fn tick(&mut self, _table: &mut Table, _aim: &Aim<'_>) {
+        let after_ms = (sys::boot_nanos() - self.began) / 1_000_000;
+        let happened = self.packets.whom.follow().into_iter();
+        self.incidents.extend(happened.map(|what| Incident { after_ms, what }));
+    }
+
+    /// Has the worker woken when something happens to a target.
+    pub fn watch(&self, watch: &Watch) -> Result<(), Refusal> {
+        let cannot = |error| Refusal::bare(format!("the target cannot be watched: {error}"));
+        self.packets.whom.watch(watch).map_err(cannot)
+    }
+
+    /// Something has happened.
+    pub fn happened(&mut self, what: String) {
+        let after_ms = (sys::boot_nanos() - self.began) / 1_000_000;
+        self.incidents.push(Incident { after_ms, what });
+    }
+
+    /// A name has been asked again: who is new is met by the rules from now on.
+    pub fn hear(&mut self, news: &News, tag: &str, table: &mut Table) {
+        let peers = &mut self.packets.peers;
+        if !peers.name(&news.name) {
+            return;
+        }
+        let joined = peers.join(&news.name, &news.addresses);
+        let sets = peers.sets(tag);
+        let reach = |sense: &str| {
+            let sense = peers.senses().into_iter().find(|other| other.word() == sense)?;
+            peers.reach(sense)
+        };
+        let refilled = if joined.is_empty() { Ok(()) } else { table.refill(tag, &sets, reach) };
+        self.packets.targets.extend(joined.iter().map(|address| format!("{address} ({})", news.name)));
+        match refilled {
+            Ok(()) => news.incidents(&joined).into_iter().for_each(|what| self.happened(what)),
+            Err(error) => {
+                self.happened(format!("{}: an address that joined could not be added: {error}", news.name));
+            }
+        }
+    }
+
+    /// Adds what has happened to its targets.
+    pub fn tell(&self, evidence: &mut Evidence) {
+        evidence.incidents.extend(self.incidents.iter().cloned());
+        evidence.incidents.sort_by_key(|incident| incident.after_ms);
+    }
 
     /// When [`Live::tick`] wants to be called at the latest, on the boot clock.
     pub fn due(&self) -> Option<u64> {
@@ -72,16 +124,43 @@ impl Packets {
     pub fn of(flow: &Flow, aim: &Aim<'_>, marks: &BTreeSet<u32>) -> Result<Self, Refusal> {
         let whom = Whom::of(flow.scope.as_ref(), aim, marks)?;
         let (mut targets, mut notes) = (whom.targets.clone(), whom.notes.clone());
-        let to = aim.networks(&flow.to)?;
-        let from = aim.networks(&flow.from)?;
-        targets.extend(to.iter().chain(&from).map(|network| network.to_string()));
-        if to.iter().chain(&from).any(Network::leaves_out_loopback) || (to.is_empty() && from.is_empty()) {
+        let peers = Peers::of(flow, aim)?;
+        targets.extend(peers.shown());
+        notes.extend(peers.unreachable_v6());
+        if peers.leave_out_loopback() && !whom.by_interface() {
             notes.push("loopback is left out: name its addresses to include it".into());
         }
-        Ok(Packets { targets, notes, protocol: flow.protocol, to, from, whom })
+        let connections = match flow.established {
+            Established::Include => Vec::new(),
+            // A connection belongs to no interface. To keep those of others too does no harm: their packets do not match.
+            Established::Keep if whom.by_interface() => {
+                disconnect::established(&Flow { scope: None, ..flow.clone() }, aim, &peers)?
+            }
+            Established::Keep | Established::Reset => disconnect::established(flow, aim, &peers)?,
+        };
+        if flow.established == Established::Keep {
+            notes.push(format!("{} established connections are left alone", connections.len()));
+        }
+        let (protocol, established) = (flow.protocol, flow.established);
+        Ok(Packets { targets, notes, protocol, peers, established, connections, whom })
     }
 
-    /// The rules that match them at a hook: one per peer and transport, as few as possible. With `tcp_apart`, TCP gets
+    /// The networks of the peers, names resolved; none is everybody.
+    pub fn networks(&self) -> impl Iterator<Item = &Network> {
+        self.peers.to.iter().chain(&self.peers.from)
+    }
+
+    /// Resets what is established, where that is wanted. To be called just before the rules are added: the packet that
+    /// tells the other end must still get through.
+    pub fn reset(&self) -> Result<Option<String>, Refusal> {
+        if self.established != Established::Reset {
+            return Ok(None);
+        }
+        let reset = disconnect::destroy(&self.connections)?;
+        Ok(Some(format!("{reset} established connections were reset")))
+    }
+
+    /// The rules that match them at a hook: one per group of peers and transport, as few as possible. With `tcp_apart`, TCP gets
     /// rules of its own.
     ///
     /// Copies of what came in enter by way of loopback; where that is left out, they are known by the bits of the mark in
@@ -93,33 +172,52 @@ impl Packets {
         tcp_apart: bool,
         copies: Option<u32>,
     ) -> Result<Vec<Matching>, Refusal> {
-        let everybody = [Network { network: None, ports: None, name: None }];
-        let called = self.to.iter().map(|peer| (peer, true));
-        let callers = self.from.iter().map(|peer| (peer, false));
-        let mut peers: Vec<(&Network, bool)> = called.chain(callers).collect();
-        if peers.is_empty() {
-            peers.push((&everybody[0], true));
-        }
         let mut rules = Vec::new();
-        for (peer, is_called) in peers {
-            let copies = copies.filter(|_| hook == Hook::Input && peer.leaves_out_loopback());
-            for transport in self.transports(peer, tcp_apart)? {
-                let rule = Rule::commented(tag);
-                let outside =
-                    if peer.leaves_out_loopback() { rule.clone().not_loopback(hook) } else { rule.clone() };
-                let mut push = |rule| {
-                    rules.push((self.matching(rule, hook, peer, is_called, transport), transport));
-                };
-                push(outside);
-                copies.into_iter().for_each(|bits| push(rule.clone().mark_any(bits)));
+        for sense in self.peers.senses() {
+            let home = Arc::new(self.home(hook, sense, tag));
+            for group in self.peers.groups(sense, tag) {
+                // An interface says by itself whether it is loopback. By which one the packet of a copy came nobody knows.
+                let leaves_out = group.leaves_out_loopback() && !self.whom.by_interface();
+                let copies = copies.filter(|_| hook == Hook::Input && leaves_out);
+                for transport in self.transports(&group, tcp_apart)? {
+                    let rule = Rule::commented(tag).at_home(&home);
+                    let outside = if leaves_out { rule.clone().not_loopback(hook) } else { rule.clone() };
+                    let mut push = |rule| {
+                        rules.push((self.matching(rule, hook, &group, sense, transport), transport));
+                    };
+                    push(outside);
+                    copies.into_iter().for_each(|bits| push(rule.clone().mark_any(bits)));
+                }
             }
         }
         Ok(rules)
     }
 
+    /// What is asked before the rules of a sense, and which addresses they concern.
+    fn home(&self, hook: Hook, sense: Sense, tag: &str) -> Home {
+        let (remote, _) = ends(hook);
+        let mut head = Vec::new();
+        for group in self.peers.excepted(tag) {
+            let rule = group.narrow(Rule::commented(tag), remote);
+            let Some(Ports { first, last }) = group.ports else {
+                head.push(rule.leave());
+                continue;
+            };
+            for transport in [TCP, UDP] {
+                for end in sense.ports_at(hook) {
+                    head.push(rule.clone().transport(transport).ports(end, first, last).leave());
+                }
+            }
+        }
+        if self.established == Established::Keep {
+            head.extend(kept::rules(&self.connections, hook, tag));
+        }
+        Home { sense: sense.word(), head, reach: self.peers.reach(sense) }
+    }
+
     /// The transports that need a rule each; `None` is all of them in one rule.
-    fn transports(&self, peer: &Network, tcp_apart: bool) -> Result<Vec<Option<u8>>, Refusal> {
-        let ports = peer.ports.is_some() || self.whom.has_ports();
+    fn transports(&self, group: &Group, tcp_apart: bool) -> Result<Vec<Option<u8>>, Refusal> {
+        let ports = group.ports.is_some() || self.whom.has_ports();
         Ok(match self.protocol {
             Protocol::Any if ports => vec![Some(TCP), Some(UDP)],
             Protocol::Any if tcp_apart => vec![Some(TCP), None],
@@ -132,35 +230,25 @@ impl Packets {
                     "leave the port out, or choose another protocol",
                 ));
             }
-            Protocol::Icmp => match peer.network {
-                Some((IpAddr::V4(_), _)) => vec![Some(ICMP)],
-                Some((IpAddr::V6(_), _)) => vec![Some(ICMPV6)],
+            Protocol::Icmp => match group.family() {
+                Some(IPV4) => vec![Some(ICMP)],
+                Some(_) => vec![Some(ICMPV6)],
                 None => vec![Some(ICMP), Some(ICMPV6)],
             },
         })
     }
 
-    fn matching(
-        &self,
-        rule: Rule,
-        hook: Hook,
-        peer: &Network,
-        is_called: bool,
-        transport: Option<u8>,
-    ) -> Rule {
+    fn matching(&self, rule: Rule, hook: Hook, group: &Group, sense: Sense, transport: Option<u8>) -> Rule {
         let (remote, local) = ends(hook);
-        let mut rule = rule;
-        if let Some((address, bits)) = peer.network {
-            rule = rule.network(remote, address, bits);
-        }
+        let mut rule = group.narrow(rule, remote);
         match transport {
             Some(ICMP) => rule = rule.family(IPV4).transport(ICMP),
             Some(ICMPV6) => rule = rule.family(IPV6).transport(ICMPV6),
             Some(protocol) => rule = rule.transport(protocol),
             None => {}
         }
-        if let Some(Ports { first, last }) = peer.ports {
-            rule = rule.ports(if is_called { remote } else { local }, first, last);
+        if let Some(Ports { first, last }) = group.ports {
+            rule = rule.ports(if sense == Sense::Calling { local } else { remote }, first, last);
         }
         self.whom.narrow(rule, hook, local)
     }
@@ -172,14 +260,6 @@ pub fn hooks(direction: Direction) -> &'static [Hook] {
         Direction::Both => &[Hook::Output, Hook::Input],
         Direction::Egress => &[Hook::Output],
         Direction::Ingress => &[Hook::Input],
-    }
-}
-
-/// The remote and the local end of a packet at a hook.
-fn ends(hook: Hook) -> (End, End) {
-    match hook {
-        Hook::Output => (End::Destination, End::Source),
-        Hook::Input => (End::Source, End::Destination),
     }
 }
 
@@ -216,22 +296,13 @@ pub fn carve_outs(aim: &Aim<'_>) -> Vec<(Hook, Rule)> {
 
 #[cfg(test)]
 mod tests {
-    use squall_experiments::peer::Peer;
-
+    use super::super::peers::tests::networks;
     use super::*;
 
     fn packets(protocol: Protocol, peers: &[&str], whom: Whom) -> Packets {
-        let network = |text: &&str| {
-            let peer: Peer = text.parse().unwrap();
-            let network = match peer.host {
-                PeerHost::Net(address, bits) => Some((address, bits)),
-                _ => None,
-            };
-            Network { network, ports: peer.ports, name: None }
-        };
-        let to = peers.iter().map(network).collect();
-        let (targets, notes) = (Vec::new(), Vec::new());
-        Packets { targets, notes, whom, protocol, to, from: Vec::new() }
+        let peers = Peers { to: networks(peers), ..Peers::default() };
+        let (targets, notes, connections) = (Vec::new(), Vec::new(), Vec::new());
+        Packets { targets, notes, whom, protocol, peers, established: Established::Include, connections }
     }
 
     #[test]
@@ -246,6 +317,7 @@ mod tests {
         assert_eq!(count(Tcp, false, &["10.0.0.1:80", "::1"], Whom::everybody()), 2);
         assert_eq!(count(Icmp, false, &["any"], Whom::everybody()), 2);
         assert_eq!(count(Any, false, &[], Whom::everybody()), 1);
+        assert_eq!(count(Any, false, &["10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:81"], Whom::everybody()), 4);
     }
 
     #[test]

@@ -8,27 +8,40 @@
 //! |---|---|
 //! | [`block`]: rules in [`table`], our own nftables table, with [`mark`]s for scopes | rules, table, marks |
 //! | [`shape`]: rules in [`slot`]s of that table, and [`engines`] that read the [`queue`]s to which they send packets | rules, queues, table, marks |
+//! | [`qdisc`]: the kernel's own disciplines below an inert root, entered by rules of that table | rules, classes, roots |
 //! | [`disconnect`]: destroyed connections | none: they cannot be taken back |
 //! | [`signal`]: signals to processes | none |
 //! | [`pause`]: traced or stopped processes | released by the kernel, or resumed |
+//!
+//! A [`Host`] is one network namespace; the [`machine`] holds the agent's own and those of its targets, and a [`site`]
+//! says in which of them a change acts.
 
 pub mod aim;
 pub mod block;
 pub mod bpf;
+pub mod container;
 pub mod disconnect;
 pub mod engines;
+pub mod interface;
+pub mod kept;
 mod live;
+pub mod machine;
 pub mod mark;
 pub mod matching;
 pub mod netlink;
+pub mod netns;
 pub mod nft;
 pub mod pause;
+pub mod peers;
 pub mod process;
+pub mod qdisc;
 pub mod queue;
+pub mod ranges;
 pub mod rule;
 pub mod set;
 pub mod shape;
 pub mod signal;
+pub mod site;
 pub mod slot;
 pub mod sockets;
 pub mod sys;
@@ -39,17 +52,21 @@ pub mod whom;
 
 use std::collections::BTreeSet;
 use std::os::fd::BorrowedFd;
+use std::time::Duration;
 
 use squall_experiments::change::Change;
-use squall_experiments::evidence::Evidence;
+use squall_experiments::evidence::{Evidence, Incident};
 use squall_experiments::protocol::Refusal;
 
-use aim::Aim;
+use aim::{Aim, News};
 use engines::Engines;
 pub use live::{Live, Prepared};
+use qdisc::Discs;
+use shape::Ground;
 use slot::{Levels, Slots};
 use table::Table;
 use undo::{Duplicates, Undo, Undone};
+use watch::Watch;
 
 /// What a change is called in the journal, in rule comments and in choices.
 #[derive(Clone, Debug)]
@@ -65,7 +82,8 @@ pub struct Place {
 /// Asks the guardian to write an undo and sync it, and to hold a duplicate of the socket that it needs.
 pub type Record<'a> = &'a mut dyn FnMut(Undo, Option<BorrowedFd<'_>>) -> Result<(), Refusal>;
 
-/// One host, as one network namespace.
+/// One host, as one network namespace. Everything is done, and everything opened, in that of the calling thread: see
+/// [`machine`].
 #[derive(Debug)]
 pub struct Host {
     table: Result<Table, String>,
@@ -75,11 +93,14 @@ pub struct Host {
     /// Decided once for each table: its chains ask for them.
     levels: Option<Option<Levels>>,
     engines: Engines,
+    watch: Watch,
+    discs: Discs,
 }
 
 impl Host {
-    /// Opens what is needed in the calling thread's network namespace. A missing mechanism is noted, not an error.
-    pub fn open() -> Self {
+    /// Opens what is needed in the calling thread's network namespace. A missing mechanism is noted, not an error. What
+    /// happens to targets wakes whoever waits for `watch`.
+    pub fn open(watch: Watch) -> Self {
         Host {
             table: Table::open().map_err(|error| error.to_string()),
             standing: false,
@@ -87,6 +108,8 @@ impl Host {
             slots: Slots::default(),
             levels: None,
             engines: Engines::default(),
+            watch,
+            discs: Discs::default(),
         }
     }
 
@@ -106,11 +129,8 @@ impl Host {
             }
             Change::Shape(shape) => {
                 self.own_table()?;
-                let levels = self.levels();
-                let table = self.table.as_mut().map_err(|why| Refusal::bare(why.clone()))?;
-                let native = self.engines.native(table)?;
-                let (marks, slots) = (&self.marks, &mut self.slots);
-                let prepared = shape::prepare(shape, place, aim, marks, slots, levels, native)?;
+                let (marks, mut ground) = self.ground()?;
+                let prepared = shape::prepare(shape, place, aim, marks, &mut ground)?;
                 self.marks.extend(prepared.packets.whom.mark.iter().map(|mark| mark.bit));
                 Prepared::Shape(prepared)
             }
@@ -126,7 +146,10 @@ impl Host {
     pub fn forget(&mut self, prepared: &Prepared, place: &Place) {
         let packets = match prepared {
             Prepared::Block(prepared) => &prepared.packets,
-            Prepared::Shape(prepared) => &prepared.packets,
+            Prepared::Shape(prepared) => {
+                prepared.forget(&mut self.discs);
+                &prepared.packets
+            }
             Prepared::Disconnect(_) | Prepared::Signal(_) | Prepared::Pause(_) => return,
         };
         if let Some(mark) = &packets.whom.mark {
@@ -144,10 +167,18 @@ impl Host {
         *self.levels.get_or_insert_with(|| mark::free_levels().ok().flatten())
     }
 
+    /// What shaping needs, and which marks are taken.
+    fn ground(&mut self) -> Result<(&BTreeSet<u32>, Ground<'_>), Refusal> {
+        let levels = self.levels();
+        let table = self.table.as_mut().map_err(|why| Refusal::bare(why.clone()))?;
+        let (slots, engines, discs) = (&mut self.slots, &mut self.engines, &mut self.discs);
+        Ok((&self.marks, Ground { table, slots, levels, engines, discs }))
+    }
+
     /// The table, made where it does not stand yet.
     fn stand(&mut self, aim: &Aim<'_>, record: Record<'_>) -> Result<(), Refusal> {
         // Each change owes the table's end, whoever made it: the last one that is undone removes it.
-        record(Undo::Table, None)?;
+        record(Undo::Table, self.table_socket())?;
         if !self.standing {
             let carve_outs = matching::carve_outs(aim);
             self.own_table()?.create(carve_outs).map_err(|error| {
@@ -205,17 +236,25 @@ impl Host {
                 self.stand(aim, record)?;
                 let mark = marked(prepared.packets.whom.mark.as_ref(), record)?;
                 record(Undo::Rules(place.tag.clone()), None)?;
+                let reset = prepared.packets.reset()?;
                 block::perform(&mut prepared, self.own_table()?)?;
-                Ok(Live::Block(matching::Live::new(prepared.packets, mark)))
+                let mut live = matching::Live::new(prepared.packets, mark);
+                reset.into_iter().for_each(|what| live.happened(what));
+                live.watch(&self.watch)?;
+                Ok(Live::Block(live))
             }
             (Prepared::Shape(prepared), _) => {
                 let performed = self.stand(aim, record).and_then(|()| {
                     let mark = marked(prepared.packets.whom.mark.as_ref(), record)?;
-                    let levels = self.levels();
-                    let table = self.table.as_mut().map_err(|why| Refusal::bare(why.clone()))?;
-                    shape::perform(prepared, place, mark, levels, table, &mut self.engines, record)
+                    let reset = prepared.packets.reset()?;
+                    let (_, mut ground) = self.ground()?;
+                    let mut live = shape::perform(prepared, place, mark, &mut ground, record)?;
+                    reset.into_iter().for_each(|what| live.packets.happened(what));
+                    Ok(live)
                 });
-                performed.map(Live::Shape).inspect_err(|_| self.slots.give_back(&place.tag))
+                performed
+                    .and_then(|live| live.packets.watch(&self.watch).map(|()| Live::Shape(live)))
+                    .inspect_err(|_| self.slots.give_back(&place.tag))
             }
             (Prepared::Disconnect(prepared), Change::Disconnect(change)) => {
                 let began = sys::boot_nanos();
@@ -251,11 +290,31 @@ impl Host {
         live.tick(self.table.as_mut().ok(), aim);
     }
 
+    /// A name has been asked again: a live change meets its new addresses too.
+    pub fn hear(&mut self, live: &mut Live, place: &Place, news: &News) {
+        match live {
+            Live::Block(packets) | Live::Shape(shape::Live { packets, .. }) => {
+                if let Ok(table) = &mut self.table {
+                    packets.hear(news, &place.tag, table);
+                }
+            }
+            Live::Disconnect { prepared, evidence, began, .. } => {
+                let after_ms = (sys::boot_nanos() - *began) / 1_000_000;
+                let happened = prepared.hear(news).into_iter();
+                evidence.incidents.extend(happened.map(|what| Incident { after_ms, what }));
+            }
+            Live::Signal(_) | Live::Pause(_) => {}
+        }
+    }
+
     /// What has been measured of a live change.
     pub fn observe(&mut self, live: &mut Live, place: &Place) -> Evidence {
         match live {
-            Live::Block(_) => {
-                self.table.as_mut().map(|table| block::observe(table, &place.tag)).unwrap_or_default()
+            Live::Block(packets) => {
+                let observe = |table: &mut Table| block::observe(table, &place.tag);
+                let mut evidence = self.table.as_mut().map(observe).unwrap_or_default();
+                packets.tell(&mut evidence);
+                evidence
             }
             Live::Shape(live) => match &mut self.table {
                 Ok(table) => live.observe(table, &mut self.engines, &place.tag),
@@ -280,6 +339,16 @@ impl Host {
         self.engines.settle();
     }
 
+    /// Whether an undo should wait a little more, after so long, because packets are held that it would take along.
+    pub fn drains(&self, undo: &Undo, waited: Duration) -> bool {
+        match undo {
+            Undo::Class { device, minor, wait_ms } => {
+                waited.as_millis() < u128::from(*wait_ms) && qdisc::class::holds(device, *minor)
+            }
+            _ => false,
+        }
+    }
+
     /// Makes one undo so, and looks whether it is.
     pub fn undo(&mut self, undo: &Undo) -> Undone {
         if let Undo::Queue { number, .. } = undo {
@@ -295,6 +364,8 @@ impl Host {
                 self.marks.remove(bit);
             }
             (Undo::Rules(tag), Ok(_)) => self.slots.give_back(tag),
+            (Undo::Class { minor, .. }, Ok(_)) => self.discs.freed(*minor),
+            (Undo::Root { device, .. }, Ok(_)) => self.discs.lifted(device),
             _ => {}
         }
         done

@@ -8,20 +8,27 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::sys::socket::{
-    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, sendto, socket,
+    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, sendto, setsockopt,
+    socket, sockopt,
 };
 
 use super::sys;
 
 const HEADER: usize = 16;
+/// Room for some ten thousand addresses at once.
+const BUFFER: usize = 8 << 20;
 const ERROR: u16 = 2;
 const DONE: u16 = 3;
 const FLAG_REQUEST: u16 = 0x01;
 const FLAG_ACK: u16 = 0x04;
+/// Take the place of the object that exists.
+pub const FLAG_REPLACE: u16 = 0x100;
 /// Fail if the object exists.
 pub const FLAG_EXCL: u16 = 0x200;
 /// Make the object.
 pub const FLAG_CREATE: u16 = 0x400;
+/// Answer with the object as it was made.
+pub const FLAG_ECHO: u16 = 0x08;
 /// Put the object behind its siblings.
 pub const FLAG_APPEND: u16 = 0x800;
 const FLAG_DUMP: u16 = 0x300;
@@ -83,6 +90,13 @@ impl Message {
         self
     }
 
+    /// Asks for one more thing with the request.
+    pub fn flagged(mut self, flags: u16) -> Self {
+        let flags = u16_at(&self.0, 6) | flags;
+        self.0[6..8].copy_from_slice(&flags.to_ne_bytes());
+        self
+    }
+
     /// An attribute.
     pub fn attr(mut self, kind: u16, value: &[u8]) -> Self {
         let length = u16::try_from(value.len() + 4).expect("attributes of this crate are short");
@@ -115,6 +129,11 @@ impl Message {
     pub fn splice(mut self, other: Message) -> Self {
         self.0.extend_from_slice(&other.0[HEADER..]);
         self
+    }
+
+    /// What stands behind the netlink header.
+    pub fn inside(&self) -> &[u8] {
+        &self.0[HEADER..]
     }
 
     fn pad(&mut self) {
@@ -150,14 +169,28 @@ pub struct Socket {
 impl Socket {
     /// Opens a socket in the network namespace of the calling thread.
     pub fn open(protocol: SockProtocol) -> Result<Self, NetlinkError> {
+        Socket::listen(protocol, 0)
+    }
+
+    /// Opens a socket that also hears of what happens to some groups of objects, as a mask of their numbers.
+    pub fn listen(protocol: SockProtocol, groups: u32) -> Result<Self, NetlinkError> {
         let fd = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol)?;
-        bind(fd.as_raw_fd(), &NetlinkAddr::new(0, 0))?;
+        bind(fd.as_raw_fd(), &NetlinkAddr::new(0, groups))?;
         Ok(Socket::adopt(fd))
+    }
+
+    /// Forgets what has been heard, and what was lost of it because there was too much.
+    pub fn drain(&self) {
+        while self.receive(MsgFlags::MSG_DONTWAIT).is_ok_and(|heard| !heard.is_empty()) {}
     }
 
     /// Continues with a socket that another process made.
     pub fn adopt(fd: OwnedFd) -> Self {
         sys::ask_for_error_texts(fd.as_fd());
+        // A transaction is one message for the socket, and each of its parts is acknowledged. Best effort: who may not
+        // force it has what the host allows.
+        let _ = setsockopt(&fd, sockopt::SndBufForce, &BUFFER);
+        let _ = setsockopt(&fd, sockopt::RcvBufForce, &BUFFER);
         Socket { fd, sequence: sys::boot_nanos() as u32 }
     }
 
@@ -168,6 +201,11 @@ impl Socket {
 
     /// Sends messages as one request and reads their acknowledgements. The first refusal is the answer.
     pub fn request(&mut self, messages: Vec<Message>) -> Result<(), NetlinkError> {
+        self.request_echoed(messages).map(drop)
+    }
+
+    /// The same, and gives what the kernel echoes of messages with [`FLAG_ECHO`], by their place in the request.
+    pub fn request_echoed(&mut self, messages: Vec<Message>) -> Result<Vec<(usize, Received)>, NetlinkError> {
         let first = self.sequence.wrapping_add(1);
         let count = messages.len();
         let mut bytes = Vec::new();
@@ -178,6 +216,7 @@ impl Socket {
         self.send(&bytes)?;
         let mut answered = 0;
         let mut refused = None;
+        let mut echoed = Vec::new();
         loop {
             let answers = match self.receive(MsgFlags::MSG_DONTWAIT) {
                 Err(error) if error.errno() == Errno::EAGAIN => break,
@@ -185,7 +224,11 @@ impl Socket {
             };
             for (sequence, flags, received) in answers {
                 let index = sequence.wrapping_sub(first) as usize;
-                if index >= count || received.kind != ERROR {
+                if index >= count {
+                    continue;
+                }
+                if received.kind != ERROR {
+                    echoed.push((index, received));
                     continue;
                 }
                 answered += 1;
@@ -197,7 +240,16 @@ impl Socket {
         match refused {
             Some(error) => Err(error),
             None if answered == 0 => Err(NetlinkError::Io(io::Error::other("the kernel did not answer"))),
-            None => Ok(()),
+            None => Ok(echoed),
+        }
+    }
+
+    /// Asks for one object; `None` is that it is not there.
+    pub fn get(&mut self, message: Message) -> Result<Option<Received>, NetlinkError> {
+        match self.request_echoed(vec![message]) {
+            Ok(mut objects) => Ok(objects.pop().map(|(_, object)| object)),
+            Err(error) if error.errno() == Errno::ENOENT => Ok(None),
+            Err(error) => Err(error),
         }
     }
 
@@ -209,6 +261,23 @@ impl Socket {
             }
         }
         Err(NetlinkError::Io(io::Error::other("the objects kept changing while they were listed")))
+    }
+
+    /// Asks for one object.
+    pub fn ask(&mut self, message: Message) -> Result<Vec<Received>, NetlinkError> {
+        self.sequence = self.sequence.wrapping_add(1);
+        let mine = self.sequence;
+        self.send(&message.sealed(mine, FLAG_ACK))?;
+        let mut objects = Vec::new();
+        loop {
+            for (sequence, flags, received) in self.receive(MsgFlags::empty())? {
+                match received.kind {
+                    _ if sequence != mine => {}
+                    ERROR => return refusal(&received.body, flags, 0).map_or(Ok(objects), Err),
+                    _ => objects.push(received),
+                }
+            }
+        }
     }
 
     fn dump_once(&mut self, message: Message) -> Result<Option<Vec<Received>>, NetlinkError> {

@@ -12,6 +12,7 @@ const GET_TABLE: u16 = 1;
 const DELETE_TABLE: u16 = 2;
 const NEW_CHAIN: u16 = 3;
 const GET_CHAIN: u16 = 4;
+const DELETE_CHAIN: u16 = 5;
 const NEW_RULE: u16 = 6;
 const GET_RULE: u16 = 7;
 const DELETE_RULE: u16 = 8;
@@ -105,9 +106,24 @@ pub fn list_tables() -> Message {
     Message::new(SUBSYSTEM | GET_TABLE, 0).raw(&header(0))
 }
 
+/// Deletes a chain with the rules in it; refused with `EBUSY` while another chain leads to it.
+pub fn delete_chain(table: &str, name: &str) -> Message {
+    Message::new(SUBSYSTEM | DELETE_CHAIN, 0).raw(&header(INET)).text(1, table).text(3, name)
+}
+
+/// Asks for one chain.
+pub fn get_chain(table: &str, name: &str) -> Message {
+    Message::new(SUBSYSTEM | GET_CHAIN, 0).raw(&header(INET)).text(1, table).text(3, name)
+}
+
 /// Asks for all chains of all families.
 pub fn list_chains() -> Message {
     Message::new(SUBSYSTEM | GET_CHAIN, 0).raw(&header(0))
+}
+
+/// Asks for the rules of one chain.
+pub fn list_rules_of(table: &str, chain: &str) -> Message {
+    list_rules(Some(table)).text(2, chain)
 }
 
 /// Asks for the rules of one table, or of all tables of all families.
@@ -147,6 +163,24 @@ pub fn listed(received: &Received) -> Listed {
         comment: comment.unwrap_or_default(),
         packets,
     }
+}
+
+/// A chain or a set as the kernel lists it: its table's family and name, and its own name. Chains and sets have their
+/// names in different attributes.
+fn listed_name(received: &Received, kind: u16) -> (u8, String, String) {
+    let body = received.body.get(4..).unwrap_or_default();
+    let text = |kind| find(body, kind).map(text_of).unwrap_or_default();
+    (received.body.first().copied().unwrap_or(0), text(1), text(kind))
+}
+
+/// A chain of [`list_chains`]: its table's family and name, and its own name.
+pub fn listed_chain(received: &Received) -> (u8, String, String) {
+    listed_name(received, 3)
+}
+
+/// A set of [`super::set::list`]: its table's family and name, and its own name.
+pub fn listed_set(received: &Received) -> (u8, String, String) {
+    listed_name(received, 2)
 }
 
 /// A table as the kernel lists it: family, name, and who owns it (a netlink port, usually the owner's pid).

@@ -48,7 +48,7 @@ struct Held {
 
 /// Looks at the host. Changes nothing.
 pub fn prepare(pause: &Pause, seed: u64, place: &str, aim: &Aim<'_>) -> Result<Prepared, Refusal> {
-    let in_scope = aim.processes(&Processes::here()?, &pause.scope)?;
+    let in_scope = aim.processes(&Processes::reached_by(&pause.scope)?, &pause.scope)?;
     let chosen = choose(&in_scope.targets, pause.pick, seed, place)?;
     Ok(Prepared { chosen, notes: in_scope.notes })
 }

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use squall_experiments::protocol::Refusal;
 use squall_experiments::scope::{ProcessSelector, Scope};
 
+use super::container::Container;
 use super::sockets::{Listed, Sockets};
 
 /// One process, so that no other can be taken for it.
@@ -66,7 +67,7 @@ impl Processes {
     pub fn here() -> Result<Self, Refusal> {
         let unreadable = |error| Refusal::bare(format!("cannot read `/proc`: {error}"));
         let namespace =
-            std::fs::read_link("/proc/self/ns/net").map_err(|error| unreadable(error.to_string()))?;
+            std::fs::read_link("/proc/thread-self/ns/net").map_err(|error| unreadable(error.to_string()))?;
         let all = procfs::process::all_processes().map_err(|error| unreadable(error.to_string()))?;
         let here = |entry: &Entry| {
             let theirs = std::fs::read_link(format!("/proc/{}/ns/net", entry.pid));
@@ -74,6 +75,11 @@ impl Processes {
             theirs.map_or(nix::unistd::geteuid().as_raw() != 0, |theirs| theirs == namespace)
         };
         Ok(Processes { entries: all.flatten().filter(here).collect() })
+    }
+
+    /// Those among which a scope's are looked for: a container is known wherever its network is.
+    pub fn reached_by(scope: &Scope) -> Result<Self, Refusal> {
+        if matches!(scope, Scope::Container(_)) { Processes::everywhere() } else { Processes::here() }
     }
 
     /// All processes of the machine: a socket of this namespace may be held by a process of another one.
@@ -110,9 +116,8 @@ impl Processes {
             Scope::Port(_) | Scope::Interface(_) | Scope::Netns(_) => {
                 Err(Refusal::bare(format!("{scope} chooses traffic, not processes")))
             }
-            Scope::Unit(_) | Scope::Container(_) => {
-                Err(Refusal::bare(format!("{scope} is not known to this agent yet")))
-            }
+            Scope::Container(name) => Ok(Container::find(name)?.processes()),
+            Scope::Unit(_) => Err(Refusal::bare(format!("{scope} is not known to this agent yet"))),
         }
     }
 

@@ -4,18 +4,39 @@
 //! and nowhere else.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use super::netlink::Message;
 use super::nft::{Hook, IPV4, IPV6, new_rule};
+use super::ranges::Addresses;
+use super::set::Filled;
 
 /// A register: the first of the sixteen-byte ones.
 const REGISTER: u32 = 1;
+/// The first of the four-byte registers, which lie side by side. The sixteen-byte ones are the same memory.
+const FIRST_SMALL: u32 = 8;
 
 /// A rule: expressions in order, and a comment by which it is found again.
 #[derive(Clone, Debug, Default)]
 pub struct Rule {
     expressions: Vec<(&'static str, Message)>,
-    comment: String,
+    /// By what it is found again.
+    pub(super) comment: String,
+    /// The sets that it looks into: they are made with it where they are not there yet.
+    pub(super) sets: Vec<Arc<Filled>>,
+    /// Among which rules of its change it stands.
+    pub(super) home: Option<Arc<Home>>,
+}
+
+/// Rules of one change that stand together at a hook, in a chain of their own.
+#[derive(Clone, Debug)]
+pub struct Home {
+    /// What tells their chain from others of the change: a short word.
+    pub sense: &'static str,
+    /// Rules that are asked before them.
+    pub head: Vec<Rule>,
+    /// The remote addresses that they concern; `None` is every address.
+    pub reach: Option<Addresses>,
 }
 
 /// Which end of a packet an expression reads.
@@ -40,6 +61,21 @@ pub enum Reject {
     AdminProhibited,
 }
 
+/// Where an address lies in the network header, and how long it is.
+fn address_at(end: End, family: u8) -> (u32, u32) {
+    match (family, end) {
+        (IPV6, End::Source) => (8, 16),
+        (IPV6, End::Destination) => (24, 16),
+        (_, End::Source) => (12, 4),
+        (_, End::Destination) => (16, 4),
+    }
+}
+
+/// Where a port lies in the header of a transport that has ports.
+fn port_at(end: End) -> u32 {
+    if end == End::Source { 0 } else { 2 }
+}
+
 fn empty() -> Message {
     Message::new(0, 0)
 }
@@ -47,7 +83,7 @@ fn empty() -> Message {
 impl Rule {
     /// A rule that `nft list ruleset` shows with this comment.
     pub fn commented(comment: impl Into<String>) -> Self {
-        Rule { expressions: Vec::new(), comment: comment.into() }
+        Rule { comment: comment.into(), ..Rule::default() }
     }
 
     fn with(mut self, name: &'static str, data: Message) -> Self {
@@ -60,8 +96,12 @@ impl Rule {
     }
 
     fn payload(self, base: u32, offset: u32, length: u32) -> Self {
+        self.payload_to(REGISTER, base, offset, length)
+    }
+
+    fn payload_to(self, register: u32, base: u32, offset: u32, length: u32) -> Self {
         let data = empty()
-            .attr(1, &REGISTER.to_be_bytes())
+            .attr(1, &register.to_be_bytes())
             .attr(2, &base.to_be_bytes())
             .attr(3, &offset.to_be_bytes())
             .attr(4, &length.to_be_bytes());
@@ -114,14 +154,26 @@ impl Rule {
         self.meta(key).compare(1, &1u32.to_ne_bytes())
     }
 
+    /// Only packets that enter (`input`) or leave by the interface of this name, at most 15 bytes long.
+    pub fn interface(self, hook: Hook, name: &str) -> Self {
+        let mut padded = [0; 16];
+        let bytes = name.as_bytes();
+        padded[..bytes.len()].copy_from_slice(bytes);
+        self.meta(if hook == Hook::Input { 6 } else { 7 }).equals(&padded)
+    }
+
+    /// Only packets that leave by the interface with this index.
+    pub fn leaving(self, interface: u32) -> Self {
+        self.meta(5).equals(&interface.to_ne_bytes())
+    }
+
     /// Only packets with one end in a network.
     pub fn network(self, end: End, address: IpAddr, bits: u8) -> Self {
-        let (family, offset, octets) = match (address, end) {
-            (IpAddr::V4(v4), End::Source) => (IPV4, 12, v4.octets().to_vec()),
-            (IpAddr::V4(v4), End::Destination) => (IPV4, 16, v4.octets().to_vec()),
-            (IpAddr::V6(v6), End::Source) => (IPV6, 8, v6.octets().to_vec()),
-            (IpAddr::V6(v6), End::Destination) => (IPV6, 24, v6.octets().to_vec()),
+        let (family, octets) = match address {
+            IpAddr::V4(v4) => (IPV4, v4.octets().to_vec()),
+            IpAddr::V6(v6) => (IPV6, v6.octets().to_vec()),
         };
+        let (offset, _) = address_at(end, family);
         let rule = self.family(family);
         if bits == 0 {
             return rule;
@@ -137,7 +189,7 @@ impl Rule {
 
     /// Only packets with one port in an inclusive range. The rule must match a transport with ports first.
     pub fn ports(self, end: End, first: u16, last: u16) -> Self {
-        let rule = self.payload(2, if end == End::Source { 0 } else { 2 }, 2);
+        let rule = self.payload(2, port_at(end), 2);
         if first == last {
             return rule.equals(&first.to_be_bytes());
         }
@@ -180,15 +232,67 @@ impl Rule {
         self.meta(3).masked(&mask.to_ne_bytes()).compare(3, &value.to_ne_bytes())
     }
 
+    fn lookup(self, set: &str, register: u32, inverted: bool) -> Self {
+        let data = empty().text(1, set).attr(2, &register.to_be_bytes());
+        let data = if inverted { data.attr(5, &1u32.to_be_bytes()) } else { data };
+        self.with("lookup", data)
+    }
+
     /// Only while the packet's family is in a set.
     pub fn family_in(self, set: &str) -> Self {
-        let data = empty().text(1, set).attr(2, &REGISTER.to_be_bytes());
-        self.meta(15).with("lookup", data)
+        self.meta(15).lookup(set, REGISTER, false)
+    }
+
+    /// Only packets of one family with the address of one end in a set of such addresses.
+    pub fn address_in(mut self, end: End, family: u8, set: &Arc<Filled>) -> Self {
+        self.sets.push(Arc::clone(set));
+        self.address(end, family).lookup(&set.set.name, REGISTER, false)
+    }
+
+    /// Only packets of one family with the address of one end in no range of a set, which is there already.
+    pub fn address_outside(self, end: End, family: u8, set: &str) -> Self {
+        self.address(end, family).lookup(set, REGISTER, true)
+    }
+
+    fn address(self, end: End, family: u8) -> Self {
+        let (offset, length) = address_at(end, family);
+        self.family(family).payload(1, offset, length)
+    }
+
+    /// Only packets of TCP connections in a set, whose keys are local address, local port, remote address and remote port,
+    /// each padded to a multiple of four bytes.
+    pub fn connection_in(mut self, local: End, family: u8, set: &Arc<Filled>) -> Self {
+        self.sets.push(Arc::clone(set));
+        let remote = if local == End::Source { End::Destination } else { End::Source };
+        let mut rule = self.family(family).transport(6);
+        let mut register = FIRST_SMALL;
+        for end in [local, remote] {
+            let (offset, length) = address_at(end, family);
+            rule = rule.payload_to(register, 1, offset, length);
+            register += length / 4;
+            rule = rule.payload_to(register, 2, port_at(end), 2);
+            register += 1;
+        }
+        rule.lookup(&set.set.name, FIRST_SMALL, false)
+    }
+
+    /// Stands in the chain of its home.
+    pub fn at_home(mut self, home: &Arc<Home>) -> Self {
+        self.home = Some(Arc::clone(home));
+        self
     }
 
     /// Counts what has matched so far.
     pub fn counter(self) -> Self {
         self.with("counter", empty())
+    }
+
+    /// The packet goes to the class with this handle, where it meets the class's root.
+    pub fn priority(self, handle: u32) -> Self {
+        const PRIORITY: u32 = 2;
+        let value = empty().attr(1, &REGISTER.to_be_bytes()).nest(2, |m| m.attr(1, &handle.to_ne_bytes()));
+        let set = empty().attr(2, &PRIORITY.to_be_bytes()).attr(3, &REGISTER.to_be_bytes());
+        self.with("immediate", value).with("meta", set)
     }
 
     fn verdict(self, code: i32, chain: Option<&str>) -> Self {
@@ -209,6 +313,11 @@ impl Rule {
     /// The packet vanishes.
     pub fn drop(self) -> Self {
         self.verdict(0, None)
+    }
+
+    /// Goes back to the chain that led here.
+    pub fn leave(self) -> Self {
+        self.verdict(-5, None)
     }
 
     /// Goes on in another chain, and comes back.

@@ -2,10 +2,13 @@
 //!
 //! Source: `include/uapi/linux/netfilter/nf_tables.h`, `enum nft_set_attributes`, `enum nft_set_elem_attributes`.
 
+use std::collections::BTreeSet;
+
 use super::netlink::{FLAG_CREATE, Message};
 use super::nft::{INET, SUBSYSTEM};
 
 const NEW_SET: u16 = 9;
+const GET_SET: u16 = 10;
 const DELETE_SET: u16 = 11;
 const NEW_ELEMENT: u16 = 12;
 const DELETE_ELEMENT: u16 = 14;
@@ -13,6 +16,8 @@ const DELETE_ELEMENT: u16 = 14;
 const TIMEOUT: u32 = 0x10;
 const INTERVAL: u32 = 0x4;
 const INTERVAL_END: u32 = 1;
+/// How many elements one message takes: an attribute holds 64 KiB, and the longest range in IPv6 needs 96 bytes.
+const CHUNK: usize = 500;
 
 /// A named set of Squall's table.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,12 +44,49 @@ pub enum Kind {
 }
 
 /// One element: a key, or the first and the last key of a range.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Element {
     /// The key, or the first of a range.
     pub first: Vec<u8>,
     /// The last key of a range; `None` in a set of single keys.
     pub last: Option<Vec<u8>>,
+}
+
+/// A set with what is in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Filled {
+    /// Which set.
+    pub set: Set,
+    /// Its elements.
+    pub elements: BTreeSet<Element>,
+}
+
+impl Filled {
+    /// The messages that make it. `number` tells it from other sets that are made in the same transaction.
+    pub fn create(&self, table: &str, number: u32) -> Vec<Message> {
+        let mut messages = vec![self.set.create(table, number)];
+        messages.extend(self.set.add_all(table, self.elements.iter()));
+        messages
+    }
+
+    /// The messages that turn these elements into others.
+    pub fn become_these(&self, table: &str, wanted: &BTreeSet<Element>) -> Vec<Message> {
+        let gone: Vec<Element> = self.elements.difference(wanted).cloned().collect();
+        let mut messages: Vec<Message> =
+            gone.chunks(CHUNK).map(|some| self.set.remove(table, some)).collect();
+        messages.extend(self.set.add_all(table, wanted.difference(&self.elements)));
+        messages
+    }
+}
+
+/// Removes a set by its name; refused with `EBUSY` while a rule looks into it.
+pub fn delete(table: &str, name: &str) -> Message {
+    Message::new(SUBSYSTEM | DELETE_SET, 0).raw(&[INET, 0, 0, 0]).text(1, table).text(2, name)
+}
+
+/// Asks for all sets of a table.
+pub fn list(table: &str) -> Message {
+    Message::new(SUBSYSTEM | GET_SET, 0).raw(&[INET, 0, 0, 0]).text(1, table)
 }
 
 impl Element {
@@ -72,15 +114,16 @@ impl Set {
             .attr(10, &number.to_be_bytes())
     }
 
-    /// Removes the set; refused with `EBUSY` while a rule looks into it.
-    pub fn delete(&self, table: &str) -> Message {
-        Message::new(SUBSYSTEM | DELETE_SET, 0).raw(&[INET, 0, 0, 0]).text(1, table).text(2, &self.name)
-    }
-
     /// Adds elements, for a while where the set's elements expire. One that is there already is no error, unless it is a
     /// range that overlaps with another one.
     pub fn add(&self, table: &str, elements: &[Element], timeout_ms: Option<u64>) -> Message {
         self.elements(NEW_ELEMENT, FLAG_CREATE, table, elements, timeout_ms)
+    }
+
+    /// Adds any number of elements.
+    fn add_all<'a>(&self, table: &str, elements: impl Iterator<Item = &'a Element>) -> Vec<Message> {
+        let elements: Vec<Element> = elements.cloned().collect();
+        elements.chunks(CHUNK).map(|some| self.add(table, some, None)).collect()
     }
 
     /// Removes elements; refused with `ENOENT` where one is not there.

@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 
 use blake3::Hasher;
-use squall_experiments::change::Shape;
-use squall_experiments::evidence::{Engine, Evidence, Incident, Spread, Unit};
+use squall_experiments::change::{self, Shape};
+use squall_experiments::evidence::{Engine, Evidence, Incident, Unit};
+use squall_experiments::flow::Direction;
 use squall_experiments::impairment::MOST_HELD;
 use squall_experiments::protocol::Refusal;
 
@@ -12,6 +13,8 @@ use super::aim::Aim;
 use super::engines::Engines;
 use super::matching::{Packets, hooks};
 use super::nft::Hook;
+use super::qdisc::lane::{self, Lane};
+use super::qdisc::{Discs, choice};
 use super::queue::{Orders, Queue};
 use super::rule::Rule;
 use super::slot::{Levels, Slot, Slots, Wish};
@@ -26,15 +29,35 @@ pub struct Prepared {
     pub packets: Packets,
     /// Where its rules will stand.
     pub slot: Slot,
-    shape: Shape,
-    native: bool,
-    ways: Vec<(Hook, Vec<Rule>)>,
+    by: By,
+}
+
+#[derive(Debug)]
+enum By {
+    Queues { shape: Shape, native: bool, ways: Vec<(Hook, Vec<Rule>)> },
+    Disciplines(Lane),
+}
+
+/// What shaping changes of one host share.
+#[derive(Debug)]
+pub struct Ground<'a> {
+    /// The owner table.
+    pub table: &'a mut Table,
+    /// Which slots are held.
+    pub slots: &'a mut Slots,
+    /// Where levels stand in the mark.
+    pub levels: Option<Levels>,
+    /// The packet engines.
+    pub engines: &'a mut Engines,
+    /// The kernel's own disciplines.
+    pub discs: &'a mut Discs,
 }
 
 /// A shape that is live.
 #[derive(Debug)]
 pub struct Live {
     queues: Vec<(Hook, u16)>,
+    lane: Option<lane::Live>,
     limit: u32,
     notes: Vec<String>,
     incidents: Vec<Incident>,
@@ -49,15 +72,34 @@ pub fn prepare(
     place: &Place,
     aim: &Aim<'_>,
     marks: &BTreeSet<u32>,
-    slots: &mut Slots,
-    levels: Option<Levels>,
-    native: bool,
+    ground: &mut Ground<'_>,
 ) -> Result<Prepared, Refusal> {
     if !(1..=MOST_HELD).contains(&shape.limit) {
         return Err(Refusal::bare(format!("{} packets cannot be held, only 1 to {MOST_HELD}", shape.limit)));
     }
     let mut packets = Packets::of(&shape.flow, aim, marks)?;
     let hooks = hooks(shape.direction);
+    if let Some(roots) = choice::choose(shape, &mut packets, aim.policy, ground.discs)? {
+        let wish = Wish {
+            flow: shape.flow.clone(),
+            hooks,
+            alters: true,
+            resends: false,
+            by_cgroup: packets.whom.by_cgroup(),
+        };
+        match ground.slots.take_last(wish, &place.tag) {
+            Ok(slot) => {
+                packets.notes.extend(roots.notes.clone());
+                let lane = Lane::of(shape, roots, &packets, &place.tag, ground.discs)
+                    .inspect_err(|_| ground.slots.give_back(&place.tag))?;
+                return Ok(Prepared { packets, slot, by: By::Disciplines(lane) });
+            }
+            Err(refusal) if shape.engine == change::Engine::Netem => return Err(refusal),
+            Err(refusal) => packets.notes.push(format!("the engine is `queue`: {}", refusal.what)),
+        }
+    }
+    let native = ground.engines.native(ground.table)?;
+    let levels = ground.levels;
     let ways = hooks.iter().map(|hook| {
         let copies = levels.map(|levels| levels.bits(*hook));
         let matching = packets.rules(*hook, &place.tag, false, copies)?;
@@ -84,8 +126,17 @@ pub fn prepare(
         resends,
         by_cgroup: packets.whom.by_cgroup(),
     };
-    let slot = slots.take(wish, &place.tag)?;
-    Ok(Prepared { packets, slot, shape: shape.clone(), native, ways })
+    let slot = ground.slots.take(wish, &place.tag)?;
+    Ok(Prepared { packets, slot, by: By::Queues { shape: shape.clone(), native, ways } })
+}
+
+impl Prepared {
+    /// Gives back what was taken of the kernel's disciplines.
+    pub fn forget(&self, discs: &mut Discs) {
+        if let By::Disciplines(lane) = &self.by {
+            lane.forget(discs);
+        }
+    }
 }
 
 /// Whether packets are sent by a raw socket: copies, and what is held on its way out.
@@ -103,38 +154,69 @@ pub fn perform(
     prepared: Prepared,
     place: &Place,
     mark: Option<mark::Live>,
-    levels: Option<Levels>,
-    table: &mut Table,
-    engines: &mut Engines,
+    ground: &mut Ground<'_>,
     record: Record<'_>,
 ) -> Result<Live, Refusal> {
-    let Prepared { packets, slot, shape, native, ways } = prepared;
-    let limit = shape.limit;
-    let hooks = hooks(shape.direction);
-    table
-        .open_slot(slot, hooks, levels)
-        .map_err(|error| Refusal::bare(format!("cannot add a chain to `inet squall`: {error}")))?;
+    let Prepared { packets, slot, by } = prepared;
     let mut live = Live {
         queues: Vec::new(),
-        limit,
+        lane: None,
+        limit: 0,
         notes: Vec::new(),
         incidents: Vec::new(),
         began: sys::boot_nanos(),
         packets: matching::Live::new(packets, mark),
     };
+    let (hooks, rules) = match by {
+        By::Queues { shape, native, ways } => {
+            let rules = started(&mut live, &shape, native, ways, (slot, place), ground, record)?;
+            (hooks(shape.direction), rules)
+        }
+        By::Disciplines(lane) => {
+            let (lane, rules) = lane.perform(ground.discs, record)?;
+            live.lane = Some(lane);
+            (hooks(Direction::Egress), rules)
+        }
+    };
+    ground
+        .table
+        .open_slot(slot, hooks, ground.levels)
+        .map_err(|error| Refusal::bare(format!("cannot add a chain to `inet squall`: {error}")))?;
+    record(Undo::Rules(place.tag.clone()), None)?;
+    ground.table.add(rules, Some(slot)).map_err(|error| {
+        Refusal::new(
+            format!("cannot add rules to `inet squall`: {error}"),
+            "`squall-agent preflight` says what this kernel lacks",
+        )
+    })?;
+    Ok(live)
+}
+
+/// Starts an engine for each way, and gives the rules that will lead to them.
+fn started(
+    live: &mut Live,
+    shape: &Shape,
+    native: bool,
+    ways: Vec<(Hook, Vec<Rule>)>,
+    (slot, place): (Slot, &Place),
+    ground: &mut Ground<'_>,
+    record: Record<'_>,
+) -> Result<Vec<(Hook, Rule)>, Refusal> {
+    let limit = shape.limit;
+    live.limit = limit;
     let mut rules = Vec::new();
     for (hook, matching) in ways {
         let queue = Queue::bind()?;
         let number = queue.number();
-        record(Undo::Queue { number, steals: steals(&shape, hook) }, Some(queue.socket()))?;
+        record(Undo::Queue { number, steals: steals(shape, hook) }, Some(queue.socket()))?;
         let orders = Orders {
             impairment: shape.impairment.clone(),
             hook,
             limit,
             seed: seed(place, hook),
-            mark: levels.map_or((0, 0), |levels| levels.carried(hook, slot)),
+            mark: ground.levels.map_or((0, 0), |levels| levels.carried(hook, slot)),
         };
-        for note in engines.start(queue, orders)? {
+        for note in ground.engines.start(queue, orders)? {
             if !live.notes.contains(&note) {
                 live.notes.push(note);
             }
@@ -142,14 +224,7 @@ pub fn perform(
         live.queues.push((hook, number));
         rules.extend(matching.into_iter().map(|rule| (hook, rule.counter().queue(number, native))));
     }
-    record(Undo::Rules(place.tag.clone()), None)?;
-    table.add(rules, Some(slot)).map_err(|error| {
-        Refusal::new(
-            format!("cannot add rules to `inet squall`: {error}"),
-            "`squall-agent preflight` says what this kernel lacks",
-        )
-    })?;
-    Ok(live)
+    Ok(rules)
 }
 
 /// The seed of one engine: the same run seed, place and way give the same choices.
@@ -171,6 +246,9 @@ impl Live {
     pub fn observe(&mut self, table: &mut Table, engines: &mut Engines, tag: &str) -> Evidence {
         // First what stands in front: what is on its way to the engine must not look as if it had passed it by.
         let rules = table.rules(tag).unwrap_or_default();
+        if let Some(lane) = &mut self.lane {
+            return lane.evidence(rules.iter().map(|rule| rule.packets).sum());
+        }
         let counted = self.queues.iter().map(|(hook, _)| {
             let mine = rules.iter().filter(|rule| rule.chain.ends_with(hook.suffix()));
             mine.map(|rule| rule.packets).sum()
@@ -181,6 +259,9 @@ impl Live {
 
     /// The last evidence, once the engines have ended: what was counted stays, the engines have the last word.
     pub fn last(&mut self, before: &Evidence, engines: &mut Engines) -> Evidence {
+        if let Some(lane) = &mut self.lane {
+            return lane.evidence(before.matched);
+        }
         let evidence = self.evidence(&vec![0; self.queues.len()], engines);
         for (_, number) in &self.queues {
             engines.forget(*number);
@@ -195,7 +276,7 @@ impl Live {
             let engine = engines.counts(*number);
             // A large packet that the kernel cuts up for the engine is one for the counter and many for the engine.
             matched += engine.seen.max(*counted);
-            add(&mut all, engine);
+            all = all.plus(&engine);
         }
         let after_ms = (sys::boot_nanos() - self.began) / 1_000_000;
         let mut incident = |count: u64, what: String| {
@@ -208,46 +289,23 @@ impl Live {
             format!("{} packets were held, as many as allowed: what came then passed unharmed", self.limit),
         );
         incident(all.mislaid, "packets could not be sent again, and are lost".to_owned());
-        Evidence {
+        let mut evidence = Evidence {
             unit: Unit::Packets,
             matched,
             impaired: impaired(&all),
             incidents: self.incidents.clone(),
             engine: Some(all),
             notes: self.notes.clone(),
-        }
+        };
+        self.packets.tell(&mut evidence);
+        evidence
     }
 }
 
 /// How many packets something happened to, at least: one packet can be delayed, altered and sent twice.
-fn impaired(engine: &Engine) -> u64 {
-    let Engine { delayed, lost, duplicated, corrupted, reordered, .. } = engine;
-    lost + delayed.max(duplicated).max(corrupted).max(reordered)
-}
-
-/// Adds the counts of another way; of the times the worse stays.
-fn add(all: &mut Engine, engine: Engine) {
-    let worse = |a: Option<Spread>, b: Option<Spread>| match (a, b) {
-        (Some(a), Some(b)) => Some(Spread {
-            p50_us: a.p50_us.max(b.p50_us),
-            p99_us: a.p99_us.max(b.p99_us),
-            max_us: a.max_us.max(b.max_us),
-        }),
-        (a, b) => a.or(b),
-    };
-    *all = Engine {
-        name: engine.name,
-        seen: all.seen + engine.seen,
-        delayed: all.delayed + engine.delayed,
-        lost: all.lost + engine.lost,
-        duplicated: all.duplicated + engine.duplicated,
-        corrupted: all.corrupted + engine.corrupted,
-        reordered: all.reordered + engine.reordered,
-        overflowed: all.overflowed + engine.overflowed,
-        mislaid: all.mislaid + engine.mislaid,
-        held: worse(all.held, engine.held),
-        late: worse(all.late, engine.late),
-    };
+pub(super) fn impaired(engine: &Engine) -> u64 {
+    let Engine { delayed, lost, crowded, duplicated, corrupted, reordered, .. } = engine;
+    lost + crowded + delayed.max(duplicated).max(corrupted).max(reordered)
 }
 
 #[cfg(test)]

@@ -55,7 +55,7 @@ pub struct Live {
 
 /// Looks at the host. Changes nothing.
 pub fn prepare(signal: &Signal, seed: u64, place: &str, aim: &Aim<'_>) -> Result<Prepared, Refusal> {
-    let in_scope = aim.processes(&Processes::here()?, &signal.scope)?;
+    let in_scope = aim.processes(&Processes::reached_by(&signal.scope)?, &signal.scope)?;
     let chosen = choose(&in_scope.targets, signal.pick, seed, &round_place(place, 0))?;
     Ok(Prepared { targets: chosen.iter().map(ToString::to_string).collect(), notes: in_scope.notes, chosen })
 }
@@ -76,7 +76,7 @@ impl Live {
             round: 0,
             next_round: signal.every.map(|every| began + every.get().as_nanos() as u64),
             struck: Vec::new(),
-            known: Processes::here()?.of(&signal.scope)?.into_iter().collect(),
+            known: Processes::reached_by(&signal.scope)?.of(&signal.scope)?.into_iter().collect(),
             evidence: Evidence { unit: Unit::Processes, ..Evidence::default() },
         };
         live.strike(&prepared.chosen)?;
@@ -160,7 +160,7 @@ impl Live {
     }
 
     fn next_round(&mut self, aim: &Aim<'_>) -> Result<(), Refusal> {
-        let in_scope = aim.processes(&Processes::here()?, &self.signal.scope)?;
+        let in_scope = aim.processes(&Processes::reached_by(&self.signal.scope)?, &self.signal.scope)?;
         self.known.extend(in_scope.targets.iter().cloned());
         let place = round_place(&self.place, self.round);
         let chosen = choose(&in_scope.targets, self.signal.pick, self.seed, &place)?;
@@ -188,7 +188,8 @@ impl Live {
         if !self.struck.iter().any(|struck| struck.ended) {
             return;
         }
-        let Ok(now) = Processes::here().and_then(|processes| processes.of(&self.signal.scope)) else {
+        let Ok(now) = Processes::reached_by(&self.signal.scope).and_then(|all| all.of(&self.signal.scope))
+        else {
             return;
         };
         for target in now {

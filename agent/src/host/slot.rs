@@ -16,6 +16,9 @@ use super::undo::TAG;
 /// How many there are.
 pub const SLOTS: u8 = 8;
 
+/// Behind all slots: where packets are steered into the kernel's own queueing disciplines.
+pub const LAST: Slot = Slot(SLOTS);
+
 /// A place among the slots, from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Slot(pub u8);
@@ -66,6 +69,18 @@ impl Slots {
             format!("these packets are shaped {SLOTS} times over already, first of all by {}", first.run()),
             "wait for one of the runs to end, or aim at other traffic",
         ))
+    }
+
+    /// Takes the place behind all slots. A packet has one priority, so two changes there never share a packet.
+    pub fn take_last(&mut self, wish: Wish, tag: &str) -> Result<Slot, Refusal> {
+        let taken = self.held.iter().find(|held| held.slot == LAST && wish.overlaps(&held.wish));
+        if let Some(held) = taken {
+            return Err(Refusal::new(
+                format!("{} steers packets of the same traffic into queueing disciplines", held.run()),
+                "leave the engine to Squall (`engine: queue` composes), or wait for that run to end",
+            ));
+        }
+        self.give(vec![LAST], wish, tag)
     }
 
     fn give(&mut self, order: Vec<Slot>, wish: Wish, tag: &str) -> Result<Slot, Refusal> {
@@ -146,9 +161,9 @@ impl Levels {
         let mask = self.bits(hook);
         match hook {
             Hook::Output => (level(hook, slot.0), mask),
-            // It enters again by way of loopback: on its way out no slot may touch it.
+            // It enters again by way of loopback: on its way out nothing may touch it.
             Hook::Input => {
-                (level(hook, slot.0) | level(Hook::Output, SLOTS - 1), mask | self.bits(Hook::Output))
+                (level(hook, slot.0) | level(Hook::Output, LAST.0), mask | self.bits(Hook::Output))
             }
         }
     }
@@ -196,6 +211,16 @@ mod tests {
     }
 
     #[test]
+    fn two_changes_never_steer_one_packet() {
+        let mut slots = Slots::default();
+        let egress = |to| wish(to, Direction::Egress, false);
+        assert_eq!(slots.take_last(egress("10.0.0.1"), "a").unwrap(), LAST);
+        assert!(slots.take_last(egress("10.0.0.0/8"), "b").is_err());
+        assert_eq!(slots.take_last(egress("10.0.0.2"), "c").unwrap(), LAST);
+        assert_eq!(slots.take(egress("10.0.0.1"), "d").unwrap().0, 7, "queues stand before it");
+    }
+
+    #[test]
     fn a_control_group_is_never_asked_of_packets_that_were_sent_again() {
         let resending = || Wish { resends: true, ..wish("10.0.0.1", Direction::Egress, true) };
         let in_cgroup = || {
@@ -232,7 +257,9 @@ mod tests {
                 let (value, _) = levels.carried(Hook::Input, Slot(sender));
                 assert_eq!(sees(Hook::Input, slot, value), slot > sender);
                 assert!(!sees(Hook::Output, slot, value));
+                assert!(!sees(Hook::Output, LAST.0, value));
             }
+            assert!(sees(Hook::Output, LAST.0, levels.carried(Hook::Output, Slot(sender)).0));
         }
     }
 }

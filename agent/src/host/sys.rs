@@ -108,6 +108,19 @@ pub fn netns_cookie() -> io::Result<u64> {
     if result == 0 { Ok(cookie) } else { Err(io::Error::last_os_error()) }
 }
 
+/// The network namespace of a socket, as a descriptor (`SIOCGSKNS`, closed on exec by the kernel).
+/// Source: `net/socket.c`, `open_related_ns`.
+pub fn netns_of(socket: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    const SIOCGSKNS: libc::Ioctl = 0x894c;
+    // SAFETY: this request takes no argument and touches no memory of ours.
+    let fd = unsafe { libc::ioctl(socket.as_raw_fd(), SIOCGSKNS) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel has just made this descriptor for us; nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
 /// Loads a BPF program of type `BPF_PROG_TYPE_CGROUP_SOCK` for `BPF_CGROUP_INET_SOCK_CREATE`.
 /// Source: `include/uapi/linux/bpf.h`, `union bpf_attr`.
 pub fn bpf_load_sock_create(instructions: &[u64]) -> io::Result<OwnedFd> {

@@ -10,7 +10,10 @@ use std::time::Duration;
 use rustix::process::{Signal, pidfd_send_signal};
 use serde::{Deserialize, Serialize};
 
+use super::netns::Id;
 use super::process::Target;
+use super::qdisc::root::Before;
+use super::qdisc::{Device, class, root};
 use super::table::{NAME, Table};
 use super::{mark, queue};
 
@@ -31,10 +34,33 @@ pub enum Undo {
     },
     /// No socket of the namespace carries this bit of the mark.
     Mark(u32),
+    /// What stood at the root of an interface stands there, once no class of ours stands below ours.
+    Root {
+        /// Which interface.
+        device: Device,
+        /// What stood there.
+        before: Before,
+    },
+    /// No class of ours with this number stands at an interface.
+    Class {
+        /// Which interface.
+        device: Device,
+        /// The lower half of its handle.
+        minor: u16,
+        /// How long what it holds is waited for, in milliseconds.
+        wait_ms: u64,
+    },
     /// A traced process runs; the kernel sees to it when its tracer is gone.
     Release(Target),
     /// A stopped process goes on.
     Resume(Target),
+    /// Another one, in a network namespace that is not the agent's own.
+    Within {
+        /// Which.
+        netns: Id,
+        /// What is undone there.
+        undo: Box<Undo>,
+    },
 }
 
 /// Sockets of queues, by number.
@@ -54,18 +80,44 @@ impl Undo {
             | Undo::Rules(_)
             | Undo::Queue { .. }
             | Undo::Mark(_)
+            | Undo::Root { .. }
+            | Undo::Class { .. }
             | Undo::Release(_)
             | Undo::Resume(_) => true,
+            Undo::Within { undo, .. } => undo.void_after_reboot(),
         }
     }
 
-    /// Whether it concerns what goes with the network namespace.
-    pub fn within_namespace(&self) -> bool {
-        matches!(self, Undo::Table | Undo::Rules(_) | Undo::Queue { .. } | Undo::Mark(_))
+    /// Where it acts; `None` is the agent's own network namespace.
+    pub fn netns(&self) -> Option<Id> {
+        match self {
+            Undo::Within { netns, .. } => Some(*netns),
+            _ => None,
+        }
     }
 
-    /// Makes it so, then looks whether it is. `table` is the owning socket or a duplicate, where there is one; `queues`
-    /// are duplicates of the sockets of queues whose reader is dead.
+    /// What it is, wherever it acts.
+    pub fn inner(&self) -> &Undo {
+        match self {
+            Undo::Within { undo, .. } => undo.inner(),
+            undo => undo,
+        }
+    }
+
+    /// Whether it concerns what goes with the agent's own network namespace.
+    pub fn within_namespace(&self) -> bool {
+        !matches!(self, Undo::Release(_) | Undo::Resume(_))
+    }
+
+    /// Whether it is done when the run ends, not when its step does: what stands then is touched by no packet, but still
+    /// lets go of those that it holds, and to take it down and make it again would cost others' packets.
+    pub fn outlasts_its_step(&self) -> bool {
+        matches!(self, Undo::Root { .. } | Undo::Class { .. })
+    }
+
+    /// Makes it so in the calling thread's network namespace, wherever it was recorded, then looks whether it is. `table`
+    /// is the owning socket or a duplicate, where there is one; `queues` are duplicates of the sockets of queues whose
+    /// reader is dead.
     pub fn apply(&self, table: Option<&mut Table>, queues: &mut Duplicates) -> Undone {
         match self {
             Undo::Table => match table {
@@ -80,8 +132,13 @@ impl Undo {
             Undo::Mark(bit) => {
                 mark::clear(*bit).map(|count| format!("no socket is marked any more ({count} were)"))
             }
+            Undo::Root { device, before } => root::undo(device, before),
+            Undo::Class { device, minor, wait_ms } => {
+                class::undo(device, *minor, Duration::from_millis(*wait_ms))
+            }
             Undo::Release(target) => released(target),
             Undo::Resume(target) => resume(target),
+            Undo::Within { undo, .. } => undo.apply(table, queues),
         }
     }
 }
@@ -100,19 +157,18 @@ fn drain(number: u16, steals: bool, queues: &mut Duplicates) -> Undone {
 
 fn remove_rules(table: &mut Table, tag: &str) -> Undone {
     let removed = table.remove(tag).map_err(|error| format!("rules `{tag}` cannot be removed: {error}"))?;
-    match table.rules(tag) {
-        Ok(left) if left.is_empty() => {
-            let rules = if removed == 1 { "rule" } else { "rules" };
-            Ok(format!("{removed} {rules} removed, none left"))
+    match removed.left {
+        0 => {
+            let rules = if removed.rules == 1 { "rule" } else { "rules" };
+            Ok(format!("{} {rules} removed, none left", removed.rules))
         }
-        Ok(left) => Err(format!("{} rules `{tag}` are still in `inet {NAME}`", left.len())),
-        Err(error) => Err(format!("rules `{tag}` cannot be listed: {error}")),
+        left => Err(format!("{left} chains of rules `{tag}` are still in `inet {NAME}`")),
     }
 }
 
 fn remove_table(table: &mut Table) -> Undone {
     let unknown = |error| format!("the table `inet {NAME}` cannot be looked at: {error}");
-    if !table.rules(TAG).map_err(unknown)?.is_empty() {
+    if table.serves().map_err(unknown)? {
         return Ok(format!("the table `inet {NAME}` stays for another run"));
     }
     if table.existing().map_err(unknown)?.is_none() {

@@ -2,18 +2,18 @@
 //! directory.
 
 use std::os::fd::{AsFd, BorrowedFd};
-use std::rc::Rc;
+use std::sync::Arc;
 
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 
 /// A bundle of descriptors of which the worker's loop hears through one. A clone is the same bundle.
 #[derive(Clone, Debug)]
-pub struct Watch(Rc<Epoll>);
+pub struct Watch(Arc<Epoll>);
 
 impl Watch {
     /// Nothing is watched yet.
     pub fn open() -> nix::Result<Self> {
-        Ok(Watch(Rc::new(Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?)))
+        Ok(Watch(Arc::new(Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?)))
     }
 
     /// Wakes the worker whenever something new can be read from a descriptor, until it is closed (with all its duplicates).

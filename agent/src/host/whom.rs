@@ -1,4 +1,4 @@
-//! Whose packets: a scope becomes a condition that every rule of a change gets.
+//! Whose packets: a scope becomes a condition that every rule of a change gets, and is followed while the change is live.
 
 use std::collections::BTreeSet;
 
@@ -7,10 +7,13 @@ use squall_experiments::protocol::Refusal;
 use squall_experiments::scope::Scope;
 
 use super::aim::Aim;
+use super::container::Container;
+use super::interface::Interface;
 use super::mark::{self, Whose};
 use super::nft::Hook;
 use super::process::{Cgroup, Processes, uid_of};
 use super::rule::{End, Rule};
+use super::watch::Watch;
 
 /// A scope, on this host as it is now.
 #[derive(Debug)]
@@ -25,10 +28,11 @@ pub struct Whom {
 }
 
 /// By what its packets are told from others.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 enum Told {
     Everybody,
     LocalPorts(Ports),
+    Interface(Interface),
     Cgroup { level: u32, id: u64 },
     Marked(u32),
 }
@@ -48,6 +52,12 @@ impl Whom {
                 );
                 Told::Cgroup { level: cgroup.level, id: cgroup.id }
             }
+            Some(Scope::Interface(name)) => {
+                let (interface, notes) = Interface::find(name)?;
+                whom.targets.push(format!("packets of interface {name}"));
+                whom.notes.extend(notes);
+                Told::Interface(interface)
+            }
             Some(scope @ Scope::Process(_)) => {
                 let chosen = aim.processes(&Processes::here()?, scope)?;
                 whom.targets.extend(chosen.targets.iter().map(ToString::to_string));
@@ -58,6 +68,19 @@ impl Whom {
             Some(Scope::User(user)) => {
                 whom.targets.push(format!("sockets of user {user}"));
                 whom.marked(Whose::User(uid_of(user)?), marks)?
+            }
+            Some(scope @ Scope::Container(name)) => {
+                let container = Container::find(name)?;
+                whom.targets.push(format!("container {container}, which shares the agent's network"));
+                match container.cgroup() {
+                    Some(Cgroup { level, id, .. }) => Told::Cgroup { level, id },
+                    None => {
+                        let chosen = aim.processes(&Processes::everywhere()?, scope)?;
+                        whom.notes.extend(chosen.notes);
+                        whom.notes.push("processes that the container starts later are not covered".into());
+                        whom.marked(Whose::Processes(chosen.targets), marks)?
+                    }
+                }
             }
             Some(scope) => return Err(Refusal::bare(format!("{scope} is not known to this agent yet"))),
         };
@@ -83,13 +106,35 @@ impl Whom {
     /// Narrows a rule to them. Where they are told by ports the rule must match a transport with ports first: see
     /// [`Whom::has_ports`]. `local` is the end of the packet on this host.
     pub fn narrow(&self, rule: Rule, hook: Hook, local: End) -> Rule {
-        match self.told {
+        match &self.told {
             Told::Everybody => rule,
-            Told::LocalPorts(Ports { first, last }) => rule.ports(local, first, last),
-            Told::Cgroup { level, id } => rule.cgroup(level, id),
+            Told::LocalPorts(Ports { first, last }) => rule.ports(local, *first, *last),
+            Told::Interface(interface) => rule.interface(hook, &interface.name),
+            Told::Cgroup { level, id } => rule.cgroup(*level, *id),
             // What a raw socket sends for another one carries the other's mark, but not its socket.
-            Told::Marked(bit) if hook == Hook::Output => rule.mark(bit),
-            Told::Marked(bit) => rule.socket_mark(bit),
+            Told::Marked(bit) if hook == Hook::Output => rule.mark(*bit),
+            Told::Marked(bit) => rule.socket_mark(*bit),
+        }
+    }
+
+    /// Whether they are told apart by the interface, which copies of their packets do not enter by.
+    pub fn by_interface(&self) -> bool {
+        matches!(self.told, Told::Interface(_))
+    }
+
+    /// Has the worker woken when something happens to them.
+    pub fn watch(&self, watch: &Watch) -> nix::Result<()> {
+        match &self.told {
+            Told::Interface(interface) => watch.add(interface.as_fd()),
+            Told::Everybody | Told::LocalPorts(_) | Told::Cgroup { .. } | Told::Marked(_) => Ok(()),
+        }
+    }
+
+    /// Looks whether they have moved, follows them, and says what happened.
+    pub fn follow(&mut self) -> Vec<String> {
+        match &mut self.told {
+            Told::Interface(interface) => interface.look().into_iter().collect(),
+            Told::Everybody | Told::LocalPorts(_) | Told::Cgroup { .. } | Told::Marked(_) => Vec::new(),
         }
     }
 

@@ -96,6 +96,9 @@ fn flow_hits(flow: &Flow, direction: Direction, probe: &Peer) -> bool {
     if !matches!(flow.protocol, Protocol::Any | Protocol::Tcp) {
         return false;
     }
+    if flow.except.iter().any(|except| spares(except, probe)) {
+        return false;
+    }
     let called = flow.scope.is_none() && flow.to.iter().any(|to| covers(to, probe));
     let home = is_loopback(&probe.host);
     let calls = home && direction != Direction::Egress && flow.from.iter().any(|from| covers(from, probe));
@@ -106,6 +109,14 @@ fn flow_hits(flow: &Flow, direction: Direction, probe: &Peer) -> bool {
 /// it comes from the address that it goes to.
 fn covers(peer: &Peer, probe: &Peer) -> bool {
     ports_meet(peer.ports, probe.ports) && host_covers(&peer.host, &probe.host)
+}
+
+/// Whether the whole probe is left out.
+fn spares(except: &Peer, probe: &Peer) -> bool {
+    let ports = except.ports.is_none_or(|except| {
+        probe.ports.is_some_and(|ports| except.first <= ports.first && ports.last <= except.last)
+    });
+    ports && (except.host == PeerHost::Any || host_covers(&except.host, &probe.host))
 }
 
 fn ports_meet(a: Option<Ports>, b: Option<Ports>) -> bool {

@@ -125,6 +125,17 @@ fn a_fault_that_would_hit_a_probe_is_said() {
     let mut scoped = partition(&["127.0.0.1"], 5);
     scoped.r#in = Some(Scope::User("shop".to_owned()));
     assert_eq!(warnings("http://127.0.0.1/", scoped), 0, "the prober is nobody of the shop's");
+    for (except, hit) in
+        [("10.0.0.7", false), ("10.0.0.7:80", false), ("10.0.0.7:81", true), ("10.0.0.8", true)]
+    {
+        let mut all = partition(&["10.0.0.0/8"], 5);
+        all.fault = Some(Fault::Partition(Partition {
+            to: vec!["10.0.0.0/8".parse().unwrap()],
+            except: vec![except.parse().unwrap()],
+            ..Default::default()
+        }));
+        assert_eq!(warnings("http://10.0.0.7/", all), usize::from(hit), "{except}");
+    }
     let mut callers = partition(&[], 5);
     callers.fault = Some(Fault::Partition(Partition {
         from: vec!["127.0.0.1:80".parse().unwrap()],

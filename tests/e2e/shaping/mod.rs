@@ -1,6 +1,7 @@
 //! Bad networks on real services and real packets: delayed, lost, doubled, damaged and reordered as asked, seen from
 //! both ends, and said in the report.
 
+mod bandwidth;
 mod latency;
 mod losses;
 mod measured;

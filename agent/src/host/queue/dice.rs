@@ -227,7 +227,7 @@ fn normal([radius, angle]: [f64; 2]) -> f64 {
 
 /// Mean 0, standard deviation 1: from 0.66 below the mean to 11.3 above it. A Pareto distribution with exponent 3 and
 /// smallest value 1 whose tail is cut at [`TAIL`], where what is beyond it is gathered.
-fn pareto(draw: f64) -> f64 {
+pub(in crate::host) fn pareto(draw: f64) -> f64 {
     let value = (1.0 - draw).powf(-1.0 / 3.0).min(TAIL);
     // The integrals of the surviving share, x^-3, and of 2x times it, from 1 to the cut.
     let mean = 1.0 + (1.0 - TAIL.powi(-2)) / 2.0;

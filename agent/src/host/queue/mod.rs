@@ -9,6 +9,7 @@
 //! | `wire` | the kernel's messages |
 //! | `packet`, `fragment` | IP headers, and datagrams in pieces |
 //! | `dice` | what befalls the n-th packet |
+//! | `line` | how long each waits for a line that carries little |
 //! | `schedule` | what is held until when |
 //! | `raw` | packets that the engine sends itself |
 //! | `work`, `times` | what is done to packets, and its measurements |
@@ -17,6 +18,7 @@
 mod dice;
 mod engine;
 mod fragment;
+mod line;
 mod pace;
 mod packet;
 mod raw;
@@ -24,6 +26,8 @@ mod schedule;
 mod times;
 mod wire;
 mod work;
+
+pub(super) use dice::pareto;
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};

@@ -152,8 +152,8 @@ fn answer(message: &[u8]) -> Option<Event<'_>> {
 pub struct Verdicts {
     number: u16,
     bytes: Vec<u8>,
-    /// The last packet of a run that one message will accept, and how many they are.
-    run: Option<(u32, u32)>,
+    /// What one message will say of a run of packets, the last of them, and how many they are.
+    run: Option<(Verdict, u32, u32)>,
 }
 
 impl Verdicts {
@@ -182,13 +182,26 @@ impl Verdicts {
 
     /// Accepts a packet, together with all that came before it: none of those may still be held.
     pub fn oldest(&mut self, id: u32) {
-        let packets = self.run.map_or(0, |(_, packets)| packets);
-        self.run = Some((id, packets + 1));
+        self.run_on(Verdict::Accept, id);
+    }
+
+    /// Drops a packet of which there is a copy, together with all that came before it: none of those may still be held.
+    pub fn taken(&mut self, id: u32) {
+        self.run_on(Verdict::Drop, id);
+    }
+
+    fn run_on(&mut self, verdict: Verdict, id: u32) {
+        if self.run.is_some_and(|(other, ..)| other != verdict) {
+            self.flush_run();
+        }
+        let packets = self.run.map_or(0, |(.., packets)| packets);
+        self.run = Some((verdict, id, packets + 1));
     }
 
     fn flush_run(&mut self) {
-        if let Some((id, packets)) = self.run.take() {
-            self.message(VERDICT_BATCH, packets, id, Verdict::Accept, &[]);
+        if let Some((verdict, id, packets)) = self.run.take() {
+            let let_go = if verdict == Verdict::Accept { packets } else { 0 };
+            self.message(VERDICT_BATCH, let_go, id, verdict, &[]);
         }
     }
 

@@ -9,6 +9,7 @@ use squall_experiments::evidence::Engine as Counts;
 use super::super::nft::Hook;
 use super::Orders;
 use super::dice::Dice;
+use super::line::Line;
 use super::pace::now;
 use super::packet::{HEAD, Headers};
 use super::raw::{Outgoing, Raw, Sent};
@@ -44,6 +45,7 @@ pub struct Work {
     dice: Dice,
     /// Whether packets of one connection may not overtake each other although their delays differ.
     ordered: bool,
+    line: Option<Line>,
     schedule: Schedule<Bytes>,
     verdicts: Verdicts,
     raw: Option<Raw>,
@@ -63,6 +65,7 @@ impl Work {
         Ok(Work {
             dice: Dice::new(impairment, orders.seed),
             ordered: impairment.delay.is_some_and(|delay| !delay.jitter.is_zero() && !delay.reordering),
+            line: impairment.bottleneck.map(Line::new),
             schedule: Schedule::new(orders.limit as usize),
             verdicts: Verdicts::new(number),
             raw: if sends { Some(Raw::open(orders.hook)?) } else { None },
@@ -123,8 +126,14 @@ impl Work {
             && headers.zip(self.raw.as_mut()).is_some_and(|(headers, raw)| raw.can_copy(&headers));
         self.counts.corrupted += u64::from(corrupted);
 
+        let Some(wait) = self.line.as_mut().map_or(Some(0), |line| line.pass(length, now)) else {
+            self.counts.crowded += 1;
+            self.verdicts.lose(packet.id);
+            return;
+        };
+        let delay = wait + fate.delay;
         let connection = headers.filter(|_| self.ordered && !fate.late).map(|headers| headers.connection());
-        let hold = fate.delay > 0 || connection.is_some();
+        let hold = delay > 0 || connection.is_some();
         let steal = self.orders.hook == Hook::Output;
         if hold && !(self.schedule.has_room(length) && (whole || !steal)) {
             self.counts.overflowed += 1;
@@ -133,16 +142,20 @@ impl Work {
             self.counts.reordered += u64::from(fate.late);
             let altered = corrupted.then(|| self.bytes(packet, &self.scratch));
             let held = if steal {
-                self.verdicts.lose(packet.id);
+                // Nothing is held by the kernel: what left was taken, or accepted at once.
+                self.verdicts.taken(packet.id);
                 Held::Taken(altered.unwrap_or_else(|| self.bytes(packet, packet.payload)))
             } else {
                 Held::Queued(packet.id, altered)
             };
-            self.schedule.hold(held, length, now, fate.delay, connection);
-            if doubled && self.schedule.has_room(length) {
+            self.schedule.hold(held, length, now, delay, connection);
+            // The copy needs the line, too.
+            let room = doubled && self.schedule.has_room(length);
+            let wait = self.line.as_mut().filter(|_| room).map_or(Some(0), |line| line.pass(length, now));
+            if let (true, Some(wait)) = (room, wait) {
                 self.counts.duplicated += 1;
                 let copy = Held::Taken(self.bytes(packet, packet.payload));
-                self.schedule.hold(copy, length, now, fate.delay, connection);
+                self.schedule.hold(copy, length, now, wait + fate.delay, connection);
             }
             return;
         }

@@ -71,6 +71,28 @@ fn read(mut bytes: &[u8]) -> Vec<(u16, u32, Vec<u8>)> {
 }
 
 #[test]
+fn what_was_taken_is_dropped_by_one_message_and_never_beside_what_is_accepted() {
+    let mut verdicts = Verdicts::new(0x5209);
+    verdicts.taken(1);
+    verdicts.taken(2);
+    verdicts.oldest(3);
+    verdicts.taken(4);
+    verdicts.accept(5);
+    verdicts.taken(6);
+    let both = |verdict: u32, id: u32| [verdict.to_be_bytes(), id.to_be_bytes()].concat();
+    assert_eq!(
+        read(verdicts.pending()),
+        [
+            (VERDICT_BATCH, 0, both(0, 2)),
+            (VERDICT_BATCH, 1, both(1, 3)),
+            (VERDICT_BATCH, 0, both(0, 4)),
+            (VERDICT, 1, both(1, 5)),
+            (VERDICT_BATCH, 0, both(0, 6)),
+        ]
+    );
+}
+
+#[test]
 fn neighbours_leave_by_one_message_and_the_order_stays() {
     let mut verdicts = Verdicts::new(0x5209);
     verdicts.oldest(1);

@@ -1,25 +1,30 @@
 //! Squall's nftables table: one per network namespace, owned by the worker's socket.
 //!
 //! ```text
-//! base chain in   (hook input)  ─ family in @live? ─▶ fault-in  ─▶ never-in,  then rules of injections
-//! base chain out  (hook output) ─ family in @live? ─▶ fault-out ─▶ never-out, then rules of injections
-//! base chain slot1-in …         ─ family in @live? level below? ─▶ shape1-in ─▶ never-in, then rules of injections
+//! base chain in   (hook input)  ─ family in @live? ─▶ fault-in  ─ remote address in any fault's? ─▶ never-in,  then changes
+//! base chain out  (hook output) ─ family in @live? ─▶ fault-out ─ remote address in any fault's? ─▶ never-out, then changes
+//! base chain slot1-in …         ─ family in @live? level below? ─▶ shape1-in … as above
 //! ```
 //!
-//! What `never-in` and `never-out` accept no injection touches. The base chain of a [slot](super::slot) is made when it
+//! Each [change](changes) has chains of its own behind that. What `never-in` and `never-out` accept no injection touches. The base chain of a [slot](super::slot) is made when it
 //! is first needed, and stays as long as the table: a base chain that goes takes all packets with it that wait in any
 //! queue of the namespace, while one that comes harms nobody.
 //!
 //! The elements of `live` expire after [`LEASE_MS`] unless the worker renews them: rules that nobody renews match
 //! nothing, whoever hangs. When the last duplicate of the socket is closed, the kernel removes the table.
 
+mod changes;
+
 use std::collections::BTreeSet;
 
+use changes::Changes;
+pub use changes::{Removed, set_name};
 use nix::errno::Errno;
 use nix::sys::socket::SockProtocol;
 
 use super::netlink::{Message, NetlinkError, Socket};
-use super::nft::{self, Hook, Listed};
+use super::nft::{self, Hook, IPV4, IPV6};
+use super::peers::ends;
 use super::rule::Rule;
 use super::set::{Element, Kind, Set};
 use super::slot::{Levels, Slot};
@@ -51,6 +56,7 @@ const WHILE_ALIVE: &str = "squall: only while the agent is alive";
 pub struct Table {
     socket: Socket,
     slots: BTreeSet<(Slot, Hook)>,
+    changes: Changes,
 }
 
 /// The chain for rules of one kind at a hook.
@@ -67,25 +73,43 @@ fn never(hook: Hook) -> String {
 }
 
 /// Makes a base chain that leads to a chain for injections, which begins with what is never touched.
-fn way_in(hook: Hook, base: &str, priority: i32, slot: Option<Slot>, asked: Rule) -> [Message; 4] {
+fn way_in(hook: Hook, base: &str, priority: i32, slot: Option<Slot>, asked: Rule) -> Vec<Message> {
     let inner = chain(hook, slot);
-    [
+    let mut messages = vec![
         nft::new_base_chain(NAME, base, hook, priority),
         nft::new_chain(NAME, &inner),
         asked.jump(&inner).append(NAME, base),
-        Rule::commented("squall: what is never touched").jump(&never(hook)).append(NAME, &inner),
-    ]
+    ];
+    let (remote, _) = ends(hook);
+    for (number, family) in [(2, IPV4), (3, IPV6)] {
+        let set = filter(hook, slot, family);
+        messages.push(set.create(NAME, number));
+        let rule = Rule::commented("squall: only what some fault names");
+        messages.push(rule.address_outside(remote, family, &set.name).leave().append(NAME, &inner));
+    }
+    messages.push(Rule::commented("squall: what is never touched").jump(&never(hook)).append(NAME, &inner));
+    messages
+}
+
+/// The set of remote addresses that any change behind a chain concerns: packets of all others leave it at once.
+fn filter(hook: Hook, slot: Option<Slot>, family: u8) -> Set {
+    let (number, key, shown_as) = if family == IPV4 { (4, 4, 7) } else { (6, 16, 8) };
+    Set { name: format!("{}-{number}", chain(hook, slot)), key, shown_as, kind: Kind::Ranges }
 }
 
 impl Table {
     /// Opens the socket that will own the table; nothing is changed yet.
     pub fn open() -> Result<Self, NetlinkError> {
-        Ok(Table { socket: Socket::open(SockProtocol::NetlinkNetFilter)?, slots: BTreeSet::new() })
+        Ok(Table {
+            socket: Socket::open(SockProtocol::NetlinkNetFilter)?,
+            slots: BTreeSet::new(),
+            changes: Changes::default(),
+        })
     }
 
     /// Continues with a duplicate of another process's socket: the same owner, for the kernel.
     pub fn adopt(socket: std::os::fd::OwnedFd) -> Self {
-        Table { socket: Socket::adopt(socket), slots: BTreeSet::new() }
+        Table { socket: Socket::adopt(socket), slots: BTreeSet::new(), changes: Changes::default() }
     }
 
     /// The socket, to hand a duplicate to the guardian.
@@ -116,6 +140,7 @@ impl Table {
         messages.push(live().add(NAME, &families(), Some(LEASE_MS)));
         self.socket.request(nft::batch(messages))?;
         self.slots.clear();
+        self.changes = Changes::default();
         Ok(())
     }
 
@@ -152,33 +177,6 @@ impl Table {
             Err(error) if error.errno() == Errno::ENOENT => Ok(false),
             Err(error) => Err(error),
         }
-    }
-
-    /// Adds rules in one transaction: to a slot that is there, or in front of all slots.
-    pub fn add(&mut self, rules: Vec<(Hook, Rule)>, slot: Option<Slot>) -> Result<(), NetlinkError> {
-        let messages: Vec<Message> =
-            rules.into_iter().map(|(hook, rule)| rule.append(NAME, &chain(hook, slot))).collect();
-        self.socket.request(nft::batch(messages))
-    }
-
-    /// The rules whose comment begins with `tag`; none where the table is not there.
-    pub fn rules(&mut self, tag: &str) -> Result<Vec<Listed>, NetlinkError> {
-        let rules = match self.socket.dump(&nft::list_rules(Some(NAME))) {
-            Err(error) if error.errno() == Errno::ENOENT => return Ok(Vec::new()),
-            rules => rules?,
-        };
-        Ok(rules.iter().map(nft::listed).filter(|rule| rule.comment.starts_with(tag)).collect())
-    }
-
-    /// Removes the rules whose comment begins with `tag`, and says how many there were.
-    pub fn remove(&mut self, tag: &str) -> Result<usize, NetlinkError> {
-        let rules = self.rules(tag)?;
-        if rules.is_empty() {
-            return Ok(0);
-        }
-        let messages = rules.iter().map(|rule| nft::delete_rule(NAME, &rule.chain, rule.handle)).collect();
-        self.socket.request(nft::batch(messages))?;
-        Ok(rules.len())
     }
 
     /// Removes the table; it not being there is success.

@@ -1,0 +1,219 @@
+//! What containers are called, from the files in which their runtimes keep it.
+//!
+//! | runtime | where |
+//! |---|---|
+//! | Docker | `containers/<id>/config.v2.json` below the data root of each daemon that runs |
+//! | Podman | `overlay-containers/containers.json` below its storage, which the container's monitor names |
+//! | CRI-O | annotations in `config.json` of the bundle, which the container's monitor names |
+//! | containerd | annotations in `config.json` of the running task |
+//!
+//! Paths are looked up as the daemon sees them, which may be in a mount namespace of its own. A file that is not there or
+//! cannot be read gives no name: the container is then known by its id alone.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use procfs::process::Process as Entry;
+use serde::Deserialize;
+
+use super::Container;
+
+/// Where containerd keeps what runs: one directory per containerd namespace, one below it per container.
+const TASKS: &str = "/run/containerd/io.containerd.runtime.v2.task";
+/// Podman's storage of the system.
+const STORAGE: &str = "/var/lib/containers/storage";
+
+/// The names of each of these containers.
+pub fn of(containers: &[Container]) -> Vec<Vec<String>> {
+    if containers.is_empty() {
+        return Vec::new();
+    }
+    let docker = docker_roots();
+    containers.iter().map(|container| names(container, &docker)).collect()
+}
+
+fn names(container: &Container, docker: &[PathBuf]) -> Vec<String> {
+    let mut names = Vec::new();
+    for root in docker {
+        names.extend(docker_name(&root.join("containers").join(&container.id).join("config.v2.json")));
+    }
+    let monitor = monitor(container.init.pid);
+    let bundle = monitor.as_ref().and_then(|arguments| option(arguments, &["-b", "--bundle"]));
+    let storage =
+        bundle.as_deref().and_then(|bundle| Path::new(bundle).ancestors().nth(3)).map(Path::to_owned);
+    for list in [storage, Some(PathBuf::from(STORAGE))].into_iter().flatten() {
+        names.extend(podman_names(&list.join("overlay-containers/containers.json"), &container.id));
+    }
+    names.extend(bundle.into_iter().flat_map(|bundle| annotated(&Path::new(&bundle).join("config.json"))));
+    for space in std::fs::read_dir(TASKS).into_iter().flatten().flatten() {
+        names.extend(annotated(&space.path().join(&container.id).join("config.json")));
+    }
+    let mut known = std::collections::BTreeSet::new();
+    names.retain(|name| known.insert(name.clone()));
+    names
+}
+
+fn read<T: for<'de> Deserialize<'de>>(path: &Path) -> Option<T> {
+    serde_json::from_slice(&std::fs::read(path).ok()?).ok()
+}
+
+/// The value of an option on a command line, written `-x VALUE` or `-x=VALUE`.
+fn option(arguments: &[String], names: &[&str]) -> Option<String> {
+    let mut arguments = arguments.iter();
+    while let Some(argument) = arguments.next() {
+        for name in names {
+            match argument.strip_prefix(name) {
+                Some("") => return arguments.next().cloned(),
+                Some(rest) if rest.starts_with('=') => return Some(rest[1..].to_owned()),
+                _ => {}
+            }
+        }
+    }
+    None
+}
+
+/// The data roots of the Docker daemons that run, each as it is reached from here.
+fn docker_roots() -> Vec<PathBuf> {
+    #[derive(Deserialize)]
+    struct Config {
+        #[serde(rename = "data-root", alias = "graph")]
+        root: Option<String>,
+    }
+    let all = procfs::process::all_processes().into_iter().flatten().flatten();
+    let daemons = all.filter(|entry| entry.stat().is_ok_and(|stat| stat.comm == "dockerd"));
+    let mut roots: Vec<PathBuf> = daemons
+        .map(|daemon: Entry| {
+            let arguments = daemon.cmdline().unwrap_or_default();
+            let seen = |path: &str| PathBuf::from(format!("/proc/{}/root{path}", daemon.pid));
+            let config =
+                option(&arguments, &["--config-file"]).unwrap_or("/etc/docker/daemon.json".to_owned());
+            let configured = || read::<Config>(&seen(&config)).and_then(|config| config.root);
+            let root = option(&arguments, &["--data-root", "-g", "--graph"]).or_else(configured);
+            seen(&root.unwrap_or("/var/lib/docker".to_owned()))
+        })
+        .collect();
+    if roots.is_empty() {
+        // Containers may live on while their daemon is being restarted.
+        roots.push(PathBuf::from("/var/lib/docker"));
+    }
+    roots
+}
+
+/// Docker writes names with a slash before them.
+fn docker_name(path: &Path) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Config {
+        #[serde(rename = "Name")]
+        name: String,
+    }
+    let name = read::<Config>(path)?.name;
+    Some(name.strip_prefix('/').unwrap_or(&name).to_owned())
+}
+
+fn podman_names(path: &Path, id: &str) -> Vec<String> {
+    #[derive(Deserialize)]
+    struct Known {
+        id: String,
+        #[serde(default)]
+        names: Vec<String>,
+    }
+    let all: Vec<Known> = read(path).unwrap_or_default();
+    all.into_iter().filter(|known| known.id == id).flat_map(|known| known.names).collect()
+}
+
+/// The command line of the `conmon` that watches over a container, where one does.
+fn monitor(init: i32) -> Option<Vec<String>> {
+    let parent = Entry::new(Entry::new(init).ok()?.stat().ok()?.ppid).ok()?;
+    (parent.stat().ok()?.comm == "conmon").then(|| parent.cmdline().ok())?
+}
+
+/// Names from the annotations of an OCI bundle: the container's, and with its pod's and the pod's namespace before it.
+fn annotated(path: &Path) -> Vec<String> {
+    #[derive(Deserialize)]
+    struct Config {
+        #[serde(default)]
+        annotations: BTreeMap<String, String>,
+    }
+    read::<Config>(path).map(|config| named(&config.annotations)).unwrap_or_default()
+}
+
+fn named(annotations: &BTreeMap<String, String>) -> Vec<String> {
+    let first = |keys: [&str; 2]| keys.iter().find_map(|key| annotations.get(*key)).cloned();
+    if let Some(name) = annotations.get("nerdctl/name") {
+        return vec![name.clone()];
+    }
+    let kind = first(["io.kubernetes.cri.container-type", "io.kubernetes.cri-o.ContainerType"]);
+    // What only holds a pod's namespaces has no name of its own.
+    if kind.is_some_and(|kind| kind == "sandbox") {
+        return Vec::new();
+    }
+    let Some(name) = first(["io.kubernetes.cri.container-name", "io.kubernetes.container.name"]) else {
+        return Vec::new();
+    };
+    let pod = first(["io.kubernetes.cri.sandbox-name", "io.kubernetes.pod.name"]);
+    let space = first(["io.kubernetes.cri.sandbox-namespace", "io.kubernetes.pod.namespace"]);
+    let mut names = vec![name];
+    for before in [pod, space].into_iter().flatten() {
+        names.push(format!("{before}/{}", names.last().expect("it begins with one")));
+    }
+    names
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_option_is_read_in_both_spellings() {
+        let line = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
+        let root = |text: &str| option(&line(text), &["--data-root", "-g"]);
+        assert_eq!(root("dockerd --bridge=none --data-root /srv/docker").as_deref(), Some("/srv/docker"));
+        assert_eq!(root("dockerd --data-root=/srv/docker").as_deref(), Some("/srv/docker"));
+        assert_eq!(root("dockerd --data-root-elsewhere /srv"), None);
+        assert_eq!(root("dockerd --data-root"), None);
+    }
+
+    #[test]
+    fn a_container_of_a_pod_has_three_names_and_its_sandbox_none() {
+        let annotations = |pairs: &[(&str, &str)]| {
+            pairs
+                .iter()
+                .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+                .collect::<BTreeMap<_, _>>()
+        };
+        let pod = [
+            ("io.kubernetes.cri.sandbox-name", "shop-7d9f"),
+            ("io.kubernetes.cri.sandbox-namespace", "prod"),
+            ("io.kubernetes.cri.container-name", "app"),
+        ];
+        assert_eq!(named(&annotations(&pod)), ["app", "shop-7d9f/app", "prod/shop-7d9f/app"]);
+        let sandbox = [("io.kubernetes.cri.container-type", "sandbox"), pod[0], pod[1]];
+        assert!(named(&annotations(&sandbox)).is_empty());
+        assert!(named(&annotations(&[("io.kubernetes.cri-o.ContainerType", "container")])).is_empty());
+    }
+
+    #[test]
+    fn files_of_docker_and_podman_give_names_and_damaged_ones_none() {
+        let directory = std::env::temp_dir().join(format!("squall-names-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
+        let file = |name: &str, text: &str| {
+            let path = directory.join(name);
+            std::fs::write(&path, text).unwrap();
+            path
+        };
+        let docker =
+            file("config.v2.json", r#"{"State":{"Running":true},"ID":"aa","Name":"/shop","Driver":"vfs"}"#);
+        assert_eq!(docker_name(&docker).as_deref(), Some("shop"));
+        let podman = file("containers.json", r#"[{"id":"aa","names":["shop"],"layer":"x"},{"id":"bb"}]"#);
+        assert_eq!(podman_names(&podman, "aa"), ["shop"]);
+        assert!(podman_names(&podman, "bb").is_empty());
+        let torn = file("torn.json", r#"[{"id":"aa","na"#);
+        assert!(
+            podman_names(&torn, "aa").is_empty()
+                && docker_name(&torn).is_none()
+                && annotated(&torn).is_empty()
+        );
+        assert!(docker_name(&directory.join("absent")).is_none());
+        std::fs::remove_dir_all(&directory).unwrap();
+    }
+}

@@ -1,0 +1,220 @@
+//! Which engine does a shape: the kernel's own disciplines where they do exactly what is asked, at the kernel's speed;
+//! otherwise the packet queue, which does everything everywhere.
+
+use std::collections::BTreeSet;
+
+use squall_experiments::change::{Engine, Root, Shape};
+use squall_experiments::flow::Direction;
+use squall_experiments::protocol::Refusal;
+use squall_experiments::scope::Scope;
+
+use super::super::matching::Packets;
+use super::class::PATIENCE;
+use super::root::{self, Before, Standing};
+use super::{Device, Discs, Tc, htb, needs_netem, netem};
+use crate::policy::{Graft, Policy};
+
+/// The interfaces by which the packets leave, and what stood at their roots.
+#[derive(Clone, Debug)]
+pub struct Roots {
+    /// Each with what is to be put back.
+    pub roots: Vec<(Device, Before)>,
+    /// What the reader must know.
+    pub notes: Vec<String>,
+}
+
+/// Chooses. `None` is the packet queue; its reason goes into the notes of the packets.
+pub fn choose(
+    shape: &Shape,
+    packets: &mut Packets,
+    policy: &Policy,
+    discs: &mut Discs,
+) -> Result<Option<Roots>, Refusal> {
+    if shape.engine == Engine::Queue {
+        return Ok(None);
+    }
+    let forced = shape.engine == Engine::Netem;
+    let found = possible(shape, policy).and_then(|()| {
+        if !forced {
+            preferable(shape)?;
+        }
+        let roots = looked_at(shape, packets, discs)?;
+        if !forced {
+            harmless(shape, &roots, discs)?;
+        }
+        Ok(roots)
+    });
+    match found {
+        Ok(roots) => Ok(Some(roots)),
+        Err(refusal) if forced => {
+            Err(Refusal { what: format!("`engine: netem` cannot do this: {}", refusal.what), ..refusal })
+        }
+        Err(refusal) => {
+            if shape.direction == Direction::Egress {
+                packets.notes.push(format!("the engine is `queue`: {}", refusal.what));
+            }
+            Ok(None)
+        }
+    }
+}
+
+/// Whether the engine can do it at all, before the host is looked at.
+fn possible(shape: &Shape, policy: &Policy) -> Result<(), Refusal> {
+    if shape.direction != Direction::Egress {
+        return Err(Refusal::new(
+            "what enters passes no queueing discipline",
+            "shape what leaves with `direction: egress`, or leave the engine to Squall",
+        ));
+    }
+    if policy.graft == Graft::Never {
+        return Err(Refusal::new(
+            "this host's policy forbids to touch the root of an interface (`graft: never`)",
+            format!(
+                "the owner of this host decides, in `{}`; `engine: queue` needs no root",
+                crate::policy::FILE
+            ),
+        ));
+    }
+    match netem::refused(&shape.impairment) {
+        Some(why) => Err(Refusal::new(why, "leave the engine to Squall, or use `engine: queue`")),
+        None => Ok(()),
+    }
+}
+
+/// Whether it is the better one: it does just what the other does.
+fn preferable(shape: &Shape) -> Result<(), Refusal> {
+    if let Some(difference) = netem::differences(&shape.impairment).first() {
+        return Err(Refusal::bare(format!("`netem` would not be exact: {difference}")));
+    }
+    if shape.impairment.longest().get() > PATIENCE {
+        return Err(Refusal::bare(format!(
+            "what `netem` holds for longer than {} s would be waited for",
+            PATIENCE.as_secs()
+        )));
+    }
+    Ok(())
+}
+
+/// Looks at the kernel and at the interfaces.
+fn looked_at(shape: &Shape, packets: &Packets, discs: &mut Discs) -> Result<Roots, Refusal> {
+    let mut tc =
+        Tc::open().map_err(|error| Refusal::bare(format!("queueing disciplines cannot be used: {error}")))?;
+    let mut kinds = vec![htb::KIND];
+    kinds.extend(needs_netem(&shape.impairment).then_some(netem::KIND));
+    for kind in kinds {
+        discs.knows(&mut tc, kind).map_err(|error| {
+            Refusal::new(
+                format!("this kernel has no `{kind}` ({error})"),
+                crate::preflight::brings(&format!("sch_{kind}")),
+            )
+        })?;
+    }
+    let devices = devices(&mut tc, shape, packets)?;
+    let mut roots = Roots { roots: Vec::new(), notes: Vec::new() };
+    for device in devices {
+        let before = match root::standing(&mut tc, &device)? {
+            Standing::Ours => discs.before.get(&device).cloned().ok_or_else(|| {
+                Refusal::new(
+                    format!("the root of `{device}` has our mark, and no journal knows of it"),
+                    "`squall-agent recover` removes what a dead agent left",
+                )
+            })?,
+            Standing::Default(_) => Before::Default,
+            Standing::Foreign(disciplines) if shape.root == Root::Borrow => {
+                root::snapshot(&mut tc, &device, &disciplines)?
+            }
+            Standing::Foreign(disciplines) => {
+                let kind = disciplines.first().map(|one| one.kind.clone()).unwrap_or_default();
+                return Err(Refusal::new(
+                    format!("somebody has given `{device}` a root of their own (`{kind}`)"),
+                    "`root: borrow` takes its place and puts it back; `engine: queue` leaves it alone",
+                ));
+            }
+        };
+        roots.roots.push((device, before));
+    }
+    let names: Vec<String> = roots.roots.iter().map(|(device, _)| format!("`{device}`")).collect();
+    let names = names.join(", ");
+    let engine = if needs_netem(&shape.impairment) { "netem" } else { "htb" };
+    roots.notes.push(format!(
+        "the engine is the kernel's `{engine}`, below an inert root on {names} that stays until the run ends: packets \
+         may be lost on it when the root comes and when it goes"
+    ));
+    roots
+        .notes
+        .extend(netem::differences(&shape.impairment).into_iter().map(|what| format!("`netem`: {what}")));
+    if roots.roots.len() > 1 && shape.impairment.bottleneck.is_some() {
+        roots.notes.push(format!("each of {names} is a line of its own"));
+    }
+    Ok(roots)
+}
+
+/// Whether nobody else's traffic pays for the graft, and the fault means what it means elsewhere.
+fn harmless(shape: &Shape, roots: &Roots, discs: &Discs) -> Result<(), Refusal> {
+    if roots.roots.len() > 1 && shape.impairment.bottleneck.is_some() {
+        return Err(Refusal::bare("packets may leave by several interfaces, and all are to share one line"));
+    }
+    let mut tc = Tc::open().map_err(|error| Refusal::bare(error.to_string()))?;
+    for (device, _) in &roots.roots {
+        if discs.before.contains_key(device) {
+            continue;
+        }
+        // `mq` serves as many processors as the interface has queues, and `fq` paces: a graft takes that from everybody.
+        if let Standing::Default(kind) = root::standing(&mut tc, device)?
+            && ["mq", "fq"].contains(&kind.as_str())
+        {
+            return Err(Refusal::bare(format!(
+                "a root in the place of `{kind}` on `{device}` would cost all its traffic"
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// The interfaces by which the packets may leave: by the routes to the peers, or all that are up.
+fn devices(tc: &mut Tc, shape: &Shape, packets: &Packets) -> Result<Vec<Device>, Refusal> {
+    const LOOPBACK: u32 = 1;
+    let links = tc.links()?;
+    let device = |index: u32| {
+        let link = links.iter().find(|link| link.index == index);
+        link.map(|link| Device { index, name: link.name.clone() })
+    };
+    if let Some(Scope::Interface(name)) = &shape.flow.scope {
+        let link = links.iter().find(|link| link.name == *name);
+        let found = link.and_then(|link| device(link.index));
+        return found
+            .map(|device| vec![device])
+            .ok_or_else(|| Refusal::new(format!("no interface is called `{name}`"), "look with `ip link`"));
+    }
+    // Where members of a bridge carry what it sends, they do not count: it would be treated twice.
+    let outside = links.iter().filter(|link| link.up && !link.enslaved && link.index != LOOPBACK);
+    let outside: BTreeSet<u32> = outside.map(|link| link.index).collect();
+    let mut wanted = BTreeSet::new();
+    let mut anybody = true;
+    for network in packets.networks() {
+        anybody = false;
+        match network.network {
+            // Addresses that join later may be reached another way.
+            Some((address, _)) if network.name.is_some() => {
+                wanted.extend(outside.iter().copied().chain(tc.leaves_by(address)));
+            }
+            Some((address, bits)) if bits == if address.is_ipv4() { 32 } else { 128 } => {
+                wanted.extend(tc.leaves_by(address));
+            }
+            // Its own addresses are reached by loopback.
+            Some((_, bits)) if bits > 0 => wanted.extend(outside.iter().copied().chain([LOOPBACK])),
+            _ => wanted.extend(&outside),
+        }
+    }
+    if anybody {
+        wanted.extend(&outside);
+    }
+    let devices: Vec<Device> = wanted.into_iter().filter_map(device).collect();
+    if devices.is_empty() {
+        return Err(Refusal::new(
+            "no interface is up by which the packets could leave",
+            "look with `ip route`",
+        ));
+    }
+    Ok(devices)
+}

@@ -1,0 +1,165 @@
+//! A shape by way of the kernel's disciplines: a class on each interface, and rules that steer into it.
+
+use squall_experiments::change::Shape;
+use squall_experiments::evidence::{Engine, Evidence, Incident, Unit};
+use squall_experiments::impairment::{Impairment, LossModel};
+use squall_experiments::protocol::Refusal;
+
+use super::super::matching::Packets;
+use super::super::nft::Hook;
+use super::super::rule::Rule;
+use super::super::undo::Undo;
+use super::super::{Record, sys};
+use super::choice::Roots;
+use super::class::{self, Leaf, PATIENCE};
+use super::message::Counts;
+use super::root::{self, Before, HANDLE};
+use super::{Device, Discs, Tc, htb, needs_netem, netem};
+
+/// A shape that has been looked at.
+#[derive(Debug)]
+pub struct Lane {
+    ways: Vec<(Device, Before, u16)>,
+    impairment: Impairment,
+    limit: u32,
+    rules: Vec<Rule>,
+}
+
+/// A shape that is live.
+#[derive(Debug)]
+pub struct Live {
+    ways: Vec<(Device, u16)>,
+    impairment: Impairment,
+    incidents: Vec<Incident>,
+    began: u64,
+}
+
+impl Lane {
+    /// Takes class numbers. Changes nothing on the host.
+    pub fn of(
+        shape: &Shape,
+        roots: Roots,
+        packets: &Packets,
+        tag: &str,
+        discs: &mut Discs,
+    ) -> Result<Self, Refusal> {
+        let matching = packets.rules(Hook::Output, tag, false, None)?;
+        let mut ways = Vec::new();
+        for (device, before) in roots.roots {
+            ways.push((device, before, discs.minor()?));
+        }
+        let mut rules = Vec::new();
+        for (rule, _) in matching {
+            for (device, _, minor) in &ways {
+                let handle = HANDLE | u32::from(*minor);
+                rules.push(rule.clone().leaving(device.index).counter().priority(handle).accept());
+            }
+            // What leaves by another interface is counted, so that the report can say that it passed by.
+            rules.push(rule.counter().accept());
+        }
+        Ok(Lane { ways, impairment: shape.impairment.clone(), limit: shape.limit, rules })
+    }
+
+    /// Gives back what was taken.
+    pub fn forget(&self, discs: &mut Discs) {
+        self.ways.iter().for_each(|(_, _, minor)| discs.freed(*minor));
+    }
+
+    /// Grafts roots where they do not stand yet, and makes the classes. Gives the rules that are still to be added.
+    pub fn perform(
+        self,
+        discs: &mut Discs,
+        record: Record<'_>,
+    ) -> Result<(Live, Vec<(Hook, Rule)>), Refusal> {
+        let Lane { ways, impairment, limit, rules } = self;
+        let mut tc = Tc::open().map_err(|error| Refusal::bare(error.to_string()))?;
+        let leaf = Leaf::of(&impairment, limit);
+        let longest = impairment.longest().get().min(PATIENCE);
+        let wait_ms = u64::try_from(longest.as_millis()).unwrap_or(u64::MAX) + 200;
+        for (device, before, minor) in &ways {
+            if !tc.is_there(device)? {
+                return Err(Refusal::bare(format!("`{device}` has gone meanwhile")));
+            }
+            record(Undo::Root { device: device.clone(), before: before.clone() }, None)?;
+            if root::standing(&mut tc, device)? != root::Standing::Ours {
+                root::graft(&mut tc, device, before)?;
+                discs.before.insert(device.clone(), before.clone());
+            }
+            record(Undo::Class { device: device.clone(), minor: *minor, wait_ms }, None)?;
+            class::make(&mut tc, device, *minor, &leaf)?;
+        }
+        let ways = ways.into_iter().map(|(device, _, minor)| (device, minor)).collect();
+        let live = Live { ways, impairment, incidents: Vec::new(), began: sys::boot_nanos() };
+        Ok((live, rules.into_iter().map(|rule| (Hook::Output, rule)).collect()))
+    }
+}
+
+impl Live {
+    /// What the leaves did; the kernel counted so many packets in front of them.
+    pub fn evidence(&mut self, counted: u64) -> Evidence {
+        let mut all = Counts::default();
+        if let Ok(mut tc) = Tc::open() {
+            for (device, minor) in self.ways.clone() {
+                all.add(class::counts(&mut tc, &device, minor));
+                let gone = !tc.is_there(&device).unwrap_or(true);
+                self.incident(gone, format!("`{device}` vanished, and with it what it held"));
+            }
+        }
+        let engine = self.engine(all, counted);
+        self.incident(
+            engine.mislaid > 0,
+            "as many packets were held as allowed: what came then was lost (`limit`)".to_owned(),
+        );
+        Evidence {
+            unit: Unit::Packets,
+            matched: counted.max(engine.seen),
+            impaired: super::super::shape::impaired(&engine),
+            incidents: self.incidents.clone(),
+            engine: Some(engine),
+            notes: Vec::new(),
+        }
+    }
+
+    fn incident(&mut self, happened: bool, what: String) {
+        if happened && !self.incidents.iter().any(|incident| incident.what == what) {
+            let after_ms = (sys::boot_nanos() - self.began) / 1_000_000;
+            self.incidents.push(Incident { after_ms, what });
+        }
+    }
+
+    /// The kernel's counts, as those of an engine.
+    fn engine(&self, sum: Counts, counted: u64) -> Engine {
+        let Impairment { loss, duplicate, corrupt, bottleneck, delay, reorder } = &self.impairment;
+        let out = sum.packets + sum.waiting;
+        let mut engine = Engine {
+            name: if needs_netem(&self.impairment) { netem::KIND } else { htb::KIND }.to_owned(),
+            seen: out + sum.drops,
+            ..Engine::default()
+        };
+        if duplicate.is_some() {
+            // Copies count where they leave, not where they were made.
+            engine.duplicated = engine.seen.saturating_sub(counted);
+            engine.seen -= engine.duplicated;
+        }
+        // What netem does not count it does as often as it is asked to.
+        let expected = |share: f64| (out as f64 * share).round() as u64;
+        engine.corrupted = corrupt.map_or(0, |chance| expected(chance.percent.fraction()));
+        engine.reordered = reorder.map_or(0, |reorder| expected(reorder.chance.percent.fraction()));
+        if delay.is_some() {
+            engine.delayed = out;
+        } else if bottleneck.is_some() {
+            // The class says how often it had to stop; each time at least one packet waited.
+            engine.delayed = sum.overlimits.min(out);
+        }
+        // The kernel counts all that a leaf drops as one: what the fault asks for, or else what found it full.
+        let dropped = if loss.as_ref().is_some_and(|loss: &LossModel| loss.share() > 0.0) {
+            &mut engine.lost
+        } else if bottleneck.is_some() {
+            &mut engine.crowded
+        } else {
+            &mut engine.mislaid
+        };
+        *dropped = sum.drops;
+        engine
+    }
+}

@@ -1,0 +1,258 @@
+//! The kernel's own queueing disciplines as an engine: a line of `htb` below an inert root, for the traffic that is meant
+//! and no other; and the interface as it was afterwards.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use rustix::process::Signal;
+use serde_json::Value;
+use squall_tests::host::Host;
+use squall_tests::needs;
+use squall_tests::netns::signal;
+use squall_tests::traffic::bulk::bits_per_second;
+use squall_tests::wait::{PATIENCE, holds};
+use squall_tests::world::World;
+
+use crate::trial::{Trial, calm, evidence, run};
+
+/// What the line carries, in bits a second.
+const LINE: f64 = 20e6;
+const AWHILE: Duration = Duration::from_secs(2);
+/// The interface of the first host towards the second.
+const LINK: &str = "to1";
+/// What somebody has shaped: two classes, one with a leaf of its own choice.
+const SHAPED: [&str; 5] = [
+    "qdisc add dev to1 root handle 1: htb default 0x20 r2q 20",
+    "class add dev to1 parent 1: classid 1:1 htb rate 900mbit burst 15k",
+    "class add dev to1 parent 1:1 classid 1:10 htb rate 400mbit ceil 900mbit prio 1",
+    "class add dev to1 parent 1:1 classid 1:20 htb rate 500mbit ceil 900mbit prio 2",
+    "qdisc add dev to1 parent 1:20 handle 20: bfifo limit 3000000",
+];
+
+/// A line to a port of the second host.
+fn line(port: u16, more: &str) -> String {
+    format!(
+        "{{ fault: {{ bandwidth: {{ rate: 20Mbit/s, to: [\"10.77.1.2:{port}\"], direction: egress{more} }} }}, for: 90s }}"
+    )
+}
+
+fn shape(host: &Host, commands: &[&str]) {
+    for command in commands {
+        host.look(&[&["tc"], &command.split(' ').collect::<Vec<_>>()[..]].concat());
+    }
+}
+
+/// Everything that stands at the interface, as `tc` tells it.
+fn standing(host: &Host) -> String {
+    host.look(&["tc", "qdisc", "show", "dev", LINK]) + &host.look(&["tc", "class", "show", "dev", LINK])
+}
+
+/// How many classes of ours stand there.
+fn classes(host: &Host) -> usize {
+    host.look(&["tc", "class", "show", "dev", LINK]).matches("class htb 5a17:").count()
+}
+
+/// Bits a second to a port of the second host.
+fn speed(world: &World, port: u16) -> f64 {
+    let [near, far] = &world.hosts[..] else { panic!("two hosts are needed") };
+    bits_per_second(&near.netns, &far.netns, SocketAddr::new(far.v4, port), AWHILE)
+}
+
+#[track_caller]
+fn as_asked(seen: f64) {
+    // What the link and TCP add is carried, too: about a twentieth.
+    assert!((0.85 * LINE..=1.1 * LINE).contains(&seen), "{:.1} Mbit/s on a line of 20", seen / 1e6);
+}
+
+/// Far more than the line carries, whatever the machine is busy with.
+#[track_caller]
+fn free(seen: f64) {
+    assert!(seen > 5.0 * LINE, "{:.1} Mbit/s where no line is", seen / 1e6);
+}
+
+fn notes(report: &Value) -> String {
+    report["parts"][0]["notes"].to_string()
+}
+
+#[test]
+fn a_line_carries_what_was_asked_and_other_traffic_passes_by() {
+    needs!(Root, Nftables, Htb);
+    let world = World::new(2);
+    let host = &world.hosts[0];
+    let before = standing(host);
+    let mut trial = Trial::begin(&world, host, &calm(&[&line(9, ", engine: netem")]));
+    trial.injected();
+    as_asked(speed(&world, 9));
+    free(speed(&world, 10));
+    let report = trial.halted();
+    let engine = &evidence(&report)["engine"];
+    assert_eq!(engine["name"], "htb", "{report:#}");
+    let (seen, matched) = (engine["seen"].as_u64(), evidence(&report)["matched"].as_u64());
+    assert!(seen > Some(1000) && seen == matched, "{report:#}");
+    assert!(engine["delayed"].as_u64() > Some(10), "{report:#}");
+    assert!(
+        notes(&report).contains("packets may be lost"),
+        "the impact of the graft is not said: {report:#}"
+    );
+    assert_eq!(before, standing(host));
+}
+
+#[test]
+fn the_agents_death_frees_the_traffic_at_once_and_recovery_clears_the_interface() {
+    needs!(Root, Nftables, Htb);
+    let world = World::new(2);
+    let host = &world.hosts[0];
+    let before = standing(host);
+    let mut trial = Trial::begin(&world, host, &calm(&[&line(9, "")]));
+    trial.injected();
+    as_asked(speed(&world, 9));
+    let (guardian, worker) = host.agents();
+    // Held first, so that neither can undo anything when it sees the other die.
+    for victim in [&guardian, &worker] {
+        signal(victim, Signal::STOP);
+    }
+    for victim in [&guardian, &worker] {
+        signal(victim, Signal::KILL);
+    }
+    holds("the table's end", PATIENCE, || host.tables().is_empty());
+    free(speed(&world, 9));
+    trial.finish().expect_exit(6);
+    host.agent(&["recover"]).run().expect_exit(0);
+    assert_eq!(before, standing(host));
+}
+
+#[test]
+fn either_of_the_two_that_is_left_clears_the_interface() {
+    needs!(Root, Nftables, Htb);
+    for kills_the_guardian in [true, false] {
+        let world = World::new(2);
+        let host = &world.hosts[0];
+        let before = standing(host);
+        let mut trial = Trial::begin(&world, host, &calm(&[&line(9, "")]));
+        trial.injected();
+        assert_eq!(classes(host), 1);
+        let (guardian, worker) = host.agents();
+        signal(if kills_the_guardian { &guardian } else { &worker }, Signal::KILL);
+        holds("the interface to be as it was", PATIENCE, || standing(host) == before);
+        trial.finish().expect_exit(6);
+    }
+}
+
+#[test]
+fn a_root_of_somebodys_is_refused_or_left_to_the_other_engine() {
+    needs!(Root, Nftables, Htb, Queue);
+    let world = World::new(2);
+    let host = &world.hosts[0];
+    shape(host, &SHAPED);
+    let before = standing(host);
+    let refused = run(&world, host, &calm(&[&line(9, ", engine: netem")]));
+    refused.expect_exit(4).expect_told("root of their own").expect_told("`to1`").expect_told("root: borrow");
+    let mut trial = Trial::begin(&world, host, &calm(&[&line(9, "")]));
+    trial.injected();
+    as_asked(speed(&world, 9));
+    assert_eq!(before, standing(host));
+    let report = trial.halted();
+    assert_eq!(evidence(&report)["engine"]["name"], "queue", "{report:#}");
+    assert!(notes(&report).contains("root of their own"), "{report:#}");
+    shape(host, &["qdisc del dev to1 root"]);
+}
+
+#[test]
+fn a_borrowed_root_is_put_back_as_it_was() {
+    needs!(Root, Nftables, Htb);
+    let world = World::new(2);
+    let host = &world.hosts[0];
+    shape(host, &SHAPED);
+    let before = standing(host);
+    let borrowed = line(9, ", engine: netem, root: borrow");
+    let mut trial = Trial::begin(&world, host, &calm(&[&borrowed]));
+    trial.injected();
+    as_asked(speed(&world, 9));
+    trial.halted();
+    assert_eq!(before, standing(host));
+    // Killed in the middle, the next command puts it back.
+    let mut trial = Trial::begin(&world, host, &calm(&[&borrowed]));
+    trial.injected();
+    let (guardian, worker) = host.agents();
+    for victim in [&guardian, &worker] {
+        signal(victim, Signal::STOP);
+    }
+    for victim in [&guardian, &worker] {
+        signal(victim, Signal::KILL);
+    }
+    trial.finish().expect_exit(6);
+    host.agent(&["recover"]).run().expect_exit(0);
+    assert_eq!(before, standing(host));
+    // What could not be put back exactly is not borrowed.
+    shape(
+        host,
+        &["filter add dev to1 parent 1: protocol ip prio 1 u32 match ip dst 10.9.9.9/32 flowid 1:10"],
+    );
+    let before = standing(host);
+    let refused = run(&world, host, &calm(&[&borrowed]));
+    refused.expect_exit(4).expect_told("filters stand at 1:0");
+    assert_eq!(before, standing(host));
+    shape(host, &["qdisc del dev to1 root"]);
+}
+
+#[test]
+fn two_runs_share_a_root_and_end_in_any_order() {
+    needs!(Root, Nftables, Htb);
+    let world = World::new(2);
+    let host = &world.hosts[0];
+    let before = standing(host);
+    for first_ends_first in [true, false] {
+        let mut first = Trial::begin(&world, host, &calm(&[&line(9, ", engine: netem")]));
+        first.injected();
+        let mut second = Trial::begin(&world, host, &calm(&[&line(10, ", engine: netem")]));
+        second.injected();
+        assert_eq!(classes(host), 2);
+        as_asked(speed(&world, 9));
+        as_asked(speed(&world, 10));
+        let (ends, stays, port) = if first_ends_first { (first, second, 10) } else { (second, first, 9) };
+        ends.halted();
+        holds("the class's end", PATIENCE, || classes(host) == 1);
+        as_asked(speed(&world, port));
+        stays.halted();
+        assert_eq!(before, standing(host));
+    }
+}
+
+#[test]
+fn the_same_packets_are_steered_once_and_queued_besides() {
+    needs!(Root, Nftables, Htb, Queue);
+    let world = World::new(2);
+    let host = &world.hosts[0];
+    let mut first = Trial::begin(&world, host, &calm(&[&line(9, ", engine: netem")]));
+    first.injected();
+    let refused = run(&world, host, &calm(&[&line(9, ", engine: netem")]));
+    refused.expect_exit(4).expect_told("steers packets of the same traffic");
+    let mut second = Trial::begin(&world, host, &calm(&[&line(9, "").replace("20Mbit", "10Mbit")]));
+    second.injected();
+    let seen = speed(&world, 9);
+    assert!((0.8 * LINE / 2.0..=1.1 * LINE / 2.0).contains(&seen), "{:.1} Mbit/s on 10 and 20", seen / 1e6);
+    let report = second.halted();
+    assert_eq!(evidence(&report)["engine"]["name"], "queue", "{report:#}");
+    as_asked(speed(&world, 9));
+    first.halted();
+}
+
+#[test]
+fn a_vanished_interface_is_an_end_like_any_other() {
+    needs!(Root, Nftables, Htb);
+    let world = World::new(2);
+    let host = &world.hosts[0];
+    host.look(&["ip", "link", "add", "gone0", "type", "veth", "peer", "name", "gone1"]);
+    host.look(&["ip", "address", "add", "10.99.0.1/24", "dev", "gone0"]);
+    for link in ["gone0", "gone1"] {
+        host.look(&["ip", "link", "set", link, "up"]);
+    }
+    let step = line(9, ", engine: netem").replace("10.77.1.2", "10.99.0.2");
+    let mut trial = Trial::begin(&world, host, &calm(&[&step]));
+    trial.injected();
+    host.look(&["ip", "link", "del", "gone0"]);
+    trial.run.signal(Signal::INT);
+    let finished = trial.finish();
+    let report = finished.expect_exit(6).json();
+    assert!(evidence(&report)["incidents"].to_string().contains("`gone0` vanished"), "{report:#}");
+}
