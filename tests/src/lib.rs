@@ -9,6 +9,7 @@
 //! | [`service`] | nginx, Redis, PostgreSQL and an echo server, ready when they answer |
 //! | [`client`] | clients that talk to them, and a steady one that keeps watching |
 //! | [`traffic`] | measured traffic: numbered datagrams, one fast TCP connection, ICMP echo, the kernel's counts |
+//! | [`trial`] | one experiment under way, watched through its event file |
 //! | [`odds`] | what chance allows |
 //! | [`squall`] | runs the binaries under test |
 //! | [`mod@skip`] | what a test needs, and a loud skip where it is missing |
@@ -26,5 +27,6 @@ pub mod skip;
 pub mod squall;
 mod sweep;
 pub mod traffic;
+pub mod trial;
 pub mod wait;
 pub mod world;
