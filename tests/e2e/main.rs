@@ -23,4 +23,5 @@ mod shaping;
 mod sharing;
 mod shipped;
 mod traffic;
-mod trial;
+
+use squall_tests::trial;
