@@ -130,7 +130,10 @@ fn a_container_on_the_agents_own_network_is_told_apart() {
     Ping::to(&host.netns, world.hosts[1].v4, SHORT * 5)
         .and_then(|mut ping| ping.talk())
         .expect("nor is the host");
-    trial.halted();
+    docker.told(&["restart", "-t", "0", shop_name]);
+    holds("the fault to follow", PATIENCE, || !reaches(shop_name));
+    let report = trial.halted();
+    assert!(evidence(&report)["incidents"].to_string().contains("came back after"), "{report:#}");
     assert!(reaches(shop_name));
 }
 

@@ -165,7 +165,11 @@ pub fn found(program: &str) -> bool {
 /// Says loudly that the running test is skipped, and notes it for the summary. Use [`skip!`](crate::skip!).
 pub fn log(reason: &str) {
     let current = thread::current();
-    let test = current.name().unwrap_or("a test");
+    log_as(current.name().unwrap_or("a test"), reason);
+}
+
+/// [`log`] for a test that does not run on a thread of its name.
+pub fn log_as(test: &str, reason: &str) {
     eprintln!("SKIPPED {test}: {reason}");
     let Some(path) = std::env::var_os("SQUALL_SKIP_LOG") else {
         return;
