@@ -12,7 +12,7 @@ use squall_tests::client::Talk;
 use squall_tests::netns::Netns;
 use squall_tests::traffic::numbered::Numbered;
 use squall_tests::traffic::round_trips;
-use squall_tests::wait::median;
+use squall_tests::wait::{PATIENCE, holds, median};
 use squall_tests::world::World;
 use squall_tests::{needs, odds};
 
@@ -181,7 +181,12 @@ fn a_control_group_behind_what_sends_again_is_refused_in_words() {
     needs!(Root, Nftables, Queue, Cgroup2);
     let world = World::new(2);
     let near = &world.hosts[0];
-    let (name, _) = world.cgroup("behind");
+    let (name, path) = world.cgroup("behind");
+    let enter = format!("echo $$ >{}/cgroup.procs; exec sleep 600", path.display());
+    world.program(0, None, &["bash", "-c", &enter]);
+    holds("a process to be in the group", PATIENCE, || {
+        std::fs::read_to_string(path.join("cgroup.procs")).is_ok_and(|pids| !pids.is_empty())
+    });
     let to = "to: [\"10.77.1.2:7\"], direction: egress";
     let reorder = format!("reorder: {{ percent: 20%, late: 20ms, {to} }}");
     let mut first = Trial::begin(&world, near, &calm(&[&format!("{{ fault: {{ {reorder} }}, {LONG} }}")]));

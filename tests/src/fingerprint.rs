@@ -141,8 +141,7 @@ fn links(netns: Option<&Netns>) -> Result<Vec<String>> {
         format!(
             "{} {} mtu {} qdisc {} {}",
             text("ifname"),
-            // The kernel takes it away from a link that has just been joined when it finds the time.
-            text("flags").replace("\"NO-CARRIER\",", ""),
+            text("flags"),
             text("mtu"),
             text("qdisc"),
             addresses.join(" ")

@@ -80,6 +80,7 @@ impl World {
         for number in 1..count {
             world.join(number)?;
         }
+        world.settled();
         let before = world.look()?;
         *world.before.lock().expect("nobody else has it yet") = before;
         Ok(world)
@@ -103,6 +104,15 @@ impl World {
             feed(Some(netns), &["ip", "-batch", "-"], &steps)?;
         }
         Ok(())
+    }
+
+    /// Waits for the carrier of every link: the kernel looks for it when it finds the time, and changes flags and routes then.
+    fn settled(&self) {
+        for host in &self.hosts {
+            wait::holds("every link to have a carrier", wait::PATIENCE, || {
+                !host.look(&["ip", "-o", "link", "show", "up"]).contains("NO-CARRIER")
+            });
+        }
     }
 
     /// Fingerprints: the namespace of the tests first, then every host.
