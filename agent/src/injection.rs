@@ -9,6 +9,7 @@ use squall_experiments::protocol::{Active, Applied, Lifted, Refusal, RunId};
 use crate::host::aim::{Aim, News};
 use crate::host::machine::Machine;
 use crate::host::process::Target;
+use crate::host::qdisc::choice;
 use crate::host::site::Site;
 use crate::host::undo::{TAG, Undo};
 use crate::host::{Place, sys};
@@ -116,6 +117,7 @@ impl Injection {
                 choice: format!("part {number}, change {index}"),
                 seed: self.seed,
             };
+            choice::learn(&change, || records.breathe());
             match Ready::of(change, site, place, machine, aim) {
                 Ok(one) => ready.push(one),
                 Err(refusal) => {

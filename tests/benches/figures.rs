@@ -15,13 +15,14 @@ mod table;
 /// A group of figures: its name, and what measures and prints it.
 type Group = (&'static str, fn());
 
-const GROUPS: [Group; 10] = [
+const GROUPS: &[Group] = &[
     ("run", command::trivial_run),
     ("packet", agent::first_packet),
     ("idle", agent::idle_agent),
     ("delay", shaping::delay::errors),
     ("shares", shaping::shares::counts),
     ("stream", shaping::stream::rates),
+    ("beside", shaping::stream::beside),
     ("cost", shaping::stream::cost_of_a_packet),
     ("crash", shaping::crash::losses),
     ("load", load::figures),

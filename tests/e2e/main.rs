@@ -1,6 +1,7 @@
 //! End to end: the real binaries against real services on real kernels.
 
 mod composition;
+mod containers;
 mod crash;
 mod demo;
 mod disciplines;
@@ -22,4 +23,5 @@ mod shaping;
 mod sharing;
 mod shipped;
 mod traffic;
-mod trial;
+
+use squall_tests::trial;

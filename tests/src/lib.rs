@@ -8,8 +8,10 @@
 //! | [`fingerprint`] | what a host is, in lines that can be compared |
 //! | [`dns`] | a name server with records that a test can change |
 //! | [`service`] | nginx, Redis, PostgreSQL and an echo server, ready when they answer |
+//! | [`docker`] | a Docker daemon, for real containers |
 //! | [`client`] | clients that talk to them, and a steady one that keeps watching |
 //! | [`traffic`] | measured traffic: numbered datagrams, one fast TCP connection, ICMP echo, the kernel's counts |
+//! | [`trial`] | one experiment under way, watched through its event file |
 //! | [`odds`] | what chance allows |
 //! | [`squall`] | runs the binaries under test |
 //! | [`mod@skip`] | what a test needs, and a loud skip where it is missing |
@@ -19,6 +21,7 @@
 
 pub mod client;
 pub mod dns;
+pub mod docker;
 pub mod fingerprint;
 pub mod host;
 pub mod netns;
@@ -28,5 +31,6 @@ pub mod skip;
 pub mod squall;
 mod sweep;
 pub mod traffic;
+pub mod trial;
 pub mod wait;
 pub mod world;

@@ -36,6 +36,8 @@ pub enum Need {
     Sshd,
     /// A file system that can be held still: a loop device with ext4.
     Freezable,
+    /// A Docker daemon that can be started by hand, and a static busybox for its containers.
+    Docker,
     /// nginx.
     Nginx,
     /// Redis.
@@ -82,6 +84,10 @@ impl Need {
             Need::Freezable => unless(
                 Path::new("/dev/loop-control").exists() && found("mkfs.ext4") && found("fsfreeze"),
                 "needs loop devices, `mkfs.ext4` and `fsfreeze`",
+            ),
+            Need::Docker => unless(
+                is_root() && crate::docker::available(),
+                "needs Docker and busybox (packages `docker.io`, `busybox-static`)",
             ),
             Need::Nginx => unless(found("nginx"), "needs nginx (package `nginx-light`)"),
             Need::Redis => unless(found("redis-server"), "needs Redis (package `redis-server`)"),
@@ -148,7 +154,11 @@ pub fn found(program: &str) -> bool {
 /// Says loudly that the running test is skipped, and notes it for the summary. Use [`skip!`](crate::skip!).
 pub fn log(reason: &str) {
     let current = thread::current();
-    let test = current.name().unwrap_or("a test");
+    log_as(current.name().unwrap_or("a test"), reason);
+}
+
+/// [`log`] for a test that does not run on a thread of its name.
+pub fn log_as(test: &str, reason: &str) {
     eprintln!("SKIPPED {test}: {reason}");
     let Some(path) = std::env::var_os("SQUALL_SKIP_LOG") else {
         return;

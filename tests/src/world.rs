@@ -18,7 +18,7 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
 use crate::fingerprint::{Fingerprint, Place};
 use crate::host::Host;
-use crate::netns::{self, Netns, PREFIX, Process, look};
+use crate::netns::{self, Netns, PREFIX, Process, feed, look};
 use crate::service::{self, Kind, Recipe, Service};
 use crate::skip;
 use crate::squall::MARK;
@@ -96,10 +96,11 @@ impl World {
         for (netns, link, side) in [(near, there.as_str(), 1), (far, "to0", 2)] {
             let (v4, v6) = address(number, side);
             // No link-local address: one less thing that appears by itself while a test runs.
-            look(Some(netns), &["ip", "link", "set", link, "addrgenmode", "none"])?;
-            look(Some(netns), &["ip", "link", "set", link, "up"])?;
-            look(Some(netns), &["ip", "address", "add", &format!("{v4}/24"), "dev", link])?;
-            look(Some(netns), &["ip", "address", "add", &format!("{v6}/64"), "dev", link, "nodad"])?;
+            let steps = format!(
+                "link set {link} addrgenmode none\nlink set {link} up\n\
+                 address add {v4}/24 dev {link}\naddress add {v6}/64 dev {link} nodad\n"
+            );
+            feed(Some(netns), &["ip", "-batch", "-"], &steps)?;
         }
         Ok(())
     }
