@@ -6,10 +6,10 @@ use std::path::Path;
 
 use rustix::process::Signal;
 use serde_json::Value;
-use squall_tests::needs;
 use squall_tests::netns::{self, Process};
 use squall_tests::wait::{PATIENCE, holds};
 use squall_tests::world::{World, remove_cgroup};
+use squall_tests::{needs, skip};
 
 use crate::scope::{Client, KNOCK, STAY, knocks, stays};
 use crate::trial::{Trial, calm, evidence, run};
@@ -189,6 +189,37 @@ fn a_unit_that_is_not_there_or_not_alone_or_empty_is_refused() {
     fs::create_dir(&twin).expect("a control group can be made");
     let finished = run(&world, host, &cut(&format!("unit: {unit}")));
     finished.expect_exit(4).expect_told("there are 2 units").expect_told(&twin.display().to_string());
+}
+
+#[test]
+fn sockets_that_are_shared_or_have_left_are_told() {
+    needs!(Root, Nftables, Cgroup2);
+    let world = World::new(2);
+    world.echo(1, 7);
+    let (unit, path) = world.unit("shop.service", false);
+    let (far, inside) = (world.hosts[1].v4, path.join("cgroup.procs").display().to_string());
+    let outside = skip::cgroup_root().expect("it is mounted").join("cgroup.procs").display().to_string();
+    let dial = format!("exec 3<>/dev/tcp/{far}/7");
+    let child = format!("(echo $BASHPID >{inside}; exec sleep 600) &");
+    let shares = format!("{dial}; {child} exec sleep 600");
+    let leaves = format!("echo $$ >{inside}; {dial}; echo $$ >{outside}; exec sleep 600");
+    for script in [shares, leaves] {
+        let process = world.program(0, None, &["bash", "-c", &script]);
+        holds("its connection to be made", PATIENCE, || {
+            Process::of(process.pid).is_some_and(|process| process.name == "sleep")
+        });
+    }
+    let members = || fs::read_to_string(path.join("cgroup.procs")).unwrap_or_default();
+    holds("one process to be inside", PATIENCE, || {
+        let members = members();
+        let names = members.lines().filter_map(|pid| Process::of(pid.parse().ok()?)).map(|one| one.name);
+        names.collect::<Vec<_>>() == ["sleep"]
+    });
+    let step = format!("{{ fault: {{ partition: {{}} }}, in: {{ unit: {unit} }}, for: 1s }}");
+    run(&world, &world.hosts[0], &calm(&[&step]))
+        .expect_exit(8)
+        .expect_told("not covered: sockets made outside that are shared with processes outside (local ports ")
+        .expect_told("covered too: sockets made inside that only processes outside hold now (local ports ");
 }
 
 #[test]
