@@ -116,17 +116,17 @@ pub fn cgroup_root() -> Option<&'static Path> {
     CGROUP_ROOTS.iter().map(Path::new).find(|root| root.join("cgroup.procs").exists())
 }
 
-/// The mount point of systemd's hierarchy of version 1 control groups.
-pub fn systemd_root() -> Option<&'static Path> {
-    Some(Path::new("/sys/fs/cgroup/systemd")).filter(|root| root.join("tasks").exists())
-}
-
 /// Whether the kernel takes a queueing discipline: in a network namespace that goes with the one process in it.
 fn takes(discipline: &[&str]) -> bool {
     let mut command = Command::new("unshare");
     command.args(["--net", "tc", "qdisc", "add", "dev", "lo", "root"]).args(discipline);
     command.stdout(Stdio::null()).stderr(Stdio::null());
     command.status().is_ok_and(|status| status.success())
+}
+
+/// The mount point of systemd's hierarchy of version 1 control groups.
+pub fn systemd_root() -> Option<&'static Path> {
+    Some(Path::new("/sys/fs/cgroup/systemd")).filter(|root| root.join("tasks").exists())
 }
 
 /// Whether a kernel module could be loaded; it is not.
