@@ -207,6 +207,8 @@ impl Made {
     /// The target has ended. Everything that is held there is closed at once: it would keep the target's devices.
     fn lose(&mut self, machine: &mut Machine, records: &Records) {
         let since = sys::boot_nanos();
+        let undos = std::mem::take(&mut self.undos);
+        self.undos = undos.into_iter().map(|(number, undo)| (number, undo.hurried())).collect();
         self.take_back(machine, records);
         self.past = self.evidence();
         self.now = Evidence::default();

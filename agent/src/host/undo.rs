@@ -104,6 +104,15 @@ impl Undo {
         }
     }
 
+    /// The same without waiting for anything that is still held: where it is, nobody takes it any more.
+    pub fn hurried(self) -> Self {
+        match self {
+            Undo::Class { device, minor, .. } => Undo::Class { device, minor, wait_ms: 0 },
+            Undo::Within { netns, undo } => Undo::Within { netns, undo: Box::new(undo.hurried()) },
+            undo => undo,
+        }
+    }
+
     /// Whether it concerns what goes with the agent's own network namespace.
     pub fn within_namespace(&self) -> bool {
         !matches!(self, Undo::Release(_) | Undo::Resume(_))
