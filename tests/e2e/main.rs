@@ -4,6 +4,7 @@ mod composition;
 mod crash;
 mod demo;
 mod disciplines;
+mod firewall;
 mod flows;
 mod harness;
 mod held;
