@@ -27,7 +27,24 @@ pub const BINARIES: &str = "/squall";
 /// The serial port that the host of the machine listens to. The first one is the kernel's.
 const PORT: &str = "/dev/ttyS1";
 /// The longest that a case may take.
-const LONGEST: Duration = Duration::from_secs(75);
+const LONGEST: Duration = Duration::from_secs(180);
+
+/// What a host that has been up for a while has loaded. An nftables transaction waits until the modules that it needs are
+/// loaded; here that takes seconds, and an agent that does not beat for so long kills itself.
+const MODULES: [&str; 12] = [
+    "nf_tables",
+    "nft_numgen",
+    "nft_queue",
+    "nft_reject_inet",
+    "nft_socket",
+    "nfnetlink_queue",
+    "inet_diag",
+    "raw_diag",
+    "sch_netem",
+    "tcp_diag",
+    "udp_diag",
+    "veth",
+];
 
 /// What came of a case.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
@@ -105,6 +122,7 @@ fn prepare() -> Result<File> {
         symlink(to, format!("/dev/{link}")).with_context(|| format!("/dev/{link}"))?;
     }
     netns::look(None, &["ip", "link", "set", "lo", "up"])?;
+    netns::look(None, &[&["modprobe", "-a"][..], &MODULES].concat())?;
     OpenOptions::new().write(true).open(PORT).context("no second serial port")
 }
 
