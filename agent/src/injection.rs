@@ -6,9 +6,10 @@ use squall_experiments::change::Change;
 use squall_experiments::evidence::Evidence;
 use squall_experiments::protocol::{Active, Applied, Lifted, Refusal, RunId};
 
-use crate::host::aim::Aim;
+use crate::host::aim::{Aim, News};
 use crate::host::machine::Machine;
 use crate::host::process::Target;
+use crate::host::qdisc::choice;
 use crate::host::site::Site;
 use crate::host::undo::{TAG, Undo};
 use crate::host::{Place, sys};
@@ -116,6 +117,7 @@ impl Injection {
                 choice: format!("part {number}, change {index}"),
                 seed: self.seed,
             };
+            choice::learn(&change, || records.breathe());
             match Ready::of(change, site, place, machine, aim) {
                 Ok(one) => ready.push(one),
                 Err(refusal) => {
@@ -254,6 +256,13 @@ impl Injection {
         }
         let over = self.parts.iter().filter(|(_, part)| part.is_live() && part.ends <= now);
         over.map(|(number, _)| *number).collect()
+    }
+
+    /// A name of a step has been asked again. `false`: the step is not live.
+    pub fn hear(&mut self, number: u32, news: &News, machine: &mut Machine) -> bool {
+        let Some(part) = self.parts.get_mut(&number).filter(|part| part.is_live()) else { return false };
+        part.made.iter_mut().for_each(|made| made.hear(news, machine));
+        true
     }
 
     /// For `status`.

@@ -7,7 +7,7 @@ use squall_experiments::change::{Change, Claim};
 use squall_experiments::evidence::{Evidence, Incident};
 use squall_experiments::protocol::{Refusal, RunId};
 
-use crate::host::aim::{Aim, Resolved};
+use crate::host::aim::{Aim, News, Resolved};
 use crate::host::machine::Machine;
 use crate::host::process::Target;
 use crate::host::site::{Ground, Site};
@@ -188,6 +188,19 @@ impl Made {
             self.lose(machine, books.records);
         } else if let Some(live) = &mut self.live {
             machine.tick(self.site.at, live, aim);
+        }
+    }
+
+    /// A name has been asked again.
+    pub fn hear(&mut self, news: &News, machine: &mut Machine) {
+        // Where its target comes back, it is made again with all of them.
+        if let Some(known) = self.resolved.get_mut(&news.name) {
+            let new: Vec<_> =
+                news.addresses.iter().filter(|address| !known.contains(address)).copied().collect();
+            known.extend(new);
+        }
+        if let Some(live) = &mut self.live {
+            machine.hear(self.site.at, live, &self.place, news);
         }
     }
 

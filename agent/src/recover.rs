@@ -1,6 +1,7 @@
 //! Undoing what a dead agent left: needs no daemon, no controller, no network and no configuration.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -9,7 +10,7 @@ use std::time::{Duration, Instant};
 use crate::host::netns::{Id, Netns};
 use crate::host::table::Table;
 use crate::host::undo::{Duplicates, Undo, Undone};
-use crate::journal::{self, Entry, Pending, Unreadable};
+use crate::journal::{self, Pending, Unreadable};
 use crate::state::{self, Lock, Place};
 
 /// How long a dying agent may still hold its lock.
@@ -95,7 +96,7 @@ pub fn with_lock(place: &Place) -> Result<Outcome, RecoverError> {
 pub struct Reach {
     /// The journal's own network namespace; `None` where it is gone, and everything in it.
     own: Option<Held>,
-    /// Other namespaces; `None` where one is gone.
+    /// Other namespaces, as far as they have been looked for; `None` where one is gone.
     others: BTreeMap<Id, Option<(Netns, Held)>>,
 }
 
@@ -159,19 +160,7 @@ impl Reach {
 
     fn apply(&mut self, undo: &Undo) -> Undone {
         match undo.netns() {
-            Some(id) => {
-                let other = self.others.entry(id).or_insert_with(|| {
-                    let netns = Netns::find(id)?;
-                    let held = netns.enter(Held::here).ok()?;
-                    Some((netns, held))
-                });
-                match other {
-                    Some((netns, held)) => netns.enter(|| held.apply(undo.inner())).unwrap_or_else(|error| {
-                        Err(format!("its network namespace cannot be entered: {error}"))
-                    }),
-                    None => Ok("it went with its network namespace".to_owned()),
-                }
-            }
+            Some(id) => self.elsewhere(id, undo.inner()),
             None => match &mut self.own {
                 Some(held) => held.apply(undo),
                 None if undo.within_namespace() => Ok("it went with its network namespace".to_owned()),
@@ -179,12 +168,29 @@ impl Reach {
             },
         }
     }
+
+    fn elsewhere(&mut self, id: Id, undo: &Undo) -> Undone {
+        let barred = |error: std::io::Error| format!("its network namespace cannot be entered: {error}");
+        let other = match self.others.entry(id) {
+            Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Vacant(entry) => {
+                let held = |netns: Netns| Ok((netns.enter(Held::here)?, netns));
+                let found = Netns::find(id).and_then(|found| found.map(held).transpose()).map_err(barred)?;
+                entry.insert(found.map(|(held, netns)| (netns, held)))
+            }
+        };
+        match other {
+            Some((netns, held)) => netns.enter(|| held.apply(undo)).map_err(barred)?,
+            None => Ok("it went with its network namespace".to_owned()),
+        }
+    }
 }
 
 /// Applies everything that is pending in a journal; one failure does not stop the others.
 pub fn replay(path: &Path, reach: &mut Reach) -> Result<Outcome, Unreadable> {
     let entries = journal::read(path)?;
-    let rebooted = matches!(entries.first(), Some(Entry::Header { boot, .. }) if *boot != journal::boot_id());
+    let rebooted =
+        matches!(entries.first(), Some(journal::Entry::Header { boot, .. }) if *boot != journal::boot_id());
     let mut outcome = Outcome::default();
     for Pending { run, undo, .. } in journal::pending(&entries) {
         let done = if rebooted && undo.void_after_reboot() {
@@ -205,7 +211,7 @@ pub fn replay(path: &Path, reach: &mut Reach) -> Result<Outcome, Unreadable> {
 fn elsewhere(place: &Place) -> Result<Outcome, RecoverError> {
     let path = place.journal();
     let entries = journal::read(&path)?;
-    let Some(Entry::Header { namespace, .. }) = entries.first() else {
+    let Some(journal::Entry::Header { namespace, .. }) = entries.first() else {
         return Ok(Outcome::default());
     };
     let link = format!("net:[{namespace}]");

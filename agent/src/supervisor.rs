@@ -12,7 +12,7 @@ use squall_experiments::protocol::{Call, Lifted, Message, Refusal, Reply, Reques
 use squall_experiments::quantity::Period;
 use tokio::sync::mpsc;
 
-use crate::host::aim::{Aim, Resolved};
+use crate::host::aim::{Aim, News, Resolved};
 use crate::host::machine::Machine;
 use crate::host::sys;
 use crate::host::watch::Watch;
@@ -20,7 +20,7 @@ use crate::injection::{Injection, Step, Terms};
 use crate::link::{Connection, Incoming};
 use crate::policy::Policy;
 use crate::records::{Ask, Records};
-use crate::resolve;
+use crate::resolve::{self, Answers, Follower};
 use crate::state::Place;
 
 /// How often an undo that failed is tried again.
@@ -40,8 +40,20 @@ pub struct Ready {
     connection: Connection,
     number: u64,
     apply: Apply,
-    resolved: Result<Resolved, Refusal>,
+    answers: Result<Answers, Refusal>,
 }
+
+/// What was heard of names.
+#[derive(Debug)]
+pub enum Heard {
+    /// Those of a request have been resolved.
+    First(Ready),
+    /// One of a live step was asked again.
+    Again(Part, News),
+}
+
+/// A step of a run.
+type Part = (RunId, u32);
 
 #[derive(Debug)]
 struct Apply {
@@ -61,7 +73,9 @@ pub struct Supervisor {
     injections: BTreeMap<RunId, Injection>,
     /// Injections that could not be undone, with the time of the next try and of the first.
     stuck: Vec<(Injection, u64, u64)>,
-    ready: mpsc::UnboundedSender<Ready>,
+    heard: mpsc::UnboundedSender<Heard>,
+    /// Who asks the names of live steps again.
+    followers: BTreeMap<Part, Vec<Follower>>,
     guardian: i32,
 }
 
@@ -72,14 +86,14 @@ fn nanos(ms: u64) -> u64 {
 }
 
 impl Supervisor {
-    /// Nothing is live yet. `ready` brings requests back to [`Supervisor::apply`] once their names are resolved.
+    /// Nothing is live yet. `heard` brings what is heard of names to [`Supervisor::resolved`].
     pub fn new(
         place: Place,
         machine: Machine,
         records: Records,
         policy: Policy,
         watch: Watch,
-        ready: mpsc::UnboundedSender<Ready>,
+        heard: mpsc::UnboundedSender<Heard>,
     ) -> Self {
         Supervisor {
             place,
@@ -90,7 +104,8 @@ impl Supervisor {
             clients: BTreeMap::new(),
             injections: BTreeMap::new(),
             stuck: Vec::new(),
-            ready,
+            heard,
+            followers: BTreeMap::new(),
             guardian: nix::unistd::getppid().as_raw(),
         }
     }
@@ -185,10 +200,14 @@ impl Supervisor {
                 let injection = self.injections.get_mut(&run).ok_or_else(|| Refusal::bare("no such run"))?;
                 injection.observe(part, &mut self.machine).map(Reply::Measured)
             })),
-            Request::Lift { run, part } => match self.injections.get_mut(&run) {
-                Some(injection) => Reply::Lifted(injection.lift(part, &mut self.machine, &self.records)),
-                None => Reply::Lifted(Lifted::default()),
-            },
+            Request::Lift { run, part } => {
+                let lifted = match self.injections.get_mut(&run) {
+                    Some(injection) => injection.lift(part, &mut self.machine, &self.records),
+                    None => Lifted::default(),
+                };
+                self.followers.remove(&(run, part));
+                Reply::Lifted(lifted)
+            }
             Request::End { run } => Reply::Lifted(self.end(&run, None)),
             Request::Status => {
                 let machine = &mut self.machine;
@@ -224,29 +243,61 @@ impl Supervisor {
         apply.step.changes.iter().try_for_each(|change| self.policy.permits(change, lasts))
     }
 
-    /// Resolves every name, then comes back through [`Supervisor::apply`].
+    /// Resolves every name, then comes back through [`Supervisor::resolved`].
     fn resolve(&self, connection: Connection, number: u64, apply: Apply) {
-        let ready = self.ready.clone();
+        let heard = self.heard.clone();
         let flows = apply.step.changes.iter().filter_map(Change::flow);
         let wanted: BTreeSet<String> = flows.flat_map(Flow::names).map(str::to_owned).collect();
         tokio::task::spawn_local(async move {
-            let resolved = resolve::addresses(wanted).await;
-            let _ = ready.send(Ready { connection, number, apply, resolved });
+            let answers = resolve::addresses(wanted).await;
+            let _ = heard.send(Heard::First(Ready { connection, number, apply, answers }));
         });
     }
 
+    /// Names have been resolved, or asked again.
+    pub fn resolved(&mut self, heard: Heard) {
+        match heard {
+            Heard::First(ready) => self.apply(ready),
+            Heard::Again((run, part), news) => {
+                let machine = &mut self.machine;
+                let live =
+                    self.injections.get_mut(&run).map(|injection| injection.hear(part, &news, machine));
+                if live != Some(true) {
+                    self.followers.remove(&(run, part));
+                }
+            }
+        }
+    }
+
+    /// Asks the names of a step again from now on, as long as it is live.
+    fn follow(&mut self, part: &Part, answers: Answers) {
+        let follow = |(name, answer)| {
+            let (heard, part) = (self.heard.clone(), part.clone());
+            resolve::follow(name, answer, move |news| drop(heard.send(Heard::Again(part.clone(), news))))
+        };
+        let followers: Vec<Follower> = answers.into_iter().map(follow).collect();
+        if !followers.is_empty() {
+            self.followers.insert(part.clone(), followers);
+        }
+    }
+
     /// Makes the changes of a request whose names have been resolved.
-    pub fn apply(&mut self, ready: Ready) {
-        let Ready { connection, number, apply, resolved } = ready;
+    fn apply(&mut self, ready: Ready) {
+        let Ready { connection, number, apply, answers } = ready;
         let Apply { run, step } = apply;
-        let applied = resolved.and_then(|resolved| {
+        let part = (run.clone(), step.number);
+        let applied = answers.and_then(|answers| {
+            let resolved = resolve::resolved(&answers);
             let mut injection =
                 self.injections.remove(&run).ok_or_else(|| Refusal::bare(format!("run {run} has ended")))?;
             let aim = Aim::new(&self.policy, &resolved, self.ours());
             let (machine, records, others) = (&mut self.machine, &self.records, &self.injections);
             let applied = injection.apply(step, machine, records, &aim, others);
             self.injections.insert(run, injection);
-            applied
+            let mut applied = applied?;
+            applied.notes.extend(resolve::notes(&answers));
+            self.follow(&part, answers);
+            Ok(applied)
         });
         let reply = applied.map_or_else(Reply::Refused, Reply::Applied);
         self.send(connection, Message::Answer { number, reply });
@@ -281,6 +332,7 @@ impl Supervisor {
             } else {
                 for part in parts {
                     let lifted = injection.lift(part, &mut self.machine, &self.records);
+                    self.followers.remove(&(injection.run.clone(), part));
                     let why = "its time was over".to_owned();
                     let message =
                         Message::Ended { run: injection.run.clone(), part: Some(part), why, lifted };
@@ -326,6 +378,7 @@ impl Supervisor {
             return Lifted::default();
         };
         let lifted = injection.end(&mut self.machine, &self.records);
+        self.followers.retain(|(other, _), _| other != run);
         if lifted.stuck.is_empty() {
             if let Err(refusal) = self.records.ask(&Ask::End { run: run.clone() }, None) {
                 tracing::info!(%refusal, "the journal does not know yet that the run has ended");

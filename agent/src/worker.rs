@@ -60,7 +60,7 @@ async fn work(setup: Setup) -> Exit {
         Err(refusal) => return refuse_all(control, refusal).await,
     };
     let (inbox, mut incoming) = mpsc::unbounded_channel();
-    let (ready, mut resolved) = mpsc::unbounded_channel();
+    let (heard, mut names) = mpsc::unbounded_channel();
     let inbox = Rc::new(inbox);
     let next = Cell::new(0);
     // Connections that have come and not been heard of yet: as long as there are any, the agent does not leave.
@@ -99,7 +99,7 @@ async fn work(setup: Setup) -> Exit {
     let records = Records::new(records);
     let pulse = Rc::new(RefCell::new(pulse));
     records.meanwhile(alive(pulse.clone(), machine.renewed()));
-    let mut supervisor = Supervisor::new(place.clone(), machine, records, policy, watch, ready);
+    let mut supervisor = Supervisor::new(place.clone(), machine, records, policy, watch, heard);
     loop {
         pulse.borrow_mut().set_live(supervisor.is_live());
         let beat = pulse.borrow_mut().beat_if_due();
@@ -123,7 +123,7 @@ async fn work(setup: Setup) -> Exit {
                 unheard.borrow_mut().remove(&message.connection());
                 supervisor.hear(message);
             }
-            Some(ready) = resolved.recv() => supervisor.apply(ready),
+            Some(heard) = names.recv() => supervisor.resolved(heard),
             Ok((stream, _)) = listener.accept() => {
                 if let Ok(stream) = stream.into_std() {
                     accept(stream);

@@ -7,6 +7,7 @@
 
 mod agent;
 mod command;
+mod flows;
 mod load;
 mod shaping;
 mod table;
@@ -14,16 +15,18 @@ mod table;
 /// A group of figures: its name, and what measures and prints it.
 type Group = (&'static str, fn());
 
-const GROUPS: [Group; 9] = [
+const GROUPS: &[Group] = &[
     ("run", command::trivial_run),
     ("packet", agent::first_packet),
     ("idle", agent::idle_agent),
     ("delay", shaping::delay::errors),
     ("shares", shaping::shares::counts),
     ("stream", shaping::stream::rates),
+    ("beside", shaping::stream::beside),
     ("cost", shaping::stream::cost_of_a_packet),
     ("crash", shaping::crash::losses),
     ("load", load::figures),
+    ("flows", flows::figures),
 ];
 
 fn main() {

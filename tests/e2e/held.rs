@@ -34,14 +34,22 @@ enum End {
 
 /// Datagrams while packets are held and the fault ends in their midst.
 fn stream(direction: &str, end: End) -> Outcome {
-    let world = World::new(2);
-    let [near, far] = &world.hosts[..] else { panic!("two hosts were asked for") };
+    stream_by(direction, end, false)
+}
+
+/// With the agent on the host whose packets are held, or on another one, from which it reaches into the first.
+fn stream_by(direction: &str, end: End, from_afar: bool) -> Outcome {
+    let world = World::new(3);
+    let [near, far, other] = &world.hosts[..] else { panic!("three hosts were asked for") };
     let (on, traffic) =
         if direction == "egress" { (near, "to: [\"10.77.1.2:9\"]") } else { (far, "from: [\"any:9\"]") };
     let fault = format!("latency: {{ delay: 100ms, {traffic}, direction: {direction} }}");
-    let mut trial = Trial::begin(&world, on, &calm(&[&format!("{{ fault: {{ {fault} }}, for: 60s }}")]));
+    let agent = if from_afar { other } else { on };
+    let within = if from_afar { format!(", in: {{ netns: {} }}", on.netns.name()) } else { String::new() };
+    let step = format!("{{ fault: {{ {fault} }}{within}, for: 60s }}");
+    let mut trial = Trial::begin(&world, agent, &calm(&[&step]));
     trial.injected();
-    let (guardian, worker) = on.agents();
+    let (guardian, worker) = agent.agents();
     let outcome = thread::scope(|scope| {
         let sending = scope.spawn(|| STREAM.send(&near.netns, &far.netns, (far.v4, 9).into()));
         // In the midst of the stream: by what has come to the queue, not by the clock.
@@ -67,7 +75,7 @@ fn stream(direction: &str, end: End) -> Outcome {
     });
     holds("the run to end", PATIENCE, || trial.run.ended());
     trial.finish().expect_exit(6);
-    on.agent(&["recover"]).run().expect_exit(0);
+    agent.agent(&["recover"]).run().expect_exit(0);
     world.restored(Duration::from_secs(3));
     let late = outcome.took().iter().filter(|took| **took >= DELAY).count();
     assert!(late >= 300, "only {late} were late at all");
@@ -110,6 +118,20 @@ fn nothing_that_leaves_is_lost_when_the_fault_is_lifted() {
     needs!(Root, Nftables, Queue);
     let outcome = stream("egress", End::Asked);
     assert_eq!((outcome.lost(), outcome.doubled()), (Vec::new(), 0));
+}
+
+#[test]
+fn nothing_is_lost_in_another_namespace_either() {
+    needs!(Root, Nftables, Queue);
+    for direction in ["ingress", "egress"] {
+        let outcome = stream_by(direction, End::Asked, true);
+        assert_eq!((outcome.lost(), outcome.doubled()), (Vec::new(), 0), "{direction}");
+    }
+    for (whom, hit) in
+        [([true, false], Signal::KILL), ([true, false], Signal::STOP), ([false, true], Signal::KILL)]
+    {
+        nearly_none_lost(&stream_by("ingress", End::Struck(whom, hit), true));
+    }
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! End to end: the real binaries against real services on real kernels.
 
 mod composition;
+mod containers;
 mod crash;
 mod demo;
 mod disciplines;
@@ -14,6 +15,7 @@ mod load;
 mod method;
 mod nets;
 mod network;
+mod peers;
 mod process;
 mod refusal;
 mod report;

@@ -29,6 +29,18 @@ impl Host {
         Squall::on(self, "squall", arguments)
     }
 
+    /// `squall …` on this host, with files of the test's own in place of some below `/etc`: in a mount namespace of its own,
+    /// as those are the whole machine's.
+    pub fn squall_with_files(&self, files: &[(&str, &str)], arguments: &[&str]) -> Squall {
+        let mounts: String =
+            files.iter().map(|(own, file)| format!("mount --bind {own} {file} && ")).collect();
+        let mut command = self.netns.command("unshare");
+        command.args(["--mount", "--", "sh", "-c", &format!("{mounts}exec \"$0\" \"$@\"")]);
+        command.arg(crate::squall::binary("squall")).args(arguments);
+        command.env("SQUALL_STATE_DIR", &self.state);
+        Squall::with(command, format!("squall {}", arguments.join(" ")), &self.directory)
+    }
+
     /// `squall-agent …` on this host.
     pub fn agent(&self, arguments: &[&str]) -> Squall {
         Squall::on(self, "squall-agent", arguments)

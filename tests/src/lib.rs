@@ -6,7 +6,9 @@
 //! | [`world`] | hosts, services and their end; compares fingerprints when a test is over |
 //! | [`netns`] | one network namespace, its processes, and the one function that runs `ip`, `nft`, `tc`, `ss` |
 //! | [`fingerprint`] | what a host is, in lines that can be compared |
+//! | [`dns`] | a name server with records that a test can change |
 //! | [`service`] | nginx, Redis, PostgreSQL and an echo server, ready when they answer |
+//! | [`docker`] | a Docker daemon, for real containers |
 //! | [`client`] | clients that talk to them, and a steady one that keeps watching |
 //! | [`traffic`] | measured traffic: numbered datagrams, one fast TCP connection, ICMP echo, the kernel's counts |
 //! | [`trial`] | one experiment under way, watched through its event file |
@@ -18,6 +20,8 @@
 //! A harness is told to stop by a panic: its functions panic with the full story where a test could not go on.
 
 pub mod client;
+pub mod dns;
+pub mod docker;
 pub mod fingerprint;
 pub mod host;
 pub mod netns;

@@ -38,6 +38,8 @@ pub enum Need {
     Sshd,
     /// A file system that can be held still: a loop device with ext4.
     Freezable,
+    /// A Docker daemon that can be started by hand, and a static busybox for its containers.
+    Docker,
     /// nginx.
     Nginx,
     /// Redis.
@@ -87,6 +89,10 @@ impl Need {
             Need::Freezable => unless(
                 Path::new("/dev/loop-control").exists() && found("mkfs.ext4") && found("fsfreeze"),
                 "needs loop devices, `mkfs.ext4` and `fsfreeze`",
+            ),
+            Need::Docker => unless(
+                is_root() && crate::docker::available(),
+                "needs Docker and busybox (packages `docker.io`, `busybox-static`)",
             ),
             Need::Nginx => unless(found("nginx"), "needs nginx (package `nginx-light`)"),
             Need::Redis => unless(found("redis-server"), "needs Redis (package `redis-server`)"),

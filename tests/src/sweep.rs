@@ -5,8 +5,8 @@ use std::path::Path;
 
 use nix::mount::{MntFlags, umount2};
 
+use crate::docker;
 use crate::netns::{Netns, PREFIX, Process};
-use crate::skip;
 
 /// Removes what processes have left that are dead. What cannot be removed is said, and does not stop a test.
 pub(crate) fn dead_worlds() {
@@ -28,10 +28,11 @@ pub(crate) fn dead_worlds() {
             trouble(&name, &format!("{error:#}"));
         }
     }
-    for name in skip::cgroup_root().map(names).unwrap_or_default() {
-        let path = skip::cgroup_root().unwrap_or(Path::new("/")).join(&name);
-        if let Err(error) = fs::remove_dir(&path) {
-            trouble(&name, &error);
+    for path in
+        docker::hierarchies().iter().flat_map(|root| names(root).into_iter().map(|name| root.join(name)))
+    {
+        if let Err(error) = docker::remove(&path) {
+            trouble(&path.display().to_string(), &error);
         }
     }
     let temporary = std::env::temp_dir();

@@ -15,7 +15,7 @@ use squall_experiments::change::Change;
 use squall_experiments::evidence::Evidence;
 use squall_experiments::protocol::Refusal;
 
-use super::aim::Aim;
+use super::aim::{Aim, News};
 use super::netns::{Id, Netns};
 use super::site::Site;
 use super::table::Table;
@@ -114,6 +114,11 @@ impl Machine {
     /// Does what is due of a live change, and follows its targets. Called whenever the worker wakes.
     pub fn tick(&mut self, at: Option<Id>, live: &mut Live, aim: &Aim<'_>) {
         let _ = self.inside(at, aim, |host, aim| host.tick(live, aim));
+    }
+
+    /// A name has been asked again; see [`Host::hear`].
+    pub fn hear(&mut self, at: Option<Id>, live: &mut Live, place: &Place, news: &News) {
+        let _ = self.enter(at, |host| host.hear(live, place, news));
     }
 
     /// What has been measured of a live change; `None` where its namespace cannot be entered.

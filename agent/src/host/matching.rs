@@ -139,7 +139,7 @@ impl Packets {
             Established::Keep | Established::Reset => disconnect::established(flow, aim, &peers)?,
         };
         if flow.established == Established::Keep {
-            notes.push(format!("{} established connections are left alone", connections.len()));
+            notes.push(format!("left alone: {}", counted(connections.len())));
         }
         let (protocol, established) = (flow.protocol, flow.established);
         Ok(Packets { targets, notes, protocol, peers, established, connections, whom })
@@ -157,7 +157,7 @@ impl Packets {
             return Ok(None);
         }
         let reset = disconnect::destroy(&self.connections)?;
-        Ok(Some(format!("{reset} established connections were reset")))
+        Ok(Some(format!("reset: {}", counted(reset as usize))))
     }
 
     /// The rules that match them at a hook: one per group of peers and transport, as few as possible. With `tcp_apart`, TCP gets
@@ -252,6 +252,11 @@ impl Packets {
         }
         self.whom.narrow(rule, hook, local)
     }
+}
+
+fn counted(connections: usize) -> String {
+    let them = if connections == 1 { "connection that was" } else { "connections that were" };
+    format!("{connections} {them} established")
 }
 
 /// The hooks at which packets of a direction are met.

@@ -63,14 +63,23 @@ impl Netns {
         Ok(Netns { id: Id { inode, cookie }, file })
     }
 
-    /// Looks for a namespace behind every process and every name; `None` where neither leads to it.
-    pub fn find(id: Id) -> Option<Self> {
+    /// Looks for a namespace behind every process and every name; `None` where neither leads to it. One that is there and
+    /// cannot be entered is an error: it is not gone.
+    pub fn find(id: Id) -> io::Result<Option<Self>> {
         let inode = |path: &Path| std::fs::metadata(path).is_ok_and(|found| found.ino() == id.inode);
         let processes = procfs::process::all_processes().into_iter().flatten().flatten();
         let processes = processes.map(|process| PathBuf::from(format!("/proc/{}/ns/net", process.pid)));
         let names = std::fs::read_dir(NAMED).into_iter().flatten().flatten().map(|entry| entry.path());
-        let mut doors = processes.chain(names).filter(|path| inode(path));
-        doors.find_map(|path| Netns::open(&path).ok().filter(|found| found.id == id))
+        for path in processes.chain(names).filter(|path| inode(path)) {
+            match Netns::open(&path) {
+                Ok(found) if found.id == id => return Ok(Some(found)),
+                // Another one has got the inode, or the process has ended meanwhile.
+                Ok(_) => {}
+                Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(None)
     }
 
     /// Which it is.
@@ -117,14 +126,12 @@ mod tests {
         if nix::unistd::geteuid().is_root() {
             let own = i32::try_from(std::process::id()).unwrap();
             assert_eq!(Netns::of_process(own).unwrap().id(), here.id());
-            assert_eq!(Netns::find(here.id()).unwrap().id(), here.id());
+            assert_eq!(Netns::find(here.id()).unwrap().unwrap().id(), here.id());
             let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
             assert_eq!(Netns::of_socket(socket.as_fd()).unwrap().id(), here.id());
+            let recycled = Netns::find(Id { inode: here.id().inode, cookie: 0 });
+            assert!(recycled.is_ok_and(|found| found.is_none()), "a recycled inode is another namespace");
         }
-        assert!(
-            Netns::find(Id { inode: here.id().inode, cookie: 0 }).is_none(),
-            "a recycled inode is another one"
-        );
         assert!(Netns::open(Path::new("/proc/self/ns/uts")).is_err());
         assert!(Netns::open(Path::new("/etc/hostname")).is_err());
     }

@@ -9,10 +9,12 @@ use super::set::Element;
 /// Addresses of both families.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Addresses {
-    /// First and last, ascending.
-    v4: Vec<(u128, u128)>,
-    v6: Vec<(u128, u128)>,
+    v4: Vec<Range>,
+    v6: Vec<Range>,
 }
+
+/// The first and the last address. They stand in ascending order.
+type Range = (u128, u128);
 
 impl Addresses {
     /// All addresses of some networks; they may overlap, and stand in any order.
@@ -48,13 +50,33 @@ impl Addresses {
 
     /// The ranges of one family, as elements of a set.
     pub fn elements(&self, family: u8) -> BTreeSet<Element> {
-        let (list, length) = match family {
-            IPV4 => (&self.v4, 4),
-            IPV6 => (&self.v6, 16),
-            _ => return BTreeSet::new(),
+        self.of_family(family).iter().map(|range| element(*range, family)).collect()
+    }
+
+    /// What must be taken out of a set of these, and put in, so that it holds others.
+    pub fn changes(&self, wanted: &Addresses, family: u8) -> (Vec<Element>, Vec<Element>) {
+        let (old, new) = (self.of_family(family), wanted.of_family(family));
+        // Both ascend: what one has and the other has not is found in one walk.
+        let only = |these: &[Range], those: &[Range]| {
+            let mut rest = those.iter().peekable();
+            let mut found = Vec::new();
+            for range in these {
+                while rest.next_if(|other| *other < range).is_some() {}
+                if rest.peek() != Some(&range) {
+                    found.push(element(*range, family));
+                }
+            }
+            found
         };
-        let key = |value: u128| value.to_be_bytes()[16 - length..].to_vec();
-        list.iter().map(|(first, last)| Element { first: key(*first), last: Some(key(*last)) }).collect()
+        (only(old, new), only(new, old))
+    }
+
+    fn of_family(&self, family: u8) -> &[Range] {
+        match family {
+            IPV4 => &self.v4,
+            IPV6 => &self.v6,
+            _ => &[],
+        }
     }
 
     /// Whether there is an IPv6 address among them.
@@ -63,9 +85,15 @@ impl Addresses {
     }
 }
 
-fn merged(mut list: Vec<(u128, u128)>) -> Vec<(u128, u128)> {
+fn element((first, last): Range, family: u8) -> Element {
+    let length = if family == IPV4 { 4 } else { 16 };
+    let key = |value: u128| value.to_be_bytes()[16 - length..].to_vec();
+    Element { first: key(first), last: Some(key(last)) }
+}
+
+fn merged(mut list: Vec<Range>) -> Vec<Range> {
     list.sort_unstable();
-    let mut merged: Vec<(u128, u128)> = Vec::with_capacity(list.len());
+    let mut merged: Vec<Range> = Vec::with_capacity(list.len());
     for (first, last) in list {
         match merged.last_mut() {
             Some(before) if first <= before.1.saturating_add(1) => before.1 = before.1.max(last),
@@ -104,6 +132,18 @@ mod tests {
         let expected = Element { first: vec![10, 0, 0, 0], last: Some(vec![10, 255, 255, 255]) };
         assert_eq!(elements, [expected]);
         assert!(of(&["10.0.0.0/8"]).elements(IPV6).is_empty());
+    }
+
+    #[test]
+    fn a_set_is_changed_by_what_differs_alone() {
+        let (old, new) =
+            (of(&["10.0.0.1", "10.0.0.3", "10.9.0.0/16"]), of(&["10.0.0.0/29", "10.9.0.0/16", "::1"]));
+        let (gone, come) = old.changes(&new, IPV4);
+        let firsts =
+            |elements: &[Element]| elements.iter().map(|element| element.first[3]).collect::<Vec<_>>();
+        assert_eq!((firsts(&gone), firsts(&come)), (vec![1, 3], vec![0]));
+        assert_eq!(old.changes(&new, IPV6).1.len(), 1);
+        assert_eq!(new.changes(&new, IPV4), (Vec::new(), Vec::new()));
     }
 
     #[test]

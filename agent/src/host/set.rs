@@ -65,17 +65,17 @@ impl Filled {
     /// The messages that make it. `number` tells it from other sets that are made in the same transaction.
     pub fn create(&self, table: &str, number: u32) -> Vec<Message> {
         let mut messages = vec![self.set.create(table, number)];
-        messages.extend(self.set.add_all(table, self.elements.iter()));
+        let elements: Vec<Element> = self.elements.iter().cloned().collect();
+        messages.extend(self.set.change(table, &[], &elements));
         messages
     }
 
     /// The messages that turn these elements into others.
     pub fn become_these(&self, table: &str, wanted: &BTreeSet<Element>) -> Vec<Message> {
-        let gone: Vec<Element> = self.elements.difference(wanted).cloned().collect();
-        let mut messages: Vec<Message> =
-            gone.chunks(CHUNK).map(|some| self.set.remove(table, some)).collect();
-        messages.extend(self.set.add_all(table, wanted.difference(&self.elements)));
-        messages
+        let only = |these: &BTreeSet<Element>, those: &BTreeSet<Element>| -> Vec<Element> {
+            these.difference(those).cloned().collect()
+        };
+        self.set.change(table, &only(&self.elements, wanted), &only(wanted, &self.elements))
     }
 }
 
@@ -120,10 +120,10 @@ impl Set {
         self.elements(NEW_ELEMENT, FLAG_CREATE, table, elements, timeout_ms)
     }
 
-    /// Adds any number of elements.
-    fn add_all<'a>(&self, table: &str, elements: impl Iterator<Item = &'a Element>) -> Vec<Message> {
-        let elements: Vec<Element> = elements.cloned().collect();
-        elements.chunks(CHUNK).map(|some| self.add(table, some, None)).collect()
+    /// Takes any number of elements out, then puts others in: ranges may grow together.
+    pub fn change(&self, table: &str, gone: &[Element], come: &[Element]) -> Vec<Message> {
+        let gone = gone.chunks(CHUNK).map(|some| self.remove(table, some));
+        gone.chain(come.chunks(CHUNK).map(|some| self.add(table, some, None))).collect()
     }
 
     /// Removes elements; refused with `ENOENT` where one is not there.

@@ -145,10 +145,7 @@ fn shared(container: &Container, all: &Containers) -> Vec<String> {
     if others.is_empty() {
         return Vec::new();
     }
-    vec![format!(
-        "{} share one network with {container}, as in a pod: the fault concerns them, too",
-        others.join(", ")
-    )]
+    vec![format!("in one network with {container}, as in a pod, and concerned too: {}", others.join(", "))]
 }
 
 impl Ground {

@@ -1,9 +1,10 @@
 //! One TCP connection that sends as fast as it can.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpListener};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crate::client::connect;
@@ -12,45 +13,85 @@ use crate::wait;
 
 /// What the connection may take to grow its window before it counts.
 const GROWING: Duration = Duration::from_millis(500);
+/// How much is sent and read at once.
+const BLOCK: usize = 1 << 18;
+
+/// A connection that is busy until it is dropped.
+#[derive(Debug)]
+pub struct Stream {
+    ends: [TcpStream; 2],
+    arrived: Arc<AtomicU64>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Stream {
+    /// Opens it from one host to an address of another, and lets it grow.
+    ///
+    /// # Panics
+    /// When there is no connection.
+    pub fn between(from: &Netns, to: &Netns, address: SocketAddr) -> Self {
+        let listener = to.inside(|| TcpListener::bind(address).expect("the port is free"));
+        listener.set_nonblocking(true).expect("it is a socket");
+        let near = connect(from, address, Duration::from_secs(10)).expect("the port is reached");
+        let (far, _) = wait::until("the connection", wait::PATIENCE, || listener.accept().ok());
+        far.set_nonblocking(false).expect("it is a socket");
+        let clone = |end: &TcpStream| end.try_clone().expect("there are descriptors");
+        let arrived = Arc::new(AtomicU64::new(0));
+        let (sender, receiver, count) = (clone(&near), clone(&far), arrived.clone());
+        let threads =
+            vec![thread::spawn(move || send(sender)), thread::spawn(move || receive(receiver, &count))];
+        thread::sleep(GROWING);
+        Stream { ends: [near, far], arrived, threads }
+    }
+
+    /// Bits a second that arrive, measured for so long.
+    ///
+    /// # Panics
+    /// When nothing arrives any more.
+    pub fn rate(&self, during: Duration) -> f64 {
+        let (begun, before) = (Instant::now(), self.arrived.load(Ordering::Relaxed));
+        thread::sleep(during);
+        let bytes = self.arrived.load(Ordering::Relaxed) - before;
+        let rate = bytes as f64 * 8.0 / begun.elapsed().as_secs_f64();
+        assert!(bytes > 0 || during < Duration::from_secs(1), "the stream stands still");
+        rate
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        for end in &self.ends {
+            let _ = end.shutdown(Shutdown::Both);
+        }
+        for thread in self.threads.drain(..) {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn send(mut stream: TcpStream) {
+    let bytes = vec![0; BLOCK];
+    while stream.write_all(&bytes).is_ok() {}
+}
+
+fn receive(mut stream: TcpStream, arrived: &AtomicU64) {
+    let mut bytes = vec![0; BLOCK];
+    loop {
+        match stream.read(&mut bytes) {
+            Ok(0) => return,
+            Ok(length) => {
+                arrived.fetch_add(length as u64, Ordering::Relaxed);
+            }
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(_) => return,
+        }
+    }
+}
 
 /// Bits a second that arrive from one host on a port of another, measured for so long after the start has settled.
 ///
 /// # Panics
-/// When there is no connection, or it breaks.
+/// When there is no connection, or it stands still.
 pub fn bits_per_second(from: &Netns, to: &Netns, address: SocketAddr, during: Duration) -> f64 {
-    let listener = to.inside(|| TcpListener::bind(address).expect("the port is free"));
-    listener.set_nonblocking(true).expect("it is a socket");
-    let stop = AtomicBool::new(false);
-    thread::scope(|scope| {
-        scope.spawn(|| {
-            let mut stream = connect(from, address, Duration::from_secs(10)).expect("the port is reached");
-            let bytes = vec![0; 1 << 18];
-            while !stop.load(Ordering::Relaxed) {
-                if stream.write_all(&bytes).is_err() {
-                    break;
-                }
-            }
-        });
-        let (mut stream, _) = wait::until("the connection", wait::PATIENCE, || listener.accept().ok());
-        stream.set_nonblocking(false).expect("it is a socket");
-        stream.set_read_timeout(Some(Duration::from_secs(10))).expect("a time-out can be set");
-        let mut bytes = vec![0; 1 << 18];
-        let mut read = || match stream.read(&mut bytes) {
-            // A call with a time-out is not begun again by itself, such as after the machine was frozen.
-            Err(error) if error.kind() == ErrorKind::Interrupted => 0,
-            read => read.expect("the stream goes on"),
-        };
-        let begun = Instant::now();
-        while begun.elapsed() < GROWING {
-            read();
-        }
-        let begun = Instant::now();
-        let mut count = 0;
-        while begun.elapsed() < during {
-            count += read();
-        }
-        let rate = count as f64 * 8.0 / begun.elapsed().as_secs_f64();
-        stop.store(true, Ordering::Relaxed);
-        rate
-    })
+    Stream::between(from, to, address).rate(during)
 }

@@ -3,6 +3,7 @@
 mod basics;
 mod control_group;
 mod lease;
+mod netem;
 mod queue;
 
 use squall_tests::trial::document;
@@ -43,5 +44,9 @@ pub fn all() -> Vec<Case> {
         let name = case.name.strip_prefix(concat!(module_path!(), "::")).unwrap_or(case.name);
         Case { name, ..*case }
     };
-    [basics::CASES, queue::CASES, control_group::CASES, lease::CASES].concat().iter().map(below).collect()
+    [basics::CASES, queue::CASES, control_group::CASES, lease::CASES, netem::CASES]
+        .concat()
+        .iter()
+        .map(below)
+        .collect()
 }

@@ -10,7 +10,7 @@ use std::fmt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use procfs::process::Process as Entry;
+use procfs::process::{Process as Entry, Stat};
 use squall_experiments::protocol::Refusal;
 
 use super::process::{Cgroup, Target};
@@ -41,24 +41,31 @@ pub struct Container {
 #[derive(Debug)]
 pub struct Containers(Vec<Container>);
 
-/// What is seen of one process.
+/// What is seen of one process in a container.
 struct Seen {
-    pid: i32,
-    parent: i32,
-    started: u64,
+    stat: Stat,
     /// The ids on its paths, and the control group of version 2 that each names.
     ids: BTreeMap<String, Option<String>>,
-    namespace: Option<u64>,
+    pid_namespace: Option<u64>,
 }
 
 impl Containers {
     /// Looks at `/proc`. Containers whose processes cannot be looked at are left out.
     pub fn running() -> Result<Self, Refusal> {
-        let all = procfs::process::all_processes()
-            .map_err(|error| Refusal::bare(format!("cannot read `/proc`: {error}")))?;
-        let seen: Vec<Seen> = all.flatten().filter_map(|entry| look(&entry)).collect();
-        let ids: BTreeSet<&String> = seen.iter().flat_map(|seen| seen.ids.keys()).collect();
-        let mut containers: Vec<Container> = ids.into_iter().filter_map(|id| one(id, &seen)).collect();
+        let pids = pids().map_err(|error| Refusal::bare(format!("cannot read `/proc`: {error}")))?;
+        // Most processes are in no container: of those nothing else is read.
+        let (mut seen, mut rest) = (Vec::new(), Vec::new());
+        for pid in pids {
+            let ids = ids(&std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default());
+            if ids.is_empty() {
+                rest.push(pid);
+            } else {
+                seen.extend(look(pid, ids));
+            }
+        }
+        let names: BTreeSet<&String> = seen.iter().flat_map(|seen| seen.ids.keys()).collect();
+        let mut containers: Vec<Container> = names.into_iter().filter_map(|id| one(id, &seen)).collect();
+        strays(&mut containers, &seen, &rest);
         let names = names::of(&containers);
         for (container, names) in containers.iter_mut().zip(names) {
             container.names = names;
@@ -135,36 +142,56 @@ fn inode(path: String) -> Option<u64> {
     std::fs::metadata(path).ok().map(|found| found.ino())
 }
 
-fn look(entry: &Entry) -> Option<Seen> {
-    let stat = entry.stat().ok().filter(|stat| !matches!(stat.state, 'Z' | 'X'))?;
-    let groups = std::fs::read_to_string(format!("/proc/{}/cgroup", entry.pid)).unwrap_or_default();
-    let namespace = inode(format!("/proc/{}/ns/pid", entry.pid));
-    Some(Seen { pid: stat.pid, parent: stat.ppid, started: stat.starttime, ids: ids(&groups), namespace })
+fn pid_namespace(pid: i32) -> Option<u64> {
+    inode(format!("/proc/{pid}/ns/pid"))
+}
+
+/// Every process of this machine, by pid.
+fn pids() -> std::io::Result<Vec<i32>> {
+    let entries = std::fs::read_dir("/proc")?.flatten();
+    Ok(entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect())
+}
+
+fn look(pid: i32, ids: BTreeMap<String, Option<String>>) -> Option<Seen> {
+    let stat = Entry::new(pid).and_then(|entry| entry.stat()).ok()?;
+    (!matches!(stat.state, 'Z' | 'X')).then(|| Seen { stat, ids, pid_namespace: pid_namespace(pid) })
 }
 
 /// The container with this id, of what was seen.
 fn one(id: &str, seen: &[Seen]) -> Option<Container> {
-    let in_groups = seen.iter().filter(|seen| seen.ids.contains_key(id));
-    let mut pids: BTreeSet<i32> = in_groups.clone().map(|seen| seen.pid).collect();
-    let outside = in_groups.filter(|seen| !pids.contains(&seen.parent));
-    let init = outside.min_by_key(|seen| (seen.started, seen.pid))?;
-    let network = inode(format!("/proc/{}/ns/net", init.pid))?;
-    // What left the control group is still inside by its pid namespace, where the container has one.
-    let own = inode("/proc/self/ns/pid".to_owned());
-    if let Some(namespace) = init.namespace.filter(|namespace| Some(*namespace) != own) {
-        let others = seen.iter().filter(|seen| seen.pid != init.pid && seen.namespace == Some(namespace));
-        // Of a pod that shares its pid namespace each container has its own processes.
-        pids.extend(others.filter(|seen| seen.ids.is_empty()).map(|seen| seen.pid));
-    }
-    let group = init.ids.get(id).cloned().flatten();
+    let mine = seen.iter().filter(|seen| seen.ids.contains_key(id));
+    let pids: BTreeSet<i32> = mine.clone().map(|seen| seen.stat.pid).collect();
+    let outside = mine.filter(|seen| !pids.contains(&seen.stat.ppid));
+    let Seen { stat, ids, .. } = outside.min_by_key(|seen| (seen.stat.starttime, seen.stat.pid))?;
     Some(Container {
         id: id.to_owned(),
         names: Vec::new(),
-        init: Target::of(init.pid)?,
+        init: Target { pid: stat.pid, start: stat.starttime, name: stat.comm.clone() },
+        network: inode(format!("/proc/{}/ns/net", stat.pid))?,
+        group: ids.get(id).cloned().flatten(),
         pids,
-        network,
-        group,
     })
+}
+
+/// Processes that have left their container's control group are still inside by its pid namespace, where it is known whose
+/// that is: not the agent's, and not shared by several containers of a pod.
+fn strays(containers: &mut [Container], seen: &[Seen], rest: &[i32]) {
+    let own = inode("/proc/self/ns/pid".to_owned());
+    let space = |init: i32| seen.iter().find(|seen| seen.stat.pid == init)?.pid_namespace;
+    let spaces: Vec<Option<u64>> = containers
+        .iter()
+        .map(|container| space(container.init.pid).filter(|space| Some(*space) != own))
+        .collect();
+    if spaces.iter().all(Option::is_none) {
+        return;
+    }
+    for pid in rest {
+        let Some(space) = pid_namespace(*pid) else { continue };
+        let mut owners = (0..spaces.len()).filter(|index| spaces[*index] == Some(space));
+        if let (Some(owner), None) = (owners.next(), owners.next()) {
+            containers[owner].pids.insert(*pid);
+        }
+    }
 }
 
 /// The ids on the paths of a `/proc/<pid>/cgroup`, outermost container first on each; with the path up to the id where

@@ -79,12 +79,12 @@ fn docker_roots() -> Vec<PathBuf> {
         #[serde(rename = "data-root", alias = "graph")]
         root: Option<String>,
     }
-    let all = procfs::process::all_processes().into_iter().flatten().flatten();
-    let daemons = all.filter(|entry| entry.stat().is_ok_and(|stat| stat.comm == "dockerd"));
+    let named = |pid: &i32| std::fs::read(format!("/proc/{pid}/comm")).is_ok_and(|name| name == b"dockerd\n");
+    let daemons = super::pids().unwrap_or_default().into_iter().filter(named);
     let mut roots: Vec<PathBuf> = daemons
-        .map(|daemon: Entry| {
-            let arguments = daemon.cmdline().unwrap_or_default();
-            let seen = |path: &str| PathBuf::from(format!("/proc/{}/root{path}", daemon.pid));
+        .map(|daemon| {
+            let arguments = Entry::new(daemon).and_then(|entry| entry.cmdline()).unwrap_or_default();
+            let seen = |path: &str| PathBuf::from(format!("/proc/{daemon}/root{path}"));
             let config =
                 option(&arguments, &["--config-file"]).unwrap_or("/etc/docker/daemon.json".to_owned());
             let configured = || read::<Config>(&seen(&config)).and_then(|config| config.root);

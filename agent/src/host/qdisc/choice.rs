@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use squall_experiments::change::{Engine, Root, Shape};
+use squall_experiments::change::{Change, Engine, Root, Shape};
 use squall_experiments::flow::Direction;
 use squall_experiments::protocol::Refusal;
 use squall_experiments::scope::Scope;
@@ -11,7 +11,7 @@ use squall_experiments::scope::Scope;
 use super::super::matching::Packets;
 use super::class::PATIENCE;
 use super::root::{self, Before, Standing};
-use super::{Device, Discs, Tc, htb, needs_netem, netem};
+use super::{Device, Discs, Tc, htb, kinds, needs_netem, netem};
 use crate::policy::{Graft, Policy};
 
 /// The interfaces by which the packets leave, and what stood at their roots.
@@ -58,6 +58,16 @@ pub fn choose(
     }
 }
 
+/// Asks what may take a while, before a change is prepared that needs the answer.
+pub fn learn(change: &Change, meanwhile: impl FnMut()) {
+    if let Change::Shape(shape) = change
+        && shape.engine != Engine::Queue
+        && shape.direction == Direction::Egress
+    {
+        kinds(meanwhile);
+    }
+}
+
 /// Whether the engine can do it at all, before the host is looked at.
 fn possible(shape: &Shape, policy: &Policy) -> Result<(), Refusal> {
     if shape.direction != Direction::Egress {
@@ -99,10 +109,11 @@ fn preferable(shape: &Shape) -> Result<(), Refusal> {
 fn looked_at(shape: &Shape, packets: &Packets, discs: &mut Discs) -> Result<Roots, Refusal> {
     let mut tc =
         Tc::open().map_err(|error| Refusal::bare(format!("queueing disciplines cannot be used: {error}")))?;
-    let mut kinds = vec![htb::KIND];
-    kinds.extend(needs_netem(&shape.impairment).then_some(netem::KIND));
-    for kind in kinds {
-        discs.knows(&mut tc, kind).map_err(|error| {
+    let mut needed = vec![htb::KIND];
+    needed.extend(needs_netem(&shape.impairment).then_some(netem::KIND));
+    for kind in needed {
+        let known = kinds(|| ()).get(kind).cloned();
+        known.unwrap_or_else(|| Err("it could not be asked".to_owned())).map_err(|error| {
             Refusal::new(
                 format!("this kernel has no `{kind}` ({error})"),
                 crate::preflight::brings(&format!("sch_{kind}")),
@@ -159,9 +170,8 @@ fn harmless(shape: &Shape, roots: &Roots, discs: &Discs) -> Result<(), Refusal> 
         if discs.before.contains_key(device) {
             continue;
         }
-        // `mq` serves as many processors as the interface has queues, and `fq` paces: a graft takes that from everybody.
         if let Standing::Default(kind) = root::standing(&mut tc, device)?
-            && ["mq", "fq"].contains(&kind.as_str())
+            && COSTLY.contains(&kind.as_str())
         {
             return Err(Refusal::bare(format!(
                 "a root in the place of `{kind}` on `{device}` would cost all its traffic"
@@ -170,6 +180,31 @@ fn harmless(shape: &Shape, roots: &Roots, discs: &Discs) -> Result<(), Refusal> 
     }
     Ok(())
 }
+
+/// Interfaces of this namespace on which the packet queue is chosen because of what stands there, with why.
+pub fn reserved() -> Vec<String> {
+    let Ok(mut tc) = Tc::open() else { return Vec::new() };
+    let mut found = Vec::new();
+    for link in tc.links().unwrap_or_default().into_iter().filter(|link| link.up) {
+        let device = Device { index: link.index, name: link.name };
+        match root::standing(&mut tc, &device) {
+            Ok(Standing::Foreign(all)) => {
+                let kind = all.first().map(|one| one.kind.as_str()).unwrap_or_default();
+                found.push(format!("on `{device}` somebody's `{kind}` stands: only with `root: borrow`"));
+            }
+            Ok(Standing::Default(kind)) if COSTLY.contains(&kind.as_str()) => {
+                found
+                    .push(format!("on `{device}` only with `engine: netem`: it takes the place of `{kind}`"));
+            }
+            _ => {}
+        }
+    }
+    found
+}
+
+/// Defaults of the kernel's that a graft would take from everybody: `mq` serves as many processors as the interface has
+/// queues, and `fq` paces.
+const COSTLY: [&str; 2] = ["mq", "fq"];
 
 /// The interfaces by which the packets may leave: by the routes to the peers, or all that are up.
 fn devices(tc: &mut Tc, shape: &Shape, packets: &Packets) -> Result<Vec<Device>, Refusal> {

@@ -28,6 +28,8 @@ pub mod root;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::OnceLock;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::socket::SockProtocol;
@@ -134,6 +136,30 @@ impl Tc {
     }
 }
 
+/// Kinds of disciplines, each with why this kernel has it not. The same in every namespace.
+pub type Kinds = BTreeMap<&'static str, Result<(), String>>;
+
+/// Asks the kernel once which kinds it knows. It may load modules, which takes seconds on a slow machine: a thread of its
+/// own waits for that, and `meanwhile` is called until it has the answers.
+pub fn kinds(mut meanwhile: impl FnMut()) -> &'static Kinds {
+    static KINDS: OnceLock<Kinds> = OnceLock::new();
+    if let Some(known) = KINDS.get() {
+        return known;
+    }
+    let asking = std::thread::spawn(|| {
+        let ask = |kind| {
+            let known = Tc::open().map_err(|error| error.to_string()).and_then(|mut tc| tc.knows(kind));
+            (kind, known)
+        };
+        BTreeMap::from([htb::KIND, netem::KIND].map(ask))
+    });
+    while !asking.is_finished() {
+        meanwhile();
+        std::thread::sleep(Duration::from_micros(200));
+    }
+    KINDS.get_or_init(|| asking.join().unwrap_or_default())
+}
+
 /// What this engine has standing in one namespace.
 #[derive(Debug, Default)]
 pub struct Discs {
@@ -142,7 +168,6 @@ pub struct Discs {
     /// The lower halves of the handles of our classes. A packet that meets no root of ours may meet a discipline that
     /// takes the last four bits of its priority for a band: they are 0, the usual band.
     minors: BTreeSet<u16>,
-    kinds: BTreeMap<&'static str, Result<(), String>>,
 }
 
 impl Discs {
@@ -152,11 +177,6 @@ impl Discs {
         let free = free.ok_or_else(|| Refusal::bare("no class is free below our roots"))?;
         self.minors.insert(free);
         Ok(free)
-    }
-
-    /// Whether the kernel knows a kind; asked once.
-    fn knows(&mut self, tc: &mut Tc, kind: &'static str) -> Result<(), String> {
-        self.kinds.entry(kind).or_insert_with(|| tc.knows(kind)).clone()
     }
 
     /// A class has been undone, or is not made after all.

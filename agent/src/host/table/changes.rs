@@ -83,8 +83,8 @@ pub fn set_name(tag: &str, what: &str) -> String {
 
 fn filter_messages(place: Place, before: &Addresses, after: &Addresses) -> Vec<Message> {
     let of = |family| {
-        let set = filter(place.1, place.0, family);
-        Filled { set, elements: before.elements(family) }.become_these(NAME, &after.elements(family))
+        let (gone, come) = before.changes(after, family);
+        filter(place.1, place.0, family).change(NAME, &gone, &come)
     };
     [IPV4, IPV6].into_iter().flat_map(of).collect()
 }
