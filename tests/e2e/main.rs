@@ -2,6 +2,7 @@
 
 mod composition;
 mod containers;
+mod control_path;
 mod crash;
 mod demo;
 mod disciplines;
