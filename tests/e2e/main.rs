@@ -25,5 +25,6 @@ mod shaping;
 mod sharing;
 mod shipped;
 mod traffic;
+mod unit;
 
 use squall_tests::trial;

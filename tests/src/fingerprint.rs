@@ -141,7 +141,8 @@ fn links(netns: Option<&Netns>) -> Result<Vec<String>> {
         format!(
             "{} {} mtu {} qdisc {} {}",
             text("ifname"),
-            text("flags"),
+            // The kernel takes it away from a link that has just been joined when it finds the time.
+            text("flags").replace("\"NO-CARRIER\",", ""),
             text("mtu"),
             text("qdisc"),
             addresses.join(" ")

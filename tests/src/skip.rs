@@ -28,6 +28,8 @@ pub enum Need {
     Netem,
     /// A mounted version 2 control group hierarchy.
     Cgroup2,
+    /// systemd's hierarchy of version 1 control groups, mounted.
+    Cgroup1,
     /// The right to load BPF programs.
     Bpf,
     /// Time namespaces.
@@ -73,6 +75,10 @@ impl Need {
             Need::Cgroup2 => {
                 unless(cgroup_root().is_some(), "needs a mounted version 2 control group hierarchy")
             }
+            Need::Cgroup1 => unless(
+                systemd_root().is_some(),
+                "needs systemd's version 1 control group hierarchy, which this host has given up",
+            ),
             Need::Bpf => unless(
                 has_capability(39) || has_capability(21),
                 "needs CAP_BPF: the scope's mark is set by a BPF program",
@@ -121,6 +127,11 @@ fn takes(discipline: &[&str]) -> bool {
     command.args(["--net", "tc", "qdisc", "add", "dev", "lo", "root"]).args(discipline);
     command.stdout(Stdio::null()).stderr(Stdio::null());
     command.status().is_ok_and(|status| status.success())
+}
+
+/// The mount point of systemd's hierarchy of version 1 control groups.
+pub fn systemd_root() -> Option<&'static Path> {
+    Some(Path::new("/sys/fs/cgroup/systemd")).filter(|root| root.join("tasks").exists())
 }
 
 /// Whether a kernel module could be loaded; it is not.

@@ -325,6 +325,29 @@ impl World {
         (relative, path)
     }
 
+    /// A control group that stands where systemd puts a unit, in a tree of the world's own, of version 2 or, with `old`,
+    /// of version 1; gives the unit's name, which no other world has, and its directory.
+    ///
+    /// # Panics
+    /// When it cannot be made: say `needs!(Cgroup2)` or `needs!(Cgroup1)` first.
+    pub fn unit(&self, name: &str, old: bool) -> (String, PathBuf) {
+        let root = if old { skip::systemd_root() } else { skip::cgroup_root() };
+        let root = root.expect("control groups are mounted");
+        let world =
+            self.directory.file_name().expect("the directory has a name").to_string_lossy().into_owned();
+        let top = root.join(format!("{world}-tree"));
+        let unit = format!("{world}-{name}");
+        let path = top.join("system.slice").join(&unit);
+        fs::create_dir_all(&path).unwrap_or_else(|error| panic!("`{}`: {error}", path.display()));
+        let mut cgroups = self.cgroups.lock().expect("no test panics while it holds this");
+        if !cgroups.contains(&top) {
+            cgroups.push(top);
+        }
+        drop(cgroups);
+        self.as_found();
+        (unit, path)
+    }
+
     /// Mounts a small file system in memory over a directory.
     ///
     /// # Panics
@@ -417,9 +440,13 @@ impl Drop for World {
     }
 }
 
-/// A control group can be removed only a moment after its last process has gone.
-fn remove_cgroup(path: &Path) -> std::io::Result<()> {
+/// Removes a control group and what is below it. One can be removed only a moment after its last process has gone.
+pub fn remove_cgroup(path: &Path) -> std::io::Result<()> {
     let begun = Instant::now();
+    let inner = fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path());
+    for inner in inner.filter(|path| path.is_dir()).collect::<Vec<_>>() {
+        remove_cgroup(&inner)?;
+    }
     loop {
         match fs::remove_dir(path) {
             Err(error) if path.exists() && begun.elapsed() > Duration::from_secs(2) => return Err(error),

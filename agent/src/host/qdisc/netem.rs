@@ -3,7 +3,7 @@
 //! Source: `net/sched/sch_netem.c`, `include/uapi/linux/pkt_sched.h`. A leaf is always made anew, never changed: a change
 //! keeps the old value of everything that it does not name.
 
-use squall_experiments::impairment::{Chance, Delay, Distribution, Impairment, LossModel};
+use squall_experiments::impairment::{Chance, Distribution, Impairment, LossModel};
 
 use super::super::netlink::Message;
 
@@ -184,6 +184,7 @@ pub fn differences(impairment: &Impairment) -> Vec<&'static str> {
 
 #[cfg(test)]
 mod tests {
+    use squall_experiments::impairment::Delay;
     use squall_experiments::quantity::Period;
 
     use super::*;
