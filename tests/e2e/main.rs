@@ -2,9 +2,11 @@
 
 mod composition;
 mod containers;
+mod control_path;
 mod crash;
 mod demo;
 mod disciplines;
+mod firewall;
 mod flows;
 mod harness;
 mod held;

@@ -18,6 +18,8 @@ pub enum Need {
     Root,
     /// nf_tables in the kernel and `nft` to look at it.
     Nftables,
+    /// iptables' commands over nf_tables.
+    IptablesNft,
     /// NFQUEUE in the kernel, or as a module that can be loaded.
     Queue,
     /// `htb` in the kernel, and `tc` to look at it.
@@ -58,6 +60,9 @@ impl Need {
             }
             Need::Nftables => {
                 unless(netns::look(None, &["nft", "list", "tables"]).is_ok(), "needs nf_tables and `nft`")
+            }
+            Need::IptablesNft => {
+                unless(found("iptables-nft-restore"), "needs iptables over nf_tables (package `iptables`)")
             }
             Need::Queue => unless(
                 Path::new("/proc/net/netfilter/nfnetlink_queue").exists() || module("nfnetlink_queue"),

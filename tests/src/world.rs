@@ -103,6 +103,13 @@ impl World {
             );
             feed(Some(netns), &["ip", "-batch", "-"], &steps)?;
         }
+        // A moment passes until each end knows that the other is up: a fingerprint must not be taken before.
+        for (netns, link) in [(near, there.as_str()), (far, "to0")] {
+            wait::holds("a new link to carry", wait::PATIENCE, || {
+                let said = look(Some(netns), &["ip", "link", "show", "dev", link, "up"]).unwrap_or_default();
+                said.contains("LOWER_UP") && !said.contains("NO-CARRIER")
+            });
+        }
         Ok(())
     }
 
