@@ -14,8 +14,8 @@ use crate::peer::Ports;
 pub enum Scope {
     /// Processes chosen by what they are; all given fields must match.
     Process(ProcessSelector),
-    /// A control group (version 2), by its path below the cgroup root, such as `system.slice/shop.service`:
-    /// its processes and the sockets created in it.
+    /// A control group, by its path below the cgroup root, such as `system.slice/shop.service`: its processes, the sockets
+    /// that they hold, and those created in it.
     Cgroup(String),
     /// A systemd unit, by its full name such as `shop.service`: its control group, found again when the unit restarts.
     Unit(String),
