@@ -9,6 +9,7 @@ use clap::Subcommand;
 use squall_experiments::exit::Exit;
 use squall_experiments::protocol::{Call, Message, Refusal, Reply, Request, VERSION};
 
+use crate::policy::Policy;
 use crate::state::{self, Place};
 use crate::{guardian, join, preflight, recover};
 
@@ -31,9 +32,9 @@ enum Verb {
     Status,
     /// Say what works on this host, and what is missing.
     Preflight {
-        /// As JSON.
-        #[arg(long)]
-        json: bool,
+        /// As `human` or `json`.
+        #[arg(long, default_value = "human", value_parser = ["human", "json"])]
+        format: String,
     },
     /// Undo what a dead agent left behind. Needs no daemon, no controller and no network.
     Recover,
@@ -45,7 +46,7 @@ impl Agent {
         let done = match self.verb {
             Verb::Run { on_stdin } => serve(state_dir, on_stdin),
             Verb::Status => status(state_dir),
-            Verb::Preflight { json } => Ok(report(json)),
+            Verb::Preflight { format } => preflight(format == "json"),
             Verb::Recover => return recovered(state_dir),
         };
         done.unwrap_or_else(|refusal| {
@@ -119,18 +120,14 @@ fn ask(stream: &UnixStream, number: u64, request: Request) -> Result<Reply, Refu
     }
 }
 
-fn report(json: bool) -> Exit {
-    let findings = preflight::findings();
-    let all = findings.iter().all(|finding| finding.works);
+fn preflight(json: bool) -> Result<Exit, Refusal> {
+    let report = preflight::Report::of(&Policy::of_this_host()?);
     if json {
-        println!("{}", serde_json::to_string_pretty(&findings).unwrap_or_default());
+        println!("{}", serde_json::to_string_pretty(&report).unwrap_or_default());
     } else {
-        for finding in &findings {
-            let works = if finding.works { "works  " } else { "missing" };
-            println!("{works}  {}: {}\n         {}", finding.serves, finding.mechanism, finding.detail);
-        }
+        print!("{report}");
     }
-    if all { Exit::Held } else { Exit::Refused }
+    Ok(if report.is_whole() { Exit::Held } else { Exit::Refused })
 }
 
 fn recovered(state_dir: Option<&Path>) -> Exit {

@@ -204,6 +204,8 @@ impl Injection {
             let lifted = part.lift(machine, records);
             all.undone.extend(lifted.undone);
             all.stuck.extend(lifted.stuck);
+            // Many steps take longer together than the guardian waits for a beat.
+            records.breathe();
         }
         self.clear(machine, records, &mut all);
         all.evidence = self.parts.values().flat_map(|part| &part.made).map(Made::evidence).collect();

@@ -13,7 +13,7 @@ use squall_tests::traffic::bulk::bits_per_second;
 use squall_tests::wait::{PATIENCE, holds};
 use squall_tests::world::World;
 
-use crate::trial::{Trial, calm, evidence, run};
+use squall_tests::trial::{Trial, calm, evidence, run};
 
 /// What the line carries, in bits a second.
 const LINE: f64 = 20e6;

@@ -23,4 +23,6 @@ mod shaping;
 mod sharing;
 mod shipped;
 mod traffic;
-mod trial;
+mod unit;
+
+use squall_tests::trial;

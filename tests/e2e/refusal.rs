@@ -269,6 +269,18 @@ fn a_fault_that_lasts_longer_than_the_policy_allows() {
 }
 
 #[test]
+fn a_root_that_the_policy_does_not_let_be_touched() {
+    needs!(Root, Nftables);
+    let world = World::new(2);
+    let step = "{ fault: { bandwidth: { rate: 20Mbit/s, to: [\"10.77.1.2:9\"], direction: egress, engine: netem } }, \
+                for: 5s }";
+    let Some(finished) = under_policy(&world, "{ \"graft\": \"never\" }", step) else {
+        skip!("overlay file systems cannot be mounted here, and /etc is not ours to change");
+    };
+    finished.expect_exit(4).expect_told("graft: never").expect_told("engine: queue");
+}
+
+#[test]
 fn what_the_hosts_policy_forbids() {
     needs!(Root, Nftables);
     let world = World::new(2);

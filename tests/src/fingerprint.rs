@@ -5,12 +5,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use serde_json::Value;
 
-use crate::netns::{self, Netns, Process, look};
+use crate::netns::{self, Netns, Process, feed, look};
 
 /// Where to look.
 #[derive(Clone, Copy, Debug)]
@@ -40,11 +41,11 @@ impl Fingerprint {
             sections.insert(name, lines);
         };
         put("links", links(place.netns)?);
-        put("qdiscs", lines(place.netns, &["tc", "qdisc", "show"])?);
-        put("classes and filters", classes_and_filters(place.netns)?);
+        let qdiscs = lines(place.netns, &["tc", "qdisc", "show"])?;
+        put("classes and filters", classes_and_filters(place.netns, &qdiscs)?);
+        put("qdiscs", qdiscs);
         put("nftables", ruleset(place.netns)?);
-        put("routes", routes(place.netns)?);
-        put("rules", rules(place.netns)?);
+        put("routes and rules", routes(place.netns)?);
         if let Some(netns) = place.netns {
             let processes = netns.processes();
             put("processes that do not run", halted(&processes));
@@ -97,12 +98,16 @@ fn without<'a>(a: &'a [String], b: &[String]) -> Vec<&'a String> {
 
 /// The numbers of the packet queues that somebody reads; none where the kernel has no queues.
 fn queues(netns: &Netns) -> Result<Vec<String>> {
-    const LIST: &str = "/proc/net/netfilter/nfnetlink_queue";
-    if !Path::new(LIST).exists() {
-        return Ok(Vec::new());
+    // `/proc/net` is that of the process, which need not be the thread's.
+    let list = netns.inside(|| fs::read_to_string("/proc/thread-self/net/netfilter/nfnetlink_queue"));
+    match list {
+        Ok(list) => {
+            let number = |line: &str| line.split_whitespace().next().unwrap_or_default().to_owned();
+            Ok(list.lines().map(number).collect())
+        }
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(error).context("cannot list the packet queues"),
     }
-    let number = |line: &String| line.split_whitespace().next().unwrap_or_default().to_owned();
-    Ok(lines(Some(netns), &["cat", LIST])?.iter().map(number).collect())
 }
 
 fn lines(netns: Option<&Netns>, argv: &[&str]) -> Result<Vec<String>> {
@@ -136,7 +141,8 @@ fn links(netns: Option<&Netns>) -> Result<Vec<String>> {
         format!(
             "{} {} mtu {} qdisc {} {}",
             text("ifname"),
-            text("flags"),
+            // The kernel takes it away from a link that has just been joined when it finds the time.
+            text("flags").replace("\"NO-CARRIER\",", ""),
             text("mtu"),
             text("qdisc"),
             addresses.join(" ")
@@ -145,23 +151,21 @@ fn links(netns: Option<&Netns>) -> Result<Vec<String>> {
     Ok(described.collect())
 }
 
-fn classes_and_filters(netns: Option<&Netns>) -> Result<Vec<String>> {
+/// Classes and filters of the links that have a queueing discipline, as `tc qdisc show` lists them: on others there can
+/// be none.
+fn classes_and_filters(netns: Option<&Netns>, qdiscs: &[String]) -> Result<Vec<String>> {
+    let link = |line: &String| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let at = words.iter().position(|word| *word == "dev")?;
+        (words.get(1) != Some(&"noqueue")).then(|| words.get(at + 1).map(|name| (*name).to_owned()))?
+    };
     let mut found = Vec::new();
-    for link in json(netns, &["ip", "-j", "link", "show"])? {
-        let Some(name) = link["ifname"].as_str() else {
-            continue;
-        };
-        for argv in [
-            ["tc", "class", "show", "dev", name, ""],
-            ["tc", "filter", "show", "dev", name, ""],
-            ["tc", "filter", "show", "dev", name, "ingress"],
-            ["tc", "filter", "show", "dev", name, "egress"],
-        ] {
-            let argv: Vec<&str> = argv.into_iter().filter(|word| !word.is_empty()).collect();
-            // Asking for the filters of a hook that a link does not have is an error, and means: none.
-            let said = lines(netns, &argv).unwrap_or_default();
-            found.extend(said.into_iter().map(|line| format!("{name} {line}")));
-        }
+    for name in qdiscs.iter().filter_map(link).collect::<BTreeSet<String>>() {
+        let questions =
+            ["class show dev", "filter show dev", "filter show ingress dev", "filter show egress dev"];
+        let asked = questions.map(|question| format!("{question} {name}\n")).concat();
+        let said = feed(netns, &["tc", "-batch", "-"], &asked)?;
+        found.extend(said.lines().map(|line| format!("{name} {}", line.trim())));
     }
     Ok(found)
 }
@@ -193,10 +197,12 @@ fn calm(value: &mut Value) {
     }
 }
 
+/// Routes and the rules that choose among their tables.
 fn routes(netns: Option<&Netns>) -> Result<Vec<String>> {
     let mut found = Vec::new();
     for family in ["-4", "-6"] {
-        for line in lines(netns, &["ip", family, "route", "show", "table", "all"])? {
+        let said = feed(netns, &["ip", family, "-batch", "-"], "route show table all\nrule show\n")?;
+        for line in said.lines() {
             // What is left of a learnt route's life moves by itself.
             let mut words = line.split_whitespace();
             let mut kept = vec![family];
@@ -210,12 +216,6 @@ fn routes(netns: Option<&Netns>) -> Result<Vec<String>> {
             found.push(kept.join(" "));
         }
     }
-    Ok(found)
-}
-
-fn rules(netns: Option<&Netns>) -> Result<Vec<String>> {
-    let mut found = lines(netns, &["ip", "-4", "rule", "show"])?;
-    found.extend(lines(netns, &["ip", "-6", "rule", "show"])?.into_iter().map(|line| format!("-6 {line}")));
     Ok(found)
 }
 

@@ -11,6 +11,7 @@
 //! | [`docker`] | a Docker daemon, for real containers |
 //! | [`client`] | clients that talk to them, and a steady one that keeps watching |
 //! | [`traffic`] | measured traffic: numbered datagrams, one fast TCP connection, ICMP echo, the kernel's counts |
+//! | [`trial`] | one experiment under way, watched through its event file |
 //! | [`odds`] | what chance allows |
 //! | [`squall`] | runs the binaries under test |
 //! | [`mod@skip`] | what a test needs, and a loud skip where it is missing |
@@ -30,5 +31,6 @@ pub mod skip;
 pub mod squall;
 mod sweep;
 pub mod traffic;
+pub mod trial;
 pub mod wait;
 pub mod world;

@@ -1,6 +1,7 @@
 //! One network namespace, what runs in it, and the one function that runs `ip`, `nft`, `tc` and `ss`.
 
 use std::fs::{self, File};
+use std::io::Write;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -19,14 +20,29 @@ static MOUNTING: Mutex<()> = Mutex::new(());
 
 /// Runs a tool to look at, or to set up, a namespace (`None` is the one that the tests run in); gives its output.
 ///
-/// `nsenter --net`, never `ip netns exec`: that one hides `/sys/fs/cgroup` behind a mount namespace of its own.
+/// From a thread that has entered it, never by `ip netns exec`: that one hides `/sys/fs/cgroup` behind a mount namespace
+/// of its own.
 pub fn look(netns: Option<&Netns>, argv: &[&str]) -> Result<String> {
+    feed(netns, argv, "")
+}
+
+/// [`look`] with something to read for the tool, such as the lines of `ip -batch -`. Not for more than a pipe holds.
+pub fn feed(netns: Option<&Netns>, argv: &[&str], input: &str) -> Result<String> {
     let (program, arguments) = argv.split_first().context("no program given")?;
-    let mut command = match netns {
-        Some(netns) => netns.command(program),
-        None => Command::new(program),
+    let run = || {
+        let mut command = Command::new(program);
+        command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn()?;
+        if let Some(mut stdin) = child.stdin.take() {
+            // A tool that does not read what it gets says so by its exit status.
+            drop(stdin.write_all(input.as_bytes()));
+        }
+        child.wait_with_output()
     };
-    let output = command.args(arguments).stdin(Stdio::null()).output();
+    let output = match netns {
+        Some(netns) => netns.inside(run),
+        None => run(),
+    };
     let output = output.with_context(|| format!("cannot run `{program}`"))?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr);

@@ -26,6 +26,8 @@ pub enum Need {
     Netem,
     /// A mounted version 2 control group hierarchy.
     Cgroup2,
+    /// systemd's hierarchy of version 1 control groups, mounted.
+    Cgroup1,
     /// The right to load BPF programs.
     Bpf,
     /// Time namespaces.
@@ -68,6 +70,10 @@ impl Need {
             Need::Cgroup2 => {
                 unless(cgroup_root().is_some(), "needs a mounted version 2 control group hierarchy")
             }
+            Need::Cgroup1 => unless(
+                systemd_root().is_some(),
+                "needs systemd's version 1 control group hierarchy, which this host has given up",
+            ),
             Need::Bpf => unless(
                 has_capability(39) || has_capability(21),
                 "needs CAP_BPF: the scope's mark is set by a BPF program",
@@ -118,6 +124,11 @@ fn takes(discipline: &[&str]) -> bool {
     command.status().is_ok_and(|status| status.success())
 }
 
+/// The mount point of systemd's hierarchy of version 1 control groups.
+pub fn systemd_root() -> Option<&'static Path> {
+    Some(Path::new("/sys/fs/cgroup/systemd")).filter(|root| root.join("tasks").exists())
+}
+
 /// Whether a kernel module could be loaded; it is not.
 fn module(name: &str) -> bool {
     let mut command = Command::new("modprobe");
@@ -154,7 +165,11 @@ pub fn found(program: &str) -> bool {
 /// Says loudly that the running test is skipped, and notes it for the summary. Use [`skip!`](crate::skip!).
 pub fn log(reason: &str) {
     let current = thread::current();
-    let test = current.name().unwrap_or("a test");
+    log_as(current.name().unwrap_or("a test"), reason);
+}
+
+/// [`log`] for a test that does not run on a thread of its name.
+pub fn log_as(test: &str, reason: &str) {
     eprintln!("SKIPPED {test}: {reason}");
     let Some(path) = std::env::var_os("SQUALL_SKIP_LOG") else {
         return;

@@ -18,7 +18,7 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
 use crate::fingerprint::{Fingerprint, Place};
 use crate::host::Host;
-use crate::netns::{self, Netns, PREFIX, Process, look};
+use crate::netns::{self, Netns, PREFIX, Process, feed, look};
 use crate::service::{self, Kind, Recipe, Service};
 use crate::skip;
 use crate::squall::MARK;
@@ -96,10 +96,11 @@ impl World {
         for (netns, link, side) in [(near, there.as_str(), 1), (far, "to0", 2)] {
             let (v4, v6) = address(number, side);
             // No link-local address: one less thing that appears by itself while a test runs.
-            look(Some(netns), &["ip", "link", "set", link, "addrgenmode", "none"])?;
-            look(Some(netns), &["ip", "link", "set", link, "up"])?;
-            look(Some(netns), &["ip", "address", "add", &format!("{v4}/24"), "dev", link])?;
-            look(Some(netns), &["ip", "address", "add", &format!("{v6}/64"), "dev", link, "nodad"])?;
+            let steps = format!(
+                "link set {link} addrgenmode none\nlink set {link} up\n\
+                 address add {v4}/24 dev {link}\naddress add {v6}/64 dev {link} nodad\n"
+            );
+            feed(Some(netns), &["ip", "-batch", "-"], &steps)?;
         }
         Ok(())
     }
@@ -317,6 +318,29 @@ impl World {
         (relative, path)
     }
 
+    /// A control group that stands where systemd puts a unit, in a tree of the world's own, of version 2 or, with `old`,
+    /// of version 1; gives the unit's name, which no other world has, and its directory.
+    ///
+    /// # Panics
+    /// When it cannot be made: say `needs!(Cgroup2)` or `needs!(Cgroup1)` first.
+    pub fn unit(&self, name: &str, old: bool) -> (String, PathBuf) {
+        let root = if old { skip::systemd_root() } else { skip::cgroup_root() };
+        let root = root.expect("control groups are mounted");
+        let world =
+            self.directory.file_name().expect("the directory has a name").to_string_lossy().into_owned();
+        let top = root.join(format!("{world}-tree"));
+        let unit = format!("{world}-{name}");
+        let path = top.join("system.slice").join(&unit);
+        fs::create_dir_all(&path).unwrap_or_else(|error| panic!("`{}`: {error}", path.display()));
+        let mut cgroups = self.cgroups.lock().expect("no test panics while it holds this");
+        if !cgroups.contains(&top) {
+            cgroups.push(top);
+        }
+        drop(cgroups);
+        self.as_found();
+        (unit, path)
+    }
+
     /// Mounts a small file system in memory over a directory.
     ///
     /// # Panics
@@ -409,9 +433,13 @@ impl Drop for World {
     }
 }
 
-/// A control group can be removed only a moment after its last process has gone.
-fn remove_cgroup(path: &Path) -> std::io::Result<()> {
+/// Removes a control group and what is below it. One can be removed only a moment after its last process has gone.
+pub fn remove_cgroup(path: &Path) -> std::io::Result<()> {
     let begun = Instant::now();
+    let inner = fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path());
+    for inner in inner.filter(|path| path.is_dir()).collect::<Vec<_>>() {
+        remove_cgroup(&inner)?;
+    }
     loop {
         match fs::remove_dir(path) {
             Err(error) if path.exists() && begun.elapsed() > Duration::from_secs(2) => return Err(error),

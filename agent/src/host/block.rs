@@ -22,7 +22,7 @@ pub struct Prepared {
 
 /// Looks at the host and writes the rules. Changes nothing.
 pub fn prepare(block: &Block, tag: &str, aim: &Aim<'_>, marks: &BTreeSet<u32>) -> Result<Prepared, Refusal> {
-    let packets = Packets::of(&block.flow, aim, marks)?;
+    let packets = Packets::of(&block.flow, tag, aim, marks)?;
     let mut rules = Vec::new();
     for hook in hooks(block.direction) {
         let matching = packets.rules(*hook, tag, block.verdict == Verdict::Reset, None)?;

@@ -15,7 +15,8 @@ pub fn marking(whose: &Whose, bit: u32, cookie: u64) -> Vec<u64> {
     };
     let call = |helper: u32| word(0x85, 0, 0, 0, helper);
     let (helper, narrow, wanted) = match whose {
-        Whose::Processes(targets) => {
+        // Of strangers nothing is made later; they have no program.
+        Whose::Processes(targets) | Whose::Strangers(targets, _) => {
             (14, word(0x77, 0, 0, 0, 32), targets.iter().map(|target| target.pid as u32).collect::<Vec<_>>())
         }
         Whose::User(uid) => (15, word(0xbc, 0, 0, 0, 0), vec![*uid]),

@@ -9,8 +9,9 @@ use squall_experiments::protocol::Refusal;
 use squall_experiments::scope::Scope;
 
 use super::aim::{Aim, News};
+use super::cgroup::Group;
 use super::peers::Peers;
-use super::process::{Cgroup, Processes, uid_of};
+use super::process::{Held, Processes, uid_of};
 use super::sockets::{Listed, Sockets};
 
 /// A disconnect that has been looked at.
@@ -97,9 +98,14 @@ pub(super) fn established(flow: &Flow, aim: &Aim<'_>, peers: &Peers) -> Result<V
             let uid = uid_of(user)?;
             Box::new(move |socket| socket.uid == uid)
         }
-        Some(Scope::Cgroup(path)) => {
-            let ids = Cgroup::find(path)?.ids();
-            Box::new(move |socket| ids.contains(&socket.cgroup))
+        Some(scope @ (Scope::Cgroup(_) | Scope::Unit(_))) => {
+            let group = Group::of(scope)?;
+            let ids = match &group {
+                Group::New(group) => group.ids(),
+                Group::Old(_) => BTreeSet::new(),
+            };
+            let brought = held_alone(&group.members(), &Processes::everywhere()?.sockets());
+            Box::new(move |socket| ids.contains(&socket.cgroup) || brought.contains(&socket.inode))
         }
         Some(scope @ (Scope::Process(_) | Scope::Container(_))) => {
             let processes = Processes::reached_by(scope)?;
@@ -121,4 +127,13 @@ pub(super) fn established(flow: &Flow, aim: &Aim<'_>, peers: &Peers) -> Result<V
     };
     let hit = |socket: &Listed| socket.established() && in_scope(socket) && aim.hits(socket, peers);
     Ok(connections.into_iter().filter(hit).collect())
+}
+
+/// The sockets that these processes hold and nobody else.
+fn held_alone(pids: &BTreeSet<i32>, held: &Held) -> BTreeSet<u32> {
+    let of = |inside: bool| {
+        let lists = held.iter().filter(move |(pid, _)| pids.contains(pid) == inside);
+        lists.flat_map(|(_, list)| list.iter().map(|(_, inode)| *inode)).collect::<BTreeSet<u32>>()
+    };
+    of(true).difference(&of(false)).copied().collect()
 }

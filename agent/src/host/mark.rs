@@ -7,7 +7,7 @@
 //! The link goes with the worker. Marked sockets stay, so the undo clears the bit on every socket that has it; a bit
 //! that no rule asks for has no effect.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -16,9 +16,10 @@ use squall_experiments::protocol::Refusal;
 
 use super::bpf;
 use super::netlink::{Message, Socket, find, u32_at};
+use super::open::{not_covered, sockets_of_processes, sockets_of_user, strangers};
 use super::process::{Cgroup, Processes, Target};
 use super::slot::Levels;
-use super::sockets::{Listed, Sockets, Transport};
+use super::sockets::{Listed, Sockets};
 use super::sys;
 
 /// The bits that are taken, from the first that is free.
@@ -31,6 +32,9 @@ pub enum Whose {
     Processes(Vec<Target>),
     /// Those of a user.
     User(u32),
+    /// Those that these processes hold and that were made in other control groups than these, by number. No socket that
+    /// is made later: its group tells it.
+    Strangers(Vec<Target>, BTreeSet<u64>),
 }
 
 /// A scope that has been looked at and can be marked exactly.
@@ -42,6 +46,14 @@ pub struct Prepared {
     pub notes: Vec<String>,
     whose: Whose,
     open: Vec<(i32, i32)>,
+    inodes: BTreeSet<u32>,
+}
+
+impl Prepared {
+    /// Whether there is nothing to mark, now or later.
+    pub fn is_idle(&self) -> bool {
+        self.open.is_empty() && matches!(self.whose, Whose::Strangers(..))
+    }
 }
 
 /// New sockets of the scope are marked while this lives.
@@ -49,7 +61,10 @@ pub struct Prepared {
 pub struct Live {
     /// The bit.
     pub bit: u32,
-    _link: OwnedFd,
+    /// What could not be marked, for the report.
+    pub notes: Vec<String>,
+    whose: Whose,
+    _link: Option<OwnedFd>,
 }
 
 /// Looks whether the scope can be told apart exactly, and chooses a bit. Changes nothing.
@@ -69,7 +84,11 @@ pub fn prepare(whose: Whose, taken: &BTreeSet<u32>) -> Result<Prepared, Refusal>
     let open = match &whose {
         Whose::Processes(targets) => sockets_of_processes(targets, &held, &sockets)?,
         Whose::User(uid) => sockets_of_user(*uid, &held, &sockets, &processes, &mut notes),
+        Whose::Strangers(targets, groups) => strangers(targets, groups, &held, &sockets, &mut notes),
     };
+    if open.at.is_empty() && matches!(whose, Whose::Strangers(..)) {
+        return Ok(Prepared { bit: 0, notes, whose, open: open.at, inodes: open.inodes });
+    }
     // Another change may have marked them: each has a bit of its own.
     let ours = taken.iter().fold(0, |all, bit| all | bit);
     if let Some(socket) =
@@ -81,84 +100,13 @@ pub fn prepare(whose: Whose, taken: &BTreeSet<u32>) -> Result<Prepared, Refusal>
         ));
     }
     let bit = free_bit(&sockets, taken)?;
-    Ok(Prepared { bit, notes, whose, open: open.at })
+    Ok(Prepared { bit, notes, whose, open: open.at, inodes: open.inodes })
 }
 
 fn list() -> Result<Vec<Listed>, Refusal> {
     Sockets::open()
         .and_then(|mut sockets| sockets.all())
         .map_err(|error| Refusal::bare(format!("cannot list sockets: {error}")))
-}
-
-type Held = BTreeMap<i32, Vec<(i32, u32)>>;
-
-/// The open sockets of a scope: their inodes, and where to get each, as pid and descriptor.
-struct Open {
-    inodes: BTreeSet<u32>,
-    at: Vec<(i32, i32)>,
-}
-
-/// A socket that others hold too cannot be told apart.
-fn sockets_of_processes(targets: &[Target], held: &Held, sockets: &[Listed]) -> Result<Open, Refusal> {
-    let pids: BTreeSet<i32> = targets.iter().map(|target| target.pid).collect();
-    let internet: BTreeMap<u32, &Listed> = sockets.iter().map(|socket| (socket.inode, socket)).collect();
-    let mut open = BTreeMap::new();
-    for (pid, list) in held.iter().filter(|(pid, _)| pids.contains(pid)) {
-        for (fd, inode) in list.iter().filter(|(_, inode)| internet.contains_key(inode)) {
-            open.insert(*inode, (*pid, *fd));
-        }
-    }
-    for (pid, list) in held.iter().filter(|(pid, _)| !pids.contains(pid)) {
-        if let Some((_, inode)) = list.iter().find(|(_, inode)| open.contains_key(inode)) {
-            let other = Target::of(*pid).map_or_else(|| format!("pid {pid}"), |target| target.to_string());
-            return Err(Refusal::new(
-                format!(
-                    "the socket on port {} is shared with {other}, so the scope cannot be exact",
-                    internet[inode].local.1
-                ),
-                "select all processes that share it, or choose the traffic by `port`",
-            ));
-        }
-    }
-    Ok(Open { inodes: open.keys().copied().collect(), at: open.into_values().collect() })
-}
-
-fn sockets_of_user(
-    uid: u32,
-    held: &Held,
-    sockets: &[Listed],
-    processes: &Processes,
-    notes: &mut Vec<String>,
-) -> Open {
-    let wanted: BTreeSet<u32> = sockets
-        .iter()
-        .filter(|socket| socket.uid == uid && socket.inode != 0)
-        .map(|socket| socket.inode)
-        .collect();
-    let foreign: BTreeMap<u32, &Listed> = sockets
-        .iter()
-        .filter(|socket| socket.uid != uid && socket.listens() && socket.transport == Transport::Tcp)
-        .map(|socket| (socket.inode, socket))
-        .collect();
-    let theirs = processes.of(&squall_experiments::scope::Scope::User(uid.to_string())).unwrap_or_default();
-    let theirs: BTreeSet<i32> = theirs.iter().map(|target| target.pid).collect();
-    let mut open = BTreeMap::new();
-    let mut inherited = BTreeSet::new();
-    for (pid, list) in held {
-        for (fd, inode) in list {
-            if wanted.contains(inode) {
-                open.entry(*inode).or_insert((*pid, *fd));
-            } else if let Some(listener) = foreign.get(inode).filter(|_| theirs.contains(pid)) {
-                inherited.insert(listener.local.1);
-            }
-        }
-    }
-    for port in inherited {
-        notes.push(format!(
-            "not covered: connections accepted from now on by the listener on port {port}, which belongs to another user"
-        ));
-    }
-    Open { inodes: wanted, at: open.into_values().collect() }
 }
 
 /// A bit that no socket carries, that no routing rule looks at, and that no other change has.
@@ -214,28 +162,84 @@ fn routing_marks() -> Result<Vec<(u32, u32)>, Refusal> {
 
 /// Marks: sockets made from now on by the link, then those that are open.
 pub fn perform(prepared: &Prepared) -> Result<Live, Refusal> {
+    let Prepared { bit, whose, .. } = prepared;
+    let link = match whose {
+        Whose::Strangers(..) => None,
+        Whose::Processes(_) | Whose::User(_) => Some(link(whose, *bit)?),
+    };
+    mark(&prepared.open, *bit);
+    let notes = unmarked(prepared)?;
+    Ok(Live { bit: *bit, notes, whose: whose.clone(), _link: link })
+}
+
+/// Has every socket marked that the chosen make from now on.
+fn link(whose: &Whose, bit: u32) -> Result<OwnedFd, Refusal> {
     let refused = |what: &str, error: std::io::Error| {
-        Refusal::new(
-            format!("cannot {what}: {error}"),
-            "a scope by process or user needs BPF (CAP_BPF and CAP_NET_ADMIN on the host); choose the traffic by peers \
-             and ports",
-        )
+        let help = match error.raw_os_error() {
+            Some(libc::EPERM | libc::EACCES) => {
+                "it needs root on the host itself (CAP_BPF and CAP_NET_ADMIN, no user namespace) and a kernel that is not \
+                 locked down against it; choose the traffic by peers, ports or control group"
+            }
+            Some(libc::ENOSYS | libc::EINVAL) => {
+                "it needs a kernel with CONFIG_CGROUP_BPF (Linux 5.14 or newer); choose the traffic by peers, ports or \
+                 control group"
+            }
+            _ => "choose the traffic by peers, ports or control group",
+        };
+        Refusal::new(format!("new sockets of the scope cannot be marked: cannot {what}: {error}"), help)
     };
     let cookie = sys::netns_cookie().map_err(|error| refused("read the namespace's cookie", error))?;
-    let program = bpf::marking(&prepared.whose, prepared.bit, cookie);
+    let program = bpf::marking(whose, bit, cookie);
     let program =
-        sys::bpf_load_sock_create(&program).map_err(|error| refused("load the BPF program", error))?;
+        sys::bpf_load_sock_create(&program).map_err(|error| refused("load a BPF program", error))?;
     let root = File::open(Cgroup::root()?).map_err(|error| refused("open the root control group", error))?;
-    let link = sys::bpf_link_sock_create(program.as_fd(), root.as_fd())
-        .map_err(|error| refused("attach the BPF program", error))?;
-    for (pid, fd) in &prepared.open {
+    sys::bpf_link_sock_create(program.as_fd(), root.as_fd())
+        .map_err(|error| refused("attach the BPF program", error))
+}
+
+fn mark(open: &[(i32, i32)], bit: u32) {
+    for (pid, fd) in open {
         // A descriptor that was closed meanwhile needs no mark; a new one has got it from the link.
         let _ = with_socket(*pid, *fd, |socket| {
             let mark = getsockopt(socket, sockopt::Mark)?;
-            setsockopt(socket, sockopt::Mark, &(mark | prepared.bit))
+            setsockopt(socket, sockopt::Mark, &(mark | bit))
         });
     }
-    Ok(Live { bit: prepared.bit, _link: link })
+}
+
+/// What was open and is there without the bit although it should have it.
+fn unmarked(prepared: &Prepared) -> Result<Vec<String>, Refusal> {
+    let left = list()?
+        .into_iter()
+        .filter(|socket| socket.mark & prepared.bit == 0 && prepared.inodes.contains(&socket.inode));
+    let ports: BTreeSet<u16> = left.map(|socket| socket.local.1).collect();
+    Ok(not_covered(&ports, "open sockets that could not be marked").into_iter().collect())
+}
+
+impl Live {
+    /// The processes that are marked by their pids.
+    pub fn processes(&self) -> &[Target] {
+        match &self.whose {
+            Whose::Processes(targets) | Whose::Strangers(targets, _) => targets,
+            Whose::User(_) => &[],
+        }
+    }
+
+    /// Marks more processes: what they have open, and what they make from now on. Processes that have ended are forgotten,
+    /// so that a pid that comes again is nobody's.
+    pub fn extend(&mut self, new: Vec<Target>) -> Result<(), Refusal> {
+        let Whose::Processes(targets) = &self.whose else { return Ok(()) };
+        let mut all: Vec<Target> = targets.iter().filter(|target| target.alive()).cloned().collect();
+        let held = Processes::everywhere()?.sockets();
+        let open = sockets_of_processes(&new, &held, &list()?).map(|open| open.at);
+        all.extend(new);
+        let whose = Whose::Processes(all);
+        // The new link first: nobody is without one.
+        self._link = Some(link(&whose, self.bit)?);
+        self.whose = whose;
+        mark(&open?, self.bit);
+        Ok(())
+    }
 }
 
 /// Clears the bit on every socket of this namespace that carries it. Says how many, and names those it could not reach.

@@ -24,6 +24,9 @@ const UDP: u8 = 17;
 const ICMP: u8 = 1;
 const ICMPV6: u8 = 58;
 
+/// As many things that happened to targets stand in a report: a unit may restart for hours, several times a second.
+const MOST_INCIDENTS: usize = 300;
+
 /// The packets of a flow, on this host as it is now.
 #[derive(Debug)]
 pub struct Packets {
@@ -58,10 +61,9 @@ impl Live {
     }
 
     /// Looks whether targets have moved, and follows them. Called whenever the worker wakes.
-    pub fn tick(&mut self, _table: &mut Table, _aim: &Aim<'_>) {
-        let after_ms = (sys::boot_nanos() - self.began) / 1_000_000;
-        let happened = self.packets.whom.follow().into_iter();
-        self.incidents.extend(happened.map(|what| Incident { after_ms, what }));
+    pub fn tick(&mut self, table: &mut Table, _aim: &Aim<'_>) {
+        let happened = self.packets.whom.follow(table, self.mark.as_mut());
+        happened.into_iter().for_each(|what| self.happened(what));
     }
 
     /// Has the worker woken when something happens to a target.
@@ -72,6 +74,13 @@ impl Live {
 
     /// Something has happened.
     pub fn happened(&mut self, what: String) {
+        if self.incidents.len() >= MOST_INCIDENTS {
+            return;
+        }
+        let what = match self.incidents.len() + 1 {
+            MOST_INCIDENTS => "more has happened than is told here".to_owned(),
+            _ => what,
+        };
         let after_ms = (sys::boot_nanos() - self.began) / 1_000_000;
         self.incidents.push(Incident { after_ms, what });
     }
@@ -100,13 +109,14 @@ impl Live {
 
     /// Adds what has happened to its targets.
     pub fn tell(&self, evidence: &mut Evidence) {
+        evidence.notes.extend(self.mark.iter().flat_map(|mark| mark.notes.iter().cloned()));
         evidence.incidents.extend(self.incidents.iter().cloned());
         evidence.incidents.sort_by_key(|incident| incident.after_ms);
     }
 
     /// When [`Live::tick`] wants to be called at the latest, on the boot clock.
     pub fn due(&self) -> Option<u64> {
-        None
+        self.packets.whom.due()
     }
 
     /// No new socket is marked any more: while the undo takes the marks away none comes.
@@ -120,9 +130,9 @@ impl Live {
 pub type Matching = (Rule, Option<u8>);
 
 impl Packets {
-    /// Looks at the host. Changes nothing.
-    pub fn of(flow: &Flow, aim: &Aim<'_>, marks: &BTreeSet<u32>) -> Result<Self, Refusal> {
-        let whom = Whom::of(flow.scope.as_ref(), aim, marks)?;
+    /// Looks at the host. Changes nothing. `tag` is that of the rules.
+    pub fn of(flow: &Flow, tag: &str, aim: &Aim<'_>, marks: &BTreeSet<u32>) -> Result<Self, Refusal> {
+        let whom = Whom::of(flow.scope.as_ref(), tag, aim, marks)?;
         let (mut targets, mut notes) = (whom.targets.clone(), whom.notes.clone());
         let peers = Peers::of(flow, aim)?;
         targets.extend(peers.shown());
@@ -183,7 +193,8 @@ impl Packets {
                     let rule = Rule::commented(tag).at_home(&home);
                     let outside = if leaves_out { rule.clone().not_loopback(hook) } else { rule.clone() };
                     let mut push = |rule| {
-                        rules.push((self.matching(rule, hook, &group, sense, transport), transport));
+                        let narrowed = self.matching(rule, hook, &group, sense, transport);
+                        rules.extend(narrowed.into_iter().map(|rule| (rule, transport)));
                     };
                     push(outside);
                     copies.into_iter().for_each(|bits| push(rule.clone().mark_any(bits)));
@@ -238,7 +249,14 @@ impl Packets {
         })
     }
 
-    fn matching(&self, rule: Rule, hook: Hook, group: &Group, sense: Sense, transport: Option<u8>) -> Rule {
+    fn matching(
+        &self,
+        rule: Rule,
+        hook: Hook,
+        group: &Group,
+        sense: Sense,
+        transport: Option<u8>,
+    ) -> Vec<Rule> {
         let (remote, local) = ends(hook);
         let mut rule = group.narrow(rule, remote);
         match transport {

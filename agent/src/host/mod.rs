@@ -19,9 +19,11 @@
 pub mod aim;
 pub mod block;
 pub mod bpf;
+pub mod cgroup;
 pub mod container;
 pub mod disconnect;
 pub mod engines;
+pub mod follow;
 pub mod interface;
 pub mod kept;
 mod live;
@@ -31,6 +33,7 @@ pub mod matching;
 pub mod netlink;
 pub mod netns;
 pub mod nft;
+mod open;
 pub mod pause;
 pub mod peers;
 pub mod process;
@@ -47,6 +50,7 @@ pub mod sockets;
 pub mod sys;
 pub mod table;
 pub mod undo;
+mod unit;
 pub mod watch;
 pub mod whom;
 

@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 use squall_experiments::protocol::Refusal;
 use squall_experiments::scope::{ProcessSelector, Scope};
 
+pub use super::cgroup::Cgroup;
+use super::cgroup::Group;
 use super::container::Container;
 use super::sockets::{Listed, Sockets};
 
@@ -55,6 +57,9 @@ impl Target {
         self.alive().then_some(fd)
     }
 }
+
+/// Which sockets processes hold: descriptor and inode, by pid.
+pub type Held = BTreeMap<i32, Vec<(i32, u32)>>;
 
 /// What is seen of all processes of this network namespace at one moment.
 #[derive(Debug)]
@@ -109,15 +114,14 @@ impl Processes {
                 let uid = uid_of(user)?;
                 Ok(self.targets(|entry| entry.status().is_ok_and(|status| status.euid == uid)))
             }
-            Scope::Cgroup(path) => {
-                let members = Cgroup::find(path)?.members();
+            Scope::Cgroup(_) | Scope::Unit(_) => {
+                let members = Group::of(scope)?.members();
                 Ok(self.targets(|entry| members.contains(&entry.pid)))
             }
             Scope::Port(_) | Scope::Interface(_) | Scope::Netns(_) => {
                 Err(Refusal::bare(format!("{scope} chooses traffic, not processes")))
             }
             Scope::Container(name) => Ok(Container::find(name)?.processes()),
-            Scope::Unit(_) => Err(Refusal::bare(format!("{scope} is not known to this agent yet"))),
         }
     }
 
@@ -159,7 +163,7 @@ impl Processes {
     }
 
     /// Which sockets each process holds: descriptor and inode, by pid.
-    pub fn sockets(&self) -> BTreeMap<i32, Vec<(i32, u32)>> {
+    pub fn sockets(&self) -> Held {
         let of = |entry: &Entry| {
             let descriptors = entry.fd().ok()?.flatten();
             let sockets = descriptors.filter_map(|info| match info.target {
@@ -180,79 +184,5 @@ pub fn uid_of(user: &str) -> Result<u32, Refusal> {
     match nix::unistd::User::from_name(user) {
         Ok(Some(found)) => Ok(found.uid.as_raw()),
         _ => Err(Refusal::new(format!("there is no user `{user}` on this host"), "see `getent passwd`")),
-    }
-}
-
-/// A control group of version 2.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Cgroup {
-    /// Its directory.
-    pub directory: PathBuf,
-    /// How many levels below the root: the root is 0.
-    pub level: u32,
-    /// Its number for the kernel: the directory's inode.
-    pub id: u64,
-}
-
-impl Cgroup {
-    /// Where the version 2 hierarchy is mounted.
-    pub fn root() -> Result<PathBuf, Refusal> {
-        let mounts = procfs::process::Process::myself().and_then(|me| me.mountinfo());
-        let mounts = mounts.map_err(|error| Refusal::bare(format!("cannot read the mounts: {error}")))?;
-        let found = mounts.into_iter().find(|mount| mount.fs_type == "cgroup2");
-        found.map(|mount| mount.mount_point).ok_or_else(|| {
-            Refusal::new(
-                "control groups of version 2 are not mounted",
-                "mount them (`mount -t cgroup2 none /sys/fs/cgroup`), or choose another scope",
-            )
-        })
-    }
-
-    /// The group at a path below the root.
-    pub fn find(path: &str) -> Result<Self, Refusal> {
-        use std::os::unix::fs::MetadataExt;
-        let root = Self::root()?;
-        let relative = path.trim_matches('/');
-        let names: Vec<&str> = relative.split('/').collect();
-        if relative.is_empty() || names.iter().any(|name| matches!(*name, "" | "." | "..")) {
-            return Err(Refusal::new(
-                format!("`{path}` does not name one control group"),
-                "write its path below the root, such as `system.slice/shop.service`",
-            ));
-        }
-        let directory = root.join(relative);
-        let metadata = std::fs::metadata(&directory).map_err(|error| {
-            Refusal::new(
-                format!("there is no control group `{relative}` below `{}` ({error})", root.display()),
-                "list them with `systemd-cgls`, or `find` below that directory",
-            )
-        })?;
-        Ok(Cgroup { directory, level: names.len() as u32, id: metadata.ino() })
-    }
-
-    /// The pids in the group and in the groups below it.
-    pub fn members(&self) -> BTreeSet<i32> {
-        let list =
-            |directory: PathBuf| std::fs::read_to_string(directory.join("cgroup.procs")).unwrap_or_default();
-        let pids = |list: String| list.lines().filter_map(|line| line.parse().ok()).collect::<Vec<i32>>();
-        self.tree().into_iter().map(list).flat_map(pids).collect()
-    }
-
-    /// The numbers of the group and of the groups below it.
-    pub fn ids(&self) -> BTreeSet<u64> {
-        use std::os::unix::fs::MetadataExt;
-        self.tree().into_iter().filter_map(|directory| Some(directory.metadata().ok()?.ino())).collect()
-    }
-
-    fn tree(&self) -> Vec<PathBuf> {
-        let mut tree = vec![self.directory.clone()];
-        let mut next = 0;
-        while let Some(directory) = tree.get(next) {
-            let below =
-                std::fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path());
-            tree.extend(below.filter(|path| path.is_dir()).collect::<Vec<_>>());
-            next += 1;
-        }
-        tree
     }
 }

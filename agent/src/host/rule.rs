@@ -206,9 +206,11 @@ impl Rule {
         self.transport(58).payload(2, 0, 1).compare(5, &[first]).payload(2, 0, 1).compare(3, &[last])
     }
 
-    /// Only packets of sockets that were created in a control group (Linux 5.13).
-    pub fn cgroup(self, level: u32, id: u64) -> Self {
-        self.socket(3, level).equals(&id.to_ne_bytes())
+    /// Only packets of sockets that were created in or below one of the control groups at this level whose numbers are in a
+    /// set (Linux 5.13).
+    pub fn cgroup_in(mut self, level: u32, set: &Arc<Filled>) -> Self {
+        self.sets.push(Arc::clone(set));
+        self.socket(3, level).lookup(&set.set.name, REGISTER, false)
     }
 
     /// Only packets of sockets whose mark has all these bits.

@@ -77,7 +77,7 @@ pub fn prepare(
     if !(1..=MOST_HELD).contains(&shape.limit) {
         return Err(Refusal::bare(format!("{} packets cannot be held, only 1 to {MOST_HELD}", shape.limit)));
     }
-    let mut packets = Packets::of(&shape.flow, aim, marks)?;
+    let mut packets = Packets::of(&shape.flow, &place.tag, aim, marks)?;
     let hooks = hooks(shape.direction);
     if let Some(roots) = choice::choose(shape, &mut packets, aim.policy, ground.discs)? {
         let wish = Wish {

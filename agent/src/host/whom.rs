@@ -7,12 +7,16 @@ use squall_experiments::protocol::Refusal;
 use squall_experiments::scope::Scope;
 
 use super::aim::Aim;
+use super::cgroup::{Cgroup, Group};
 use super::container::Container;
+use super::follow::{Follower, Numbers};
 use super::interface::Interface;
 use super::mark::{self, Whose};
 use super::nft::Hook;
-use super::process::{Cgroup, Processes, uid_of};
+use super::process::{Processes, Target, uid_of};
 use super::rule::{End, Rule};
+use super::sockets::Sockets;
+use super::table::Table;
 use super::watch::Watch;
 
 /// A scope, on this host as it is now.
@@ -33,30 +37,33 @@ enum Told {
     Everybody,
     LocalPorts(Ports),
     Interface(Interface),
-    Cgroup { level: u32, id: u64 },
-    Marked(u32),
+    /// Sockets made in a control group; those that its processes brought with them have a mark.
+    Cgroup(Numbers, Follower),
+    Marked,
+    /// Processes of a control group of version 1, which has no say in sockets.
+    MarkedGroup(Follower),
 }
 
 impl Whom {
-    /// Looks at the host. Changes nothing.
-    pub fn of(scope: Option<&Scope>, aim: &Aim<'_>, marks: &BTreeSet<u32>) -> Result<Self, Refusal> {
+    /// Looks at the host. Changes nothing. `tag` is that of the rules.
+    pub fn of(
+        scope: Option<&Scope>,
+        tag: &str,
+        aim: &Aim<'_>,
+        marks: &BTreeSet<u32>,
+    ) -> Result<Self, Refusal> {
         let mut whom = Whom { targets: Vec::new(), notes: Vec::new(), mark: None, told: Told::Everybody };
         whom.told = match scope {
             None => Told::Everybody,
             Some(Scope::Port(ports)) => Told::LocalPorts(*ports),
-            Some(Scope::Cgroup(path)) => {
-                let cgroup = Cgroup::find(path)?;
-                whom.notes.push(
-                    "a cgroup's traffic is that of sockets created in it, wherever their processes are now"
-                        .into(),
-                );
-                Told::Cgroup { level: cgroup.level, id: cgroup.id }
-            }
             Some(Scope::Interface(name)) => {
                 let (interface, notes) = Interface::find(name)?;
                 whom.targets.push(format!("packets of interface {name}"));
                 whom.notes.extend(notes);
                 Told::Interface(interface)
+            }
+            Some(scope @ (Scope::Cgroup(_) | Scope::Unit(_))) => {
+                whom.group(scope, Group::of(scope)?, tag, aim, marks)?
             }
             Some(scope @ Scope::Process(_)) => {
                 let chosen = aim.processes(&Processes::here()?, scope)?;
@@ -73,7 +80,7 @@ impl Whom {
                 let container = Container::find(name)?;
                 whom.targets.push(format!("container {container}, which shares the agent's network"));
                 match container.cgroup() {
-                    Some(Cgroup { level, id, .. }) => Told::Cgroup { level, id },
+                    Some(group) => whom.group(scope, Group::New(group), tag, aim, marks)?,
                     None => {
                         let chosen = aim.processes(&Processes::everywhere()?, scope)?;
                         whom.notes.extend(chosen.notes);
@@ -100,21 +107,73 @@ impl Whom {
     fn marked(&mut self, whose: Whose, marks: &BTreeSet<u32>) -> Result<Told, Refusal> {
         let prepared = mark::prepare(whose, marks)?;
         self.notes.extend(prepared.notes.clone());
-        Ok(Told::Marked(self.mark.insert(prepared).bit))
+        self.mark = Some(prepared);
+        Ok(Told::Marked)
     }
 
-    /// Narrows a rule to them. Where they are told by ports the rule must match a transport with ports first: see
-    /// [`Whom::has_ports`]. `local` is the end of the packet on this host.
-    pub fn narrow(&self, rule: Rule, hook: Hook, local: End) -> Rule {
-        match &self.told {
-            Told::Everybody => rule,
-            Told::LocalPorts(Ports { first, last }) => rule.ports(local, *first, *last),
-            Told::Interface(interface) => rule.interface(hook, &interface.name),
-            Told::Cgroup { level, id } => rule.cgroup(*level, *id),
-            // What a raw socket sends for another one carries the other's mark, but not its socket.
-            Told::Marked(bit) if hook == Hook::Output => rule.mark(*bit),
-            Told::Marked(bit) => rule.socket_mark(*bit),
+    fn group(
+        &mut self,
+        scope: &Scope,
+        group: Group,
+        tag: &str,
+        aim: &Aim<'_>,
+        marks: &BTreeSet<u32>,
+    ) -> Result<Told, Refusal> {
+        let follower = Follower::new(scope.to_string(), group)?;
+        let group = follower.group();
+        let processes = group.processes();
+        self.targets.push(format!("{scope}, {}", group.describe(&processes)));
+        let Group::New(new) = group else {
+            let chosen = aim.processes(&Processes::here()?, scope)?;
+            self.notes.extend(chosen.notes);
+            self.notes.push(format!(
+                "{scope} is a control group of version 1, which sockets do not know: its processes are marked, and those \
+                 that join are looked for four times a second"
+            ));
+            self.marked(Whose::Processes(chosen.targets), marks)?;
+            return Ok(Told::MarkedGroup(follower));
+        };
+        if processes.is_empty() && !has_sockets(new)? {
+            return Err(Refusal::new(
+                format!("{scope} has no process and no socket now, so nothing would be concerned"),
+                "start it first; once it has been found, it is followed when it restarts",
+            ));
         }
+        self.strangers(new, processes, marks);
+        let numbers = Numbers::of(new, tag);
+        Ok(Told::Cgroup(numbers, follower))
+    }
+
+    /// What its processes have open that was made elsewhere is marked, or said not to be covered.
+    fn strangers(&mut self, group: &Cgroup, processes: Vec<Target>, marks: &BTreeSet<u32>) {
+        match mark::prepare(Whose::Strangers(processes, group.ids()), marks) {
+            Ok(prepared) => {
+                self.notes.extend(prepared.notes.clone());
+                self.mark = Some(prepared).filter(|prepared| !prepared.is_idle());
+            }
+            Err(refusal) => self.notes.push(format!(
+                "not covered: sockets that its processes have open and made elsewhere, as they cannot be marked ({})",
+                refusal.what
+            )),
+        }
+    }
+
+    /// Narrows a rule to them, or makes it several. Where they are told by ports the rule must match a transport with ports
+    /// first: see [`Whom::has_ports`]. `local` is the end of the packet on this host.
+    pub fn narrow(&self, rule: Rule, hook: Hook, local: End) -> Vec<Rule> {
+        let mut rules = match &self.told {
+            Told::Everybody => return vec![rule],
+            Told::LocalPorts(Ports { first, last }) => return vec![rule.ports(local, *first, *last)],
+            Told::Interface(interface) => return vec![rule.interface(hook, &interface.name)],
+            Told::Cgroup(numbers, _) => vec![rule.clone().cgroup_in(numbers.level, &numbers.set)],
+            Told::Marked | Told::MarkedGroup(_) => Vec::new(),
+        };
+        rules.extend(self.mark.iter().map(|mark| match hook {
+            // What a raw socket sends for another one carries the other's mark, but not its socket.
+            Hook::Output => rule.clone().mark(mark.bit),
+            Hook::Input => rule.clone().socket_mark(mark.bit),
+        }));
+        rules
     }
 
     /// Whether they are told apart by the interface, which copies of their packets do not enter by.
@@ -126,15 +185,36 @@ impl Whom {
     pub fn watch(&self, watch: &Watch) -> nix::Result<()> {
         match &self.told {
             Told::Interface(interface) => watch.add(interface.as_fd()),
-            Told::Everybody | Told::LocalPorts(_) | Told::Cgroup { .. } | Told::Marked(_) => Ok(()),
+            Told::Cgroup(_, follower) | Told::MarkedGroup(follower) => watch.add(follower.as_fd()),
+            Told::Everybody | Told::LocalPorts(_) | Told::Marked => Ok(()),
         }
     }
 
-    /// Looks whether they have moved, follows them, and says what happened.
-    pub fn follow(&mut self) -> Vec<String> {
+    /// When [`Whom::follow`] wants to be called at the latest, on the boot clock.
+    pub fn due(&self) -> Option<u64> {
+        match &self.told {
+            Told::MarkedGroup(follower) => Some(follower.due()),
+            _ => None,
+        }
+    }
+
+    /// Looks whether they have moved, follows them, and says what happened. `mark` is theirs.
+    pub fn follow(&mut self, table: &mut Table, mark: Option<&mut mark::Live>) -> Vec<String> {
         match &mut self.told {
             Told::Interface(interface) => interface.look().into_iter().collect(),
-            Told::Everybody | Told::LocalPorts(_) | Told::Cgroup { .. } | Told::Marked(_) => Vec::new(),
+            Told::Cgroup(numbers, follower) => follower.tick(numbers, table).into_iter().collect(),
+            Told::MarkedGroup(follower) => {
+                let Some(mark) = mark else { return Vec::new() };
+                let (new, said) = follower.joined(mark.processes());
+                let mut happened: Vec<String> = said.into_iter().collect();
+                if !new.is_empty()
+                    && let Err(refusal) = mark.extend(new)
+                {
+                    happened.push(format!("not followed: {}", refusal.what));
+                }
+                happened
+            }
+            Told::Everybody | Told::LocalPorts(_) | Told::Marked => Vec::new(),
         }
     }
 
@@ -145,6 +225,14 @@ impl Whom {
 
     /// Whether they are told apart by the control group of their socket.
     pub fn by_cgroup(&self) -> bool {
-        matches!(self.told, Told::Cgroup { .. })
+        matches!(self.told, Told::Cgroup(..))
     }
+}
+
+/// Whether any socket was made in a group or below it.
+fn has_sockets(group: &Cgroup) -> Result<bool, Refusal> {
+    let ids = group.ids();
+    let sockets = Sockets::open().and_then(|mut sockets| sockets.all());
+    let sockets = sockets.map_err(|error| Refusal::bare(format!("cannot list sockets: {error}")))?;
+    Ok(sockets.iter().any(|socket| ids.contains(&socket.cgroup)))
 }

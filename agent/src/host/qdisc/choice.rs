@@ -170,9 +170,8 @@ fn harmless(shape: &Shape, roots: &Roots, discs: &Discs) -> Result<(), Refusal> 
         if discs.before.contains_key(device) {
             continue;
         }
-        // `mq` serves as many processors as the interface has queues, and `fq` paces: a graft takes that from everybody.
         if let Standing::Default(kind) = root::standing(&mut tc, device)?
-            && ["mq", "fq"].contains(&kind.as_str())
+            && COSTLY.contains(&kind.as_str())
         {
             return Err(Refusal::bare(format!(
                 "a root in the place of `{kind}` on `{device}` would cost all its traffic"
@@ -181,6 +180,31 @@ fn harmless(shape: &Shape, roots: &Roots, discs: &Discs) -> Result<(), Refusal> 
     }
     Ok(())
 }
+
+/// Interfaces of this namespace on which the packet queue is chosen because of what stands there, with why.
+pub fn reserved() -> Vec<String> {
+    let Ok(mut tc) = Tc::open() else { return Vec::new() };
+    let mut found = Vec::new();
+    for link in tc.links().unwrap_or_default().into_iter().filter(|link| link.up) {
+        let device = Device { index: link.index, name: link.name };
+        match root::standing(&mut tc, &device) {
+            Ok(Standing::Foreign(all)) => {
+                let kind = all.first().map(|one| one.kind.as_str()).unwrap_or_default();
+                found.push(format!("on `{device}` somebody's `{kind}` stands: only with `root: borrow`"));
+            }
+            Ok(Standing::Default(kind)) if COSTLY.contains(&kind.as_str()) => {
+                found
+                    .push(format!("on `{device}` only with `engine: netem`: it takes the place of `{kind}`"));
+            }
+            _ => {}
+        }
+    }
+    found
+}
+
+/// Defaults of the kernel's that a graft would take from everybody: `mq` serves as many processors as the interface has
+/// queues, and `fq` paces.
+const COSTLY: [&str; 2] = ["mq", "fq"];
 
 /// The interfaces by which the packets may leave: by the routes to the peers, or all that are up.
 fn devices(tc: &mut Tc, shape: &Shape, packets: &Packets) -> Result<Vec<Device>, Refusal> {

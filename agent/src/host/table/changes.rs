@@ -211,6 +211,18 @@ impl Table {
         Ok(())
     }
 
+    /// Gives one set of a live change new elements.
+    pub fn refill_one(&mut self, tag: &str, set: &Arc<Filled>) -> Result<(), NetlinkError> {
+        let Some(mut change) = self.changes.live.get(tag).cloned() else { return Ok(()) };
+        let mut messages = Vec::new();
+        change.fill(set, &mut messages);
+        if !messages.is_empty() {
+            self.socket.request(nft::batch(messages))?;
+        }
+        self.changes.live.insert(tag.to_owned(), change);
+        Ok(())
+    }
+
     /// The rules whose comment begins with `tag`; none where the table is not there.
     pub fn rules(&mut self, tag: &str) -> Result<Vec<Listed>, NetlinkError> {
         let requests = match self.changes.live.get(tag) {

@@ -1,4 +1,4 @@
-//! What works on this host, and what brings the rest.
+//! The mechanisms that faults are made of, each tried without changing anything that anybody could see.
 
 use std::fs::File;
 use std::os::fd::AsFd;
@@ -7,22 +7,52 @@ use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, socket};
 use serde::Serialize;
 
-use crate::host::container::Containers;
 use crate::host::netlink::Socket;
-use crate::host::netns::Netns;
 use crate::host::process::Cgroup;
+use crate::host::qdisc::{self, htb, netem};
 use crate::host::queue::Queue;
 use crate::host::sockets::Sockets;
 use crate::host::table::Table;
 use crate::host::{nft, sys};
 
-/// One thing that a fault needs.
+/// One thing that faults need.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mechanism {
+    /// An nftables table that its socket owns.
+    Table,
+    /// Rules that hand packets over, and queues to read them from.
+    Queues,
+    /// Sockets that send whole packets.
+    RawSockets,
+    /// A thread that runs before others.
+    RealTime,
+    /// The kernel's own line.
+    Htb,
+    /// The kernel's own bad network.
+    Netem,
+    /// Listing and destroying sockets.
+    SocketDiagnosis,
+    /// Processes that cannot be mistaken.
+    Pidfd,
+    /// Stopping processes so that they go on by themselves.
+    Ptrace,
+    /// Control groups of version 2.
+    Cgroup,
+    /// Marks on sockets.
+    Marks,
+    /// Entering other network namespaces.
+    Namespaces,
+}
+
+/// What came of a trial.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub struct Finding {
-    /// Which faults or scopes need it.
-    pub serves: &'static str,
-    /// By which mechanism.
-    pub mechanism: &'static str,
+    /// What was tried.
+    pub mechanism: Mechanism,
+    /// The same in words.
+    pub what: &'static str,
     /// Whether it works here.
     pub works: bool,
     /// What was seen, or what is missing and what brings it.
@@ -37,33 +67,48 @@ pub fn brings(module: &str) -> String {
     )
 }
 
-/// Tries every mechanism without changing anything that anybody could see.
+/// Tries every mechanism.
 pub fn findings() -> Vec<Finding> {
     let mut findings = Vec::new();
-    let mut add = |serves, mechanism, tried: Result<String, String>| {
+    let mut add = |mechanism, what, tried: Result<String, String>| {
         let works = tried.is_ok();
-        findings.push(Finding { serves, mechanism, works, detail: tried.unwrap_or_else(|missing| missing) });
+        findings.push(Finding { mechanism, what, works, detail: tried.unwrap_or_else(|missing| missing) });
     };
-    add("partition, refuse", "nftables table owned by a socket (Linux 5.12)", nftables());
-    let shaping = "latency, loss, duplicate, corrupt, reorder";
-    add(shaping, "packet queues (nfnetlink_queue)", queues());
-    add("the same for what leaves, duplicate", "raw sockets", raw_sockets());
-    add("exact delays on a busy host", "real-time priority (SCHED_FIFO)", urgency());
-    add("disconnect", "socket diagnosis (CONFIG_INET_DIAG_DESTROY)", socket_diagnosis());
-    add("kill", "pidfd", pidfd());
-    add("pause", "ptrace, else SIGSTOP", ptrace());
-    add("in: cgroup", "control groups of version 2", cgroup());
-    add("in: process, in: user (network faults)", "BPF on sock_create, pidfd_getfd", marks());
-    add("in: netns, in: container", "entering network namespaces (CAP_SYS_ADMIN)", namespaces());
+    add(Mechanism::Table, "nftables table owned by a socket (Linux 5.12)", nftables());
+    add(Mechanism::Queues, "packet queues (nfnetlink_queue)", queues());
+    add(Mechanism::RawSockets, "raw sockets", raw_sockets());
+    add(Mechanism::RealTime, "real-time priority (SCHED_FIFO)", urgency());
+    add(Mechanism::Htb, "queueing discipline `htb`", discipline(htb::KIND));
+    add(Mechanism::Netem, "queueing discipline `netem`", discipline(netem::KIND));
+    add(Mechanism::SocketDiagnosis, "socket diagnosis (CONFIG_INET_DIAG_DESTROY)", socket_diagnosis());
+    add(Mechanism::Pidfd, "pidfd", pidfd());
+    add(Mechanism::Ptrace, "ptrace, else SIGSTOP", ptrace());
+    add(Mechanism::Cgroup, "control groups of version 2", cgroup());
+    add(Mechanism::Marks, "BPF on sock_create, pidfd_getfd", marks());
+    add(Mechanism::Namespaces, "other network namespaces (setns)", namespaces());
     findings
 }
 
-/// Goes where it is already.
+/// Asked for in a way that the kernel refuses after it has looked for it.
+fn discipline(kind: &'static str) -> Result<String, String> {
+    match qdisc::kinds(|| ()).get(kind) {
+        Some(Ok(())) => Ok("the kernel knows it".to_owned()),
+        Some(Err(error)) => Err(format!("{error}; {}", brings(&format!("sch_{kind}")))),
+        None => Err("it could not be asked for".to_owned()),
+    }
+}
+
+/// The own one is entered again.
 fn namespaces() -> Result<String, String> {
-    let entered = Netns::here().and_then(|here| here.enter(|| ()));
-    entered.map_err(|error| format!("network namespaces cannot be entered: {error}; run as root"))?;
-    let running = Containers::running().map_or(0, |all| all.len());
-    Ok(format!("network namespaces can be entered; {running} containers run here"))
+    let entered = std::thread::spawn(|| {
+        let own = File::open("/proc/thread-self/ns/net").map_err(|error| error.to_string())?;
+        nix::sched::setns(own, nix::sched::CloneFlags::CLONE_NEWNET).map_err(|errno| errno.desc().to_owned())
+    });
+    match entered.join() {
+        Ok(Ok(())) => Ok("they can be entered".to_owned()),
+        Ok(Err(error)) => Err(format!("{error}; it needs CAP_SYS_ADMIN")),
+        Err(_) => Err("the trial panicked".to_owned()),
+    }
 }
 
 /// A transaction that makes an owned table and is refused at its end, so that nothing is ever committed.

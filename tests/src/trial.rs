@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 use serde_json::Value;
-use squall_tests::host::Host;
-use squall_tests::squall::{Background, Finished, lines};
-use squall_tests::world::World;
+
+use crate::host::Host;
+use crate::squall::{Background, Finished, lines};
+use crate::world::World;
 
 /// A hypothesis that holds as long as the machine runs programs: for tests whose subject is the fault.
 pub const CALM: &str = "  - name: programs run\n    process: { argv: [\"true\"] }\n    every: 200ms\n";
@@ -26,8 +27,11 @@ pub fn document(hypothesis: &str, steps: &[&str]) -> String {
 }
 
 /// A run in the background.
+#[derive(Debug)]
 pub struct Trial {
+    /// Its process.
     pub run: Background,
+    /// The file of its events.
     pub events: PathBuf,
 }
 

@@ -1,0 +1,52 @@
+//! What is tried on every kernel of the lane.
+
+mod basics;
+mod control_group;
+mod lease;
+mod netem;
+mod queue;
+
+use squall_tests::trial::document;
+use squall_tests::world::World;
+
+/// One case: it fails by a panic.
+#[derive(Clone, Copy, Debug)]
+pub struct Case {
+    /// The path of its function below this module.
+    pub name: &'static str,
+    /// The case itself.
+    pub run: fn(),
+}
+
+/// An experiment of one step whose hypothesis costs next to nothing, as opposed to starting a program every so often: an
+/// echo server on the host itself answers.
+fn quiet(world: &World, host: usize, step: &str) -> String {
+    let port = world.echo(host, 7007).port;
+    let hypothesis =
+        format!("  - name: something answers\n    tcp: {{ address: \"127.0.0.1:{port}\" }}\n    every: 1s\n");
+    document(&hypothesis, &[step])
+}
+
+/// The cases of a file, by the names of their functions.
+macro_rules! cases {
+    ($($name:ident),+ $(,)?) => {
+        pub(super) const CASES: &[super::Case] = &[$(super::Case {
+            name: concat!(module_path!(), "::", stringify!($name)),
+            run: $name,
+        }),+];
+    };
+}
+use cases;
+
+/// Every case, in the order in which they run.
+pub fn all() -> Vec<Case> {
+    let below = |case: &Case| {
+        let name = case.name.strip_prefix(concat!(module_path!(), "::")).unwrap_or(case.name);
+        Case { name, ..*case }
+    };
+    [basics::CASES, queue::CASES, control_group::CASES, lease::CASES, netem::CASES]
+        .concat()
+        .iter()
+        .map(below)
+        .collect()
+}

@@ -1,0 +1,176 @@
+//! The engine netem, which the machine of the tests may lack: beside `tc netem` set up by hand, and by what the kernel
+//! reads back.
+
+use std::time::Duration;
+
+use rustix::process::Signal;
+use squall_tests::host::Host;
+use squall_tests::netns::signal;
+use squall_tests::traffic::numbered::{Numbered, Outcome};
+use squall_tests::trial::{Trial, calm, evidence, impaired};
+use squall_tests::wait::{PATIENCE, holds, median};
+use squall_tests::world::World;
+use squall_tests::{needs, odds};
+
+super::cases![
+    a_delay_is_no_worse_than_by_hand,
+    so_many_are_lost,
+    every_impairment_is_as_the_kernel_reads_it_back,
+    nothing_that_is_held_is_lost_at_the_end,
+    the_agents_death_frees_the_traffic_at_once,
+];
+
+const PLAN: Numbered =
+    Numbered { count: 300, rate: 200, size: 64, quiet: Duration::from_millis(500), urgent: true };
+const DELAY: Duration = Duration::from_millis(50);
+
+fn step(fault: &str) -> String {
+    format!("{{ fault: {{ {fault} }}, for: 70s }}")
+}
+
+fn sent(world: &World, plan: Numbered) -> Outcome {
+    let [near, far] = &world.hosts[..] else { panic!("two hosts were asked for") };
+    plan.send(&near.netns, &far.netns, (far.v4, 9).into())
+}
+
+/// What stands at the first host's interface.
+fn standing(host: &Host) -> String {
+    host.look(&["tc", "qdisc", "show", "dev", "to1"])
+}
+
+/// How much later than asked packets came: half of them, and 99 of 100.
+fn errors(outcome: &Outcome) -> (Duration, Duration) {
+    let mut took = outcome.took();
+    took.sort_unstable();
+    let least = took.first().copied().unwrap_or_default();
+    assert!(least >= DELAY, "{least:?} is early");
+    let at = took.len() * 99 / 100;
+    (median(took.clone()).saturating_sub(DELAY), took[at.min(took.len() - 1)].saturating_sub(DELAY))
+}
+
+fn a_delay_is_no_worse_than_by_hand() {
+    needs!(Root, Nftables, Netem);
+    let world = World::new(2);
+    let near = &world.hosts[0];
+    near.look(&["tc", "qdisc", "add", "dev", "to1", "root", "netem", "delay", "50ms", "limit", "5000"]);
+    let by_hand = errors(&sent(&world, PLAN));
+    near.look(&["tc", "qdisc", "del", "dev", "to1", "root"]);
+    let latency = "latency: { delay: 50ms, direction: egress, to: [\"10.77.1.2:9\"] }";
+    let mut trial = Trial::begin(&world, near, &calm(&[&step(latency)]));
+    trial.injected();
+    let outcome = sent(&world, PLAN);
+    let report = trial.halted();
+    let ours = errors(&outcome);
+    println!("late by {ours:?} (p50, p99), by hand {by_hand:?}");
+    assert_eq!(evidence(&report)["engine"]["name"], "netem", "{report:#}");
+    assert_eq!(evidence(&report)["matched"], evidence(&report)["engine"]["seen"], "{report:#}");
+    assert!(impaired(&report) >= u64::from(PLAN.count), "{report:#}");
+    // Three times as late as by hand, and a scheduling round of an emulated machine.
+    assert!(ours.0 <= by_hand.0 * 3 + Duration::from_millis(1), "{ours:?}, by hand {by_hand:?}");
+}
+
+fn so_many_are_lost() {
+    needs!(Root, Nftables, Netem);
+    let world = World::new(2);
+    let fault = "loss: { percent: 20%, direction: egress, engine: netem, to: [\"10.77.1.2:9\"] }";
+    let mut trial = Trial::begin(&world, &world.hosts[0], &calm(&[&step(fault)]));
+    trial.injected();
+    let plan = Numbered { count: 1000, rate: 400, ..PLAN };
+    let outcome = sent(&world, plan);
+    let report = trial.halted();
+    let lost = u32::try_from(outcome.lost().len()).expect("no more than were sent");
+    let allowed = odds::binomial(plan.count, 0.2, odds::ONE_IN_A_MILLION);
+    println!("{lost} of {} lost", plan.count);
+    assert!(allowed.contains(&lost), "{lost} lost, {allowed:?} expected: {report:#}");
+    assert!(outcome.errors.is_empty(), "the sender was told: {:?}", outcome.errors);
+    let counted = evidence(&report)["engine"]["lost"].as_u64();
+    assert!(counted >= Some(u64::from(lost)), "{report:#}");
+}
+
+fn every_impairment_is_as_the_kernel_reads_it_back() {
+    needs!(Root, Nftables, Netem);
+    let world = World::new(2);
+    let near = &world.hosts[0];
+    let target = "direction: egress, engine: netem, to: [\"10.77.1.2:9\"]";
+    let faults = [
+        (
+            format!(
+                "latency: {{ delay: 30ms, jitter: 5ms, distribution: normal, correlation: 25%, reordering: true, {target} }}"
+            ),
+            vec!["delay 30ms", "5ms 25%"],
+        ),
+        (
+            format!(
+                "loss: {{ gilbert-elliott: {{ p: 1%, r: 25%, bad-loss: 90%, good-loss: 2% }}, {target} }}"
+            ),
+            vec!["loss gemodel p 1% r 25% 1-h 90% 1-k 2%"],
+        ),
+        (
+            format!("reorder: {{ percent: 20%, late: 20ms, {target} }}"),
+            vec!["delay 20ms", "reorder 80%", "gap 1"],
+        ),
+        (
+            format!(
+                "degrade: {{ delay: 20ms, loss: 2%, duplicate: 1%, corrupt: 4%, rate: 10Mbit/s, {target} }}"
+            ),
+            vec!["delay 20ms", "loss 2%", "duplicate 1%", "corrupt 4%"],
+        ),
+    ];
+    for (fault, wanted) in faults {
+        let before = standing(near);
+        let mut trial = Trial::begin(&world, near, &calm(&[&step(&fault)]));
+        trial.injected();
+        let stands = standing(near);
+        println!("{stands}");
+        for words in wanted {
+            assert!(stands.contains(words), "no `{words}` in {stands} for {fault}");
+        }
+        trial.run.signal(Signal::INT);
+        trial.finish().expect_exit(6);
+        assert_eq!(before, standing(near));
+    }
+}
+
+fn nothing_that_is_held_is_lost_at_the_end() {
+    needs!(Root, Nftables, Netem);
+    let world = World::new(2);
+    let near = &world.hosts[0];
+    let latency = "latency: { delay: 400ms, direction: egress, to: [\"10.77.1.2:9\"] }";
+    let mut trial = Trial::begin(&world, near, &calm(&[&step(latency)]));
+    trial.injected();
+    let outcome = std::thread::scope(|scope| {
+        let sending = scope.spawn(|| sent(&world, Numbered { quiet: Duration::from_secs(1), ..PLAN }));
+        std::thread::sleep(Duration::from_secs(1));
+        trial.halted();
+        sending.join().expect("all are sent")
+    });
+    // The root goes while packets still come: the few that are on their way into it may go with it.
+    let lost = outcome.lost().len();
+    println!("{lost} of {} lost; some were {:?} late", PLAN.count, outcome.took().into_iter().max());
+    assert!(lost <= 3, "{lost} are lost, some 80 were held");
+}
+
+fn the_agents_death_frees_the_traffic_at_once() {
+    needs!(Root, Nftables, Netem);
+    let world = World::new(2);
+    let near = &world.hosts[0];
+    let latency = "latency: { delay: 300ms, direction: egress, to: [\"10.77.1.2:9\"] }";
+    let mut trial = Trial::begin(&world, near, &calm(&[&step(latency)]));
+    trial.injected();
+    let few = Numbered { count: 40, ..PLAN };
+    assert!(median(sent(&world, few).took()) >= Duration::from_millis(300));
+    let (guardian, worker) = near.agents();
+    for process in [&guardian, &worker] {
+        signal(process, Signal::STOP);
+    }
+    for process in [&guardian, &worker] {
+        signal(process, Signal::KILL);
+    }
+    holds("the table's end", PATIENCE, || near.tables().is_empty());
+    // By now the command may have removed the root, and what was on its way into it.
+    let outcome = sent(&world, few);
+    assert!(median(outcome.took()) < Duration::from_millis(100), "still late");
+    trial.finish().expect_exit(6);
+    near.agent(&["recover"]).run().expect_exit(0);
+    assert!(!standing(near).contains("htb"), "{}", standing(near));
+}
