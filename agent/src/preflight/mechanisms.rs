@@ -7,9 +7,7 @@ use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, socket};
 use serde::Serialize;
 
-use crate::host::container::Containers;
 use crate::host::netlink::Socket;
-use crate::host::netns::Netns;
 use crate::host::process::Cgroup;
 use crate::host::qdisc::{self, htb, netem};
 use crate::host::queue::Queue;

@@ -106,12 +106,6 @@ impl Containers {
         }
     }
 
-    /// How many there are.
-    #[expect(clippy::len_without_is_empty, reason = "none is nothing special")]
-    pub fn len(&self) -> usize {
-        self.0.len()
-    }
-
     /// The containers in a network namespace.
     pub fn within(&self, network: u64) -> impl Iterator<Item = &Container> {
         self.0.iter().filter(move |container| container.network == network)
