@@ -8,6 +8,7 @@ use squall_experiments::protocol::{Active, Applied, Lifted, Refusal, RunId};
 
 use crate::host::aim::{Aim, News};
 use crate::host::machine::Machine;
+use crate::host::modules;
 use crate::host::process::Target;
 use crate::host::qdisc::choice;
 use crate::host::site::Site;
@@ -117,6 +118,7 @@ impl Injection {
                 choice: format!("part {number}, change {index}"),
                 seed: self.seed,
             };
+            modules::load(&change, || records.breathe());
             choice::learn(&change, || records.breathe());
             match Ready::of(change, site, place, machine, aim) {
                 Ok(one) => ready.push(one),

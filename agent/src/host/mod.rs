@@ -30,6 +30,7 @@ mod live;
 pub mod machine;
 pub mod mark;
 pub mod matching;
+pub mod modules;
 pub mod netlink;
 pub mod netns;
 pub mod nft;

@@ -1,7 +1,7 @@
 //! Containers that run: found by the control groups of their processes, without any runtime's interface.
 //!
 //! Every runtime puts the container's 64-digit id into the path of its control group. From the processes there follow
-//! the container's first process, its network namespace, and where its runtime keeps what it is called ([`names`]).
+//! the container's first process, its network namespace, and where its runtime keeps what it is called (`names`).
 
 mod names;
 

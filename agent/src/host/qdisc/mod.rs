@@ -29,7 +29,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::OnceLock;
-use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::socket::SockProtocol;
@@ -37,6 +36,7 @@ use serde::{Deserialize, Serialize};
 use squall_experiments::impairment::Impairment;
 use squall_experiments::protocol::Refusal;
 
+use super::modules::beside;
 use super::netlink::{Message, NetlinkError, Socket};
 use message::{Link, Listed, ROOT};
 use root::Before;
@@ -141,23 +141,19 @@ pub type Kinds = BTreeMap<&'static str, Result<(), String>>;
 
 /// Asks the kernel once which kinds it knows. It may load modules, which takes seconds on a slow machine: a thread of its
 /// own waits for that, and `meanwhile` is called until it has the answers.
-pub fn kinds(mut meanwhile: impl FnMut()) -> &'static Kinds {
+pub fn kinds(meanwhile: impl FnMut()) -> &'static Kinds {
     static KINDS: OnceLock<Kinds> = OnceLock::new();
     if let Some(known) = KINDS.get() {
         return known;
     }
-    let asking = std::thread::spawn(|| {
+    let answers = beside(meanwhile, || {
         let ask = |kind| {
             let known = Tc::open().map_err(|error| error.to_string()).and_then(|mut tc| tc.knows(kind));
             (kind, known)
         };
         BTreeMap::from([htb::KIND, netem::KIND].map(ask))
     });
-    while !asking.is_finished() {
-        meanwhile();
-        std::thread::sleep(Duration::from_micros(200));
-    }
-    KINDS.get_or_init(|| asking.join().unwrap_or_default())
+    KINDS.get_or_init(|| answers.unwrap_or_default())
 }
 
 /// What this engine has standing in one namespace.

@@ -25,7 +25,7 @@ use nix::sys::socket::SockProtocol;
 use super::netlink::{Message, NetlinkError, Socket};
 use super::nft::{self, Hook, IPV4, IPV6};
 use super::peers::ends;
-use super::rule::Rule;
+use super::rule::{Reject, Rule};
 use super::set::{Element, Kind, Set};
 use super::slot::{Levels, Slot};
 
@@ -48,6 +48,9 @@ fn families() -> [Element; 2] {
 
 /// Before everything that a firewall usually does (raw is -300), after defragmentation (-400). Slots follow.
 const PRIORITY: i32 = -310;
+/// A table that is never made, and one that is never there: a transaction that deletes it is refused.
+const TRIAL: &str = "squall-trial";
+const ABSENT: &str = "squall-absent";
 /// What the rules say that lead to those of injections.
 const WHILE_ALIVE: &str = "squall: only while the agent is alive";
 
@@ -187,15 +190,33 @@ impl Table {
         }
     }
 
+    /// Has the kernel look for every expression that rules may use and that may be in a module, each by a rule of its own;
+    /// what it lacks stops none of the others. The transaction is refused at its end.
+    pub fn touch(&mut self) -> Result<(), NetlinkError> {
+        let rule = || Rule::commented("squall: a trial");
+        let rules = [
+            rule().socket_mark(1),
+            rule().reject(Reject::AdminProhibited),
+            rule().queue(0, true),
+            rule().queue(0, false),
+        ];
+        let mut messages = vec![nft::new_owned_table(TRIAL), nft::new_chain(TRIAL, "trial")];
+        messages.extend(rules.into_iter().map(|rule| rule.append(TRIAL, "trial")));
+        messages.push(nft::delete_table(ABSENT));
+        match self.socket.request(nft::batch(messages)) {
+            Err(NetlinkError::Refused { .. }) => Ok(()),
+            other => other,
+        }
+    }
+
     /// Whether this kernel takes a rule that queues, by its own expression (`native`) or by iptables' target. Tried in a
     /// transaction that is refused at its end, so that nothing is ever committed; the kernel may load a module for it.
     pub fn queues(&mut self, native: bool) -> Result<(), NetlinkError> {
-        const TRIAL: &str = "squall-trial";
         let messages = vec![
             nft::new_owned_table(TRIAL),
             nft::new_chain(TRIAL, "trial"),
             Rule::commented("squall: a trial").queue(0, native).append(TRIAL, "trial"),
-            nft::delete_table("squall-absent"),
+            nft::delete_table(ABSENT),
         ];
         // The transaction's own brackets count too.
         let last = messages.len();
