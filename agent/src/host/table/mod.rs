@@ -6,7 +6,7 @@
 //! base chain slot1-in …         ─ family in @live? level below? ─▶ shape1-in … as above
 //! ```
 //!
-//! Each [change](changes) has chains of its own behind that. What `never-in` and `never-out` accept no injection touches. The base chain of a [slot](super::slot) is made when it
+//! Each change has chains of its own behind that. What `never-in` and `never-out` accept no injection touches. The base chain of a [slot](super::slot) is made when it
 //! is first needed, and stays as long as the table: a base chain that goes takes all packets with it that wait in any
 //! queue of the namespace, while one that comes harms nobody.
 //!
