@@ -99,7 +99,17 @@ pub fn run(arguments: &[String]) -> ExitCode {
         match kernels() {
             Err(why) => tally.note("the_lane", Outcome::Skipped(why), "", 0.0),
             // One after the other: a guest that shares the machine with another beats too late for its own agent.
-            Ok(kernels) => kernels.iter().for_each(|kernel| boot(kernel, &wanted, &mut tally)),
+            Ok(kernels) => {
+                for (index, kernel) in kernels.iter().enumerate() {
+                    let mut shared = wanted.clone();
+                    if kernels.len() > 1 && words.is_empty() {
+                        shared.retain(|name| {
+                            cases::on_later_kernels(name) == (index > 0) || cases::on_all(name)
+                        });
+                    }
+                    boot(kernel, &shared, &mut tally);
+                }
+            }
         }
     }
     tally.close(begun, all.len() - wanted.len())

@@ -38,6 +38,16 @@ macro_rules! cases {
 }
 use cases;
 
+/// Whether a case runs on every kernel, where there are several: what depends on the kernel most.
+pub fn on_all(name: &str) -> bool {
+    ["basics::", "queue::what_enters", "netem::a_delay"].iter().any(|begin| name.starts_with(begin))
+}
+
+/// Whether a case runs on all kernels but the first: a minute is spent once, on the kernels that are newer.
+pub fn on_later_kernels(name: &str) -> bool {
+    name.starts_with("lease::")
+}
+
 /// Every case, in the order in which they run.
 pub fn all() -> Vec<Case> {
     let below = |case: &Case| {

@@ -26,10 +26,16 @@ impl Check {
                 self.at(span, &path, format!("`{cgroup}` is not a path below the cgroup root"), help);
             }
         }
-        if let Some((user, span)) = text("user")
-            && user.trim().is_empty()
-        {
-            self.at(span, &format!("{path}.user"), "`user` is empty", "write a user by name or number");
+        for (key, help) in [
+            ("user", "write a user by name or number"),
+            ("unit", "write a unit by its full name: `shop.service`"),
+            ("container", "write a container by its name or id"),
+            ("netns", "write a name below `/run/netns`, or the path of a namespace"),
+            ("interface", "write an interface by its name: `eth0`"),
+        ] {
+            if let Some((_, span)) = text(key).filter(|(text, _)| text.trim().is_empty()) {
+                self.at(span, &format!("{path}.{key}"), format!("`{key}` is empty"), help);
+            }
         }
         if matches!(node.decode::<Scope>(), Some(Scope::Process(selector)) if selector.pid == Some(1)) {
             let span = node

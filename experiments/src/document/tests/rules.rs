@@ -59,7 +59,10 @@ fn steps_are_one_thing_each() {
             "[{ fault: { kill: {} }, in: { cgroup: ../x }, for: 1s }]",
             "`../x` is not a path below the cgroup root",
         ),
-        ("[{ fault: { kill: {} }, in: { container: x }, for: 1s }]", "unknown scope `container`"),
+        ("[{ fault: { kill: {} }, in: { pod: x }, for: 1s }]", "unknown scope `pod`"),
+        ("[{ fault: { kill: {} }, in: { netns: x }, for: 1s }]", "this chooses traffic, not processes"),
+        ("[{ fault: { kill: {} }, in: { unit: \"\" }, for: 1s }]", "`unit` is empty"),
+        ("[{ fault: { partition: {} }, in: { container: \" \" }, for: 1s }]", "`container` is empty"),
     ] {
         let found = short(&format!("squall: 1\ntitle: t\nhypothesis: []\nmethod: {method}\n"));
         assert!(found.len() == 1 && found[0].starts_with(what), "{method}: {found:?}");
