@@ -8,8 +8,8 @@ use rustix::process::Signal;
 use serde_json::Value;
 use squall_tests::netns::{self, Process};
 use squall_tests::wait::{PATIENCE, holds};
-use squall_tests::world::{World, remove_cgroup};
-use squall_tests::{needs, skip};
+use squall_tests::world::World;
+use squall_tests::{cgroup, needs, skip};
 
 use crate::scope::{Client, KNOCK, STAY, knocks, stays};
 use crate::trial::{Trial, calm, evidence, run};
@@ -30,7 +30,7 @@ fn stop(client: &Client, path: &Path) {
         });
         left.trim().is_empty()
     });
-    remove_cgroup(path).expect("an empty control group can be removed");
+    cgroup::remove(path).expect("an empty control group can be removed");
 }
 
 /// The agent has said something of what is live.
@@ -125,11 +125,11 @@ fn a_unit_that_ends_and_does_not_come_back_is_told() {
     client.more(5, "bad");
     stop(&client, &path);
     // The slice may go with its last unit.
-    remove_cgroup(path.parent().expect("it is in a slice")).expect("an empty slice can be removed");
+    cgroup::remove(path.parent().expect("it is in a slice")).expect("an empty slice can be removed");
     says(&world, &format!("unit {unit} is gone"));
     fs::create_dir_all(&path).expect("the unit's control group can be made again");
     says(&world, &format!("unit {unit} has restarted"));
-    remove_cgroup(&path).expect("an empty control group can be removed");
+    cgroup::remove(&path).expect("an empty control group can be removed");
     holds("the agent to say that it is gone again", PATIENCE, || {
         let now = world.hosts[0].squall(&["status", "--format", "json"]).run();
         now.stdout.matches("is gone").count() == 2
@@ -158,7 +158,7 @@ fn a_unit_that_is_killed_every_second_is_found_again_when_it_restarts() {
     trial.injected();
     let dead = |process: &Process| Process::of(process.pid).is_none_or(|now| now.state == 'Z');
     holds("the unit's process to be killed", PATIENCE, || dead(&first));
-    remove_cgroup(&path).expect("an empty control group can be removed");
+    cgroup::remove(&path).expect("an empty control group can be removed");
     says(&world, "found no target");
     fs::create_dir(&path).expect("the unit's control group can be made again");
     let second = start();

@@ -13,10 +13,10 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
+use crate::cgroup;
 use crate::host::Host;
 use crate::netns::{self, Process, look};
 use crate::squall::MARK;
-use crate::wait;
 use crate::world::World;
 
 /// How long a daemon, or a container, may take for what it usually does in a second or two.
@@ -179,39 +179,13 @@ impl Drop for Docker<'_> {
         let place = self.place.display().to_string();
         // What it left although it was asked: shims, and what runs in its control groups.
         netns::end(|process| process.arguments().iter().any(|argument| argument.contains(&place)));
-        for group in hierarchies().iter().map(|root| root.join(&self.world)).filter(|group| group.is_dir()) {
-            if let Err(error) = remove(&group) {
+        for group in
+            cgroup::hierarchies().iter().map(|root| root.join(&self.world)).filter(|group| group.is_dir())
+        {
+            if let Err(error) = cgroup::clear(&group) {
                 let story = format!("cannot remove `{}`: {error}", group.display());
                 if thread::panicking() { eprintln!("{story}") } else { panic!("{story}") }
             }
-        }
-    }
-}
-
-/// Where hierarchies of control groups are mounted.
-pub(crate) fn hierarchies() -> Vec<PathBuf> {
-    let top = Path::new("/sys/fs/cgroup");
-    if top.join("cgroup.procs").exists() {
-        return vec![top.to_owned()];
-    }
-    let below = fs::read_dir(top).into_iter().flatten().flatten().map(|entry| entry.path());
-    below.filter(|path| path.join("cgroup.procs").exists()).collect()
-}
-
-/// Ends what runs in a control group and those below it, and removes them.
-pub(crate) fn remove(group: &Path) -> std::io::Result<()> {
-    for entry in fs::read_dir(group)?.flatten().filter(|entry| entry.path().is_dir()) {
-        remove(&entry.path())?;
-    }
-    let begun = Instant::now();
-    loop {
-        let pids = fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default();
-        let inside: Vec<i32> = pids.lines().filter_map(|line| line.parse().ok()).collect();
-        netns::end(|process| inside.contains(&process.pid));
-        match fs::remove_dir(group) {
-            Err(error) if group.exists() && begun.elapsed() > wait::PATIENCE => return Err(error),
-            Err(_) if group.exists() => thread::sleep(Duration::from_millis(10)),
-            _ => return Ok(()),
         }
     }
 }

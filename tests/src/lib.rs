@@ -7,6 +7,7 @@
 //! | [`netns`] | one network namespace, its processes, and the one function that runs `ip`, `nft`, `tc`, `ss` |
 //! | [`fingerprint`] | what a host is, in lines that can be compared |
 //! | [`dns`] | a name server with records that a test can change |
+//! | [`cgroup`] | control groups that tests make, and how they go |
 //! | [`service`] | nginx, Redis, PostgreSQL and an echo server, ready when they answer |
 //! | [`docker`] | a Docker daemon, for real containers |
 //! | [`client`] | clients that talk to them, and a steady one that keeps watching |
@@ -19,6 +20,7 @@
 //!
 //! A harness is told to stop by a panic: its functions panic with the full story where a test could not go on.
 
+pub mod cgroup;
 pub mod client;
 pub mod dns;
 pub mod docker;

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use nix::mount::{MntFlags, umount2};
 
-use crate::docker;
+use crate::cgroup;
 use crate::netns::{Netns, PREFIX, Process};
 
 /// Removes what processes have left that are dead. What cannot be removed is said, and does not stop a test.
@@ -29,9 +29,9 @@ pub(crate) fn dead_worlds() {
         }
     }
     for path in
-        docker::hierarchies().iter().flat_map(|root| names(root).into_iter().map(|name| root.join(name)))
+        cgroup::hierarchies().iter().flat_map(|root| names(root).into_iter().map(|name| root.join(name)))
     {
-        if let Err(error) = docker::remove(&path) {
+        if let Err(error) = cgroup::clear(&path) {
             trouble(&path.display().to_string(), &error);
         }
     }

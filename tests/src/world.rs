@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
+use crate::cgroup;
 use crate::fingerprint::{Fingerprint, Place};
 use crate::host::Host;
 use crate::netns::{self, Netns, PREFIX, Process, feed, look};
@@ -411,7 +412,7 @@ impl World {
             }
         }
         for path in self.cgroups.get_mut().unwrap_or_else(|poisoned| poisoned.into_inner()) {
-            if let Err(error) = remove_cgroup(path) {
+            if let Err(error) = cgroup::remove(path) {
                 troubles.push(format!("cannot remove `{}`: {error}", path.display()));
             }
         }
@@ -446,22 +447,6 @@ impl Drop for World {
             eprintln!("{story}");
         } else {
             panic!("{story}");
-        }
-    }
-}
-
-/// Removes a control group and what is below it. One can be removed only a moment after its last process has gone.
-pub fn remove_cgroup(path: &Path) -> std::io::Result<()> {
-    let begun = Instant::now();
-    let inner = fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path());
-    for inner in inner.filter(|path| path.is_dir()).collect::<Vec<_>>() {
-        remove_cgroup(&inner)?;
-    }
-    loop {
-        match fs::remove_dir(path) {
-            Err(error) if path.exists() && begun.elapsed() > Duration::from_secs(2) => return Err(error),
-            Err(_) if path.exists() => thread::sleep(Duration::from_millis(10)),
-            _ => return Ok(()),
         }
     }
 }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use super::{QuantityError, as_text};
+use super::{QuantityError, as_text, number_and_unit};
 
 /// How much a line carries, in bits a second: `10Mbit/s`, `512kbit/s`, `1.5MB/s`. Prefixes are powers of ten; `tc`'s
 /// spelling without `/s` is read too. At least [`Bandwidth::LEAST`], at most [`Bandwidth::MOST`].
@@ -53,18 +53,7 @@ impl FromStr for Bandwidth {
 
     fn from_str(text: &str) -> Result<Self, QuantityError> {
         let wrong = |what: String| QuantityError::new(what, HELP);
-        let trimmed = text.trim();
-        let split = trimmed.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(trimmed.len());
-        let (number, unit) = trimmed.split_at(split);
-        let number: f64 = match number.trim().parse::<f64>() {
-            Ok(number) if number.is_finite() && !trimmed.is_empty() => number,
-            _ => return Err(wrong(format!("`{text}` is not a bandwidth"))),
-        };
-        let unit = unit.trim();
-        if unit.is_empty() {
-            let meant = format!("did you mean `{trimmed}Mbit/s`?");
-            return Err(QuantityError::new(format!("`{text}` has no unit"), meant));
-        }
+        let (number, unit) = number_and_unit(text, "a bandwidth", "Mbit/s", HELP)?;
         let known = unit.strip_suffix("/s").unwrap_or(unit);
         let prefixed = |base: &str| known.strip_suffix(base).and_then(power);
         let factor = prefixed("bit").or_else(|| prefixed("B").map(|power| power * 8.0)).ok_or_else(|| {

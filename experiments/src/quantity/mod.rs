@@ -39,6 +39,26 @@ impl QuantityError {
     }
 }
 
+/// The number of a text and the unit behind it; `kind` says what the text is to be, as in `a size`, and a bare number
+/// probably means `usual`.
+fn number_and_unit<'t>(
+    text: &'t str,
+    kind: &str,
+    usual: &str,
+    help: &str,
+) -> Result<(f64, &'t str), QuantityError> {
+    let trimmed = text.trim();
+    let split = trimmed.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(trimmed.len());
+    let (number, unit) = trimmed.split_at(split);
+    let number = number.trim().parse::<f64>().ok().filter(|number| number.is_finite());
+    let number = number.ok_or_else(|| QuantityError::new(format!("`{text}` is not {kind}"), help))?;
+    if unit.is_empty() {
+        let meant = format!("did you mean `{trimmed}{usual}`?");
+        return Err(QuantityError::new(format!("`{text}` has no unit"), meant));
+    }
+    Ok((number, unit.trim()))
+}
+
 /// Reads and writes a type through its `FromStr` and `Display`, and names its format in the schema, so that
 /// one parser serves the file, the command line and the editor.
 macro_rules! as_text {

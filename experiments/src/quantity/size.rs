@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::{QuantityError, as_text};
+use super::{QuantityError, as_text, number_and_unit};
 
 /// How many bytes: `64kB`, `1MB`, `1500B`; `KiB` and `MiB` are powers of two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -39,17 +39,9 @@ impl FromStr for Size {
 
     fn from_str(text: &str) -> Result<Self, QuantityError> {
         let wrong = |what: String| QuantityError::new(what, HELP);
-        let trimmed = text.trim();
-        let split = trimmed.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(trimmed.len());
-        let (number, unit) = trimmed.split_at(split);
-        let number: f64 = match number.trim().parse::<f64>() {
-            Ok(number) if number.is_finite() && number >= 0.0 => number,
-            _ => return Err(wrong(format!("`{text}` is not a size"))),
-        };
-        let unit = unit.trim();
-        if unit.is_empty() {
-            let meant = format!("did you mean `{trimmed}kB`?");
-            return Err(QuantityError::new(format!("`{text}` has no unit"), meant));
+        let (number, unit) = number_and_unit(text, "a size", "kB", HELP)?;
+        if number < 0.0 {
+            return Err(wrong(format!("`{text}` is negative")));
         }
         let known = UNITS.iter().find(|(name, _)| name.eq_ignore_ascii_case(unit));
         let (_, factor) = known.ok_or_else(|| {
@@ -100,7 +92,7 @@ mod tests {
         for (text, what) in [
             ("", "`` is not a size"),
             ("64", "`64` has no unit"),
-            ("-1kB", "`-1kB` is not a size"),
+            ("-1kB", "`-1kB` is negative"),
             ("1.0001kB", "`1.0001kB` is not a whole number of bytes that a machine holds"),
             ("3PB", "`PB` in `3PB` is not a unit of size (units: B, kB, MB, GB, KiB, MiB, GiB)"),
         ] {

@@ -142,6 +142,13 @@ impl Part {
 
     /// Why it does not count as measured.
     pub(super) fn unmeasured(&self) -> String {
+        let idle = |evidence: &Evidence| evidence.matched == 0 && evidence.unit != Unit::Processes;
+        if !self.evidence.is_empty() && self.evidence.iter().all(idle) {
+            return format!(
+                "`{}` had no measured effect: nothing used the path while it was live",
+                self.name
+            );
+        }
         let leaked: u64 = self.evidence.iter().map(Evidence::leaked).sum();
         let effect = match leaked {
             0 => "had no measured effect",

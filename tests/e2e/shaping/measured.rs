@@ -24,6 +24,8 @@ fn shaping_that_meets_no_packet_is_inconclusive() {
         let finished = run(&world, near, &calm(&[&step(fault, 1)]));
         let report = finished.expect_exit(8).json();
         assert_eq!(count(&report, "seen"), 0, "{report:#}");
+        let sentence = report["sentence"].as_str().expect("a sentence");
+        assert!(sentence.contains("nothing used the path"), "{sentence}");
     }
 }
 
