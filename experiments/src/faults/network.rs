@@ -138,15 +138,20 @@ mod tests {
     fn only_what_a_probe_can_show_is_probed() {
         let to = || vec!["10.0.0.7:443".parse().unwrap()];
         let verify = Verify::Probe;
-        let loss =
-            |percent: &str| Loss { percent: percent.parse().unwrap(), to: to(), verify, ..Loss::default() };
+        let loss = |percent: &str| Loss {
+            percent: Some(percent.parse().unwrap()),
+            to: to(),
+            verify,
+            ..Loss::default()
+        };
         assert!(wrong(&loss("5%")).is_empty());
         assert_eq!(wrong(&loss("4.9%")), ["a loss of less than 5% is not shown by some hundred probes"]);
         let latency = Latency { delay: Period::from_millis(5), to: to(), verify, ..Latency::default() };
         assert!(wrong(&latency).is_empty());
         let udp = Partition { protocol: Protocol::Udp, to: to(), verify, ..Partition::default() };
         assert_eq!(wrong(&udp), ["UDP cannot be probed without sending data to strangers"]);
-        let line = Bandwidth { rate: "5Mbit/s".parse().unwrap(), to: to(), verify, ..Bandwidth::default() };
+        let line =
+            Bandwidth { rate: Some("5Mbit/s".parse().unwrap()), to: to(), verify, ..Bandwidth::default() };
         assert_eq!(wrong(&line), ["single small packets do not show this fault"]);
     }
 }
