@@ -16,6 +16,7 @@ use crate::host::aim::{Aim, News, Resolved};
 use crate::host::machine::Machine;
 use crate::host::sys;
 use crate::host::watch::Watch;
+use crate::host::witness::{Question, Sights};
 use crate::injection::{Injection, Step, Terms};
 use crate::link::{Connection, Incoming};
 use crate::policy::Policy;
@@ -41,6 +42,8 @@ pub struct Ready {
     number: u64,
     apply: Apply,
     answers: Result<Answers, Refusal>,
+    /// What probes have seen before.
+    sights: Sights,
 }
 
 /// What was heard of names.
@@ -248,9 +251,20 @@ impl Supervisor {
         let heard = self.heard.clone();
         let flows = apply.step.changes.iter().filter_map(Change::flow);
         let wanted: BTreeSet<String> = flows.flat_map(Flow::names).map(str::to_owned).collect();
+        let changes = apply.step.changes.iter();
+        let questions: Vec<Question> = changes.filter_map(|change| self.machine.question(change)).collect();
+        let (policy, ours) = (self.policy.clone(), self.ours());
         tokio::task::spawn_local(async move {
             let answers = resolve::addresses(wanted).await;
-            let _ = heard.send(Heard::First(Ready { connection, number, apply, answers }));
+            let resolved = answers.as_ref().map(resolve::resolved).unwrap_or_default();
+            let sights = if questions.is_empty() {
+                Sights::default()
+            } else {
+                // Answers are waited for, which the worker's own thread never does.
+                let ask = move || Question::ask(questions, &policy, &resolved, &ours);
+                tokio::task::spawn_blocking(ask).await.unwrap_or_default()
+            };
+            let _ = heard.send(Heard::First(Ready { connection, number, apply, answers, sights }));
         });
     }
 
@@ -283,14 +297,14 @@ impl Supervisor {
 
     /// Makes the changes of a request whose names have been resolved.
     fn apply(&mut self, ready: Ready) {
-        let Ready { connection, number, apply, answers } = ready;
+        let Ready { connection, number, apply, answers, sights } = ready;
         let Apply { run, step } = apply;
         let part = (run.clone(), step.number);
         let applied = answers.and_then(|answers| {
             let resolved = resolve::resolved(&answers);
             let mut injection =
                 self.injections.remove(&run).ok_or_else(|| Refusal::bare(format!("run {run} has ended")))?;
-            let aim = Aim::new(&self.policy, &resolved, self.ours());
+            let aim = Aim::new(&self.policy, &resolved, self.ours()).having_seen(&sights);
             let (machine, records, others) = (&mut self.machine, &self.records, &self.injections);
             let applied = injection.apply(step, machine, records, &aim, others);
             self.injections.insert(run, injection);

@@ -26,5 +26,6 @@ mod sharing;
 mod shipped;
 mod traffic;
 mod unit;
+mod witness;
 
 use squall_tests::trial;

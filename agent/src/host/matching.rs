@@ -7,6 +7,7 @@ use squall_experiments::evidence::{Evidence, Incident};
 use squall_experiments::flow::{Direction, Established, Flow, Protocol};
 use squall_experiments::peer::{PeerHost, Ports};
 use squall_experiments::protocol::Refusal;
+use squall_experiments::witness::{Testimony, Verify};
 
 use super::aim::{Aim, Network, News};
 use super::nft::{Hook, IPV4, IPV6};
@@ -16,7 +17,7 @@ use super::sockets::Listed;
 use super::table::Table;
 use super::watch::Watch;
 use super::whom::Whom;
-use super::{disconnect, kept, mark, sys};
+use super::{disconnect, kept, mark, sys, witness};
 
 /// TCP's number.
 pub const TCP: u8 = 6;
@@ -41,6 +42,8 @@ pub struct Packets {
     established: Established,
     /// Connections that are left alone, or reset when it begins.
     connections: Vec<Listed>,
+    /// Who is asked whether it is felt.
+    witness: Option<witness::Prepared>,
 }
 
 /// Packets that rules ask for, while their change is live.
@@ -50,6 +53,7 @@ pub struct Live {
     pub packets: Packets,
     /// New sockets of the scope are marked while this lives.
     mark: Option<mark::Live>,
+    witness: Option<witness::Live>,
     began: u64,
     incidents: Vec<Incident>,
 }
@@ -57,7 +61,18 @@ pub struct Live {
 impl Live {
     /// The rules are about to be added.
     pub fn new(packets: Packets, mark: Option<mark::Live>) -> Self {
-        Live { packets, mark, began: sys::boot_nanos(), incidents: Vec::new() }
+        Live { packets, mark, witness: None, began: sys::boot_nanos(), incidents: Vec::new() }
+    }
+
+    /// Asks whether the effect is felt, where that is wanted. The rules are in.
+    pub fn testify(&mut self) {
+        let bit = self.packets.whom.mark.as_ref().map_or(0, |mark| mark.bit);
+        self.witness = self.packets.witness.take().map(|prepared| prepared.begin(bit));
+    }
+
+    /// What was said of that so far.
+    pub fn testimony(&mut self) -> Option<Testimony> {
+        self.witness.as_mut().map(witness::Live::testimony)
     }
 
     /// Looks whether targets have moved, and follows them. Called whenever the worker wakes.
@@ -119,9 +134,10 @@ impl Live {
         self.packets.whom.due()
     }
 
-    /// No new socket is marked any more: while the undo takes the marks away none comes.
+    /// No new socket is marked any more, and no probe begun: while the undo takes the marks away none comes.
     pub fn let_go(&mut self) {
         self.mark = None;
+        self.witness = None;
     }
 }
 
@@ -132,7 +148,10 @@ pub type Matching = (Rule, Option<u8>);
 impl Packets {
     /// Looks at the host. Changes nothing. `tag` is that of the rules.
     pub fn of(flow: &Flow, tag: &str, aim: &Aim<'_>, marks: &BTreeSet<u32>) -> Result<Self, Refusal> {
-        let whom = Whom::of(flow.scope.as_ref(), tag, aim, marks)?;
+        let mut whom = Whom::of(flow.scope.as_ref(), tag, aim, marks)?;
+        if flow.verify == Verify::Probe {
+            whom.admit_probes(marks)?;
+        }
         let (mut targets, mut notes) = (whom.targets.clone(), whom.notes.clone());
         let peers = Peers::of(flow, aim)?;
         targets.extend(peers.shown());
@@ -152,7 +171,13 @@ impl Packets {
             notes.push(format!("left alone: {}", counted(connections.len())));
         }
         let (protocol, established) = (flow.protocol, flow.established);
-        Ok(Packets { targets, notes, protocol, peers, established, connections, whom })
+        Ok(Packets { targets, notes, protocol, peers, established, connections, whom, witness: None })
+    }
+
+    /// Who is asked whether it is felt.
+    pub fn witnessed(&mut self, witness: Option<witness::Prepared>) {
+        self.notes.extend(witness.as_ref().map(witness::Prepared::note));
+        self.witness = witness;
     }
 
     /// The networks of the peers, names resolved; none is everybody.
@@ -325,7 +350,16 @@ mod tests {
     fn packets(protocol: Protocol, peers: &[&str], whom: Whom) -> Packets {
         let peers = Peers { to: networks(peers), ..Peers::default() };
         let (targets, notes, connections) = (Vec::new(), Vec::new(), Vec::new());
-        Packets { targets, notes, whom, protocol, peers, established: Established::Include, connections }
+        Packets {
+            targets,
+            notes,
+            whom,
+            protocol,
+            peers,
+            established: Established::Include,
+            connections,
+            witness: None,
+        }
     }
 
     #[test]

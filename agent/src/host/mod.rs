@@ -54,6 +54,7 @@ pub mod undo;
 mod unit;
 pub mod watch;
 pub mod whom;
+pub mod witness;
 
 use std::collections::BTreeSet;
 use std::os::fd::BorrowedFd;
@@ -128,14 +129,18 @@ impl Host {
         Ok(match change {
             Change::Block(block) => {
                 self.own_table()?;
-                let prepared = block::prepare(block, &place.tag, aim, &self.marks)?;
+                let witness = witness::prepare(change, aim)?;
+                let mut prepared = block::prepare(block, &place.tag, aim, &self.marks)?;
+                prepared.packets.witnessed(witness);
                 self.marks.extend(prepared.packets.whom.mark.iter().map(|mark| mark.bit));
                 Prepared::Block(prepared)
             }
             Change::Shape(shape) => {
                 self.own_table()?;
+                let witness = witness::prepare(change, aim)?;
                 let (marks, mut ground) = self.ground()?;
-                let prepared = shape::prepare(shape, place, aim, marks, &mut ground)?;
+                let mut prepared = shape::prepare(shape, place, aim, marks, &mut ground)?;
+                prepared.packets.witnessed(witness);
                 self.marks.extend(prepared.packets.whom.mark.iter().map(|mark| mark.bit));
                 Prepared::Shape(prepared)
             }
@@ -246,6 +251,7 @@ impl Host {
                 let mut live = matching::Live::new(prepared.packets, mark);
                 reset.into_iter().for_each(|what| live.happened(what));
                 live.watch(&self.watch)?;
+                live.testify();
                 Ok(Live::Block(live))
             }
             (Prepared::Shape(prepared), _) => {
@@ -257,9 +263,12 @@ impl Host {
                     reset.into_iter().for_each(|what| live.packets.happened(what));
                     Ok(live)
                 });
-                performed
-                    .and_then(|live| live.packets.watch(&self.watch).map(|()| Live::Shape(live)))
-                    .inspect_err(|_| self.slots.give_back(&place.tag))
+                let watched = performed.and_then(|mut live| {
+                    live.packets.watch(&self.watch)?;
+                    live.packets.testify();
+                    Ok(Live::Shape(live))
+                });
+                watched.inspect_err(|_| self.slots.give_back(&place.tag))
             }
             (Prepared::Disconnect(prepared), Change::Disconnect(change)) => {
                 let began = sys::boot_nanos();
@@ -319,10 +328,14 @@ impl Host {
                 let observe = |table: &mut Table| block::observe(table, &place.tag);
                 let mut evidence = self.table.as_mut().map(observe).unwrap_or_default();
                 packets.tell(&mut evidence);
+                evidence.witness = packets.testimony();
                 evidence
             }
             Live::Shape(live) => match &mut self.table {
-                Ok(table) => live.observe(table, &mut self.engines, &place.tag),
+                Ok(table) => {
+                    let evidence = live.observe(table, &mut self.engines, &place.tag);
+                    Evidence { witness: live.packets.testimony(), ..evidence }
+                }
                 Err(_) => Evidence::default(),
             },
             Live::Disconnect { evidence, .. } => evidence.clone(),
@@ -334,7 +347,9 @@ impl Host {
     /// What has been measured of a change that has just been undone: engines count until they end.
     pub fn last(&mut self, live: Live, before: &Evidence) -> Evidence {
         match live {
-            Live::Shape(mut live) => live.last(before, &mut self.engines),
+            Live::Shape(mut live) => {
+                Evidence { witness: before.witness.clone(), ..live.last(before, &mut self.engines) }
+            }
             Live::Block(_) | Live::Disconnect { .. } | Live::Signal(_) | Live::Pause(_) => before.clone(),
         }
     }

@@ -116,6 +116,7 @@ impl Live {
             impaired: super::super::shape::impaired(&engine),
             incidents: self.incidents.clone(),
             engine: Some(engine),
+            witness: None,
             notes: Vec::new(),
         }
     }
