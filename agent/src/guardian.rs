@@ -23,6 +23,7 @@ use squall_experiments::protocol::{Refusal, RunId};
 use crate::host::sys;
 use crate::host::undo::Undo;
 use crate::journal::{self, Entry, Journal};
+use crate::points::{self, Point, Role};
 use crate::pulse::{Other, Pulse};
 use crate::records::{Answer, Ask, PATIENCE, Records};
 use crate::recover::{self, Reach};
@@ -84,10 +85,12 @@ pub fn run(place: Place, control: Option<UnixStream>) -> Result<Exit, Refusal> {
         sys::close_from(3, &keep);
         let _ = before.thread_set_mask();
         let _ = nix::sys::prctl::set_name(c"squall-worker");
+        points::play(Role::Worker, nix::unistd::getppid().as_raw());
         let setup = Setup { place, records: worker_records, pulse: worker_pulse, control };
         std::process::exit(worker::run(setup) as i32);
     };
     drop((worker_records, worker_pulse, control));
+    points::play(Role::Guardian, worker.as_raw());
     // What is touched from now on stays in memory; what never is, needs none.
     let kept = MlockAllFlags::MCL_CURRENT | MlockAllFlags::MCL_FUTURE;
     let _ = nix::sys::prctl::set_name(c"squall-guardian");
@@ -162,8 +165,13 @@ impl Guardian {
         };
         // A disk may be slow without anybody hanging: the worker beats while it waits, and gives up by itself.
         self.pulse.hold_breath(PATIENCE);
+        let (before, after) = ask.points();
+        points::pass(before);
         let answer = match self.write(ask, attached) {
-            Ok(number) => Answer::Written { number },
+            Ok(number) => {
+                points::pass(after);
+                Answer::Written { number }
+            }
             Err(error) => Answer::Not { why: error.to_string() },
         };
         self.pulse.breathe();
@@ -206,6 +214,7 @@ impl Guardian {
                     && clean
                     && let Some(journal) = self.journal.take()
                 {
+                    points::pass(Point::BeforeRemove);
                     journal.remove();
                 }
                 Ok(0)
@@ -230,6 +239,7 @@ impl Guardian {
         // The timer must not end the one who undoes.
         self.pulse.set_live(false);
         self.journal = None;
+        points::pass(Point::BeforeRevert);
         let mut reach = Reach::of(std::mem::take(&mut self.held).into_values());
         let mut exit = Exit::Held;
         for attempt in 0..5 {
@@ -254,6 +264,7 @@ impl Guardian {
         }
         let _ = waitpid(self.worker, None);
         if exit == Exit::Held {
+            points::pass(Point::BeforeClear);
             self.place.clear();
         }
         exit

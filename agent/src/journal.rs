@@ -5,7 +5,7 @@
 //! Space is reserved ahead, so that a disk that fills up is noticed before a change, not during one.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use squall_experiments::protocol::RunId;
 
 use crate::host::undo::Undo;
+use crate::points;
 
 /// The version of this format.
 pub const VERSION: u32 = 1;
@@ -147,8 +148,8 @@ impl Journal {
                 Err(errno) => return Err(errno.into()),
             }
         }
-        self.file.write_all(lines.as_bytes())?;
-        self.file.sync_data()?;
+        points::write(&mut self.file, lines.as_bytes())?;
+        points::sync(&self.file)?;
         self.length = needed;
         Ok(())
     }

@@ -13,6 +13,7 @@
 //! | [`resolve`] | names become addresses |
 //! | [`veto`], [`policy`] | what is never hit; what the host's owner allows |
 //! | [`state`], [`join`] | where state lies; how a command finds or starts the agent |
+//! | [`points`] | where tests can make all that die |
 //! | [`preflight`], [`snapshot`] | what works here; what others changed meanwhile |
 //! | [`probe`] | the unprivileged prober |
 
@@ -24,6 +25,7 @@ pub mod join;
 pub mod journal;
 pub mod link;
 pub mod made;
+pub mod points;
 pub mod policy;
 pub mod preflight;
 pub mod probe;

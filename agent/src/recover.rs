@@ -11,6 +11,7 @@ use crate::host::netns::{Id, Netns};
 use crate::host::table::Table;
 use crate::host::undo::{Duplicates, Undo, Undone};
 use crate::journal::{self, Pending, Unreadable};
+use crate::points::{self, Point};
 use crate::state::{self, Lock, Place};
 
 /// How long a dying agent may still hold its lock.
@@ -57,6 +58,7 @@ pub fn at_start(state_dir: Option<&Path>) -> Result<Outcome, RecoverError> {
             continue;
         };
         let outcome = with_lock(&place)?;
+        points::pass(Point::BeforeClear);
         place.clear();
         all.undone.extend(outcome.undone);
     }
@@ -84,6 +86,7 @@ pub fn with_lock(place: &Place) -> Result<Outcome, RecoverError> {
     let outcome =
         if place.is_here() { replay(&place.journal(), &mut Reach::here())? } else { elsewhere(place)? };
     if outcome.stuck.is_empty() {
+        points::pass(Point::BeforeRemove);
         let _ = std::fs::remove_file(place.journal());
         Ok(outcome)
     } else {
@@ -193,11 +196,13 @@ pub fn replay(path: &Path, reach: &mut Reach) -> Result<Outcome, Unreadable> {
         matches!(entries.first(), Some(journal::Entry::Header { boot, .. }) if *boot != journal::boot_id());
     let mut outcome = Outcome::default();
     for Pending { run, undo, .. } in journal::pending(&entries) {
+        points::pass(Point::BeforeUndo);
         let done = if rebooted && undo.void_after_reboot() {
             Ok("a reboot has undone it".to_owned())
         } else {
             reach.apply(&undo)
         };
+        points::pass(Point::AfterUndo);
         match done {
             Ok(what) => outcome.undone.push(format!("{run}: {what}")),
             Err(what) => outcome.stuck.push(format!("{run}: {what}")),
