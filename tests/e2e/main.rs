@@ -10,6 +10,7 @@ mod firewall;
 mod flows;
 mod harness;
 mod held;
+mod inbound;
 mod interface;
 mod journal;
 mod lifecycle;

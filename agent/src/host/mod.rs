@@ -8,7 +8,7 @@
 //! |---|---|
 //! | [`block`]: rules in [`table`], our own nftables table, with [`mark`]s for scopes | rules, table, marks |
 //! | [`shape`]: rules in [`slot`]s of that table, and [`engines`] that read the [`queue`]s to which they send packets | rules, queues, table, marks |
-//! | [`qdisc`]: the kernel's own disciplines below an inert root, entered by rules of that table | rules, classes, roots |
+//! | [`qdisc`]: the kernel's own disciplines below an inert root, entered by rules of that table | rules, classes, roots, a device |
 //! | [`disconnect`]: destroyed connections | none: they cannot be taken back |
 //! | [`signal`]: signals to processes | none |
 //! | [`pause`]: traced or stopped processes | released by the kernel, or resumed |
@@ -387,6 +387,7 @@ impl Host {
             (Undo::Rules(tag), Ok(_)) => self.slots.give_back(tag),
             (Undo::Class { minor, .. }, Ok(_)) => self.discs.freed(*minor),
             (Undo::Root { device, .. }, Ok(_)) => self.discs.lifted(device),
+            (Undo::Entry, Ok(_)) => self.discs.closed(),
             _ => {}
         }
         done
