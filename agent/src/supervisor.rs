@@ -3,6 +3,7 @@
 //! Everything that alters the host is done here, one thing after the other; connections only carry lines.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use squall_experiments::change::Change;
@@ -80,6 +81,7 @@ pub struct Supervisor {
     /// Who asks the names of live steps again.
     followers: BTreeMap<Part, Vec<Follower>>,
     guardian: i32,
+    controllers: Vec<SocketAddr>,
 }
 
 /// Milliseconds of the protocol as nanoseconds, a year at most: sums with the clock stay far from overflow.
@@ -110,7 +112,13 @@ impl Supervisor {
             heard,
             followers: BTreeMap::new(),
             guardian: nix::unistd::getppid().as_raw(),
+            controllers: Vec::new(),
         }
+    }
+
+    /// Where the agent's controllers are: no fault touches the way there.
+    pub fn led_by(&mut self, controllers: Vec<SocketAddr>) {
+        self.controllers = controllers;
     }
 
     /// Whether there is anything to undo.
@@ -304,7 +312,8 @@ impl Supervisor {
             let resolved = resolve::resolved(&answers);
             let mut injection =
                 self.injections.remove(&run).ok_or_else(|| Refusal::bare(format!("run {run} has ended")))?;
-            let aim = Aim::new(&self.policy, &resolved, self.ours()).having_seen(&sights);
+            let aim =
+                Aim::new(&self.policy, &resolved, self.ours()).having_seen(&sights).led_by(&self.controllers);
             let (machine, records, others) = (&mut self.machine, &self.records, &self.injections);
             let applied = injection.apply(step, machine, records, &aim, others);
             self.injections.insert(run, injection);
@@ -335,7 +344,7 @@ impl Supervisor {
             return;
         }
         let resolved = Resolved::new();
-        let aim = Aim::new(&self.policy, &resolved, self.ours());
+        let aim = Aim::new(&self.policy, &resolved, self.ours()).led_by(&self.controllers);
         let mut over = Vec::new();
         for injection in self.injections.values_mut() {
             let parts = injection.tick(&mut self.machine, &self.records, &aim);

@@ -173,6 +173,15 @@ impl Table {
         Ok(())
     }
 
+    /// Lets more through, whatever is injected.
+    pub fn never_touch(&mut self, carve_outs: Vec<(Hook, Rule)>) -> Result<(), NetlinkError> {
+        if carve_outs.is_empty() {
+            return Ok(());
+        }
+        let rule = |(hook, rule): (Hook, Rule)| rule.accept().append(NAME, &never(hook));
+        self.socket.request(nft::batch(carve_outs.into_iter().map(rule).collect()))
+    }
+
     /// Makes a slot at some hooks, where it is not there yet. With levels it passes by what it has sent itself.
     pub fn open_slot(
         &mut self,
