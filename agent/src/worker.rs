@@ -203,7 +203,7 @@ fn knocking(listener: &UnixListener) -> Option<UnixStream> {
 
 /// Does for a dead guardian what it would have done: replays the journal, which removes it when nothing is left.
 fn inherit(place: &Place) {
-    if let Ok(Some(_lock)) = place.lock()
+    if let Some(_lock) = recover::lock_of(place)
         && let Ok(outcome) = recover::with_lock(place)
         && outcome.stuck.is_empty()
     {
