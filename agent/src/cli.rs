@@ -9,6 +9,7 @@ use clap::Subcommand;
 use squall_experiments::exit::Exit;
 use squall_experiments::protocol::{Call, Message, Refusal, Reply, Request, VERSION};
 
+use crate::fingerprint::command as fingerprint;
 use crate::policy::Policy;
 use crate::state::{self, Place};
 use crate::{guardian, join, preflight, recover};
@@ -18,6 +19,15 @@ use crate::{guardian, join, preflight, recover};
 pub struct Agent {
     #[command(subcommand)]
     verb: Verb,
+}
+
+/// How results are printed. The verbs of `squall` share it, so that a flag means the same before and behind a verb.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Format {
+    /// For people.
+    Human,
+    /// One JSON document.
+    Json,
 }
 
 #[derive(Debug, Subcommand)]
@@ -32,10 +42,11 @@ enum Verb {
     Status,
     /// Say what works on this host, and what is missing.
     Preflight {
-        /// As `human` or `json`.
-        #[arg(long, default_value = "human", value_parser = ["human", "json"])]
-        format: String,
+        /// How results are printed.
+        #[arg(long, value_enum, default_value_t = Format::Human)]
+        format: Format,
     },
+    Fingerprint(fingerprint::Arguments),
     /// Undo what a dead agent left behind. Needs no daemon, no controller and no network.
     Recover,
 }
@@ -46,7 +57,8 @@ impl Agent {
         let done = match self.verb {
             Verb::Run { on_stdin } => serve(state_dir, on_stdin),
             Verb::Status => status(state_dir),
-            Verb::Preflight { format } => preflight(format == "json"),
+            Verb::Preflight { format } => preflight(format == Format::Json),
+            Verb::Fingerprint(arguments) => fingerprint::run(&arguments),
             Verb::Recover => return recovered(state_dir),
         };
         done.unwrap_or_else(|refusal| {
