@@ -235,7 +235,8 @@ fn a_torn_last_line_of_the_journal_is_ignored() {
     let end = text.iter().rposition(|byte| *byte == b'\n').expect("it has lines");
     // Half of one more line, as a power cut leaves it; what the file has reserved ahead follows.
     let file = fs::OpenOptions::new().write(true).open(&path).expect("root may write it");
-    file.write_all_at(b"0123456789abcdef 0123456789abcdef {\"undo\":{\"num", end as u64 + 1).expect("it can be written");
+    file.write_all_at(b"0123456789abcdef 0123456789abcdef {\"undo\":{\"num", end as u64 + 1)
+        .expect("it can be written");
     host.agent(&["recover"]).run().expect_exit(0);
     world.restored(Duration::from_secs(3));
 }

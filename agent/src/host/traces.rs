@@ -17,7 +17,7 @@ use squall_experiments::protocol::Refusal;
 use super::mark;
 use super::process::{Processes, Target};
 use super::qdisc::class::PATIENCE;
-use super::qdisc::root::{self, Before};
+use super::qdisc::root::{self, Before, Strays};
 use super::qdisc::{Device, Tc, class};
 use super::table::{NAME, Table};
 use super::undo::{Undo, Undone};
@@ -74,8 +74,8 @@ impl Traces {
         }
         let mut tc = Tc::open()
             .map_err(|error| Refusal::bare(format!("queueing disciplines cannot be listed: {error}")))?;
-        let (roots, others) = root::strays(&mut tc)?;
-        traces.found.extend(roots.into_iter().map(|(device, classes)| Trace::Root { device, classes }));
+        let Strays { ours, others } = root::strays(&mut tc)?;
+        traces.found.extend(ours.into_iter().map(|(device, classes)| Trace::Root { device, classes }));
         traces.others.extend(others);
         Ok(traces)
     }

@@ -125,6 +125,11 @@ impl Undo {
         matches!(self, Undo::Root { .. } | Undo::Class { .. })
     }
 
+    /// Whether it leaves its object alone, and is done all the same, while something else stands in that.
+    pub fn spares_what_serves(&self) -> bool {
+        matches!(self.inner(), Undo::Table | Undo::Root { .. })
+    }
+
     /// Makes it so in the calling thread's network namespace, wherever it was recorded, then looks whether it is. `table`
     /// is the owning socket or a duplicate, where there is one; `queues` are duplicates of the sockets of queues whose
     /// reader is dead.
