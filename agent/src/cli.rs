@@ -1,6 +1,7 @@
 //! `squall-agent …` and `squall agent …`: the same verbs.
 
 use std::io::{BufRead, BufReader, Write};
+use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -28,6 +29,9 @@ enum Verb {
         /// Speak on standard input, which is a connected socket, and leave when idle.
         #[arg(long, hide = true)]
         on_stdin: bool,
+        /// Where a controller of this agent is: no fault touches the way there. May be repeated.
+        #[arg(long = "controller", value_name = "ADDRESS:PORT")]
+        controllers: Vec<SocketAddr>,
     },
     /// Say what is active here.
     Status,
@@ -55,7 +59,7 @@ impl Agent {
     /// Runs a verb in the calling process, which must still be single-threaded.
     pub fn run(self, state_dir: Option<&Path>) -> Exit {
         let done = match self.verb {
-            Verb::Run { on_stdin } => serve(state_dir, on_stdin),
+            Verb::Run { on_stdin, controllers } => serve(state_dir, on_stdin, controllers),
             Verb::Status => status(state_dir),
             Verb::Preflight { format } => preflight(format == "json"),
             Verb::Recover { from_host: false, .. } => return recovered(state_dir),
@@ -74,7 +78,7 @@ impl Agent {
     }
 }
 
-fn serve(state_dir: Option<&Path>, on_stdin: bool) -> Result<Exit, Refusal> {
+fn serve(state_dir: Option<&Path>, on_stdin: bool, controllers: Vec<SocketAddr>) -> Result<Exit, Refusal> {
     let log = tracing_subscriber::EnvFilter::try_from_env("SQUALL_LOG");
     let log = log.unwrap_or_else(|_| {
         tracing_subscriber::EnvFilter::new("warn,hickory_resolver=error,hickory_net=error")
@@ -95,7 +99,7 @@ fn serve(state_dir: Option<&Path>, on_stdin: bool) -> Result<Exit, Refusal> {
         );
         None
     };
-    guardian::run(place, control)
+    guardian::run(place, control, controllers)
 }
 
 fn status(state_dir: Option<&Path>) -> Result<Exit, Refusal> {

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
@@ -23,6 +24,7 @@ use squall_experiments::protocol::{Refusal, RunId};
 use crate::host::sys;
 use crate::host::undo::Undo;
 use crate::ledger::Ledger;
+use crate::points::{self, Point, Role};
 use crate::pulse::{Other, Pulse};
 use crate::records::{Answer, Ask, PATIENCE, Records};
 use crate::recover::{self, Reach};
@@ -51,7 +53,7 @@ struct Guardian {
 /// Forks the worker and guards it until both have ended. The process must be single-threaded.
 ///
 /// `control` is a connection that is there already; with it the agent leaves when nobody needs it any more.
-pub fn run(place: Place, control: Option<UnixStream>) -> Result<Exit, Refusal> {
+pub fn run(place: Place, control: Option<UnixStream>, controllers: Vec<SocketAddr>) -> Result<Exit, Refusal> {
     place.create()?;
     let broken = |what: &str, error: io::Error| Refusal::bare(format!("cannot {what}: {error}"));
     let lock = place.lock().map_err(|error| broken("take the lock", error))?.ok_or_else(|| {
@@ -85,10 +87,12 @@ pub fn run(place: Place, control: Option<UnixStream>) -> Result<Exit, Refusal> {
         sys::close_from(3, &keep);
         let _ = before.thread_set_mask();
         let _ = nix::sys::prctl::set_name(c"squall-worker");
-        let setup = Setup { place, records: worker_records, pulse: worker_pulse, control };
+        points::play(Role::Worker, nix::unistd::getppid().as_raw());
+        let setup = Setup { place, records: worker_records, pulse: worker_pulse, control, controllers };
         std::process::exit(worker::run(setup) as i32);
     };
     drop((worker_records, worker_pulse, control));
+    points::play(Role::Guardian, worker.as_raw());
     // What is touched from now on stays in memory; what never is, needs none.
     let kept = MlockAllFlags::MCL_CURRENT | MlockAllFlags::MCL_FUTURE;
     let _ = nix::sys::prctl::set_name(c"squall-guardian");
@@ -164,8 +168,13 @@ impl Guardian {
         };
         // A disk may be slow without anybody hanging: the worker beats while it waits, and gives up by itself.
         self.pulse.hold_breath(PATIENCE);
+        let (before, after) = ask.points();
+        points::pass(before);
         let answer = match self.write(ask, attached) {
-            Ok(number) => Answer::Written { number },
+            Ok(number) => {
+                points::pass(after);
+                Answer::Written { number }
+            }
             Err(error) => Answer::Not { why: error.to_string() },
         };
         self.pulse.breathe();
@@ -206,6 +215,7 @@ impl Guardian {
         let _ = self.signal_worker(rustix::process::Signal::KILL);
         // The timer must not end the one who undoes.
         self.pulse.set_live(false);
+        points::pass(Point::BeforeRevert);
         let mut reach = Reach::of(std::mem::take(&mut self.held).into_values());
         let mut exit = Exit::Held;
         for attempt in 0..5 {
@@ -230,6 +240,7 @@ impl Guardian {
         }
         let _ = waitpid(self.worker, None);
         if exit == Exit::Held {
+            points::pass(Point::BeforeClear);
             self.place.clear();
         }
         exit

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use squall_experiments::protocol::RunId;
 
 use crate::journal::{self, Disk, Entry, Journal, Paper, lines};
+use crate::points::{self, Point};
 use crate::records::Ask;
 
 /// Where the one journal of a place lies.
@@ -71,6 +72,7 @@ impl<S: Shelf> Ledger<S> {
                 self.journal()?.append(&[Entry::End { run: run.clone() }])?;
                 if self.live.is_empty() && self.is_clean() {
                     self.journal = None;
+                    points::pass(Point::BeforeRemove);
                     self.shelf.remove();
                 }
             }

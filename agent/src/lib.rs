@@ -14,6 +14,7 @@
 //! | [`resolve`] | names become addresses |
 //! | [`veto`], [`policy`] | what is never hit; what the host's owner allows |
 //! | [`state`], [`join`] | where state lies; how a command finds or starts the agent |
+//! | [`points`] | where tests can make all that die |
 //! | [`preflight`], [`snapshot`] | what works here; what others changed meanwhile |
 //! | [`probe`] | the unprivileged prober |
 
@@ -29,6 +30,7 @@ pub mod link;
 pub mod made;
 #[cfg(test)]
 mod model;
+pub mod points;
 pub mod policy;
 pub mod preflight;
 pub mod probe;

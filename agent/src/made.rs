@@ -14,6 +14,7 @@ use crate::host::process::Target;
 use crate::host::site::{Ground, Site};
 use crate::host::undo::{Undo, Undone};
 use crate::host::{Live, Place, Prepared, sys};
+use crate::points::{self, Point};
 use crate::records::Records;
 
 /// See the module.
@@ -127,7 +128,9 @@ impl Made {
         let may_outlast = site.at.is_none();
         let mut record =
             |undo: Undo, socket: Option<BorrowedFd<'_>>| books.record(run, undos, may_outlast, undo, socket);
+        points::pass(Point::BeforePerform);
         self.live = Some(machine.perform(site, prepared, place, aim, &mut record)?);
+        points::pass(Point::AfterPerform);
         Ok(())
     }
 
@@ -319,5 +322,8 @@ pub fn undo(undo: &Undo, machine: &mut Machine, records: &Records) -> Undone {
         records.breathe();
         std::thread::sleep(Duration::from_millis(5));
     }
-    machine.undo(undo)
+    points::pass(Point::BeforeUndo);
+    let done = machine.undo(undo);
+    points::pass(Point::AfterUndo);
+    done
 }

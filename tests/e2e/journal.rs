@@ -114,7 +114,9 @@ fn an_agent_that_is_asked_to_serve_refuses_where_marks_stand_that_nobody_knows_o
     let host = &world.hosts[0];
     host.look(&["tc", "qdisc", "add", "dev", "to1", "root", "handle", "5a17:", "htb"]);
     host.agent(&["run"]).run().expect_exit(4).expect_told("an inert root on `to1`");
-    host.agent(&["recover", "--from-host"]).run().expect_exit(0).expect_told("the kernel's own again");
+    host.look(&["ip", "link", "add", "squall-in", "type", "ifb"]);
+    let finished = host.agent(&["recover", "--from-host"]).run();
+    finished.expect_exit(0).expect_told("the kernel's own again").expect_told("`squall-in` is gone");
     host.agent(&["recover", "--from-host"]).run().expect_exit(0).expect_told("nothing here");
     world.restored(SOON);
 }

@@ -10,6 +10,7 @@ mod firewall;
 mod flows;
 mod harness;
 mod held;
+mod inbound;
 mod interface;
 mod journal;
 mod lifecycle;
@@ -27,5 +28,6 @@ mod sharing;
 mod shipped;
 mod traffic;
 mod unit;
+mod witness;
 
 use squall_tests::trial;

@@ -16,7 +16,7 @@ use squall_experiments::protocol::Refusal;
 
 use super::bpf;
 use super::netlink::{Message, Socket, find, u32_at};
-use super::open::{not_covered, sockets_of_processes, sockets_of_user, strangers};
+use super::open::{Open, not_covered, sockets_of_processes, sockets_of_user, strangers};
 use super::process::{Cgroup, Processes, Target};
 use super::slot::Levels;
 use super::sockets::{Listed, Sockets};
@@ -35,6 +35,8 @@ pub enum Whose {
     /// Those that these processes hold and that were made in other control groups than these, by number. No socket that
     /// is made later: its group tells it.
     Strangers(Vec<Target>, BTreeSet<u64>),
+    /// Nobody's but those of the agent's own probes, which mark themselves.
+    Probes,
 }
 
 /// A scope that has been looked at and can be marked exactly.
@@ -69,6 +71,10 @@ pub struct Live {
 
 /// Looks whether the scope can be told apart exactly, and chooses a bit. Changes nothing.
 pub fn prepare(whose: Whose, taken: &BTreeSet<u32>) -> Result<Prepared, Refusal> {
+    if whose == Whose::Probes {
+        let bit = free_bit(&list()?, taken)?;
+        return Ok(Prepared { bit, notes: Vec::new(), whose, open: Vec::new(), inodes: BTreeSet::new() });
+    }
     if std::fs::metadata("/proc/self/ns/pid")
         .is_ok_and(|ns| std::os::unix::fs::MetadataExt::ino(&ns) != 0xEFFF_FFFC)
     {
@@ -85,6 +91,7 @@ pub fn prepare(whose: Whose, taken: &BTreeSet<u32>) -> Result<Prepared, Refusal>
         Whose::Processes(targets) => sockets_of_processes(targets, &held, &sockets)?,
         Whose::User(uid) => sockets_of_user(*uid, &held, &sockets, &processes, &mut notes),
         Whose::Strangers(targets, groups) => strangers(targets, groups, &held, &sockets, &mut notes),
+        Whose::Probes => Open::default(),
     };
     if open.at.is_empty() && matches!(whose, Whose::Strangers(..)) {
         return Ok(Prepared { bit: 0, notes, whose, open: open.at, inodes: open.inodes });
@@ -164,7 +171,7 @@ fn routing_marks() -> Result<Vec<(u32, u32)>, Refusal> {
 pub fn perform(prepared: &Prepared) -> Result<Live, Refusal> {
     let Prepared { bit, whose, .. } = prepared;
     let link = match whose {
-        Whose::Strangers(..) => None,
+        Whose::Strangers(..) | Whose::Probes => None,
         Whose::Processes(_) | Whose::User(_) => Some(link(whose, *bit)?),
     };
     mark(&prepared.open, *bit);
@@ -221,7 +228,7 @@ impl Live {
     pub fn processes(&self) -> &[Target] {
         match &self.whose {
             Whose::Processes(targets) | Whose::Strangers(targets, _) => targets,
-            Whose::User(_) => &[],
+            Whose::User(_) | Whose::Probes => &[],
         }
     }
 

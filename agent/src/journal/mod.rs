@@ -10,7 +10,7 @@ pub mod lines;
 mod tests;
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -20,6 +20,7 @@ use squall_experiments::protocol::RunId;
 
 use crate::host::netns::{Id, Netns};
 use crate::host::undo::Undo;
+use crate::points;
 use lines::{Chain, Flaw};
 
 /// The version of this format.
@@ -139,13 +140,13 @@ impl Disk for Paper {
     }
 
     fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.file.write_all(bytes)?;
+        points::write(&mut self.file, bytes)?;
         self.length += bytes.len() as i64;
         Ok(())
     }
 
     fn sync(&mut self) -> io::Result<()> {
-        self.file.sync_data()
+        points::sync(&self.file)
     }
 
     fn cut(&mut self, length: u64) -> io::Result<()> {

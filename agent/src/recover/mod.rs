@@ -14,6 +14,7 @@ use crate::host::netns::{Id, Netns};
 use crate::host::traces::Traces;
 use crate::host::undo::{Undo, Undone};
 use crate::journal::{self, Pending, Unreadable};
+use crate::points::{self, Point};
 use crate::state::{self, Lock, Place};
 pub use reach::Reach;
 
@@ -101,6 +102,7 @@ pub fn at_start(state_dir: Option<&Path>) -> Result<Outcome, RecoverError> {
         };
         match with_lock(&place) {
             Ok(outcome) => {
+                points::pass(Point::BeforeClear);
                 place.clear();
                 all.undone.extend(outcome.undone);
             }
@@ -151,7 +153,7 @@ fn acts_in(place: &Place, netns: Id) -> bool {
 
 /// The lock of a place, unless a living agent holds it. One that holds a journal and does not listen is on its way out,
 /// and gets a moment: a process that was killed lets go of its lock a little after it can be seen to be dead.
-fn lock_of(place: &Place) -> Option<Lock> {
+pub fn lock_of(place: &Place) -> Option<Lock> {
     let deadline = Instant::now() + DYING;
     loop {
         if let Some(lock) = place.lock().ok()? {
@@ -180,6 +182,7 @@ pub fn with_lock(place: &Place) -> Result<Outcome, RecoverError> {
         _ => Outcome::default(),
     };
     if outcome.stuck.is_empty() {
+        points::pass(Point::BeforeRemove);
         let _ = std::fs::remove_file(path);
         Ok(outcome)
     } else {
@@ -224,11 +227,13 @@ pub fn replay(path: &Path, reach: &mut Reach) -> Result<Outcome, Unreadable> {
 pub fn apply(entries: &[journal::Entry], rebooted: bool, mut undo: impl FnMut(&Undo) -> Undone) -> Outcome {
     let mut outcome = Outcome::default();
     for Pending { run, undo: pending, .. } in journal::pending(entries) {
+        points::pass(Point::BeforeUndo);
         let done = if rebooted && pending.void_after_reboot() {
             Ok("a reboot has undone it".to_owned())
         } else {
             undo(&pending)
         };
+        points::pass(Point::AfterUndo);
         match done {
             Ok(what) => outcome.undone.push(format!("{run}: {what}")),
             Err(what) => outcome.stuck.push(format!("{run}: {what}")),
