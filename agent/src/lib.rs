@@ -20,6 +20,8 @@
 
 pub mod books;
 pub mod cli;
+#[cfg(test)]
+mod decoding;
 pub mod guardian;
 pub mod host;
 pub mod injection;
