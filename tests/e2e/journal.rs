@@ -22,7 +22,7 @@ use squall_tests::world::World;
 use crate::crash::{journal, killed_live};
 
 /// Leaves an inert root with a class on the interface when both agent processes are killed.
-const LINE: &str =
+pub const LINE: &str =
     "{ fault: { bandwidth: { rate: 20Mbit/s, to: [\"10.77.1.2:9\"], direction: egress } }, for: 90s }";
 const SOON: Duration = Duration::from_secs(3);
 
@@ -31,7 +31,7 @@ fn root_is_ours(host: &Host) -> bool {
 }
 
 /// Writes a journal as a dead agent of this host leaves it, with these undos; `change` may spoil its text.
-fn plant(host: &Host, undos: &[Undo], change: impl FnOnce(Vec<u8>) -> Vec<u8> + Send) -> PathBuf {
+pub fn plant(host: &Host, undos: &[Undo], change: impl FnOnce(Vec<u8>) -> Vec<u8> + Send) -> PathBuf {
     host.netns.inside(|| {
         let place = Place::here(&host.state).expect("the namespace has a cookie");
         place.create().expect("root may make it");
