@@ -10,6 +10,7 @@
 //! | [`guardian`], [`pulse`], [`records`] | the parent process; how the two notice each other's end; what they say |
 //! | [`journal`], [`ledger`], [`recover`] | what to undo, on disk; who writes it; undoing what a dead agent left |
 //! | [`worker`], [`supervisor`], [`injection`], [`made`], [`link`] | the child process: live injections and their changes, their leases, its connections |
+//! | [`books`] | what a change has had written, and the order in which it is taken back |
 //! | [`resolve`] | names become addresses |
 //! | [`veto`], [`policy`] | what is never hit; what the host's owner allows |
 //! | [`state`], [`join`] | where state lies; how a command finds or starts the agent |
@@ -17,7 +18,10 @@
 //! | [`preflight`], [`fingerprint`] | what works here; what the host is, before and after |
 //! | [`probe`] | the unprivileged prober |
 
+pub mod books;
 pub mod cli;
+#[cfg(test)]
+mod decoding;
 pub mod fingerprint;
 pub mod guardian;
 pub mod host;
@@ -27,6 +31,8 @@ pub mod journal;
 pub mod ledger;
 pub mod link;
 pub mod made;
+#[cfg(test)]
+mod model;
 pub mod points;
 pub mod policy;
 pub mod preflight;

@@ -27,6 +27,7 @@ mod scope;
 mod shaping;
 mod sharing;
 mod shipped;
+mod targets;
 mod traffic;
 mod unit;
 mod witness;
