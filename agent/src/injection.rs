@@ -6,17 +6,19 @@ use squall_experiments::change::Change;
 use squall_experiments::evidence::Evidence;
 use squall_experiments::protocol::{Active, Applied, Lifted, Refusal, RunId};
 
-use crate::host::aim::{Aim, News};
+use crate::host::aim::{Aim, News, Resolved};
 use crate::host::machine::Machine;
 use crate::host::modules;
 use crate::host::process::Target;
 use crate::host::qdisc::choice;
 use crate::host::site::Site;
 use crate::host::undo::{TAG, Undo};
+use crate::host::view::Viewpoint;
 use crate::host::{Place, sys};
 use crate::link::Connection;
 use crate::made::{self, Books, Made, Ready};
 use crate::records::{Ask, Records};
+use crate::resolve::Seen;
 use crate::snapshot::Snapshot;
 
 /// A part ends by itself so many nanoseconds after its time: only a conductor that hangs is overtaken, and a fault
@@ -98,9 +100,12 @@ impl Injection {
         step: Step,
         machine: &mut Machine,
         records: &Records,
-        aim: &Aim<'_>,
+        (aim, seen): (&Aim<'_>, &Seen),
         others: &BTreeMap<RunId, Injection>,
     ) -> Result<Applied, Refusal> {
+        let nothing = Resolved::new();
+        // A name means what it means where the change acts.
+        let aim_of = |change: &Change| aim.with(seen.get(&Viewpoint::of(change)).unwrap_or(&nothing));
         let Step { number, changes, lasts } = step;
         let began = sys::boot_nanos();
         if self.parts.contains_key(&number) {
@@ -120,7 +125,8 @@ impl Injection {
             };
             modules::load(&change, || records.breathe());
             choice::learn(&change, || records.breathe());
-            match Ready::of(change, site, place, machine, aim) {
+            let aim = aim_of(&change);
+            match Ready::of(change, site, place, machine, &aim) {
                 Ok(one) => ready.push(one),
                 Err(refusal) => {
                     ready.iter().for_each(|one: &Ready| one.forget(machine));
@@ -143,7 +149,8 @@ impl Injection {
         let mut all = ready.into_iter();
         let mut books = Books { records, footings: &mut self.footings };
         while let Some(ready) = all.next() {
-            let (made, result) = Made::perform(ready, &self.run, machine, &mut books, aim);
+            let aim = aim_of(&ready.change);
+            let (made, result) = Made::perform(ready, &self.run, machine, &mut books, &aim);
             part.made.push(made);
             if let Err(refusal) = result {
                 all.for_each(|rest| rest.forget(machine));

@@ -12,6 +12,7 @@ use crate::host::machine::Machine;
 use crate::host::process::Target;
 use crate::host::site::{Ground, Site};
 use crate::host::undo::{Undo, Undone};
+use crate::host::view::Viewpoint;
 use crate::host::{Live, Place, Prepared, sys};
 use crate::records::{Ask, Records};
 
@@ -193,6 +194,9 @@ impl Made {
 
     /// A name has been asked again.
     pub fn hear(&mut self, news: &News, machine: &mut Machine) {
+        if news.from != Viewpoint::of(&self.change) {
+            return;
+        }
         // Where its target comes back, it is made again with all of them.
         if let Some(known) = self.resolved.get_mut(&news.name) {
             let new: Vec<_> =

@@ -52,6 +52,7 @@ pub mod sys;
 pub mod table;
 pub mod undo;
 mod unit;
+pub mod view;
 pub mod watch;
 pub mod whom;
 
