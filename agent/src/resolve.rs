@@ -172,7 +172,8 @@ async fn again((from, name): &Asked, by: By) -> Result<Answer, String> {
             By::Names if *from == Viewpoint::Host => by_names(name, None).await,
             By::Names => elsewhere(from.clone(), name.clone()).await,
             By::System => {
-                let found = tokio::net::lookup_host((name.as_str(), 0)).await.map_err(|error| error.to_string())?;
+                let found =
+                    tokio::net::lookup_host((name.as_str(), 0)).await.map_err(|error| error.to_string())?;
                 Ok((found.map(|address| address.ip()).collect(), LATEST))
             }
         }
