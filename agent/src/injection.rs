@@ -8,17 +8,19 @@ use squall_experiments::protocol::{Active, Applied, Lifted, Refusal, RunId};
 
 use crate::books::{self, Books, Written};
 use crate::fingerprint::run::Before;
-use crate::host::aim::{Aim, News};
+use crate::host::aim::{Aim, News, Resolved};
 use crate::host::machine::Machine;
 use crate::host::modules;
 use crate::host::process::Target;
 use crate::host::qdisc::choice;
 use crate::host::site::Site;
 use crate::host::undo::TAG;
+use crate::host::view::Viewpoint;
 use crate::host::{Place, sys};
 use crate::link::Connection;
 use crate::made::{self, Made, Ready};
 use crate::records::Records;
+use crate::resolve::Seen;
 
 /// A part ends by itself so many nanoseconds after its time: only a conductor that hangs is overtaken, and a fault
 /// lasts as long as its file says, not a connection's delay less.
@@ -99,9 +101,12 @@ impl Injection {
         step: Step,
         machine: &mut Machine,
         records: &Records,
-        aim: &Aim<'_>,
+        (aim, seen): (&Aim<'_>, &Seen),
         others: &BTreeMap<RunId, Injection>,
     ) -> Result<Applied, Refusal> {
+        let nothing = Resolved::new();
+        // A name means what it means where the change acts.
+        let aim_of = |change: &Change| aim.with(seen.get(&Viewpoint::of(change)).unwrap_or(&nothing));
         let Step { number, changes, lasts } = step;
         let began = sys::boot_nanos();
         if self.parts.contains_key(&number) {
@@ -122,7 +127,8 @@ impl Injection {
             };
             modules::load(&change, || records.breathe());
             choice::learn(&change, || records.breathe());
-            match Ready::of(change, site, place, machine, aim) {
+            let aim = aim_of(&change);
+            match Ready::of(change, site, place, machine, &aim) {
                 Ok(one) => ready.push(one),
                 Err(refusal) => {
                     ready.iter().for_each(|one: &Ready| one.forget(machine));
@@ -145,7 +151,8 @@ impl Injection {
         let mut all = ready.into_iter();
         let mut books = Books { records, footings: &mut self.footings };
         while let Some(ready) = all.next() {
-            let (made, result) = Made::perform(ready, &self.run, machine, &mut books, aim);
+            let aim = aim_of(&ready.change);
+            let (made, result) = Made::perform(ready, &self.run, machine, &mut books, &aim);
             part.made.push(made);
             if let Err(refusal) = result {
                 all.for_each(|rest| rest.forget(machine));

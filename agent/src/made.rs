@@ -13,6 +13,7 @@ use crate::host::machine::Machine;
 use crate::host::process::Target;
 use crate::host::site::{Ground, Site};
 use crate::host::undo::{Undo, Undone};
+use crate::host::view::Viewpoint;
 use crate::host::{Live, Place, Prepared, sys};
 use crate::points::{self, Point};
 use crate::records::Records;
@@ -181,6 +182,9 @@ impl Made {
 
     /// A name has been asked again.
     pub fn hear(&mut self, news: &News, machine: &mut Machine) {
+        if news.from != Viewpoint::of(&self.change) {
+            return;
+        }
         // Where its target comes back, it is made again with all of them.
         if let Some(known) = self.resolved.get_mut(&news.name) {
             let new: Vec<_> =

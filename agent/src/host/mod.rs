@@ -54,6 +54,7 @@ pub mod table;
 pub mod traces;
 pub mod undo;
 mod unit;
+pub mod view;
 pub mod watch;
 pub mod whom;
 pub mod witness;
