@@ -11,6 +11,7 @@ use squall_experiments::exit::Exit;
 use squall_experiments::protocol::{Call, Message, Refusal, Reply, Request, VERSION};
 
 use crate::policy::Policy;
+use crate::recover::from_host::{self, Found, Wanted};
 use crate::state::{self, Place};
 use crate::{guardian, join, preflight, recover};
 
@@ -41,7 +42,17 @@ enum Verb {
         format: String,
     },
     /// Undo what a dead agent left behind. Needs no daemon, no controller and no network.
-    Recover,
+    Recover {
+        /// Also what no journal tells of: find Squall's objects by their marks, and take those away alone.
+        #[arg(long)]
+        from_host: bool,
+        /// Only say what would be taken away.
+        #[arg(long, requires = "from_host")]
+        dry_run: bool,
+        /// Look into this network namespace too: a name of ip-netns(8), or a path. Can be given several times.
+        #[arg(long, requires = "from_host", value_name = "NETNS")]
+        netns: Vec<String>,
+    },
 }
 
 impl Agent {
@@ -51,7 +62,11 @@ impl Agent {
             Verb::Run { on_stdin, controllers } => serve(state_dir, on_stdin, controllers),
             Verb::Status => status(state_dir),
             Verb::Preflight { format } => preflight(format == "json"),
-            Verb::Recover => return recovered(state_dir),
+            Verb::Recover { from_host: false, .. } => return recovered(state_dir),
+            Verb::Recover { dry_run, netns, .. } => {
+                let wanted = Wanted { dry: dry_run, netns: &netns };
+                from_host::run(state_dir, &wanted).map(|found| told(&found, dry_run))
+            }
         };
         done.unwrap_or_else(|refusal| {
             eprintln!("error: {refusal}");
@@ -154,8 +169,20 @@ fn recovered(state_dir: Option<&Path>) -> Exit {
         }
         Err(error) => {
             eprintln!("error: {error}");
-            eprintln!("help: nothing was assumed to be clean; the journal stays where it is");
+            eprintln!("help: {}", error.help());
             Exit::Modified
         }
     }
+}
+
+/// Says what `--from-host` came to.
+fn told(found: &Found, dry: bool) -> Exit {
+    let done = if dry { "would be undone" } else { "undone" };
+    found.done.iter().for_each(|what| println!("{done}: {what}"));
+    found.left.iter().for_each(|what| println!("left alone: {what}"));
+    found.stuck.iter().for_each(|what| eprintln!("error: {what}"));
+    if found.done.is_empty() && found.stuck.is_empty() {
+        println!("nothing here bears Squall's marks");
+    }
+    if found.stuck.is_empty() { Exit::Held } else { Exit::Modified }
 }

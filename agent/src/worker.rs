@@ -19,6 +19,7 @@ use tokio::sync::mpsc;
 use crate::host::machine::{Machine, Renewed};
 use crate::host::sys;
 use crate::host::watch::Watch;
+use crate::points::{self, Point};
 use crate::policy::Policy;
 use crate::pulse::{Other, Pulse};
 use crate::records::Records;
@@ -145,6 +146,7 @@ async fn work(setup: Setup) -> Exit {
                 let _ = rustix::process::pidfd_send_signal(guardian, rustix::process::Signal::KILL);
             }
             pulse.borrow_mut().set_live(false);
+            points::pass(Point::BeforeRevert);
             let exit = supervisor.farewell("the guardian died");
             inherit(&place);
             return exit;
@@ -205,6 +207,7 @@ fn inherit(place: &Place) {
         && let Ok(outcome) = recover::with_lock(place)
         && outcome.stuck.is_empty()
     {
+        points::pass(Point::BeforeClear);
         place.clear();
     }
 }

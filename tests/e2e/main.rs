@@ -11,6 +11,7 @@ mod flows;
 mod harness;
 mod held;
 mod interface;
+mod journal;
 mod lifecycle;
 mod load;
 mod method;

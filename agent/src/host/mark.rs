@@ -7,7 +7,7 @@
 //! The link goes with the worker. Marked sockets stay, so the undo clears the bit on every socket that has it; a bit
 //! that no rule asks for has no effect.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -251,12 +251,35 @@ impl Live {
 
 /// Clears the bit on every socket of this namespace that carries it. Says how many, and names those it could not reach.
 pub fn clear(bit: u32) -> Result<usize, String> {
+    clear_where(bit, |mark| mark & bit != 0)
+}
+
+/// Clears the bit on every socket of this namespace whose mark is nothing but that bit.
+pub fn clear_alone(bit: u32) -> Result<usize, String> {
+    clear_where(bit, |mark| mark == bit)
+}
+
+/// Bits of ours that are the whole mark of some socket of this namespace, each with how many sockets, where no routing
+/// rule looks at them.
+pub fn strays() -> Result<BTreeMap<u32, usize>, Refusal> {
+    let rules = routing_marks()?;
+    let candidates: BTreeSet<u32> = CANDIDATES.map(|shift| 1 << shift).collect();
+    let mut found = BTreeMap::new();
+    for socket in list()?.into_iter().filter(|socket| socket.inode != 0) {
+        if candidates.contains(&socket.mark) && rules.iter().all(|(_, mask)| mask & socket.mark == 0) {
+            *found.entry(socket.mark).or_default() += 1;
+        }
+    }
+    Ok(found)
+}
+
+fn clear_where(bit: u32, is_meant: impl Fn(u32) -> bool) -> Result<usize, String> {
     let mut cleared = 0;
     for _ in 0..3 {
         let marked = list().map_err(|error| error.to_string())?;
         let marked: BTreeSet<u32> = marked
             .iter()
-            .filter(|socket| socket.mark & bit != 0 && socket.inode != 0)
+            .filter(|socket| is_meant(socket.mark) && socket.inode != 0)
             .map(|socket| socket.inode)
             .collect();
         if marked.is_empty() {
@@ -267,7 +290,7 @@ pub fn clear(bit: u32) -> Result<usize, String> {
             for (fd, _) in list.iter().filter(|(_, inode)| marked.contains(inode)) {
                 let done = with_socket(pid, *fd, |socket| {
                     let mark = getsockopt(socket, sockopt::Mark)?;
-                    if mark & bit != 0 {
+                    if is_meant(mark) {
                         setsockopt(socket, sockopt::Mark, &(mark & !bit))?;
                         cleared += 1;
                     }
@@ -280,7 +303,7 @@ pub fn clear(bit: u32) -> Result<usize, String> {
         }
     }
     let left = list().map_err(|error| error.to_string())?;
-    let left = left.iter().filter(|socket| socket.mark & bit != 0 && socket.inode != 0);
+    let left = left.iter().filter(|socket| is_meant(socket.mark) && socket.inode != 0);
     let ports: Vec<String> = left.map(|socket| socket.local.1.to_string()).collect();
     if ports.is_empty() {
         Ok(cleared)

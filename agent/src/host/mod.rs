@@ -51,6 +51,7 @@ pub mod slot;
 pub mod sockets;
 pub mod sys;
 pub mod table;
+pub mod traces;
 pub mod undo;
 mod unit;
 pub mod watch;

@@ -127,6 +127,14 @@ impl Table {
         Ok(tables.iter().map(nft::listed_table).find_map(mine))
     }
 
+    /// Whether a table of our name has the chains that only ours has.
+    pub fn is_built_as_ours(&mut self) -> Result<bool, NetlinkError> {
+        let chains = self.socket.dump(&nft::list_chains())?;
+        let chains: BTreeSet<_> = chains.iter().map(nft::listed_chain).collect();
+        let has = |name| chains.contains(&(nft::INET, NAME.to_owned(), name));
+        Ok([Hook::Input, Hook::Output].into_iter().all(|hook| has(never(hook)) && has(chain(hook, None))))
+    }
+
     /// Makes the table with its chains, its live set and the carve-outs, in one transaction.
     ///
     /// Carve-outs are accepted before any injection's rule is asked.
