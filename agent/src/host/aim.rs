@@ -152,6 +152,11 @@ impl<'a> Aim<'a> {
         self.veto.get_or_init(|| Veto::now(self.policy, &self.ours))
     }
 
+    /// Whether a process that has just been found may be hit.
+    pub fn may_hit(&self, target: &Target) -> bool {
+        !veto::protects(self.policy, target)
+    }
+
     /// The ports of remote logins.
     pub fn login_ports(&self) -> &BTreeSet<u16> {
         self.login_ports.get_or_init(veto::login_ports)

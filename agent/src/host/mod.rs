@@ -35,6 +35,7 @@ pub mod modules;
 pub mod netlink;
 pub mod netns;
 pub mod nft;
+pub mod offspring;
 mod open;
 pub mod pause;
 pub mod peers;
