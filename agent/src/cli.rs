@@ -12,7 +12,7 @@ use squall_experiments::protocol::{Call, Message, Refusal, Reply, Request, VERSI
 use crate::fingerprint::command as fingerprint;
 use crate::policy::Policy;
 use crate::state::{self, Place};
-use crate::{guardian, join, preflight, recover};
+use crate::{guardian, join, preflight, recover, selftest};
 
 /// The agent's verbs.
 #[derive(Debug, clap::Args)]
@@ -47,6 +47,13 @@ enum Verb {
         format: Format,
     },
     Fingerprint(fingerprint::Arguments),
+    /// Inject faults into namespaces of the test's own and kill the agent in the middle of each: says which layer cleaned
+    /// up, after how long, and what was left.
+    SelfTest {
+        /// How results are printed.
+        #[arg(long, value_enum, default_value_t = Format::Human)]
+        format: Format,
+    },
     /// Undo what a dead agent left behind. Needs no daemon, no controller and no network.
     Recover,
 }
@@ -59,6 +66,7 @@ impl Agent {
             Verb::Status => status(state_dir),
             Verb::Preflight { format } => preflight(format == Format::Json),
             Verb::Fingerprint(arguments) => fingerprint::run(&arguments),
+            Verb::SelfTest { format } => selftest::run(format),
             Verb::Recover => return recovered(state_dir),
         };
         done.unwrap_or_else(|refusal| {

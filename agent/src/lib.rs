@@ -12,8 +12,10 @@
 //! | [`worker`], [`supervisor`], [`injection`], [`made`], [`link`] | the child process: live injections and their changes, their leases, its connections |
 //! | [`resolve`] | names become addresses |
 //! | [`veto`], [`policy`] | what is never hit; what the host's owner allows |
+//! | [`notify`] | what a service manager is told |
 //! | [`state`], [`join`] | where state lies; how a command finds or starts the agent |
 //! | [`preflight`], [`fingerprint`] | what works here; what the host is, before and after |
+//! | [`selftest`] | faults and deaths on this host, in namespaces of their own |
 //! | [`probe`] | the unprivileged prober |
 
 pub mod cli;
@@ -25,6 +27,7 @@ pub mod join;
 pub mod journal;
 pub mod link;
 pub mod made;
+pub mod notify;
 pub mod policy;
 pub mod preflight;
 pub mod probe;
@@ -32,6 +35,7 @@ pub mod pulse;
 pub mod records;
 pub mod recover;
 pub mod resolve;
+pub mod selftest;
 pub mod state;
 pub mod supervisor;
 pub mod veto;

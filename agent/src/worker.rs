@@ -18,6 +18,7 @@ use tokio::sync::mpsc;
 use crate::host::machine::{Machine, Renewed};
 use crate::host::sys;
 use crate::host::watch::Watch;
+use crate::notify;
 use crate::policy::Policy;
 use crate::pulse::{Other, Pulse};
 use crate::records::Records;
@@ -99,6 +100,7 @@ async fn work(setup: Setup) -> Exit {
     let records = Records::new(records);
     let pulse = Rc::new(RefCell::new(pulse));
     records.meanwhile(alive(pulse.clone(), machine.renewed()));
+    notify::tell("READY=1");
     let mut supervisor = Supervisor::new(place.clone(), machine, records, policy, watch, heard);
     loop {
         pulse.borrow_mut().set_live(supervisor.is_live());
