@@ -11,7 +11,9 @@ mod firewall;
 mod flows;
 mod harness;
 mod held;
+mod inbound;
 mod interface;
+mod journal;
 mod lifecycle;
 mod load;
 mod method;
@@ -29,5 +31,6 @@ mod sharing;
 mod shipped;
 mod traffic;
 mod unit;
+mod witness;
 
 use squall_tests::trial;
