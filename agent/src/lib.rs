@@ -13,9 +13,11 @@
 //! | [`books`] | what a change has had written, and the order in which it is taken back |
 //! | [`resolve`] | names become addresses |
 //! | [`veto`], [`policy`] | what is never hit; what the host's owner allows |
+//! | [`notify`] | what a service manager is told |
 //! | [`state`], [`join`] | where state lies; how a command finds or starts the agent |
 //! | [`points`] | where tests can make all that die |
 //! | [`preflight`], [`fingerprint`] | what works here; what the host is, before and after |
+//! | [`selftest`] | faults and deaths on this host, in namespaces of their own |
 //! | [`probe`] | the unprivileged prober |
 
 pub mod books;
@@ -33,6 +35,7 @@ pub mod link;
 pub mod made;
 #[cfg(test)]
 mod model;
+pub mod notify;
 pub mod points;
 pub mod policy;
 pub mod preflight;
@@ -41,6 +44,7 @@ pub mod pulse;
 pub mod records;
 pub mod recover;
 pub mod resolve;
+pub mod selftest;
 pub mod state;
 pub mod supervisor;
 pub mod veto;
