@@ -171,17 +171,17 @@ fn a_break_is_found_in_time() {
     }
 }
 
-/// 50 requests a second in steps of 100 ms, half of them bad in bursts of 2 s on average, so that in the long run half of
-/// the tolerance is.
-fn bursts(chance: &mut Chance) -> Vec<(u64, u64)> {
-    let calm = Traffic::new(5.0, 0.0);
-    let burst = Traffic::new(5.0, 0.5);
+/// 50 requests a second, half of them bad in bursts of 2 s on average, so that in the long run half of the tolerance is.
+/// Bursts begin and end with one of so many parts of a second.
+fn bursts(parts: u32, chance: &mut Chance) -> Vec<(u64, u64)> {
+    let calm = Traffic::new(50.0 / f64::from(parts), 0.0);
+    let burst = Traffic::new(50.0 / f64::from(parts), 0.5);
     let inside = 0.5 * TOLERATED / 0.5;
-    let end = 0.1 / 2.0;
+    let end = 1.0 / f64::from(parts) / 2.0;
     let begin = inside / (1.0 - inside) * end;
     let mut bad = chance.uniform() < inside;
     let mut second = || {
-        (0..10).fold((0, 0), |sum, _| {
+        (0..parts).fold((0, 0), |sum, _| {
             bad = if bad { chance.uniform() >= end } else { chance.uniform() < begin };
             let drawn = if bad { &burst } else { &calm }.draw(chance);
             (sum.0 + drawn.0, sum.1 + drawn.1)
@@ -192,11 +192,15 @@ fn bursts(chance: &mut Chance) -> Vec<(u64, u64)> {
 
 #[test]
 fn bursts_within_the_tolerance_alarm_the_fast_mode_and_not_the_robust_one() {
-    let fast = share(7, |chance| alarm(Test::Fast, bursts(chance).into_iter()).is_some());
-    let robust = share(7, |chance| alarm(Test::Robust, bursts(chance).into_iter()).is_some());
-    println!("bursts at half of the tolerance: fast {fast:.4}, robust {robust:.4}");
-    assert!(fast > 0.5, "why the robust mode is the default: {fast}");
-    assert!(robust <= if in_full() { 0.03 } else { 0.06 }, "{robust}");
+    for (parts, bound) in [(1, 0.03), (10, 0.05)] {
+        let alarms = |test| share(7, |chance| alarm(test, bursts(parts, chance).into_iter()).is_some());
+        let (fast, robust) = (alarms(Test::Fast), alarms(Test::Robust));
+        println!(
+            "bursts at half of the tolerance, in steps of 1/{parts} s: fast {fast:.4}, robust {robust:.4}"
+        );
+        assert!(fast > 0.5, "why the robust mode is the default: {fast}");
+        assert!(robust <= if in_full() { bound } else { 2.0 * bound }, "{parts}: {robust}");
+    }
 }
 
 #[test]
@@ -217,25 +221,30 @@ fn what_is_at_the_tolerance_is_rarely_said_to_keep_it() {
 
 #[test]
 fn the_end_of_an_outage_is_found() {
-    for ((at, rate), bound) in (0u64..).zip(RATES).zip([4.0, 1.2, 0.4]) {
-        let (broken, well) = (Traffic::new(rate / 10.0, 0.5), Traffic::new(rate / 10.0, 0.001));
-        let mut errors: Vec<f64> = (0..replicates() as u64)
-            .map(|replicate| {
-                let mut chance = Chance::new(at * 900_001 + replicate);
-                let mut counts = Counts::default();
-                for slot in 0..600u64 {
-                    let (all, bad) = if slot < 100 { &broken } else { &well }.draw(&mut chance);
-                    counts.add(slot * 100, all, bad);
-                }
-                let found = well_again(&counts, TOLERATED, 0.001, 0.05).expect("it recovered");
-                (found.after_ms as f64 / 1000.0 - 10.0).abs()
-            })
-            .collect();
-        errors.sort_by(f64::total_cmp);
-        let (median, most) = (errors[errors.len() / 2], errors[errors.len() * 95 / 100]);
-        println!("end of an outage, {rate}/s: off by {median:.2} s, 95 % within {most:.2} s");
-        let slack = if in_full() { 1.0 } else { 1.5 };
-        assert!(most <= bound * slack, "{rate}/s: {most}");
+    // Half of all requests fail for ten seconds; after it none do, or one of a thousand: then a stray error soon after the
+    // end is taken for a part of the outage, which costs most where requests are few.
+    for (usual, bounds) in [(0.0, [4.0, 1.2, 0.4]), (0.001, [7.0, 1.6, 0.4])] {
+        for ((at, rate), bound) in (0u64..).zip(RATES).zip(bounds) {
+            let (broken, well) = (Traffic::new(rate / 10.0, 0.5), Traffic::new(rate / 10.0, usual));
+            let mut errors: Vec<f64> = (0..replicates() as u64)
+                .map(|replicate| {
+                    let mut chance = Chance::new(at * 900_001 + replicate);
+                    let mut counts = Counts::default();
+                    for slot in 0..600u64 {
+                        let (all, bad) = if slot < 100 { &broken } else { &well }.draw(&mut chance);
+                        counts.add(slot * 100, all, bad);
+                    }
+                    let found = well_again(&counts, TOLERATED, usual, 0.05).expect("it recovered");
+                    (found.after_ms as f64 / 1000.0 - 10.0).abs()
+                })
+                .collect();
+            errors.sort_by(f64::total_cmp);
+            let (median, most) = (errors[errors.len() / 2], errors[errors.len() * 95 / 100]);
+            println!(
+                "end of an outage, {usual} usual, {rate}/s: off by {median:.2} s, 95 % within {most:.2} s"
+            );
+            assert!(most <= bound, "{usual} usual, {rate}/s: {most}");
+        }
     }
 }
 

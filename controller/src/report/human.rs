@@ -135,13 +135,13 @@ impl Page {
                 format!("; well again after {}{range}{shown}", seconds(well.after_ms))
             });
             self.line(format!(
-                "    {} {}: {} to {} % bad, evidence against {:.3e}, for {:.3e}{again}",
+                "    {} {}: {} to {} % bad, evidence against {}, for {}{again}",
                 found.bound,
                 found.judgement.outcome.word(),
                 share(found.low),
                 share(found.high),
-                found.against,
-                found.keeps,
+                evidence(found.against),
+                evidence(found.keeps),
             ));
         }
     }
@@ -267,6 +267,14 @@ fn guard_in_words(guard: &Guard) -> String {
     match &guard.tripped {
         Some(seen) => format!("TRIPPED: {seen} ({held})"),
         None => held,
+    }
+}
+
+/// `0.3`, `26.3`, `4e92`: from 20 on it decides where 95 % are asked for.
+fn evidence(evidence: f64) -> String {
+    match evidence {
+        0.0..10_000.0 => format!("{evidence:.1}"),
+        _ => format!("{evidence:.0e}"),
     }
 }
 

@@ -7,7 +7,8 @@ use crate::distribution::Distribution;
 use crate::probe::{QUANTILES, Slot};
 use crate::run::{Seen, Stated};
 use crate::verdict::{
-    Asked, Bound, Counts, Course, Finding, Phase, Terms, Tick, findings, upper_mean, upper_share, well_again,
+    Asked, Bound, Counts, Course, Finding, Mode, Phase, Terms, Tick, findings, upper_mean, upper_share,
+    well_again,
 };
 
 /// Adds what a sample says of a bound, by the times when its requests began.
@@ -74,7 +75,7 @@ fn ask(bound: Bound, terms: &Terms, name: &str, samples: &Samples<'_>, planned_m
             Some(Course::of(&during, tolerated, terms.mode, planned_ms, alpha))
         }
         Bound::ErrorsOfBaseline(_) | Bound::Throughput(_) => by_baseline(derived),
-        Bound::Latency => latency(name, samples, planned_ms, alpha),
+        Bound::Latency => latency(name, samples, terms.mode, planned_ms, alpha),
     };
     Asked { bound, mode: terms.mode, alpha, from_ms, course }
 }
@@ -85,7 +86,7 @@ fn derived(terms: &Terms, bound: Bound, baseline: &Counts) -> f64 {
     let half = terms.alpha() / 2.0;
     let (all, bad) = baseline.total();
     let mut most = upper_share(all, bad, half);
-    if terms.mode == crate::verdict::Mode::Strict {
+    if terms.mode == Mode::Strict {
         let blocks: Vec<(u64, u64)> = baseline.grouped(5000).iter().map(|(_, all, bad)| (all, bad)).collect();
         most = most.max(upper_mean(&blocks, half));
     }
@@ -96,7 +97,13 @@ fn derived(terms: &Terms, bound: Bound, baseline: &Counts) -> f64 {
     }
 }
 
-fn latency(name: &str, samples: &Samples<'_>, planned_ms: Option<u64>, alpha: f64) -> Option<Course> {
+fn latency(
+    name: &str,
+    samples: &Samples<'_>,
+    mode: Mode,
+    planned_ms: Option<u64>,
+    alpha: f64,
+) -> Option<Course> {
     let ticks = |phase: Phase| -> Vec<(u64, (&Distribution, u64))> {
         let mut ticks: Vec<_> = samples
             .of_phase(name, phase)
@@ -106,7 +113,7 @@ fn latency(name: &str, samples: &Samples<'_>, planned_ms: Option<u64>, alpha: f6
         ticks
     };
     let baseline: Vec<Tick<'_>> = ticks(Phase::Baseline).into_iter().map(|(_, tick)| tick).collect();
-    Course::of_latency(&baseline, &ticks(Phase::During), planned_ms, alpha)
+    Course::of_latency(&baseline, &ticks(Phase::During), mode, planned_ms, alpha)
 }
 
 /// Adds to the findings of a claim when each bound was kept again after the faults ended.

@@ -88,40 +88,39 @@ impl Course {
     pub fn of_latency(
         baseline: &[Tick<'_>],
         during: &[(u64, Tick<'_>)],
+        mode: Mode,
         planned_ms: Option<u64>,
         alpha: f64,
     ) -> Option<Course> {
         let ranks = Ranks::new(baseline)?;
         let starts = planned_ms.map_or(Starts::Open, |ms| Starts::Planned(ms.div_ceil(1000).max(1)));
-        let tail = ranks.tail(alpha / 2.0);
-        let mut shift = Shift::new(ranks, starts, alpha / 2.0);
-        let tolerated = TAIL_TIMES * 0.01;
-        let mut beyond = Fast::new(tolerated, starts);
-        let mut keeps = Keeps::new(tolerated, Starts::AtOnce);
-        let mut course = Course { tolerated, keeps_late: true, ..Course::default() };
+        let limit = ranks.tail(alpha / 2.0);
         let mut counts = Counts::default();
         for (at, (latency, failed)) in during {
-            let all = latency.total() + failed;
-            let slow = tail.map_or(0, |tail| latency.beyond(tail) + failed);
-            let in_general = shift.step((latency, *failed));
-            // Without a tail to compare with there is one kind of evidence only.
-            let evidence = match tail {
-                Some(_) => f64::midpoint(in_general, beyond.step(all, slow)),
-                None => in_general,
-            };
-            keeps.step(all, slow);
-            counts.add(*at, all, slow);
-            course.against.push((at + 1000, evidence / 2.0));
+            let slow = limit.map_or(0, |limit| latency.beyond(limit) + failed);
+            counts.add(*at, latency.total() + failed, slow);
         }
+        let tail = Course::of(&counts, TAIL_TIMES * 0.01, mode, planned_ms, alpha / 2.0);
+        let mut shift = Shift::new(ranks, starts, alpha / 2.0);
+        // Without a tail to compare with there is one kind of evidence only. In general and tail must both be kept, so
+        // the weaker evidence counts.
+        let against = during.iter().map(|(at, tick)| {
+            let in_general = shift.step(*tick);
+            let end = at + 1000;
+            let evidence = if limit.is_some() { f64::midpoint(in_general, tail.at(end)) } else { in_general };
+            (end, evidence / 2.0)
+        });
+        let against = against.collect();
         let ticks: Vec<Tick<'_>> = during.iter().map(|(_, tick)| *tick).collect();
-        course.effect = shift.effect(&ticks).map(|effect| (effect, shift.tolerated()));
-        (course.all, course.bad) = counts.total();
-        course.enough_ms = counts.iter().map(|(at, _, _)| at).next();
-        // Both must be kept, so the weaker evidence counts.
-        let tail_keeps = if tail.is_some() { keeps.evidence() } else { BEYOND_DOUBT };
-        course.keeps = shift.keeps().min(tail_keeps) / 2.0;
-        course.missing = keeps.missing(course.all, course.bad, alpha / 2.0);
-        Some(course)
+        Some(Course {
+            against,
+            enough_ms: counts.first_ms(),
+            outage_ms: None,
+            keeps: shift.keeps().min(if limit.is_some() { tail.keeps } else { BEYOND_DOUBT }) / 2.0,
+            keeps_late: true,
+            effect: shift.effect(&ticks).map(|effect| (effect, shift.tolerated())),
+            ..tail
+        })
     }
 
     /// The same where half of the error was spent on what the bound was derived from.

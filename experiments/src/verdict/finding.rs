@@ -157,7 +157,7 @@ impl Asked {
             Bound::Errors(_) | Bound::ErrorsOfBaseline(_) => "failed".to_owned(),
             Bound::Throughput(_) => "were not served".to_owned(),
             Bound::Quantile { within, .. } => format!("failed or took longer than {within}"),
-            Bound::Latency => "were slower than nearly all of the baseline (at most 2 % allowed)".to_owned(),
+            Bound::Latency => "were slower than the slowest hundredth of the baseline".to_owned(),
         };
         let seen = percent(course.bad as f64 / course.all as f64);
         let requests = thousands(course.all);
@@ -168,7 +168,12 @@ impl Asked {
             }
             Bound::Latency => {
                 let (effect, most) = course.effect.unwrap_or((0.5, 0.5));
-                format!("{} than a usual one of it (at most {} allowed)", percent(effect), percent(most))
+                format!(
+                    "at most {} allowed, and {} slower than its usual ones, at most {} allowed",
+                    percent(course.tolerated),
+                    percent(effect),
+                    percent(most)
+                )
             }
             bound => format!("at most {} allowed ({bound})", percent(course.tolerated)),
         };
