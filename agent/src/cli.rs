@@ -1,6 +1,7 @@
 //! `squall-agent …` and `squall agent …`: the same verbs.
 
 use std::io::{BufRead, BufReader, Write};
+use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -9,6 +10,7 @@ use clap::Subcommand;
 use squall_experiments::exit::Exit;
 use squall_experiments::protocol::{Call, Message, Refusal, Reply, Request, VERSION};
 
+use crate::fingerprint::command as fingerprint;
 use crate::policy::Policy;
 use crate::recover::from_host::{self, Found, Wanted};
 use crate::state::{self, Place};
@@ -21,6 +23,15 @@ pub struct Agent {
     verb: Verb,
 }
 
+/// How results are printed. The verbs of `squall` share it, so that a flag means the same before and behind a verb.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Format {
+    /// For people.
+    Human,
+    /// One JSON document.
+    Json,
+}
+
 #[derive(Debug, Subcommand)]
 enum Verb {
     /// Serve this network namespace until told to end.
@@ -28,15 +39,19 @@ enum Verb {
         /// Speak on standard input, which is a connected socket, and leave when idle.
         #[arg(long, hide = true)]
         on_stdin: bool,
+        /// Where a controller of this agent is: no fault touches the way there. May be repeated.
+        #[arg(long = "controller", value_name = "ADDRESS:PORT")]
+        controllers: Vec<SocketAddr>,
     },
     /// Say what is active here.
     Status,
     /// Say what works on this host, and what is missing.
     Preflight {
-        /// As `human` or `json`.
-        #[arg(long, default_value = "human", value_parser = ["human", "json"])]
-        format: String,
+        /// How results are printed.
+        #[arg(long, value_enum, default_value_t = Format::Human)]
+        format: Format,
     },
+    Fingerprint(fingerprint::Arguments),
     /// Undo what a dead agent left behind. Needs no daemon, no controller and no network.
     Recover {
         /// Also what no journal tells of: find Squall's objects by their marks, and take those away alone.
@@ -55,9 +70,10 @@ impl Agent {
     /// Runs a verb in the calling process, which must still be single-threaded.
     pub fn run(self, state_dir: Option<&Path>) -> Exit {
         let done = match self.verb {
-            Verb::Run { on_stdin } => serve(state_dir, on_stdin),
+            Verb::Run { on_stdin, controllers } => serve(state_dir, on_stdin, controllers),
             Verb::Status => status(state_dir),
-            Verb::Preflight { format } => preflight(format == "json"),
+            Verb::Preflight { format } => preflight(format == Format::Json),
+            Verb::Fingerprint(arguments) => fingerprint::run(&arguments),
             Verb::Recover { from_host: false, .. } => return recovered(state_dir),
             Verb::Recover { dry_run, netns, .. } => {
                 let wanted = Wanted { dry: dry_run, netns: &netns };
@@ -74,7 +90,7 @@ impl Agent {
     }
 }
 
-fn serve(state_dir: Option<&Path>, on_stdin: bool) -> Result<Exit, Refusal> {
+fn serve(state_dir: Option<&Path>, on_stdin: bool, controllers: Vec<SocketAddr>) -> Result<Exit, Refusal> {
     let log = tracing_subscriber::EnvFilter::try_from_env("SQUALL_LOG");
     let log = log.unwrap_or_else(|_| {
         tracing_subscriber::EnvFilter::new("warn,hickory_resolver=error,hickory_net=error")
@@ -95,7 +111,7 @@ fn serve(state_dir: Option<&Path>, on_stdin: bool) -> Result<Exit, Refusal> {
         );
         None
     };
-    guardian::run(place, control)
+    guardian::run(place, control, controllers)
 }
 
 fn status(state_dir: Option<&Path>) -> Result<Exit, Refusal> {

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
@@ -52,7 +53,7 @@ struct Guardian {
 /// Forks the worker and guards it until both have ended. The process must be single-threaded.
 ///
 /// `control` is a connection that is there already; with it the agent leaves when nobody needs it any more.
-pub fn run(place: Place, control: Option<UnixStream>) -> Result<Exit, Refusal> {
+pub fn run(place: Place, control: Option<UnixStream>, controllers: Vec<SocketAddr>) -> Result<Exit, Refusal> {
     place.create()?;
     let broken = |what: &str, error: io::Error| Refusal::bare(format!("cannot {what}: {error}"));
     let lock = place.lock().map_err(|error| broken("take the lock", error))?.ok_or_else(|| {
@@ -87,7 +88,7 @@ pub fn run(place: Place, control: Option<UnixStream>) -> Result<Exit, Refusal> {
         let _ = before.thread_set_mask();
         let _ = nix::sys::prctl::set_name(c"squall-worker");
         points::play(Role::Worker, nix::unistd::getppid().as_raw());
-        let setup = Setup { place, records: worker_records, pulse: worker_pulse, control };
+        let setup = Setup { place, records: worker_records, pulse: worker_pulse, control, controllers };
         std::process::exit(worker::run(setup) as i32);
     };
     drop((worker_records, worker_pulse, control));

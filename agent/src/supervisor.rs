@@ -3,6 +3,7 @@
 //! Everything that alters the host is done here, one thing after the other; connections only carry lines.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use squall_experiments::change::Change;
@@ -80,6 +81,7 @@ pub struct Supervisor {
     /// Who asks the names of live steps again.
     followers: BTreeMap<Part, Vec<Follower>>,
     guardian: i32,
+    controllers: Vec<SocketAddr>,
 }
 
 /// Milliseconds of the protocol as nanoseconds, a year at most: sums with the clock stay far from overflow.
@@ -110,7 +112,13 @@ impl Supervisor {
             heard,
             followers: BTreeMap::new(),
             guardian: nix::unistd::getppid().as_raw(),
+            controllers: Vec::new(),
         }
+    }
+
+    /// Where the agent's controllers are: no fault touches the way there.
+    pub fn led_by(&mut self, controllers: Vec<SocketAddr>) {
+        self.controllers = controllers;
     }
 
     /// Whether there is anything to undo.
@@ -234,7 +242,8 @@ impl Supervisor {
         }
         let (run, title, deadline) = (terms.run.clone(), terms.title.clone(), terms.deadline);
         self.records.ask(&Ask::Begin { run: run.clone(), title, deadline }, None)?;
-        self.injections.insert(run, Injection::begin(terms));
+        let injection = Injection::begin(terms, &self.records);
+        self.injections.insert(run, injection);
         Ok(Reply::Done)
     }
 
@@ -304,7 +313,8 @@ impl Supervisor {
             let resolved = resolve::resolved(&answers);
             let mut injection =
                 self.injections.remove(&run).ok_or_else(|| Refusal::bare(format!("run {run} has ended")))?;
-            let aim = Aim::new(&self.policy, &resolved, self.ours()).having_seen(&sights);
+            let aim =
+                Aim::new(&self.policy, &resolved, self.ours()).having_seen(&sights).led_by(&self.controllers);
             let (machine, records, others) = (&mut self.machine, &self.records, &self.injections);
             let applied = injection.apply(step, machine, records, &aim, others);
             self.injections.insert(run, injection);
@@ -335,7 +345,7 @@ impl Supervisor {
             return;
         }
         let resolved = Resolved::new();
-        let aim = Aim::new(&self.policy, &resolved, self.ours());
+        let aim = Aim::new(&self.policy, &resolved, self.ours()).led_by(&self.controllers);
         let mut over = Vec::new();
         for injection in self.injections.values_mut() {
             let parts = injection.tick(&mut self.machine, &self.records, &aim);
@@ -364,12 +374,14 @@ impl Supervisor {
 
     /// Tries again what could not be undone.
     fn retry(&mut self, now: u64) {
-        for (mut injection, retry, since) in std::mem::take(&mut self.stuck) {
+        let stuck = std::mem::take(&mut self.stuck);
+        let alone = stuck.len() == 1 && self.injections.is_empty();
+        for (mut injection, retry, since) in stuck {
             if retry > now {
                 self.stuck.push((injection, retry, since));
                 continue;
             }
-            let lifted = injection.end(&mut self.machine, &self.records);
+            let lifted = injection.end(&mut self.machine, &self.records, alone);
             if lifted.stuck.is_empty() {
                 let _ = self.records.ask(&Ask::End { run: injection.run.clone() }, None);
             } else {
@@ -391,7 +403,8 @@ impl Supervisor {
         let Some(mut injection) = self.injections.remove(run) else {
             return Lifted::default();
         };
-        let lifted = injection.end(&mut self.machine, &self.records);
+        let alone = self.injections.is_empty() && self.stuck.is_empty();
+        let lifted = injection.end(&mut self.machine, &self.records, alone);
         self.followers.retain(|(other, _), _| other != run);
         if lifted.stuck.is_empty() {
             if let Err(refusal) = self.records.ask(&Ask::End { run: run.clone() }, None) {
@@ -421,6 +434,8 @@ impl Supervisor {
             all.undone.extend(lifted.undone.into_iter().map(|what| format!("{run}: {what}")));
             all.stuck.extend(lifted.stuck.into_iter().map(|what| format!("{run}: {what}")));
             all.others.extend(lifted.others);
+            // The last one was alone, and has seen everything.
+            all.host = lifted.host;
             all.took_us += lifted.took_us;
         }
         all

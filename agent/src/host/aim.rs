@@ -3,7 +3,7 @@
 use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use blake3::Hasher;
 use rand::{RngExt, SeedableRng};
@@ -30,6 +30,8 @@ pub struct Aim<'a> {
     pub resolved: &'a Resolved,
     ours: BTreeSet<i32>,
     sights: Option<&'a Sights>,
+    controllers: &'a [SocketAddr],
+    links: OnceCell<BTreeSet<SocketAddr>>,
     veto: OnceCell<Veto>,
     login_ports: OnceCell<BTreeSet<u16>>,
 }
@@ -102,12 +104,26 @@ pub struct Chosen {
 impl<'a> Aim<'a> {
     /// `ours` are the pids of the guardian and of the commands that are connected.
     pub fn new(policy: &'a Policy, resolved: &'a Resolved, ours: BTreeSet<i32>) -> Self {
-        Aim { policy, resolved, ours, sights: None, veto: OnceCell::new(), login_ports: OnceCell::new() }
+        Aim {
+            policy,
+            resolved,
+            ours,
+            sights: None,
+            controllers: &[],
+            links: OnceCell::new(),
+            veto: OnceCell::new(),
+            login_ports: OnceCell::new(),
+        }
     }
 
     /// The same, with what probes have seen before.
     pub fn having_seen(self, sights: &'a Sights) -> Self {
         Aim { sights: Some(sights), ..self }
+    }
+
+    /// The same, knowing by which addresses the agent is led.
+    pub fn led_by(self, controllers: &'a [SocketAddr]) -> Self {
+        Aim { controllers, ..self }
     }
 
     /// What probes have seen of a flow before its fault.
@@ -117,7 +133,7 @@ impl<'a> Aim<'a> {
 
     /// The same, with nothing seen yet of processes and ports: for another network namespace.
     pub fn anew(&self) -> Self {
-        Aim { sights: self.sights, ..Aim::new(self.policy, self.resolved, self.ours.clone()) }
+        self.with(self.resolved)
     }
 
     /// The same, with names resolved at another time.
@@ -125,7 +141,8 @@ impl<'a> Aim<'a> {
     where
         'a: 'b,
     {
-        Aim::new(self.policy, resolved, self.ours.clone())
+        let Aim { sights, controllers, .. } = *self;
+        Aim { sights, controllers, ..Aim::new(self.policy, resolved, self.ours.clone()) }
     }
 
     fn veto(&self) -> &Veto {
@@ -135,6 +152,14 @@ impl<'a> Aim<'a> {
     /// The ports of remote logins.
     pub fn login_ports(&self) -> &BTreeSet<u16> {
         self.login_ports.get_or_init(veto::login_ports)
+    }
+
+    /// Where Squall's own connections lead: to the controllers of the agent, and from the commands that are connected to it.
+    pub fn links(&self) -> &BTreeSet<SocketAddr> {
+        self.links.get_or_init(|| {
+            let own = veto::connections(&self.ours).into_iter();
+            own.chain(self.controllers.iter().copied()).collect()
+        })
     }
 
     /// The processes of a scope without the protected ones. None left is an error that says why.
@@ -186,7 +211,10 @@ impl<'a> Aim<'a> {
 
     /// Whether a connection belongs to a flow's peers and may be touched.
     pub fn hits(&self, socket: &Listed, peers: &Peers) -> bool {
-        !self.login_ports().contains(&socket.local.1) && !self.protects(socket.remote) && peers.hit(socket)
+        let carved = self.login_ports().contains(&socket.local.1)
+            || self.links().contains(&socket.remote.into())
+            || self.protects(socket.remote);
+        !carved && peers.hit(socket)
     }
 
     /// Whether the remote end of a packet is one that the host's policy protects.

@@ -1,11 +1,11 @@
-//! Which packets: a flow becomes the conditions of rules; and which packets no injection may touch.
+//! Which packets: a flow becomes the conditions of rules.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use squall_experiments::evidence::{Evidence, Incident};
 use squall_experiments::flow::{Direction, Established, Flow, Protocol};
-use squall_experiments::peer::{PeerHost, Ports};
+use squall_experiments::peer::Ports;
 use squall_experiments::protocol::Refusal;
 use squall_experiments::witness::{Testimony, Verify};
 
@@ -21,7 +21,8 @@ use super::{disconnect, kept, mark, sys, witness};
 
 /// TCP's number.
 pub const TCP: u8 = 6;
-const UDP: u8 = 17;
+/// UDP's number.
+pub const UDP: u8 = 17;
 const ICMP: u8 = 1;
 const ICMPV6: u8 = 58;
 
@@ -37,9 +38,8 @@ pub struct Packets {
     pub notes: Vec<String>,
     /// Whose they are.
     pub whom: Whom,
-    protocol: Protocol,
-    peers: Peers,
-    established: Established,
+    pub(super) flow: Flow,
+    pub(super) peers: Peers,
     /// Connections that are left alone, or reset when it begins.
     connections: Vec<Listed>,
     /// Who is asked whether it is felt.
@@ -170,8 +170,8 @@ impl Packets {
         if flow.established == Established::Keep {
             notes.push(format!("left alone: {}", counted(connections.len())));
         }
-        let (protocol, established) = (flow.protocol, flow.established);
-        Ok(Packets { targets, notes, protocol, peers, established, connections, whom, witness: None })
+        let flow = flow.clone();
+        Ok(Packets { targets, notes, flow, peers, connections, whom, witness: None })
     }
 
     /// Who is asked whether it is felt.
@@ -188,7 +188,7 @@ impl Packets {
     /// Resets what is established, where that is wanted. To be called just before the rules are added: the packet that
     /// tells the other end must still get through.
     pub fn reset(&self) -> Result<Option<String>, Refusal> {
-        if self.established != Established::Reset {
+        if self.flow.established != Established::Reset {
             return Ok(None);
         }
         let reset = disconnect::destroy(&self.connections)?;
@@ -245,7 +245,7 @@ impl Packets {
                 }
             }
         }
-        if self.established == Established::Keep {
+        if self.flow.established == Established::Keep {
             head.extend(kept::rules(&self.connections, hook, tag));
         }
         Home { sense: sense.word(), head, reach: self.peers.reach(sense) }
@@ -254,7 +254,7 @@ impl Packets {
     /// The transports that need a rule each; `None` is all of them in one rule.
     fn transports(&self, group: &Group, tcp_apart: bool) -> Result<Vec<Option<u8>>, Refusal> {
         let ports = group.ports.is_some() || self.whom.has_ports();
-        Ok(match self.protocol {
+        Ok(match self.flow.protocol {
             Protocol::Any if ports => vec![Some(TCP), Some(UDP)],
             Protocol::Any if tcp_apart => vec![Some(TCP), None],
             Protocol::Any => vec![None],
@@ -311,37 +311,6 @@ pub fn hooks(direction: Direction) -> &'static [Hook] {
     }
 }
 
-/// What no injection may touch.
-pub fn carve_outs(aim: &Aim<'_>) -> Vec<(Hook, Rule)> {
-    let mut rules = Vec::new();
-    let commented = |what: &str| Rule::commented(format!("squall: never touched: {what}"));
-    for hook in [Hook::Input, Hook::Output] {
-        let (remote, local) = ends(hook);
-        rules.push((hook, commented("neighbour discovery").icmpv6_types(133, 137)));
-        for (first, last) in [(67, 68), (546, 547)] {
-            rules.push((hook, commented("DHCP").transport(UDP).ports(local, first, last)));
-        }
-        for port in aim.login_ports() {
-            rules.push((hook, commented("remote login").transport(TCP).ports(local, *port, *port)));
-        }
-        for peer in &aim.policy.protect_addresses {
-            let PeerHost::Net(address, bits) = peer.host else {
-                continue;
-            };
-            let rule = commented("the host's policy").network(remote, address, bits);
-            match peer.ports {
-                None => rules.push((hook, rule)),
-                Some(Ports { first, last }) => {
-                    for protocol in [TCP, UDP] {
-                        rules.push((hook, rule.clone().transport(protocol).ports(remote, first, last)));
-                    }
-                }
-            }
-        }
-    }
-    rules
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::peers::tests::networks;
@@ -354,9 +323,8 @@ mod tests {
             targets,
             notes,
             whom,
-            protocol,
+            flow: Flow { protocol, ..Flow::default() },
             peers,
-            established: Established::Include,
             connections,
             witness: None,
         }

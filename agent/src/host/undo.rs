@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::netns::Id;
 use super::process::Target;
 use super::qdisc::root::Before;
-use super::qdisc::{Device, class, root};
+use super::qdisc::{Device, class, ifb, root};
 use super::table::{NAME, Table};
 use super::{mark, queue};
 
@@ -42,6 +42,8 @@ pub enum Undo {
         /// What stood there.
         before: Before,
     },
+    /// The device through which what enters is led is not there, once no class of ours stands in it.
+    Entry,
     /// No class of ours with this number stands at an interface.
     Class {
         /// Which interface.
@@ -83,6 +85,7 @@ impl Undo {
             | Undo::Mark(_)
             | Undo::Root { .. }
             | Undo::Class { .. }
+            | Undo::Entry
             | Undo::Release(_)
             | Undo::Resume(_) => true,
             Undo::Within { undo, .. } => undo.void_after_reboot(),
@@ -122,7 +125,7 @@ impl Undo {
     /// Whether it is done when the run ends, not when its step does: what stands then is touched by no packet, but still
     /// lets go of those that it holds, and to take it down and make it again would cost others' packets.
     pub fn outlasts_its_step(&self) -> bool {
-        matches!(self, Undo::Root { .. } | Undo::Class { .. })
+        matches!(self, Undo::Root { .. } | Undo::Class { .. } | Undo::Entry)
     }
 
     /// Makes it so in the calling thread's network namespace, wherever it was recorded, then looks whether it is. `table`
@@ -143,6 +146,7 @@ impl Undo {
                 mark::clear(*bit).map(|count| format!("no socket is marked any more ({count} were)"))
             }
             Undo::Root { device, before } => root::undo(device, before),
+            Undo::Entry => ifb::undo(),
             Undo::Class { device, minor, wait_ms } => {
                 class::undo(device, *minor, Duration::from_millis(*wait_ms))
             }
@@ -161,6 +165,7 @@ impl fmt::Display for Undo {
             Undo::Queue { number, .. } => write!(f, "what waits in queue {number}"),
             Undo::Mark(bit) => write!(f, "sockets with the mark {bit:#x}"),
             Undo::Root { device, .. } => write!(f, "the root of `{device}`"),
+            Undo::Entry => write!(f, "the device through which what enters is led"),
             Undo::Class { device, minor, .. } => write!(f, "class {minor:x} of `{device}`"),
             Undo::Release(target) => write!(f, "{target}, paused"),
             Undo::Resume(target) => write!(f, "{target}, stopped"),

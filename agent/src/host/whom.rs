@@ -179,7 +179,7 @@ impl Whom {
         rules.extend(self.mark.iter().map(|mark| match hook {
             // What a raw socket sends for another one carries the other's mark, but not its socket.
             Hook::Output => rule.clone().mark(mark.bit),
-            Hook::Input => rule.clone().socket_mark(mark.bit),
+            Hook::Input | Hook::Ingress => rule.clone().socket_mark(mark.bit),
         }));
         rules
     }

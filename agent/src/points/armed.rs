@@ -67,10 +67,6 @@ static ORDERS: LazyLock<Vec<Order>> = LazyLock::new(|| {
     let text = std::env::var("SQUALL_STOP_AT").unwrap_or_default();
     text.split(',').filter(|word| !word.is_empty()).map(order).collect()
 });
-static LOG: LazyLock<Option<File>> = LazyLock::new(|| {
-    let path = std::env::var_os("SQUALL_STOP_LOG")?;
-    Some(OpenOptions::new().create(true).append(true).open(path).expect("the log of stopping points opens"))
-});
 static FLAW: LazyLock<String> = LazyLock::new(|| std::env::var("SQUALL_FLAW").unwrap_or_default());
 /// What the disk has not got yet.
 static UNSYNCED: Mutex<Vec<u8>> = Mutex::new(Vec::new());
@@ -149,7 +145,10 @@ pub fn pass(point: Point) {
         *count += 1;
         *count
     };
-    if let Some(mut log) = LOG.as_ref() {
+    if let Some(path) = std::env::var_os("SQUALL_STOP_LOG") {
+        // Opened anew each time: the worker closes what the guardian has open.
+        let log = OpenOptions::new().create(true).append(true).open(path);
+        let mut log = log.expect("the log of stopping points opens");
         let line = format!("{role} {point} {nth} {} {}\n", sys::boot_nanos(), std::process::id());
         let _ = log.write_all(line.as_bytes());
     }

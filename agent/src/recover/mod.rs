@@ -153,7 +153,7 @@ fn acts_in(place: &Place, netns: Id) -> bool {
 
 /// The lock of a place, unless a living agent holds it. One that holds a journal and does not listen is on its way out,
 /// and gets a moment: a process that was killed lets go of its lock a little after it can be seen to be dead.
-fn lock_of(place: &Place) -> Option<Lock> {
+pub fn lock_of(place: &Place) -> Option<Lock> {
     let deadline = Instant::now() + DYING;
     loop {
         if let Some(lock) = place.lock().ok()? {
