@@ -118,7 +118,7 @@ fn the_capabilities_of_the_unit_are_enough_for_every_fault_and_the_manager_is_to
             "{{ fault: {{ latency: {{ delay: 20ms, engine: queue, direction: egress, {peer} }} }}, for: 500ms }}"
         ),
         format!(
-            "{{ fault: {{ bandwidth: {{ rate: 10kbit/s, engine: netem, direction: egress, {peer} }} }}, for: 500ms }}"
+            "{{ fault: {{ bandwidth: {{ rate: 20kbit/s, burst: 1500B, engine: netem, direction: egress, {peer} }} }}, for: 500ms }}"
         ),
         format!("{{ fault: {{ disconnect: {{ every: 100ms, {peer} }} }}, for: 500ms }}"),
         format!(
