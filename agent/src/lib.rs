@@ -15,6 +15,7 @@
 //! | [`state`], [`join`] | where state lies; how a command finds or starts the agent |
 //! | [`preflight`], [`snapshot`] | what works here; what others changed meanwhile |
 //! | [`probe`] | the unprivileged prober |
+//! | [`proxy`] | the dependency proxy: needs no privilege, alters no host |
 
 pub mod cli;
 pub mod guardian;
@@ -27,6 +28,7 @@ pub mod made;
 pub mod policy;
 pub mod preflight;
 pub mod probe;
+pub mod proxy;
 pub mod pulse;
 pub mod records;
 pub mod recover;
