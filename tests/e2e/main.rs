@@ -18,6 +18,7 @@ mod nets;
 mod network;
 mod peers;
 mod process;
+mod proxy;
 mod refusal;
 mod report;
 mod scope;
