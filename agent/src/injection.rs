@@ -6,18 +6,21 @@ use squall_experiments::change::Change;
 use squall_experiments::evidence::Evidence;
 use squall_experiments::protocol::{Active, Applied, Lifted, Refusal, RunId};
 
-use crate::host::aim::{Aim, News};
+use crate::books::{self, Books, Written};
+use crate::fingerprint::run::Before;
+use crate::host::aim::{Aim, News, Resolved};
 use crate::host::machine::Machine;
 use crate::host::modules;
 use crate::host::process::Target;
 use crate::host::qdisc::choice;
 use crate::host::site::Site;
-use crate::host::undo::{TAG, Undo};
+use crate::host::undo::TAG;
+use crate::host::view::Viewpoint;
 use crate::host::{Place, sys};
 use crate::link::Connection;
-use crate::made::{self, Books, Made, Ready};
-use crate::records::{Ask, Records};
-use crate::snapshot::Snapshot;
+use crate::made::{self, Made, Ready};
+use crate::records::Records;
+use crate::resolve::Seen;
 
 /// A part ends by itself so many nanoseconds after its time: only a conductor that hangs is overtaken, and a fault
 /// lasts as long as its file says, not a connection's delay less.
@@ -41,8 +44,8 @@ pub struct Injection {
     seed: u64,
     parts: BTreeMap<u32, Part>,
     /// What stays when a step ends: see [`Undo::outlasts_its_step`].
-    footings: Vec<(u64, Undo)>,
-    before: Snapshot,
+    footings: Written,
+    before: Before,
 }
 
 /// The changes of one step.
@@ -83,11 +86,11 @@ pub struct Terms {
 }
 
 impl Injection {
-    /// Opens an injection without changes.
-    pub fn begin(terms: Terms) -> Self {
+    /// Looks at the host, and opens an injection without changes.
+    pub fn begin(terms: Terms, records: &Records) -> Self {
         let Terms { run, title, seed, connection, lease, deadline } = terms;
+        let before = Before::take(records);
         let renewed = sys::boot_nanos();
-        let before = Snapshot::take();
         let (parts, footings) = (BTreeMap::new(), Vec::new());
         Injection { run, title, connection, lease, renewed, deadline, seed, parts, footings, before }
     }
@@ -98,15 +101,19 @@ impl Injection {
         step: Step,
         machine: &mut Machine,
         records: &Records,
-        aim: &Aim<'_>,
+        (aim, seen): (&Aim<'_>, &Seen),
         others: &BTreeMap<RunId, Injection>,
     ) -> Result<Applied, Refusal> {
+        let nothing = Resolved::new();
+        // A name means what it means where the change acts.
+        let aim_of = |change: &Change| aim.with(seen.get(&Viewpoint::of(change)).unwrap_or(&nothing));
         let Step { number, changes, lasts } = step;
         let began = sys::boot_nanos();
         if self.parts.contains_key(&number) {
             return Err(Refusal::bare(format!("part {number} of this run has been applied already")));
         }
         let sites: Vec<Site> = changes.iter().map(|change| machine.site(change)).collect::<Result<_, _>>()?;
+        sites.iter().for_each(|site| self.before.come(site, records));
         let everybody = || others.values().chain([&*self]);
         if let Some(what) = everybody().find_map(|other| sites.iter().find_map(|site| other.collides(site))) {
             return Err(Refusal::new(what, "wait for it to end, or aim at other traffic"));
@@ -120,7 +127,8 @@ impl Injection {
             };
             modules::load(&change, || records.breathe());
             choice::learn(&change, || records.breathe());
-            match Ready::of(change, site, place, machine, aim) {
+            let aim = aim_of(&change);
+            match Ready::of(change, site, place, machine, &aim) {
                 Ok(one) => ready.push(one),
                 Err(refusal) => {
                     ready.iter().for_each(|one: &Ready| one.forget(machine));
@@ -143,7 +151,8 @@ impl Injection {
         let mut all = ready.into_iter();
         let mut books = Books { records, footings: &mut self.footings };
         while let Some(ready) = all.next() {
-            let (made, result) = Made::perform(ready, &self.run, machine, &mut books, aim);
+            let aim = aim_of(&ready.change);
+            let (made, result) = Made::perform(ready, &self.run, machine, &mut books, &aim);
             part.made.push(made);
             if let Err(refusal) = result {
                 all.for_each(|rest| rest.forget(machine));
@@ -198,8 +207,9 @@ impl Injection {
         }
     }
 
-    /// Undoes everything, and compares the host with what it was.
-    pub fn end(&mut self, machine: &mut Machine, records: &Records) -> Lifted {
+    /// Undoes everything, and compares the host with what it was: what the run claimed and is not as it was counts as not
+    /// undone, whatever the undos say. `alone`: no other run is live, so nothing may bear Squall's mark either.
+    pub fn end(&mut self, machine: &mut Machine, records: &Records, alone: bool) -> Lifted {
         let began = sys::boot_nanos();
         let mut all = Lifted::default();
         for part in self.parts.values_mut().rev().filter(|part| part.lifted.is_none()) {
@@ -211,34 +221,22 @@ impl Injection {
         }
         self.clear(machine, records, &mut all);
         all.evidence = self.parts.values().flat_map(|part| &part.made).map(Made::evidence).collect();
-        all.others = Snapshot::take().changed_since(&self.before);
+        let judgement = self.before.judge(records, alone);
+        if all.stuck.is_empty() {
+            all.stuck = judgement.residue;
+        }
+        all.others = judgement.others;
+        all.host = Some(judgement.compared);
         all.took_us = (sys::boot_nanos() - began) / 1000;
         all
     }
 
     /// Undoes what outlasted its step. What that still holds is waited for: no packet is lost at the end.
     fn clear(&mut self, machine: &mut Machine, records: &Records, lifted: &mut Lifted) {
-        let mut numbers = Vec::new();
-        let mut left = Vec::new();
-        for (number, undo) in std::mem::take(&mut self.footings).into_iter().rev() {
-            match made::undo(&undo, machine, records) {
-                Ok(what) => {
-                    lifted.undone.push(what);
-                    numbers.push(number);
-                }
-                Err(what) => {
-                    lifted.stuck.push(what);
-                    left.push((number, undo));
-                }
-            }
-        }
-        left.reverse();
-        self.footings = left;
-        if !numbers.is_empty()
-            && let Err(refusal) = records.ask(&Ask::Undone { numbers }, None)
-        {
-            tracing::info!(%refusal, "the journal does not know yet of what was undone");
-        }
+        let mut taken = books::take_back(&mut self.footings, |undo| made::undo(undo, machine, records));
+        taken.mark(records);
+        lifted.undone.append(&mut taken.undone);
+        lifted.stuck.append(&mut taken.stuck);
     }
 
     /// When something of it is due, on the boot clock.

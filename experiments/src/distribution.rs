@@ -42,6 +42,11 @@ impl<const BITS: u32> Distribution<BITS> {
         }
     }
 
+    /// The upper end of each bucket that is not empty, in nanoseconds, and how many times lie in it; ascending.
+    pub fn iter(&self) -> impl Iterator<Item = (u64, u64)> {
+        self.counts.iter().map(|(bucket, count)| (upper::<BITS>(*bucket), *count))
+    }
+
     /// How many times were counted.
     pub fn total(&self) -> u64 {
         self.counts.values().sum()
@@ -51,6 +56,12 @@ impl<const BITS: u32> Distribution<BITS> {
     pub fn beyond(&self, bound: Duration) -> u64 {
         let nanos = u64::try_from(bound.as_nanos()).unwrap_or(u64::MAX);
         self.counts.range(bucket::<BITS>(nanos) + 1..).map(|(_, count)| count).sum()
+    }
+
+    /// Whether a time counts as longer than a bound, as [`Distribution::beyond`] counts.
+    pub fn is_beyond(time: Duration, bound: Duration) -> bool {
+        let bucket = |time: Duration| bucket::<BITS>(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
+        bucket(time) > bucket(bound)
     }
 
     /// The time within which so many thousandths of all cases came to their end (nearest rank): 990 is p99. `never` is

@@ -19,11 +19,13 @@ mod run;
 mod schema;
 mod shop;
 mod status;
+mod verdict;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{Parser, Subcommand};
+use squall_agent::cli::Format;
 use squall_experiments::exit::Exit;
 
 /// Chaos engineering that ends when it says: inject faults, measure them, undo them, and say what held.
@@ -47,15 +49,6 @@ struct Common {
     state_dir: Option<PathBuf>,
 }
 
-/// How results are printed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Format {
-    /// For people.
-    Human,
-    /// One JSON document.
-    Json,
-}
-
 #[derive(Debug, Subcommand)]
 enum Verb {
     /// Show a small shop breaking and holding, in namespaces of its own: needs no root and no file.
@@ -68,6 +61,8 @@ enum Verb {
     Run(run::Run),
     /// Inject one fault from the command line, without a file.
     Inject(inject::Inject),
+    /// Make the report of a run again from its events.
+    Verdict(verdict::Verdict),
     /// Write a first experiment file.
     Init(init::Init),
     /// List the faults, or explain one.
@@ -99,6 +94,7 @@ pub fn main() -> ExitCode {
         Verb::Plan(verb) => verb.run(&cli.common),
         Verb::Run(verb) => verb.run(&cli.common),
         Verb::Inject(verb) => verb.run(&cli.common),
+        Verb::Verdict(verb) => verb.run(&cli.common),
         Verb::Init(verb) => verb.run(&cli.common),
         Verb::Faults(verb) => verb.run(&cli.common),
         Verb::Schema(verb) => verb.run(&cli.common),

@@ -5,10 +5,12 @@ use std::time::Duration;
 use squall_experiments::experiment::Action;
 use squall_experiments::probe::{Expect, Hypothesis, Probe, ProberRequest, Sample};
 use squall_experiments::quantity::Percent;
+use squall_experiments::run::Seen;
 use squall_experiments::verdict::{Again, IN_A_ROW, Phase, Tally};
 use tokio::time::Instant;
 
 use super::pace::Pace;
+use super::rates::Rates;
 
 /// A probe that prober processes know under a number.
 #[derive(Clone, Debug)]
@@ -55,6 +57,8 @@ pub(super) struct Watch {
     /// All samples of a guard.
     pub(super) all: Tally,
     pub(super) again: Again,
+    /// What is claimed of its rates, where anything is.
+    pub(super) rates: Option<Rates>,
     /// What the last bad sample saw.
     pub(super) bad: Option<String>,
 }
@@ -121,6 +125,7 @@ impl Sampling {
             baseline: Tally::default(),
             all: Tally::default(),
             again: Again::default(),
+            rates: hypothesis.terms().as_ref().map(Rates::new),
             bad: None,
         });
     }
@@ -271,13 +276,24 @@ impl Sampling {
         watch.all.add(sample.good);
         match phase {
             Phase::Baseline => watch.baseline.add(sample.good),
-            Phase::Recovery => watch.again.add(sample.good, begun_ms),
-            Phase::During | Phase::Between => {}
+            Phase::Recovery if watch.rates.is_none() => watch.again.add(sample.good, begun_ms),
+            Phase::Recovery | Phase::During | Phase::Between => {}
         }
         if !sample.good {
             watch.bad = Some(sample.seen.clone());
         }
         phase
+    }
+
+    /// Counts the requests of a sample that was recorded, for a watch of rates. Says why a guard stops the run.
+    pub(super) fn count_rates(&mut self, place: usize, seen: &Seen) -> Option<String> {
+        let watch = self.watches.get_mut(place)?;
+        let rates = watch.rates.as_mut()?;
+        rates.add(seen);
+        if seen.phase == Phase::Recovery && seen.is_whole() {
+            watch.again.add(rates.is_usual(seen), seen.begun_ms);
+        }
+        rates.tripped().filter(|_| watch.guard)
     }
 
     /// Forgets the samples that the prober at a place still owes: it is gone.

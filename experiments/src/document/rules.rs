@@ -4,6 +4,7 @@ use serde_json::{Map, Value};
 
 use super::suggest;
 use crate::peer::{Peer, Ports};
+use crate::probe::{ErrorsBound, LatencyBound, ThroughputBound};
 use crate::quantity::{MostPercent, MostPeriod, Percent, Period, Pick, QuantityError, Rate};
 
 /// Reads a text, or says why it cannot.
@@ -22,6 +23,9 @@ pub(super) fn parser(format: &str) -> Option<Parse> {
         "ports" => read::<Ports>,
         "rate" => read::<Rate>,
         "percent-bound" => read::<MostPercent>,
+        "errors-bound" => read::<ErrorsBound>,
+        "throughput-bound" => read::<ThroughputBound>,
+        "latency-bound" => read::<LatencyBound>,
         "period-bound" => read::<MostPeriod>,
         _ => return None,
     })

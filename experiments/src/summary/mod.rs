@@ -6,6 +6,7 @@
 mod closing;
 mod fold;
 mod load;
+mod rates;
 mod samples;
 mod timeline;
 
@@ -13,14 +14,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::evidence::Evidence;
 use crate::exit::Exit;
-use crate::protocol::RunId;
+use crate::protocol::{Compared, RunId};
 use crate::quantity::Percent;
 use crate::run::Intent;
-use crate::verdict::{Judgement, Tally};
+use crate::verdict::{Finding, Judgement, Tally};
 
 pub use crate::probe::Count;
 pub use closing::seconds;
 pub use load::LoadFigures;
+pub use rates::count;
 pub use timeline::line;
 
 /// What became of a run.
@@ -66,6 +68,9 @@ pub struct Summary {
     pub not_undone: Vec<String>,
     /// What others changed on the host meanwhile.
     pub others: Vec<String>,
+    /// The host before and after, compared; `None` where the agent's last word was not heard, or nothing was begun.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<Compared>,
     /// Milliseconds from the end of the last fault to the first of the good samples after which no bad one was seen,
     /// of the slowest hypothesis; without faults, from the end of the revert. `None` where it was not watched, or
     /// did not hold again.
@@ -94,6 +99,9 @@ pub struct Claim {
     pub tolerate: Percent,
     /// What can be said of it during the fault; `None` where the run did not get that far.
     pub judgement: Option<Judgement>,
+    /// What was found about each bound of a rate, with everything that it rests on; empty where single looks were counted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub findings: Vec<Finding>,
     /// Before anything was done.
     pub before: Figures,
     /// While a fault was live.

@@ -15,8 +15,12 @@ struct Log(Vec<Record>);
 impl Log {
     fn new(faults: u32, hypotheses: &[&str], guards: &[&str]) -> Log {
         let stated = |names: &[&str]| {
-            let stated =
-                names.iter().map(|name| Stated { name: (*name).to_owned(), tolerate: Percent::default() });
+            let stated = names.iter().map(|name| Stated {
+                name: (*name).to_owned(),
+                tolerate: Percent::default(),
+                rate: None,
+                recovers_within_ms: None,
+            });
             stated.collect()
         };
         let mut log = Log(Vec::new());
@@ -29,6 +33,7 @@ impl Log {
             faults,
             version: "0.1.0".to_owned(),
             agent: None,
+            planned_ms: None,
             hypotheses: stated(hypotheses),
             guards: stated(guards),
         }));
@@ -82,6 +87,7 @@ impl Log {
                 undone: vec!["the rule is gone: table read back".to_owned()],
                 stuck: stuck.iter().map(|line| (*line).to_owned()).collect(),
                 others: Vec::new(),
+                host: None,
                 took_us: 800,
             },
             why: None,

@@ -1,7 +1,8 @@
 //! The engine netem, which the machine of the tests may lack: beside `tc netem` set up by hand, and by what the kernel
 //! reads back.
 
-use std::time::Duration;
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use squall_tests::host::Host;
@@ -12,12 +13,16 @@ use squall_tests::wait::{PATIENCE, holds, median};
 use squall_tests::world::World;
 use squall_tests::{needs, odds};
 
+use super::quiet_by;
+
 super::cases![
     a_delay_is_no_worse_than_by_hand,
     so_many_are_lost,
     every_impairment_is_as_the_kernel_reads_it_back,
     nothing_that_is_held_is_lost_at_the_end,
     the_agents_death_frees_the_traffic_at_once,
+    what_enters_is_late_once_and_as_by_hand,
+    both_ways_take_both_halves,
 ];
 
 const PLAN: Numbered =
@@ -48,25 +53,43 @@ fn errors(outcome: &Outcome) -> (Duration, Duration) {
     (median(took.clone()).saturating_sub(DELAY), took[at.min(took.len() - 1)].saturating_sub(DELAY))
 }
 
+/// What `tc` by hand comes to for packets from the first host, while a run with a fault on other traffic goes on beside:
+/// the processes of a run cost an emulated machine more than what either does to a packet.
+fn by_hand(world: &World, run_on: &Host, port: u16) -> (Duration, Duration) {
+    let near = &world.hosts[0];
+    let elsewhere = step("partition: { to: [\"10.77.1.99\"] }");
+    let mut beside = Trial::begin(world, run_on, &quiet_by(port, &elsewhere));
+    beside.injected();
+    near.look(&["tc", "qdisc", "add", "dev", "to1", "root", "netem", "delay", "50ms", "limit", "5000"]);
+    let errors = errors(&sent(world, PLAN));
+    near.look(&["tc", "qdisc", "del", "dev", "to1", "root"]);
+    beside.run.signal(Signal::INT);
+    beside.finish().expect_exit(6);
+    errors
+}
+
+/// Three times as late as by hand, and half a millisecond of an emulated machine.
+#[track_caller]
+fn no_worse(ours: (Duration, Duration), by_hand: (Duration, Duration)) {
+    println!("late by {ours:?} (p50, p99), by hand {by_hand:?}");
+    assert!(ours.0 <= by_hand.0 * 3 + Duration::from_micros(500), "{ours:?}, by hand {by_hand:?}");
+}
+
 fn a_delay_is_no_worse_than_by_hand() {
     needs!(Root, Nftables, Netem);
     let world = World::new(2);
     let near = &world.hosts[0];
-    near.look(&["tc", "qdisc", "add", "dev", "to1", "root", "netem", "delay", "50ms", "limit", "5000"]);
-    let by_hand = errors(&sent(&world, PLAN));
-    near.look(&["tc", "qdisc", "del", "dev", "to1", "root"]);
+    let port = world.echo(0, 7007).port;
+    let by_hand = by_hand(&world, near, port);
     let latency = "latency: { delay: 50ms, direction: egress, to: [\"10.77.1.2:9\"] }";
-    let mut trial = Trial::begin(&world, near, &calm(&[&step(latency)]));
+    let mut trial = Trial::begin(&world, near, &quiet_by(port, &step(latency)));
     trial.injected();
     let outcome = sent(&world, PLAN);
     let report = trial.halted();
-    let ours = errors(&outcome);
-    println!("late by {ours:?} (p50, p99), by hand {by_hand:?}");
+    no_worse(errors(&outcome), by_hand);
     assert_eq!(evidence(&report)["engine"]["name"], "netem", "{report:#}");
     assert_eq!(evidence(&report)["matched"], evidence(&report)["engine"]["seen"], "{report:#}");
     assert!(impaired(&report) >= u64::from(PLAN.count), "{report:#}");
-    // Three times as late as by hand, and a scheduling round of an emulated machine.
-    assert!(ours.0 <= by_hand.0 * 3 + Duration::from_millis(1), "{ours:?}, by hand {by_hand:?}");
 }
 
 fn so_many_are_lost() {
@@ -173,4 +196,62 @@ fn the_agents_death_frees_the_traffic_at_once() {
     trial.finish().expect_exit(6);
     near.agent(&["recover"]).run().expect_exit(0);
     assert!(!standing(near).contains("htb"), "{}", standing(near));
+}
+
+fn what_enters_is_late_once_and_as_by_hand() {
+    needs!(Root, Nftables, Netem, Ifb);
+    let world = World::new(2);
+    let [near, far] = &world.hosts[..] else { panic!("two hosts were asked for") };
+    let port = world.echo(1, 7007).port;
+    // What netem does by hand to what leaves the one host, ours does to what enters the other.
+    let by_hand = by_hand(&world, far, port);
+    // A virtual network on the same link: its frames enter two interfaces, and are late once.
+    let tagged = ["10.78.0.1/24", "10.78.0.2/24"];
+    for ((host, link), address) in [(near, "to1"), (far, "to0")].into_iter().zip(tagged) {
+        host.look(&["ip", "link", "add", "link", link, "name", "tagged", "type", "vlan", "id", "7"]);
+        host.look(&["ip", "link", "set", "tagged", "addrgenmode", "none"]);
+        host.look(&["ip", "address", "add", address, "dev", "tagged"]);
+        host.look(&["ip", "link", "set", "tagged", "up"]);
+    }
+    world.as_found();
+    let mut trial =
+        Trial::begin(&world, far, &quiet_by(port, &step("latency: { delay: 50ms, from: [\"any:9\"] }")));
+    trial.injected();
+    let few = Numbered { count: 60, ..PLAN };
+    let to = |address: IpAddr, plan: Numbered| plan.send(&near.netns, &far.netns, (address, 9).into());
+    let outcome = to(far.v4, PLAN);
+    no_worse(errors(&outcome), by_hand);
+    for address in [far.v6, "10.78.0.2".parse().expect("an address")] {
+        let outcome = to(address, few);
+        let middle = median(outcome.took());
+        assert!(outcome.lost().is_empty(), "{address}: {:?}", outcome.lost());
+        assert!(middle >= DELAY && middle < DELAY * 2, "{address}: a median of {middle:?}");
+    }
+    let report = trial.halted();
+    assert_eq!(evidence(&report)["engine"]["name"], "netem", "{report:#}");
+    assert_eq!(evidence(&report)["matched"], evidence(&report)["engine"]["seen"], "{report:#}");
+    assert!(outcome.lost().is_empty() && outcome.doubled() == 0, "{outcome:?}");
+}
+
+fn both_ways_take_both_halves() {
+    needs!(Root, Nftables, Netem, Ifb);
+    let world = World::new(2);
+    let [near, far] = &world.hosts[..] else { panic!("two hosts were asked for") };
+    let echo = world.echo(1, 7);
+    let latency = "latency: { delay: 60ms, direction: both, engine: netem, to: [\"10.77.1.2:7\"] }";
+    let mut trial = Trial::begin(&world, near, &calm(&[&step(latency)]));
+    trial.injected();
+    let mut open = echo.dial(near, far.v4).expect("reached");
+    let answers = (0..5).map(|_| {
+        let asked = Instant::now();
+        open.talk().expect("answered");
+        asked.elapsed()
+    });
+    let middle = median(answers.collect());
+    let report = trial.halted();
+    // Half of it each way.
+    assert!(middle >= Duration::from_millis(60) && middle < Duration::from_millis(120), "{middle:?}");
+    for way in 0..2 {
+        assert_eq!(report["parts"][0]["evidence"][way]["engine"]["name"], "netem", "{report:#}");
+    }
 }

@@ -1,8 +1,8 @@
 //! What the schema cannot say: meaning, part by part, so that one wrong part does not hide the next.
 
-mod load;
 mod method;
 mod probe;
+mod rate;
 mod selector;
 
 use super::node::{Data, Node};
@@ -45,6 +45,7 @@ impl Check {
             self.at(entry.value.span, "title", "`title` is empty", help);
         }
         self.claims(root);
+        self.recoveries(root);
         let claims = root.get("hypothesis").map(|node| &node.data);
         if let (Some(Data::List(claims)), Some(entry)) = (claims, root.entry("baseline"))
             && claims.is_empty()

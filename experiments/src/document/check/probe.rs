@@ -4,6 +4,7 @@ use super::super::node::{Data, Node};
 use super::super::problem::Span;
 use super::super::suggest;
 use super::Check;
+use super::rate::OF_RATES;
 use crate::peer::{Peer, PeerHost};
 use crate::quantity::{Percent, Period};
 use crate::url::HttpUrl;
@@ -13,7 +14,7 @@ const PROBES: [(&str, &[&str]); 4] = [
     ("http", &["status", "headers", "body", "json"]),
     ("tcp", &[]),
     ("process", &["exit", "stdout"]),
-    ("load", &["errors", "p50", "p90", "p99", "p999"]),
+    ("load", &["throughput", "latency"]),
 ];
 /// The most memory that a compiled regular expression may take, in bytes.
 const LARGEST_REGEX: usize = 1 << 20;
@@ -55,7 +56,7 @@ impl Check {
         let kinds: Vec<&str> =
             PROBES.iter().map(|(kind, _)| *kind).filter(|kind| claim.get(kind).is_some()).collect();
         let misspelt = claim.entries().iter().any(|entry| {
-            let known = ["name", "every", "expect"];
+            let known = ["name", "every", "expect", "mode", "confidence", "recovers-within"];
             !known.contains(&entry.key.as_str()) && !kinds.contains(&entry.key.as_str())
         });
         match kinds.as_slice() {
@@ -66,7 +67,10 @@ impl Check {
                 "nothing says how to look",
                 "give it one of `http`, `tcp`, `process` and `load`",
             ),
-            [kind] => self.expectation(claim, kind, path),
+            [kind] => {
+                self.expectation(claim, kind, path);
+                self.terms(claim, kind, path);
+            }
             [_, second, ..] => {
                 let span = claim.entry(second).map_or(claim.head(), |entry| entry.key_span);
                 let what = format!("a claim has one probe, and this one has `{}`", kinds.join("` and `"));
@@ -202,8 +206,8 @@ impl Check {
         let path = format!("{path}.expect");
         let of = |kind: &str| PROBES.iter().find(|(name, _)| *name == kind).map_or(&[][..], |(_, keys)| keys);
         let own: Vec<&str> = match kind {
-            "load" => [of("http"), of("load"), &["tolerate"]].concat(),
-            _ => [of(kind), &OF_ALL].concat(),
+            "load" => [of("http"), &OF_RATES, of("load")].concat(),
+            _ => [of(kind), &OF_ALL, &OF_RATES].concat(),
         };
         for entry in expect.entries().iter().filter(|entry| !own.contains(&entry.key.as_str())) {
             let owner = PROBES.iter().find(|(_, keys)| keys.contains(&entry.key.as_str()));
@@ -219,6 +223,7 @@ impl Check {
             };
             let help = match entry.key.as_str() {
                 "within" => "write `p99: \"<= 300ms\"`".to_owned(),
+                "tolerate" => "write `errors: \"<= 1%\"`".to_owned(),
                 _ => format!("for `{kind}`: {}", suggest::list(&own)),
             };
             self.at(entry.key_span, &format!("{path}.{}", entry.key), what, help);
@@ -253,9 +258,7 @@ impl Check {
             );
         }
         self.within(claim, kind, expect, &path);
-        if kind == "load" {
-            self.bounds(claim, expect, &path);
-        }
+        self.bounds(claim, kind, expect, &path);
     }
 
     /// A sample that takes longer than the time-out is bad anyway: a longer `within` would say nothing.
