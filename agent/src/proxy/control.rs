@@ -353,6 +353,17 @@ impl Control {
         Ok(())
     }
 
+    /// Removes a toxic if it is still this one, updated or not: another of the same name stays.
+    pub fn expire(&self, proxy: &str, toxic: &Toxic) {
+        let mut proxies = self.lock();
+        let Some(proxy) = proxies.get_mut(proxy) else { return };
+        let Some(at) = proxy.toxics.iter().position(|other| Arc::ptr_eq(&other.hits, &toxic.hits)) else {
+            return;
+        };
+        let expired = proxy.toxics.remove(at);
+        self.change(proxy, Change::Remove(expired.name.clone()));
+    }
+
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Proxy>> {
         self.proxies.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -205,3 +205,23 @@ fn a_proxy_that_cannot_be_moved_is_off_at_its_new_address() {
     server.done("DELETE", "/proxies/first", &NONE);
     assert_eq!(server.done("POST", "/proxies/second", &json!({ "enabled": true }))["enabled"], true);
 }
+
+#[test]
+fn a_toxic_with_a_time_ends_by_itself_and_leaves_its_successor_alone() {
+    let server = Server::start(&[]);
+    server.proxy("db", echo());
+    let list = "/proxies/db/toxics";
+    server.done("POST", list, &json!({ "type": "noop", "name": "short", "expires_in": 100 }));
+    server.done("POST", list, &json!({ "type": "noop", "name": "replaced", "expires_in": 150 }));
+    server.done("DELETE", "/proxies/db/toxics/replaced", &NONE);
+    server.done("POST", list, &json!({ "type": "noop", "name": "replaced" }));
+    server.done("POST", list, &json!({ "type": "noop", "name": "last", "expires_in": 400 }));
+    squall_tests::wait::holds("the last toxic to end", squall_tests::wait::PATIENCE, || {
+        server.ask("GET", "/proxies/db/toxics/last", &NONE).0 == 404
+    });
+    let left = server.done("GET", list, &NONE);
+    let names: Vec<&str> =
+        left.as_array().into_iter().flatten().filter_map(|toxic| toxic["name"].as_str()).collect();
+    assert_eq!(names, ["replaced"]);
+    assert_eq!(server.ask("POST", list, &json!({ "type": "noop", "expires_in": "soon" })).0, 400);
+}

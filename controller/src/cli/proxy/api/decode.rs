@@ -1,11 +1,16 @@
 //! What requests ask for, read as leniently as the reference reads it: any content type, keys of any case, unknown
 //! fields, and anything behind the first value. Only what has the wrong type is refused.
 
+use std::time::Duration;
+
 use serde_json::{Map, Value};
 use squall_agent::proxy::control::{Difference, Wanted, WantedToxic};
 use squall_agent::proxy::toxics::values::describe;
 
 use super::answer::Refused;
+
+/// A year: no toxic is meant to live longer by a timer.
+const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// The first JSON value of a body.
 pub(in super::super) fn first(body: &[u8]) -> Result<Value, Refused> {
@@ -40,7 +45,7 @@ impl<'a> Fields<'a> {
 
     fn get(&self, name: &str) -> Option<&'a Value> {
         let found = self.fields?.iter().filter(|(key, _)| key.eq_ignore_ascii_case(name));
-        found.map(|(_, value)| value).filter(|value| !value.is_null()).next_back()
+        found.map(|(_, value)| value).rfind(|value| !value.is_null())
     }
 
     fn wrong(&self, name: &str, value: &Value, kind: &str) -> Refused {
@@ -133,6 +138,14 @@ pub(super) fn toxic(value: &Value) -> Result<WantedToxic, Refused> {
         toxicity: fields.share("toxicity")?,
         attributes: fields.object("attributes")?,
     })
+}
+
+/// How long a toxic is to live, from `expires_in` in milliseconds; an extension. What is negative ends at once.
+pub(super) fn lifetime(value: &Value) -> Result<Option<Duration>, Refused> {
+    let fields = Fields::new("Toxic", value)?;
+    let Some(value) = fields.get("expires_in") else { return Ok(None) };
+    let whole = value.as_i64().ok_or_else(|| fields.wrong("expires_in", value, "int64"))?;
+    Ok(Some(Duration::from_millis(u64::try_from(whole).unwrap_or(0)).min(LONGEST)))
 }
 
 /// What is to be different about a toxic.

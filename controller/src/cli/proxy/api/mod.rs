@@ -19,6 +19,7 @@ use hyper::{Method, Request, Response, StatusCode, header};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::{Value, json};
 use squall_agent::proxy::control::Control;
+use squall_agent::proxy::toxic::Toxic;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
@@ -216,8 +217,14 @@ impl Api {
             Route::Toxics(proxy) if reads => Answer::json(StatusCode::OK, &control.toxics(proxy)?),
             Route::Toxics(proxy) => {
                 control.get(proxy)?;
-                let wanted = decode::toxic(&decode::first(body)?)?;
-                Answer::json(StatusCode::OK, &control.add_toxic(proxy, &wanted)?)
+                let value = decode::first(body)?;
+                let (wanted, lifetime) = (decode::toxic(&value)?, decode::lifetime(&value)?);
+                let toxic = control.add_toxic(proxy, &wanted)?;
+                let answer = Answer::json(StatusCode::OK, &toxic);
+                if let Some(lifetime) = lifetime {
+                    self.end_after(lifetime, proxy.clone(), toxic);
+                }
+                answer
             }
             Route::Toxic(proxy, toxic) if reads => {
                 Answer::json(StatusCode::OK, &control.toxic(proxy, toxic)?)
@@ -229,6 +236,15 @@ impl Api {
             }
             _ => Ok(Answer::empty(StatusCode::METHOD_NOT_ALLOWED)),
         }
+    }
+
+    /// Removes a toxic when its time is over, unless somebody was faster.
+    fn end_after(&self, lifetime: Duration, proxy: String, toxic: Toxic) {
+        let control = self.control.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(lifetime).await;
+            let _ = spawn_blocking(move || control.expire(&proxy, &toxic)).await;
+        });
     }
 
     fn populate(&self, body: &[u8]) -> Result<Answer, Refused> {
