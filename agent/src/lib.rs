@@ -19,6 +19,7 @@
 //! | [`preflight`], [`fingerprint`] | what works here; what the host is, before and after |
 //! | [`selftest`] | faults and deaths on this host, in namespaces of their own |
 //! | [`probe`] | the unprivileged prober |
+//! | [`proxy`] | the dependency proxy: needs no privilege, alters no host |
 
 pub mod books;
 pub mod cli;
@@ -40,6 +41,7 @@ pub mod points;
 pub mod policy;
 pub mod preflight;
 pub mod probe;
+pub mod proxy;
 pub mod pulse;
 pub mod records;
 pub mod recover;

@@ -9,6 +9,7 @@ mod agent;
 mod command;
 mod flows;
 mod load;
+mod proxy;
 mod shaping;
 mod table;
 
@@ -27,6 +28,7 @@ const GROUPS: &[Group] = &[
     ("crash", shaping::crash::losses),
     ("load", load::figures),
     ("flows", flows::figures),
+    ("proxy", proxy::figures),
 ];
 
 fn main() {

@@ -22,6 +22,7 @@ mod network;
 mod package;
 mod peers;
 mod process;
+mod proxy;
 mod refusal;
 mod report;
 mod scope;

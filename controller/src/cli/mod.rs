@@ -14,6 +14,7 @@ mod inject;
 mod load;
 mod plan;
 mod print;
+mod proxy;
 mod run;
 mod schema;
 mod shop;
@@ -72,6 +73,8 @@ enum Verb {
     Status(status::Status),
     /// Stop now: undo everything on this host.
     Halt(halt::Halt),
+    /// Serve as a proxy to dependencies that can be made slow and unreliable, as Toxiproxy does, and command it.
+    Proxy(proxy::Proxy),
     /// The agent, carried in this binary: run, status, preflight, recover.
     Agent(squall_agent::cli::Agent),
     /// The unprivileged process that runs probes.
@@ -97,6 +100,7 @@ pub fn main() -> ExitCode {
         Verb::Schema(verb) => verb.run(&cli.common),
         Verb::Status(verb) => verb.run(&cli.common),
         Verb::Halt(verb) => verb.run(&cli.common),
+        Verb::Proxy(verb) => verb.run(&cli.common),
         Verb::Agent(agent) => Ok(agent.run(cli.common.state_dir.as_deref())),
         Verb::Prober(prober) => Ok(prober.run()),
         Verb::Shop(verb) => verb.run(),

@@ -19,7 +19,7 @@ mod dice;
 mod engine;
 mod fragment;
 mod line;
-mod pace;
+pub(crate) mod pace;
 mod packet;
 mod raw;
 mod schedule;

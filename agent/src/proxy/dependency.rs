@@ -1,0 +1,69 @@
+//! What the shards share about one proxied dependency.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::toxic::Stream;
+
+/// Traffic of one direction, counted as it passes.
+#[derive(Debug, Default)]
+pub struct Bytes {
+    /// Bytes read from the sender.
+    pub received: AtomicU64,
+    /// Bytes written to the receiver.
+    pub sent: AtomicU64,
+}
+
+/// What one dependency has seen so far. Kept while it is turned off and on, and when its addresses change.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// From clients to the dependency.
+    pub upstream: Bytes,
+    /// From the dependency to clients.
+    pub downstream: Bytes,
+    /// Connections that clients made.
+    pub accepted: AtomicU64,
+    /// Connections that are open.
+    pub open: AtomicU64,
+    /// Connections that were closed because the dependency could not be reached.
+    pub unreached: AtomicU64,
+    /// Connections that were refused because they would have led back to the proxy.
+    pub looped: AtomicU64,
+    /// Connections that a toxic reset.
+    pub reset: AtomicU64,
+}
+
+impl Counters {
+    /// One direction's.
+    pub fn of(&self, stream: Stream) -> &Bytes {
+        match stream {
+            Stream::Upstream => &self.upstream,
+            Stream::Downstream => &self.downstream,
+        }
+    }
+}
+
+/// A dependency for as long as its addresses are what they are.
+#[derive(Debug)]
+pub struct Dependency {
+    /// Unique for as long as the process runs.
+    pub id: u64,
+    /// What its owner calls it.
+    pub name: String,
+    /// Where it is, `host:port`, as it was typed.
+    pub upstream: String,
+    /// Where its clients connect.
+    pub listen: SocketAddr,
+    /// What every choice depends on.
+    pub seed: u64,
+    /// What it has seen.
+    pub counters: Arc<Counters>,
+}
+
+impl Dependency {
+    /// The number of the next connection, from 1.
+    pub fn number(&self) -> u64 {
+        self.counters.accepted.fetch_add(1, Ordering::Relaxed) + 1
+    }
+}

@@ -1,0 +1,27 @@
+//! The dependency proxy: TCP connections between clients and a dependency, and what can be done to their bytes.
+//!
+//! It needs no privilege. `squall proxy serve` puts the interface of Toxiproxy in front of [`control::Control`].
+//!
+//! | file | what |
+//! |---|---|
+//! | [`control`] | proxies and toxics, as their owner asks for them |
+//! | [`dependency`], [`toxic`] | one proxied dependency, and one thing that is done to it |
+//! | `shard`, `slab`, `timers` | the threads that carry connections, and when they wake up |
+//! | `connection` | two sockets, and reading and writing them |
+//! | `link`, `queue` | one direction: what was read, through the toxics, to what may be written |
+//! | [`toxics`] | what each kind of toxic does |
+//! | `address`, `names`, `routes` | addresses; names of dependencies; no way back into the proxy |
+
+mod address;
+mod connection;
+pub mod control;
+pub mod dependency;
+pub mod link;
+mod names;
+pub mod queue;
+mod routes;
+mod shard;
+mod slab;
+mod timers;
+pub mod toxic;
+pub mod toxics;

@@ -1,0 +1,169 @@
+//! The toxics: what can be done to the bytes of one direction of a connection.
+//!
+//! A toxic is one file with a [`Kind`] and an [`Act`], and one line in [`KINDS`]. It sees the items that wait before it
+//! and puts out those that may go on; what it holds stays in its queue, so that nothing is lost when it is removed.
+
+mod bandwidth;
+mod corrupt;
+mod latency;
+mod limit_data;
+mod limit_time;
+mod noop;
+mod packet_loss;
+mod reset_peer;
+mod slicer;
+mod slow_close;
+mod timeout;
+pub mod values;
+
+use rand::SeedableRng;
+use rand_chacha::ChaCha12Rng;
+
+use super::queue::{Item, Queue};
+use values::{Number, Values};
+
+/// Every kind of toxic, by name.
+pub const KINDS: [&Kind; 11] = [
+    &bandwidth::KIND,
+    &corrupt::KIND,
+    &latency::KIND,
+    &limit_data::KIND,
+    &limit_time::KIND,
+    &noop::KIND,
+    &packet_loss::KIND,
+    &reset_peer::KIND,
+    &slicer::KIND,
+    &slow_close::KIND,
+    &timeout::KIND,
+];
+
+/// A kind of toxic.
+#[derive(Debug)]
+pub struct Kind {
+    /// Its `type`.
+    pub name: &'static str,
+    /// Its attributes, with their defaults.
+    pub attributes: &'static [(&'static str, Number)],
+    /// One for one direction of one connection.
+    make: fn() -> Box<dyn Act>,
+}
+
+impl Kind {
+    /// The kind with this name.
+    pub fn named(name: &str) -> Option<&'static Kind> {
+        KINDS.into_iter().find(|kind| kind.name == name)
+    }
+
+    /// One for one direction of one connection.
+    pub fn act(&self) -> Box<dyn Act> {
+        (self.make)()
+    }
+}
+
+/// The random numbers of one toxic on one direction of one connection.
+pub struct Dice(ChaCha12Rng);
+
+impl Dice {
+    /// Dice that always fall alike for the same names.
+    pub fn new(seed: u64, names: &[&[u8]]) -> Self {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&seed.to_le_bytes());
+        for name in names {
+            hasher.update(&(name.len() as u64).to_le_bytes()).update(name);
+        }
+        Dice(ChaCha12Rng::from_seed(*hasher.finalize().as_bytes()))
+    }
+
+    /// From 0 (included) to 1 (excluded).
+    pub fn share(&mut self) -> f64 {
+        rand::RngExt::random(&mut self.0)
+    }
+
+    /// From 0 (included) to a bound (excluded); 0 below a bound of 0.
+    pub fn below(&mut self, bound: u64) -> u64 {
+        if bound == 0 { 0 } else { rand::RngExt::random_range(&mut self.0, 0..bound) }
+    }
+}
+
+/// Where a toxic puts what may go on.
+pub struct Outlet<'a> {
+    queue: &'a mut Queue,
+    room: bool,
+    bound: usize,
+    moved: bool,
+}
+
+impl<'a> Outlet<'a> {
+    /// Into a queue that takes items as long as it holds fewer bytes than its bound, if it takes any now.
+    pub fn new(queue: &'a mut Queue, room: bool, bound: usize) -> Self {
+        Outlet { queue, room, bound, moved: false }
+    }
+
+    /// Whether one more item may be put in.
+    pub fn room(&self) -> bool {
+        self.room && self.queue.bytes() < self.bound
+    }
+
+    /// Puts it in.
+    pub fn put(&mut self, item: Item) {
+        self.moved = true;
+        self.queue.push(item);
+    }
+
+    /// Whether anything was put in.
+    pub fn moved(&self) -> bool {
+        self.moved
+    }
+}
+
+/// What a toxic waits for, or wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// More items, or room for those it has.
+    Wait,
+    /// This time, on the monotonic clock in nanoseconds.
+    Until(u64),
+    /// The connection is to be closed as soon as what came before is written.
+    Close,
+    /// The connection is to be reset now, both sides of it.
+    Reset,
+}
+
+/// A toxic at work on one direction of one connection.
+pub trait Act: Send {
+    /// New attributes. What is held is judged by them anew.
+    fn set(&mut self, values: &Values);
+
+    /// Puts out what may go on.
+    fn step(&mut self, now: u64, input: &mut Queue, out: &mut Outlet<'_>, dice: &mut Dice) -> Step;
+
+    /// Whether more may be put before it. By default a chunk at a time, so that a sender is held back as by a full line.
+    fn takes(&self, _now: u64, input: &Queue) -> bool {
+        input.bytes() == 0
+    }
+
+    /// Whether it has altered what flowed so that the connection cannot go on without it.
+    fn ends_when_removed(&self) -> bool {
+        false
+    }
+
+    /// Whether the step that was just taken did something to the traffic.
+    fn hit(&mut self) -> bool;
+}
+
+/// Moves everything on that there is room for.
+fn pass(input: &mut Queue, out: &mut Outlet<'_>) {
+    while out.room()
+        && let Some(item) = input.pop()
+    {
+        out.put(item);
+    }
+}
+
+/// Milliseconds as nanoseconds, at most a century.
+fn ms(milliseconds: u64) -> u64 {
+    milliseconds.min(CENTURY / 1_000_000) * 1_000_000
+}
+
+/// A hundred years in nanoseconds: no connection lasts longer, and sums of such times do not overflow.
+const CENTURY: u64 = 3_155_760_000_000_000_000;
