@@ -8,22 +8,26 @@
 //! |---|---|
 //! | [`host`] | the mechanisms: the only code that alters a machine |
 //! | [`guardian`], [`pulse`], [`records`] | the parent process; how the two notice each other's end; what they say |
-//! | [`journal`], [`recover`] | what to undo, on disk; undoing what a dead agent left |
+//! | [`journal`], [`ledger`], [`recover`] | what to undo, on disk; who writes it; undoing what a dead agent left |
 //! | [`worker`], [`supervisor`], [`injection`], [`made`], [`link`] | the child process: live injections and their changes, their leases, its connections |
 //! | [`resolve`] | names become addresses |
 //! | [`veto`], [`policy`] | what is never hit; what the host's owner allows |
 //! | [`state`], [`join`] | where state lies; how a command finds or starts the agent |
-//! | [`preflight`], [`snapshot`] | what works here; what others changed meanwhile |
+//! | [`points`] | where tests can make all that die |
+//! | [`preflight`], [`fingerprint`] | what works here; what the host is, before and after |
 //! | [`probe`] | the unprivileged prober |
 
 pub mod cli;
+pub mod fingerprint;
 pub mod guardian;
 pub mod host;
 pub mod injection;
 pub mod join;
 pub mod journal;
+pub mod ledger;
 pub mod link;
 pub mod made;
+pub mod points;
 pub mod policy;
 pub mod preflight;
 pub mod probe;
@@ -31,7 +35,6 @@ pub mod pulse;
 pub mod records;
 pub mod recover;
 pub mod resolve;
-pub mod snapshot;
 pub mod state;
 pub mod supervisor;
 pub mod veto;

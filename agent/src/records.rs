@@ -15,7 +15,9 @@ use rustix::net::{
 use serde::{Deserialize, Serialize};
 use squall_experiments::protocol::{Refusal, RunId};
 
+use crate::fingerprint::claims::Claims;
 use crate::host::undo::Undo;
+use crate::points::{self, Point};
 use crate::pulse::BEAT;
 
 /// How long the guardian may take to write and sync.
@@ -53,6 +55,18 @@ pub enum Ask {
     },
 }
 
+impl Ask {
+    /// The stopping points on both sides of doing it.
+    pub fn points(&self) -> (Point, Point) {
+        match self {
+            Ask::Begin { .. } => (Point::BeforeBegin, Point::AfterBegin),
+            Ask::Record { .. } => (Point::BeforeRecord, Point::AfterRecord),
+            Ask::Undone { .. } => (Point::BeforeUndone, Point::AfterUndone),
+            Ask::End { .. } => (Point::BeforeEnd, Point::AfterEnd),
+        }
+    }
+}
+
 /// From guardian to worker.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -73,6 +87,7 @@ pub enum Answer {
 pub struct Records {
     socket: OwnedFd,
     meanwhile: RefCell<Box<dyn FnMut()>>,
+    claims: RefCell<Claims>,
 }
 
 impl std::fmt::Debug for Records {
@@ -84,7 +99,7 @@ impl std::fmt::Debug for Records {
 impl Records {
     /// Takes one end.
     pub fn new(socket: OwnedFd) -> Self {
-        Records { socket, meanwhile: RefCell::new(Box::new(|| ())) }
+        Records { socket, meanwhile: RefCell::new(Box::new(|| ())), claims: RefCell::default() }
     }
 
     /// What must be done at least every [`BEAT`] while an answer is waited for: a disk may be slow.
@@ -97,9 +112,19 @@ impl Records {
         (self.meanwhile.borrow_mut())();
     }
 
+    /// What has been claimed by what was recorded.
+    pub fn claims(&self) -> Claims {
+        self.claims.borrow().clone()
+    }
+
     /// Asks the guardian, and waits until it has written.
     pub fn ask(&self, ask: &Ask, attached: Option<BorrowedFd<'_>>) -> Result<u64, Refusal> {
+        if let Ask::Record { undo, .. } = ask {
+            self.claims.borrow_mut().add(undo);
+        }
         let lost = |error: io::Error| Refusal::bare(format!("the guardian does not answer: {error}"));
+        let (before, after) = ask.points();
+        points::pass(before);
         self.send(ask, attached).map_err(lost)?;
         let mut ready = [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)];
         let begun = Instant::now();
@@ -114,7 +139,10 @@ impl Records {
             }
         }
         match self.receive::<Answer>().map_err(lost)? {
-            Some((Answer::Written { number }, _)) => Ok(number),
+            Some((Answer::Written { number }, _)) => {
+                points::pass(after);
+                Ok(number)
+            }
             Some((Answer::Not { why }, _)) => Err(Refusal::new(
                 format!("the undo journal cannot be written: {why}"),
                 "nothing is done without it: make room, or choose another place with `--state-dir`",

@@ -20,7 +20,9 @@ use super::netns::{Id, Netns};
 use super::site::Site;
 use super::table::Table;
 use super::undo::{Undo, Undone};
+use super::view::Viewpoint;
 use super::watch::Watch;
+use super::witness::Question;
 use super::{Host, Live, Place, Prepared, Record};
 
 /// The tables that must be renewed while the worker waits for the guardian's disk: by duplicates of their sockets, each
@@ -67,6 +69,14 @@ impl Machine {
     /// Where a change acts. Changes nothing.
     pub fn site(&self, change: &Change) -> Result<Site, Refusal> {
         Site::of(change, self.home.id())
+    }
+
+    /// What probes ask before a change is made; `None` where none are wanted, or where its site is not found: that is told
+    /// when it is prepared.
+    pub fn question(&self, change: &Change) -> Option<Question> {
+        let from = Viewpoint::of(change);
+        let Site { change, netns, .. } = self.site(change).ok()?;
+        Question::of(&change, netns, from)
     }
 
     /// Looks at the host from inside a site. Anything wrong here aborts before any change. What succeeds must be given

@@ -300,6 +300,7 @@ impl Live {
             impaired: impaired(&all),
             incidents: self.incidents.clone(),
             engine: Some(all),
+            witness: None,
             notes: self.notes.clone(),
         };
         self.packets.tell(&mut evidence);

@@ -4,6 +4,7 @@
 //! cannot fool it.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
@@ -152,6 +153,23 @@ impl Undo {
             Undo::Release(target) => released(target),
             Undo::Resume(target) => resume(target),
             Undo::Within { undo, .. } => undo.apply(table, queues),
+        }
+    }
+}
+
+impl fmt::Display for Undo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Undo::Table => write!(f, "the table `inet {NAME}`"),
+            Undo::Rules(tag) => write!(f, "rules `{tag}`"),
+            Undo::Queue { number, .. } => write!(f, "what waits in queue {number}"),
+            Undo::Mark(bit) => write!(f, "sockets with the mark {bit:#x}"),
+            Undo::Root { device, .. } => write!(f, "the root of `{device}`"),
+            Undo::Entry => write!(f, "the device through which what enters is led"),
+            Undo::Class { device, minor, .. } => write!(f, "class {minor:x} of `{device}`"),
+            Undo::Release(target) => write!(f, "{target}, paused"),
+            Undo::Resume(target) => write!(f, "{target}, stopped"),
+            Undo::Within { netns, undo } => write!(f, "in network namespace {}: {undo}", netns.inode),
         }
     }
 }

@@ -196,6 +196,7 @@ impl<'a> Making<'a> {
                 }
                 self.whole.undone.extend(lifted.undone.iter().cloned());
                 self.whole.stuck = lifted.stuck.clone();
+                self.whole.host = lifted.host.clone().or(self.whole.host.take());
             }
         }
     }
@@ -213,7 +214,8 @@ impl<'a> Making<'a> {
             let exit = match judgement.outcome {
                 Outcome::Held => continue,
                 Outcome::Deviated => Exit::Deviated,
-                Outcome::Inconclusive => Exit::Inconclusive,
+                Outcome::Inconclusive | Outcome::NoData => Exit::Inconclusive,
+                Outcome::NotSteady => Exit::Refused,
             };
             self.reason(exit, format!("`{}`: {}", claim.name, judgement.why));
         }
@@ -263,6 +265,7 @@ impl<'a> Making<'a> {
             parts: self.parts,
             actions: self.actions,
             others: self.others,
+            host: self.whole.host,
             well_again_ms: well,
         };
         summary.sentence = closing::sentence(&summary);

@@ -35,6 +35,8 @@ use super::slot::{Levels, Slot};
 
 /// The table's name, which is Squall's mark on a host.
 pub const NAME: &str = "squall";
+/// How the names of all other tables of Squall's begin.
+pub const PREFIX: &str = "squall-";
 /// How long rules match without a renewal.
 pub const LEASE_MS: u64 = 1500;
 /// The live set's name.
@@ -144,6 +146,14 @@ impl Table {
         Ok(tables.iter().map(nft::listed_table).find_map(mine))
     }
 
+    /// Whether a table of our name has the chains that only ours has.
+    pub fn is_built_as_ours(&mut self) -> Result<bool, NetlinkError> {
+        let chains = self.socket.dump(&nft::list_chains())?;
+        let chains: BTreeSet<_> = chains.iter().map(nft::listed_chain).collect();
+        let has = |name| chains.contains(&(nft::INET, NAME.to_owned(), name));
+        Ok([Hook::Input, Hook::Output].into_iter().all(|hook| has(never(hook)) && has(chain(hook, None))))
+    }
+
     /// Makes the table with its chains, its live set and the carve-outs, in one transaction.
     ///
     /// Carve-outs are accepted before any injection's rule is asked.
@@ -163,6 +173,15 @@ impl Table {
         self.changes = Changes::default();
         self.ingress = Ingress::default();
         Ok(())
+    }
+
+    /// Lets more through, whatever is injected.
+    pub fn never_touch(&mut self, carve_outs: Vec<(Hook, Rule)>) -> Result<(), NetlinkError> {
+        if carve_outs.is_empty() {
+            return Ok(());
+        }
+        let rule = |(hook, rule): (Hook, Rule)| rule.accept().append(NAME, &never(hook));
+        self.socket.request(nft::batch(carve_outs.into_iter().map(rule).collect()))
     }
 
     /// Makes a slot at some hooks, where it is not there yet. With levels it passes by what it has sent itself.
