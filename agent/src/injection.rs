@@ -15,12 +15,11 @@ use crate::host::process::Target;
 use crate::host::qdisc::choice;
 use crate::host::site::Site;
 use crate::host::undo::TAG;
-use crate::host::view::Viewpoint;
+use crate::host::view::{Seen, Viewpoint};
 use crate::host::{Place, sys};
 use crate::link::Connection;
 use crate::made::{self, Made, Ready};
 use crate::records::Records;
-use crate::resolve::Seen;
 
 /// A part ends by itself so many nanoseconds after its time: only a conductor that hangs is overtaken, and a fault
 /// lasts as long as its file says, not a connection's delay less.

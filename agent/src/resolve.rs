@@ -15,8 +15,8 @@ use hickory_resolver::{Hosts, TokioResolver, system_conf};
 use squall_experiments::protocol::Refusal;
 use tokio::task::{AbortHandle, JoinSet};
 
-use crate::host::aim::{News, Resolved};
-use crate::host::view::{View, Viewpoint};
+use crate::host::aim::News;
+use crate::host::view::{Seen, View, Viewpoint};
 
 /// How long one way of asking may take.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -49,9 +49,6 @@ pub type Asked = (Viewpoint, String);
 
 /// What every name came to.
 pub type Answers = BTreeMap<Asked, Answer>;
-
-/// The addresses of the names that are seen from each place.
-pub type Seen = BTreeMap<Viewpoint, Resolved>;
 
 /// The addresses alone.
 pub fn resolved(answers: &Answers) -> Seen {

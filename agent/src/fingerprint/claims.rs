@@ -6,6 +6,7 @@ use super::compare::Difference;
 use super::{Section, processes, sockets};
 use crate::host::netns::Id;
 use crate::host::process::Target;
+use crate::host::qdisc::ifb;
 use crate::host::undo::Undo;
 
 /// See the module. Kept as long as the agent lives: a run that ends while another is live leaves things to that one.
@@ -28,6 +29,9 @@ impl Claims {
             Undo::Root { device, .. } | Undo::Class { device, .. } => {
                 self.devices.insert((undo.netns(), device.name.clone()));
             }
+            Undo::Entry => {
+                self.devices.insert((undo.netns(), ifb::NAME.to_owned()));
+            }
             Undo::Release(target) | Undo::Resume(target) => drop(self.processes.insert(target.clone())),
             // Known by the table's name.
             _ => {}
@@ -46,6 +50,10 @@ impl Claims {
         match difference.section {
             Section::Sockets => sockets::mark_of(name).is_some_and(|mark| mark & self.bits != 0),
             Section::Queues => sockets::queue_of(name).is_some_and(|number| self.queues.contains(&number)),
+            // The only link that we ever make.
+            Section::Links => {
+                self.devices.contains(&(at, ifb::NAME.to_owned())) && *name == format!("link {}", ifb::NAME)
+            }
             Section::Disciplines => self
                 .devices
                 .iter()

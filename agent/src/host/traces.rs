@@ -141,7 +141,8 @@ impl Trace {
                 for minor in classes {
                     done.push(class::undo(device, *minor, PATIENCE)?);
                 }
-                done.push(root::undo(device, &Before::Default)?);
+                let is_entry = device.name == ifb::NAME;
+                done.push(if is_entry { ifb::undo()? } else { root::undo(device, &Before::Default)? });
                 Ok(done.join("; "))
             }
             Trace::Sockets { bit, .. } => {

@@ -4,6 +4,7 @@
 //! Nothing of the target is kept: a namespace held open would keep its devices after its end, and one that has come back
 //! is another one. So it is looked for each time.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -13,6 +14,7 @@ use squall_experiments::change::Change;
 use squall_experiments::protocol::Refusal;
 use squall_experiments::scope::Scope;
 
+use super::aim::Resolved;
 use super::container::Container;
 use super::netns::{NAMED, Netns};
 
@@ -53,6 +55,9 @@ impl std::fmt::Display for Viewpoint {
         }
     }
 }
+
+/// The addresses of the names that are seen from each place.
+pub type Seen = BTreeMap<Viewpoint, Resolved>;
 
 /// What is seen from there.
 #[derive(Debug)]

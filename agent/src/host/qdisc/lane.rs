@@ -208,7 +208,7 @@ impl Live {
 
     /// The kernel's counts, as those of an engine.
     fn engine(&self, sum: Counts, counted: u64) -> Engine {
-        let Impairment { loss, duplicate, corrupt, bottleneck, delay, reorder } = &self.impairment;
+        let Impairment { loss, duplicate, bottleneck, delay, corrupt: _, reorder: _ } = &self.impairment;
         let out = sum.packets + sum.waiting;
         let mut engine = Engine {
             name: if needs_netem(&self.impairment) { netem::KIND } else { htb::KIND }.to_owned(),
@@ -220,10 +220,6 @@ impl Live {
             engine.duplicated = engine.seen.saturating_sub(counted);
             engine.seen -= engine.duplicated;
         }
-        // What netem does not count it does as often as it is asked to.
-        let expected = |share: f64| (out as f64 * share).round() as u64;
-        engine.corrupted = corrupt.map_or(0, |chance| expected(chance.percent.fraction()));
-        engine.reordered = reorder.map_or(0, |reorder| expected(reorder.chance.percent.fraction()));
         if delay.is_some() {
             engine.delayed = out;
         } else if bottleneck.is_some() {

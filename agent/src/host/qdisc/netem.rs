@@ -156,6 +156,20 @@ pub fn refused(impairment: &Impairment) -> Option<&'static str> {
         .then_some("it lets what is reordered go at once, without the delay")
 }
 
+/// What netem does and tells nobody (`netem_dump` has its options and nothing else): the report must not count it. A fault
+/// that asks for nothing else has no measured effect.
+pub fn unmeasured(impairment: &Impairment) -> Vec<String> {
+    let shares =
+        [("corrupts", impairment.corrupt), ("reorders", impairment.reorder.map(|reorder| reorder.chance))];
+    let asked = shares.into_iter().filter_map(|(does, chance)| Some((does, chance?.percent)));
+    let note = |(does, share)| {
+        format!(
+            "`netem` does not count what it {does}: {share} was asked for, and nothing of it was measured (`engine: queue` counts)"
+        )
+    };
+    asked.map(note).collect()
+}
+
 /// Where netem does not do quite what Squall's own engine does; empty where there is no difference to be seen.
 pub fn differences(impairment: &Impairment) -> Vec<&'static str> {
     let Impairment { loss, duplicate, corrupt, delay, reorder, bottleneck } = impairment;

@@ -25,9 +25,8 @@ use super::disconnect;
 use super::netns::Netns;
 use super::peers::Peers;
 use super::sockets::{Listed, Sockets};
-use super::view::Viewpoint;
+use super::view::{Seen, Viewpoint};
 use crate::policy::Policy;
-use crate::resolve::Seen;
 use attempt::{Outcome, Plan};
 
 /// As many peers are asked.
@@ -97,14 +96,13 @@ impl Question {
     /// Asks, for seconds at most, on the calling thread. What is wrong with a flow is found out again, and told, when its
     /// change is prepared.
     pub fn ask(all: Vec<Self>, policy: &Policy, seen: &Seen, ours: &BTreeSet<i32>) -> Sights {
-        let nothing = Resolved::new();
-        let mut sights = Sights::new();
+        let (mut sights, nothing) = (Sights::new(), Resolved::new());
         for Question { flow, from, netns } in all {
+            let resolved = seen.get(&from).unwrap_or(&nothing);
             // Changes of one fault, each for a way of the same packets, are at the same site.
             if sights.contains_key(&flow) {
                 continue;
             }
-            let resolved = seen.get(&from).unwrap_or(&nothing);
             let look = || Sight::of(&flow, &Aim::new(policy, resolved, ours.clone())).ok();
             let sight = match netns {
                 None => look(),
