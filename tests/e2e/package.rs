@@ -80,12 +80,12 @@ fn the_capabilities_of_the_unit_are_enough_for_every_fault_and_the_manager_is_to
     let heard = UnixDatagram::bind(world.directory.join("notify")).expect("a socket can be bound");
     heard.set_read_timeout(Some(PATIENCE)).expect("a time is taken");
     let mut agent = as_the_unit_does(near, &world.directory.join("notify"));
-    let mut hear = || {
+    let hear = || {
         let mut message = [0; 64];
         let length = heard.recv(&mut message).unwrap_or_else(|error| panic!("nothing is told: {error}"));
         String::from_utf8_lossy(&message[..length]).into_owned()
     };
-    let mut until = |wanted: &str| {
+    let until = |wanted: &str| {
         let began = Instant::now();
         while hear() != wanted {
             assert!(began.elapsed() < PATIENCE, "`{wanted}` is not told");
