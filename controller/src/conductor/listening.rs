@@ -5,6 +5,7 @@ use std::future::pending;
 use squall_experiments::probe::{ProberReply, Sample};
 use squall_experiments::protocol::Refusal;
 use squall_experiments::run::{Event, Seen, State};
+use squall_experiments::verdict::IN_A_ROW;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::sleep_until;
 
@@ -131,12 +132,13 @@ impl Run<'_> {
     fn watched(&self, place: usize, sample: &Sample) {
         let begun_ms = self.clock.ms_of(sample.begun_ns);
         let phase = self.sampling.borrow_mut().count(place, sample, begun_ms);
-        let (name, guard, tripped) = {
+        let (name, guard, tripped, blind) = {
             let sampling = self.sampling.borrow();
             let Some(watch) = sampling.watches.get(place) else {
                 return;
             };
-            (watch.name.clone(), watch.guard, watch.guard && !watch.all.within(watch.tolerate))
+            let tripped = watch.guard && !watch.all.within(watch.tolerate);
+            (watch.name.clone(), watch.guard, tripped, watch.guard && watch.unclear >= IN_A_ROW)
         };
         let over = matches!(self.state(), State::New | State::Finished { .. } | State::Stuck { .. });
         if over {
@@ -147,6 +149,7 @@ impl Run<'_> {
             guard,
             phase,
             good: sample.good,
+            unclear: sample.unclear,
             begun_ms,
             took_us: sample.took_ns / 1000,
             seen: sample.seen.clone(),
@@ -156,6 +159,10 @@ impl Run<'_> {
         if tripped && matches!(self.state(), State::Method(_)) {
             let seen = sample.seen.clone();
             self.record(Event::GuardTripped { name, seen });
+        } else if blind && matches!(self.state(), State::Method(_)) {
+            // A guard that no longer sees guards nothing.
+            let why = format!("the guard `{name}` says nothing any more: {}", sample.seen);
+            self.record(Event::Blind { why });
         }
     }
 

@@ -1,10 +1,11 @@
 //! From events to a summary.
 
 use super::samples::Samples;
-use super::timeline;
 use super::{Action, Claim, Guard, Part, Reason, Summary, Undo, closing};
+use super::{timeline, unclear};
 use crate::evidence::Evidence;
 use crate::exit::Exit;
+use crate::probe::When;
 use crate::protocol::{Lifted, Refusal};
 use crate::run::{Event, Record, Started, State, Stated, next};
 use crate::verdict::{Outcome, Phase, during};
@@ -210,6 +211,10 @@ impl<'a> Making<'a> {
             let Some(judgement) = &claim.judgement else {
                 continue;
             };
+            // What did not hold again in time has its reason already.
+            if claim.recovered == Some(false) && !judged_during(&started, &claim.name) {
+                continue;
+            }
             let exit = match judgement.outcome {
                 Outcome::Held => continue,
                 Outcome::Deviated => Exit::Deviated,
@@ -275,14 +280,20 @@ impl<'a> Making<'a> {
             let in_force = figures(Phase::During);
             let missing = |names: &Vec<String>| !names.contains(&stated.name);
             let watched = self.well_again_ms.map(|_| true);
+            let recovered = self.not_recovered.as_ref().map(missing).or(watched);
+            let recovered = recovered.filter(|_| stated.is_for(When::After));
+            let judgement = match stated.is_for(When::During) {
+                true => Some(unclear::judge(&in_force, |tally| during(tally, stated.tolerate, faults))),
+                false => unclear::elsewhere(stated, recovered),
+            };
             Claim {
                 name: stated.name.clone(),
                 tolerate: stated.tolerate,
-                judgement: judged.then(|| during(in_force.tally, stated.tolerate, faults)),
+                judgement: judgement.filter(|_| judged),
                 before: figures(Phase::Baseline),
                 during: in_force,
                 after: figures(Phase::Recovery),
-                recovered: self.not_recovered.as_ref().map(missing).or(watched),
+                recovered,
             }
         };
         started.hypotheses.iter().map(claim).collect()
@@ -344,6 +355,11 @@ impl<'a> Making<'a> {
         let own = own.map(|action| format!("`{}`: the file has no `undo:` for it", action.name));
         gone.chain(own).collect()
     }
+}
+
+fn judged_during(started: &Started, name: &str) -> bool {
+    let stated = started.hypotheses.iter().find(|stated| stated.name == name);
+    stated.is_none_or(|stated| stated.is_for(When::During))
 }
 
 impl Part {

@@ -36,6 +36,10 @@ impl<'a> Samples<'a> {
             } else {
                 took.push(seen.took_us);
             }
+            if seen.unclear {
+                figures.unclear += 1;
+                Count::add(&mut figures.unclear_seen, &untimed(&seen.seen), 1);
+            }
             if !seen.is_whole() {
                 continue;
             }
@@ -59,6 +63,8 @@ impl<'a> Samples<'a> {
         }
         Count::sort(&mut figures.bad_seen);
         figures.bad_seen.truncate(5);
+        Count::sort(&mut figures.unclear_seen);
+        figures.unclear_seen.truncate(5);
         figures
     }
 

@@ -15,8 +15,11 @@ struct Log(Vec<Record>);
 impl Log {
     fn new(faults: u32, hypotheses: &[&str], guards: &[&str]) -> Log {
         let stated = |names: &[&str]| {
-            let stated =
-                names.iter().map(|name| Stated { name: (*name).to_owned(), tolerate: Percent::default() });
+            let stated = names.iter().map(|name| Stated {
+                name: (*name).to_owned(),
+                tolerate: Percent::default(),
+                when: Vec::new(),
+            });
             stated.collect()
         };
         let mut log = Log(Vec::new());
@@ -49,6 +52,7 @@ impl Log {
                 guard: false,
                 phase,
                 good,
+                unclear: false,
                 begun_ms: self.0.len() as u64 * 100,
                 took_us: 1000 + at,
                 seen: if good { "200 in 1.0 ms".to_owned() } else { format!("503 in {at}.5 ms") },
@@ -156,6 +160,7 @@ fn the_requests_of_a_load_are_summed_up_for_each_phase() {
             guard: false,
             phase,
             good: load.missed.is_empty(),
+            unclear: false,
             begun_ms: log.0.len() as u64 * 100,
             took_us: 1_000_000,
             seen: "50 requests".to_owned(),

@@ -102,7 +102,7 @@ fn claims_are_looked_at_with_one_probe_that_can_answer() {
         ("{ name: a, http: { url: \"http://a/\" }, expect: { status: 99 } }", "`99` is not an HTTP status"),
         (
             "{ name: a, http: { url: \"http://a/\" }, expect: { status: 70000 } }",
-            "`status` cannot be `70000`",
+            "`70000` is not an HTTP status",
         ),
         (
             "{ name: a, http: { url: \"http://a/\" }, expect: { body: \"[\" } }",
