@@ -1,6 +1,7 @@
 //! `squall-agent …` and `squall agent …`: the same verbs.
 
 use std::io::{BufRead, BufReader, Write};
+use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -10,6 +11,7 @@ use squall_experiments::exit::Exit;
 use squall_experiments::protocol::{Call, Message, Refusal, Reply, Request, VERSION};
 
 use crate::policy::Policy;
+use crate::recover::from_host::{self, Found, Wanted};
 use crate::state::{self, Place};
 use crate::{guardian, join, preflight, recover};
 
@@ -27,6 +29,9 @@ enum Verb {
         /// Speak on standard input, which is a connected socket, and leave when idle.
         #[arg(long, hide = true)]
         on_stdin: bool,
+        /// Where a controller of this agent is: no fault touches the way there. May be repeated.
+        #[arg(long = "controller", value_name = "ADDRESS:PORT")]
+        controllers: Vec<SocketAddr>,
     },
     /// Say what is active here.
     Status,
@@ -37,17 +42,31 @@ enum Verb {
         format: String,
     },
     /// Undo what a dead agent left behind. Needs no daemon, no controller and no network.
-    Recover,
+    Recover {
+        /// Also what no journal tells of: find Squall's objects by their marks, and take those away alone.
+        #[arg(long)]
+        from_host: bool,
+        /// Only say what would be taken away.
+        #[arg(long, requires = "from_host")]
+        dry_run: bool,
+        /// Look into this network namespace too: a name of ip-netns(8), or a path. Can be given several times.
+        #[arg(long, requires = "from_host", value_name = "NETNS")]
+        netns: Vec<String>,
+    },
 }
 
 impl Agent {
     /// Runs a verb in the calling process, which must still be single-threaded.
     pub fn run(self, state_dir: Option<&Path>) -> Exit {
         let done = match self.verb {
-            Verb::Run { on_stdin } => serve(state_dir, on_stdin),
+            Verb::Run { on_stdin, controllers } => serve(state_dir, on_stdin, controllers),
             Verb::Status => status(state_dir),
             Verb::Preflight { format } => preflight(format == "json"),
-            Verb::Recover => return recovered(state_dir),
+            Verb::Recover { from_host: false, .. } => return recovered(state_dir),
+            Verb::Recover { dry_run, netns, .. } => {
+                let wanted = Wanted { dry: dry_run, netns: &netns };
+                from_host::run(state_dir, &wanted).map(|found| told(&found, dry_run))
+            }
         };
         done.unwrap_or_else(|refusal| {
             eprintln!("error: {refusal}");
@@ -59,7 +78,7 @@ impl Agent {
     }
 }
 
-fn serve(state_dir: Option<&Path>, on_stdin: bool) -> Result<Exit, Refusal> {
+fn serve(state_dir: Option<&Path>, on_stdin: bool, controllers: Vec<SocketAddr>) -> Result<Exit, Refusal> {
     let log = tracing_subscriber::EnvFilter::try_from_env("SQUALL_LOG");
     let log = log.unwrap_or_else(|_| {
         tracing_subscriber::EnvFilter::new("warn,hickory_resolver=error,hickory_net=error")
@@ -80,7 +99,7 @@ fn serve(state_dir: Option<&Path>, on_stdin: bool) -> Result<Exit, Refusal> {
         );
         None
     };
-    guardian::run(place, control)
+    guardian::run(place, control, controllers)
 }
 
 fn status(state_dir: Option<&Path>) -> Result<Exit, Refusal> {
@@ -150,8 +169,20 @@ fn recovered(state_dir: Option<&Path>) -> Exit {
         }
         Err(error) => {
             eprintln!("error: {error}");
-            eprintln!("help: nothing was assumed to be clean; the journal stays where it is");
+            eprintln!("help: {}", error.help());
             Exit::Modified
         }
     }
+}
+
+/// Says what `--from-host` came to.
+fn told(found: &Found, dry: bool) -> Exit {
+    let done = if dry { "would be undone" } else { "undone" };
+    found.done.iter().for_each(|what| println!("{done}: {what}"));
+    found.left.iter().for_each(|what| println!("left alone: {what}"));
+    found.stuck.iter().for_each(|what| eprintln!("error: {what}"));
+    if found.done.is_empty() && found.stuck.is_empty() {
+        println!("nothing here bears Squall's marks");
+    }
+    if found.stuck.is_empty() { Exit::Held } else { Exit::Modified }
 }

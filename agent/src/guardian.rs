@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
@@ -22,7 +23,8 @@ use squall_experiments::protocol::{Refusal, RunId};
 
 use crate::host::sys;
 use crate::host::undo::Undo;
-use crate::journal::{self, Entry, Journal};
+use crate::ledger::Ledger;
+use crate::points::{self, Point, Role};
 use crate::pulse::{Other, Pulse};
 use crate::records::{Answer, Ask, PATIENCE, Records};
 use crate::recover::{self, Reach};
@@ -43,7 +45,7 @@ struct Guardian {
     worker_fd: OwnedFd,
     /// Sockets, by the number of the undo that needs each.
     held: BTreeMap<u64, (Undo, OwnedFd)>,
-    journal: Option<Journal>,
+    ledger: Ledger,
     deadlines: BTreeMap<RunId, u64>,
     farewell: Option<u64>,
 }
@@ -51,7 +53,7 @@ struct Guardian {
 /// Forks the worker and guards it until both have ended. The process must be single-threaded.
 ///
 /// `control` is a connection that is there already; with it the agent leaves when nobody needs it any more.
-pub fn run(place: Place, control: Option<UnixStream>) -> Result<Exit, Refusal> {
+pub fn run(place: Place, control: Option<UnixStream>, controllers: Vec<SocketAddr>) -> Result<Exit, Refusal> {
     place.create()?;
     let broken = |what: &str, error: io::Error| Refusal::bare(format!("cannot {what}: {error}"));
     let lock = place.lock().map_err(|error| broken("take the lock", error))?.ok_or_else(|| {
@@ -61,7 +63,8 @@ pub fn run(place: Place, control: Option<UnixStream>) -> Result<Exit, Refusal> {
         )
     })?;
     recover::with_lock(&place)
-        .map_err(|error| Refusal::new(error.to_string(), "`squall-agent recover` says more"))?;
+        .and_then(|_| recover::compare(&place.root(), true))
+        .map_err(|error| error.refusal())?;
     let pair = |kind| {
         socketpair(AddressFamily::Unix, kind, None, SockFlag::SOCK_CLOEXEC)
             .map_err(|errno| broken("make a socket pair", errno.into()))
@@ -84,10 +87,12 @@ pub fn run(place: Place, control: Option<UnixStream>) -> Result<Exit, Refusal> {
         sys::close_from(3, &keep);
         let _ = before.thread_set_mask();
         let _ = nix::sys::prctl::set_name(c"squall-worker");
-        let setup = Setup { place, records: worker_records, pulse: worker_pulse, control };
+        points::play(Role::Worker, nix::unistd::getppid().as_raw());
+        let setup = Setup { place, records: worker_records, pulse: worker_pulse, control, controllers };
         std::process::exit(worker::run(setup) as i32);
     };
     drop((worker_records, worker_pulse, control));
+    points::play(Role::Guardian, worker.as_raw());
     // What is touched from now on stays in memory; what never is, needs none.
     let kept = MlockAllFlags::MCL_CURRENT | MlockAllFlags::MCL_FUTURE;
     let _ = nix::sys::prctl::set_name(c"squall-guardian");
@@ -101,6 +106,7 @@ pub fn run(place: Place, control: Option<UnixStream>) -> Result<Exit, Refusal> {
     let pulse = Pulse::new(pulse).map_err(|error| broken("make a timer", error))?;
     let signals = SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
         .map_err(|errno| broken("receive signals", errno.into()))?;
+    let ledger = Ledger::new(place.journal());
     let guardian = Guardian {
         place,
         _lock: lock,
@@ -109,7 +115,7 @@ pub fn run(place: Place, control: Option<UnixStream>) -> Result<Exit, Refusal> {
         worker,
         worker_fd,
         held: BTreeMap::new(),
-        journal: None,
+        ledger,
         deadlines: BTreeMap::new(),
         farewell: None,
     };
@@ -162,8 +168,13 @@ impl Guardian {
         };
         // A disk may be slow without anybody hanging: the worker beats while it waits, and gives up by itself.
         self.pulse.hold_breath(PATIENCE);
+        let (before, after) = ask.points();
+        points::pass(before);
         let answer = match self.write(ask, attached) {
-            Ok(number) => Answer::Written { number },
+            Ok(number) => {
+                points::pass(after);
+                Answer::Written { number }
+            }
             Err(error) => Answer::Not { why: error.to_string() },
         };
         self.pulse.breathe();
@@ -171,53 +182,28 @@ impl Guardian {
     }
 
     fn write(&mut self, ask: Ask, attached: Option<OwnedFd>) -> io::Result<u64> {
+        if let Ask::End { run } = &ask {
+            self.deadlines.remove(run);
+            if self.deadlines.is_empty() {
+                self.pulse.set_live(false);
+            }
+        }
+        let number = self.ledger.write(&ask)?;
         match ask {
-            Ask::Begin { run, title, deadline } => {
-                self.journal()?.append(&[Entry::Begin { run: run.clone(), title }])?;
+            Ask::Begin { run, deadline, .. } => {
                 self.deadlines.insert(run, deadline);
                 self.pulse.set_live(true);
-                Ok(0)
             }
-            Ask::Record { run, undo } => {
-                let number = self.journal()?.record(&run, &undo)?;
+            Ask::Record { undo, .. } => {
                 if let Some(socket) = attached {
                     self.held.insert(number, (undo, socket));
                 }
-                Ok(number)
             }
-            Ask::Undone { numbers } => {
-                let undone: Vec<Entry> =
-                    numbers.iter().map(|number| Entry::Undone { number: *number }).collect();
-                self.journal()?.append(&undone)?;
-                // The worker still holds each of them: the last one to close it would have to wait.
-                numbers.iter().for_each(|number| drop(self.held.remove(number)));
-                Ok(0)
-            }
-            Ask::End { run } => {
-                self.deadlines.remove(&run);
-                let last = self.deadlines.is_empty();
-                if last {
-                    self.pulse.set_live(false);
-                }
-                self.journal()?.append(&[Entry::End { run }])?;
-                let clean =
-                    journal::read(&self.place.journal()).is_ok_and(|all| journal::pending(&all).is_empty());
-                if last
-                    && clean
-                    && let Some(journal) = self.journal.take()
-                {
-                    journal.remove();
-                }
-                Ok(0)
-            }
+            // The worker still holds each of them: the last one to close it would have to wait.
+            Ask::Undone { numbers } => numbers.iter().for_each(|number| drop(self.held.remove(number))),
+            Ask::End { .. } => {}
         }
-    }
-
-    fn journal(&mut self) -> io::Result<&mut Journal> {
-        match &mut self.journal {
-            Some(journal) => Ok(journal),
-            none => Ok(none.insert(Journal::create(&self.place.journal())?)),
-        }
+        Ok(number)
     }
 
     fn signal_worker(&self, signal: rustix::process::Signal) -> rustix::io::Result<()> {
@@ -229,7 +215,7 @@ impl Guardian {
         let _ = self.signal_worker(rustix::process::Signal::KILL);
         // The timer must not end the one who undoes.
         self.pulse.set_live(false);
-        self.journal = None;
+        points::pass(Point::BeforeRevert);
         let mut reach = Reach::of(std::mem::take(&mut self.held).into_values());
         let mut exit = Exit::Held;
         for attempt in 0..5 {
@@ -254,6 +240,7 @@ impl Guardian {
         }
         let _ = waitpid(self.worker, None);
         if exit == Exit::Held {
+            points::pass(Point::BeforeClear);
             self.place.clear();
         }
         exit

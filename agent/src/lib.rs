@@ -8,11 +8,12 @@
 //! |---|---|
 //! | [`host`] | the mechanisms: the only code that alters a machine |
 //! | [`guardian`], [`pulse`], [`records`] | the parent process; how the two notice each other's end; what they say |
-//! | [`journal`], [`recover`] | what to undo, on disk; undoing what a dead agent left |
+//! | [`journal`], [`ledger`], [`recover`] | what to undo, on disk; who writes it; undoing what a dead agent left |
 //! | [`worker`], [`supervisor`], [`injection`], [`made`], [`link`] | the child process: live injections and their changes, their leases, its connections |
 //! | [`resolve`] | names become addresses |
 //! | [`veto`], [`policy`] | what is never hit; what the host's owner allows |
 //! | [`state`], [`join`] | where state lies; how a command finds or starts the agent |
+//! | [`points`] | where tests can make all that die |
 //! | [`preflight`], [`snapshot`] | what works here; what others changed meanwhile |
 //! | [`probe`] | the unprivileged prober |
 
@@ -22,8 +23,10 @@ pub mod host;
 pub mod injection;
 pub mod join;
 pub mod journal;
+pub mod ledger;
 pub mod link;
 pub mod made;
+pub mod points;
 pub mod policy;
 pub mod preflight;
 pub mod probe;

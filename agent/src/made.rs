@@ -13,6 +13,7 @@ use crate::host::process::Target;
 use crate::host::site::{Ground, Site};
 use crate::host::undo::{Undo, Undone};
 use crate::host::{Live, Place, Prepared, sys};
+use crate::points::{self, Point};
 use crate::records::{Ask, Records};
 
 /// See the module.
@@ -142,7 +143,9 @@ impl Made {
             if outlasts { &mut *books.footings } else { &mut *undos }.push((number, undo));
             Ok(())
         };
+        points::pass(Point::BeforePerform);
         self.live = Some(machine.perform(site, prepared, place, aim, &mut record)?);
+        points::pass(Point::AfterPerform);
         Ok(())
     }
 
@@ -355,5 +358,8 @@ pub fn undo(undo: &Undo, machine: &mut Machine, records: &Records) -> Undone {
         records.breathe();
         std::thread::sleep(Duration::from_millis(5));
     }
-    machine.undo(undo)
+    points::pass(Point::BeforeUndo);
+    let done = machine.undo(undo);
+    points::pass(Point::AfterUndo);
+    done
 }

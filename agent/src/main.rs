@@ -16,7 +16,7 @@ struct Cli {
     agent: squall_agent::cli::Agent,
 }
 
-fn main() -> ExitCode {
+pub(crate) fn main() -> ExitCode {
     let cli = Cli::parse();
     cli.agent.run(cli.state_dir.as_deref()).into()
 }

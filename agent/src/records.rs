@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use squall_experiments::protocol::{Refusal, RunId};
 
 use crate::host::undo::Undo;
+use crate::points::{self, Point};
 use crate::pulse::BEAT;
 
 /// How long the guardian may take to write and sync.
@@ -51,6 +52,18 @@ pub enum Ask {
         /// Which.
         run: RunId,
     },
+}
+
+impl Ask {
+    /// The stopping points on both sides of doing it.
+    pub fn points(&self) -> (Point, Point) {
+        match self {
+            Ask::Begin { .. } => (Point::BeforeBegin, Point::AfterBegin),
+            Ask::Record { .. } => (Point::BeforeRecord, Point::AfterRecord),
+            Ask::Undone { .. } => (Point::BeforeUndone, Point::AfterUndone),
+            Ask::End { .. } => (Point::BeforeEnd, Point::AfterEnd),
+        }
+    }
 }
 
 /// From guardian to worker.
@@ -100,6 +113,8 @@ impl Records {
     /// Asks the guardian, and waits until it has written.
     pub fn ask(&self, ask: &Ask, attached: Option<BorrowedFd<'_>>) -> Result<u64, Refusal> {
         let lost = |error: io::Error| Refusal::bare(format!("the guardian does not answer: {error}"));
+        let (before, after) = ask.points();
+        points::pass(before);
         self.send(ask, attached).map_err(lost)?;
         let mut ready = [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)];
         let begun = Instant::now();
@@ -114,7 +129,10 @@ impl Records {
             }
         }
         match self.receive::<Answer>().map_err(lost)? {
-            Some((Answer::Written { number }, _)) => Ok(number),
+            Some((Answer::Written { number }, _)) => {
+                points::pass(after);
+                Ok(number)
+            }
             Some((Answer::Not { why }, _)) => Err(Refusal::new(
                 format!("the undo journal cannot be written: {why}"),
                 "nothing is done without it: make room, or choose another place with `--state-dir`",

@@ -53,6 +53,11 @@ impl Place {
         self.directory.parent().is_some_and(|root| Place::here(root).is_ok_and(|here| here == *self))
     }
 
+    /// The cookie of its network namespace, by its name.
+    pub fn cookie(&self) -> Option<u64> {
+        self.directory.file_name()?.to_str()?.strip_prefix("netns-")?.parse().ok()
+    }
+
     /// Every place below a root, of this and of other namespaces.
     pub fn all(root: &Path) -> Vec<Self> {
         let entries = std::fs::read_dir(root).into_iter().flatten().flatten();
@@ -93,6 +98,11 @@ impl Place {
         exclusive(&self.directory, || File::open(&self.directory))
     }
 
+    /// The root of all state directories.
+    pub fn root(&self) -> PathBuf {
+        self.directory.parent().unwrap_or(Path::new("/")).to_owned()
+    }
+
     /// The directory.
     pub fn directory(&self) -> &Path {
         &self.directory
@@ -110,7 +120,8 @@ impl Place {
 
     /// Removes what a clean place needs no more. Called with the lock held.
     pub fn clear(&self) {
-        for path in [self.socket(), self.journal(), self.directory.join("lock")] {
+        let unfinished = self.journal().with_extension("new");
+        for path in [self.socket(), self.journal(), unfinished, self.directory.join("lock")] {
             let _ = std::fs::remove_file(path);
         }
         let _ = std::fs::remove_dir(&self.directory);

@@ -3,6 +3,7 @@
 //! Everything that alters the host is done here, one thing after the other; connections only carry lines.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use squall_experiments::change::Change;
@@ -16,6 +17,7 @@ use crate::host::aim::{Aim, News, Resolved};
 use crate::host::machine::Machine;
 use crate::host::sys;
 use crate::host::watch::Watch;
+use crate::host::witness::{Question, Sights};
 use crate::injection::{Injection, Step, Terms};
 use crate::link::{Connection, Incoming};
 use crate::policy::Policy;
@@ -41,6 +43,8 @@ pub struct Ready {
     number: u64,
     apply: Apply,
     answers: Result<Answers, Refusal>,
+    /// What probes have seen before.
+    sights: Sights,
 }
 
 /// What was heard of names.
@@ -77,6 +81,7 @@ pub struct Supervisor {
     /// Who asks the names of live steps again.
     followers: BTreeMap<Part, Vec<Follower>>,
     guardian: i32,
+    controllers: Vec<SocketAddr>,
 }
 
 /// Milliseconds of the protocol as nanoseconds, a year at most: sums with the clock stay far from overflow.
@@ -107,7 +112,13 @@ impl Supervisor {
             heard,
             followers: BTreeMap::new(),
             guardian: nix::unistd::getppid().as_raw(),
+            controllers: Vec::new(),
         }
+    }
+
+    /// Where the agent's controllers are: no fault touches the way there.
+    pub fn led_by(&mut self, controllers: Vec<SocketAddr>) {
+        self.controllers = controllers;
     }
 
     /// Whether there is anything to undo.
@@ -248,9 +259,20 @@ impl Supervisor {
         let heard = self.heard.clone();
         let flows = apply.step.changes.iter().filter_map(Change::flow);
         let wanted: BTreeSet<String> = flows.flat_map(Flow::names).map(str::to_owned).collect();
+        let changes = apply.step.changes.iter();
+        let questions: Vec<Question> = changes.filter_map(|change| self.machine.question(change)).collect();
+        let (policy, ours) = (self.policy.clone(), self.ours());
         tokio::task::spawn_local(async move {
             let answers = resolve::addresses(wanted).await;
-            let _ = heard.send(Heard::First(Ready { connection, number, apply, answers }));
+            let resolved = answers.as_ref().map(resolve::resolved).unwrap_or_default();
+            let sights = if questions.is_empty() {
+                Sights::default()
+            } else {
+                // Answers are waited for, which the worker's own thread never does.
+                let ask = move || Question::ask(questions, &policy, &resolved, &ours);
+                tokio::task::spawn_blocking(ask).await.unwrap_or_default()
+            };
+            let _ = heard.send(Heard::First(Ready { connection, number, apply, answers, sights }));
         });
     }
 
@@ -283,14 +305,15 @@ impl Supervisor {
 
     /// Makes the changes of a request whose names have been resolved.
     fn apply(&mut self, ready: Ready) {
-        let Ready { connection, number, apply, answers } = ready;
+        let Ready { connection, number, apply, answers, sights } = ready;
         let Apply { run, step } = apply;
         let part = (run.clone(), step.number);
         let applied = answers.and_then(|answers| {
             let resolved = resolve::resolved(&answers);
             let mut injection =
                 self.injections.remove(&run).ok_or_else(|| Refusal::bare(format!("run {run} has ended")))?;
-            let aim = Aim::new(&self.policy, &resolved, self.ours());
+            let aim =
+                Aim::new(&self.policy, &resolved, self.ours()).having_seen(&sights).led_by(&self.controllers);
             let (machine, records, others) = (&mut self.machine, &self.records, &self.injections);
             let applied = injection.apply(step, machine, records, &aim, others);
             self.injections.insert(run, injection);
@@ -321,7 +344,7 @@ impl Supervisor {
             return;
         }
         let resolved = Resolved::new();
-        let aim = Aim::new(&self.policy, &resolved, self.ours());
+        let aim = Aim::new(&self.policy, &resolved, self.ours()).led_by(&self.controllers);
         let mut over = Vec::new();
         for injection in self.injections.values_mut() {
             let parts = injection.tick(&mut self.machine, &self.records, &aim);

@@ -1,6 +1,9 @@
 //! What is never hit, whoever asks: decided on the host, from what the host is now.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 
 use procfs::process::{FDTarget, Process as Entry};
 
@@ -9,7 +12,18 @@ use crate::host::sockets::Sockets;
 use crate::policy::Policy;
 
 /// Servers by which people reach the host.
-const DOORS: [&str; 3] = ["sshd", "sshd-session", "dropbear"];
+const DOORS: [&str; 5] = ["sshd", "sshd-session", "sshd-auth", "dropbear", "dropbearmulti"];
+/// Where their programs lie.
+const PROGRAMS: [&str; 8] = [
+    "/usr/sbin/sshd",
+    "/usr/bin/sshd",
+    "/usr/lib/openssh/sshd-session",
+    "/usr/lib/openssh/sshd-auth",
+    "/usr/libexec/openssh/sshd-session",
+    "/usr/libexec/openssh/sshd-auth",
+    "/usr/sbin/dropbear",
+    "/usr/bin/dropbear",
+];
 /// How the names of Squall's own processes begin.
 const OURS: &str = "squall";
 
@@ -30,11 +44,12 @@ impl Veto {
         // By the program, not only by its name: what is started through `/proc/self/exe` is called `exe`.
         let own = std::fs::read_link("/proc/self/exe").ok();
         let is_ours = |entry: &Entry| own.is_some() && entry.exe().ok() == own;
+        let doors = Doors::of_this_host();
         for (stat, entry) in &stats {
             let name = stat.comm.as_str();
             if stat.pid == 2 || stat.ppid == 2 {
                 protected.insert(stat.pid, "a kernel thread".to_owned());
-            } else if DOORS.contains(&name) {
+            } else if doors.is(name, entry.pid) {
                 protected.insert(stat.pid, "a remote login, by which people reach the host".to_owned());
             } else if (name.starts_with(OURS) || is_ours(entry)) && !is_demo_shop(entry) {
                 protected.insert(stat.pid, "squall itself".to_owned());
@@ -85,16 +100,53 @@ pub fn login_ports() -> BTreeSet<u16> {
         return BTreeSet::new();
     }
     let Ok(processes) = procfs::process::all_processes() else { return unseen() };
-    let door = |entry: &Entry| entry.stat().is_ok_and(|stat| DOORS.contains(&stat.comm.as_str()));
-    let held =
-        processes.flatten().filter(door).filter_map(|entry| entry.fd().ok()).flat_map(Iterator::flatten);
-    let inodes: BTreeSet<u32> = held
-        .filter_map(|info| match info.target {
-            FDTarget::Socket(inode) => u32::try_from(inode).ok(),
-            _ => None,
-        })
-        .collect();
+    let doors = Doors::of_this_host();
+    let door = |entry: &Entry| entry.stat().is_ok_and(|stat| doors.is(&stat.comm, entry.pid));
+    let inodes = held(processes.flatten().filter(door));
     let theirs = sockets.iter().filter(|socket| inodes.contains(&socket.inode));
     // A listening socket, or a session whose listener lives elsewhere (socket activation).
     theirs.filter(|socket| socket.listens() || socket.established()).map(|socket| socket.local.1).collect()
+}
+
+/// The sockets that processes hold, by inode.
+fn held(processes: impl Iterator<Item = Entry>) -> BTreeSet<u32> {
+    let descriptors = processes.filter_map(|entry| entry.fd().ok()).flat_map(Iterator::flatten);
+    let sockets = descriptors.filter_map(|info| match info.target {
+        FDTarget::Socket(inode) => u32::try_from(inode).ok(),
+        _ => None,
+    });
+    sockets.collect()
+}
+
+/// Where the TCP connections of these processes lead that belong to this network namespace: to a controller. What cannot be
+/// seen is none.
+pub fn connections(pids: &BTreeSet<i32>) -> BTreeSet<SocketAddr> {
+    let inodes = held(pids.iter().filter_map(|pid| Entry::new(*pid).ok()));
+    let sockets = Sockets::open().and_then(|mut all| all.connections()).unwrap_or_default();
+    let theirs = sockets.iter().filter(|socket| socket.inode != 0 && inodes.contains(&socket.inode));
+    theirs.map(|socket| SocketAddr::from(socket.remote)).collect()
+}
+
+/// Servers for remote logins are known by their name and by their program: a process may call itself anything, and a
+/// program may be started by another name.
+struct Doors(BTreeSet<(u64, u64)>);
+
+impl Doors {
+    fn of_this_host() -> Self {
+        let file = |path: &&str| std::fs::metadata(path).ok();
+        Doors(PROGRAMS.iter().filter_map(file).map(|file| (file.dev(), file.ino())).collect())
+    }
+
+    fn is(&self, name: &str, pid: i32) -> bool {
+        // Follows the link to the very file, also where that was replaced by a newer one since.
+        let exe = PathBuf::from(format!("/proc/{pid}/exe"));
+        let program = |exe: &Path| {
+            let path = std::fs::read_link(exe).ok()?;
+            let name = path.file_name()?.to_str()?;
+            Some(DOORS.contains(&name.strip_suffix(" (deleted)").unwrap_or(name)))
+        };
+        let file =
+            |exe: &Path| std::fs::metadata(exe).is_ok_and(|file| self.0.contains(&(file.dev(), file.ino())));
+        DOORS.contains(&name) || program(&exe) == Some(true) || file(&exe)
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::rc::Rc;
@@ -18,6 +19,7 @@ use tokio::sync::mpsc;
 use crate::host::machine::{Machine, Renewed};
 use crate::host::sys;
 use crate::host::watch::Watch;
+use crate::points::{self, Point};
 use crate::policy::Policy;
 use crate::pulse::{Other, Pulse};
 use crate::records::Records;
@@ -36,6 +38,8 @@ pub struct Setup {
     pub pulse: OwnedFd,
     /// A connection that is there already; with it the agent leaves when idle.
     pub control: Option<UnixStream>,
+    /// Where its controllers are: no fault touches the way there.
+    pub controllers: Vec<SocketAddr>,
 }
 
 /// Works until the end of the agent, in a process that has just been forked.
@@ -51,7 +55,7 @@ pub fn run(setup: Setup) -> Exit {
 }
 
 async fn work(setup: Setup) -> Exit {
-    let Setup { place, records, pulse, control } = setup;
+    let Setup { place, records, pulse, control, controllers } = setup;
     let guardian = nix::unistd::getppid().as_raw();
     let guardian_fd = rustix::process::Pid::from_raw(guardian)
         .and_then(|pid| rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).ok());
@@ -100,6 +104,7 @@ async fn work(setup: Setup) -> Exit {
     let pulse = Rc::new(RefCell::new(pulse));
     records.meanwhile(alive(pulse.clone(), machine.renewed()));
     let mut supervisor = Supervisor::new(place.clone(), machine, records, policy, watch, heard);
+    supervisor.led_by(controllers);
     loop {
         pulse.borrow_mut().set_live(supervisor.is_live());
         let beat = pulse.borrow_mut().beat_if_due();
@@ -141,6 +146,7 @@ async fn work(setup: Setup) -> Exit {
                 let _ = rustix::process::pidfd_send_signal(guardian, rustix::process::Signal::KILL);
             }
             pulse.borrow_mut().set_live(false);
+            points::pass(Point::BeforeRevert);
             let exit = supervisor.farewell("the guardian died");
             inherit(&place);
             return exit;
@@ -197,10 +203,11 @@ fn knocking(listener: &UnixListener) -> Option<UnixStream> {
 
 /// Does for a dead guardian what it would have done: replays the journal, which removes it when nothing is left.
 fn inherit(place: &Place) {
-    if let Ok(Some(_lock)) = place.lock()
+    if let Some(_lock) = recover::lock_of(place)
         && let Ok(outcome) = recover::with_lock(place)
         && outcome.stuck.is_empty()
     {
+        points::pass(Point::BeforeClear);
         place.clear();
     }
 }

@@ -42,6 +42,11 @@ impl<const BITS: u32> Distribution<BITS> {
         }
     }
 
+    /// The upper end of each bucket that is not empty, in nanoseconds, and how many times lie in it; ascending.
+    pub fn iter(&self) -> impl Iterator<Item = (u64, u64)> {
+        self.counts.iter().map(|(bucket, count)| (upper::<BITS>(*bucket), *count))
+    }
+
     /// How many times were counted.
     pub fn total(&self) -> u64 {
         self.counts.values().sum()

@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::witness::{Shown, Testimony};
+
 /// What one change did so far, by the kernel's own counters or by looking at its objects.
 ///
 /// Counts only grow while the change is live.
@@ -22,6 +24,9 @@ pub struct Evidence {
     /// What the packet engine did, where one did it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub engine: Option<Engine>,
+    /// What probes show of it, where that was asked for. They are among the packets that are counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub witness: Option<Testimony>,
     /// What the reader must know of what was not covered.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
@@ -137,10 +142,17 @@ pub const LEAK: f64 = 0.01;
 
 impl Evidence {
     /// Whether the fault counts as injected: something matched and something was impaired, of packets at least
-    /// [`THIN`], and no more than [`LEAK`] of them passed by the engine or overflowed.
+    /// [`THIN`], and no more than [`LEAK`] of them passed by the engine or overflowed; and what was probed is felt.
     pub fn measured(&self) -> bool {
         let least = if self.unit == Unit::Packets { THIN } else { 1 };
-        self.matched >= 1 && self.impaired >= least && self.leaked() as f64 <= LEAK * self.matched as f64
+        let counted =
+            self.matched >= 1 && self.impaired >= least && self.leaked() as f64 <= LEAK * self.matched as f64;
+        counted && self.unseen().is_none()
+    }
+
+    /// Why probes do not show the effect, where they were to show it and do not.
+    pub fn unseen(&self) -> Option<&str> {
+        self.witness.as_ref().filter(|said| said.shown != Shown::Yes).map(|said| said.why.as_str())
     }
 
     /// Together with what was measured later of the same change, begun again so many milliseconds after this one.
@@ -158,6 +170,8 @@ impl Evidence {
                 self.notes.push(note.clone());
             }
         }
+        // Of a target that has come back only the first stay was probed.
+        self.witness = self.witness.or_else(|| later.witness.clone());
         self.engine = match (self.engine, &later.engine) {
             (Some(engine), Some(later)) => Some(engine.plus(later)),
             (engine, later) => engine.or_else(|| later.clone()),
@@ -165,10 +179,10 @@ impl Evidence {
         self
     }
 
-    /// What the packet engine did, a line each; empty without one.
+    /// What probes saw and what the packet engine did, a line each; empty without either.
     pub fn deeds(&self) -> Vec<String> {
-        let Some(engine) = &self.engine else { return Vec::new() };
-        let mut lines = Vec::new();
+        let mut lines = self.said();
+        let Some(engine) = &self.engine else { return lines };
         let share =
             |count: u64| format!("{count} ({:.1} %)", 100.0 * count as f64 / engine.seen.max(1) as f64);
         let done = [
@@ -198,6 +212,12 @@ impl Evidence {
             lines.push(format!("{count} {what}"));
         }
         lines
+    }
+
+    fn said(&self) -> Vec<String> {
+        let Some(said) = &self.witness else { return Vec::new() };
+        let connections = said.connections.filter(|_| !said.asked.is_empty());
+        [said.why.clone()].into_iter().chain(connections.map(|known| known.to_string())).collect()
     }
 
     /// Matched packets that no engine saw, or that passed it because too many were held.

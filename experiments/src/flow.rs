@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::peer::{Peer, PeerHost};
 use crate::scope::Scope;
+use crate::witness::Verify;
 
 /// A set of flows of one host. A packet belongs to it when a peer matches, the protocol matches and its socket is in
 /// the scope.
@@ -28,9 +29,16 @@ pub struct Flow {
     /// What becomes of connections that are there when the fault begins.
     #[serde(default)]
     pub established: Established,
+    /// How the effect on it is shown.
+    #[serde(default, skip_serializing_if = "by_counters")]
+    pub verify: Verify,
     /// Whose sockets; `None` is the whole host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scope: Option<Scope>,
+}
+
+fn by_counters(verify: &Verify) -> bool {
+    *verify == Verify::Counters
 }
 
 /// A transport protocol.

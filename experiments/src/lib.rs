@@ -16,6 +16,7 @@
 //! | [`impairment`] | what a bad network does to packets |
 //! | [`protocol`] | what a conductor and an agent say to each other |
 //! | [`evidence`] | what was measured of a change |
+//! | [`witness`] | whether a fault is felt, by probes and connections |
 //! | [`run`] | one execution: its events, and the one state machine over them |
 //! | [`verdict`] | tallies of samples, and what they say |
 //! | [`summary`] | what a run's events add up to |
@@ -40,3 +41,4 @@ pub mod scope;
 pub mod summary;
 pub mod url;
 pub mod verdict;
+pub mod witness;

@@ -204,7 +204,7 @@ fn the_next_command_recovers_what_was_left() {
 }
 
 /// Kills command, guardian and worker while a fault is live.
-fn killed_live(world: &World, step: &str) {
+pub fn killed_live(world: &World, step: &str) {
     let host = &world.hosts[0];
     let mut trial = Trial::begin(world, host, &calm(&[step]));
     trial.injected();
@@ -219,7 +219,7 @@ fn killed_live(world: &World, step: &str) {
 }
 
 /// The undo journal that lies on a host.
-fn journal(host: &Host) -> Option<PathBuf> {
+pub fn journal(host: &Host) -> Option<PathBuf> {
     let places = fs::read_dir(&host.state).into_iter().flatten().flatten();
     places.map(|place| place.path().join("journal")).find(|journal| journal.exists())
 }
@@ -235,7 +235,8 @@ fn a_torn_last_line_of_the_journal_is_ignored() {
     let end = text.iter().rposition(|byte| *byte == b'\n').expect("it has lines");
     // Half of one more line, as a power cut leaves it; what the file has reserved ahead follows.
     let file = fs::OpenOptions::new().write(true).open(&path).expect("root may write it");
-    file.write_all_at(b"0123456789abcdef {\"undo\":{\"num", end as u64 + 1).expect("it can be written");
+    file.write_all_at(b"0123456789abcdef 0123456789abcdef {\"undo\":{\"num", end as u64 + 1)
+        .expect("it can be written");
     host.agent(&["recover"]).run().expect_exit(0);
     world.restored(Duration::from_secs(3));
 }

@@ -13,7 +13,7 @@ use crate::trial::{SHORT, Trial, calm, evidence, run};
 /// A second link between the two hosts, which a test may take away.
 const FAR: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 78, 0, 2));
 
-fn plug(world: &World) {
+pub fn plug(world: &World) {
     let [near, far] = &world.hosts[..] else { panic!("two hosts are needed") };
     let there = far.netns.name();
     near.look(&["ip", "link", "add", "extra", "type", "veth", "peer", "name", "extra0", "netns", there]);
@@ -24,7 +24,7 @@ fn plug(world: &World) {
     }
 }
 
-fn unplug(world: &World) {
+pub fn unplug(world: &World) {
     world.hosts[0].look(&["ip", "link", "del", "extra"]);
 }
 

@@ -10,7 +10,9 @@ mod firewall;
 mod flows;
 mod harness;
 mod held;
+mod inbound;
 mod interface;
+mod journal;
 mod lifecycle;
 mod load;
 mod method;
@@ -26,5 +28,6 @@ mod sharing;
 mod shipped;
 mod traffic;
 mod unit;
+mod witness;
 
 use squall_tests::trial;

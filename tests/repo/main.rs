@@ -1,5 +1,7 @@
 //! The repository itself: what it says of its own files is true.
 
+mod stopping;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};

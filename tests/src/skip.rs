@@ -24,6 +24,8 @@ pub enum Need {
     Queue,
     /// `htb` in the kernel, and `tc` to look at it.
     Htb,
+    /// `ifb` in the kernel, and what leads packets into it.
+    Ifb,
     /// `netem` in the kernel, and `tc` to set it up beside ours.
     Netem,
     /// A mounted version 2 control group hierarchy.
@@ -69,6 +71,10 @@ impl Need {
                 "needs NFQUEUE (CONFIG_NETFILTER_NETLINK_QUEUE, module `nfnetlink_queue`)",
             ),
             Need::Htb => unless(takes(&["htb"]), "needs `htb` (CONFIG_NET_SCH_HTB) and `tc`"),
+            Need::Ifb => unless(
+                leads_through_a_device(),
+                "needs `ifb`, `fwd` and `fib` of nftables (CONFIG_IFB, CONFIG_NFT_FWD_NETDEV, CONFIG_NFT_FIB_NETDEV)",
+            ),
             Need::Netem => {
                 unless(takes(&["netem", "delay", "1ms"]), "needs `netem` (CONFIG_NET_SCH_NETEM) and `tc`")
             }
@@ -119,6 +125,21 @@ pub fn is_root() -> bool {
 /// The mount point of version 2 control groups.
 pub fn cgroup_root() -> Option<&'static Path> {
     CGROUP_ROOTS.iter().map(Path::new).find(|root| root.join("cgroup.procs").exists())
+}
+
+/// Whether the kernel has an `ifb` and sends what enters there: tried in a network namespace that goes with its process.
+fn leads_through_a_device() -> bool {
+    const TRIAL: &str = "ip link add trial type ifb && nft -f - <<'END'
+table netdev trial {
+    chain in {
+        type filter hook ingress device lo priority 0;
+        fib daddr type != unicast fwd to trial
+    }
+}
+END";
+    let mut command = Command::new("unshare");
+    command.args(["--net", "sh", "-c", TRIAL]).stdout(Stdio::null()).stderr(Stdio::null());
+    command.status().is_ok_and(|status| status.success())
 }
 
 /// Whether the kernel takes a queueing discipline: in a network namespace that goes with the one process in it.

@@ -34,8 +34,11 @@ const LONGEST: Duration = Duration::from_secs(180);
 
 /// What a host that has been up for a while has loaded. An nftables transaction waits until the modules that it needs are
 /// loaded; here that takes seconds, and an agent that does not beat for so long kills itself.
-const MODULES: [&str; 12] = [
+const MODULES: [&str; 15] = [
+    "ifb",
     "nf_tables",
+    "nft_fib_netdev",
+    "nft_fwd_netdev",
     "nft_numgen",
     "nft_queue",
     "nft_reject_inet",

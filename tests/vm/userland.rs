@@ -20,7 +20,7 @@ const PROGRAMS: [&str; 16] = [
 ];
 
 /// Folders of modules that are taken along, with whatever these need.
-const MODULES: [&str; 10] = [
+const MODULES: [&str; 11] = [
     "kernel/drivers/net/dummy",
     "kernel/drivers/net/ifb",
     "kernel/drivers/net/veth",
@@ -31,6 +31,7 @@ const MODULES: [&str; 10] = [
     "kernel/net/netfilter/",
     "kernel/net/sched/",
     "kernel/net/802/",
+    "kernel/net/8021q/",
 ];
 
 /// A kernel that a package was unpacked with.

@@ -3,11 +3,12 @@
 use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use blake3::Hasher;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha12Rng;
+use squall_experiments::flow::Flow;
 use squall_experiments::peer::{Peer, PeerHost, Ports};
 use squall_experiments::protocol::Refusal;
 use squall_experiments::quantity::Pick;
@@ -16,6 +17,7 @@ use squall_experiments::scope::Scope;
 use super::peers::Peers;
 use super::process::{Processes, Target};
 use super::sockets::Listed;
+use super::witness::{Sight, Sights};
 use crate::policy::Policy;
 use crate::veto::{self, Veto};
 
@@ -27,6 +29,9 @@ pub struct Aim<'a> {
     /// The addresses of every name in the request.
     pub resolved: &'a Resolved,
     ours: BTreeSet<i32>,
+    sights: Option<&'a Sights>,
+    controllers: &'a [SocketAddr],
+    links: OnceCell<BTreeSet<SocketAddr>>,
     veto: OnceCell<Veto>,
     login_ports: OnceCell<BTreeSet<u16>>,
 }
@@ -99,12 +104,36 @@ pub struct Chosen {
 impl<'a> Aim<'a> {
     /// `ours` are the pids of the guardian and of the commands that are connected.
     pub fn new(policy: &'a Policy, resolved: &'a Resolved, ours: BTreeSet<i32>) -> Self {
-        Aim { policy, resolved, ours, veto: OnceCell::new(), login_ports: OnceCell::new() }
+        Aim {
+            policy,
+            resolved,
+            ours,
+            sights: None,
+            controllers: &[],
+            links: OnceCell::new(),
+            veto: OnceCell::new(),
+            login_ports: OnceCell::new(),
+        }
     }
 
-    /// The same, with nothing seen yet: for another network namespace.
+    /// The same, with what probes have seen before.
+    pub fn having_seen(self, sights: &'a Sights) -> Self {
+        Aim { sights: Some(sights), ..self }
+    }
+
+    /// The same, knowing by which addresses the agent is led.
+    pub fn led_by(self, controllers: &'a [SocketAddr]) -> Self {
+        Aim { controllers, ..self }
+    }
+
+    /// What probes have seen of a flow before its fault.
+    pub fn sight(&self, flow: &Flow) -> Option<&'a Sight> {
+        self.sights?.get(flow)
+    }
+
+    /// The same, with nothing seen yet of processes and ports: for another network namespace.
     pub fn anew(&self) -> Self {
-        Aim::new(self.policy, self.resolved, self.ours.clone())
+        self.with(self.resolved)
     }
 
     /// The same, with names resolved at another time.
@@ -112,7 +141,8 @@ impl<'a> Aim<'a> {
     where
         'a: 'b,
     {
-        Aim::new(self.policy, resolved, self.ours.clone())
+        let Aim { sights, controllers, .. } = *self;
+        Aim { sights, controllers, ..Aim::new(self.policy, resolved, self.ours.clone()) }
     }
 
     fn veto(&self) -> &Veto {
@@ -122,6 +152,14 @@ impl<'a> Aim<'a> {
     /// The ports of remote logins.
     pub fn login_ports(&self) -> &BTreeSet<u16> {
         self.login_ports.get_or_init(veto::login_ports)
+    }
+
+    /// Where Squall's own connections lead: to the controllers of the agent, and from the commands that are connected to it.
+    pub fn links(&self) -> &BTreeSet<SocketAddr> {
+        self.links.get_or_init(|| {
+            let own = veto::connections(&self.ours).into_iter();
+            own.chain(self.controllers.iter().copied()).collect()
+        })
     }
 
     /// The processes of a scope without the protected ones. None left is an error that says why.
@@ -173,11 +211,16 @@ impl<'a> Aim<'a> {
 
     /// Whether a connection belongs to a flow's peers and may be touched.
     pub fn hits(&self, socket: &Listed, peers: &Peers) -> bool {
-        let protected = self.login_ports().contains(&socket.local.1)
-            || self
-                .networks(&self.policy.protect_addresses)
-                .is_ok_and(|list| list.iter().any(|network| network.has(socket.remote.0, socket.remote.1)));
-        !protected && peers.hit(socket)
+        let carved = self.login_ports().contains(&socket.local.1)
+            || self.links().contains(&socket.remote.into())
+            || self.protects(socket.remote);
+        !carved && peers.hit(socket)
+    }
+
+    /// Whether the remote end of a packet is one that the host's policy protects.
+    pub fn protects(&self, (address, port): (IpAddr, u16)) -> bool {
+        let protected = self.networks(&self.policy.protect_addresses);
+        protected.is_ok_and(|list| list.iter().any(|network| network.has(address, port)))
     }
 }
 

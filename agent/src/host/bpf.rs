@@ -19,6 +19,7 @@ pub fn marking(whose: &Whose, bit: u32, cookie: u64) -> Vec<u64> {
         Whose::Processes(targets) | Whose::Strangers(targets, _) => {
             (14, word(0x77, 0, 0, 0, 32), targets.iter().map(|target| target.pid as u32).collect::<Vec<_>>())
         }
+        Whose::Probes => (14, word(0x77, 0, 0, 0, 32), Vec::new()),
         Whose::User(uid) => (15, word(0xbc, 0, 0, 0, 0), vec![*uid]),
     };
     // Behind the comparisons: jump to the end; set the mark (3 words); the end (2 words).

@@ -21,7 +21,8 @@ pub struct Prepared {
     pub targets: Vec<String>,
     /// What the reader must know.
     pub notes: Vec<String>,
-    peers: Peers,
+    pub(super) flow: Flow,
+    pub(super) peers: Peers,
 }
 
 /// Looks at the host. Changes nothing.
@@ -34,7 +35,7 @@ pub fn prepare(disconnect: &Disconnect, aim: &Aim<'_>) -> Result<Prepared, Refus
     if peers.leave_out_loopback() {
         notes.push("loopback is left out: name its addresses to include it".to_owned());
     }
-    Ok(Prepared { targets, notes, peers })
+    Ok(Prepared { targets, notes, flow: disconnect.flow.clone(), peers })
 }
 
 impl Prepared {

@@ -6,6 +6,7 @@ use squall_experiments::change;
 use squall_experiments::evidence::Evidence;
 
 use super::aim::Aim;
+use super::carve::{self, CarveOut};
 use super::table::Table;
 use super::{block, disconnect, matching, pause, process, shape, signal, sys};
 
@@ -116,6 +117,19 @@ impl Prepared {
             Prepared::Signal(prepared) => prepared.notes.clone(),
             Prepared::Pause(prepared) => prepared.notes.clone(),
         }
+    }
+
+    /// Notes what its flow would have met and does not.
+    pub(super) fn carved(&mut self, aim: &Aim<'_>) {
+        let (flow, peers, notes) = match self {
+            Prepared::Block(block::Prepared { packets, .. })
+            | Prepared::Shape(shape::Prepared { packets, .. }) => {
+                (&packets.flow, &packets.peers, &mut packets.notes)
+            }
+            Prepared::Disconnect(prepared) => (&prepared.flow, &prepared.peers, &mut prepared.notes),
+            Prepared::Signal(_) | Prepared::Pause(_) => return,
+        };
+        notes.extend(carve::note(&CarveOut::all(aim), flow, peers));
     }
 
     /// The processes that are held, so that two runs never hold one.

@@ -21,6 +21,7 @@ use super::site::Site;
 use super::table::Table;
 use super::undo::{Undo, Undone};
 use super::watch::Watch;
+use super::witness::Question;
 use super::{Host, Live, Place, Prepared, Record};
 
 /// The tables that must be renewed while the worker waits for the guardian's disk: by duplicates of their sockets, each
@@ -67,6 +68,13 @@ impl Machine {
     /// Where a change acts. Changes nothing.
     pub fn site(&self, change: &Change) -> Result<Site, Refusal> {
         Site::of(change, self.home.id())
+    }
+
+    /// What probes ask before a change is made; `None` where none are wanted, or where its site is not found: that is told
+    /// when it is prepared.
+    pub fn question(&self, change: &Change) -> Option<Question> {
+        let Site { change, netns, .. } = self.site(change).ok()?;
+        Question::of(&change, netns)
     }
 
     /// Looks at the host from inside a site. Anything wrong here aborts before any change. What succeeds must be given

@@ -7,7 +7,7 @@
 //! The link goes with the worker. Marked sockets stay, so the undo clears the bit on every socket that has it; a bit
 //! that no rule asks for has no effect.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -16,7 +16,7 @@ use squall_experiments::protocol::Refusal;
 
 use super::bpf;
 use super::netlink::{Message, Socket, find, u32_at};
-use super::open::{not_covered, sockets_of_processes, sockets_of_user, strangers};
+use super::open::{Open, not_covered, sockets_of_processes, sockets_of_user, strangers};
 use super::process::{Cgroup, Processes, Target};
 use super::slot::Levels;
 use super::sockets::{Listed, Sockets};
@@ -35,6 +35,8 @@ pub enum Whose {
     /// Those that these processes hold and that were made in other control groups than these, by number. No socket that
     /// is made later: its group tells it.
     Strangers(Vec<Target>, BTreeSet<u64>),
+    /// Nobody's but those of the agent's own probes, which mark themselves.
+    Probes,
 }
 
 /// A scope that has been looked at and can be marked exactly.
@@ -69,6 +71,10 @@ pub struct Live {
 
 /// Looks whether the scope can be told apart exactly, and chooses a bit. Changes nothing.
 pub fn prepare(whose: Whose, taken: &BTreeSet<u32>) -> Result<Prepared, Refusal> {
+    if whose == Whose::Probes {
+        let bit = free_bit(&list()?, taken)?;
+        return Ok(Prepared { bit, notes: Vec::new(), whose, open: Vec::new(), inodes: BTreeSet::new() });
+    }
     if std::fs::metadata("/proc/self/ns/pid")
         .is_ok_and(|ns| std::os::unix::fs::MetadataExt::ino(&ns) != 0xEFFF_FFFC)
     {
@@ -85,6 +91,7 @@ pub fn prepare(whose: Whose, taken: &BTreeSet<u32>) -> Result<Prepared, Refusal>
         Whose::Processes(targets) => sockets_of_processes(targets, &held, &sockets)?,
         Whose::User(uid) => sockets_of_user(*uid, &held, &sockets, &processes, &mut notes),
         Whose::Strangers(targets, groups) => strangers(targets, groups, &held, &sockets, &mut notes),
+        Whose::Probes => Open::default(),
     };
     if open.at.is_empty() && matches!(whose, Whose::Strangers(..)) {
         return Ok(Prepared { bit: 0, notes, whose, open: open.at, inodes: open.inodes });
@@ -164,7 +171,7 @@ fn routing_marks() -> Result<Vec<(u32, u32)>, Refusal> {
 pub fn perform(prepared: &Prepared) -> Result<Live, Refusal> {
     let Prepared { bit, whose, .. } = prepared;
     let link = match whose {
-        Whose::Strangers(..) => None,
+        Whose::Strangers(..) | Whose::Probes => None,
         Whose::Processes(_) | Whose::User(_) => Some(link(whose, *bit)?),
     };
     mark(&prepared.open, *bit);
@@ -221,7 +228,7 @@ impl Live {
     pub fn processes(&self) -> &[Target] {
         match &self.whose {
             Whose::Processes(targets) | Whose::Strangers(targets, _) => targets,
-            Whose::User(_) => &[],
+            Whose::User(_) | Whose::Probes => &[],
         }
     }
 
@@ -244,12 +251,35 @@ impl Live {
 
 /// Clears the bit on every socket of this namespace that carries it. Says how many, and names those it could not reach.
 pub fn clear(bit: u32) -> Result<usize, String> {
+    clear_where(bit, |mark| mark & bit != 0)
+}
+
+/// Clears the bit on every socket of this namespace whose mark is nothing but that bit.
+pub fn clear_alone(bit: u32) -> Result<usize, String> {
+    clear_where(bit, |mark| mark == bit)
+}
+
+/// Bits of ours that are the whole mark of some socket of this namespace, each with how many sockets, where no routing
+/// rule looks at them.
+pub fn strays() -> Result<BTreeMap<u32, usize>, Refusal> {
+    let rules = routing_marks()?;
+    let candidates: BTreeSet<u32> = CANDIDATES.map(|shift| 1 << shift).collect();
+    let mut found = BTreeMap::new();
+    for socket in list()?.into_iter().filter(|socket| socket.inode != 0) {
+        if candidates.contains(&socket.mark) && rules.iter().all(|(_, mask)| mask & socket.mark == 0) {
+            *found.entry(socket.mark).or_default() += 1;
+        }
+    }
+    Ok(found)
+}
+
+fn clear_where(bit: u32, is_meant: impl Fn(u32) -> bool) -> Result<usize, String> {
     let mut cleared = 0;
     for _ in 0..3 {
         let marked = list().map_err(|error| error.to_string())?;
         let marked: BTreeSet<u32> = marked
             .iter()
-            .filter(|socket| socket.mark & bit != 0 && socket.inode != 0)
+            .filter(|socket| is_meant(socket.mark) && socket.inode != 0)
             .map(|socket| socket.inode)
             .collect();
         if marked.is_empty() {
@@ -260,7 +290,7 @@ pub fn clear(bit: u32) -> Result<usize, String> {
             for (fd, _) in list.iter().filter(|(_, inode)| marked.contains(inode)) {
                 let done = with_socket(pid, *fd, |socket| {
                     let mark = getsockopt(socket, sockopt::Mark)?;
-                    if mark & bit != 0 {
+                    if is_meant(mark) {
                         setsockopt(socket, sockopt::Mark, &(mark & !bit))?;
                         cleared += 1;
                     }
@@ -273,7 +303,7 @@ pub fn clear(bit: u32) -> Result<usize, String> {
         }
     }
     let left = list().map_err(|error| error.to_string())?;
-    let left = left.iter().filter(|socket| socket.mark & bit != 0 && socket.inode != 0);
+    let left = left.iter().filter(|socket| is_meant(socket.mark) && socket.inode != 0);
     let ports: Vec<String> = left.map(|socket| socket.local.1.to_string()).collect();
     if ports.is_empty() {
         Ok(cleared)

@@ -1,12 +1,13 @@
-//! Which packets: a flow becomes the conditions of rules; and which packets no injection may touch.
+//! Which packets: a flow becomes the conditions of rules.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use squall_experiments::evidence::{Evidence, Incident};
 use squall_experiments::flow::{Direction, Established, Flow, Protocol};
-use squall_experiments::peer::{PeerHost, Ports};
+use squall_experiments::peer::Ports;
 use squall_experiments::protocol::Refusal;
+use squall_experiments::witness::{Testimony, Verify};
 
 use super::aim::{Aim, Network, News};
 use super::nft::{Hook, IPV4, IPV6};
@@ -16,11 +17,12 @@ use super::sockets::Listed;
 use super::table::Table;
 use super::watch::Watch;
 use super::whom::Whom;
-use super::{disconnect, kept, mark, sys};
+use super::{disconnect, kept, mark, sys, witness};
 
 /// TCP's number.
 pub const TCP: u8 = 6;
-const UDP: u8 = 17;
+/// UDP's number.
+pub const UDP: u8 = 17;
 const ICMP: u8 = 1;
 const ICMPV6: u8 = 58;
 
@@ -36,11 +38,12 @@ pub struct Packets {
     pub notes: Vec<String>,
     /// Whose they are.
     pub whom: Whom,
-    protocol: Protocol,
-    peers: Peers,
-    established: Established,
+    pub(super) flow: Flow,
+    pub(super) peers: Peers,
     /// Connections that are left alone, or reset when it begins.
     connections: Vec<Listed>,
+    /// Who is asked whether it is felt.
+    witness: Option<witness::Prepared>,
 }
 
 /// Packets that rules ask for, while their change is live.
@@ -50,6 +53,7 @@ pub struct Live {
     pub packets: Packets,
     /// New sockets of the scope are marked while this lives.
     mark: Option<mark::Live>,
+    witness: Option<witness::Live>,
     began: u64,
     incidents: Vec<Incident>,
 }
@@ -57,7 +61,18 @@ pub struct Live {
 impl Live {
     /// The rules are about to be added.
     pub fn new(packets: Packets, mark: Option<mark::Live>) -> Self {
-        Live { packets, mark, began: sys::boot_nanos(), incidents: Vec::new() }
+        Live { packets, mark, witness: None, began: sys::boot_nanos(), incidents: Vec::new() }
+    }
+
+    /// Asks whether the effect is felt, where that is wanted. The rules are in.
+    pub fn testify(&mut self) {
+        let bit = self.packets.whom.mark.as_ref().map_or(0, |mark| mark.bit);
+        self.witness = self.packets.witness.take().map(|prepared| prepared.begin(bit));
+    }
+
+    /// What was said of that so far.
+    pub fn testimony(&mut self) -> Option<Testimony> {
+        self.witness.as_mut().map(witness::Live::testimony)
     }
 
     /// Looks whether targets have moved, and follows them. Called whenever the worker wakes.
@@ -119,9 +134,10 @@ impl Live {
         self.packets.whom.due()
     }
 
-    /// No new socket is marked any more: while the undo takes the marks away none comes.
+    /// No new socket is marked any more, and no probe begun: while the undo takes the marks away none comes.
     pub fn let_go(&mut self) {
         self.mark = None;
+        self.witness = None;
     }
 }
 
@@ -132,7 +148,10 @@ pub type Matching = (Rule, Option<u8>);
 impl Packets {
     /// Looks at the host. Changes nothing. `tag` is that of the rules.
     pub fn of(flow: &Flow, tag: &str, aim: &Aim<'_>, marks: &BTreeSet<u32>) -> Result<Self, Refusal> {
-        let whom = Whom::of(flow.scope.as_ref(), tag, aim, marks)?;
+        let mut whom = Whom::of(flow.scope.as_ref(), tag, aim, marks)?;
+        if flow.verify == Verify::Probe {
+            whom.admit_probes(marks)?;
+        }
         let (mut targets, mut notes) = (whom.targets.clone(), whom.notes.clone());
         let peers = Peers::of(flow, aim)?;
         targets.extend(peers.shown());
@@ -151,8 +170,14 @@ impl Packets {
         if flow.established == Established::Keep {
             notes.push(format!("left alone: {}", counted(connections.len())));
         }
-        let (protocol, established) = (flow.protocol, flow.established);
-        Ok(Packets { targets, notes, protocol, peers, established, connections, whom })
+        let flow = flow.clone();
+        Ok(Packets { targets, notes, flow, peers, connections, whom, witness: None })
+    }
+
+    /// Who is asked whether it is felt.
+    pub fn witnessed(&mut self, witness: Option<witness::Prepared>) {
+        self.notes.extend(witness.as_ref().map(witness::Prepared::note));
+        self.witness = witness;
     }
 
     /// The networks of the peers, names resolved; none is everybody.
@@ -163,7 +188,7 @@ impl Packets {
     /// Resets what is established, where that is wanted. To be called just before the rules are added: the packet that
     /// tells the other end must still get through.
     pub fn reset(&self) -> Result<Option<String>, Refusal> {
-        if self.established != Established::Reset {
+        if self.flow.established != Established::Reset {
             return Ok(None);
         }
         let reset = disconnect::destroy(&self.connections)?;
@@ -220,7 +245,7 @@ impl Packets {
                 }
             }
         }
-        if self.established == Established::Keep {
+        if self.flow.established == Established::Keep {
             head.extend(kept::rules(&self.connections, hook, tag));
         }
         Home { sense: sense.word(), head, reach: self.peers.reach(sense) }
@@ -229,7 +254,7 @@ impl Packets {
     /// The transports that need a rule each; `None` is all of them in one rule.
     fn transports(&self, group: &Group, tcp_apart: bool) -> Result<Vec<Option<u8>>, Refusal> {
         let ports = group.ports.is_some() || self.whom.has_ports();
-        Ok(match self.protocol {
+        Ok(match self.flow.protocol {
             Protocol::Any if ports => vec![Some(TCP), Some(UDP)],
             Protocol::Any if tcp_apart => vec![Some(TCP), None],
             Protocol::Any => vec![None],
@@ -286,37 +311,6 @@ pub fn hooks(direction: Direction) -> &'static [Hook] {
     }
 }
 
-/// What no injection may touch.
-pub fn carve_outs(aim: &Aim<'_>) -> Vec<(Hook, Rule)> {
-    let mut rules = Vec::new();
-    let commented = |what: &str| Rule::commented(format!("squall: never touched: {what}"));
-    for hook in [Hook::Input, Hook::Output] {
-        let (remote, local) = ends(hook);
-        rules.push((hook, commented("neighbour discovery").icmpv6_types(133, 137)));
-        for (first, last) in [(67, 68), (546, 547)] {
-            rules.push((hook, commented("DHCP").transport(UDP).ports(local, first, last)));
-        }
-        for port in aim.login_ports() {
-            rules.push((hook, commented("remote login").transport(TCP).ports(local, *port, *port)));
-        }
-        for peer in &aim.policy.protect_addresses {
-            let PeerHost::Net(address, bits) = peer.host else {
-                continue;
-            };
-            let rule = commented("the host's policy").network(remote, address, bits);
-            match peer.ports {
-                None => rules.push((hook, rule)),
-                Some(Ports { first, last }) => {
-                    for protocol in [TCP, UDP] {
-                        rules.push((hook, rule.clone().transport(protocol).ports(remote, first, last)));
-                    }
-                }
-            }
-        }
-    }
-    rules
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::peers::tests::networks;
@@ -325,7 +319,15 @@ mod tests {
     fn packets(protocol: Protocol, peers: &[&str], whom: Whom) -> Packets {
         let peers = Peers { to: networks(peers), ..Peers::default() };
         let (targets, notes, connections) = (Vec::new(), Vec::new(), Vec::new());
-        Packets { targets, notes, whom, protocol, peers, established: Established::Include, connections }
+        Packets {
+            targets,
+            notes,
+            whom,
+            flow: Flow { protocol, ..Flow::default() },
+            peers,
+            connections,
+            witness: None,
+        }
     }
 
     #[test]

@@ -8,7 +8,7 @@
 //! |---|---|
 //! | [`block`]: rules in [`table`], our own nftables table, with [`mark`]s for scopes | rules, table, marks |
 //! | [`shape`]: rules in [`slot`]s of that table, and [`engines`] that read the [`queue`]s to which they send packets | rules, queues, table, marks |
-//! | [`qdisc`]: the kernel's own disciplines below an inert root, entered by rules of that table | rules, classes, roots |
+//! | [`qdisc`]: the kernel's own disciplines below an inert root, entered by rules of that table | rules, classes, roots, a device |
 //! | [`disconnect`]: destroyed connections | none: they cannot be taken back |
 //! | [`signal`]: signals to processes | none |
 //! | [`pause`]: traced or stopped processes | released by the kernel, or resumed |
@@ -19,6 +19,7 @@
 pub mod aim;
 pub mod block;
 pub mod bpf;
+pub mod carve;
 pub mod cgroup;
 pub mod container;
 pub mod disconnect;
@@ -50,10 +51,12 @@ pub mod slot;
 pub mod sockets;
 pub mod sys;
 pub mod table;
+pub mod traces;
 pub mod undo;
 mod unit;
 pub mod watch;
 pub mod whom;
+pub mod witness;
 
 use std::collections::BTreeSet;
 use std::os::fd::BorrowedFd;
@@ -64,6 +67,7 @@ use squall_experiments::evidence::{Evidence, Incident};
 use squall_experiments::protocol::Refusal;
 
 use aim::{Aim, News};
+use carve::CarveOut;
 use engines::Engines;
 pub use live::{Live, Prepared};
 use qdisc::Discs;
@@ -100,6 +104,8 @@ pub struct Host {
     engines: Engines,
     watch: Watch,
     discs: Discs,
+    /// What the table lets through, whatever is injected.
+    carved: BTreeSet<CarveOut>,
 }
 
 impl Host {
@@ -115,6 +121,7 @@ impl Host {
             engines: Engines::default(),
             watch,
             discs: Discs::default(),
+            carved: BTreeSet::new(),
         }
     }
 
@@ -125,17 +132,21 @@ impl Host {
 
     /// Looks at the host. Anything wrong here aborts before any change.
     pub fn prepare(&mut self, change: &Change, place: &Place, aim: &Aim<'_>) -> Result<Prepared, Refusal> {
-        Ok(match change {
+        let mut prepared = match change {
             Change::Block(block) => {
                 self.own_table()?;
-                let prepared = block::prepare(block, &place.tag, aim, &self.marks)?;
+                let witness = witness::prepare(change, aim)?;
+                let mut prepared = block::prepare(block, &place.tag, aim, &self.marks)?;
+                prepared.packets.witnessed(witness);
                 self.marks.extend(prepared.packets.whom.mark.iter().map(|mark| mark.bit));
                 Prepared::Block(prepared)
             }
             Change::Shape(shape) => {
                 self.own_table()?;
+                let witness = witness::prepare(change, aim)?;
                 let (marks, mut ground) = self.ground()?;
-                let prepared = shape::prepare(shape, place, aim, marks, &mut ground)?;
+                let mut prepared = shape::prepare(shape, place, aim, marks, &mut ground)?;
+                prepared.packets.witnessed(witness);
                 self.marks.extend(prepared.packets.whom.mark.iter().map(|mark| mark.bit));
                 Prepared::Shape(prepared)
             }
@@ -144,7 +155,9 @@ impl Host {
                 Prepared::Signal(signal::prepare(change, place.seed, &place.choice, aim)?)
             }
             Change::Pause(change) => Prepared::Pause(pause::prepare(change, place.seed, &place.choice, aim)?),
-        })
+        };
+        prepared.carved(aim);
+        Ok(prepared)
     }
 
     /// Gives back what a change that is not performed after all had been promised.
@@ -184,16 +197,26 @@ impl Host {
     fn stand(&mut self, aim: &Aim<'_>, record: Record<'_>) -> Result<(), Refusal> {
         // Each change owes the table's end, whoever made it: the last one that is undone removes it.
         record(Undo::Table, self.table_socket())?;
-        if !self.standing {
-            let carve_outs = matching::carve_outs(aim);
-            self.own_table()?.create(carve_outs).map_err(|error| {
-                Refusal::new(
-                    format!("cannot make the table `inet squall`: {error}"),
-                    "`squall-agent preflight` says what this kernel lacks",
-                )
-            })?;
+        let made = |error| {
+            Refusal::new(
+                format!("cannot make the table `inet squall`: {error}"),
+                "`squall-agent preflight` says what this kernel lacks",
+            )
+        };
+        let mut wanted: BTreeSet<CarveOut> = CarveOut::all(aim).into_iter().collect();
+        if self.standing {
+            // Somebody may have connected, or listen, since it was made.
+            wanted.retain(|one| !self.carved.contains(one));
+        }
+        let rules = wanted.iter().flat_map(CarveOut::rules).collect();
+        if self.standing {
+            self.own_table()?.never_touch(rules).map_err(made)?;
+        } else {
+            self.carved.clear();
+            self.own_table()?.create(rules).map_err(made)?;
             self.standing = true;
         }
+        self.carved.extend(wanted);
         Ok(())
     }
 
@@ -246,6 +269,7 @@ impl Host {
                 let mut live = matching::Live::new(prepared.packets, mark);
                 reset.into_iter().for_each(|what| live.happened(what));
                 live.watch(&self.watch)?;
+                live.testify();
                 Ok(Live::Block(live))
             }
             (Prepared::Shape(prepared), _) => {
@@ -257,9 +281,12 @@ impl Host {
                     reset.into_iter().for_each(|what| live.packets.happened(what));
                     Ok(live)
                 });
-                performed
-                    .and_then(|live| live.packets.watch(&self.watch).map(|()| Live::Shape(live)))
-                    .inspect_err(|_| self.slots.give_back(&place.tag))
+                let watched = performed.and_then(|mut live| {
+                    live.packets.watch(&self.watch)?;
+                    live.packets.testify();
+                    Ok(Live::Shape(live))
+                });
+                watched.inspect_err(|_| self.slots.give_back(&place.tag))
             }
             (Prepared::Disconnect(prepared), Change::Disconnect(change)) => {
                 let began = sys::boot_nanos();
@@ -319,10 +346,14 @@ impl Host {
                 let observe = |table: &mut Table| block::observe(table, &place.tag);
                 let mut evidence = self.table.as_mut().map(observe).unwrap_or_default();
                 packets.tell(&mut evidence);
+                evidence.witness = packets.testimony();
                 evidence
             }
             Live::Shape(live) => match &mut self.table {
-                Ok(table) => live.observe(table, &mut self.engines, &place.tag),
+                Ok(table) => {
+                    let evidence = live.observe(table, &mut self.engines, &place.tag);
+                    Evidence { witness: live.packets.testimony(), ..evidence }
+                }
                 Err(_) => Evidence::default(),
             },
             Live::Disconnect { evidence, .. } => evidence.clone(),
@@ -334,7 +365,9 @@ impl Host {
     /// What has been measured of a change that has just been undone: engines count until they end.
     pub fn last(&mut self, live: Live, before: &Evidence) -> Evidence {
         match live {
-            Live::Shape(mut live) => live.last(before, &mut self.engines),
+            Live::Shape(mut live) => {
+                Evidence { witness: before.witness.clone(), ..live.last(before, &mut self.engines) }
+            }
             Live::Block(_) | Live::Disconnect { .. } | Live::Signal(_) | Live::Pause(_) => before.clone(),
         }
     }
@@ -371,6 +404,7 @@ impl Host {
             (Undo::Rules(tag), Ok(_)) => self.slots.give_back(tag),
             (Undo::Class { minor, .. }, Ok(_)) => self.discs.freed(*minor),
             (Undo::Root { device, .. }, Ok(_)) => self.discs.lifted(device),
+            (Undo::Entry, Ok(_)) => self.discs.closed(),
             _ => {}
         }
         done

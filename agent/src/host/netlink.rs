@@ -90,6 +90,12 @@ impl Message {
         self
     }
 
+    /// With another first byte of the protocol's header, where nftables has the family.
+    pub fn with_first(mut self, byte: u8) -> Self {
+        self.0[HEADER] = byte;
+        self
+    }
+
     /// Asks for one more thing with the request.
     pub fn flagged(mut self, flags: u16) -> Self {
         let flags = u16_at(&self.0, 6) | flags;

@@ -82,6 +82,19 @@ impl Netns {
         Ok(None)
     }
 
+    /// The one with this cookie, behind a process or a name; `None` where there is none.
+    pub fn with_cookie(cookie: Option<u64>) -> io::Result<Option<Self>> {
+        let Some(cookie) = cookie else { return Ok(None) };
+        let processes = procfs::process::all_processes().into_iter().flatten().flatten();
+        let processes = processes.map(|process| PathBuf::from(format!("/proc/{}/ns/net", process.pid)));
+        let names = std::fs::read_dir(NAMED).into_iter().flatten().flatten().map(|entry| entry.path());
+        let mut seen = std::collections::BTreeSet::new();
+        let inode = |path: &Path| std::fs::metadata(path).map(|found| found.ino());
+        let new = processes.chain(names).filter(|path| inode(path).is_ok_and(|inode| seen.insert(inode)));
+        let mut opened = new.filter_map(|path| Netns::open(&path).ok());
+        Ok(opened.find(|netns| netns.id.cookie == cookie))
+    }
+
     /// Which it is.
     pub fn id(&self) -> Id {
         self.id

@@ -19,6 +19,8 @@ const DELETE_RULE: u16 = 8;
 
 /// `NFPROTO_INET`: IPv4 and IPv6 in one table.
 pub const INET: u8 = 1;
+/// `NFPROTO_NETDEV`: frames of one interface, before any protocol has looked at them.
+pub const NETDEV: u8 = 5;
 /// `NFPROTO_IPV4`.
 pub const IPV4: u8 = 2;
 /// `NFPROTO_IPV6`.
@@ -26,6 +28,11 @@ pub const IPV6: u8 = 10;
 
 fn header(family: u8) -> [u8; 4] {
     [family, 0, 0, 0]
+}
+
+/// The same message for a table of family `netdev`.
+pub fn netdev(message: Message) -> Message {
+    message.with_first(NETDEV)
 }
 
 /// Brackets messages into one transaction: all or none.
@@ -57,6 +64,9 @@ pub enum Hook {
     Input = 1,
     /// Packets made by this host: `NF_INET_LOCAL_OUT`.
     Output = 3,
+    /// Packets that have just come by an interface, for whomever: `NF_INET_INGRESS` (Linux 5.10). Whose socket they are for is
+    /// not known there.
+    Ingress = 5,
 }
 
 impl Hook {
@@ -65,6 +75,7 @@ impl Hook {
         match self {
             Hook::Input => "in",
             Hook::Output => "out",
+            Hook::Ingress => "ingress",
         }
     }
 }
@@ -76,6 +87,16 @@ pub fn new_base_chain(table: &str, name: &str, hook: Hook, priority: i32) -> Mes
         .text(1, table)
         .text(3, name)
         .nest(4, |m| m.attr(1, &(hook as u32).to_be_bytes()).attr(2, &priority.to_be_bytes()))
+        .text(7, "filter")
+}
+
+/// A base chain with an accepting policy for what enters by one interface; of the message's family.
+pub fn new_ingress_chain(table: &str, name: &str, hook: u32, device: &str, priority: i32) -> Message {
+    Message::new(SUBSYSTEM | NEW_CHAIN, FLAG_CREATE)
+        .raw(&header(INET))
+        .text(1, table)
+        .text(3, name)
+        .nest(4, |m| m.attr(1, &hook.to_be_bytes()).attr(2, &priority.to_be_bytes()).text(3, device))
         .text(7, "filter")
 }
 
@@ -171,6 +192,12 @@ fn listed_name(received: &Received, kind: u16) -> (u8, String, String) {
     let body = received.body.get(4..).unwrap_or_default();
     let text = |kind| find(body, kind).map(text_of).unwrap_or_default();
     (received.body.first().copied().unwrap_or(0), text(1), text(kind))
+}
+
+/// The kind of a base chain of [`list_chains`], such as `filter`; empty where it is no base chain.
+pub fn listed_kind(received: &Received) -> String {
+    let body = received.body.get(4..).unwrap_or_default();
+    find(body, 7).map(text_of).unwrap_or_default()
 }
 
 /// A chain of [`list_chains`]: its table's family and name, and its own name.

@@ -9,6 +9,7 @@ use super::process::{Held, Processes, Target};
 use super::sockets::{Listed, Transport};
 
 /// The open sockets of a scope: their inodes, and where to get each, as pid and descriptor.
+#[derive(Default)]
 pub struct Open {
     /// The inodes.
     pub inodes: BTreeSet<u32>,

@@ -66,7 +66,7 @@ impl Sense {
 pub fn ends(hook: Hook) -> (End, End) {
     match hook {
         Hook::Output => (End::Destination, End::Source),
-        Hook::Input => (End::Source, End::Destination),
+        Hook::Input | Hook::Ingress => (End::Source, End::Destination),
     }
 }
 

@@ -16,6 +16,9 @@ const REGISTER: u32 = 1;
 /// The first of the four-byte registers, which lie side by side. The sixteen-byte ones are the same memory.
 const FIRST_SMALL: u32 = 8;
 
+/// The key of a packet's priority (`NFT_META_PRIORITY`).
+const PRIORITY: u32 = 2;
+
 /// A rule: expressions in order, and a comment by which it is found again.
 #[derive(Clone, Debug, Default)]
 pub struct Rule {
@@ -150,7 +153,7 @@ impl Rule {
 
     /// Not packets that entered by (`input`) or leave by the loopback interface, which is always the first.
     pub fn not_loopback(self, hook: Hook) -> Self {
-        let key = if hook == Hook::Input { 4 } else { 5 };
+        let key = if hook == Hook::Output { 5 } else { 4 };
         self.meta(key).compare(1, &1u32.to_ne_bytes())
     }
 
@@ -159,7 +162,7 @@ impl Rule {
         let mut padded = [0; 16];
         let bytes = name.as_bytes();
         padded[..bytes.len()].copy_from_slice(bytes);
-        self.meta(if hook == Hook::Input { 6 } else { 7 }).equals(&padded)
+        self.meta(if hook == Hook::Output { 7 } else { 6 }).equals(&padded)
     }
 
     /// Only packets that leave by the interface with this index.
@@ -289,9 +292,39 @@ impl Rule {
         self.with("counter", empty())
     }
 
+    /// Only packets whose priority is this one, or is not.
+    pub fn priority_is(self, handle: u32, is: bool) -> Self {
+        self.meta(PRIORITY).compare(u32::from(!is), &handle.to_ne_bytes())
+    }
+
+    /// Only frames without the tag of a virtual network. The kernel shows a tag that it has taken off where it was.
+    pub fn untagged(self) -> Self {
+        let tags = [0x8100_u16, 0x88a8];
+        tags.into_iter().fold(self.payload(0, 12, 2), |rule, tag| rule.compare(1, &tag.to_be_bytes()))
+    }
+
+    /// Only packets for this host, not those that it would forward or has no route for. Source: `nft_fib.c`.
+    pub fn for_this_host(self) -> Self {
+        const DESTINATION: u32 = 2;
+        const TYPE: u32 = 3;
+        // `RTN_UNICAST`, `RTN_UNREACHABLE`.
+        const OTHERS: [u32; 2] = [1, 7];
+        let data = empty()
+            .attr(1, &REGISTER.to_be_bytes())
+            .attr(2, &TYPE.to_be_bytes())
+            .attr(3, &DESTINATION.to_be_bytes());
+        let typed = self.with("fib", data);
+        OTHERS.into_iter().fold(typed, |rule, other| rule.compare(1, &other.to_ne_bytes()))
+    }
+
+    /// The packet is sent by another interface of the namespace. Only in a table of family `netdev`.
+    pub fn forward_to(self, interface: u32) -> Self {
+        let value = empty().attr(1, &REGISTER.to_be_bytes()).nest(2, |m| m.attr(1, &interface.to_ne_bytes()));
+        self.with("immediate", value).with("fwd", empty().attr(1, &REGISTER.to_be_bytes()))
+    }
+
     /// The packet goes to the class with this handle, where it meets the class's root.
     pub fn priority(self, handle: u32) -> Self {
-        const PRIORITY: u32 = 2;
         let value = empty().attr(1, &REGISTER.to_be_bytes()).nest(2, |m| m.attr(1, &handle.to_ne_bytes()));
         let set = empty().attr(2, &PRIORITY.to_be_bytes()).attr(3, &REGISTER.to_be_bytes());
         self.with("immediate", value).with("meta", set)

@@ -5,7 +5,6 @@ use std::collections::BTreeSet;
 use blake3::Hasher;
 use squall_experiments::change::{self, Shape};
 use squall_experiments::evidence::{Engine, Evidence, Incident, Unit};
-use squall_experiments::flow::Direction;
 use squall_experiments::impairment::MOST_HELD;
 use squall_experiments::protocol::Refusal;
 
@@ -58,6 +57,8 @@ pub struct Ground<'a> {
 pub struct Live {
     queues: Vec<(Hook, u16)>,
     lane: Option<lane::Live>,
+    /// What its rules had counted when they were last asked.
+    counted: lane::Counted,
     limit: u32,
     notes: Vec<String>,
     incidents: Vec<Incident>,
@@ -161,6 +162,7 @@ pub fn perform(
     let mut live = Live {
         queues: Vec::new(),
         lane: None,
+        counted: lane::Counted::default(),
         limit: 0,
         notes: Vec::new(),
         incidents: Vec::new(),
@@ -173,9 +175,10 @@ pub fn perform(
             (hooks(shape.direction), rules)
         }
         By::Disciplines(lane) => {
+            let way = lane.hooks();
             let (lane, rules) = lane.perform(ground.discs, record)?;
             live.lane = Some(lane);
-            (hooks(Direction::Egress), rules)
+            (way, rules)
         }
     };
     ground
@@ -183,7 +186,8 @@ pub fn perform(
         .open_slot(slot, hooks, ground.levels)
         .map_err(|error| Refusal::bare(format!("cannot add a chain to `inet squall`: {error}")))?;
     record(Undo::Rules(place.tag.clone()), None)?;
-    ground.table.add(rules, Some(slot)).map_err(|error| {
+    let opened = live.lane.as_ref().map_or(Ok(()), |lane| lane.open(ground.table, &place.tag));
+    opened.and_then(|()| ground.table.add(rules, Some(slot))).map_err(|error| {
         Refusal::new(
             format!("cannot add rules to `inet squall`: {error}"),
             "`squall-agent preflight` says what this kernel lacks",
@@ -230,7 +234,7 @@ fn started(
 /// The seed of one engine: the same run seed, place and way give the same choices.
 fn seed(place: &Place, hook: Hook) -> [u8; 32] {
     let way: &[u8] = match hook {
-        Hook::Input => b"input",
+        Hook::Input | Hook::Ingress => b"input",
         Hook::Output => b"output",
     };
     *Hasher::new()
@@ -245,10 +249,11 @@ impl Live {
     /// What the kernel counted in front of the engines, and what they did.
     pub fn observe(&mut self, table: &mut Table, engines: &mut Engines, tag: &str) -> Evidence {
         // First what stands in front: what is on its way to the engine must not look as if it had passed it by.
-        let rules = table.rules(tag).unwrap_or_default();
         if let Some(lane) = &mut self.lane {
-            return lane.evidence(rules.iter().map(|rule| rule.packets).sum());
+            self.counted = lane.counted(table, tag);
+            return lane.evidence(self.counted);
         }
+        let rules = table.rules(tag).unwrap_or_default();
         let counted = self.queues.iter().map(|(hook, _)| {
             let mine = rules.iter().filter(|rule| rule.chain.ends_with(hook.suffix()));
             mine.map(|rule| rule.packets).sum()
@@ -260,7 +265,7 @@ impl Live {
     /// The last evidence, once the engines have ended: what was counted stays, the engines have the last word.
     pub fn last(&mut self, before: &Evidence, engines: &mut Engines) -> Evidence {
         if let Some(lane) = &mut self.lane {
-            return lane.evidence(before.matched);
+            return lane.evidence(self.counted);
         }
         let evidence = self.evidence(&vec![0; self.queues.len()], engines);
         for (_, number) in &self.queues {
@@ -295,6 +300,7 @@ impl Live {
             impaired: impaired(&all),
             incidents: self.incidents.clone(),
             engine: Some(all),
+            witness: None,
             notes: self.notes.clone(),
         };
         self.packets.tell(&mut evidence);

@@ -140,7 +140,7 @@ pub struct Levels {
 impl Levels {
     fn shift(self, hook: Hook) -> u32 {
         match hook {
-            Hook::Input => self.input,
+            Hook::Input | Hook::Ingress => self.input,
             Hook::Output => self.output,
         }
     }
@@ -162,7 +162,7 @@ impl Levels {
         match hook {
             Hook::Output => (level(hook, slot.0), mask),
             // It enters again by way of loopback: on its way out nothing may touch it.
-            Hook::Input => {
+            Hook::Input | Hook::Ingress => {
                 (level(hook, slot.0) | level(Hook::Output, LAST.0), mask | self.bits(Hook::Output))
             }
         }

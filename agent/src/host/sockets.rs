@@ -16,6 +16,12 @@ const LISTEN: u8 = 10;
 /// The states in which a connection has two ends: all but time-wait, closed, listening and new-syn-recv.
 const CONNECTED: u32 = (1 << 1) | (1 << 2) | (1 << 3) | (1 << 4) | (1 << 5) | (1 << 8) | (1 << 9) | (1 << 11);
 
+/// What else the kernel may tell of a socket: `INET_DIAG_INFO`, as a bit.
+const TCP_INFO: u8 = 1 << 1;
+/// Where `struct tcp_info` holds the smoothed round-trip time and the count of segments that were sent again.
+const RTT_AT: usize = 68;
+const SENT_AGAIN_AT: usize = 100;
+
 /// A transport that is listed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Transport {
@@ -46,6 +52,10 @@ pub struct Listed {
     pub mark: u32,
     /// The control group that it was created in; 0 where the kernel does not show it.
     pub cgroup: u64,
+    /// The smoothed round-trip time of a TCP connection, in microseconds; 0 where the kernel knows none.
+    pub rtt_us: u32,
+    /// How many segments of a TCP connection have been sent again.
+    pub sent_again: u32,
     identity: [u8; 48],
 }
 
@@ -56,6 +66,11 @@ impl Listed {
             Transport::Tcp => self.state == LISTEN,
             Transport::Udp => self.remote.1 == 0 && self.local.1 != 0,
         }
+    }
+
+    /// Whether both are the same socket, seen at different times: the kernel gives each a number of its own.
+    pub fn is(&self, other: &Listed) -> bool {
+        self.identity == other.identity
     }
 
     /// Has a connection that data can flow over.
@@ -78,20 +93,20 @@ impl Sockets {
 
     /// All TCP and UDP sockets in every state but time-wait, IPv4 and IPv6.
     pub fn all(&mut self) -> Result<Vec<Listed>, NetlinkError> {
-        let mut sockets = self.list(Transport::Tcp, CONNECTED | (1 << LISTEN))?;
-        sockets.extend(self.list(Transport::Udp, u32::MAX)?);
+        let mut sockets = self.list(Transport::Tcp, CONNECTED | (1 << LISTEN), 0)?;
+        sockets.extend(self.list(Transport::Udp, u32::MAX, 0)?);
         Ok(sockets)
     }
 
-    /// All TCP connections, not only fully established ones.
+    /// All TCP connections, not only fully established ones, with their round-trip times.
     pub fn connections(&mut self) -> Result<Vec<Listed>, NetlinkError> {
-        self.list(Transport::Tcp, CONNECTED)
+        self.list(Transport::Tcp, CONNECTED, TCP_INFO)
     }
 
-    fn list(&mut self, transport: Transport, states: u32) -> Result<Vec<Listed>, NetlinkError> {
+    fn list(&mut self, transport: Transport, states: u32, details: u8) -> Result<Vec<Listed>, NetlinkError> {
         let mut sockets = Vec::new();
         for family in [libc::AF_INET as u8, libc::AF_INET6 as u8] {
-            let mut request = vec![family, transport as u8, 0, 0];
+            let mut request = vec![family, transport as u8, details, 0];
             request.extend(states.to_ne_bytes());
             request.extend([0; 48]);
             let listed = match self.socket.dump(&Message::new(BY_FAMILY, 0).raw(&request)) {
@@ -132,6 +147,10 @@ fn parse(body: &[u8], transport: Transport) -> Option<Listed> {
         }
     };
     let attributes = body.get(72..).unwrap_or_default();
+    let info = |at: usize| {
+        let known = find(attributes, 2).filter(|info| info.len() >= at + 4);
+        known.map_or(0, |info| u32_at(info, at))
+    };
     Some(Listed {
         transport,
         family,
@@ -142,6 +161,8 @@ fn parse(body: &[u8], transport: Transport) -> Option<Listed> {
         inode: u32_at(body, 68),
         mark: find(attributes, 15).map_or(0, |value| u32_at(value, 0)),
         cgroup: find(attributes, 21).and_then(|value| value.try_into().ok()).map_or(0, u64::from_ne_bytes),
+        rtt_us: info(RTT_AT),
+        sent_again: info(SENT_AGAIN_AT),
         identity,
     })
 }

@@ -4,6 +4,7 @@
 //! cannot fool it.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::netns::Id;
 use super::process::Target;
 use super::qdisc::root::Before;
-use super::qdisc::{Device, class, root};
+use super::qdisc::{Device, class, ifb, root};
 use super::table::{NAME, Table};
 use super::{mark, queue};
 
@@ -41,6 +42,8 @@ pub enum Undo {
         /// What stood there.
         before: Before,
     },
+    /// The device through which what enters is led is not there, once no class of ours stands in it.
+    Entry,
     /// No class of ours with this number stands at an interface.
     Class {
         /// Which interface.
@@ -82,6 +85,7 @@ impl Undo {
             | Undo::Mark(_)
             | Undo::Root { .. }
             | Undo::Class { .. }
+            | Undo::Entry
             | Undo::Release(_)
             | Undo::Resume(_) => true,
             Undo::Within { undo, .. } => undo.void_after_reboot(),
@@ -121,7 +125,7 @@ impl Undo {
     /// Whether it is done when the run ends, not when its step does: what stands then is touched by no packet, but still
     /// lets go of those that it holds, and to take it down and make it again would cost others' packets.
     pub fn outlasts_its_step(&self) -> bool {
-        matches!(self, Undo::Root { .. } | Undo::Class { .. })
+        matches!(self, Undo::Root { .. } | Undo::Class { .. } | Undo::Entry)
     }
 
     /// Makes it so in the calling thread's network namespace, wherever it was recorded, then looks whether it is. `table`
@@ -142,12 +146,30 @@ impl Undo {
                 mark::clear(*bit).map(|count| format!("no socket is marked any more ({count} were)"))
             }
             Undo::Root { device, before } => root::undo(device, before),
+            Undo::Entry => ifb::undo(),
             Undo::Class { device, minor, wait_ms } => {
                 class::undo(device, *minor, Duration::from_millis(*wait_ms))
             }
             Undo::Release(target) => released(target),
             Undo::Resume(target) => resume(target),
             Undo::Within { undo, .. } => undo.apply(table, queues),
+        }
+    }
+}
+
+impl fmt::Display for Undo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Undo::Table => write!(f, "the table `inet {NAME}`"),
+            Undo::Rules(tag) => write!(f, "rules `{tag}`"),
+            Undo::Queue { number, .. } => write!(f, "what waits in queue {number}"),
+            Undo::Mark(bit) => write!(f, "sockets with the mark {bit:#x}"),
+            Undo::Root { device, .. } => write!(f, "the root of `{device}`"),
+            Undo::Entry => f.write_str("the device through which what enters is led"),
+            Undo::Class { device, minor, .. } => write!(f, "class {minor:x} of `{device}`"),
+            Undo::Release(target) => write!(f, "{target}, paused"),
+            Undo::Resume(target) => write!(f, "{target}, stopped"),
+            Undo::Within { netns, undo } => write!(f, "in network namespace {}: {undo}", netns.inode),
         }
     }
 }

@@ -158,6 +158,14 @@ impl Whom {
         }
     }
 
+    /// Probes of the agent's own are to be taken for theirs: by the mark, as no process of ours joins a control group.
+    pub fn admit_probes(&mut self, marks: &BTreeSet<u32>) -> Result<(), Refusal> {
+        if matches!(self.told, Told::Cgroup(..)) && self.mark.is_none() {
+            self.mark = Some(mark::prepare(Whose::Probes, marks)?);
+        }
+        Ok(())
+    }
+
     /// Narrows a rule to them, or makes it several. Where they are told by ports the rule must match a transport with ports
     /// first: see [`Whom::has_ports`]. `local` is the end of the packet on this host.
     pub fn narrow(&self, rule: Rule, hook: Hook, local: End) -> Vec<Rule> {
@@ -171,7 +179,7 @@ impl Whom {
         rules.extend(self.mark.iter().map(|mark| match hook {
             // What a raw socket sends for another one carries the other's mark, but not its socket.
             Hook::Output => rule.clone().mark(mark.bit),
-            Hook::Input => rule.clone().socket_mark(mark.bit),
+            Hook::Input | Hook::Ingress => rule.clone().socket_mark(mark.bit),
         }));
         rules
     }

@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::host::netlink::Socket;
 use crate::host::netns::Netns;
 use crate::host::process::Cgroup;
-use crate::host::qdisc::{self, htb, netem};
+use crate::host::qdisc::{self, htb, ifb, netem};
 use crate::host::queue::Queue;
 use crate::host::sockets::Sockets;
 use crate::host::table::Table;
@@ -32,6 +32,8 @@ pub enum Mechanism {
     Htb,
     /// The kernel's own bad network.
     Netem,
+    /// Leading what enters through a device.
+    Entry,
     /// Listing and destroying sockets.
     SocketDiagnosis,
     /// Processes that cannot be mistaken.
@@ -81,6 +83,7 @@ pub fn findings() -> Vec<Finding> {
     add(Mechanism::RealTime, "real-time priority (SCHED_FIFO)", urgency());
     add(Mechanism::Htb, "queueing discipline `htb`", discipline(htb::KIND));
     add(Mechanism::Netem, "queueing discipline `netem`", discipline(netem::KIND));
+    add(Mechanism::Entry, "what enters led through a device (`ifb`; nftables' `fwd` and `fib`)", entry());
     add(Mechanism::SocketDiagnosis, "socket diagnosis (CONFIG_INET_DIAG_DESTROY)", socket_diagnosis());
     add(Mechanism::Pidfd, "pidfd", pidfd());
     add(Mechanism::Ptrace, "ptrace, else SIGSTOP", ptrace());
@@ -95,6 +98,17 @@ fn discipline(kind: &'static str) -> Result<String, String> {
     match qdisc::kinds(|| ()).get(kind) {
         Some(Ok(())) => Ok("the kernel knows it".to_owned()),
         Some(Err(error)) => Err(format!("{error}; {}", brings(&format!("sch_{kind}")))),
+        None => Err("it could not be asked for".to_owned()),
+    }
+}
+
+/// Asked for in ways that make nothing.
+fn entry() -> Result<String, String> {
+    match qdisc::kinds(|| ()).get(ifb::KIND) {
+        Some(Ok(())) => Ok("the kernel can do it".to_owned()),
+        Some(Err(error)) => {
+            Err(format!("{error}; {}, `nft_fwd_netdev`, `nft_fib_netdev`", brings(ifb::KIND)))
+        }
         None => Err("it could not be asked for".to_owned()),
     }
 }

@@ -86,7 +86,14 @@ impl Report {
         let disciplines = |name: &str| {
             let mut needs = vec![Mechanism::Table, Mechanism::Htb];
             needs.extend((name != "bandwidth").then_some(Mechanism::Netem));
-            let mut way = way("netem", &needs, disciplined(name));
+            let mut limits = vec![if lacks(Mechanism::Entry) {
+                "only what leaves (`direction: egress`): what enters cannot be led through a device"
+                    .to_owned()
+            } else {
+                "of what enters only by address, port and interface".to_owned()
+            }];
+            limits.extend(disciplined(name));
+            let mut way = way("netem", &needs, limits);
             if policy.graft == Graft::Never {
                 way.works = false;
                 way.missing.push(Lack {
@@ -133,7 +140,7 @@ impl Report {
 
 /// The limits of the kernel's own disciplines.
 fn disciplined(name: &str) -> Vec<String> {
-    let mut limits = vec!["only what leaves (`direction: egress`)".to_owned()];
+    let mut limits = Vec::new();
     match name {
         "latency" => limits.push("jitter only with `reordering: true`".to_owned()),
         "degrade" => limits.push("no delay together with `reorder`".to_owned()),

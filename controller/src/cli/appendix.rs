@@ -6,20 +6,23 @@ use std::fmt;
 use std::net::ToSocketAddrs;
 
 use serde::Serialize;
+use squall_agent::host::aim::{Aim, Resolved as Addresses};
+use squall_agent::host::carve::CarveOut;
 use squall_agent::host::process::Processes;
 use squall_agent::policy::Policy;
-use squall_agent::veto::{Veto, login_ports};
+use squall_agent::veto::Veto;
 use squall_experiments::change::Change;
 use squall_experiments::plan::Plan;
 use squall_experiments::scope::Scope;
 
-/// Names, processes and login ports as they are now; only what the plan mentions.
+/// Names, processes and carve-outs as they are now; only what the plan mentions.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Appendix {
     names: BTreeMap<String, Resolved>,
     processes: BTreeMap<String, Found>,
-    login_ports: BTreeSet<u16>,
+    /// What no fault touches.
+    never_touched: Vec<String>,
     /// What could not be seen, and why.
     unseen: Vec<String>,
 }
@@ -60,10 +63,16 @@ impl Appendix {
         Appendix {
             names: plan.names().into_iter().map(|name| (name.to_owned(), resolve(name))).collect(),
             processes: processes(&scopes, policy),
-            login_ports: if !plan.has_changes() { BTreeSet::new() } else { login_ports() },
+            never_touched: if plan.has_changes() { never_touched(policy) } else { Vec::new() },
             unseen,
         }
     }
+}
+
+/// What no fault touches on this host. The agent also leaves out its own connections.
+pub fn never_touched(policy: &Policy) -> Vec<String> {
+    let nothing = Addresses::new();
+    CarveOut::all(&Aim::new(policy, &nothing, BTreeSet::new())).iter().map(ToString::to_string).collect()
 }
 
 fn resolve(name: &str) -> Resolved {
@@ -125,7 +134,7 @@ fn named(matching: &[String]) -> String {
 
 impl fmt::Display for Appendix {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.names.is_empty() && self.processes.is_empty() && self.login_ports.is_empty() {
+        if self.names.is_empty() && self.processes.is_empty() && self.never_touched.is_empty() {
             return Ok(());
         }
         writeln!(f, "\nOn this host now (outside the hash; the agent looks again)")?;
@@ -146,9 +155,8 @@ impl fmt::Display for Appendix {
                 Found::Unknown(why) => writeln!(f, "  {scope}: {why}")?,
             }
         }
-        if !self.login_ports.is_empty() {
-            let ports: Vec<String> = self.login_ports.iter().map(ToString::to_string).collect();
-            writeln!(f, "  remote logins: port {}", ports.join(", "))?;
+        if !self.never_touched.is_empty() {
+            writeln!(f, "  never touched: {}", self.never_touched.join(", "))?;
         }
         self.unseen.iter().try_for_each(|line| writeln!(f, "  not seen: {line}"))
     }

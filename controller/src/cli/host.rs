@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use squall_agent::join;
-use squall_agent::recover::{self, RecoverError};
+use squall_agent::recover;
 use squall_agent::state::{self, Place};
 use squall_controller::conductor::Host;
 use squall_experiments::exit::Exit;
@@ -44,8 +44,7 @@ impl Host for LocalHost {
     }
 
     fn recover(&mut self) -> Result<Vec<String>, Refusal> {
-        let outcome =
-            recover::at_start(self.state_dir.as_deref()).map_err(|error| Refusal::bare(error.to_string()))?;
+        let outcome = recover::at_start(self.state_dir.as_deref()).map_err(|error| error.refusal())?;
         // A journal that somebody still holds is passed over by the recovery: it is not undone yet.
         if Place::here(&state::root(self.state_dir.as_deref()))?.journal().exists() {
             return Err(Refusal::bare("the agent still holds its journal"));
@@ -57,21 +56,15 @@ impl Host for LocalHost {
 /// Undoes what dead agents left behind, as every command does when it starts, and says so. `Err` is the exit code
 /// where that is not possible.
 pub fn recover(common: &Common) -> Result<(), Exit> {
-    let mut stderr = io::stderr();
     match recover::at_start(common.state_dir.as_deref()) {
         Ok(outcome) => {
+            let mut stderr = io::stderr();
             for line in outcome.undone {
                 let _ = writeln!(stderr, "recovered from a dead agent: {line}");
             }
             Ok(())
         }
-        Err(error) => {
-            let _ = writeln!(stderr, "error: {error}");
-            Err(match error {
-                RecoverError::Stuck(_) => Exit::Modified,
-                RecoverError::Unreadable(_) | RecoverError::Namespace(..) => Exit::Refused,
-            })
-        }
+        Err(error) => Err(refused(&error.refusal())),
     }
 }
 

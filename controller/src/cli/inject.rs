@@ -2,6 +2,7 @@
 
 use clap::{Arg, ArgAction, ArgMatches, Command, FromArgMatches};
 use serde_json::{Map, Value, json};
+use squall_agent::policy::Policy;
 use squall_controller::conductor::signals;
 use squall_experiments::document::{Document, Problems, yaml};
 use squall_experiments::exit::Exit;
@@ -9,6 +10,7 @@ use squall_experiments::faults::{Entry, Kind, Parameter, catalogue};
 use squall_experiments::peer::{Peer, Ports};
 use squall_experiments::quantity::{Bandwidth, Percent, Period, Pick, QuantityError, Size};
 
+use super::appendix::never_touched;
 use super::load::{self, Vars};
 use super::{Common, print, run};
 
@@ -36,6 +38,10 @@ impl Inject {
         };
         if self.print {
             print::result(&self.yaml())?;
+            // Beside the document, which holds for every host.
+            if let Ok(policy) = Policy::of_this_host() {
+                eprintln!("never touched on this host: {}", never_touched(&policy).join(", "));
+            }
             return Ok(Exit::Held);
         }
         run::execute(document, &self.options, common)

@@ -97,10 +97,10 @@ impl Page {
     fn claim(&mut self, claim: &Claim, width: usize) {
         let phases = [&claim.before, &claim.during, &claim.after];
         let counts: Vec<String> = phases.map(|figures| format!("{:<18}", good(figures))).into();
-        let judged = claim.judgement.as_ref().map_or_else(String::new, |judgement| {
-            let outcome = format!("{:?}", judgement.outcome).to_lowercase();
-            format!("{outcome}: {}", judgement.why)
-        });
+        let judged = claim
+            .judgement
+            .as_ref()
+            .map_or_else(String::new, |judgement| format!("{}: {}", judgement.outcome.word(), judgement.why));
         self.line(format!("  {:<width$}  {} {judged}", claim.name, counts.join(" ")).trim_end());
         let times: Vec<String> = phases.map(|figures| format!("{:<18}", times(figures))).into();
         let times = format!("  {:<width$}  {}", "", times.join(" "));

@@ -133,7 +133,9 @@ fn hypothesis(claim: &Claim) -> Case {
                 Case::Failed(format!("{} ({})", judgement.why, claim.during.bad_in_words()))
             }
             (_, Some(false)) => Case::Failed("did not hold again in time after the revert".to_owned()),
-            (Outcome::Inconclusive, _) => Case::Error(judgement.why.clone()),
+            (Outcome::Inconclusive | Outcome::NoData | Outcome::NotSteady, _) => {
+                Case::Error(judgement.why.clone())
+            }
             (Outcome::Held, _) => Case::Passed,
         },
     }

@@ -8,6 +8,7 @@ use crate::flow::{Established, Flow, Protocol};
 use crate::peer::Peer;
 use crate::quantity::Period;
 use crate::scope::Scope;
+use crate::witness::Verify;
 
 /// Established TCP connections break: the target gets an error, the peer a reset. New connections work.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -50,6 +51,7 @@ impl Describe for Disconnect {
             except: self.except.clone(),
             protocol: Protocol::Tcp,
             established: Established::Include,
+            verify: Verify::Counters,
             scope: scope.cloned(),
         };
         vec![Change::Disconnect(Destroy { flow, every: self.every })]

@@ -149,6 +149,16 @@ impl Part {
                 self.name
             );
         }
+        let counted = |evidence: &Evidence| Evidence { witness: None, ..evidence.clone() }.measured();
+        if self.evidence.iter().all(counted)
+            && let Some(why) = self.evidence.iter().find_map(Evidence::unseen)
+        {
+            let counts = self.evidence_in_words();
+            return format!(
+                "`{}` was counted ({counts}), but probes do not show its effect: {why}",
+                self.name
+            );
+        }
         let leaked: u64 = self.evidence.iter().map(Evidence::leaked).sum();
         let effect = match leaked {
             0 => "had no measured effect",

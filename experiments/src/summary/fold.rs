@@ -218,7 +218,8 @@ impl<'a> Making<'a> {
             let exit = match judgement.outcome {
                 Outcome::Held => continue,
                 Outcome::Deviated => Exit::Deviated,
-                Outcome::Inconclusive => Exit::Inconclusive,
+                Outcome::Inconclusive | Outcome::NoData => Exit::Inconclusive,
+                Outcome::NotSteady => Exit::Refused,
             };
             self.reason(exit, format!("`{}`: {}", claim.name, judgement.why));
         }

@@ -1,5 +1,6 @@
 //! How much a single TCP connection carries, and what a packet costs the worker.
 
+use std::thread;
 use std::time::Duration;
 
 use serde_json::json;
@@ -59,14 +60,18 @@ pub fn rates() {
 pub fn beside() {
     const PAIRS: usize = 20;
     const TURN: Duration = Duration::from_millis(500);
+    /// What changing the ruleset disturbs by itself (it waits for all processors) is over then.
+    const SETTLE: Duration = Duration::from_millis(200);
     let world = World::new(2);
     let [near, far] = &world.hosts[..] else { unreachable!("two hosts were asked for") };
     let mut engine = Engine::on(far);
-    let stream = bulk::Stream::between(&near.netns, &far.netns, (far.v4, 9).into());
+    let stream = bulk::Stream::pinned(&near.netns, &far.netns, (far.v4, 9).into());
     let with = |engine: &mut Engine| {
         engine.shape(delayed(10), json!({ "from": ["192.0.2.1:4711"] }), "both");
+        thread::sleep(SETTLE);
         let rate = stream.rate(TURN);
         engine.lift();
+        thread::sleep(SETTLE);
         rate
     };
     let mut rates = [const { Vec::new() }; 3];

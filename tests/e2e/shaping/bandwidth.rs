@@ -37,7 +37,7 @@ fn thin(on: usize, whose: &str) {
 #[test]
 fn what_enters_shares_a_thin_line() {
     needs!(Root, Nftables, Queue);
-    thin(1, "from: [\"any:9\"]");
+    thin(1, "from: [\"any:9\"], engine: queue");
 }
 
 #[test]

@@ -7,6 +7,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::unistd::Pid;
+
 use crate::client::connect;
 use crate::netns::Netns;
 use crate::wait;
@@ -30,6 +33,19 @@ impl Stream {
     /// # Panics
     /// When there is no connection.
     pub fn between(from: &Netns, to: &Netns, address: SocketAddr) -> Self {
+        Self::on([None; 2], from, to, address)
+    }
+
+    /// The same with the sender on the first processor and the receiver on the second: what the scheduler would do
+    /// otherwise moves the rate more than most of what one wants to see.
+    ///
+    /// # Panics
+    /// When there is no connection.
+    pub fn pinned(from: &Netns, to: &Netns, address: SocketAddr) -> Self {
+        Self::on([Some(0), Some(1)], from, to, address)
+    }
+
+    fn on([sends, receives]: [Option<usize>; 2], from: &Netns, to: &Netns, address: SocketAddr) -> Self {
         let listener = to.inside(|| TcpListener::bind(address).expect("the port is free"));
         listener.set_nonblocking(true).expect("it is a socket");
         let near = connect(from, address, Duration::from_secs(10)).expect("the port is reached");
@@ -38,8 +54,15 @@ impl Stream {
         let clone = |end: &TcpStream| end.try_clone().expect("there are descriptors");
         let arrived = Arc::new(AtomicU64::new(0));
         let (sender, receiver, count) = (clone(&near), clone(&far), arrived.clone());
-        let threads =
-            vec![thread::spawn(move || send(sender)), thread::spawn(move || receive(receiver, &count))];
+        let sending = thread::spawn(move || {
+            pin(sends);
+            send(sender);
+        });
+        let receiving = thread::spawn(move || {
+            pin(receives);
+            receive(receiver, &count);
+        });
+        let threads = vec![sending, receiving];
         thread::sleep(GROWING);
         Stream { ends: [near, far], arrived, threads }
     }
@@ -66,6 +89,14 @@ impl Drop for Stream {
         for thread in self.threads.drain(..) {
             let _ = thread.join();
         }
+    }
+}
+
+/// Keeps the calling thread on one processor, where the machine has it.
+fn pin(processor: Option<usize>) {
+    let mut set = CpuSet::new();
+    if processor.is_some_and(|processor| set.set(processor).is_ok()) {
+        let _ = sched_setaffinity(Pid::from_raw(0), &set);
     }
 }
 

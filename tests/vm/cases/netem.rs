@@ -1,7 +1,8 @@
 //! The engine netem, which the machine of the tests may lack: beside `tc netem` set up by hand, and by what the kernel
 //! reads back.
 
-use std::time::Duration;
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use squall_tests::host::Host;
@@ -18,6 +19,8 @@ super::cases![
     every_impairment_is_as_the_kernel_reads_it_back,
     nothing_that_is_held_is_lost_at_the_end,
     the_agents_death_frees_the_traffic_at_once,
+    what_enters_is_late_once_and_as_by_hand,
+    both_ways_take_both_halves,
 ];
 
 const PLAN: Numbered =
@@ -173,4 +176,64 @@ fn the_agents_death_frees_the_traffic_at_once() {
     trial.finish().expect_exit(6);
     near.agent(&["recover"]).run().expect_exit(0);
     assert!(!standing(near).contains("htb"), "{}", standing(near));
+}
+
+fn what_enters_is_late_once_and_as_by_hand() {
+    needs!(Root, Nftables, Netem, Ifb);
+    let world = World::new(2);
+    let [near, far] = &world.hosts[..] else { panic!("two hosts were asked for") };
+    // What netem does by hand to what leaves the one host, ours does to what enters the other.
+    near.look(&["tc", "qdisc", "add", "dev", "to1", "root", "netem", "delay", "50ms", "limit", "5000"]);
+    let by_hand = errors(&sent(&world, PLAN));
+    near.look(&["tc", "qdisc", "del", "dev", "to1", "root"]);
+    // A virtual network on the same link: its frames enter two interfaces, and are late once.
+    let tagged = ["10.78.0.1/24", "10.78.0.2/24"];
+    for ((host, link), address) in [(near, "to1"), (far, "to0")].into_iter().zip(tagged) {
+        host.look(&["ip", "link", "add", "link", link, "name", "tagged", "type", "vlan", "id", "7"]);
+        host.look(&["ip", "link", "set", "tagged", "addrgenmode", "none"]);
+        host.look(&["ip", "address", "add", address, "dev", "tagged"]);
+        host.look(&["ip", "link", "set", "tagged", "up"]);
+    }
+    world.as_found();
+    let mut trial = Trial::begin(&world, far, &calm(&[&step("latency: { delay: 50ms, from: [\"any:9\"] }")]));
+    trial.injected();
+    let few = Numbered { count: 60, ..PLAN };
+    let to = |address: IpAddr, plan: Numbered| plan.send(&near.netns, &far.netns, (address, 9).into());
+    let outcome = to(far.v4, PLAN);
+    let ours = errors(&outcome);
+    println!("late by {ours:?} (p50, p99), by hand {by_hand:?}");
+    for address in [far.v6, "10.78.0.2".parse().expect("an address")] {
+        let outcome = to(address, few);
+        let middle = median(outcome.took());
+        assert!(outcome.lost().is_empty(), "{address}: {:?}", outcome.lost());
+        assert!(middle >= DELAY && middle < DELAY * 2, "{address}: a median of {middle:?}");
+    }
+    let report = trial.halted();
+    assert_eq!(evidence(&report)["engine"]["name"], "netem", "{report:#}");
+    assert_eq!(evidence(&report)["matched"], evidence(&report)["engine"]["seen"], "{report:#}");
+    assert!(outcome.lost().is_empty() && outcome.doubled() == 0, "{outcome:?}");
+    assert!(ours.0 <= by_hand.0 * 3 + Duration::from_millis(1), "{ours:?}, by hand {by_hand:?}");
+}
+
+fn both_ways_take_both_halves() {
+    needs!(Root, Nftables, Netem, Ifb);
+    let world = World::new(2);
+    let [near, far] = &world.hosts[..] else { panic!("two hosts were asked for") };
+    let echo = world.echo(1, 7);
+    let latency = "latency: { delay: 60ms, direction: both, engine: netem, to: [\"10.77.1.2:7\"] }";
+    let mut trial = Trial::begin(&world, near, &calm(&[&step(latency)]));
+    trial.injected();
+    let mut open = echo.dial(near, far.v4).expect("reached");
+    let answers = (0..5).map(|_| {
+        let asked = Instant::now();
+        open.talk().expect("answered");
+        asked.elapsed()
+    });
+    let middle = median(answers.collect());
+    let report = trial.halted();
+    // Half of it each way.
+    assert!(middle >= Duration::from_millis(60) && middle < Duration::from_millis(120), "{middle:?}");
+    for way in 0..2 {
+        assert_eq!(report["parts"][0]["evidence"][way]["engine"]["name"], "netem", "{report:#}");
+    }
 }

@@ -10,15 +10,18 @@ use squall_experiments::scope::Scope;
 
 use super::super::matching::Packets;
 use super::class::PATIENCE;
+use super::message::Link;
 use super::root::{self, Before, Standing};
-use super::{Device, Discs, Tc, htb, kinds, needs_netem, netem};
+use super::{Device, Discs, LOOPBACK, Tc, entry, htb, ifb, kinds, needs_netem, netem};
 use crate::policy::{Graft, Policy};
 
-/// The interfaces by which the packets leave, and what stood at their roots.
+/// The interfaces by which the packets leave, and what stood at their roots; and those by which they enter.
 #[derive(Clone, Debug)]
 pub struct Roots {
-    /// Each with what is to be put back.
+    /// Each with what is to be put back; empty where nothing that leaves is meant.
     pub roots: Vec<(Device, Before)>,
+    /// Where they enter; empty where nothing that enters is meant.
+    pub entries: Vec<Link>,
     /// What the reader must know.
     pub notes: Vec<String>,
 }
@@ -50,9 +53,7 @@ pub fn choose(
             Err(Refusal { what: format!("`engine: netem` cannot do this: {}", refusal.what), ..refusal })
         }
         Err(refusal) => {
-            if shape.direction == Direction::Egress {
-                packets.notes.push(format!("the engine is `queue`: {}", refusal.what));
-            }
+            packets.notes.push(format!("the engine is `queue`: {}", refusal.what));
             Ok(None)
         }
     }
@@ -62,7 +63,6 @@ pub fn choose(
 pub fn learn(change: &Change, meanwhile: impl FnMut()) {
     if let Change::Shape(shape) = change
         && shape.engine != Engine::Queue
-        && shape.direction == Direction::Egress
     {
         kinds(meanwhile);
     }
@@ -70,13 +70,16 @@ pub fn learn(change: &Change, meanwhile: impl FnMut()) {
 
 /// Whether the engine can do it at all, before the host is looked at.
 fn possible(shape: &Shape, policy: &Policy) -> Result<(), Refusal> {
-    if shape.direction != Direction::Egress {
+    if shape.direction != Direction::Egress
+        && let Some(why) = entry::blind(shape.flow.scope.as_ref())
+    {
         return Err(Refusal::new(
-            "what enters passes no queueing discipline",
+            why,
             "shape what leaves with `direction: egress`, or leave the engine to Squall",
         ));
     }
-    if policy.graft == Graft::Never {
+    // What enters is led through a device of ours.
+    if shape.direction != Direction::Ingress && policy.graft == Graft::Never {
         return Err(Refusal::new(
             "this host's policy forbids to touch the root of an interface (`graft: never`)",
             format!(
@@ -120,8 +123,12 @@ fn looked_at(shape: &Shape, packets: &Packets, discs: &mut Discs) -> Result<Root
             )
         })?;
     }
-    let devices = devices(&mut tc, shape, packets)?;
-    let mut roots = Roots { roots: Vec::new(), notes: Vec::new() };
+    let mut roots = Roots { roots: Vec::new(), entries: Vec::new(), notes: Vec::new() };
+    if shape.direction != Direction::Egress {
+        roots.entries = entry::links(&mut tc, shape, packets, discs)?;
+    }
+    let leaves = shape.direction != Direction::Ingress;
+    let devices = if leaves { devices(&mut tc, shape, packets)? } else { Vec::new() };
     for device in devices {
         let before = match root::standing(&mut tc, &device)? {
             Standing::Ours => discs.before.get(&device).cloned().ok_or_else(|| {
@@ -144,20 +151,36 @@ fn looked_at(shape: &Shape, packets: &Packets, discs: &mut Discs) -> Result<Root
         };
         roots.roots.push((device, before));
     }
-    let names: Vec<String> = roots.roots.iter().map(|(device, _)| format!("`{device}`")).collect();
-    let names = names.join(", ");
-    let engine = if needs_netem(&shape.impairment) { "netem" } else { "htb" };
-    roots.notes.push(format!(
-        "the engine is the kernel's `{engine}`, below an inert root on {names} that stays until the run ends: packets \
-         may be lost on it when the root comes and when it goes"
-    ));
-    roots
-        .notes
-        .extend(netem::differences(&shape.impairment).into_iter().map(|what| format!("`netem`: {what}")));
-    if roots.roots.len() > 1 && shape.impairment.bottleneck.is_some() {
-        roots.notes.push(format!("each of {names} is a line of its own"));
-    }
+    roots.tell(shape);
     Ok(roots)
+}
+
+impl Roots {
+    /// Adds what the reader must know.
+    fn tell(&mut self, shape: &Shape) {
+        let quoted = |names: Vec<String>| names.join(", ");
+        let engine = if needs_netem(&shape.impairment) { "netem" } else { "htb" };
+        if !self.roots.is_empty() {
+            let names = quoted(self.roots.iter().map(|(device, _)| format!("`{device}`")).collect());
+            self.notes.push(format!(
+                "the engine is the kernel's `{engine}`, below an inert root on {names} that stays until the run ends: \
+                 packets may be lost on it when the root comes and when it goes"
+            ));
+            if self.roots.len() > 1 && shape.impairment.bottleneck.is_some() {
+                self.notes.push(format!("each of {names} is a line of its own"));
+            }
+        }
+        if !self.entries.is_empty() {
+            let names = quoted(self.entries.iter().map(|link| format!("`{}`", link.name)).collect());
+            self.notes.push(format!(
+                "the engine is the kernel's `{engine}`: what enters by {names} is led through the device `{}`; an \
+                 interface that comes later is not",
+                ifb::NAME
+            ));
+        }
+        let differences = netem::differences(&shape.impairment);
+        self.notes.extend(differences.into_iter().map(|what| format!("`netem`: {what}")));
+    }
 }
 
 /// Whether nobody else's traffic pays for the graft, and the fault means what it means elsewhere.
@@ -208,7 +231,6 @@ const COSTLY: [&str; 2] = ["mq", "fq"];
 
 /// The interfaces by which the packets may leave: by the routes to the peers, or all that are up.
 fn devices(tc: &mut Tc, shape: &Shape, packets: &Packets) -> Result<Vec<Device>, Refusal> {
-    const LOOPBACK: u32 = 1;
     let links = tc.links()?;
     let device = |index: u32| {
         let link = links.iter().find(|link| link.index == index);
@@ -222,7 +244,9 @@ fn devices(tc: &mut Tc, shape: &Shape, packets: &Packets) -> Result<Vec<Device>,
             .ok_or_else(|| Refusal::new(format!("no interface is called `{name}`"), "look with `ip link`"));
     }
     // Where members of a bridge carry what it sends, they do not count: it would be treated twice.
-    let outside = links.iter().filter(|link| link.up && !link.enslaved && link.index != LOOPBACK);
+    let outside = links
+        .iter()
+        .filter(|link| link.up && !link.enslaved && link.index != LOOPBACK && link.name != ifb::NAME);
     let outside: BTreeSet<u32> = outside.map(|link| link.index).collect();
     let mut wanted = BTreeSet::new();
     let mut anybody = true;

@@ -6,32 +6,54 @@ use squall_experiments::impairment::{Impairment, LossModel};
 use squall_experiments::protocol::Refusal;
 
 use super::super::matching::Packets;
+use super::super::netlink::NetlinkError;
 use super::super::nft::Hook;
 use super::super::rule::Rule;
+use super::super::table::Table;
 use super::super::undo::Undo;
 use super::super::{Record, sys};
 use super::choice::Roots;
 use super::class::{self, Leaf, PATIENCE};
-use super::message::Counts;
+use super::message::{Counts, Link};
 use super::root::{self, Before, HANDLE};
-use super::{Device, Discs, Tc, htb, needs_netem, netem};
+use super::{Device, Discs, Tc, entry, htb, ifb, needs_netem, netem};
 
 /// A shape that has been looked at.
 #[derive(Debug)]
 pub struct Lane {
     ways: Vec<(Device, Before, u16)>,
+    /// Where packets enter, and the number of their class.
+    entry: Option<(Vec<Link>, u16)>,
     impairment: Impairment,
     limit: u32,
-    rules: Vec<Rule>,
+    rules: Vec<(Hook, Rule)>,
 }
 
 /// A shape that is live.
 #[derive(Debug)]
 pub struct Live {
     ways: Vec<(Device, u16)>,
+    entry: Option<Entry>,
     impairment: Impairment,
     incidents: Vec<Incident>,
     began: u64,
+}
+
+/// Where packets enter.
+#[derive(Debug)]
+struct Entry {
+    links: Vec<Link>,
+    device: Device,
+    class: u32,
+}
+
+/// What rules have counted.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Counted {
+    /// Packets that went to the disciplines, or left by another interface.
+    pub steered: u64,
+    /// Packets that entered and passed the disciplines by.
+    pub missed: u64,
 }
 
 impl Lane {
@@ -43,35 +65,53 @@ impl Lane {
         tag: &str,
         discs: &mut Discs,
     ) -> Result<Self, Refusal> {
-        let matching = packets.rules(Hook::Output, tag, false, None)?;
         let mut ways = Vec::new();
         for (device, before) in roots.roots {
             ways.push((device, before, discs.minor()?));
         }
         let mut rules = Vec::new();
-        for (rule, _) in matching {
+        let leaving =
+            if ways.is_empty() { Vec::new() } else { packets.rules(Hook::Output, tag, false, None)? };
+        for (rule, _) in leaving {
             for (device, _, minor) in &ways {
                 let handle = HANDLE | u32::from(*minor);
-                rules.push(rule.clone().leaving(device.index).counter().priority(handle).accept());
+                let steers = rule.clone().leaving(device.index).counter().priority(handle).accept();
+                rules.push((Hook::Output, steers));
             }
             // What leaves by another interface is counted, so that the report can say that it passed by.
-            rules.push(rule.counter().accept());
+            rules.push((Hook::Output, rule.counter().accept()));
         }
-        Ok(Lane { ways, impairment: shape.impairment.clone(), limit: shape.limit, rules })
+        let mut entry = None;
+        if !roots.entries.is_empty() {
+            let minor = discs.minor()?;
+            rules.extend(entry::rules(packets, tag, HANDLE | u32::from(minor))?);
+            entry = Some((roots.entries, minor));
+        }
+        Ok(Lane { ways, entry, impairment: shape.impairment.clone(), limit: shape.limit, rules })
+    }
+
+    /// Where its rules stand, behind all slots.
+    pub fn hooks(&self) -> &'static [Hook] {
+        match (self.ways.is_empty(), &self.entry) {
+            (_, None) => &[Hook::Output],
+            (true, Some(_)) => &[Hook::Input],
+            (false, Some(_)) => &[Hook::Output, Hook::Input],
+        }
     }
 
     /// Gives back what was taken.
     pub fn forget(&self, discs: &mut Discs) {
-        self.ways.iter().for_each(|(_, _, minor)| discs.freed(*minor));
+        let minors = self.ways.iter().map(|(_, _, minor)| minor);
+        minors.chain(self.entry.iter().map(|(_, minor)| minor)).for_each(|minor| discs.freed(*minor));
     }
 
-    /// Grafts roots where they do not stand yet, and makes the classes. Gives the rules that are still to be added.
+    /// Grafts roots where they do not stand yet, makes the device for what enters, and the classes. Gives the rules that are still to be added.
     pub fn perform(
         self,
         discs: &mut Discs,
         record: Record<'_>,
     ) -> Result<(Live, Vec<(Hook, Rule)>), Refusal> {
-        let Lane { ways, impairment, limit, rules } = self;
+        let Lane { ways, entry, impairment, limit, rules } = self;
         let mut tc = Tc::open().map_err(|error| Refusal::bare(error.to_string()))?;
         let leaf = Leaf::of(&impairment, limit);
         let longest = impairment.longest().get().min(PATIENCE);
@@ -88,15 +128,53 @@ impl Lane {
             record(Undo::Class { device: device.clone(), minor: *minor, wait_ms }, None)?;
             class::make(&mut tc, device, *minor, &leaf)?;
         }
-        let ways = ways.into_iter().map(|(device, _, minor)| (device, minor)).collect();
-        let live = Live { ways, impairment, incidents: Vec::new(), began: sys::boot_nanos() };
-        Ok((live, rules.into_iter().map(|rule| (Hook::Output, rule)).collect()))
+        let mut ways: Vec<_> = ways.into_iter().map(|(device, _, minor)| (device, minor)).collect();
+        let mut live_entry = None;
+        if let Some((links, minor)) = entry {
+            record(Undo::Entry, None)?;
+            let device = match discs.entry.clone() {
+                Some(device) if tc.is_there(&device)? => device,
+                _ => ifb::make(&mut tc)?,
+            };
+            discs.entry = Some(device.clone());
+            record(Undo::Class { device: device.clone(), minor, wait_ms }, None)?;
+            class::make(&mut tc, &device, minor, &leaf)?;
+            ways.push((device.clone(), minor));
+            live_entry = Some(Entry { links, device, class: HANDLE | u32::from(minor) });
+        }
+        let live =
+            Live { ways, entry: live_entry, impairment, incidents: Vec::new(), began: sys::boot_nanos() };
+        Ok((live, rules))
     }
 }
 
 impl Live {
+    /// Grants what rules will wish for: to be called before they are added, and when the undo of rules is recorded.
+    pub fn open(&self, table: &mut Table, tag: &str) -> Result<(), NetlinkError> {
+        let Some(Entry { links, device, class }) = &self.entry else { return Ok(()) };
+        table.open_ingress(links)?;
+        table.open_way(tag, *class, device.index)
+    }
+
+    /// What the rules with a tag have counted.
+    pub fn counted(&mut self, table: &mut Table, tag: &str) -> Counted {
+        let rules = table.rules(tag).unwrap_or_default();
+        let at = |hook: Hook| {
+            let mine = rules.iter().filter(|rule| rule.chain.ends_with(hook.suffix()));
+            mine.map(|rule| rule.packets).sum::<u64>()
+        };
+        let (left, missed) = (at(Hook::Output), at(Hook::Input));
+        let Some(entry) = &self.entry else { return Counted { steered: left, missed } };
+        let steered = left + table.went_through(tag);
+        if Tc::open().is_ok_and(|mut tc| tc.is_there(&entry.device).is_ok_and(|there| !there)) {
+            // Who is led to what is not there is lost.
+            let _ = table.close_way(tag);
+        }
+        Counted { steered, missed }
+    }
+
     /// What the leaves did; the kernel counted so many packets in front of them.
-    pub fn evidence(&mut self, counted: u64) -> Evidence {
+    pub fn evidence(&mut self, counted: Counted) -> Evidence {
         let mut all = Counts::default();
         if let Ok(mut tc) = Tc::open() {
             for (device, minor) in self.ways.clone() {
@@ -105,17 +183,18 @@ impl Live {
                 self.incident(gone, format!("`{device}` vanished, and with it what it held"));
             }
         }
-        let engine = self.engine(all, counted);
+        let engine = self.engine(all, counted.steered);
         self.incident(
             engine.mislaid > 0,
             "as many packets were held as allowed: what came then was lost (`limit`)".to_owned(),
         );
         Evidence {
             unit: Unit::Packets,
-            matched: counted.max(engine.seen),
+            matched: counted.steered.max(engine.seen) + counted.missed,
             impaired: super::super::shape::impaired(&engine),
             incidents: self.incidents.clone(),
             engine: Some(engine),
+            witness: None,
             notes: Vec::new(),
         }
     }

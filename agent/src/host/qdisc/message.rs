@@ -186,17 +186,24 @@ pub struct Link {
     pub up: bool,
     /// It carries what another link sends, such as a bridge.
     pub enslaved: bool,
+    /// Its frames have Ethernet's header (`ARPHRD_ETHER`).
+    pub ethernet: bool,
+    /// Which kind of virtual link; empty where it is none.
+    pub kind: String,
 }
 
 /// Reads a link.
 pub fn link(received: &Received) -> Link {
     let body = received.body.get(16..).unwrap_or_default();
-    // The members of a VRF are those that packets leave by; those of bridges and bonds carry what these send.
-    let kind = find(body, 18).and_then(|info| find(info, 4)).map(text_of).unwrap_or_default();
+    let info = find(body, 18).unwrap_or_default();
+    let kind = |attribute| find(info, attribute).map(text_of).unwrap_or_default();
     Link {
         index: u32_at(&received.body, 4),
         name: find(body, 3).map(text_of).unwrap_or_default(),
         up: u16_at(&received.body, 8) & 1 == 1,
-        enslaved: find(body, 10).is_some() && kind != "vrf",
+        // The members of a VRF are those that packets leave by; those of bridges and bonds carry what these send.
+        enslaved: find(body, 10).is_some() && kind(4) != "vrf",
+        ethernet: u16_at(&received.body, 2) == 1,
+        kind: kind(1),
     }
 }

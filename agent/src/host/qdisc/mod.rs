@@ -8,6 +8,13 @@
 //! `shape9-out: … meta oif eth0 meta priority set 5a17:10`. The rule goes with the agent's socket, and so the traffic
 //! steps off at once when the agent dies; root and class stay, touched by nobody, until the next start or `recover`.
 //!
+//! What enters meets no discipline. It is led through a device of ours, which has the same root and classes and gives it
+//! back; the host's own interfaces stay as they are:
+//!
+//! ```text
+//! eth0 ─ ingress hook: meta priority set 5a17:18 ─ for this host? ─ fwd squall-in ─ class 5a17:10 ─ netem ─▶ eth0, on its way in
+//! ```
+//!
 //! | file | what it holds |
 //! |---|---|
 //! | [`message`] | rtnetlink messages, and what the kernel lists |
@@ -16,10 +23,14 @@
 //! | [`htb`], [`netem`] | their options |
 //! | [`choice`] | which engine does a shape, and why |
 //! | [`lane`] | a shape that goes by this engine |
+//! | [`entry`] | its half that concerns what enters |
+//! | [`ifb`] | the device for that |
 
 pub mod choice;
 pub mod class;
+pub mod entry;
 pub mod htb;
+pub mod ifb;
 pub mod lane;
 pub mod message;
 pub mod netem;
@@ -40,6 +51,9 @@ use super::modules::beside;
 use super::netlink::{Message, NetlinkError, Socket};
 use message::{Link, Listed, ROOT};
 use root::Before;
+
+/// The index of the loopback interface, in every namespace.
+const LOOPBACK: u32 = 1;
 
 /// An interface, known by its number and its name: a name can be given again.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -122,7 +136,6 @@ impl Tc {
     /// Whether the kernel knows a kind of discipline; it may load a module for that. Nothing is made: the kinds that are
     /// asked for refuse to begin without options, and a kind that is not there is refused before.
     pub fn knows(&mut self, kind: &str) -> Result<(), String> {
-        const LOOPBACK: u32 = 1;
         /// Nobody's: a discipline that stands must never be meant.
         const TRIAL: u32 = 0x5a18_0000;
         match self.request(message::new_qdisc(LOOPBACK, TRIAL, ROOT, kind, None, true)) {
@@ -136,7 +149,7 @@ impl Tc {
     }
 }
 
-/// Kinds of disciplines, each with why this kernel has it not. The same in every namespace.
+/// Kinds of disciplines and [`ifb`], each with why this kernel has it not. The same in every namespace.
 pub type Kinds = BTreeMap<&'static str, Result<(), String>>;
 
 /// Asks the kernel once which kinds it knows. It may load modules, which takes seconds on a slow machine: a thread of its
@@ -151,7 +164,9 @@ pub fn kinds(meanwhile: impl FnMut()) -> &'static Kinds {
             let known = Tc::open().map_err(|error| error.to_string()).and_then(|mut tc| tc.knows(kind));
             (kind, known)
         };
-        BTreeMap::from([htb::KIND, netem::KIND].map(ask))
+        let mut all = BTreeMap::from([htb::KIND, netem::KIND].map(ask));
+        all.insert(ifb::KIND, entry::known());
+        all
     });
     KINDS.get_or_init(|| answers.unwrap_or_default())
 }
@@ -161,6 +176,8 @@ pub fn kinds(meanwhile: impl FnMut()) -> &'static Kinds {
 pub struct Discs {
     /// What stood at the roots that are ours.
     before: BTreeMap<Device, Before>,
+    /// The device for what enters.
+    entry: Option<Device>,
     /// The lower halves of the handles of our classes. A packet that meets no root of ours may meet a discipline that
     /// takes the last four bits of its priority for a band: they are 0, the usual band.
     minors: BTreeSet<u16>,
@@ -178,6 +195,13 @@ impl Discs {
     /// A class has been undone, or is not made after all.
     pub fn freed(&mut self, minor: u16) {
         self.minors.remove(&minor);
+    }
+
+    /// The device for what enters has been undone: it is gone, unless it still stands for another change.
+    pub fn closed(&mut self) {
+        if Tc::open().is_ok_and(|mut tc| matches!(ifb::find(&mut tc), Ok(None))) {
+            self.entry = None;
+        }
     }
 
     /// A root has been undone: it is ours no more, unless it still stands for another change.

@@ -61,7 +61,7 @@ pub fn standing(tc: &mut Tc, device: &Device) -> Result<Standing, Refusal> {
         return Ok(Standing::Default("none".into()));
     };
     Ok(match root.handle {
-        HANDLE => Standing::Ours,
+        HANDLE if root.kind == htb::KIND => Standing::Ours,
         0 => Standing::Default(root.kind.clone()),
         _ => Standing::Foreign(all),
     })
@@ -173,6 +173,29 @@ pub fn undo(device: &Device, before: &Before) -> Undone {
             }
         }
     }
+}
+
+/// Interfaces whose root is ours, whoever knows of it, each with its classes; and those where it cannot be told, with why.
+pub fn strays(tc: &mut Tc) -> Result<(Vec<(Device, Vec<u16>)>, Vec<String>), Refusal> {
+    let (mut ours, mut others) = (Vec::new(), Vec::new());
+    for link in tc.links()? {
+        let device = Device { index: link.index, name: link.name };
+        match standing(tc, &device)? {
+            Standing::Ours if tc.filters(device.index, HANDLE)? > 0 => {
+                others.push(format!("the root of `{device}` has our handle, and filters that are not ours"));
+            }
+            Standing::Ours => {
+                let classes =
+                    tc.classes(device.index)?.into_iter().filter(|class| class.handle >> 16 == MAJOR);
+                ours.push((device, classes.map(|class| (class.handle & 0xffff) as u16).collect()));
+            }
+            Standing::Foreign(all) if all.iter().any(|one| one.handle >> 16 == MAJOR) => {
+                others.push(format!("`{device}` has a discipline with our handle that is not as ours are"));
+            }
+            _ => {}
+        }
+    }
+    Ok((ours, others))
 }
 
 /// What of somebody's stands at an interface now; nothing where it could not be told again.

@@ -109,13 +109,18 @@ impl Engine {
     }
 
     /// Waits for anything. Whether there is any sense in going on.
+    ///
+    /// In a stream of packets, whoever wakes up for each of them has little time for anything else: they gather for a
+    /// moment then.
     fn wait(&mut self) -> bool {
         let watch = |fd| PollFd::new(fd, PollFlags::POLLIN);
         let mut fds =
-            [watch(self.ends.socket.as_fd()), watch(self.timer.as_fd()), watch(self.ends.bell.as_fd())];
-        match ppoll(&mut fds, None, None) {
+            [watch(self.timer.as_fd()), watch(self.ends.bell.as_fd()), watch(self.ends.socket.as_fd())];
+        let gathered = self.pace.gathers();
+        let watched = if gathered.is_some() { &mut fds[..2] } else { &mut fds[..] };
+        match ppoll(watched, gathered, None) {
             Ok(_) => {
-                if fds[1].any().unwrap_or(true) {
+                if fds[0].any().unwrap_or(true) {
                     // Arming it anew takes back what it says, so that it need not be read.
                     if let Some(at) = self.armed.replace(0) {
                         self.pace.woken(at);

@@ -7,6 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::time::TimeSpec;
 use nix::time::{ClockId, clock_gettime};
 
 use super::super::sys;
@@ -23,6 +24,10 @@ const IDLE: u64 = 25;
 const LONGEST_LEAD: u64 = 150_000;
 /// By how much a late waking makes the next one earlier, and a timely one later, in nanoseconds: eight of nine are timely.
 const STEPS: (u64, u64) = (8_000, 1_000);
+/// More than this share, in percent, and it lets packets gather before it takes them in.
+const BUSY: u64 = 40;
+/// For so long, in nanoseconds.
+const GATHER: i64 = 100_000;
 /// How long an urgent thread may run without ever waiting before the kernel ends the process, in microseconds. What it
 /// holds is then let go by the guardian.
 const FRENZY_US: u64 = 1_000_000;
@@ -64,6 +69,8 @@ pub struct Pace {
     used: u64,
     /// Whether it has taken little in the last window.
     idle: bool,
+    /// Whether it has taken much in the last window.
+    busy: bool,
     /// How much earlier than a deadline the timer is set.
     lead: u64,
 }
@@ -71,7 +78,7 @@ pub struct Pace {
 impl Pace {
     /// From now on.
     pub fn new() -> Self {
-        Pace { since: now(), used: read(ClockId::CLOCK_THREAD_CPUTIME_ID), idle: true, lead: 0 }
+        Pace { since: now(), used: read(ClockId::CLOCK_THREAD_CPUTIME_ID), idle: true, busy: false, lead: 0 }
     }
 
     /// When to be woken for a deadline: early enough to be awake by then.
@@ -91,6 +98,11 @@ impl Pace {
         self.idle && deadline > now && deadline - now <= self.lead
     }
 
+    /// For how long packets are left to gather before the thread looks for them; `None` where it wakes up for each.
+    pub fn gathers(&self) -> Option<TimeSpec> {
+        self.busy.then(|| TimeSpec::new(0, GATHER))
+    }
+
     /// Lets others run, when they had no chance to for a while.
     pub fn breathe(&mut self) {
         let now = now();
@@ -101,6 +113,7 @@ impl Pace {
         let used = read(ClockId::CLOCK_THREAD_CPUTIME_ID);
         let share = used.saturating_sub(self.used) * 100 / passed;
         self.idle = share < IDLE;
+        self.busy = share > BUSY;
         (self.since, self.used) = (now, used);
         if share > SHARE {
             thread::sleep(PAUSE);

@@ -248,6 +248,13 @@ impl Table {
 
     /// Removes what stands in the table for a change.
     pub fn remove(&mut self, tag: &str) -> Result<Removed, NetlinkError> {
+        let removed = self.remove_rules(tag)?;
+        // Nobody wishes for that way any more.
+        self.close_way(tag)?;
+        Ok(removed)
+    }
+
+    fn remove_rules(&mut self, tag: &str) -> Result<Removed, NetlinkError> {
         let Some(change) = self.changes.live.get(tag).cloned() else { return self.remove_found(tag) };
         let found = Found {
             ways: change.chains.iter().map(|one| (chain(one.place.1, one.place.0), one.way)).collect(),

@@ -8,17 +8,21 @@
 //!
 //! Each change has chains of its own behind that. What `never-in` and `never-out` accept no injection touches. The base
 //! chain of a [slot](super::slot) is made when it is first needed, and stays as long as the table: a base chain that goes
-//! takes all packets with it that wait in any queue of the namespace, while one that comes harms nobody.
+//! takes all packets with it that wait in any queue of the namespace, while one that comes harms nobody. What the kernel's
+//! own disciplines do with what enters begins earlier, at the interfaces: see [`ingress`].
 //!
 //! The elements of `live` expire after [`LEASE_MS`] unless the worker renews them: rules that nobody renews match
 //! nothing, whoever hangs. When the last duplicate of the socket is closed, the kernel removes the table.
 
 mod changes;
+mod ingress;
 
 use std::collections::BTreeSet;
 
 use changes::Changes;
 pub use changes::{Removed, set_name};
+use ingress::Ingress;
+pub use ingress::wish;
 use nix::errno::Errno;
 use nix::sys::socket::SockProtocol;
 
@@ -60,6 +64,7 @@ pub struct Table {
     socket: Socket,
     slots: BTreeSet<(Slot, Hook)>,
     changes: Changes,
+    ingress: Ingress,
 }
 
 /// The chain for rules of one kind at a hook.
@@ -72,17 +77,23 @@ fn chain(hook: Hook, slot: Option<Slot>) -> String {
 
 /// The chain of what is never touched.
 fn never(hook: Hook) -> String {
+    // What has just come in is for this host or for nobody whom a fault concerns.
+    let hook = if hook == Hook::Ingress { Hook::Input } else { hook };
     format!("never-{}", hook.suffix())
 }
 
 /// Makes a base chain that leads to a chain for injections, which begins with what is never touched.
 fn way_in(hook: Hook, base: &str, priority: i32, slot: Option<Slot>, asked: Rule) -> Vec<Message> {
+    let mut messages = inner(hook, slot);
+    messages.push(nft::new_base_chain(NAME, base, hook, priority));
+    messages.push(asked.jump(&chain(hook, slot)).append(NAME, base));
+    messages
+}
+
+/// Makes a chain for injections, which begins with what is never touched.
+fn inner(hook: Hook, slot: Option<Slot>) -> Vec<Message> {
     let inner = chain(hook, slot);
-    let mut messages = vec![
-        nft::new_base_chain(NAME, base, hook, priority),
-        nft::new_chain(NAME, &inner),
-        asked.jump(&inner).append(NAME, base),
-    ];
+    let mut messages = vec![nft::new_chain(NAME, &inner)];
     let (remote, _) = ends(hook);
     for (number, family) in [(2, IPV4), (3, IPV6)] {
         let set = filter(hook, slot, family);
@@ -107,12 +118,18 @@ impl Table {
             socket: Socket::open(SockProtocol::NetlinkNetFilter)?,
             slots: BTreeSet::new(),
             changes: Changes::default(),
+            ingress: Ingress::default(),
         })
     }
 
     /// Continues with a duplicate of another process's socket: the same owner, for the kernel.
     pub fn adopt(socket: std::os::fd::OwnedFd) -> Self {
-        Table { socket: Socket::adopt(socket), slots: BTreeSet::new(), changes: Changes::default() }
+        Table {
+            socket: Socket::adopt(socket),
+            slots: BTreeSet::new(),
+            changes: Changes::default(),
+            ingress: Ingress::Unknown,
+        }
     }
 
     /// The socket, to hand a duplicate to the guardian.
@@ -125,6 +142,14 @@ impl Table {
         let tables = self.socket.dump(&nft::list_tables())?;
         let mine = |(family, name, owner)| (family == nft::INET && name == NAME).then_some(owner);
         Ok(tables.iter().map(nft::listed_table).find_map(mine))
+    }
+
+    /// Whether a table of our name has the chains that only ours has.
+    pub fn is_built_as_ours(&mut self) -> Result<bool, NetlinkError> {
+        let chains = self.socket.dump(&nft::list_chains())?;
+        let chains: BTreeSet<_> = chains.iter().map(nft::listed_chain).collect();
+        let has = |name| chains.contains(&(nft::INET, NAME.to_owned(), name));
+        Ok([Hook::Input, Hook::Output].into_iter().all(|hook| has(never(hook)) && has(chain(hook, None))))
     }
 
     /// Makes the table with its chains, its live set and the carve-outs, in one transaction.
@@ -144,7 +169,17 @@ impl Table {
         self.socket.request(nft::batch(messages))?;
         self.slots.clear();
         self.changes = Changes::default();
+        self.ingress = Ingress::default();
         Ok(())
+    }
+
+    /// Lets more through, whatever is injected.
+    pub fn never_touch(&mut self, carve_outs: Vec<(Hook, Rule)>) -> Result<(), NetlinkError> {
+        if carve_outs.is_empty() {
+            return Ok(());
+        }
+        let rule = |(hook, rule): (Hook, Rule)| rule.accept().append(NAME, &never(hook));
+        self.socket.request(nft::batch(carve_outs.into_iter().map(rule).collect()))
     }
 
     /// Makes a slot at some hooks, where it is not there yet. With levels it passes by what it has sent itself.
@@ -184,6 +219,7 @@ impl Table {
 
     /// Removes the table; it not being there is success.
     pub fn delete(&mut self) -> Result<(), NetlinkError> {
+        self.delete_ingress()?;
         match self.socket.request(nft::batch(vec![nft::delete_table(NAME)])) {
             Err(error) if error.errno() == Errno::ENOENT => Ok(()),
             result => result,

@@ -1,25 +1,9 @@
-//! What samples say: tallies, and the thresholds that judge them.
-//!
-//! The rest of Squall only uses [`Tally::add`], [`during`], [`before`] and [`Again`]; how they decide is this file's
-//! own business.
+//! Single looks, and the counting rules that judge them.
 
 use serde::{Deserialize, Serialize};
 
+use super::{Judgement, Outcome};
 use crate::quantity::Percent;
-
-/// What a sample says something about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Phase {
-    /// The system before anything was done.
-    Baseline,
-    /// The system while a fault was live; without any fault in the method, while the method ran.
-    During,
-    /// Neither: a fault was being made or undone, or two faults had a pause between them. Shown, not judged.
-    Between,
-    /// The system after everything was undone.
-    Recovery,
-}
 
 /// How many samples were good and bad.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,27 +12,6 @@ pub struct Tally {
     pub good: u64,
     /// All others.
     pub bad: u64,
-}
-
-/// What can be said of a hypothesis.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Outcome {
-    /// It held.
-    Held,
-    /// It did not.
-    Deviated,
-    /// The samples say neither.
-    Inconclusive,
-}
-
-/// An outcome with its reason.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Judgement {
-    /// What can be said.
-    pub outcome: Outcome,
-    /// Why, a lowercase fragment with figures.
-    pub why: String,
 }
 
 /// Fewer samples than this during a fault say nothing.
@@ -103,7 +66,8 @@ pub fn during(tally: Tally, tolerate: Percent, fault: bool) -> Judgement {
     let figures = tally.figures(tolerate);
     let (outcome, why) = if fault && tally.total() < FEWEST {
         let why = format!("too few samples: {} while the fault was live, {FEWEST} needed", tally.total());
-        (Outcome::Inconclusive, why)
+        let outcome = if tally.total() == 0 { Outcome::NoData } else { Outcome::Inconclusive };
+        (outcome, why)
     } else if tally.total() == 0 {
         (Outcome::Held, "nothing was seen while the method ran".to_owned())
     } else if tally.within(tolerate) {
@@ -163,7 +127,7 @@ mod tests {
     #[test]
     fn thresholds_during_a_fault() {
         for (good, bad, tolerate, expected) in [
-            (0, 0, "0%", Outcome::Inconclusive),
+            (0, 0, "0%", Outcome::NoData),
             (2, 0, "0%", Outcome::Inconclusive),
             (0, 2, "0%", Outcome::Inconclusive),
             (3, 0, "0%", Outcome::Held),

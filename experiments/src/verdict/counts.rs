@@ -1,0 +1,131 @@
+//! Requests and the bad ones among them, by the time when they began.
+
+use std::collections::BTreeMap;
+
+/// Counts by time. Those of several probers or hosts add up, and neither the order in which they arrive nor how they are
+/// divided changes what they add up to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counts(BTreeMap<u64, (u64, u64)>);
+
+impl Counts {
+    /// So many requests more that began at a time, in milliseconds, and the bad ones among them.
+    pub fn add(&mut self, at_ms: u64, all: u64, bad: u64) {
+        let slot = self.0.entry(at_ms).or_default();
+        slot.0 = slot.0.saturating_add(all);
+        slot.1 = slot.1.saturating_add(bad.min(all));
+    }
+
+    /// Adds everything that another one counted.
+    pub fn merge(&mut self, other: &Counts) {
+        other.iter().for_each(|(at_ms, all, bad)| self.add(at_ms, all, bad));
+    }
+
+    /// Time, requests, bad ones; ascending.
+    pub fn iter(&self) -> impl Iterator<Item = (u64, u64, u64)> {
+        self.0.iter().map(|(at_ms, (all, bad))| (*at_ms, *all, *bad))
+    }
+
+    /// All requests, and the bad ones.
+    pub fn total(&self) -> (u64, u64) {
+        self.0
+            .values()
+            .fold((0, 0), |(all, bad), slot| (all.saturating_add(slot.0), bad.saturating_add(slot.1)))
+    }
+
+    /// When the first request began.
+    pub fn first_ms(&self) -> Option<u64> {
+        self.0.keys().next().copied()
+    }
+
+    /// The same in longer stretches, counted from the first request; each is named by its begin. Those without a request
+    /// are left out.
+    pub fn grouped(&self, length_ms: u64) -> Counts {
+        let mut grouped = Counts::default();
+        let Some(first) = self.first_ms() else { return grouped };
+        let length = length_ms.max(1);
+        self.iter().for_each(|(at, all, bad)| grouped.add(first + (at - first) / length * length, all, bad));
+        grouped
+    }
+
+    /// Those that began at or after a time, by the time since then.
+    pub fn since(&self, from_ms: u64) -> Counts {
+        Counts(self.0.range(from_ms..).map(|(at, slot)| (at - from_ms, *slot)).collect())
+    }
+
+    /// The end of the first stretch of so long, or of all where that is shorter, in which at least `least` requests
+    /// began and this share of them or more was bad.
+    pub fn outage(&self, length_ms: u64, least: u64, share: f64) -> Option<u64> {
+        let slots: Vec<(u64, u64, u64)> = self.iter().collect();
+        let (mut from, mut all, mut bad) = (0, 0u64, 0u64);
+        for (at, more, worse) in &slots {
+            all = all.saturating_add(*more);
+            bad = bad.saturating_add(*worse);
+            while at - slots[from].0 >= length_ms {
+                all -= slots[from].1.min(all);
+                bad -= slots[from].2.min(bad);
+                from += 1;
+            }
+            let spans = at - slots[from].0 + 200 >= length_ms;
+            let last = slots.last().is_some_and(|last| last.0 == *at) && from == 0;
+            if (spans || last) && all >= least && bad as f64 >= share * all as f64 {
+                return Some(*at);
+            }
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::{Rng, SeedableRng};
+    use rand_chacha::ChaCha12Rng;
+
+    use super::super::{Blocks, Fast, Starts};
+    use super::*;
+
+    #[test]
+    fn neither_order_nor_division_changes_the_evidence() {
+        for seed in 0..64 {
+            let mut random = ChaCha12Rng::seed_from_u64(seed);
+            let mut slots: Vec<(u64, u64, u64)> = (0..200)
+                .map(|_| {
+                    let all = u64::from(random.next_u32() % 8);
+                    (u64::from(random.next_u32() % 300) * 100, all, u64::from(random.next_u32() % 3).min(all))
+                })
+                .collect();
+            let mut whole = Counts::default();
+            slots.iter().for_each(|(at, all, bad)| whole.add(*at, *all, *bad));
+            // Shuffled, and divided among three hosts which are merged in another order.
+            for at in (1..slots.len()).rev() {
+                slots.swap(at, random.next_u32() as usize % (at + 1));
+            }
+            let mut hosts = vec![Counts::default(); 3];
+            slots
+                .iter()
+                .for_each(|(at, all, bad)| hosts[random.next_u32() as usize % 3].add(*at, *all, *bad));
+            let mut merged = Counts::default();
+            hosts.iter().rev().for_each(|host| merged.merge(host));
+            assert_eq!(merged, whole, "seed {seed}");
+            let evidence = |counts: &Counts| {
+                let (mut fast, mut blocks) = (Fast::new(0.05, Starts::Open), Blocks::new(0.05, Starts::Open));
+                counts.grouped(1000).iter().for_each(|(_, all, bad)| _ = fast.step(all, bad));
+                counts.grouped(5000).iter().for_each(|(_, all, bad)| _ = blocks.step(all, bad));
+                (fast.evidence().to_bits(), blocks.evidence().to_bits())
+            };
+            assert_eq!(evidence(&merged), evidence(&whole), "seed {seed}");
+        }
+    }
+
+    #[test]
+    fn an_outage_is_half_of_a_stretch() {
+        let of = |seconds: u64, bad: &dyn Fn(u64) -> u64| {
+            let mut counts = Counts::default();
+            (0..seconds * 10).for_each(|slot| counts.add(slot * 100, 5, bad(slot)));
+            counts.outage(5000, 20, 0.5)
+        };
+        assert_eq!(of(30, &|slot| u64::from(slot >= 100) * 5), Some(12_400), "half of five seconds");
+        assert_eq!(of(30, &|slot| u64::from(slot % 2 == 0) * 2), None);
+        assert_eq!(of(3, &|_| 5), Some(2900), "all of a short fault");
+        assert_eq!(of(30, &|slot| u64::from((100..120).contains(&slot)) * 5), None, "two of five seconds");
+    }
+}

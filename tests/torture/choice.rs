@@ -1,0 +1,160 @@
+//! Which blows fall: every point of a fault's life and of its revert, and a seeded choice among them.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use rustix::process::Signal;
+
+use crate::stage::{Orders, Stage};
+use crate::strike::{Outside, Strike, Whom, mend};
+
+/// Numbers that the same seed repeats (SplitMix64, Steele, Lea and Flood 2014).
+#[derive(Clone, Debug)]
+pub struct Dice(u64);
+
+impl Dice {
+    /// Thrown from a seed.
+    pub fn new(seed: u64) -> Self {
+        Dice(seed)
+    }
+
+    /// The next number below a bound.
+    pub fn below(&mut self, bound: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        let wide = u128::from(mixed ^ (mixed >> 31)) * bound as u128;
+        (wide >> 64) as usize
+    }
+
+    /// One of several.
+    pub fn one<'a, T>(&mut self, of: &'a [T]) -> &'a T {
+        &of[self.below(of.len())]
+    }
+
+    fn shuffle<T>(&mut self, all: &mut [T]) {
+        for last in (1..all.len()).rev() {
+            all.swap(last, self.below(last + 1));
+        }
+    }
+}
+
+/// The points that lives on a stage pass, each as the orders that lead there: `role/point:nth`, or such an order, a blow
+/// that begins a revert, and a point of that revert.
+///
+/// # Errors
+/// When a life without a blow was not lived to its end, or left something.
+pub fn points(stage: &Stage) -> Result<Vec<String>, String> {
+    let whole = lived(stage, "")?;
+    let mut all = whole.clone();
+    // Each of the two reverts when the other has died in the midst of it.
+    for blow in ["worker/after-perform:1:kill-self", "worker/after-perform:1:kill-other"] {
+        let known: BTreeSet<&String> = whole.iter().collect();
+        let reverting: Vec<String> = lived(stage, blow)?
+            .into_iter()
+            .filter(|at| !known.contains(at) || at.contains("/before-revert") || at.contains("-undo:"))
+            .collect();
+        all.extend(reverting.into_iter().map(|at| format!("{blow},{at}")));
+    }
+    Ok(all)
+}
+
+fn lived(stage: &Stage, at: &str) -> Result<Vec<String>, String> {
+    let life = stage.begin(&Orders { at: at.to_owned(), ..Orders::default() });
+    let log = life.log();
+    let came = life.finish();
+    if at.is_empty()
+        && let Err(why) = came
+    {
+        return Err(format!("{} cannot be injected at all: {why}", stage.fault.name));
+    }
+    mend(stage, 0)?;
+    Ok(crate::stage::passed(&log).into_iter().map(|passed| passed.at).collect())
+}
+
+/// What the agent may do to itself at a point, with how often each is chosen when there is no time for all.
+const BLOWS: [(&str, usize); 8] = [
+    ("kill-self", 2),
+    ("kill-other", 1),
+    ("kill-both", 3),
+    ("panic", 1),
+    ("exit", 1),
+    ("abort", 1),
+    ("stop", 1),
+    ("stop-both", 1),
+];
+
+/// What happens to it from outside while it stands at a point.
+const OUTSIDE: [Outside; 2] = [Outside::KillGroup, Outside::Signal(Whom::Both, Signal::TERM)];
+
+fn role(at: &str) -> &str {
+    at.rsplit(',').next().and_then(|last| last.split('/').next()).unwrap_or_default()
+}
+
+/// Whether a blow at a point can be.
+fn possible(at: &str, blow: &str) -> bool {
+    // Before the fork, and after the first death, there is no other.
+    let alone = role(at) == "recovery" || at.contains(',');
+    // Whom nobody watches any more may hang for ever: what it was to undo it has been asked to undo already.
+    !(alone && (blow.ends_with("other") || blow.ends_with("both") || blow == "stop"))
+}
+
+/// All blows on a stage: at each point, each blow that can be.
+pub fn all(points: &[String], dice: &mut Dice) -> Vec<Strike> {
+    let mut all = Vec::new();
+    for at in points {
+        for (blow, _) in BLOWS {
+            if possible(at, blow) {
+                all.push(Strike::At(format!("{at}:{blow}")));
+            }
+        }
+        if !at.contains(',') && role(at) != "recovery" {
+            all.extend(OUTSIDE.map(|outside| Strike::Stopped(at.clone(), outside)));
+        }
+    }
+    all.extend(live(dice, 8));
+    dice.shuffle(&mut all);
+    all
+}
+
+/// So many of each kind, as CI has the time for.
+pub fn some(points: &[String], dice: &mut Dice) -> Vec<Strike> {
+    let mut some = Vec::new();
+    for (blow, often) in BLOWS {
+        for _ in 0..often {
+            let fits: Vec<&String> = points
+                .iter()
+                .filter(|at| possible(at, blow))
+                // A guardian that hangs while it writes is waited for 10 s, on purpose: only where there is time for it.
+                .filter(|at| !(blow.starts_with("stop") && role(at) == "guardian"))
+                .collect();
+            some.push(Strike::At(format!("{}:{blow}", dice.one(&fits))));
+        }
+    }
+    let reverts: Vec<&String> = points.iter().filter(|at| at.contains(',')).collect();
+    for _ in 0..2 {
+        some.push(Strike::At(format!("{}:kill-self", dice.one(&reverts))));
+    }
+    let alive: Vec<&String> =
+        points.iter().filter(|at| !at.contains(',') && role(at) != "recovery").collect();
+    some.extend(OUTSIDE.map(|outside| Strike::Stopped((*dice.one(&alive)).clone(), outside)));
+    some.extend(live(dice, 1));
+    some
+}
+
+/// Blows at random instants while the fault is live.
+fn live(dice: &mut Dice, rounds: usize) -> Vec<Strike> {
+    let mut all = Vec::new();
+    for _ in 0..rounds {
+        for whom in [Whom::Worker, Whom::Guardian, Whom::Both] {
+            all.push(Outside::Signal(whom, Signal::KILL));
+        }
+        all.push(Outside::Signal(Whom::Both, Signal::STOP));
+        all.push(Outside::Signal(*dice.one(&[Whom::Worker, Whom::Guardian]), Signal::STOP));
+        all.push(Outside::Signal(*dice.one(&[Whom::Worker, Whom::Guardian, Whom::Both]), Signal::TERM));
+        all.push(*dice.one(&[Outside::KillGroup, Outside::FreezeGroup]));
+    }
+    let after = |outside| Strike::Live(Duration::from_micros(dice.below(400_000) as u64), outside);
+    all.into_iter().map(after).collect()
+}

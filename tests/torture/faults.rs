@@ -1,0 +1,123 @@
+//! The faults, each in its longest form, and what they need of a machine.
+
+use squall_tests::skip::Need;
+
+/// One way in which a host can be altered.
+#[derive(Debug)]
+pub struct Fault {
+    /// What the table calls it.
+    pub name: &'static str,
+    /// The step; `{cgroup}`, `{unit}` and `{netns}` are those of the stage.
+    pub step: &'static str,
+    /// On which host of the stage its table stands.
+    pub site: usize,
+    /// What can be seen of it while it is live.
+    pub seen: Seen,
+    /// What the machine must have beside root and nf_tables.
+    pub needs: &'static [Need],
+}
+
+/// What shows that a fault is live.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Seen {
+    /// Squall's table.
+    Table,
+    /// A process that does not run.
+    Paused,
+    /// Nothing that lasts: connections are cut, signals are sent.
+    Nothing,
+}
+
+const fn network(name: &'static str, step: &'static str, needs: &'static [Need]) -> Fault {
+    Fault { name, step, site: 0, seen: Seen::Table, needs }
+}
+
+/// All of them. The second host answers on port 7.
+pub const FAULTS: &[Fault] = &[
+    network("partition", "{ fault: { partition: { to: [\"10.77.1.2:7\"] } }, for: 60s }", &[]),
+    network("refuse", "{ fault: { refuse: { to: [\"10.77.1.2:7\"] } }, for: 60s }", &[]),
+    network(
+        "partition of a process",
+        "{ fault: { partition: { to: [\"10.77.1.2:7\"] } }, in: { process: { name: sleep } }, for: 60s }",
+        &[Need::Cgroup2, Need::Bpf],
+    ),
+    network(
+        "partition of a control group",
+        "{ fault: { partition: { to: [\"10.77.1.2:7\"] } }, in: { cgroup: \"{cgroup}\" }, for: 60s }",
+        &[Need::Cgroup2, Need::Bpf],
+    ),
+    network(
+        "partition of a unit",
+        "{ fault: { partition: { to: [\"10.77.1.2:7\"] } }, in: { unit: \"{unit}\" }, for: 60s }",
+        &[Need::Cgroup2, Need::Bpf],
+    ),
+    network(
+        "latency",
+        "{ fault: { latency: { delay: 100ms, to: [\"10.77.1.2:7\"] } }, for: 60s }",
+        &[Need::Queue],
+    ),
+    network(
+        "latency outward",
+        "{ fault: { latency: { delay: 100ms, to: [\"10.77.1.2:7\"], direction: egress, engine: queue } }, for: 60s }",
+        &[Need::Queue],
+    ),
+    Fault {
+        site: 1,
+        ..network(
+            "latency in another namespace",
+            "{ fault: { latency: { delay: 100ms } }, in: { netns: \"{netns}\" }, for: 60s }",
+            &[Need::Queue],
+        )
+    },
+    network("loss", "{ fault: { loss: { percent: 20%, to: [\"10.77.1.2:7\"] } }, for: 60s }", &[Need::Queue]),
+    network(
+        "duplicate",
+        "{ fault: { duplicate: { percent: 20%, to: [\"10.77.1.2:7\"] } }, for: 60s }",
+        &[Need::Queue],
+    ),
+    network(
+        "corrupt",
+        "{ fault: { corrupt: { percent: 20%, to: [\"10.77.1.2:7\"] } }, for: 60s }",
+        &[Need::Queue],
+    ),
+    network(
+        "reorder",
+        "{ fault: { reorder: { percent: 20%, to: [\"10.77.1.2:7\"] } }, for: 60s }",
+        &[Need::Queue],
+    ),
+    network(
+        "bandwidth by a queue",
+        "{ fault: { bandwidth: { rate: 5Mbit/s, to: [\"10.77.1.2:7\"], engine: queue } }, for: 60s }",
+        &[Need::Queue],
+    ),
+    network(
+        "bandwidth by htb",
+        "{ fault: { bandwidth: { rate: 5Mbit/s, to: [\"10.77.1.2:7\"], direction: egress, engine: netem } }, for: 60s }",
+        &[Need::Htb],
+    ),
+    network(
+        "degrade",
+        "{ fault: { degrade: { delay: 50ms, loss: 1%, duplicate: 1%, rate: 5Mbit/s, to: [\"10.77.1.2:7\"], engine: queue } }, for: 60s }",
+        &[Need::Queue],
+    ),
+    Fault {
+        seen: Seen::Nothing,
+        ..network(
+            "disconnect",
+            "{ fault: { disconnect: { to: [\"10.77.1.2:7\"], every: 100ms } }, for: 60s }",
+            &[],
+        )
+    },
+    Fault {
+        seen: Seen::Nothing,
+        ..network(
+            "kill",
+            "{ fault: { kill: { signal: USR1, every: 100ms } }, in: { process: { name: sleep } }, for: 60s }",
+            &[],
+        )
+    },
+    Fault {
+        seen: Seen::Paused,
+        ..network("pause", "{ fault: { pause: {} }, in: { process: { name: sleep } }, for: 60s }", &[])
+    },
+];

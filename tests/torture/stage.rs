@@ -1,0 +1,386 @@
+//! A world with one fault's targets, on which an agent lives and dies again and again.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use rustix::process::Signal;
+use squall_agent::host::sys::boot_nanos;
+use squall_agent::host::table::Table;
+use squall_experiments::change::Change;
+use squall_experiments::document::{Sources, read};
+use squall_experiments::plan::{Plan, PlanStep};
+use squall_experiments::protocol::{Call, Message, Reply, Request, RunId, VERSION};
+use squall_tests::host::Host;
+use squall_tests::netns::{Process, signal};
+use squall_tests::squall::{Background, Finished, Squall};
+use squall_tests::trial::calm;
+use squall_tests::wait::{PATIENCE, holds};
+use squall_tests::world::World;
+
+use crate::faults::{Fault, Seen};
+
+/// See the module.
+pub struct Stage {
+    /// The hosts; the agent lives on the first.
+    pub world: World,
+    /// What is done there.
+    pub fault: &'static Fault,
+    changes: Vec<Change>,
+    sleeper: Process,
+    /// A version 2 control group for the agent, where there are such.
+    pub group: Option<PathBuf>,
+    agent: PathBuf,
+    next: AtomicU32,
+}
+
+impl Stage {
+    /// Makes it. `agent` is the program with stopping points.
+    pub fn new(fault: &'static Fault, agent: &Path) -> Self {
+        let world = World::new(2);
+        world.echo(1, 7);
+        let groups = squall_tests::skip::cgroup_root().is_some();
+        let (mut cgroup, mut unit) = (String::new(), String::new());
+        let mut home = "true".to_owned();
+        let mut group = None;
+        if groups {
+            group = Some(world.cgroup("agent").1);
+            let place = if fault.step.contains("{unit}") {
+                let (name, path) = world.unit("shop.service", false);
+                unit = name;
+                Some(path)
+            } else if fault.step.contains("{cgroup}") {
+                let (name, path) = world.cgroup("shop");
+                cgroup = name;
+                Some(path)
+            } else {
+                None
+            };
+            if let Some(path) = place {
+                home = format!("echo $$ >{}/cgroup.procs", path.display());
+            }
+        }
+        // It holds a socket, which a scope may mark, and ignores what the kill fault sends.
+        let life =
+            format!("{home}; trap '' USR1; exec 3<>/dev/udp/{}/7; exec sleep 100000", world.hosts[1].v4);
+        let sleeper = world.program(0, None, &["bash", "-c", &life]);
+        holds("the sleeper", PATIENCE, || {
+            Process::of(sleeper.pid).is_some_and(|process| process.name == "sleep")
+        });
+        let names =
+            [("{cgroup}", cgroup.as_str()), ("{unit}", &unit), ("{netns}", world.hosts[1].netns.name())];
+        let step = names.iter().fold(fault.step.to_owned(), |step, (key, name)| step.replace(key, name));
+        let text = calm(&[&step]);
+        let document = read("torture", text.as_bytes(), &Sources::default())
+            .unwrap_or_else(|problems| panic!("`{step}`: {problems:?}"));
+        let plan = Plan::of(&document.experiment, 7, &[], "none");
+        let changes = plan.faults().find_map(|step| match step {
+            PlanStep::Fault { changes, .. } => Some(changes.clone()),
+            _ => None,
+        });
+        let changes = changes.expect("the document has a fault");
+        let mut process = sleeper.clone();
+        process.name = "sleep".to_owned();
+        let next = AtomicU32::new(0);
+        Stage { world, fault, changes, sleeper: process, group, agent: agent.to_owned(), next }
+    }
+
+    /// Where the agent lives.
+    pub fn host(&self) -> &Host {
+        &self.world.hosts[0]
+    }
+
+    /// Whether the fault can be seen, by a duplicate of nobody's socket.
+    fn effects(&self, table: &mut Table) -> bool {
+        match self.fault.seen {
+            // A dump that the kernel interrupts is one to be made again.
+            Seen::Table => table.existing().map_or(true, |found| found.is_some()),
+            Seen::Paused => Process::of(self.sleeper.pid).is_some_and(|process| process.halted().is_some()),
+            Seen::Nothing => false,
+        }
+    }
+
+    /// Looks until nothing can be seen of the fault and both processes are dead, or for so long. On a thread inside.
+    pub fn watch(&self, struck: u64, life: &Life, within: Duration) -> Watched {
+        self.world.hosts[self.fault.site].netns.inside(|| {
+            let mut table = Table::open().expect("nf_tables can be looked at");
+            let mut watched = Watched { effects: None, dead: None };
+            loop {
+                let since = Duration::from_nanos(boot_nanos().saturating_sub(struck));
+                if watched.effects.is_none() && !self.effects(&mut table) {
+                    watched.effects = Some(since);
+                }
+                // A moment's absence before the fault was made is none.
+                if watched.dead.is_none() && watched.effects.is_some() && self.effects(&mut table) {
+                    watched.effects = None;
+                }
+                if watched.dead.is_none() && !life.lives() {
+                    watched.dead = Some(Duration::from_nanos(boot_nanos().saturating_sub(struck)));
+                }
+                if watched.dead.is_some() && watched.effects.is_some() || since > within {
+                    return watched;
+                }
+                thread::sleep(Duration::from_millis(1));
+            }
+        })
+    }
+
+    /// Starts an agent that lives through one fault, from its beginning to its orderly end unless something happens.
+    pub fn begin(&self, orders: &Orders) -> Life {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let log = self.world.directory.join(format!("points-{number}"));
+        let host = self.host();
+        let mut command = match (&self.group, orders.in_group) {
+            (Some(group), true) => {
+                let mut command = host.netns.command("sh");
+                let enter = format!("echo $$ >{}/cgroup.procs; exec \"$0\" run", group.display());
+                command.args(["-c", &enter]).arg(&self.agent);
+                command
+            }
+            _ => {
+                let mut command = host.netns.command(&self.agent);
+                command.arg("run");
+                command
+            }
+        };
+        command.env("SQUALL_STATE_DIR", &host.state).env("SQUALL_STOP_AT", &orders.at);
+        command.env("SQUALL_STOP_LOG", &log);
+        if let Some(flaw) = orders.flaw {
+            command.env("SQUALL_FLAW", flaw);
+        }
+        let shown = format!("squall-agent-stopping run ({})", orders.at);
+        let process = Squall::with(command, shown, &host.directory).start();
+        let shared = Arc::new(Shared::default());
+        shared.guardian.store(process.pid(), Ordering::Relaxed);
+        let changes = self.changes.clone();
+        let (state, held, theirs) = (host.state.clone(), orders.held, Arc::clone(&shared));
+        let script = thread::spawn(move || script(&state, changes, held, &theirs));
+        Life { process, shared, script: Some(script), log }
+    }
+
+    /// What `squall-agent-stopping recover` says, with orders of its own.
+    pub fn recover(&self, at: &str, log: &Path) -> Finished {
+        let host = self.host();
+        let mut command = host.netns.command(&self.agent);
+        command.arg("recover").env("SQUALL_STATE_DIR", &host.state);
+        command.env("SQUALL_STOP_AT", at).env("SQUALL_STOP_LOG", log);
+        Squall::with(command, "squall-agent-stopping recover", &host.directory).run()
+    }
+
+    /// A file of the agent's that is still there, by the end of its name.
+    pub fn left(&self, name: &str) -> Option<PathBuf> {
+        let places = fs::read_dir(&self.host().state).into_iter().flatten().flatten();
+        places.map(|place| place.path().join(name)).find(|path| path.exists())
+    }
+}
+
+/// What an agent is told beforehand.
+#[derive(Clone, Debug, Default)]
+pub struct Orders {
+    /// `SQUALL_STOP_AT`.
+    pub at: String,
+    /// `SQUALL_FLAW`.
+    pub flaw: Option<&'static str>,
+    /// Whether the fault stays live until [`Life::go_on`].
+    pub held: bool,
+    /// Whether it lives in the stage's control group.
+    pub in_group: bool,
+}
+
+/// What [`Stage::watch`] saw, counted from the strike.
+#[derive(Clone, Copy, Debug)]
+pub struct Watched {
+    /// When nothing could be seen of the fault any more.
+    pub effects: Option<Duration>,
+    /// When both processes were dead.
+    pub dead: Option<Duration>,
+}
+
+#[derive(Default)]
+struct Shared {
+    guardian: AtomicI32,
+    worker: AtomicI32,
+    live: AtomicBool,
+    go_on: Mutex<bool>,
+    word: Condvar,
+}
+
+/// One agent, from start to end.
+pub struct Life {
+    process: Background,
+    shared: Arc<Shared>,
+    script: Option<JoinHandle<Result<(), String>>>,
+    log: PathBuf,
+}
+
+/// One passing of a stopping point.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Passed {
+    /// `role/point:nth`.
+    pub at: String,
+    /// On the boot clock.
+    pub nanos: u64,
+}
+
+impl Life {
+    /// The guardian and the worker, as far as they are known and alive.
+    pub fn pair(&self) -> [Option<Process>; 2] {
+        [&self.shared.guardian, &self.shared.worker]
+            .map(|pid| Process::of(pid.load(Ordering::Relaxed)).filter(Process::lives))
+    }
+
+    fn lives(&self) -> bool {
+        self.pair().iter().any(Option::is_some)
+    }
+
+    /// Waits until the fault is live; `false`: the agent was gone before.
+    pub fn live(&self) -> bool {
+        while !self.shared.live.load(Ordering::Relaxed) {
+            if self.script.as_ref().is_none_or(JoinHandle::is_finished) {
+                return self.shared.live.load(Ordering::Relaxed);
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+        true
+    }
+
+    /// The fault needs not stay live any longer.
+    pub fn go_on(&self) {
+        *self.shared.go_on.lock().expect("nobody panics with it") = true;
+        self.shared.word.notify_all();
+    }
+
+    /// Where its passings are noted.
+    pub fn log(&self) -> PathBuf {
+        self.log.clone()
+    }
+
+    /// Every point that was passed so far.
+    pub fn passed(&self) -> Vec<Passed> {
+        passed(&self.log)
+    }
+
+    /// Waits until a point is passed; when it was. `None`: the agent's life went by without.
+    pub fn reached(&mut self, at: &str) -> Option<u64> {
+        loop {
+            // The guardian is what was started; the worker may be left.
+            let over = self.process.ended() && !self.lives();
+            if let Some(passed) = self.passed().into_iter().find(|passed| passed.at == at) {
+                return Some(passed.nanos);
+            }
+            if over {
+                return None;
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Ends what is left of it, and says what came of its script.
+    pub fn end(self) -> Result<(), String> {
+        self.go_on();
+        for process in self.pair().into_iter().flatten() {
+            signal(&process, Signal::KILL);
+        }
+        self.finish()
+    }
+
+    /// Waits for its end.
+    pub fn finish(mut self) -> Result<(), String> {
+        self.go_on();
+        let script = self.script.take().expect("a life ends once");
+        let came = script.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        self.process.finish();
+        came
+    }
+}
+
+/// What a log of stopping points holds.
+pub fn passed(log: &Path) -> Vec<Passed> {
+    let text = fs::read_to_string(log).unwrap_or_default();
+    let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+    let lines = whole.lines().filter_map(|line| {
+        let words: Vec<&str> = line.split(' ').collect();
+        let [role, point, nth, nanos, _] = words[..] else { return None };
+        Some(Passed { at: format!("{role}/{point}:{nth}"), nanos: nanos.parse().ok()? })
+    });
+    lines.collect()
+}
+
+/// A conductor's part: begins, applies, lifts, ends; then the agent is told to end, too.
+fn script(state: &Path, changes: Vec<Change>, held: bool, shared: &Shared) -> Result<(), String> {
+    let guardian = Process::of(shared.guardian.load(Ordering::Relaxed));
+    let stream = loop {
+        let places = fs::read_dir(state).into_iter().flatten().flatten();
+        let mut sockets = places.map(|place| place.path().join("agent.sock"));
+        if let Some(stream) = sockets.find_map(|socket| UnixStream::connect(socket).ok()) {
+            break stream;
+        }
+        if !guardian.as_ref().is_some_and(Process::lives) {
+            return Err(lost("it never listened"));
+        }
+        thread::sleep(Duration::from_millis(1));
+    };
+    stream.set_read_timeout(Some(Duration::from_secs(60))).map_err(lost)?;
+    let mut agent = Conductor { answers: BufReader::new(stream), number: 0 };
+    if let Reply::Hello { worker, .. } = agent.ask(Request::Hello { version: VERSION })? {
+        shared.worker.store(i32::try_from(worker).unwrap_or(0), Ordering::Relaxed);
+    }
+    let run = RunId("torture".to_owned());
+    let begin = Request::Begin {
+        run: run.clone(),
+        title: "torture".to_owned(),
+        plan: String::new(),
+        seed: 7,
+        lease_ms: 60_000,
+        deadline_ms: 60_000,
+    };
+    agent.ask(begin)?;
+    agent.ask(Request::Apply { run: run.clone(), part: 1, changes, lasts_ms: 60_000 })?;
+    shared.live.store(true, Ordering::Relaxed);
+    let mut go_on = shared.go_on.lock().expect("nobody panics with it");
+    while held && !*go_on {
+        go_on = shared.word.wait(go_on).expect("nobody panics with it");
+    }
+    drop(go_on);
+    agent.ask(Request::Lift { run: run.clone(), part: 1 })?;
+    agent.ask(Request::End { run })?;
+    // Its orderly end; it may have been killed in the same breath.
+    guardian.map(|guardian| signal(&guardian, Signal::TERM));
+    Ok(())
+}
+
+fn lost(what: impl std::fmt::Display) -> String {
+    format!("the agent is gone: {what}")
+}
+
+struct Conductor {
+    answers: BufReader<UnixStream>,
+    number: u64,
+}
+
+impl Conductor {
+    fn ask(&mut self, request: Request) -> Result<Reply, String> {
+        self.number += 1;
+        let call = Call { number: self.number, request };
+        let line = serde_json::to_string(&call).map_err(lost)?;
+        writeln!(self.answers.get_mut(), "{line}").map_err(lost)?;
+        loop {
+            let mut line = String::new();
+            if self.answers.read_line(&mut line).map_err(lost)? == 0 {
+                return Err(lost("it hung up"));
+            }
+            match serde_json::from_str(&line).map_err(lost)? {
+                Message::Answer { reply: Reply::Refused(refusal), .. } => {
+                    return Err(format!("refused: {refusal}"));
+                }
+                Message::Answer { reply, .. } => return Ok(reply),
+                Message::Ended { .. } => {}
+            }
+        }
+    }
+}
