@@ -19,6 +19,7 @@ mod method;
 mod nets;
 mod network;
 mod peers;
+mod probes;
 mod process;
 mod refusal;
 mod report;

@@ -46,6 +46,8 @@ pub enum Need {
     Docker,
     /// nginx.
     Nginx,
+    /// Prometheus.
+    Prometheus,
     /// Redis.
     Redis,
     /// PostgreSQL's server, and its user.
@@ -107,6 +109,7 @@ impl Need {
                 "needs Docker and busybox (packages `docker.io`, `busybox-static`)",
             ),
             Need::Nginx => unless(found("nginx"), "needs nginx (package `nginx-light`)"),
+            Need::Prometheus => unless(found("prometheus"), "needs Prometheus (package `prometheus`)"),
             Need::Redis => unless(found("redis-server"), "needs Redis (package `redis-server`)"),
             Need::Postgres => unless(
                 crate::service::postgres_programs().is_some(),
