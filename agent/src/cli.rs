@@ -10,6 +10,7 @@ use clap::Subcommand;
 use squall_experiments::exit::Exit;
 use squall_experiments::protocol::{Call, Message, Refusal, Reply, Request, VERSION};
 
+use crate::fingerprint::command as fingerprint;
 use crate::policy::Policy;
 use crate::recover::from_host::{self, Found, Wanted};
 use crate::state::{self, Place};
@@ -20,6 +21,15 @@ use crate::{guardian, join, preflight, recover};
 pub struct Agent {
     #[command(subcommand)]
     verb: Verb,
+}
+
+/// How results are printed. The verbs of `squall` share it, so that a flag means the same before and behind a verb.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Format {
+    /// For people.
+    Human,
+    /// One JSON document.
+    Json,
 }
 
 #[derive(Debug, Subcommand)]
@@ -37,10 +47,11 @@ enum Verb {
     Status,
     /// Say what works on this host, and what is missing.
     Preflight {
-        /// As `human` or `json`.
-        #[arg(long, default_value = "human", value_parser = ["human", "json"])]
-        format: String,
+        /// How results are printed.
+        #[arg(long, value_enum, default_value_t = Format::Human)]
+        format: Format,
     },
+    Fingerprint(fingerprint::Arguments),
     /// Undo what a dead agent left behind. Needs no daemon, no controller and no network.
     Recover {
         /// Also what no journal tells of: find Squall's objects by their marks, and take those away alone.
@@ -61,7 +72,8 @@ impl Agent {
         let done = match self.verb {
             Verb::Run { on_stdin, controllers } => serve(state_dir, on_stdin, controllers),
             Verb::Status => status(state_dir),
-            Verb::Preflight { format } => preflight(format == "json"),
+            Verb::Preflight { format } => preflight(format == Format::Json),
+            Verb::Fingerprint(arguments) => fingerprint::run(&arguments),
             Verb::Recover { from_host: false, .. } => return recovered(state_dir),
             Verb::Recover { dry_run, netns, .. } => {
                 let wanted = Wanted { dry: dry_run, netns: &netns };

@@ -6,6 +6,7 @@ use squall_experiments::change::Change;
 use squall_experiments::evidence::Evidence;
 use squall_experiments::protocol::{Active, Applied, Lifted, Refusal, RunId};
 
+use crate::fingerprint::run::Before;
 use crate::host::aim::{Aim, News};
 use crate::host::machine::Machine;
 use crate::host::modules;
@@ -17,7 +18,6 @@ use crate::host::{Place, sys};
 use crate::link::Connection;
 use crate::made::{self, Books, Made, Ready};
 use crate::records::{Ask, Records};
-use crate::snapshot::Snapshot;
 
 /// A part ends by itself so many nanoseconds after its time: only a conductor that hangs is overtaken, and a fault
 /// lasts as long as its file says, not a connection's delay less.
@@ -42,7 +42,7 @@ pub struct Injection {
     parts: BTreeMap<u32, Part>,
     /// What stays when a step ends: see [`Undo::outlasts_its_step`].
     footings: Vec<(u64, Undo)>,
-    before: Snapshot,
+    before: Before,
 }
 
 /// The changes of one step.
@@ -83,11 +83,11 @@ pub struct Terms {
 }
 
 impl Injection {
-    /// Opens an injection without changes.
-    pub fn begin(terms: Terms) -> Self {
+    /// Looks at the host, and opens an injection without changes.
+    pub fn begin(terms: Terms, records: &Records) -> Self {
         let Terms { run, title, seed, connection, lease, deadline } = terms;
+        let before = Before::take(records);
         let renewed = sys::boot_nanos();
-        let before = Snapshot::take();
         let (parts, footings) = (BTreeMap::new(), Vec::new());
         Injection { run, title, connection, lease, renewed, deadline, seed, parts, footings, before }
     }
@@ -107,6 +107,7 @@ impl Injection {
             return Err(Refusal::bare(format!("part {number} of this run has been applied already")));
         }
         let sites: Vec<Site> = changes.iter().map(|change| machine.site(change)).collect::<Result<_, _>>()?;
+        sites.iter().for_each(|site| self.before.come(site, records));
         let everybody = || others.values().chain([&*self]);
         if let Some(what) = everybody().find_map(|other| sites.iter().find_map(|site| other.collides(site))) {
             return Err(Refusal::new(what, "wait for it to end, or aim at other traffic"));
@@ -198,8 +199,9 @@ impl Injection {
         }
     }
 
-    /// Undoes everything, and compares the host with what it was.
-    pub fn end(&mut self, machine: &mut Machine, records: &Records) -> Lifted {
+    /// Undoes everything, and compares the host with what it was: what the run claimed and is not as it was counts as not
+    /// undone, whatever the undos say. `alone`: no other run is live, so nothing may bear Squall's mark either.
+    pub fn end(&mut self, machine: &mut Machine, records: &Records, alone: bool) -> Lifted {
         let began = sys::boot_nanos();
         let mut all = Lifted::default();
         for part in self.parts.values_mut().rev().filter(|part| part.lifted.is_none()) {
@@ -211,7 +213,12 @@ impl Injection {
         }
         self.clear(machine, records, &mut all);
         all.evidence = self.parts.values().flat_map(|part| &part.made).map(Made::evidence).collect();
-        all.others = Snapshot::take().changed_since(&self.before);
+        let judgement = self.before.judge(records, alone);
+        if all.stuck.is_empty() {
+            all.stuck = judgement.residue;
+        }
+        all.others = judgement.others;
+        all.host = Some(judgement.compared);
         all.took_us = (sys::boot_nanos() - began) / 1000;
         all
     }

@@ -14,10 +14,11 @@
 //! | [`veto`], [`policy`] | what is never hit; what the host's owner allows |
 //! | [`state`], [`join`] | where state lies; how a command finds or starts the agent |
 //! | [`points`] | where tests can make all that die |
-//! | [`preflight`], [`snapshot`] | what works here; what others changed meanwhile |
+//! | [`preflight`], [`fingerprint`] | what works here; what the host is, before and after |
 //! | [`probe`] | the unprivileged prober |
 
 pub mod cli;
+pub mod fingerprint;
 pub mod guardian;
 pub mod host;
 pub mod injection;
@@ -34,7 +35,6 @@ pub mod pulse;
 pub mod records;
 pub mod recover;
 pub mod resolve;
-pub mod snapshot;
 pub mod state;
 pub mod supervisor;
 pub mod veto;

@@ -15,6 +15,7 @@ use rustix::net::{
 use serde::{Deserialize, Serialize};
 use squall_experiments::protocol::{Refusal, RunId};
 
+use crate::fingerprint::claims::Claims;
 use crate::host::undo::Undo;
 use crate::points::{self, Point};
 use crate::pulse::BEAT;
@@ -86,6 +87,7 @@ pub enum Answer {
 pub struct Records {
     socket: OwnedFd,
     meanwhile: RefCell<Box<dyn FnMut()>>,
+    claims: RefCell<Claims>,
 }
 
 impl std::fmt::Debug for Records {
@@ -97,7 +99,7 @@ impl std::fmt::Debug for Records {
 impl Records {
     /// Takes one end.
     pub fn new(socket: OwnedFd) -> Self {
-        Records { socket, meanwhile: RefCell::new(Box::new(|| ())) }
+        Records { socket, meanwhile: RefCell::new(Box::new(|| ())), claims: RefCell::default() }
     }
 
     /// What must be done at least every [`BEAT`] while an answer is waited for: a disk may be slow.
@@ -110,8 +112,16 @@ impl Records {
         (self.meanwhile.borrow_mut())();
     }
 
+    /// What has been claimed by what was recorded.
+    pub fn claims(&self) -> Claims {
+        self.claims.borrow().clone()
+    }
+
     /// Asks the guardian, and waits until it has written.
     pub fn ask(&self, ask: &Ask, attached: Option<BorrowedFd<'_>>) -> Result<u64, Refusal> {
+        if let Ask::Record { undo, .. } = ask {
+            self.claims.borrow_mut().add(undo);
+        }
         let lost = |error: io::Error| Refusal::bare(format!("the guardian does not answer: {error}"));
         let (before, after) = ask.points();
         points::pass(before);

@@ -242,7 +242,8 @@ impl Supervisor {
         }
         let (run, title, deadline) = (terms.run.clone(), terms.title.clone(), terms.deadline);
         self.records.ask(&Ask::Begin { run: run.clone(), title, deadline }, None)?;
-        self.injections.insert(run, Injection::begin(terms));
+        let injection = Injection::begin(terms, &self.records);
+        self.injections.insert(run, injection);
         Ok(Reply::Done)
     }
 
@@ -373,12 +374,14 @@ impl Supervisor {
 
     /// Tries again what could not be undone.
     fn retry(&mut self, now: u64) {
-        for (mut injection, retry, since) in std::mem::take(&mut self.stuck) {
+        let stuck = std::mem::take(&mut self.stuck);
+        let alone = stuck.len() == 1 && self.injections.is_empty();
+        for (mut injection, retry, since) in stuck {
             if retry > now {
                 self.stuck.push((injection, retry, since));
                 continue;
             }
-            let lifted = injection.end(&mut self.machine, &self.records);
+            let lifted = injection.end(&mut self.machine, &self.records, alone);
             if lifted.stuck.is_empty() {
                 let _ = self.records.ask(&Ask::End { run: injection.run.clone() }, None);
             } else {
@@ -400,7 +403,8 @@ impl Supervisor {
         let Some(mut injection) = self.injections.remove(run) else {
             return Lifted::default();
         };
-        let lifted = injection.end(&mut self.machine, &self.records);
+        let alone = self.injections.is_empty() && self.stuck.is_empty();
+        let lifted = injection.end(&mut self.machine, &self.records, alone);
         self.followers.retain(|(other, _), _| other != run);
         if lifted.stuck.is_empty() {
             if let Err(refusal) = self.records.ask(&Ask::End { run: run.clone() }, None) {
@@ -430,6 +434,8 @@ impl Supervisor {
             all.undone.extend(lifted.undone.into_iter().map(|what| format!("{run}: {what}")));
             all.stuck.extend(lifted.stuck.into_iter().map(|what| format!("{run}: {what}")));
             all.others.extend(lifted.others);
+            // The last one was alone, and has seen everything.
+            all.host = lifted.host;
             all.took_us += lifted.took_us;
         }
         all

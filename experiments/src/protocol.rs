@@ -3,6 +3,7 @@
 //! A connection is a lease: when it ends, for whatever reason, everything that was begun over it is reverted.
 //! Commands are idempotent: a part that was lifted may be lifted again.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -179,7 +180,31 @@ pub struct Lifted {
     pub stuck: Vec<String>,
     /// What others changed meanwhile, a line each.
     pub others: Vec<String>,
+    /// The host before and after; only where the whole run has ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<Compared>,
     /// How long it took, in microseconds.
+    pub took_us: u64,
+}
+
+/// A host before and after a run: its fingerprints, compared.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Compared {
+    /// How many things were compared.
+    pub things: u32,
+    /// In how many network namespaces: the agent's own, and those of targets.
+    pub namespaces: u32,
+    /// How many are not as they were and were claimed by the run, or bear Squall's mark.
+    pub ours: u32,
+    /// How many others changed.
+    pub others: u32,
+    /// The sections of the host before: how many things, and a digest.
+    pub before: BTreeMap<String, String>,
+    /// The same after.
+    pub after: BTreeMap<String, String>,
+    /// What could not be looked at, or only as a whole.
+    pub notes: Vec<String>,
+    /// How long the comparison took, in microseconds.
     pub took_us: u64,
 }
 

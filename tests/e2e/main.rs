@@ -6,6 +6,7 @@ mod control_path;
 mod crash;
 mod demo;
 mod disciplines;
+mod fingerprint;
 mod firewall;
 mod flows;
 mod harness;

@@ -16,6 +16,8 @@ const DELETE_CHAIN: u16 = 5;
 const NEW_RULE: u16 = 6;
 const GET_RULE: u16 = 7;
 const DELETE_RULE: u16 = 8;
+const GET_OBJECT: u16 = 19;
+const GET_FLOW_TABLE: u16 = 23;
 
 /// `NFPROTO_INET`: IPv4 and IPv6 in one table.
 pub const INET: u8 = 1;
@@ -140,6 +142,16 @@ pub fn get_chain(table: &str, name: &str) -> Message {
 /// Asks for all chains of all families.
 pub fn list_chains() -> Message {
     Message::new(SUBSYSTEM | GET_CHAIN, 0).raw(&header(0))
+}
+
+/// Asks for all named objects (counters, quotas, helpers) of all families.
+pub fn list_objects() -> Message {
+    Message::new(SUBSYSTEM | GET_OBJECT, 0).raw(&header(0))
+}
+
+/// Asks for all flow tables of all families.
+pub fn list_flow_tables() -> Message {
+    Message::new(SUBSYSTEM | GET_FLOW_TABLE, 0).raw(&header(0))
 }
 
 /// Asks for the rules of one chain.

@@ -89,6 +89,11 @@ pub fn list(table: &str) -> Message {
     Message::new(SUBSYSTEM | GET_SET, 0).raw(&[INET, 0, 0, 0]).text(1, table)
 }
 
+/// Asks for the sets of all tables of all families.
+pub fn list_all() -> Message {
+    Message::new(SUBSYSTEM | GET_SET, 0).raw(&[0; 4])
+}
+
 impl Element {
     /// A single key.
     pub fn key(key: impl Into<Vec<u8>>) -> Self {

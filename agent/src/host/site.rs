@@ -85,6 +85,11 @@ impl Site {
         }
     }
 
+    /// Looks at another namespace from inside, before the machine has come into it; `None` for the agent's own.
+    pub fn look<T>(&self, look: impl FnOnce() -> T) -> Option<std::io::Result<T>> {
+        self.netns.as_ref().map(|netns| netns.enter(look))
+    }
+
     fn named(change: &Change, name: &str, home: Id) -> Result<Self, Refusal> {
         let path = if Path::new(name).is_absolute() {
             PathBuf::from(name)

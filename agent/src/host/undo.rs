@@ -165,7 +165,7 @@ impl fmt::Display for Undo {
             Undo::Queue { number, .. } => write!(f, "what waits in queue {number}"),
             Undo::Mark(bit) => write!(f, "sockets with the mark {bit:#x}"),
             Undo::Root { device, .. } => write!(f, "the root of `{device}`"),
-            Undo::Entry => f.write_str("the device through which what enters is led"),
+            Undo::Entry => write!(f, "the device through which what enters is led"),
             Undo::Class { device, minor, .. } => write!(f, "class {minor:x} of `{device}`"),
             Undo::Release(target) => write!(f, "{target}, paused"),
             Undo::Resume(target) => write!(f, "{target}, stopped"),

@@ -22,7 +22,8 @@ mod status;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{Parser, Subcommand};
+use squall_agent::cli::Format;
 use squall_experiments::exit::Exit;
 
 /// Chaos engineering that ends when it says: inject faults, measure them, undo them, and say what held.
@@ -44,15 +45,6 @@ struct Common {
     /// Where journals are kept [default: /var/lib/squall for root, else $XDG_STATE_HOME/squall].
     #[arg(long, global = true, env = "SQUALL_STATE_DIR", value_name = "DIR")]
     state_dir: Option<PathBuf>,
-}
-
-/// How results are printed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Format {
-    /// For people.
-    Human,
-    /// One JSON document.
-    Json,
 }
 
 #[derive(Debug, Subcommand)]

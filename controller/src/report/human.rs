@@ -5,6 +5,7 @@ use std::fmt::Write;
 use squall_experiments::evidence::Evidence;
 use squall_experiments::exit::Exit;
 use squall_experiments::probe::Count;
+use squall_experiments::protocol::Compared;
 use squall_experiments::summary::{Claim, Figures, Guard, Part, Summary, seconds};
 
 use super::{Paint, printable};
@@ -200,7 +201,26 @@ impl Page {
             self.line("  what is still there, see above");
         }
         summary.not_undone.iter().for_each(|what| self.line(format!("  {what}")));
+        if let Some(host) = &summary.host {
+            self.host(host);
+        }
         self.list("Changed by others meanwhile", &summary.others);
+    }
+
+    fn host(&mut self, host: &Compared) {
+        let places = match host.namespaces {
+            0 | 1 => String::new(),
+            more => format!(" in {more} network namespaces"),
+        };
+        let changed = match (host.ours, host.others) {
+            (0, 0) => "0 changed".to_owned(),
+            (0, others) => format!("{others} changed by others"),
+            (ours, 0) => format!("{ours} LEFT BY SQUALL"),
+            (ours, others) => format!("{ours} LEFT BY SQUALL, {others} changed by others"),
+        };
+        let how = if host.ours == 0 { "Host as before" } else { "Host NOT as before" };
+        self.section(&format!("{how}: {} things compared{places}, {changed}", host.things));
+        host.notes.iter().for_each(|note| self.line(format!("  note: {note}")));
     }
 
     fn closing(&mut self, summary: &Summary, events: Option<&std::path::Path>) {

@@ -197,6 +197,7 @@ impl<'a> Making<'a> {
                 }
                 self.whole.undone.extend(lifted.undone.iter().cloned());
                 self.whole.stuck = lifted.stuck.clone();
+                self.whole.host = lifted.host.clone().or(self.whole.host.take());
             }
         }
     }
@@ -269,6 +270,7 @@ impl<'a> Making<'a> {
             parts: self.parts,
             actions: self.actions,
             others: self.others,
+            host: self.whole.host,
             well_again_ms: well,
         };
         summary.sentence = closing::sentence(&summary);

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::evidence::Evidence;
 use crate::exit::Exit;
-use crate::protocol::RunId;
+use crate::protocol::{Compared, RunId};
 use crate::quantity::Percent;
 use crate::run::Intent;
 use crate::verdict::{Judgement, Tally};
@@ -67,6 +67,9 @@ pub struct Summary {
     pub not_undone: Vec<String>,
     /// What others changed on the host meanwhile.
     pub others: Vec<String>,
+    /// The host before and after, compared; `None` where the agent's last word was not heard, or nothing was begun.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<Compared>,
     /// Milliseconds from the end of the last fault to the first of the good samples after which no bad one was seen,
     /// of the slowest hypothesis; without faults, from the end of the revert. `None` where it was not watched, or
     /// did not hold again.

@@ -86,6 +86,7 @@ impl Log {
                 undone: vec!["the rule is gone: table read back".to_owned()],
                 stuck: stuck.iter().map(|line| (*line).to_owned()).collect(),
                 others: Vec::new(),
+                host: None,
                 took_us: 800,
             },
             why: None,

@@ -35,6 +35,8 @@ use super::slot::{Levels, Slot};
 
 /// The table's name, which is Squall's mark on a host.
 pub const NAME: &str = "squall";
+/// How the names of all other tables of Squall's begin.
+pub const PREFIX: &str = "squall-";
 /// How long rules match without a renewal.
 pub const LEASE_MS: u64 = 1500;
 /// The live set's name.
