@@ -45,14 +45,17 @@ impl Check {
                 self.at(moment.span, &format!("{path}.when[{index}]"), what, "leave one out");
             }
         }
-        if let Some(entry) = claim.entry("when") {
-            if matches!(entry.value.data, Data::List(_)) && moments.is_empty() {
-                let help = "name `before`, `during` or `after`, or leave `when` out to look throughout";
-                self.at(entry.key_span, &format!("{path}.when"), "a claim that is never looked at", help);
-            }
-            if path.starts_with("stop-when") {
+        if let Some(entry) = claim.entry("when")
+            && matches!(entry.value.data, Data::List(_))
+            && moments.is_empty()
+        {
+            let help = "name `before`, `during` or `after`, or leave `when` out to look throughout";
+            self.at(entry.key_span, &format!("{path}.when"), "a claim that is never looked at", help);
+        }
+        for key in ["when", "delay"] {
+            if let Some(entry) = claim.entry(key).filter(|_| path.starts_with("stop-when")) {
                 let help = "leave it out: what may stop a run is always looked at";
-                self.at(entry.key_span, &format!("{path}.when"), "a guard has no `when`", help);
+                self.at(entry.key_span, &format!("{path}.{key}"), format!("a guard has no `{key}`"), help);
             }
         }
     }

@@ -272,7 +272,7 @@ fn how_often_and_when_to_look_is_checked() {
         ("sample: { at-least: 6 of 5 }", "`6 of 5` can never be reached"),
         ("sample: { within: 0s }", "`within` is zero"),
         ("sample: { within: 5s, pause: 0s }", "without a pause it would look as often as it can"),
-        ("sample: { retries: 3 }", "unknown key `retries` in `sample`"),
+        ("sample: { attempts: 2, retries: 3 }", "unknown key `retries` in `sample`"),
         ("when: []", "a claim that is never looked at"),
         ("when: [before, before]", "it is said twice when to look"),
         ("when: [later]", "`when[0]` cannot be `later`"),
