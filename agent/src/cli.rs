@@ -14,7 +14,7 @@ use crate::fingerprint::command as fingerprint;
 use crate::policy::Policy;
 use crate::recover::from_host::{self, Found, Wanted};
 use crate::state::{self, Place};
-use crate::{guardian, join, preflight, recover};
+use crate::{guardian, join, preflight, recover, selftest};
 
 /// The agent's verbs.
 #[derive(Debug, clap::Args)]
@@ -52,6 +52,13 @@ enum Verb {
         format: Format,
     },
     Fingerprint(fingerprint::Arguments),
+    /// Inject faults into namespaces of the test's own and kill the agent in the middle of each: says which layer cleaned
+    /// up, after how long, and what was left.
+    SelfTest {
+        /// How results are printed.
+        #[arg(long, value_enum, default_value_t = Format::Human)]
+        format: Format,
+    },
     /// Undo what a dead agent left behind. Needs no daemon, no controller and no network.
     Recover {
         /// Also what no journal tells of: find Squall's objects by their marks, and take those away alone.
@@ -74,6 +81,7 @@ impl Agent {
             Verb::Status => status(state_dir),
             Verb::Preflight { format } => preflight(format == Format::Json),
             Verb::Fingerprint(arguments) => fingerprint::run(&arguments),
+            Verb::SelfTest { format } => selftest::run(format),
             Verb::Recover { from_host: false, .. } => return recovered(state_dir),
             Verb::Recover { dry_run, netns, .. } => {
                 let wanted = Wanted { dry: dry_run, netns: &netns };

@@ -24,6 +24,7 @@ use squall_experiments::protocol::{Refusal, RunId};
 use crate::host::sys;
 use crate::host::undo::Undo;
 use crate::ledger::Ledger;
+use crate::notify::{self, Signs};
 use crate::points::{self, Point, Role};
 use crate::pulse::{Other, Pulse};
 use crate::records::{Answer, Ask, PATIENCE, Records};
@@ -48,6 +49,7 @@ struct Guardian {
     ledger: Ledger,
     deadlines: BTreeMap<RunId, u64>,
     farewell: Option<u64>,
+    signs: Signs,
 }
 
 /// Forks the worker and guards it until both have ended. The process must be single-threaded.
@@ -118,6 +120,7 @@ pub fn run(place: Place, control: Option<UnixStream>, controllers: Vec<SocketAdd
         ledger,
         deadlines: BTreeMap::new(),
         farewell: None,
+        signs: Signs::wanted(),
     };
     Ok(guardian.guard(signals))
 }
@@ -127,7 +130,7 @@ impl Guardian {
         loop {
             let beat = self.pulse.beat_if_due();
             let deadline = self.deadlines.values().min().map(|deadline| deadline.saturating_add(GRACE));
-            let wake = [beat, deadline, self.farewell].into_iter().flatten().min();
+            let wake = [beat, deadline, self.farewell, self.signs.give_if_due()].into_iter().flatten().min();
             let timeout = wake.map_or(PollTimeout::NONE, |wake| {
                 let left = wake.saturating_sub(sys::boot_nanos()).div_ceil(1_000_000);
                 PollTimeout::try_from(i32::try_from(left).unwrap_or(i32::MAX)).unwrap_or(PollTimeout::MAX)
@@ -148,6 +151,7 @@ impl Guardian {
                 while let Ok(Some(signal)) = signals.read_signal() {
                     if signal.ssi_signo != Signal::SIGCHLD as u32 && self.farewell.is_none() {
                         self.farewell = Some(sys::boot_nanos() + FAREWELL);
+                        notify::tell("STOPPING=1");
                         let _ = self.signal_worker(rustix::process::Signal::TERM);
                     }
                 }

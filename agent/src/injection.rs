@@ -6,18 +6,21 @@ use squall_experiments::change::Change;
 use squall_experiments::evidence::Evidence;
 use squall_experiments::protocol::{Active, Applied, Lifted, Refusal, RunId};
 
+use crate::books::{self, Books, Written};
 use crate::fingerprint::run::Before;
-use crate::host::aim::{Aim, News};
+use crate::host::aim::{Aim, News, Resolved};
 use crate::host::machine::Machine;
 use crate::host::modules;
 use crate::host::process::Target;
 use crate::host::qdisc::choice;
 use crate::host::site::Site;
-use crate::host::undo::{TAG, Undo};
+use crate::host::undo::TAG;
+use crate::host::view::Viewpoint;
 use crate::host::{Place, sys};
 use crate::link::Connection;
-use crate::made::{self, Books, Made, Ready};
-use crate::records::{Ask, Records};
+use crate::made::{self, Made, Ready};
+use crate::records::Records;
+use crate::resolve::Seen;
 
 /// A part ends by itself so many nanoseconds after its time: only a conductor that hangs is overtaken, and a fault
 /// lasts as long as its file says, not a connection's delay less.
@@ -41,7 +44,7 @@ pub struct Injection {
     seed: u64,
     parts: BTreeMap<u32, Part>,
     /// What stays when a step ends: see [`Undo::outlasts_its_step`].
-    footings: Vec<(u64, Undo)>,
+    footings: Written,
     before: Before,
 }
 
@@ -98,9 +101,12 @@ impl Injection {
         step: Step,
         machine: &mut Machine,
         records: &Records,
-        aim: &Aim<'_>,
+        (aim, seen): (&Aim<'_>, &Seen),
         others: &BTreeMap<RunId, Injection>,
     ) -> Result<Applied, Refusal> {
+        let nothing = Resolved::new();
+        // A name means what it means where the change acts.
+        let aim_of = |change: &Change| aim.with(seen.get(&Viewpoint::of(change)).unwrap_or(&nothing));
         let Step { number, changes, lasts } = step;
         let began = sys::boot_nanos();
         if self.parts.contains_key(&number) {
@@ -121,7 +127,8 @@ impl Injection {
             };
             modules::load(&change, || records.breathe());
             choice::learn(&change, || records.breathe());
-            match Ready::of(change, site, place, machine, aim) {
+            let aim = aim_of(&change);
+            match Ready::of(change, site, place, machine, &aim) {
                 Ok(one) => ready.push(one),
                 Err(refusal) => {
                     ready.iter().for_each(|one: &Ready| one.forget(machine));
@@ -144,7 +151,8 @@ impl Injection {
         let mut all = ready.into_iter();
         let mut books = Books { records, footings: &mut self.footings };
         while let Some(ready) = all.next() {
-            let (made, result) = Made::perform(ready, &self.run, machine, &mut books, aim);
+            let aim = aim_of(&ready.change);
+            let (made, result) = Made::perform(ready, &self.run, machine, &mut books, &aim);
             part.made.push(made);
             if let Err(refusal) = result {
                 all.for_each(|rest| rest.forget(machine));
@@ -225,27 +233,10 @@ impl Injection {
 
     /// Undoes what outlasted its step. What that still holds is waited for: no packet is lost at the end.
     fn clear(&mut self, machine: &mut Machine, records: &Records, lifted: &mut Lifted) {
-        let mut numbers = Vec::new();
-        let mut left = Vec::new();
-        for (number, undo) in std::mem::take(&mut self.footings).into_iter().rev() {
-            match made::undo(&undo, machine, records) {
-                Ok(what) => {
-                    lifted.undone.push(what);
-                    numbers.push(number);
-                }
-                Err(what) => {
-                    lifted.stuck.push(what);
-                    left.push((number, undo));
-                }
-            }
-        }
-        left.reverse();
-        self.footings = left;
-        if !numbers.is_empty()
-            && let Err(refusal) = records.ask(&Ask::Undone { numbers }, None)
-        {
-            tracing::info!(%refusal, "the journal does not know yet of what was undone");
-        }
+        let mut taken = books::take_back(&mut self.footings, |undo| made::undo(undo, machine, records));
+        taken.mark(records);
+        lifted.undone.append(&mut taken.undone);
+        lifted.stuck.append(&mut taken.stuck);
     }
 
     /// When something of it is due, on the boot clock.

@@ -10,14 +10,20 @@
 //! | [`guardian`], [`pulse`], [`records`] | the parent process; how the two notice each other's end; what they say |
 //! | [`journal`], [`ledger`], [`recover`] | what to undo, on disk; who writes it; undoing what a dead agent left |
 //! | [`worker`], [`supervisor`], [`injection`], [`made`], [`link`] | the child process: live injections and their changes, their leases, its connections |
+//! | [`books`] | what a change has had written, and the order in which it is taken back |
 //! | [`resolve`] | names become addresses |
 //! | [`veto`], [`policy`] | what is never hit; what the host's owner allows |
+//! | [`notify`] | what a service manager is told |
 //! | [`state`], [`join`] | where state lies; how a command finds or starts the agent |
 //! | [`points`] | where tests can make all that die |
 //! | [`preflight`], [`fingerprint`] | what works here; what the host is, before and after |
+//! | [`selftest`] | faults and deaths on this host, in namespaces of their own |
 //! | [`probe`] | the unprivileged prober |
 
+pub mod books;
 pub mod cli;
+#[cfg(test)]
+mod decoding;
 pub mod fingerprint;
 pub mod guardian;
 pub mod host;
@@ -27,6 +33,9 @@ pub mod journal;
 pub mod ledger;
 pub mod link;
 pub mod made;
+#[cfg(test)]
+mod model;
+pub mod notify;
 pub mod points;
 pub mod policy;
 pub mod preflight;
@@ -35,6 +44,7 @@ pub mod pulse;
 pub mod records;
 pub mod recover;
 pub mod resolve;
+pub mod selftest;
 pub mod state;
 pub mod supervisor;
 pub mod veto;

@@ -7,14 +7,16 @@ use squall_experiments::change::{Change, Claim};
 use squall_experiments::evidence::{Evidence, Incident};
 use squall_experiments::protocol::{Refusal, RunId};
 
+use crate::books::{self, Books, Written};
 use crate::host::aim::{Aim, News, Resolved};
 use crate::host::machine::Machine;
 use crate::host::process::Target;
 use crate::host::site::{Ground, Site};
 use crate::host::undo::{Undo, Undone};
+use crate::host::view::Viewpoint;
 use crate::host::{Live, Place, Prepared, sys};
 use crate::points::{self, Point};
-use crate::records::{Ask, Records};
+use crate::records::Records;
 
 /// See the module.
 #[derive(Debug)]
@@ -29,7 +31,7 @@ pub struct Made {
     live: Option<Live>,
     /// Its target has ended, and is looked for.
     gap: Option<Gap>,
-    undos: Vec<(u64, Undo)>,
+    undos: Written,
     held: Vec<Target>,
     /// The addresses of its names.
     resolved: Resolved,
@@ -48,15 +50,6 @@ struct Gap {
     look: u64,
     /// Why the change could not be made again although the target was there.
     why: Option<String>,
-}
-
-/// Where a change has its undos written.
-#[derive(Debug)]
-pub struct Books<'a> {
-    /// To the guardian.
-    pub records: &'a Records,
-    /// What outlasts its step, of the whole run.
-    pub footings: &'a mut Vec<(u64, Undo)>,
 }
 
 /// A change that has been looked at.
@@ -134,15 +127,8 @@ impl Made {
         let Made { run, undos, site, place, .. } = self;
         // Another namespace is left with the last change in it: nothing outlasts that.
         let may_outlast = site.at.is_none();
-        let mut record = |undo: Undo, socket: Option<BorrowedFd<'_>>| {
-            let outlasts = may_outlast && undo.outlasts_its_step();
-            if outlasts && books.footings.iter().any(|(_, recorded)| *recorded == undo) {
-                return Ok(());
-            }
-            let number = books.records.ask(&Ask::Record { run: run.clone(), undo: undo.clone() }, socket)?;
-            if outlasts { &mut *books.footings } else { &mut *undos }.push((number, undo));
-            Ok(())
-        };
+        let mut record =
+            |undo: Undo, socket: Option<BorrowedFd<'_>>| books.record(run, undos, may_outlast, undo, socket);
         points::pass(Point::BeforePerform);
         self.live = Some(machine.perform(site, prepared, place, aim, &mut record)?);
         points::pass(Point::AfterPerform);
@@ -196,6 +182,9 @@ impl Made {
 
     /// A name has been asked again.
     pub fn hear(&mut self, news: &News, machine: &mut Machine) {
+        if news.from != Viewpoint::of(&self.change) {
+            return;
+        }
         // Where its target comes back, it is made again with all of them.
         if let Some(known) = self.resolved.get_mut(&news.name) {
             let new: Vec<_> =
@@ -311,43 +300,22 @@ impl Made {
     }
 
     fn take_back(&mut self, machine: &mut Machine, records: &Records) -> (Vec<String>, Vec<String>) {
-        let mut undone = Vec::new();
-        let mut stuck = Vec::new();
         self.observe(machine);
         let mut live = self.live.take();
         if let Some(live) = &mut live {
             live.let_go();
         }
-        let mut numbers = Vec::new();
-        let mut left = Vec::new();
-        for (number, undo) in std::mem::take(&mut self.undos).into_iter().rev() {
-            match self::undo(&undo, machine, records) {
-                Ok(what) => {
-                    undone.push(what);
-                    numbers.push(number);
-                }
-                Err(what) => {
-                    stuck.push(what);
-                    left.push((number, undo));
-                }
-            }
-        }
-        left.reverse();
-        self.undos = left;
+        let mut taken = books::take_back(&mut self.undos, |undo| self::undo(undo, machine, records));
         if let Some(live) = live {
             self.now = machine.last(self.site.at, live, &self.now);
         }
-        if !numbers.is_empty()
-            && let Err(refusal) = records.ask(&Ask::Undone { numbers }, None)
-        {
-            tracing::info!(%refusal, "the journal does not know yet of what was undone");
-        }
+        taken.mark(records);
         machine.settle(self.site.at);
         if self.counted && self.undos.is_empty() {
             self.counted = false;
             machine.leave(self.site.at);
         }
-        (undone, stuck)
+        (taken.undone, taken.stuck)
     }
 }
 

@@ -161,6 +161,12 @@ mod tests {
     }
 
     #[test]
+    fn the_file_of_the_package_says_what_holds_without_one() {
+        let packaged: Policy = serde_json::from_str(include_str!("../package/policy.json")).unwrap();
+        assert_eq!(Policy { version: "none".to_owned(), ..packaged }, Policy::default());
+    }
+
+    #[test]
     fn a_delay_above_the_limit_is_refused_with_both_figures_and_who_decides() {
         use squall_experiments::change::Shape;
         use squall_experiments::flow::{Direction, Flow};

@@ -1,18 +1,22 @@
-//! Names become addresses: by the hosts file, then by DNS with this host's name servers and search domains, else by the
-//! system's own order (`nsswitch.conf`). While a fault with names is live they are asked again when the answer is over.
+//! Names become addresses: by the hosts file, then by DNS with the name servers and search domains of where the change
+//! acts: in a container and in a named namespace those of that place, asked in its network. On the host itself the system's
+//! own order (`nsswitch.conf`) has the last word; whom it asks inside a container nobody outside knows. While a fault with
+//! names is live they are asked again when the answer is over.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use hickory_resolver::config::{LookupIpStrategy, ResolveHosts};
+use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::proto::op::Query;
 use hickory_resolver::proto::rr::{Name, RecordType};
-use hickory_resolver::{Hosts, TokioResolver};
+use hickory_resolver::{Hosts, TokioResolver, system_conf};
 use squall_experiments::protocol::Refusal;
 use tokio::task::{AbortHandle, JoinSet};
 
 use crate::host::aim::{News, Resolved};
+use crate::host::view::{View, Viewpoint};
 
 /// How long one way of asking may take.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -40,18 +44,29 @@ enum By {
     System,
 }
 
+/// A name, and from where it is seen.
+pub type Asked = (Viewpoint, String);
+
 /// What every name came to.
-pub type Answers = BTreeMap<String, Answer>;
+pub type Answers = BTreeMap<Asked, Answer>;
+
+/// The addresses of the names that are seen from each place.
+pub type Seen = BTreeMap<Viewpoint, Resolved>;
 
 /// The addresses alone.
-pub fn resolved(answers: &Answers) -> Resolved {
-    let addresses = |answer: &Answer| answer.addresses.iter().copied().collect();
-    answers.iter().map(|(name, answer)| (name.clone(), addresses(answer))).collect()
+pub fn resolved(answers: &Answers) -> Seen {
+    let mut seen = Seen::new();
+    for ((from, name), answer) in answers {
+        let addresses = answer.addresses.iter().copied().collect();
+        seen.entry(from.clone()).or_default().insert(name.clone(), addresses);
+    }
+    seen
 }
 
 /// What the reader must know.
 pub fn notes(answers: &Answers) -> Vec<String> {
     let system = answers.iter().filter(|(_, answer)| answer.by == By::System);
+    let elsewhere = answers.keys().filter(|(from, _)| *from != Viewpoint::Host);
     let note = |name: &String| {
         format!(
             "`{name}` is in no hosts file and not in DNS: the system's own order (`nsswitch.conf`) knows it, and is \
@@ -59,13 +74,18 @@ pub fn notes(answers: &Answers) -> Vec<String> {
             LATEST.as_secs()
         )
     };
-    system.map(|(name, _)| note(name)).collect()
+    let seen = |(from, name): &Asked| {
+        format!(
+            "`{name}` means what it does {from}: its hosts file and name servers are asked, in its network"
+        )
+    };
+    system.map(|((_, name), _)| note(name)).chain(elsewhere.map(seen)).collect()
 }
 
 /// Every address of every name, IPv4 and IPv6, all names at once. One name that does not resolve refuses all.
 ///
 /// To be called on a `LocalSet`. Dropping it ends what it has begun.
-pub async fn addresses(names: BTreeSet<String>) -> Result<Answers, Refusal> {
+pub async fn addresses(names: BTreeSet<Asked>) -> Result<Answers, Refusal> {
     let mut asking = JoinSet::new();
     for name in names {
         asking.spawn_local(async move {
@@ -78,9 +98,13 @@ pub async fn addresses(names: BTreeSet<String>) -> Result<Answers, Refusal> {
         let (name, answer) =
             asked.map_err(|error| Refusal::bare(format!("a name was not asked: {error}")))?;
         let answer = answer.map_err(|why| {
+            let (from, name) = &name;
             Refusal::new(
-                format!("the name `{name}` does not resolve on this host: {why}"),
-                "check the spelling and this host's resolver (`getent ahosts NAME`)",
+                format!("the name `{name}` does not resolve {from}: {why}"),
+                match from {
+                    Viewpoint::Host => "check the spelling and this host's resolver (`getent ahosts NAME`)",
+                    _ => "check the spelling, and `/etc/hosts` and `/etc/resolv.conf` there",
+                },
             )
         })?;
         answers.insert(name, answer);
@@ -99,7 +123,7 @@ impl Drop for Follower {
 }
 
 /// Asks a name again whenever its answer is over, and tells what has changed.
-pub fn follow(name: String, answer: Answer, tell: impl Fn(News) + 'static) -> Follower {
+pub fn follow(asked: Asked, answer: Answer, tell: impl Fn(News) + 'static) -> Follower {
     let task = async move {
         let mut last = answer;
         let mut lost = false;
@@ -108,8 +132,9 @@ pub fn follow(name: String, answer: Answer, tell: impl Fn(News) + 'static) -> Fo
         loop {
             let wait = if lost { last.again.min(RETRY) } else { last.again };
             tokio::time::sleep(wait).await;
-            let mut news = News { name: name.clone(), ..News::default() };
-            match again(&name, last.by).await {
+            let (from, name) = asked.clone();
+            let mut news = News { name, from, ..News::default() };
+            match again(&asked, last.by).await {
                 Ok(answer) => {
                     let left = last.addresses.difference(&answer.addresses);
                     news.left = left.copied().filter(|address| gone.insert(*address)).collect();
@@ -133,22 +158,22 @@ pub fn follow(name: String, answer: Answer, tell: impl Fn(News) + 'static) -> Fo
     Follower(tokio::task::spawn_local(task).abort_handle())
 }
 
-async fn first(name: &str) -> Result<Answer, String> {
-    match again(name, By::Names).await {
+async fn first(asked: &Asked) -> Result<Answer, String> {
+    match again(asked, By::Names).await {
         Ok(answer) => Ok(answer),
-        Err(why) => again(name, By::System).await.map_err(|_| why),
+        Err(why) if asked.0 != Viewpoint::Host => Err(why),
+        Err(why) => again(asked, By::System).await.map_err(|_| why),
     }
 }
 
-async fn again(name: &str, by: By) -> Result<Answer, String> {
+async fn again((from, name): &Asked, by: By) -> Result<Answer, String> {
     let asked = async {
         match by {
-            By::Names => match in_hosts_file(name) {
-                Some(addresses) => Ok((addresses, LATEST)),
-                None => in_dns(name).await,
-            },
+            By::Names if *from == Viewpoint::Host => by_names(name, None).await,
+            By::Names => elsewhere(from.clone(), name.clone()).await,
             By::System => {
-                let found = tokio::net::lookup_host((name, 0)).await.map_err(|error| error.to_string())?;
+                let found =
+                    tokio::net::lookup_host((name.as_str(), 0)).await.map_err(|error| error.to_string())?;
                 Ok((found.map(|address| address.ip()).collect(), LATEST))
             }
         }
@@ -162,10 +187,43 @@ async fn again(name: &str, by: By) -> Result<Answer, String> {
     Ok(Answer { addresses, again: lives.clamp(SOONEST, LATEST), by })
 }
 
+/// Asks from another place, on a thread that goes there: sockets belong to the network in which they are made.
+async fn elsewhere(from: Viewpoint, name: String) -> Result<(Vec<IpAddr>, Duration), String> {
+    let asked = tokio::task::spawn_blocking(move || {
+        let view = View::from(&from)?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|error| error.to_string())?;
+        // Whoever waits has given up by then; nothing may stay inside for longer.
+        let ask = async {
+            let asked = tokio::time::timeout(PATIENCE, by_names(&name, view.as_ref())).await;
+            asked.unwrap_or_else(|_| Err(format!("no answer within {} s", PATIENCE.as_secs())))
+        };
+        match &view {
+            Some(view) => view.inside(|| runtime.block_on(ask)).map_err(|error| error.to_string())?,
+            None => runtime.block_on(ask),
+        }
+    });
+    asked.await.map_err(|error| error.to_string())?
+}
+
+/// By the hosts file, then by DNS: as seen from elsewhere, or by the files of this host.
+async fn by_names(name: &str, view: Option<&View>) -> Result<(Vec<IpAddr>, Duration), String> {
+    let hosts = match view {
+        Some(view) => {
+            let mut hosts = Hosts::default();
+            hosts.read_hosts_conf(view.hosts.as_slice()).map(|()| hosts)
+        }
+        None => Hosts::from_system(),
+    };
+    match hosts.ok().and_then(|hosts| in_hosts_file(&hosts, name)) {
+        Some(addresses) => Ok((addresses, LATEST)),
+        None => in_dns(name, view).await,
+    }
+}
+
 /// What the hosts file says, which then is all that counts: DNS would be asked in vain for the other family, and may be
 /// out of reach.
-fn in_hosts_file(name: &str) -> Option<Vec<IpAddr>> {
-    let hosts = Hosts::from_system().ok()?;
+fn in_hosts_file(hosts: &Hosts, name: &str) -> Option<Vec<IpAddr>> {
     let mut name = Name::from_utf8(name).ok()?;
     name.set_fqdn(true);
     let lookups = [RecordType::A, RecordType::AAAA]
@@ -180,13 +238,18 @@ fn in_hosts_file(name: &str) -> Option<Vec<IpAddr>> {
 }
 
 /// What the name servers say, with the search domains. The configuration is read again each time: it may have changed.
-async fn in_dns(name: &str) -> Result<(Vec<IpAddr>, Duration), String> {
-    let mut builder = TokioResolver::builder_tokio().map_err(|error| error.to_string())?;
-    let options = builder.options_mut();
+async fn in_dns(name: &str, view: Option<&View>) -> Result<(Vec<IpAddr>, Duration), String> {
+    let configured = match view {
+        Some(view) => system_conf::parse_resolv_conf(&view.servers),
+        None => system_conf::read_system_conf(),
+    };
+    let (config, mut options) = configured.map_err(|error| error.to_string())?;
     options.ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
     options.use_hosts_file = ResolveHosts::Never;
     // A slow server leaves time for the next.
     options.timeout = options.timeout.min(PATIENCE / 3);
+    let mut builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
+    *builder.options_mut() = options;
     let resolver = builder.build().map_err(|error| error.to_string())?;
     let found = resolver.lookup_ip(name).await.map_err(|error| error.to_string())?;
     let lives = found.valid_until().saturating_duration_since(Instant::now());
@@ -199,8 +262,9 @@ mod tests {
 
     #[test]
     fn localhost_is_in_the_hosts_file_and_needs_no_server() {
-        let found = in_hosts_file("localhost").expect("every hosts file names it");
+        let hosts = Hosts::from_system().unwrap();
+        let found = in_hosts_file(&hosts, "localhost").expect("every hosts file names it");
         assert!(found.iter().all(IpAddr::is_loopback), "{found:?}");
-        assert!(in_hosts_file("no-such-name.invalid").is_none());
+        assert!(in_hosts_file(&hosts, "no-such-name.invalid").is_none());
     }
 }

@@ -6,7 +6,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use squall_experiments::change::Change;
 use squall_experiments::exit::Exit;
 use squall_experiments::flow::Flow;
 use squall_experiments::protocol::{Call, Lifted, Message, Refusal, Reply, Request, RunId, VERSION};
@@ -16,13 +15,14 @@ use tokio::sync::mpsc;
 use crate::host::aim::{Aim, News, Resolved};
 use crate::host::machine::Machine;
 use crate::host::sys;
+use crate::host::view::Viewpoint;
 use crate::host::watch::Watch;
 use crate::host::witness::{Question, Sights};
 use crate::injection::{Injection, Step, Terms};
 use crate::link::{Connection, Incoming};
 use crate::policy::Policy;
 use crate::records::{Ask, Records};
-use crate::resolve::{self, Answers, Follower};
+use crate::resolve::{self, Answers, Asked, Follower};
 use crate::state::Place;
 
 /// How often an undo that failed is tried again.
@@ -258,10 +258,14 @@ impl Supervisor {
     /// Resolves every name, then comes back through [`Supervisor::resolved`].
     fn resolve(&self, connection: Connection, number: u64, apply: Apply) {
         let heard = self.heard.clone();
-        let flows = apply.step.changes.iter().filter_map(Change::flow);
-        let wanted: BTreeSet<String> = flows.flat_map(Flow::names).map(str::to_owned).collect();
         let changes = apply.step.changes.iter();
-        let questions: Vec<Question> = changes.filter_map(|change| self.machine.question(change)).collect();
+        let questions: Vec<Question> =
+            changes.clone().filter_map(|change| self.machine.question(change)).collect();
+        let wanted = changes.flat_map(|change| {
+            let names = change.flow().into_iter().flat_map(Flow::names);
+            names.map(|name| (Viewpoint::of(change), name.to_owned()))
+        });
+        let wanted: BTreeSet<Asked> = wanted.collect();
         let (policy, ours) = (self.policy.clone(), self.ours());
         tokio::task::spawn_local(async move {
             let answers = resolve::addresses(wanted).await;
@@ -294,9 +298,9 @@ impl Supervisor {
 
     /// Asks the names of a step again from now on, as long as it is live.
     fn follow(&mut self, part: &Part, answers: Answers) {
-        let follow = |(name, answer)| {
+        let follow = |(asked, answer)| {
             let (heard, part) = (self.heard.clone(), part.clone());
-            resolve::follow(name, answer, move |news| drop(heard.send(Heard::Again(part.clone(), news))))
+            resolve::follow(asked, answer, move |news| drop(heard.send(Heard::Again(part.clone(), news))))
         };
         let followers: Vec<Follower> = answers.into_iter().map(follow).collect();
         if !followers.is_empty() {
@@ -310,13 +314,13 @@ impl Supervisor {
         let Apply { run, step } = apply;
         let part = (run.clone(), step.number);
         let applied = answers.and_then(|answers| {
-            let resolved = resolve::resolved(&answers);
+            let (nothing, resolved) = (Resolved::new(), resolve::resolved(&answers));
             let mut injection =
                 self.injections.remove(&run).ok_or_else(|| Refusal::bare(format!("run {run} has ended")))?;
             let aim =
-                Aim::new(&self.policy, &resolved, self.ours()).having_seen(&sights).led_by(&self.controllers);
+                Aim::new(&self.policy, &nothing, self.ours()).having_seen(&sights).led_by(&self.controllers);
             let (machine, records, others) = (&mut self.machine, &self.records, &self.injections);
-            let applied = injection.apply(step, machine, records, &aim, others);
+            let applied = injection.apply(step, machine, records, (&aim, &resolved), others);
             self.injections.insert(run, injection);
             let mut applied = applied?;
             applied.notes.extend(resolve::notes(&answers));

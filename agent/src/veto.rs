@@ -86,6 +86,17 @@ impl Veto {
     }
 }
 
+/// Whether a single process is protected by what it is: a server for logins, one of Squall's own, or one that the policy
+/// names. Cheaper than to look at the whole host.
+pub fn protects(policy: &Policy, target: &Target) -> bool {
+    let Ok(entry) = Entry::new(target.pid) else { return false };
+    let own = std::fs::read_link("/proc/self/exe").ok();
+    let ours = target.name.starts_with(OURS) || own.is_some() && entry.exe().ok() == own;
+    (ours && !is_demo_shop(&entry))
+        || policy.protects_process(&target.name)
+        || Doors::of_this_host().is(&target.name, target.pid)
+}
+
 /// The demo's shop runs in the same binary, and is there to be hit.
 fn is_demo_shop(entry: &Entry) -> bool {
     entry.cmdline().is_ok_and(|arguments| arguments.get(1).is_some_and(|verb| verb == "shop"))

@@ -19,6 +19,7 @@ use tokio::sync::mpsc;
 use crate::host::machine::{Machine, Renewed};
 use crate::host::sys;
 use crate::host::watch::Watch;
+use crate::notify;
 use crate::points::{self, Point};
 use crate::policy::Policy;
 use crate::pulse::{Other, Pulse};
@@ -103,6 +104,7 @@ async fn work(setup: Setup) -> Exit {
     let records = Records::new(records);
     let pulse = Rc::new(RefCell::new(pulse));
     records.meanwhile(alive(pulse.clone(), machine.renewed()));
+    notify::tell("READY=1");
     let mut supervisor = Supervisor::new(place.clone(), machine, records, policy, watch, heard);
     supervisor.led_by(controllers);
     loop {

@@ -58,6 +58,12 @@ impl<const BITS: u32> Distribution<BITS> {
         self.counts.range(bucket::<BITS>(nanos) + 1..).map(|(_, count)| count).sum()
     }
 
+    /// Whether a time counts as longer than a bound, as [`Distribution::beyond`] counts.
+    pub fn is_beyond(time: Duration, bound: Duration) -> bool {
+        let bucket = |time: Duration| bucket::<BITS>(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
+        bucket(time) > bucket(bound)
+    }
+
     /// The time within which so many thousandths of all cases came to their end (nearest rank): 990 is p99. `never` is
     /// how many cases have no time because they did not end; they are slower than all others. `None` where the
     /// quantile is one of them, or nothing was counted.

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use serde_json::Value;
 use squall_tests::client::Talk;
+use squall_tests::dns::Dns;
 use squall_tests::docker::{Container, Docker};
 use squall_tests::host::Host;
 use squall_tests::needs;
@@ -270,4 +271,35 @@ fn whoever_is_killed_the_container_is_as_before() {
         let after = median(round_trips(&mut talk, 9));
         assert!(after < DELAY, "{after:?} after {victims:?} was killed");
     }
+}
+
+#[test]
+fn names_are_those_of_the_container() {
+    needs!(Root, Nftables, Docker);
+    let world = World::new(1);
+    let host = &world.hosts[0];
+    let docker = Docker::start(&world, host);
+    let name = &named(&world, "shop");
+    let shop = joined(&docker, name, 1);
+    let dns = Dns::start(&host.netns, address(1, 1));
+    dns.set("db.shop.test", 60, &[address(1, 1)]);
+    // What Docker gives it, in the container's own words.
+    let files = "echo '10.88.1.77 bank' >>/etc/hosts; printf 'nameserver 10.88.1.1\\nsearch shop.test\\n' >/etc/resolv.conf";
+    docker.told(&["exec", &shop.id, "sh", "-c", files]);
+    let mut talk = ping(host, 1);
+    round_trips(&mut talk, 3);
+    let mut trial = Trial::begin(&world, host, &step(name, "partition: { to: [db, bank] }", "60s"));
+    let injected = trial.injected();
+    let targets = injected["applied"]["targets"].to_string();
+    for target in ["10.88.1.1 (db)", "10.88.1.77 (bank)"] {
+        assert!(targets.contains(target), "{injected:#}");
+    }
+    for _ in 0..4 {
+        talk.talk().expect_err("the container no longer answers its name server");
+    }
+    trial.halted();
+    // Without its search domain the name is nobody's.
+    docker.told(&["exec", &shop.id, "sh", "-c", "echo 'nameserver 10.88.1.1' >/etc/resolv.conf"]);
+    let refused = run(&world, host, &step(name, "partition: { to: [db] }", "60s"));
+    refused.expect_exit(4).expect_told(&format!("does not resolve in container {name}"));
 }

@@ -22,7 +22,7 @@ use squall_tests::world::World;
 use crate::crash::{journal, killed_live};
 
 /// Leaves an inert root with a class on the interface when both agent processes are killed.
-const LINE: &str =
+pub const LINE: &str =
     "{ fault: { bandwidth: { rate: 20Mbit/s, to: [\"10.77.1.2:9\"], direction: egress } }, for: 90s }";
 const SOON: Duration = Duration::from_secs(3);
 
@@ -31,7 +31,7 @@ fn root_is_ours(host: &Host) -> bool {
 }
 
 /// Writes a journal as a dead agent of this host leaves it, with these undos; `change` may spoil its text.
-fn plant(host: &Host, undos: &[Undo], change: impl FnOnce(Vec<u8>) -> Vec<u8> + Send) -> PathBuf {
+pub fn plant(host: &Host, undos: &[Undo], change: impl FnOnce(Vec<u8>) -> Vec<u8> + Send) -> PathBuf {
     host.netns.inside(|| {
         let place = Place::here(&host.state).expect("the namespace has a cookie");
         place.create().expect("root may make it");
@@ -114,7 +114,9 @@ fn an_agent_that_is_asked_to_serve_refuses_where_marks_stand_that_nobody_knows_o
     let host = &world.hosts[0];
     host.look(&["tc", "qdisc", "add", "dev", "to1", "root", "handle", "5a17:", "htb"]);
     host.agent(&["run"]).run().expect_exit(4).expect_told("an inert root on `to1`");
-    host.agent(&["recover", "--from-host"]).run().expect_exit(0).expect_told("the kernel's own again");
+    host.look(&["ip", "link", "add", "squall-in", "type", "ifb"]);
+    let finished = host.agent(&["recover", "--from-host"]).run();
+    finished.expect_exit(0).expect_told("the kernel's own again").expect_told("`squall-in` is gone");
     host.agent(&["recover", "--from-host"]).run().expect_exit(0).expect_told("nothing here");
     world.restored(SOON);
 }

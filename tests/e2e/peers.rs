@@ -353,3 +353,35 @@ fn peers_that_are_none_are_refused_with_what_was_meant() {
         run(&world, &world.hosts[0], &calm(&[&step])).expect_exit(3).expect_told(told);
     }
 }
+
+#[test]
+fn a_name_means_what_it_does_in_the_network_of_its_target() {
+    needs!(Root, Nftables);
+    let world = World::new(2);
+    let [near, far] = &world.hosts[..] else { panic!("two hosts were asked for") };
+    let echo = world.echo(0, 7);
+    // One address, two networks, two name servers: the agent's own must not be asked.
+    let loopback = IpAddr::from([127, 0, 0, 1]);
+    let (own, theirs) = (Dns::start(&near.netns, loopback), Dns::start(&far.netns, loopback));
+    own.set("db.test", 1, &["192.0.2.9".parse().expect("an address")]);
+    theirs.set("db.test", 1, &[near.v4]);
+    let name = far.netns.name();
+    let step =
+        format!("{{ fault: {{ partition: {{ to: [\"db:7\"] }} }}, in: {{ netns: \"{name}\" }}, for: 60s }}");
+    let mut trial = with_names(&world, loopback, "", &step);
+    trial.injected();
+    hangs(&echo, far, near.v4);
+    // It is asked there again, too.
+    echo.dial_within(far, near.v6, SHORT).expect("nobody has named it yet");
+    theirs.set("db.test", 1, &[near.v4, near.v6]);
+    holds("the new address to be met", Duration::from_secs(20), || {
+        echo.dial_within(far, near.v6, SHORT).is_err()
+    });
+    let report = trial.halted();
+    let targets = report["parts"][0]["targets"].to_string();
+    assert!(targets.contains("10.77.1.1:7 (db)") && !targets.contains("192.0.2.9"), "{targets}");
+    assert!(incidents(&report).contains("joined"), "{report:#}");
+    assert!(notes(&report).contains(&format!("in network namespace {name}")), "{report:#}");
+    let (asked, _) = own.asked();
+    assert_eq!(asked, 0, "the agent's own name server was asked");
+}

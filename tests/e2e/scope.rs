@@ -228,3 +228,56 @@ fn a_socket_that_a_process_of_another_namespace_holds_is_hit_and_left_clean() {
     assert!(!sockets.contains("fwmark"), "a mark is left: {sockets}");
     echo.dial(host, far).expect("the fault is over");
 }
+
+/// A program that connects by a process of its own each time, which is also nobody's child.
+const FORK: &str = "while :; do (bash -c 'if { echo hello >/dev/tcp/$0/7; } 2>/dev/null; then echo ok; else echo bad; fi' \
+                    $0 &); sleep 0.05; done >>$1";
+
+#[test]
+fn what_a_process_starts_later_belongs_to_it() {
+    needs!(Root, Nftables, Cgroup2, Bpf);
+    let world = World::new(2);
+    world.echo(1, 7);
+    let hit = Client::start(&world, "hit", None, FORK, None);
+    let spared = Client::start(&world, "spared", None, FORK, None);
+    let far = world.hosts[1].v4;
+    let scope = format!("{{ process: {{ pid: {} }} }}", hit.process.pid);
+    let step = format!("{{ fault: {{ refuse: {{ to: [\"{far}:7\"] }} }}, in: {scope}, for: 80s }}");
+    let mut trial = Trial::begin(&world, &world.hosts[0], &calm(&[&step]));
+    trial.injected();
+    hit.more(3, "bad");
+    let before = hit.count("ok");
+    hit.more(30, "bad");
+    // A process may connect before the agent has heard of it, but that is rare.
+    let escaped = hit.count("ok") - before;
+    assert!(escaped <= 10, "{escaped} connections were made while 30 were refused");
+    spared.more(5, "ok");
+    let report = trial.halted();
+    let notes = report["parts"][0]["evidence"][0]["notes"].to_string();
+    assert!(notes.contains("processes that the chosen ones started are followed"), "{report:#}");
+    hit.more(5, "ok");
+    assert_eq!(spared.count("bad"), 0, "what another process starts was refused");
+}
+
+#[test]
+fn a_child_that_shares_a_socket_belongs_to_its_parent() {
+    needs!(Root, Nftables, Cgroup2, Bpf, Nginx);
+    let world = World::new(2);
+    let (near, server) = (&world.hosts[0], &world.hosts[1]);
+    let (nginx, aside) = (world.nginx(1, 80), world.echo(1, 7));
+    let mut open = nginx.dial(near, server.v4).expect("nginx is reached");
+    open.talk().expect("nginx answers");
+    let step =
+        format!("{{ fault: {{ partition: {{}} }}, in: {{ process: {{ pid: {} }} }}, for: 80s }}", nginx.pid);
+    let mut trial = Trial::begin(&world, server, &calm(&[&step]));
+    trial.injected();
+    assert!(open.talk().is_err(), "a connection that a worker has is not hit");
+    for _ in 0..3 {
+        assert!(nginx.dial_within(near, server.v4, SHORT).is_err(), "a new connection is not hit");
+    }
+    aside.dial_within(near, server.v4, SHORT).expect("others are not hit");
+    let report = trial.halted();
+    let notes = report["parts"][0]["notes"].to_string();
+    assert!(notes.contains("covered too, as they share sockets with their parents: nginx (pid "), "{notes}");
+    open.talk().expect("the connection lives on");
+}

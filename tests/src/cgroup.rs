@@ -28,7 +28,7 @@ pub fn remove(group: &Path) -> Result<()> {
 }
 
 /// Ends what runs in a group and those below it, and removes them.
-pub(crate) fn clear(group: &Path) -> Result<()> {
+pub fn clear(group: &Path) -> Result<()> {
     take_down(group, &|group| {
         let pids = fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default();
         let inside: Vec<i32> = pids.lines().filter_map(|line| line.parse().ok()).collect();

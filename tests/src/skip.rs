@@ -44,6 +44,10 @@ pub enum Need {
     Freezable,
     /// A Docker daemon that can be started by hand, and a static busybox for its containers.
     Docker,
+    /// `dpkg`, to build, install and remove a package below another root.
+    Dpkg,
+    /// `systemd-analyze`, which needs no systemd that runs.
+    SystemdAnalyze,
     /// nginx.
     Nginx,
     /// Prometheus.
@@ -108,6 +112,10 @@ impl Need {
                 is_root() && crate::docker::available(),
                 "needs Docker and busybox (packages `docker.io`, `busybox-static`)",
             ),
+            Need::Dpkg => unless(found("dpkg") && found("dpkg-deb"), "needs `dpkg` (a Debian system)"),
+            Need::SystemdAnalyze => {
+                unless(found("systemd-analyze"), "needs `systemd-analyze` (package `systemd`)")
+            }
             Need::Nginx => unless(found("nginx"), "needs nginx (package `nginx-light`)"),
             Need::Prometheus => unless(found("prometheus"), "needs Prometheus (package `prometheus`)"),
             Need::Redis => unless(found("redis-server"), "needs Redis (package `redis-server`)"),

@@ -73,17 +73,9 @@ fn lived(stage: &Stage, at: &str) -> Result<Vec<String>, String> {
     Ok(crate::stage::passed(&log).into_iter().map(|passed| passed.at).collect())
 }
 
-/// What the agent may do to itself at a point, with how often each is chosen when there is no time for all.
-const BLOWS: [(&str, usize); 8] = [
-    ("kill-self", 2),
-    ("kill-other", 1),
-    ("kill-both", 3),
-    ("panic", 1),
-    ("exit", 1),
-    ("abort", 1),
-    ("stop", 1),
-    ("stop-both", 1),
-];
+/// What the agent may do to itself at a point.
+const BLOWS: [&str; 8] =
+    ["kill-self", "kill-other", "kill-both", "panic", "exit", "abort", "stop", "stop-both"];
 
 /// What happens to it from outside while it stands at a point.
 const OUTSIDE: [Outside; 2] = [Outside::KillGroup, Outside::Signal(Whom::Both, Signal::TERM)];
@@ -104,7 +96,7 @@ fn possible(at: &str, blow: &str) -> bool {
 pub fn all(points: &[String], dice: &mut Dice) -> Vec<Strike> {
     let mut all = Vec::new();
     for at in points {
-        for (blow, _) in BLOWS {
+        for blow in BLOWS {
             if possible(at, blow) {
                 all.push(Strike::At(format!("{at}:{blow}")));
             }
@@ -113,40 +105,51 @@ pub fn all(points: &[String], dice: &mut Dice) -> Vec<Strike> {
             all.extend(OUTSIDE.map(|outside| Strike::Stopped(at.clone(), outside)));
         }
     }
-    all.extend(live(dice, 8));
+    all.extend(live(dice));
     dice.shuffle(&mut all);
     all
 }
 
-/// So many of each kind, as CI has the time for.
+/// Some of each kind, as CI has the time for.
 pub fn some(points: &[String], dice: &mut Dice) -> Vec<Strike> {
+    let ends = *dice.one(&["panic", "exit", "abort"]);
+    let hangs = *dice.one(&["stop", "stop-both"]);
     let mut some = Vec::new();
-    for (blow, often) in BLOWS {
-        for _ in 0..often {
-            let fits: Vec<&String> = points
-                .iter()
-                .filter(|at| possible(at, blow))
-                // A guardian that hangs while it writes is waited for 10 s, on purpose: only where there is time for it.
-                .filter(|at| !(blow.starts_with("stop") && role(at) == "guardian"))
-                .collect();
-            some.push(Strike::At(format!("{}:{blow}", dice.one(&fits))));
-        }
+    for blow in ["kill-self", "kill-other", "kill-both", "kill-both", ends, hangs] {
+        let fits: Vec<&String> = points
+            .iter()
+            .filter(|at| possible(at, blow))
+            // A guardian that hangs while it writes is waited for 10 s, on purpose: only where there is time for it.
+            .filter(|at| !(blow.starts_with("stop") && role(at) == "guardian"))
+            .collect();
+        some.push(Strike::At(format!("{}:{blow}", dice.one(&fits))));
     }
     let reverts: Vec<&String> = points.iter().filter(|at| at.contains(',')).collect();
-    for _ in 0..2 {
-        some.push(Strike::At(format!("{}:kill-self", dice.one(&reverts))));
-    }
+    some.push(Strike::At(format!("{}:kill-self", dice.one(&reverts))));
     let alive: Vec<&String> =
         points.iter().filter(|at| !at.contains(',') && role(at) != "recovery").collect();
-    some.extend(OUTSIDE.map(|outside| Strike::Stopped((*dice.one(&alive)).clone(), outside)));
-    some.extend(live(dice, 1));
+    some.push(Strike::Stopped((*dice.one(&alive)).clone(), *dice.one(&OUTSIDE)));
+    let one = *dice.one(&[Whom::Worker, Whom::Guardian]);
+    let hang = *dice.one(&[Outside::Signal(Whom::Both, Signal::STOP), Outside::FreezeGroup]);
+    let asked = *dice.one(&[
+        Outside::Signal(one, Signal::TERM),
+        Outside::KillGroup,
+        Outside::Signal(one, Signal::STOP),
+    ]);
+    let live = [Outside::Signal(Whom::Both, Signal::KILL), Outside::Signal(one, Signal::KILL), hang, asked];
+    some.extend(live.map(|outside| later(dice, outside)));
     some
 }
 
+/// At a random instant while the fault is live.
+fn later(dice: &mut Dice, outside: Outside) -> Strike {
+    Strike::Live(Duration::from_micros(dice.below(400_000) as u64), outside)
+}
+
 /// Blows at random instants while the fault is live.
-fn live(dice: &mut Dice, rounds: usize) -> Vec<Strike> {
+fn live(dice: &mut Dice) -> Vec<Strike> {
     let mut all = Vec::new();
-    for _ in 0..rounds {
+    for _ in 0..8 {
         for whom in [Whom::Worker, Whom::Guardian, Whom::Both] {
             all.push(Outside::Signal(whom, Signal::KILL));
         }
@@ -155,6 +158,5 @@ fn live(dice: &mut Dice, rounds: usize) -> Vec<Strike> {
         all.push(Outside::Signal(*dice.one(&[Whom::Worker, Whom::Guardian, Whom::Both]), Signal::TERM));
         all.push(*dice.one(&[Outside::KillGroup, Outside::FreezeGroup]));
     }
-    let after = |outside| Strike::Live(Duration::from_micros(dice.below(400_000) as u64), outside);
-    all.into_iter().map(after).collect()
+    all.into_iter().map(|outside| later(dice, outside)).collect()
 }

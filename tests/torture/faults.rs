@@ -121,3 +121,8 @@ pub const FAULTS: &[Fault] = &[
         ..network("pause", "{ fault: { pause: {} }, in: { process: { name: sleep } }, for: 60s }", &[])
     },
 ];
+
+/// One of them by its name.
+pub fn fault(name: &str) -> &'static Fault {
+    FAULTS.iter().find(|fault| fault.name == name).expect("a fault of that name")
+}

@@ -14,6 +14,7 @@ use crate::choice::{self, Dice};
 use crate::faults::{FAULTS, Fault};
 use crate::stage::Stage;
 use crate::table::{Table, middle_and_longest};
+use crate::{hang, instants, recovery, scarce, teeth};
 
 /// Worlds at a time: most of what is done is waiting.
 const WORLDS: usize = 4;
@@ -48,12 +49,18 @@ pub struct Job {
 }
 
 impl Job {
+    /// One of its own.
+    pub fn new(
+        name: impl Into<String>,
+        needs: &[Need],
+        run: impl Fn(&Ground) -> Result<(), String> + Send + Sync + 'static,
+    ) -> Self {
+        Job { name: name.into(), needs: needs.to_vec(), run: Box::new(run) }
+    }
+
     fn of(fault: &'static Fault) -> Self {
-        Job {
-            name: format!("every_death_of::{}", fault.name.replace(' ', "_")),
-            needs: fault.needs.to_vec(),
-            run: Box::new(move |ground| deaths(ground, fault)),
-        }
+        let name = format!("every_death_of::{}", fault.name.replace(' ', "_"));
+        Job::new(name, fault.needs, move |ground| deaths(ground, fault))
     }
 }
 
@@ -62,7 +69,8 @@ pub fn run(arguments: &[String]) -> ExitCode {
     let begun = Instant::now();
     let (options, words): (Vec<&str>, Vec<&str>) =
         arguments.iter().map(String::as_str).partition(|argument| argument.starts_with("--"));
-    let jobs: Vec<Job> = FAULTS.iter().map(Job::of).collect();
+    let others = [recovery::jobs(), hang::jobs(), scarce::jobs(), instants::jobs(), teeth::jobs()];
+    let jobs: Vec<Job> = others.into_iter().flatten().chain(FAULTS.iter().map(Job::of)).collect();
     let all = jobs.len();
     let chosen = |job: &Job| words.is_empty() || words.iter().any(|word| job.name.contains(word));
     let jobs: VecDeque<Job> = jobs.into_iter().filter(chosen).collect();
@@ -206,7 +214,7 @@ fn deaths(ground: &Ground, fault: &'static Fault) -> Result<(), String> {
 }
 
 /// Drops a stage of which it is known that it is not as it was found.
-fn discard(stage: Stage) {
+pub fn discard(stage: Stage) {
     drop(catch_unwind(AssertUnwindSafe(|| drop(stage))));
 }
 

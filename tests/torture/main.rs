@@ -9,17 +9,22 @@
 //! cargo test -p squall-tests --test torture [WORD]       what CI has time for: some blows of each kind
 //! SQUALL_TORTURE=2000 cargo test … --test torture        at least so many blows, at every point first
 //! SQUALL_TORTURE_SEED=7                                  the same choices again
-//! SQUALL_TORTURE_FLAW=no-sync                            a flaw is built in, and the suite must fail (`flaws.rs`)
+//! SQUALL_TORTURE_FLAW=no-sync                            a flaw is built in, and the suite must fail (`teeth.rs`)
 //! ```
 //!
 //! It ends with a table, and with a line as of Rust's own test harness.
 
 mod choice;
 mod faults;
+mod hang;
 mod harness;
+mod instants;
+mod recovery;
+mod scarce;
 mod stage;
 mod strike;
 mod table;
+mod teeth;
 
 use std::process::ExitCode;
 

@@ -107,6 +107,17 @@ impl Stage {
 
     /// Looks until nothing can be seen of the fault and both processes are dead, or for so long. On a thread inside.
     pub fn watch(&self, struck: u64, life: &Life, within: Duration) -> Watched {
+        self.watch_until(struck, life, within, |watched| watched.dead.is_some() && watched.effects.is_some())
+    }
+
+    /// The same until something else has been seen.
+    pub fn watch_until(
+        &self,
+        struck: u64,
+        life: &Life,
+        within: Duration,
+        enough: impl Fn(&Watched) -> bool + Sync,
+    ) -> Watched {
         self.world.hosts[self.fault.site].netns.inside(|| {
             let mut table = Table::open().expect("nf_tables can be looked at");
             let mut watched = Watched { effects: None, dead: None };
@@ -122,7 +133,7 @@ impl Stage {
                 if watched.dead.is_none() && !life.lives() {
                     watched.dead = Some(Duration::from_nanos(boot_nanos().saturating_sub(struck)));
                 }
-                if watched.dead.is_some() && watched.effects.is_some() || since > within {
+                if enough(&watched) || since > within {
                     return watched;
                 }
                 thread::sleep(Duration::from_millis(1));
@@ -135,22 +146,14 @@ impl Stage {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let log = self.world.directory.join(format!("points-{number}"));
         let host = self.host();
-        let mut command = match (&self.group, orders.in_group) {
-            (Some(group), true) => {
-                let mut command = host.netns.command("sh");
-                let enter = format!("echo $$ >{}/cgroup.procs; exec \"$0\" run", group.display());
-                command.args(["-c", &enter]).arg(&self.agent);
-                command
-            }
-            _ => {
-                let mut command = host.netns.command(&self.agent);
-                command.arg("run");
-                command
-            }
-        };
+        let own = orders.in_group.then_some(self.group.as_ref()).flatten();
+        let enter: String = own.into_iter().chain(&orders.in_another).map(|group| enter(group)).collect();
+        let mut command = host.netns.command("sh");
+        command.args(["-c", &format!("{enter}exec \"$0\" run")]).arg(&self.agent);
         command.env("SQUALL_STATE_DIR", &host.state).env("SQUALL_STOP_AT", &orders.at);
         command.env("SQUALL_STOP_LOG", &log);
-        if let Some(flaw) = orders.flaw {
+        let flaw = std::env::var("SQUALL_TORTURE_FLAW").ok();
+        if let Some(flaw) = orders.flaw.map(str::to_owned).or(flaw) {
             command.env("SQUALL_FLAW", flaw);
         }
         let shown = format!("squall-agent-stopping run ({})", orders.at);
@@ -179,6 +182,11 @@ impl Stage {
     }
 }
 
+/// What a shell says to move itself into a control group.
+pub fn enter(group: &Path) -> String {
+    format!("echo $$ >{}/cgroup.procs && ", group.display())
+}
+
 /// What an agent is told beforehand.
 #[derive(Clone, Debug, Default)]
 pub struct Orders {
@@ -190,6 +198,8 @@ pub struct Orders {
     pub held: bool,
     /// Whether it lives in the stage's control group.
     pub in_group: bool,
+    /// A control group of another hierarchy in which it lives, too.
+    pub in_another: Option<PathBuf>,
 }
 
 /// What [`Stage::watch`] saw, counted from the strike.
@@ -285,6 +295,18 @@ impl Life {
         self.go_on();
         for process in self.pair().into_iter().flatten() {
             signal(&process, Signal::KILL);
+        }
+        self.finish()
+    }
+
+    /// Waits for what its script comes to, then tells it to end.
+    pub fn end_orderly(self) -> Result<(), String> {
+        self.go_on();
+        while self.script.as_ref().is_some_and(|script| !script.is_finished()) {
+            thread::sleep(Duration::from_millis(1));
+        }
+        for process in self.pair()[..1].iter().flatten() {
+            signal(process, Signal::TERM);
         }
         self.finish()
     }

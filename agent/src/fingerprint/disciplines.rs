@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use nix::sys::socket::SockProtocol;
 
 use super::Seen;
+use super::links::OURS;
 use crate::host::netlink::{NetlinkError, Socket, find, text_of, u32_at};
 use crate::host::qdisc::htb;
 use crate::host::qdisc::message::{self, Listed, ROOT};
@@ -28,6 +29,10 @@ fn all(seen: &mut Seen) -> Result<(), NetlinkError> {
     // Where filters can stand: at every discipline that somebody made.
     let mut places = BTreeSet::new();
     for one in socket.dump(&message::list_qdiscs())?.iter().map(message::listed) {
+        // What stands on a link of ours comes and goes with it.
+        if links.get(&one.interface).is_some_and(|name| name.starts_with(OURS)) {
+            continue;
+        }
         let name = format!("discipline of `{}` below {}", on(one.interface), place(one.parent));
         if one.handle >> 16 == MAJOR {
             seen.ours(&name);

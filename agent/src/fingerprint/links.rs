@@ -2,7 +2,7 @@
 //!
 //! Source: `include/uapi/linux/if_link.h`, `if_addr.h`, `rtnetlink.h`, `fib_rules.h`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use nix::sys::socket::SockProtocol;
@@ -57,6 +57,9 @@ pub fn look(seen: &mut Seen) -> Result<(), String> {
             continue;
         }
         let address = find(body, 2).or(find(body, 1)).map(shown).unwrap_or_default();
+        if names.get(&index).is_some_and(|name| name.starts_with(OURS)) {
+            continue;
+        }
         let on = names.get(&index).map_or("a link that is gone", String::as_str);
         let peer = find(body, 1).map(shown).unwrap_or_default();
         seen.say(format!("address {address}/{bits} on {on}"), format!("scope {scope} peer {peer}"));
@@ -68,6 +71,10 @@ pub fn look(seen: &mut Seen) -> Result<(), String> {
 pub fn routes(seen: &mut Seen) -> Result<(), String> {
     let failed = |error: NetlinkError| format!("cannot be listed: {error}");
     let mut socket = Socket::open(SockProtocol::NetlinkRoute).map_err(failed)?;
+    // What leads by a link of ours comes and goes with it.
+    let links = socket.dump(&message::list_links()).map_err(failed)?;
+    let links = links.iter().map(message::link).filter(|link| link.name.starts_with(OURS));
+    let ours: BTreeSet<u32> = links.map(|link| link.index).collect();
     for family in [INET, INET6] {
         let mut request = [0; 12];
         request[0] = family;
@@ -75,7 +82,8 @@ pub fn routes(seen: &mut Seen) -> Result<(), String> {
             /// `RTM_F_CLONED`: a cache, made by traffic.
             const CLONED: u32 = 0x200;
             let (head, body) = (&received.body, received.body.get(12..).unwrap_or_default());
-            if head.first() != Some(&family) || u32_at(head, 8) & CLONED != 0 {
+            let by_ours = find(body, 4).is_some_and(|link| ours.contains(&u32_at(link, 0)));
+            if head.first() != Some(&family) || u32_at(head, 8) & CLONED != 0 || by_ours {
                 continue;
             }
             // Destination and source lengths, service, table, protocol, scope, type; flags follow the carrier.

@@ -17,6 +17,7 @@ use squall_experiments::scope::Scope;
 use super::peers::Peers;
 use super::process::{Processes, Target};
 use super::sockets::Listed;
+use super::view::Viewpoint;
 use super::witness::{Sight, Sights};
 use crate::policy::Policy;
 use crate::veto::{self, Veto};
@@ -44,6 +45,8 @@ pub type Resolved = BTreeMap<String, Vec<IpAddr>>;
 pub struct News {
     /// Which name.
     pub name: String,
+    /// From where it was asked.
+    pub from: Viewpoint,
     /// All its addresses now.
     pub addresses: Vec<IpAddr>,
     /// Those that have left the answer since it was asked before.
@@ -147,6 +150,11 @@ impl<'a> Aim<'a> {
 
     fn veto(&self) -> &Veto {
         self.veto.get_or_init(|| Veto::now(self.policy, &self.ours))
+    }
+
+    /// Whether a process that has just been found may be hit.
+    pub fn may_hit(&self, target: &Target) -> bool {
+        !veto::protects(self.policy, target)
     }
 
     /// The ports of remote logins.

@@ -20,6 +20,7 @@ use super::netns::{Id, Netns};
 use super::site::Site;
 use super::table::Table;
 use super::undo::{Undo, Undone};
+use super::view::Viewpoint;
 use super::watch::Watch;
 use super::witness::Question;
 use super::{Host, Live, Place, Prepared, Record};
@@ -73,8 +74,9 @@ impl Machine {
     /// What probes ask before a change is made; `None` where none are wanted, or where its site is not found: that is told
     /// when it is prepared.
     pub fn question(&self, change: &Change) -> Option<Question> {
+        let from = Viewpoint::of(change);
         let Site { change, netns, .. } = self.site(change).ok()?;
-        Question::of(&change, netns)
+        Question::of(&change, from, netns)
     }
 
     /// Looks at the host from inside a site. Anything wrong here aborts before any change. What succeeds must be given

@@ -14,10 +14,11 @@ use std::os::fd::{AsFd, OwnedFd};
 use nix::sys::socket::{SockProtocol, getsockopt, setsockopt, sockopt};
 use squall_experiments::protocol::Refusal;
 
-use super::bpf;
+use super::aim::Aim;
+use super::bpf::{self, By};
 use super::netlink::{Message, Socket, find, u32_at};
-use super::open::{Open, not_covered, sockets_of_processes, sockets_of_user, strangers};
-use super::process::{Cgroup, Processes, Target};
+use super::open::{Open, Shared, not_covered, sockets_of_processes, sockets_of_user, strangers};
+use super::process::{Cgroup, Held, Processes, Target};
 use super::slot::Levels;
 use super::sockets::{Listed, Sockets};
 use super::sys;
@@ -39,6 +40,15 @@ pub enum Whose {
     Probes,
 }
 
+impl Whose {
+    fn processes(&self) -> &[Target] {
+        match self {
+            Whose::Processes(targets) | Whose::Strangers(targets, _) => targets,
+            Whose::User(_) | Whose::Probes => &[],
+        }
+    }
+}
+
 /// A scope that has been looked at and can be marked exactly.
 #[derive(Debug)]
 pub struct Prepared {
@@ -52,6 +62,11 @@ pub struct Prepared {
 }
 
 impl Prepared {
+    /// The processes that are marked by their pids.
+    pub fn processes(&self) -> &[Target] {
+        self.whose.processes()
+    }
+
     /// Whether there is nothing to mark, now or later.
     pub fn is_idle(&self) -> bool {
         self.open.is_empty() && matches!(self.whose, Whose::Strangers(..))
@@ -66,11 +81,18 @@ pub struct Live {
     /// What could not be marked, for the report.
     pub notes: Vec<String>,
     whose: Whose,
-    _link: Option<OwnedFd>,
+    link: Option<Link>,
+}
+
+/// The program that marks new sockets, and whose.
+#[derive(Debug)]
+struct Link {
+    chosen: OwnedFd,
+    _program: OwnedFd,
 }
 
 /// Looks whether the scope can be told apart exactly, and chooses a bit. Changes nothing.
-pub fn prepare(whose: Whose, taken: &BTreeSet<u32>) -> Result<Prepared, Refusal> {
+pub fn prepare(mut whose: Whose, taken: &BTreeSet<u32>, aim: &Aim<'_>) -> Result<Prepared, Refusal> {
     if whose == Whose::Probes {
         let bit = free_bit(&list()?, taken)?;
         return Ok(Prepared { bit, notes: Vec::new(), whose, open: Vec::new(), inodes: BTreeSet::new() });
@@ -87,8 +109,8 @@ pub fn prepare(whose: Whose, taken: &BTreeSet<u32>) -> Result<Prepared, Refusal>
     let held = processes.sockets();
     let sockets = list()?;
     let mut notes = Vec::new();
-    let open = match &whose {
-        Whose::Processes(targets) => sockets_of_processes(targets, &held, &sockets)?,
+    let open = match &mut whose {
+        Whose::Processes(targets) => with_children(targets, &held, &sockets, aim, &mut notes)?,
         Whose::User(uid) => sockets_of_user(*uid, &held, &sockets, &processes, &mut notes),
         Whose::Strangers(targets, groups) => strangers(targets, groups, &held, &sockets, &mut notes),
         Whose::Probes => Open::default(),
@@ -108,6 +130,37 @@ pub fn prepare(whose: Whose, taken: &BTreeSet<u32>) -> Result<Prepared, Refusal>
     }
     let bit = free_bit(&sockets, taken)?;
     Ok(Prepared { bit, notes, whose, open: open.at, inodes: open.inodes })
+}
+
+/// What the processes hold alone. A child of theirs that shares one of their sockets, such as a worker that accepts from its
+/// parent's listener, is one of them.
+fn with_children(
+    targets: &mut Vec<Target>,
+    held: &Held,
+    sockets: &[Listed],
+    aim: &Aim<'_>,
+    notes: &mut Vec<String>,
+) -> Result<Open, Refusal> {
+    let mut joined = Vec::new();
+    loop {
+        let shared = match sockets_of_processes(targets, held, sockets) {
+            Ok(open) => {
+                if !joined.is_empty() {
+                    let names = joined.iter().map(Target::to_string).collect::<Vec<_>>().join(", ");
+                    notes.push(format!("covered too, as they share sockets with their parents: {names}"));
+                }
+                return Ok(open);
+            }
+            Err(shared) => shared,
+        };
+        match Target::of(shared.with) {
+            Some(child) if child.descends_from(targets) && aim.may_hit(&child) => {
+                joined.push(child.clone());
+                targets.push(child);
+            }
+            _ => return Err(shared.refusal()),
+        }
+    }
 }
 
 fn list() -> Result<Vec<Listed>, Refusal> {
@@ -176,11 +229,14 @@ pub fn perform(prepared: &Prepared) -> Result<Live, Refusal> {
     };
     mark(&prepared.open, *bit);
     let notes = unmarked(prepared)?;
-    Ok(Live { bit: *bit, notes, whose: whose.clone(), _link: link })
+    Ok(Live { bit: *bit, notes, whose: whose.clone(), link })
 }
 
+/// As many processes are told apart.
+const MOST_CHOSEN: u32 = 65_536;
+
 /// Has every socket marked that the chosen make from now on.
-fn link(whose: &Whose, bit: u32) -> Result<OwnedFd, Refusal> {
+fn link(whose: &Whose, bit: u32) -> Result<Link, Refusal> {
     let refused = |what: &str, error: std::io::Error| {
         let help = match error.raw_os_error() {
             Some(libc::EPERM | libc::EACCES) => {
@@ -196,12 +252,22 @@ fn link(whose: &Whose, bit: u32) -> Result<OwnedFd, Refusal> {
         Refusal::new(format!("new sockets of the scope cannot be marked: cannot {what}: {error}"), help)
     };
     let cookie = sys::netns_cookie().map_err(|error| refused("read the namespace's cookie", error))?;
-    let program = bpf::marking(whose, bit, cookie);
+    let chosen = sys::bpf_numbers(MOST_CHOSEN).map_err(|error| refused("make a BPF map", error))?;
+    let (by, numbers) = match whose {
+        Whose::User(uid) => (By::User, vec![*uid]),
+        Whose::Processes(targets) => (By::Process, targets.iter().map(|target| target.pid as u32).collect()),
+        Whose::Strangers(..) | Whose::Probes => (By::Process, Vec::new()),
+    };
+    for number in numbers {
+        sys::bpf_number(chosen.as_fd(), number, true).map_err(|error| refused("fill a BPF map", error))?;
+    }
+    let program = bpf::marking(by, chosen.as_fd(), bit, cookie);
     let program =
         sys::bpf_load_sock_create(&program).map_err(|error| refused("load a BPF program", error))?;
     let root = File::open(Cgroup::root()?).map_err(|error| refused("open the root control group", error))?;
-    sys::bpf_link_sock_create(program.as_fd(), root.as_fd())
-        .map_err(|error| refused("attach the BPF program", error))
+    let program = sys::bpf_link_sock_create(program.as_fd(), root.as_fd())
+        .map_err(|error| refused("attach the BPF program", error))?;
+    Ok(Link { chosen, _program: program })
 }
 
 fn mark(open: &[(i32, i32)], bit: u32) {
@@ -226,27 +292,80 @@ fn unmarked(prepared: &Prepared) -> Result<Vec<String>, Refusal> {
 impl Live {
     /// The processes that are marked by their pids.
     pub fn processes(&self) -> &[Target] {
-        match &self.whose {
-            Whose::Processes(targets) | Whose::Strangers(targets, _) => targets,
-            Whose::User(_) | Whose::Probes => &[],
+        self.whose.processes()
+    }
+
+    /// Marks more processes: what they make from now on, and what they have open and unmarked. Where a socket of theirs is
+    /// shared with a process outside of the scope that is refused, and only what they make is marked.
+    pub fn extend(&mut self, new: Vec<Target>) -> Result<(), Refusal> {
+        self.admit(&new)?;
+        let Whose::Processes(targets) = &mut self.whose else { return Ok(()) };
+        targets.extend(new);
+        let (held, sockets) = (Processes::everywhere()?.sockets(), list()?);
+        let open = sockets_of_processes(targets, &held, &sockets).map_err(Shared::refusal)?;
+        mark(&open.at, self.bit);
+        Ok(())
+    }
+
+    /// Marks the sockets of processes that those of the scope have just started. What they inherited is marked already;
+    /// what is not they have made themselves, in the moment before.
+    pub fn adopt(&mut self, children: Vec<Target>) -> Result<(), Refusal> {
+        self.admit(&children)?;
+        let held: Vec<(i32, i32, u32)> = children.iter().flat_map(sockets_of).collect();
+        if let Whose::Processes(targets) = &mut self.whose {
+            targets.extend(children);
+        }
+        if held.is_empty() {
+            return Ok(());
+        }
+        let unmarked: BTreeSet<u32> =
+            list()?.iter().filter(|socket| socket.mark & self.bit == 0).map(|socket| socket.inode).collect();
+        let open = held.into_iter().filter(|(_, _, inode)| unmarked.contains(inode));
+        mark(&open.map(|(pid, fd, _)| (pid, fd)).collect::<Vec<_>>(), self.bit);
+        Ok(())
+    }
+
+    /// The program knows them from now on.
+    fn admit(&self, new: &[Target]) -> Result<(), Refusal> {
+        let Some(link) = &self.link else { return Ok(()) };
+        let unable = |error| Refusal::bare(format!("new sockets cannot be marked: {error}"));
+        new.iter().try_for_each(|target| {
+            sys::bpf_number(link.chosen.as_fd(), target.pid as u32, true).map_err(unable)
+        })
+    }
+
+    /// The numbers by which the program knows the chosen.
+    pub fn chosen(&self) -> Option<OwnedFd> {
+        self.link.as_ref()?.chosen.try_clone().ok()
+    }
+
+    /// The program does not know this pid any more.
+    pub fn forget(&self, pid: i32) {
+        if let Some(link) = &self.link {
+            let _ = sys::bpf_number(link.chosen.as_fd(), pid as u32, false);
         }
     }
 
-    /// Marks more processes: what they have open, and what they make from now on. Processes that have ended are forgotten,
-    /// so that a pid that comes again is nobody's.
-    pub fn extend(&mut self, new: Vec<Target>) -> Result<(), Refusal> {
-        let Whose::Processes(targets) = &self.whose else { return Ok(()) };
-        let mut all: Vec<Target> = targets.iter().filter(|target| target.alive()).cloned().collect();
-        let held = Processes::everywhere()?.sockets();
-        let open = sockets_of_processes(&new, &held, &list()?).map(|open| open.at);
-        all.extend(new);
-        let whose = Whose::Processes(all);
-        // The new link first: nobody is without one.
-        self._link = Some(link(&whose, self.bit)?);
-        self.whose = whose;
-        mark(&open?, self.bit);
-        Ok(())
+    /// Forgets who has ended, so that a pid that comes again is nobody's.
+    pub fn forget_the_dead(&mut self) {
+        if let (Whose::Processes(targets), Some(link)) = (&mut self.whose, &self.link) {
+            targets.retain(|target| {
+                let alive = target.alive();
+                if !alive {
+                    let _ = sys::bpf_number(link.chosen.as_fd(), target.pid as u32, false);
+                }
+                alive
+            });
+        }
     }
+}
+
+/// The sockets that a process holds: its pid, the descriptor and the inode.
+fn sockets_of(target: &Target) -> Vec<(i32, i32, u32)> {
+    let held = Processes::only(target.pid).sockets();
+    let held =
+        held.into_iter().flat_map(|(pid, list)| list.into_iter().map(move |(fd, inode)| (pid, fd, inode)));
+    held.collect()
 }
 
 /// Clears the bit on every socket of this namespace that carries it. Says how many, and names those it could not reach.

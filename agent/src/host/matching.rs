@@ -60,7 +60,8 @@ pub struct Live {
 
 impl Live {
     /// The rules are about to be added.
-    pub fn new(packets: Packets, mark: Option<mark::Live>) -> Self {
+    pub fn new(mut packets: Packets, mark: Option<mark::Live>) -> Self {
+        mark.iter().for_each(|mark| packets.whom.begin(mark));
         Live { packets, mark, witness: None, began: sys::boot_nanos(), incidents: Vec::new() }
     }
 
@@ -76,8 +77,8 @@ impl Live {
     }
 
     /// Looks whether targets have moved, and follows them. Called whenever the worker wakes.
-    pub fn tick(&mut self, table: &mut Table, _aim: &Aim<'_>) {
-        let happened = self.packets.whom.follow(table, self.mark.as_mut());
+    pub fn tick(&mut self, table: &mut Table, aim: &Aim<'_>) {
+        let happened = self.packets.whom.follow(table, self.mark.as_mut(), aim);
         happened.into_iter().for_each(|what| self.happened(what));
     }
 
@@ -125,6 +126,7 @@ impl Live {
     /// Adds what has happened to its targets.
     pub fn tell(&self, evidence: &mut Evidence) {
         evidence.notes.extend(self.mark.iter().flat_map(|mark| mark.notes.iter().cloned()));
+        evidence.notes.extend(self.packets.whom.told_later());
         evidence.incidents.extend(self.incidents.iter().cloned());
         evidence.incidents.sort_by_key(|incident| incident.after_ms);
     }
@@ -150,7 +152,7 @@ impl Packets {
     pub fn of(flow: &Flow, tag: &str, aim: &Aim<'_>, marks: &BTreeSet<u32>) -> Result<Self, Refusal> {
         let mut whom = Whom::of(flow.scope.as_ref(), tag, aim, marks)?;
         if flow.verify == Verify::Probe {
-            whom.admit_probes(marks)?;
+            whom.admit_probes(marks, aim)?;
         }
         let (mut targets, mut notes) = (whom.targets.clone(), whom.notes.clone());
         let peers = Peers::of(flow, aim)?;

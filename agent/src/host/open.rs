@@ -17,8 +17,28 @@ pub struct Open {
     pub at: Vec<(i32, i32)>,
 }
 
-/// A socket that others hold too cannot be told apart.
-pub fn sockets_of_processes(targets: &[Target], held: &Held, sockets: &[Listed]) -> Result<Open, Refusal> {
+/// Somebody outside of a scope holds one of its sockets too: it cannot be told apart.
+#[derive(Debug)]
+pub struct Shared {
+    /// The other process.
+    pub with: i32,
+    port: u16,
+}
+
+impl Shared {
+    /// For the reader.
+    pub fn refusal(self) -> Refusal {
+        let Shared { with, port } = self;
+        let other = Target::of(with).map_or_else(|| format!("pid {with}"), |target| target.to_string());
+        Refusal::new(
+            format!("the socket on port {port} is shared with {other}, so the scope cannot be exact"),
+            "select all processes that share it, or choose the traffic by `port`",
+        )
+    }
+}
+
+/// Those that the processes hold, and nobody else.
+pub fn sockets_of_processes(targets: &[Target], held: &Held, sockets: &[Listed]) -> Result<Open, Shared> {
     let pids: BTreeSet<i32> = targets.iter().map(|target| target.pid).collect();
     let internet: BTreeMap<u32, &Listed> = sockets.iter().map(|socket| (socket.inode, socket)).collect();
     let mut open = BTreeMap::new();
@@ -29,14 +49,7 @@ pub fn sockets_of_processes(targets: &[Target], held: &Held, sockets: &[Listed])
     }
     for (pid, list) in held.iter().filter(|(pid, _)| !pids.contains(pid)) {
         if let Some((_, inode)) = list.iter().find(|(_, inode)| open.contains_key(inode)) {
-            let other = Target::of(*pid).map_or_else(|| format!("pid {pid}"), |target| target.to_string());
-            return Err(Refusal::new(
-                format!(
-                    "the socket on port {} is shared with {other}, so the scope cannot be exact",
-                    internet[inode].local.1
-                ),
-                "select all processes that share it, or choose the traffic by `port`",
-            ));
+            return Err(Shared { with: *pid, port: internet[inode].local.1 });
         }
     }
     Ok(Open { inodes: open.keys().copied().collect(), at: open.into_values().collect() })

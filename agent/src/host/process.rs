@@ -38,6 +38,19 @@ impl Target {
         Some(Target { pid, start: stat.starttime, name: stat.comm })
     }
 
+    /// Whether one of these is among its parents, now.
+    pub fn descends_from(&self, targets: &[Target]) -> bool {
+        let mut pid = self.pid;
+        while pid > 1 {
+            let Ok(stat) = Entry::new(pid).and_then(|entry| entry.stat()) else { return false };
+            pid = stat.ppid;
+            if targets.iter().any(|target| target.pid == pid) {
+                return true;
+            }
+        }
+        false
+    }
+
     /// Whether this very process still exists, and in which state: `R`, `S`, `T` (stopped), `t` (traced), `Z`….
     pub fn state(&self) -> Option<char> {
         let stat = Entry::new(self.pid).and_then(|entry| entry.stat()).ok()?;
@@ -92,6 +105,11 @@ impl Processes {
         let all = procfs::process::all_processes();
         let all = all.map_err(|error| Refusal::bare(format!("cannot read `/proc`: {error}")))?;
         Ok(Processes { entries: all.flatten().collect() })
+    }
+
+    /// One process; none where it has ended.
+    pub fn only(pid: i32) -> Self {
+        Processes { entries: Entry::new(pid).into_iter().collect() }
     }
 
     fn targets(&self, mut matches: impl FnMut(&Entry) -> bool) -> Vec<Target> {

@@ -48,6 +48,8 @@ pub struct Live {
     began: u64,
     round: u32,
     next_round: Option<u64>,
+    /// When ended and new processes are looked for next.
+    look: u64,
     struck: Vec<Struck>,
     known: BTreeSet<Target>,
     evidence: Evidence,
@@ -75,6 +77,7 @@ impl Live {
             began,
             round: 0,
             next_round: signal.every.map(|every| began + every.get().as_nanos() as u64),
+            look: began + LOOK_NANOS,
             struck: Vec::new(),
             known: Processes::reached_by(&signal.scope)?.of(&signal.scope)?.into_iter().collect(),
             evidence: Evidence { unit: Unit::Processes, ..Evidence::default() },
@@ -126,7 +129,7 @@ impl Live {
             self.struck.iter().filter(|struck| !struck.ended).filter_map(|struck| struck.second_due).min();
         let watching = self.struck.iter().any(|struck| !struck.ended)
             || (!self.struck.is_empty() && now - self.began < REPLACEMENT_NANOS);
-        let look = watching.then_some(now + LOOK_NANOS);
+        let look = watching.then_some(self.look);
         [second, self.next_round, look].into_iter().flatten().min()
     }
 
@@ -134,6 +137,7 @@ impl Live {
     pub fn tick(&mut self, aim: &Aim<'_>) {
         self.look_for_ends(0);
         let now = sys::boot_nanos();
+        let looks = self.look <= now;
         if let Some(then) = self.signal.then.clone() {
             let due = |struck: &Struck| !struck.ended && struck.second_due.is_some_and(|due| due <= now);
             let late: Vec<usize> = (0..self.struck.len()).filter(|index| due(&self.struck[*index])).collect();
@@ -156,7 +160,10 @@ impl Live {
                 self.incident(format!("round {} found no target: {}", self.round + 1, refusal.what));
             }
         }
-        self.look_for_replacements();
+        if looks {
+            self.look_for_replacements();
+            self.look = now + LOOK_NANOS;
+        }
     }
 
     fn next_round(&mut self, aim: &Aim<'_>) -> Result<(), Refusal> {
@@ -228,5 +235,47 @@ fn number(name: SignalName) -> Number {
         SignalName::Segv => Number::SEGV,
         SignalName::Usr1 => Number::USR1,
         SignalName::Usr2 => Number::USR2,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Child, Command};
+    use std::time::Duration;
+
+    use squall_experiments::scope::{ProcessSelector, Scope};
+
+    use super::*;
+    use crate::host::aim::Resolved;
+    use crate::policy::Policy;
+
+    fn sleeper() -> (Child, Target) {
+        let child = Command::new("sleep").arg("600").spawn().unwrap();
+        let target = Target::of(i32::try_from(child.id()).unwrap()).unwrap();
+        (child, target)
+    }
+
+    #[test]
+    fn the_next_look_comes_due_however_often_it_is_asked_for() {
+        let (mut child, target) = sleeper();
+        let scope =
+            Scope::Process(ProcessSelector { pid: u32::try_from(target.pid).ok(), ..Default::default() });
+        let (pick, signal) = (squall_experiments::quantity::Pick::All, SignalName::Term);
+        let signal = Signal { scope, pick, signal, then: None, every: None };
+        // Nothing is sent: it is only watched.
+        let prepared = Prepared { targets: Vec::new(), notes: Vec::new(), chosen: Vec::new() };
+        let mut live = Live::perform(&signal, &prepared, 1, "here").unwrap();
+        live.struck.push(Struck { pidfd: target.open().unwrap(), target, ended: false, second_due: None });
+        let due = live.due().unwrap();
+        std::thread::sleep(Duration::from_millis(5));
+        assert_eq!(live.due(), Some(due), "asking puts it off");
+        child.kill().unwrap();
+        child.wait().unwrap();
+        std::thread::sleep(Duration::from_nanos(LOOK_NANOS));
+        assert!(live.due().unwrap() <= sys::boot_nanos());
+        let (policy, resolved) = (Policy::default(), Resolved::new());
+        live.tick(&Aim::new(&policy, &resolved, BTreeSet::new()));
+        assert!(live.due().unwrap() > due, "it was looked");
+        assert!(live.evidence.incidents.iter().any(|incident| incident.what.ends_with("ended")));
     }
 }

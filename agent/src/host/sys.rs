@@ -157,6 +157,42 @@ pub fn bpf_load_sock_create(instructions: &[u64]) -> io::Result<OwnedFd> {
     unsafe { bpf(5, std::ptr::from_ref(&load).cast(), size_of::<Load>()) }
 }
 
+/// Makes a BPF map of so many numbers at most, of 32 bits each, with nothing beside them (`BPF_MAP_TYPE_HASH`).
+pub fn bpf_numbers(most: u32) -> io::Result<OwnedFd> {
+    // Type, size of a key, size of a value, how many.
+    let create: [u32; 4] = [1, 4, 4, most];
+    // SAFETY: `create` outlives the call; the layout is the kernel's, and what is not given is zero.
+    unsafe { bpf(0, create.as_ptr().cast(), size_of_val(&create)) }
+}
+
+/// Puts a number into such a map, or takes it out; one that is not there is no error.
+pub fn bpf_number(map: BorrowedFd<'_>, number: u32, there: bool) -> io::Result<()> {
+    #[repr(C)]
+    struct Element {
+        map: u32,
+        padding: u32,
+        key: u64,
+        value: u64,
+        flags: u64,
+    }
+    let value = 1_u32;
+    let element = Element {
+        map: map.as_raw_fd() as u32,
+        padding: 0,
+        key: std::ptr::from_ref(&number) as u64,
+        value: std::ptr::from_ref(&value) as u64,
+        flags: 0,
+    };
+    let command = if there { 2 } else { 3 };
+    // SAFETY: `element` and what it points to outlive the call; the layout is the kernel's, without implicit padding.
+    let done = unsafe { libc::syscall(libc::SYS_bpf, command, &raw const element, size_of::<Element>()) };
+    match io::Error::last_os_error() {
+        _ if done == 0 => Ok(()),
+        gone if !there && gone.raw_os_error() == Some(libc::ENOENT) => Ok(()),
+        error => Err(error),
+    }
+}
+
 /// Attaches a program to a control group by a link: closing the descriptor detaches it.
 pub fn bpf_link_sock_create(program: BorrowedFd<'_>, cgroup: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     #[repr(C)]
@@ -184,7 +220,7 @@ unsafe fn bpf(command: i32, attributes: *const u8, size: usize) -> io::Result<Ow
     if fd < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: both commands used here return a new descriptor that nobody else knows (closed on exec by the kernel).
+    // SAFETY: all commands used here return a new descriptor that nobody else knows (closed on exec by the kernel).
     Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
 }
 

@@ -3,7 +3,9 @@
 //! | object | mark | what tells it from a look-alike |
 //! |---|---|---|
 //! | nftables table | family `inet`, name `squall` | its owner lives, or its chains are named as ours |
+//! | nftables table of what enters | family `netdev`, name `squall` | its owner lives |
 //! | inert root with its classes | handle `5a17:` | kind `htb`, at the root, no filters |
+//! | device that what enters is led through | name `squall-in` | kind `ifb` |
 //! | socket marks | a bit of our range | it is the socket's whole mark, and no routing rule looks at it |
 //!
 //! Whoever is traced, linked to a BPF program or waits in a queue is let go by the kernel with the agent. A process that
@@ -15,10 +17,11 @@ use std::fmt;
 use squall_experiments::protocol::Refusal;
 
 use super::mark;
+use super::netlink::NetlinkError;
 use super::process::{Processes, Target};
 use super::qdisc::class::PATIENCE;
-use super::qdisc::root::{self, Before};
-use super::qdisc::{Device, Tc, class};
+use super::qdisc::root::{self, Before, Strays};
+use super::qdisc::{Device, Tc, class, ifb};
 use super::table::{NAME, Table};
 use super::undo::{Undo, Undone};
 
@@ -29,6 +32,13 @@ pub enum Trace {
     Table {
         /// The netlink port of the socket that it belongs to; without one it is a copy that somebody loaded.
         owner: Option<u32>,
+    },
+    /// The table of what enters, by the port of its owner.
+    Second(u32),
+    /// The device that what enters is led through.
+    Entry {
+        /// The lower halves of the handles of the classes at its root.
+        classes: Vec<u16>,
     },
     /// The inert root of an interface.
     Root {
@@ -71,11 +81,27 @@ impl Traces {
                 )),
                 None => {}
             }
+            match table.existing_second().map_err(unseen)? {
+                Some(Some(owner)) => traces.found.push(Trace::Second(owner)),
+                Some(None) => {
+                    traces.others.push(format!("a table `netdev {NAME}` without an owner is somebody else's"))
+                }
+                None => {}
+            }
         }
         let mut tc = Tc::open()
             .map_err(|error| Refusal::bare(format!("queueing disciplines cannot be listed: {error}")))?;
-        let (roots, others) = root::strays(&mut tc)?;
-        traces.found.extend(roots.into_iter().map(|(device, classes)| Trace::Root { device, classes }));
+        let Strays { mut ours, others } = root::strays(&mut tc)?;
+        match ifb::find(&mut tc)? {
+            Some(link) if link.kind == ifb::KIND => {
+                let at = ours.iter().position(|(device, _)| device.index == link.index);
+                let classes = at.map(|at| ours.remove(at).1).unwrap_or_default();
+                traces.found.push(Trace::Entry { classes });
+            }
+            Some(_) => traces.others.push(format!("`{}` is no `{}`", ifb::NAME, ifb::KIND)),
+            None => {}
+        }
+        traces.found.extend(ours.into_iter().map(|(device, classes)| Trace::Root { device, classes }));
         traces.others.extend(others);
         Ok(traces)
     }
@@ -93,23 +119,22 @@ impl Trace {
     /// Takes it away, and looks whether it is gone.
     pub fn remove(&self) -> Undone {
         match self {
-            Trace::Table { owner: Some(port) } => {
-                let holders = holders(*port);
-                // It may belong to somebody who is just dying.
-                let gone = Table::open().is_ok_and(|mut table| matches!(table.existing(), Ok(None)));
-                match (gone, holders.as_slice()) {
-                    (true, _) => Ok(format!("the table `inet {NAME}` went with its owner")),
-                    (false, []) => Err(format!("{self} is held by a process that cannot be seen from here")),
-                    (false, all) => Err(format!(
-                        "{self} is held by {}: it goes when that process ends",
-                        all.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
-                    )),
-                }
-            }
+            Trace::Table { owner: Some(port) } => self.owned(*port, Table::existing),
+            Trace::Second(port) => self.owned(*port, Table::existing_second),
             Trace::Table { owner: None } => {
                 let mut table = Table::open().map_err(|error| format!("{self}: {error}"))?;
                 table.delete().map_err(|error| format!("{self} cannot be removed: {error}"))?;
                 Undo::Table.apply(Some(&mut table), &mut Default::default())
+            }
+            Trace::Entry { classes } => {
+                let mut tc = Tc::open().map_err(|error| format!("{self}: {error}"))?;
+                if let Some(link) = ifb::find(&mut tc).map_err(|refusal| refusal.what)? {
+                    let device = Device { index: link.index, name: link.name };
+                    for minor in classes {
+                        class::undo(&device, *minor, PATIENCE)?;
+                    }
+                }
+                ifb::undo()
             }
             Trace::Root { device, classes } => {
                 let mut done = Vec::new();
@@ -127,12 +152,35 @@ impl Trace {
     }
 }
 
+impl Trace {
+    /// What belongs to a socket goes with it, and cannot be taken from it.
+    fn owned(
+        &self,
+        port: u32,
+        look: impl Fn(&mut Table) -> Result<Option<Option<u32>>, NetlinkError>,
+    ) -> Undone {
+        let holders = holders(port);
+        // It may belong to somebody who is just dying.
+        let gone = Table::open().is_ok_and(|mut table| matches!(look(&mut table), Ok(None)));
+        match (gone, holders.as_slice()) {
+            (true, _) => Ok(format!("{self} went with its owner")),
+            (false, []) => Err(format!("{self} is held by a process that cannot be seen from here")),
+            (false, all) => Err(format!(
+                "{self} is held by {}: it goes when that process ends",
+                all.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+            )),
+        }
+    }
+}
+
 impl fmt::Display for Trace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Trace::Table { owner: Some(port) } => {
                 write!(f, "the table `inet {NAME}`, owned by netlink port {port}")
             }
+            Trace::Second(port) => write!(f, "the table `netdev {NAME}`, owned by netlink port {port}"),
+            Trace::Entry { .. } => write!(f, "the device `{}`", ifb::NAME),
             Trace::Table { owner: None } => write!(f, "a table `inet {NAME}` with our chains and no owner"),
             Trace::Root { device, classes } => {
                 write!(f, "an inert root on `{device}` with {} classes", classes.len())

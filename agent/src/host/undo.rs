@@ -128,6 +128,11 @@ impl Undo {
         matches!(self, Undo::Root { .. } | Undo::Class { .. } | Undo::Entry)
     }
 
+    /// Whether it leaves its object alone, and is done all the same, while something else stands in that.
+    pub fn spares_what_serves(&self) -> bool {
+        matches!(self.inner(), Undo::Table | Undo::Root { .. } | Undo::Entry)
+    }
+
     /// Makes it so in the calling thread's network namespace, wherever it was recorded, then looks whether it is. `table`
     /// is the owning socket or a duplicate, where there is one; `queues` are duplicates of the sockets of queues whose
     /// reader is dead.
@@ -165,7 +170,7 @@ impl fmt::Display for Undo {
             Undo::Queue { number, .. } => write!(f, "what waits in queue {number}"),
             Undo::Mark(bit) => write!(f, "sockets with the mark {bit:#x}"),
             Undo::Root { device, .. } => write!(f, "the root of `{device}`"),
-            Undo::Entry => write!(f, "the device through which what enters is led"),
+            Undo::Entry => write!(f, "the device `{}`", ifb::NAME),
             Undo::Class { device, minor, .. } => write!(f, "class {minor:x} of `{device}`"),
             Undo::Release(target) => write!(f, "{target}, paused"),
             Undo::Resume(target) => write!(f, "{target}, stopped"),

@@ -6,13 +6,14 @@ use squall_experiments::peer::Ports;
 use squall_experiments::protocol::Refusal;
 use squall_experiments::scope::Scope;
 
-use super::aim::Aim;
+use super::aim::{Aim, Chosen};
 use super::cgroup::{Cgroup, Group};
 use super::container::Container;
 use super::follow::{Follower, Numbers};
 use super::interface::Interface;
 use super::mark::{self, Whose};
 use super::nft::Hook;
+use super::offspring::Offspring;
 use super::process::{Processes, Target, uid_of};
 use super::rule::{End, Rule};
 use super::sockets::Sockets;
@@ -40,6 +41,8 @@ enum Told {
     /// Sockets made in a control group; those that its processes brought with them have a mark.
     Cgroup(Numbers, Follower),
     Marked,
+    /// Processes and whom they start.
+    Family(Offspring),
     /// Processes of a control group of version 1, which has no say in sockets.
     MarkedGroup(Follower),
 }
@@ -66,15 +69,14 @@ impl Whom {
                 whom.group(scope, Group::of(scope)?, tag, aim, marks)?
             }
             Some(scope @ Scope::Process(_)) => {
+                let offspring = Offspring::watch();
                 let chosen = aim.processes(&Processes::here()?, scope)?;
                 whom.targets.extend(chosen.targets.iter().map(ToString::to_string));
-                whom.notes.extend(chosen.notes);
-                whom.notes.push("processes that these start later are not covered".into());
-                whom.marked(Whose::Processes(chosen.targets), marks)?
+                whom.family(offspring, chosen, marks, aim)?
             }
             Some(Scope::User(user)) => {
                 whom.targets.push(format!("sockets of user {user}"));
-                whom.marked(Whose::User(uid_of(user)?), marks)?
+                whom.marked(Whose::User(uid_of(user)?), marks, aim)?
             }
             Some(scope @ Scope::Container(name)) => {
                 let container = Container::find(name)?;
@@ -82,10 +84,9 @@ impl Whom {
                 match container.cgroup() {
                     Some(group) => whom.group(scope, Group::New(group), tag, aim, marks)?,
                     None => {
+                        let offspring = Offspring::watch();
                         let chosen = aim.processes(&Processes::everywhere()?, scope)?;
-                        whom.notes.extend(chosen.notes);
-                        whom.notes.push("processes that the container starts later are not covered".into());
-                        whom.marked(Whose::Processes(chosen.targets), marks)?
+                        whom.family(offspring, chosen, marks, aim)?
                     }
                 }
             }
@@ -104,11 +105,24 @@ impl Whom {
         Whom { told: Told::LocalPorts(ports), ..Whom::everybody() }
     }
 
-    fn marked(&mut self, whose: Whose, marks: &BTreeSet<u32>) -> Result<Told, Refusal> {
-        let prepared = mark::prepare(whose, marks)?;
+    fn marked(&mut self, whose: Whose, marks: &BTreeSet<u32>, aim: &Aim<'_>) -> Result<Told, Refusal> {
+        let prepared = mark::prepare(whose, marks, aim)?;
         self.notes.extend(prepared.notes.clone());
         self.mark = Some(prepared);
         Ok(Told::Marked)
+    }
+
+    fn family(
+        &mut self,
+        mut offspring: Offspring,
+        chosen: Chosen,
+        marks: &BTreeSet<u32>,
+        aim: &Aim<'_>,
+    ) -> Result<Told, Refusal> {
+        self.notes.extend(chosen.notes);
+        self.marked(Whose::Processes(chosen.targets), marks, aim)?;
+        offspring.of(self.mark.iter().flat_map(mark::Prepared::processes));
+        Ok(Told::Family(offspring))
     }
 
     fn group(
@@ -130,7 +144,7 @@ impl Whom {
                 "{scope} is a control group of version 1, which sockets do not know: its processes are marked, and those \
                  that join are looked for four times a second"
             ));
-            self.marked(Whose::Processes(chosen.targets), marks)?;
+            self.marked(Whose::Processes(chosen.targets), marks, aim)?;
             return Ok(Told::MarkedGroup(follower));
         };
         if processes.is_empty() && !has_sockets(new)? {
@@ -139,14 +153,14 @@ impl Whom {
                 "start it first; once it has been found, it is followed when it restarts",
             ));
         }
-        self.strangers(new, processes, marks);
+        self.strangers(new, processes, marks, aim);
         let numbers = Numbers::of(new, tag);
         Ok(Told::Cgroup(numbers, follower))
     }
 
     /// What its processes have open that was made elsewhere is marked, or said not to be covered.
-    fn strangers(&mut self, group: &Cgroup, processes: Vec<Target>, marks: &BTreeSet<u32>) {
-        match mark::prepare(Whose::Strangers(processes, group.ids()), marks) {
+    fn strangers(&mut self, group: &Cgroup, processes: Vec<Target>, marks: &BTreeSet<u32>, aim: &Aim<'_>) {
+        match mark::prepare(Whose::Strangers(processes, group.ids()), marks, aim) {
             Ok(prepared) => {
                 self.notes.extend(prepared.notes.clone());
                 self.mark = Some(prepared).filter(|prepared| !prepared.is_idle());
@@ -159,9 +173,9 @@ impl Whom {
     }
 
     /// Probes of the agent's own are to be taken for theirs: by the mark, as no process of ours joins a control group.
-    pub fn admit_probes(&mut self, marks: &BTreeSet<u32>) -> Result<(), Refusal> {
+    pub fn admit_probes(&mut self, marks: &BTreeSet<u32>, aim: &Aim<'_>) -> Result<(), Refusal> {
         if matches!(self.told, Told::Cgroup(..)) && self.mark.is_none() {
-            self.mark = Some(mark::prepare(Whose::Probes, marks)?);
+            self.mark = Some(mark::prepare(Whose::Probes, marks, aim)?);
         }
         Ok(())
     }
@@ -174,7 +188,7 @@ impl Whom {
             Told::LocalPorts(Ports { first, last }) => return vec![rule.ports(local, *first, *last)],
             Told::Interface(interface) => return vec![rule.interface(hook, &interface.name)],
             Told::Cgroup(numbers, _) => vec![rule.clone().cgroup_in(numbers.level, &numbers.set)],
-            Told::Marked | Told::MarkedGroup(_) => Vec::new(),
+            Told::Marked | Told::Family(_) | Told::MarkedGroup(_) => Vec::new(),
         };
         rules.extend(self.mark.iter().map(|mark| match hook {
             // What a raw socket sends for another one carries the other's mark, but not its socket.
@@ -189,12 +203,19 @@ impl Whom {
         matches!(self.told, Told::Interface(_))
     }
 
+    /// Its new sockets are marked from now on.
+    pub fn begin(&mut self, mark: &mark::Live) {
+        if let (Told::Family(offspring), Some(chosen)) = (&mut self.told, mark.chosen()) {
+            offspring.begin(chosen);
+        }
+    }
+
     /// Has the worker woken when something happens to them.
     pub fn watch(&self, watch: &Watch) -> nix::Result<()> {
         match &self.told {
             Told::Interface(interface) => watch.add(interface.as_fd()),
             Told::Cgroup(_, follower) | Told::MarkedGroup(follower) => watch.add(follower.as_fd()),
-            Told::Everybody | Told::LocalPorts(_) | Told::Marked => Ok(()),
+            Told::Everybody | Told::LocalPorts(_) | Told::Marked | Told::Family(_) => Ok(()),
         }
     }
 
@@ -202,12 +223,13 @@ impl Whom {
     pub fn due(&self) -> Option<u64> {
         match &self.told {
             Told::MarkedGroup(follower) => Some(follower.due()),
+            Told::Family(offspring) => Some(offspring.due()),
             _ => None,
         }
     }
 
     /// Looks whether they have moved, follows them, and says what happened. `mark` is theirs.
-    pub fn follow(&mut self, table: &mut Table, mark: Option<&mut mark::Live>) -> Vec<String> {
+    pub fn follow(&mut self, table: &mut Table, mark: Option<&mut mark::Live>, aim: &Aim<'_>) -> Vec<String> {
         match &mut self.told {
             Told::Interface(interface) => interface.look().into_iter().collect(),
             Told::Cgroup(numbers, follower) => follower.tick(numbers, table).into_iter().collect(),
@@ -215,15 +237,33 @@ impl Whom {
                 let Some(mark) = mark else { return Vec::new() };
                 let (new, said) = follower.joined(mark.processes());
                 let mut happened: Vec<String> = said.into_iter().collect();
-                if !new.is_empty()
-                    && let Err(refusal) = mark.extend(new)
-                {
-                    happened.push(format!("not followed: {}", refusal.what));
+                if !new.is_empty() {
+                    mark.forget_the_dead();
+                    let failed = mark.extend(new).err();
+                    happened.extend(failed.map(|refusal| format!("not followed: {}", refusal.what)));
                 }
                 happened
             }
+            Told::Family(offspring) => {
+                let Some(mark) = mark else { return Vec::new() };
+                if offspring.forgets() {
+                    mark.forget_the_dead();
+                }
+                let Some((mut new, ended)) = offspring.look(mark.processes()) else { return Vec::new() };
+                // What a shell of the scope starts may be a squall.
+                let mut gone = ended;
+                gone.extend(new.extract_if(.., |child| !aim.may_hit(child)).map(|child| child.pid));
+                gone.into_iter().for_each(|pid| mark.forget(pid));
+                let failed = if new.is_empty() { None } else { mark.adopt(new).err() };
+                failed.map(|refusal| format!("not followed: {}", refusal.what)).into_iter().collect()
+            }
             Told::Everybody | Told::LocalPorts(_) | Told::Marked => Vec::new(),
         }
+    }
+
+    /// What became of them while it was live, for the report.
+    pub fn told_later(&self) -> Vec<String> {
+        if let Told::Family(offspring) = &self.told { offspring.told_later() } else { Vec::new() }
     }
 
     /// Whether they are told apart by ports.

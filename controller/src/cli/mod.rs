@@ -18,6 +18,7 @@ mod run;
 mod schema;
 mod shop;
 mod status;
+mod verdict;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -59,6 +60,8 @@ enum Verb {
     Run(run::Run),
     /// Inject one fault from the command line, without a file.
     Inject(inject::Inject),
+    /// Make the report of a run again from its events.
+    Verdict(verdict::Verdict),
     /// Write a first experiment file.
     Init(init::Init),
     /// List the faults, or explain one.
@@ -88,6 +91,7 @@ pub fn main() -> ExitCode {
         Verb::Plan(verb) => verb.run(&cli.common),
         Verb::Run(verb) => verb.run(&cli.common),
         Verb::Inject(verb) => verb.run(&cli.common),
+        Verb::Verdict(verb) => verb.run(&cli.common),
         Verb::Init(verb) => verb.run(&cli.common),
         Verb::Faults(verb) => verb.run(&cli.common),
         Verb::Schema(verb) => verb.run(&cli.common),

@@ -89,9 +89,10 @@ impl Run<'_> {
         }
         let sampling = self.sampling.borrow();
         // A guard trips at once. A hypothesis that tolerates nothing has failed with its first bad sample.
-        let broken = sampling.watches.iter().find(|watch| {
-            let tally = watch.baseline;
-            (watch.guard || watch.tolerate.get() == 0.0) && !tally.within(watch.tolerate)
+        // A rate has when that is sure.
+        let broken = sampling.watches.iter().find(|watch| match &watch.rates {
+            Some(rates) => rates.not_steady().is_some(),
+            None => (watch.guard || watch.tolerate.get() == 0.0) && !watch.baseline.within(watch.tolerate),
         });
         broken.map(Broken::of)
     }
@@ -108,6 +109,9 @@ impl Run<'_> {
         }
         let mut hypotheses = sampling.hypotheses().filter(|watch| watch.is_for(When::Before));
         Some(hypotheses.find_map(|watch| {
+            if let Some(rates) = &watch.rates {
+                return rates.not_steady().map(|_| Broken::of(watch));
+            }
             let judged = before(watch.baseline, watch.tolerate);
             (judged.outcome != Outcome::Held).then(|| Broken::of(watch))
         }))
@@ -133,7 +137,8 @@ enum Broken {
 
 impl Broken {
     fn of(watch: &Watch) -> Self {
-        let figures = before(watch.baseline, watch.tolerate).why;
+        let sure = watch.rates.as_ref().and_then(super::rates::Rates::not_steady);
+        let figures = sure.unwrap_or_else(|| before(watch.baseline, watch.tolerate).why);
         let seen = match &watch.bad {
             Some(bad) => format!("{bad} ({figures})"),
             None => figures,

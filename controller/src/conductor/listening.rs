@@ -132,19 +132,20 @@ impl Run<'_> {
     fn watched(&self, place: usize, sample: &Sample) {
         let begun_ms = self.clock.ms_of(sample.begun_ns);
         let phase = self.sampling.borrow_mut().count(place, sample, begun_ms);
-        let (name, guard, tripped, blind) = {
+        let (name, guard, broken, blind) = {
             let sampling = self.sampling.borrow();
             let Some(watch) = sampling.watches.get(place) else {
                 return;
             };
-            let tripped = watch.guard && !watch.all.within(watch.tolerate);
-            (watch.name.clone(), watch.guard, tripped, watch.guard && watch.unclear >= IN_A_ROW)
+            let counted = watch.guard && watch.rates.is_none();
+            let broken = counted && !watch.all.within(watch.tolerate);
+            (watch.name.clone(), watch.guard, broken, watch.guard && watch.unclear >= IN_A_ROW)
         };
         let over = matches!(self.state(), State::New | State::Finished { .. } | State::Stuck { .. });
         if over {
             return;
         }
-        self.record(Event::Sample(Seen {
+        let seen = Seen {
             name: name.clone(),
             guard,
             phase,
@@ -154,10 +155,15 @@ impl Run<'_> {
             took_us: sample.took_ns / 1000,
             seen: sample.seen.clone(),
             load: sample.load.clone(),
-        }));
+        };
+        let sure = self.sampling.borrow_mut().count_rates(place, &seen);
+        self.record(Event::Sample(seen));
+        let tripped = match sure {
+            Some(why) => Some(format!("{why}; last seen: {}", sample.seen)),
+            None => broken.then(|| sample.seen.clone()),
+        };
         // In the baseline a guard is part of what must hold, and is judged there.
-        if tripped && matches!(self.state(), State::Method(_)) {
-            let seen = sample.seen.clone();
+        if let Some(seen) = tripped.filter(|_| matches!(self.state(), State::Method(_))) {
             self.record(Event::GuardTripped { name, seen });
         } else if blind && matches!(self.state(), State::Method(_)) {
             // A guard that no longer sees guards nothing.

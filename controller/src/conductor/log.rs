@@ -125,7 +125,7 @@ impl<'a> Log<'a> {
 }
 
 /// Keys whose values are words of Squall's own: a secret that happens to be one of them must not break the log.
-const FIXED: [&str; 6] = ["event", "phase", "unit", "run", "date", "tolerate"];
+const FIXED: [&str; 7] = ["event", "phase", "unit", "run", "date", "tolerate", "rate"];
 
 fn walk(value: &mut serde_json::Value, redact: &Redact<'_>) {
     match value {

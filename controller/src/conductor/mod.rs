@@ -16,6 +16,7 @@ mod log;
 mod method;
 mod pace;
 mod prober;
+mod rates;
 mod recovery;
 mod revert;
 mod sampling;
@@ -172,6 +173,11 @@ fn sampling_of(experiment: &Experiment, plan: &Plan) -> Sampling {
     sampling
 }
 
+/// How long the method takes as planned.
+fn planned_ms(plan: &Plan) -> u64 {
+    plan.steps.iter().map(|step| step.takes().as_millis()).sum()
+}
+
 /// Every step that is not a group, with its place in the method: `1`, `2.1`, `2.2`, `3`.
 fn numbered(steps: &[PlanStep]) -> Vec<(String, &PlanStep)> {
     let mut all = Vec::new();
@@ -201,6 +207,7 @@ impl Run<'_> {
             faults: u32::try_from(self.order.plan.faults().count()).unwrap_or(u32::MAX),
             version: self.order.version.clone(),
             agent: words,
+            planned_ms: Some(planned_ms(self.order.plan)),
             hypotheses: self.order.experiment.hypothesis.iter().map(Into::into).collect(),
             guards: self.order.experiment.stop_when.iter().map(Into::into).collect(),
         }));

@@ -5,10 +5,12 @@ use std::time::Duration;
 use squall_experiments::experiment::Action;
 use squall_experiments::probe::{Expect, Hypothesis, Looks, Probe, ProberRequest, Sample, When};
 use squall_experiments::quantity::Percent;
+use squall_experiments::run::Seen;
 use squall_experiments::verdict::{Again, IN_A_ROW, Phase, Tally};
 use tokio::time::Instant;
 
 use super::pace::Pace;
+use super::rates::Rates;
 
 /// A probe that prober processes know under a number.
 #[derive(Clone, Debug)]
@@ -62,6 +64,8 @@ pub(super) struct Watch {
     /// How many of the last samples said nothing, one after the other.
     pub(super) unclear: u32,
     pub(super) again: Again,
+    /// What is claimed of its rates, where anything is.
+    pub(super) rates: Option<Rates>,
     /// What the last bad sample saw.
     pub(super) bad: Option<String>,
 }
@@ -144,6 +148,7 @@ impl Sampling {
             all: Tally::default(),
             unclear: 0,
             again: Again::default(),
+            rates: hypothesis.terms().as_ref().map(Rates::new),
             bad: None,
         });
     }
@@ -315,13 +320,24 @@ impl Sampling {
         }
         match phase {
             Phase::Baseline => watch.baseline.add(sample.good),
-            Phase::Recovery => watch.again.add(sample.good, begun_ms),
-            Phase::During | Phase::Between => {}
+            Phase::Recovery if watch.rates.is_none() => watch.again.add(sample.good, begun_ms),
+            Phase::Recovery | Phase::During | Phase::Between => {}
         }
         if !sample.good {
             watch.bad = Some(sample.seen.clone());
         }
         phase
+    }
+
+    /// Counts the requests of a sample that was recorded, for a watch of rates. Says why a guard stops the run.
+    pub(super) fn count_rates(&mut self, place: usize, seen: &Seen) -> Option<String> {
+        let watch = self.watches.get_mut(place)?;
+        let rates = watch.rates.as_mut()?;
+        rates.add(seen);
+        if seen.phase == Phase::Recovery && seen.is_whole() {
+            watch.again.add(rates.is_usual(seen), seen.begun_ms);
+        }
+        rates.tripped().filter(|_| watch.guard)
     }
 
     /// Forgets the samples that the prober at a place still owes: it is gone.

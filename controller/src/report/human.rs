@@ -124,8 +124,34 @@ impl Page {
                 ));
             }
         }
+        self.findings(claim);
         if claim.recovered == Some(false) {
             self.line("    did not hold again in time after the revert");
+        }
+    }
+
+    /// What the verdict on a rate rests on, one line for each bound.
+    fn findings(&mut self, claim: &Claim) {
+        for found in &claim.findings {
+            let share = |share: f64| format!("{:.2}", share * 100.0);
+            let again = found.well_again.map_or_else(String::new, |well| {
+                let range = match well.from_ms < well.to_ms {
+                    true => format!(" ({} to {})", seconds(well.from_ms), seconds(well.to_ms)),
+                    false => String::new(),
+                };
+                let shown =
+                    well.shown_ms.map_or_else(String::new, |ms| format!(", shown by {}", seconds(ms)));
+                format!("; well again after {}{range}{shown}", seconds(well.after_ms))
+            });
+            self.line(format!(
+                "    {} {}: {} to {} % bad, evidence against {}, for {}{again}",
+                found.bound,
+                found.judgement.outcome.word(),
+                share(found.low),
+                share(found.high),
+                evidence(found.against),
+                evidence(found.keeps),
+            ));
         }
     }
 
@@ -269,6 +295,14 @@ fn guard_in_words(guard: &Guard) -> String {
     match &guard.tripped {
         Some(seen) => format!("TRIPPED: {seen} ({held})"),
         None => held,
+    }
+}
+
+/// `0.3`, `26.3`, `4e92`: from 20 on it decides where 95 % are asked for.
+fn evidence(evidence: f64) -> String {
+    match evidence {
+        0.0..10_000.0 => format!("{evidence:.1}"),
+        _ => format!("{evidence:.0e}"),
     }
 }
 

@@ -4,7 +4,7 @@ use serde_json::{Map, Value};
 
 use super::suggest;
 use crate::peer::{Peer, Ports};
-use crate::probe::Quota;
+use crate::probe::{ErrorsBound, LatencyBound, Quota, ThroughputBound};
 use crate::quantity::{MostPercent, MostPeriod, Percent, Period, Pick, QuantityError, Rate};
 
 /// Reads a text, or says why it cannot.
@@ -24,6 +24,9 @@ pub(super) fn parser(format: &str) -> Option<Parse> {
         "quota" => read::<Quota>,
         "rate" => read::<Rate>,
         "percent-bound" => read::<MostPercent>,
+        "errors-bound" => read::<ErrorsBound>,
+        "throughput-bound" => read::<ThroughputBound>,
+        "latency-bound" => read::<LatencyBound>,
         "period-bound" => read::<MostPeriod>,
         _ => return None,
     })

@@ -20,6 +20,7 @@ use crate::change::Change;
 use crate::experiment::{Action, Experiment, Step};
 use crate::flow::Flow;
 use crate::quantity::Period;
+use crate::scope::Scope;
 
 /// Time that a plan allows beyond its steps: applying, lifting and reading back.
 pub const MARGIN: Period = Period::from_secs(30);
@@ -127,9 +128,15 @@ impl Plan {
         })
     }
 
-    /// The host names that must be resolved before its changes can be aimed.
+    /// The names that the host itself must resolve before its changes can be aimed. Those of a fault in a container or in a
+    /// named network namespace mean what they do there, which only an agent can ask.
     pub fn names(&self) -> BTreeSet<&str> {
-        self.changes().filter_map(Change::flow).flat_map(Flow::names).collect()
+        let elsewhere = |flow: &&Flow| matches!(flow.scope, Some(Scope::Container(_) | Scope::Netns(_)));
+        self.changes()
+            .filter_map(Change::flow)
+            .filter(|flow| !elsewhere(flow))
+            .flat_map(Flow::names)
+            .collect()
     }
 
     /// 64 hexadecimal digits over everything that decides what is done: selectors (lists of peers in order, doubles

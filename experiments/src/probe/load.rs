@@ -6,7 +6,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Expect, Tls, get, two_seconds};
+use super::{ErrorsBound, Expect, Tls, get, two_seconds};
 use crate::distribution::Distribution;
 use crate::quantity::{Period, Rate};
 
@@ -66,6 +66,9 @@ pub struct Load {
     /// How late requests were sent: what the load generator itself added to their latency. In buckets of 6 %: nobody
     /// asks for more, and events stay small.
     pub late: Distribution<4>,
+    /// The same by the time when requests began: one entry for each tenth of a second. What is added up has none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub slots: Vec<Slot>,
     /// The expectations that did not hold, as they are written: `p99 <= 300ms`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub missed: Vec<String>,
@@ -76,6 +79,40 @@ pub struct Load {
 
 fn is_zero(count: &u64) -> bool {
     *count == 0
+}
+
+/// What the requests came to that began within a tenth of a second. As JSON it is a list without the zeros at its end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "Vec<u32>", into = "Vec<u32>")]
+pub struct Slot {
+    /// Requests that began.
+    pub requests: u32,
+    /// Those without the expected answer.
+    pub failed: u32,
+    /// Answers that took longer than the bound of each of [`QUANTILES`].
+    pub slow: [u32; QUANTILES.len()],
+}
+
+impl Slot {
+    /// How long it is, in milliseconds.
+    pub const MS: u64 = 100;
+}
+
+impl From<Vec<u32>> for Slot {
+    fn from(counts: Vec<u32>) -> Self {
+        let count = |at: usize| counts.get(at).copied().unwrap_or(0);
+        Slot { requests: count(0), failed: count(1), slow: std::array::from_fn(|at| count(2 + at)) }
+    }
+}
+
+impl From<Slot> for Vec<u32> {
+    fn from(slot: Slot) -> Self {
+        let mut counts = vec![slot.requests, slot.failed];
+        counts.extend(slot.slow);
+        let end = counts.iter().rposition(|count| *count > 0).map_or(0, |last| last + 1);
+        counts.truncate(end);
+        counts
+    }
 }
 
 /// How often something was seen.
@@ -115,6 +152,16 @@ impl Count {
 }
 
 impl Load {
+    /// The slot of a request that began so long after its stretch did. Stretches of more than ten minutes have one for all
+    /// that comes later.
+    pub fn slot(&mut self, offset: Duration) -> &mut Slot {
+        let at = usize::try_from(offset.as_millis() / u128::from(Slot::MS)).unwrap_or(usize::MAX).min(6000);
+        if self.slots.len() <= at {
+            self.slots.resize(at + 1, Slot::default());
+        }
+        &mut self.slots[at]
+    }
+
     /// Adds what another stretch came to; whether it was as expected is not added.
     pub fn merge(&mut self, other: &Load) {
         self.requests += other.requests;
@@ -142,7 +189,12 @@ impl Load {
     /// a latency in the same bucket as the bound does not.
     pub fn judge(&mut self, expect: &Expect) {
         let mut missed = Vec::new();
-        let share = expect.errors.map_or(0.0, |most| most.0.get());
+        // What the baseline or the other bounds decide is not known here.
+        let share = match expect.errors {
+            Some(ErrorsBound::Share(most)) => most.0.get(),
+            None if expect.throughput.is_none() => 0.0,
+            Some(ErrorsBound::OfBaseline(_)) | None => 100.0,
+        };
         if self.failed() as f64 * 100.0 > share * self.requests as f64 {
             missed.push(format!("errors {}", expect.errors.unwrap_or_default()));
         }
@@ -209,6 +261,15 @@ mod tests {
         // What is missed and what is shown agree.
         assert_eq!(load(&[50; 89], 11).quantile(900), None);
         assert!(load(&[50; 90], 10).quantile(900).is_some());
+    }
+
+    #[test]
+    fn a_slot_is_written_without_its_zeros() {
+        let mut load = Load::default();
+        *load.slot(Duration::from_millis(250)) = Slot { requests: 5, failed: 1, slow: [0, 0, 2, 0] };
+        assert_eq!(serde_json::to_string(&load.slots).unwrap(), "[[],[],[5,1,0,0,2]]");
+        let back: Vec<Slot> = serde_json::from_str("[[],[],[5,1,0,0,2]]").unwrap();
+        assert_eq!(back, load.slots);
     }
 
     #[test]

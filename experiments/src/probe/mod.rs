@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::quantity::{MostPercent, MostPeriod, Percent, Period};
+use crate::quantity::{MostPeriod, Percent, Period};
+use crate::verdict::{Bound, Mode, Terms};
 
 mod answers;
 pub mod compare;
@@ -13,14 +14,16 @@ mod kind;
 mod load;
 mod looks;
 mod measurements;
+mod rate;
 mod stores;
 
 pub use answers::{DnsProbe, RecordKind, TlsProbe};
 pub use compare::Comparison;
 pub use kind::Probe;
-pub use load::{Count, Load, LoadProbe, QUANTILES};
+pub use load::{Count, Load, LoadProbe, QUANTILES, Slot};
 pub use looks::{Looks, Quota, When};
 pub use measurements::{LogProbe, MetricsProbe, PrometheusProbe, Take};
+pub use rate::{ErrorsBound, LatencyBound, ThroughputBound};
 pub use stores::{RedisProbe, SqlProbe};
 
 /// One claim about the steady state: a probe with an expectation. Exactly one kind of probe is given.
@@ -77,6 +80,15 @@ pub struct Hypothesis {
     /// What a good sample looks like.
     #[serde(default)]
     pub expect: Expect,
+    /// What counts as one observation of a rate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<Mode>,
+    /// How sure a verdict on a rate must be; without it, 95 %.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub confidence: Option<Percent>,
+    /// After the fault it holds again within this time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recovers_within: Option<Period>,
 }
 
 fn is_zero(period: &Period) -> bool {
@@ -202,9 +214,15 @@ pub struct Expect {
     /// The answer arrives within this time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub within: Option<Period>,
-    /// Load: the share of requests without the expected answer; without it, none.
+    /// The share of requests, or of looks, without the expected answer. Of a load without it, none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub errors: Option<MostPercent>,
+    pub errors: Option<ErrorsBound>,
+    /// Load: how many requests are answered as expected in a time, compared with the baseline.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub throughput: Option<ThroughputBound>,
+    /// Load: how fast answers are, compared with the baseline.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub latency: Option<LatencyBound>,
     /// Load: half of the requests are answered within this time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub p50: Option<MostPeriod>,
@@ -218,11 +236,38 @@ pub struct Expect {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub p999: Option<MostPeriod>,
     /// The share of bad samples that is still steady.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Percent::is_zero")]
     pub tolerate: Percent,
 }
 
+impl Hypothesis {
+    /// What is claimed of a rate; `None` where single looks are judged by counting them.
+    pub fn terms(&self) -> Option<Terms> {
+        let bounds = self.expect.bounds(self.load.is_some());
+        (!bounds.is_empty()).then(|| Terms {
+            bounds,
+            mode: self.mode.unwrap_or_default(),
+            confidence: self.confidence.unwrap_or(Percent::USUALLY_SURE),
+        })
+    }
+}
+
 impl Expect {
+    /// The bounds of rates. A load that says neither what may fail nor what must succeed allows no error.
+    fn bounds(&self, load: bool) -> Vec<Bound> {
+        let errors = match self.errors {
+            Some(ErrorsBound::Share(most)) => Some(Bound::Errors(most.0)),
+            Some(ErrorsBound::OfBaseline(times)) => Some(Bound::ErrorsOfBaseline(times)),
+            None if load && self.throughput.is_none() => Some(Bound::Errors(Percent::default())),
+            None => None,
+        };
+        let quantile =
+            |(_, thousandths, most): (&str, u64, MostPeriod)| Bound::Quantile { thousandths, within: most.0 };
+        let throughput = self.throughput.map(|bound| Bound::Throughput(bound.0));
+        let latency = self.latency.map(|LatencyBound| Bound::Latency);
+        errors.into_iter().chain(self.quantiles().map(quantile)).chain(throughput).chain(latency).collect()
+    }
+
     /// The bounds of latencies that are given: key, thousandths of the requests, bound.
     pub fn quantiles(&self) -> impl Iterator<Item = (&'static str, u64, MostPeriod)> {
         let bounds = [self.p50, self.p90, self.p99, self.p999];

@@ -12,6 +12,8 @@ pub struct Percent(f64);
 impl Percent {
     /// Everything.
     pub const ALL: Percent = Percent(100.0);
+    /// How sure one is when nobody says otherwise.
+    pub const USUALLY_SURE: Percent = Percent(95.0);
 
     /// A percentage from 0 to 100; anything else, NaN too, is an error.
     pub fn new(value: f64) -> Result<Self, QuantityError> {
@@ -25,6 +27,11 @@ impl Percent {
     /// From 0 to 100.
     pub const fn get(self) -> f64 {
         self.0
+    }
+
+    /// Nothing of it.
+    pub fn is_zero(&self) -> bool {
+        self.0 == 0.0
     }
 
     /// From 0 to 1.

@@ -6,8 +6,8 @@ use crate::evidence::Evidence;
 use crate::exit::Exit;
 use crate::probe::{Hypothesis, Load, When};
 use crate::protocol::{Applied, Lifted, Refusal, RunId};
-use crate::quantity::Percent;
-use crate::verdict::Phase;
+use crate::quantity::{Percent, Period};
+use crate::verdict::{Phase, Terms};
 
 /// One line of the event file: `{"at_ms":1203,"event":"sample",…}`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -187,6 +187,9 @@ pub struct Started {
     pub version: String,
     /// Which agent makes the changes, with its policy; `None` where the plan holds no change.
     pub agent: Option<String>,
+    /// How long the method was to take, in milliseconds; `None` where that was not written down.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub planned_ms: Option<u64>,
     /// What is claimed.
     pub hypotheses: Vec<Stated>,
     /// What stops the run.
@@ -203,6 +206,12 @@ pub struct Stated {
     /// In which parts of the run it is looked at; in all where none is named.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub when: Vec<When>,
+    /// What is claimed of a rate; `None` where single looks are counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate: Option<Terms>,
+    /// After the fault it must hold again within this time, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recovers_within_ms: Option<u64>,
 }
 
 impl Stated {
@@ -218,6 +227,8 @@ impl From<&Hypothesis> for Stated {
             name: hypothesis.name.clone(),
             tolerate: hypothesis.expect.tolerate,
             when: hypothesis.when.clone(),
+            rate: hypothesis.terms(),
+            recovers_within_ms: hypothesis.recovers_within.map(Period::as_millis),
         }
     }
 }

@@ -16,6 +16,7 @@ fn started() -> Event {
         faults: 1,
         version: "0.1.0".to_owned(),
         agent: None,
+        planned_ms: None,
         hypotheses: Vec::new(),
         guards: Vec::new(),
     })

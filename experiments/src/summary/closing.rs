@@ -48,6 +48,9 @@ fn held(summary: &Summary) -> String {
 }
 
 fn good(claim: &Claim) -> String {
+    if let Some(judgement) = claim.judgement.as_ref().filter(|_| !claim.findings.is_empty()) {
+        return format!("`{}`: {}", claim.name, judgement.why);
+    }
     let tally = claim.during.tally;
     match tally.total() {
         0 => format!("`{}` held before and after", claim.name),
@@ -75,6 +78,10 @@ fn deviated(summary: &Summary, first: &str) -> String {
         1 => String::new(),
         count => format!(" and {} more", count - 1),
     };
+    if !worst.findings.is_empty() {
+        let why = worst.judgement.as_ref().map_or("", |judgement| judgement.why.as_str());
+        return format!("`{}`{others}: {why}{}{}", worst.name, while_injected(summary), again(summary, true));
+    }
     let tally = worst.during.tally;
     format!(
         "`{}`{others} failed in {} of {} samples{}{}",
@@ -108,8 +115,22 @@ fn again(summary: &Summary, failed: bool) -> String {
     let faults = summary.parts.iter().any(|part| part.injected_at_ms.is_some());
     match (unwell, summary.well_again_ms) {
         (Some(claim), _) => format!("; `{}` did not hold again in time", claim.name),
-        (None, Some(ms)) if faults && failed => format!("; well again {} after the fault ended", seconds(ms)),
+        (None, Some(ms)) if faults && failed => {
+            format!("; well again {}{} after the fault ended", seconds(ms), between(summary, ms))
+        }
         (None, Some(_)) if faults => " and held after it".to_owned(),
+        _ => String::new(),
+    }
+}
+
+/// The moments that are nearly as likely as the one that is named: ` (3.8 s to 5.0 s)`.
+fn between(summary: &Summary, ms: u64) -> String {
+    let found = summary.hypotheses.iter().flat_map(|claim| &claim.findings);
+    let mut points = found.filter_map(|found| found.well_again).filter(|well| well.after_ms == ms);
+    match points.next() {
+        Some(well) if well.from_ms < well.to_ms => {
+            format!(" ({} to {})", seconds(well.from_ms), seconds(well.to_ms))
+        }
         _ => String::new(),
     }
 }

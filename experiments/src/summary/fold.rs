@@ -2,13 +2,13 @@
 
 use super::samples::Samples;
 use super::{Action, Claim, Guard, Part, Reason, Summary, Undo, closing};
-use super::{timeline, unclear};
+use super::{rates, timeline, unclear};
 use crate::evidence::Evidence;
 use crate::exit::Exit;
 use crate::probe::When;
 use crate::protocol::{Lifted, Refusal};
 use crate::run::{Event, Record, Started, State, Stated, next};
-use crate::verdict::{Outcome, Phase, during};
+use crate::verdict::{Finding, Outcome, Phase, during};
 
 /// A summary that is being made.
 #[derive(Default)]
@@ -243,9 +243,18 @@ impl<'a> Making<'a> {
         }
         let ended = self.parts.iter().filter_map(|part| part.lifted_at_ms).max();
         let well = self.well_again_ms.map(|since_revert| match ended {
-            Some(ended) => self.samples.well_since(ended).saturating_sub(ended),
+            Some(ended) => {
+                claims.iter().map(|claim| well(claim, &self.samples, ended).1).max().unwrap_or_default()
+            }
             None => since_revert,
         });
+        for (claim, stated) in claims.iter().zip(&started.hypotheses) {
+            let within = ended.zip(stated.recovers_within_ms).filter(|_| claim.recovered == Some(true));
+            if let Some(what) = within.and_then(|(ended, limit)| too_late(claim, &self.samples, ended, limit))
+            {
+                self.reasons.push(Reason { exit: Exit::Deviated, what, help: None });
+            }
+        }
         let exit = self.reasons.iter().fold(Exit::Held, |exit, reason| exit.worse(reason.exit));
         let guards = started.guards.iter().map(|guard| self.guard(&guard.name)).collect();
         let mut summary = Summary {
@@ -278,28 +287,45 @@ impl<'a> Making<'a> {
     }
 
     fn claims(&self, started: &Started, judged: bool, faults: bool) -> Vec<Claim> {
-        let claim = |stated: &Stated| {
+        let ended = self.parts.iter().filter_map(|part| part.lifted_at_ms).max();
+        let found = rates::of(&started.hypotheses, &self.samples, started.planned_ms);
+        let claim = |(stated, mut found): (&Stated, Vec<Finding>)| {
             let figures = |phase| self.samples.figures(&stated.name, phase);
             let in_force = figures(Phase::During);
             let missing = |names: &Vec<String>| !names.contains(&stated.name);
             let watched = self.well_again_ms.map(|_| true);
+            if let Some(ended) = ended.filter(|_| watched.is_some() || self.not_recovered.is_some()) {
+                rates::recover(&mut found, stated, &self.samples, ended);
+            }
             let recovered = self.not_recovered.as_ref().map(missing).or(watched);
             let recovered = recovered.filter(|_| stated.is_for(When::After));
+            let counted = || unclear::judge(&in_force, |tally| during(tally, stated.tolerate, faults));
+            let judgement = match found.iter().max_by_key(|finding| weight(finding.judgement.outcome)) {
+                Some(_) if !faults && in_force.tally.total() == 0 => {
+                    during(in_force.tally, stated.tolerate, faults)
+                }
+                Some(worst) => worst.judgement.clone(),
+                None => counted(),
+            };
             let judgement = match stated.is_for(When::During) {
-                true => Some(unclear::judge(&in_force, |tally| during(tally, stated.tolerate, faults))),
+                true => Some(judgement),
                 false => unclear::elsewhere(stated, recovered),
             };
+            if !judged {
+                found.clear();
+            }
             Claim {
                 name: stated.name.clone(),
                 tolerate: stated.tolerate,
                 judgement: judgement.filter(|_| judged),
+                findings: found,
                 before: figures(Phase::Baseline),
                 during: in_force,
                 after: figures(Phase::Recovery),
                 recovered,
             }
         };
-        started.hypotheses.iter().map(claim).collect()
+        started.hypotheses.iter().zip(found).map(claim).collect()
     }
 
     fn guard(&self, name: &str) -> Guard {
@@ -363,6 +389,39 @@ impl<'a> Making<'a> {
 fn judged_during(started: &Started, name: &str) -> bool {
     let stated = started.hypotheses.iter().find(|stated| stated.name == name);
     stated.is_none_or(|stated| stated.is_for(When::During))
+}
+
+/// How long after the faults ended a claim was well again: a rate by its change points, the first moment that is not
+/// excluded and the likeliest one; looks by the first of the good ones after which no bad one was seen.
+fn well(claim: &Claim, samples: &Samples<'_>, ended_ms: u64) -> (u64, u64) {
+    let points = claim.findings.iter().filter_map(|found| found.well_again);
+    points.max_by_key(|well| well.after_ms).map_or_else(
+        || {
+            let since = samples.well_since(ended_ms, &claim.name).saturating_sub(ended_ms);
+            (since, since)
+        },
+        |well| (well.from_ms, well.after_ms),
+    )
+}
+
+/// Why a claim held again too late; `None` where it did in time, or may have.
+fn too_late(claim: &Claim, samples: &Samples<'_>, ended_ms: u64, limit_ms: u64) -> Option<String> {
+    let (from_ms, after_ms) = well(claim, samples, ended_ms);
+    (from_ms > limit_ms).then(|| {
+        let (took, limit) = (closing::seconds(after_ms), closing::seconds(limit_ms));
+        format!("`{}` was well again {took} after the fault ended, not within {limit}", claim.name)
+    })
+}
+
+/// Which of the outcomes of several bounds is that of the claim: the largest.
+fn weight(outcome: Outcome) -> u8 {
+    match outcome {
+        Outcome::Held => 0,
+        Outcome::NoData => 1,
+        Outcome::Inconclusive => 2,
+        Outcome::NotSteady => 3,
+        Outcome::Deviated => 4,
+    }
 }
 
 impl Part {

@@ -6,6 +6,7 @@
 mod closing;
 mod fold;
 mod load;
+mod rates;
 mod samples;
 mod timeline;
 mod unclear;
@@ -17,11 +18,12 @@ use crate::exit::Exit;
 use crate::protocol::{Compared, RunId};
 use crate::quantity::Percent;
 use crate::run::Intent;
-use crate::verdict::{Judgement, Tally};
+use crate::verdict::{Finding, Judgement, Tally};
 
 pub use crate::probe::Count;
 pub use closing::seconds;
 pub use load::LoadFigures;
+pub use rates::count;
 pub use timeline::line;
 
 /// What became of a run.
@@ -98,6 +100,9 @@ pub struct Claim {
     pub tolerate: Percent,
     /// What can be said of it during the fault; `None` where the run did not get that far.
     pub judgement: Option<Judgement>,
+    /// What was found about each bound of a rate, with everything that it rests on; empty where single looks were counted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub findings: Vec<Finding>,
     /// Before anything was done.
     pub before: Figures,
     /// While a fault was live.

@@ -1,7 +1,5 @@
 //! Samples, and what they add up to.
 
-use std::collections::BTreeMap;
-
 use super::{Count, Figures, LoadFigures};
 use crate::probe::Load;
 use crate::run::Seen;
@@ -14,6 +12,16 @@ pub(super) struct Samples<'a>(Vec<&'a Seen>);
 impl<'a> Samples<'a> {
     pub(super) fn add(&mut self, seen: &'a Seen) {
         self.0.push(seen);
+    }
+
+    /// The samples of a hypothesis.
+    pub(super) fn of(&self, name: &str) -> impl Iterator<Item = &'a Seen> {
+        self.0.iter().copied().filter(move |seen| !seen.guard && seen.name == name)
+    }
+
+    /// Those of a phase.
+    pub(super) fn of_phase(&self, name: &str, phase: Phase) -> impl Iterator<Item = &'a Seen> {
+        self.of(name).filter(move |seen| seen.phase == phase)
     }
 
     /// All samples of a guard.
@@ -68,22 +76,17 @@ impl<'a> Samples<'a> {
         figures
     }
 
-    /// When the first of those good samples of hypotheses was begun that no bad one follows, of the slowest
-    /// hypothesis; only samples that were begun at or after `from_ms` count.
-    pub(super) fn well_since(&self, from_ms: u64) -> u64 {
-        let mut later: Vec<&Seen> = self
-            .0
-            .iter()
-            .copied()
-            .filter(|seen| !seen.guard && seen.begun_ms >= from_ms && seen.is_whole())
-            .collect();
+    /// When the first of those good samples of a hypothesis was begun that no bad one follows; only samples that were
+    /// begun at or after `from_ms` count.
+    pub(super) fn well_since(&self, from_ms: u64, name: &str) -> u64 {
+        let mut later: Vec<&Seen> =
+            self.of(name).filter(|seen| seen.begun_ms >= from_ms && seen.is_whole()).collect();
         later.sort_by_key(|seen| seen.begun_ms);
-        let mut since: BTreeMap<&str, Option<u64>> = BTreeMap::new();
-        for seen in later {
-            let first = since.entry(&seen.name).or_default();
-            *first = if seen.good { first.or(Some(seen.begun_ms)) } else { None };
-        }
-        since.into_values().flatten().max().unwrap_or(from_ms)
+        let since = later.iter().fold(None, |first: Option<u64>, seen| match seen.good {
+            true => first.or(Some(seen.begun_ms)),
+            false => None,
+        });
+        since.unwrap_or(from_ms)
     }
 }
 

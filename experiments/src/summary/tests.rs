@@ -19,6 +19,8 @@ impl Log {
                 name: (*name).to_owned(),
                 tolerate: Percent::default(),
                 when: Vec::new(),
+                rate: None,
+                recovers_within_ms: None,
             });
             stated.collect()
         };
@@ -32,6 +34,7 @@ impl Log {
             faults,
             version: "0.1.0".to_owned(),
             agent: None,
+            planned_ms: None,
             hypotheses: stated(hypotheses),
             guards: stated(guards),
         }));

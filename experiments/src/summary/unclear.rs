@@ -72,6 +72,8 @@ mod tests {
             name: "a".to_owned(),
             tolerate: "0%".parse().unwrap(),
             when: when.to_vec(),
+            rate: None,
+            recovers_within_ms: None,
         };
         let outcome =
             |when: &[When], recovered| elsewhere(&stated(when), recovered).map(|judged| judged.outcome);

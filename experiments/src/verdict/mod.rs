@@ -6,6 +6,8 @@
 
 mod blocks;
 mod counts;
+mod course;
+mod finding;
 mod interval;
 mod looks;
 mod process;
@@ -13,11 +15,14 @@ mod rate;
 mod recovery;
 mod several;
 mod shift;
+mod terms;
 
 use serde::{Deserialize, Serialize};
 
 pub use blocks::{Blocks, upper_mean};
 pub use counts::Counts;
+pub use course::Course;
+pub use finding::{Asked, Finding, findings};
 pub use interval::{anytime_ranks, anytime_share, chance_of, lower_share, upper_share};
 pub use looks::{Again, FEWEST, IN_A_ROW, Tally, before, during};
 pub use process::{Process, Starts};
@@ -25,6 +30,7 @@ pub use rate::{Fast, Keeps, control_group};
 pub use recovery::{WellAgain, well_again};
 pub use several::{average, e_bh, e_holm};
 pub use shift::{Ranks, Shift, Tick};
+pub use terms::{Bound, Mode, Terms};
 
 /// What a sample says something about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]

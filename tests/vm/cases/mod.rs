@@ -21,7 +21,11 @@ pub struct Case {
 /// An experiment of one step whose hypothesis costs next to nothing, as opposed to starting a program every so often: an
 /// echo server on the host itself answers.
 fn quiet(world: &World, host: usize, step: &str) -> String {
-    let port = world.echo(host, 7007).port;
+    quiet_by(world.echo(host, 7007).port, step)
+}
+
+/// The same, where the server is there already.
+fn quiet_by(port: u16, step: &str) -> String {
     let hypothesis =
         format!("  - name: something answers\n    tcp: {{ address: \"127.0.0.1:{port}\" }}\n    every: 1s\n");
     document(&hypothesis, &[step])

@@ -175,9 +175,18 @@ pub fn undo(device: &Device, before: &Before) -> Undone {
     }
 }
 
-/// Interfaces whose root is ours, whoever knows of it, each with its classes; and those where it cannot be told, with why.
-pub fn strays(tc: &mut Tc) -> Result<(Vec<(Device, Vec<u16>)>, Vec<String>), Refusal> {
-    let (mut ours, mut others) = (Vec::new(), Vec::new());
+/// What bears our mark, whoever knows of it.
+#[derive(Debug, Default)]
+pub struct Strays {
+    /// Interfaces whose root is ours, each with the lower halves of the handles of its classes.
+    pub ours: Vec<(Device, Vec<u16>)>,
+    /// What only looks so, with why.
+    pub others: Vec<String>,
+}
+
+/// Looks for our mark at every interface.
+pub fn strays(tc: &mut Tc) -> Result<Strays, Refusal> {
+    let Strays { mut ours, mut others } = Strays::default();
     for link in tc.links()? {
         let device = Device { index: link.index, name: link.name };
         match standing(tc, &device)? {
@@ -195,7 +204,7 @@ pub fn strays(tc: &mut Tc) -> Result<(Vec<(Device, Vec<u16>)>, Vec<String>), Ref
             _ => {}
         }
     }
-    Ok((ours, others))
+    Ok(Strays { ours, others })
 }
 
 /// What of somebody's stands at an interface now; nothing where it could not be told again.

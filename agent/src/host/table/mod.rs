@@ -146,6 +146,13 @@ impl Table {
         Ok(tables.iter().map(nft::listed_table).find_map(mine))
     }
 
+    /// Whether a second table of our name exists, that of what enters, and the netlink port that owns it.
+    pub fn existing_second(&mut self) -> Result<Option<Option<u32>>, NetlinkError> {
+        let tables = self.socket.dump(&nft::list_tables())?;
+        let mine = |(family, name, owner)| (family == nft::NETDEV && name == NAME).then_some(owner);
+        Ok(tables.iter().map(nft::listed_table).find_map(mine))
+    }
+
     /// Whether a table of our name has the chains that only ours has.
     pub fn is_built_as_ours(&mut self) -> Result<bool, NetlinkError> {
         let chains = self.socket.dump(&nft::list_chains())?;

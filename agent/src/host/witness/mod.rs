@@ -25,7 +25,9 @@ use super::disconnect;
 use super::netns::Netns;
 use super::peers::Peers;
 use super::sockets::{Listed, Sockets};
+use super::view::Viewpoint;
 use crate::policy::Policy;
+use crate::resolve::Seen;
 use attempt::{Outcome, Plan};
 
 /// As many peers are asked.
@@ -79,26 +81,30 @@ pub struct Sight {
 #[derive(Debug)]
 pub struct Question {
     flow: Flow,
+    /// From where its names are seen.
+    from: Viewpoint,
     /// Where; `None` is the agent's own namespace.
     netns: Option<Netns>,
 }
 
 impl Question {
     /// Of a change at its site; `None` where no probe is wanted.
-    pub(super) fn of(change: &Change, netns: Option<Netns>) -> Option<Self> {
+    pub(super) fn of(change: &Change, from: Viewpoint, netns: Option<Netns>) -> Option<Self> {
         let flow = change.flow().filter(|flow| flow.verify == Verify::Probe)?;
-        Some(Question { flow: flow.clone(), netns })
+        Some(Question { flow: flow.clone(), from, netns })
     }
 
     /// Asks, for seconds at most, on the calling thread. What is wrong with a flow is found out again, and told, when its
     /// change is prepared.
-    pub fn ask(all: Vec<Self>, policy: &Policy, resolved: &Resolved, ours: &BTreeSet<i32>) -> Sights {
+    pub fn ask(all: Vec<Self>, policy: &Policy, seen: &Seen, ours: &BTreeSet<i32>) -> Sights {
+        let nothing = Resolved::new();
         let mut sights = Sights::new();
-        for Question { flow, netns } in all {
+        for Question { flow, from, netns } in all {
             // Changes of one fault, each for a way of the same packets, are at the same site.
             if sights.contains_key(&flow) {
                 continue;
             }
+            let resolved = seen.get(&from).unwrap_or(&nothing);
             let look = || Sight::of(&flow, &Aim::new(policy, resolved, ours.clone())).ok();
             let sight = match netns {
                 None => look(),

@@ -232,7 +232,7 @@ impl Sending {
                 // An answer would come too late in any case, and say nothing of the target.
                 Due::TooLate => current.tick.not_sent(),
                 Due::Request(at) => {
-                    current.tick.begins();
+                    current.tick.begins(at);
                     spawn_local(self.clone().request(current.tick.clone(), at));
                 }
                 Due::TickEnded { at, last } => {
@@ -256,17 +256,17 @@ impl Sending {
         let took = self.clock.now().saturating_sub(at);
         let used = match result {
             Err(_) => {
-                tick.failed(&timed_out(self.task.timeout, &stage));
+                tick.failed(at, &timed_out(self.task.timeout, &stage));
                 None
             }
             Ok(Err(why)) => {
-                tick.failed(&why);
+                tick.failed(at, &why);
                 None
             }
             Ok(Ok((answer, held))) => {
                 match self.task.answer.objection(&answer) {
-                    Some(objection) => tick.failed(&objection.text()),
-                    None => tick.answered(took),
+                    Some(objection) => tick.failed(at, &objection.text()),
+                    None => tick.answered(at, took, &self.task.expect),
                 }
                 Some(held)
             }

@@ -3,7 +3,8 @@
 use std::cell::{Cell, RefCell};
 use std::time::Duration;
 
-use squall_experiments::probe::{Count, Expect, Load};
+use squall_experiments::distribution::Distribution;
+use squall_experiments::probe::{Count, Expect, Load, QUANTILES};
 
 use super::super::expect::readable;
 
@@ -26,10 +27,12 @@ impl Tick {
         Tick { begun, load: RefCell::default(), open: Cell::new(0), closed: Cell::new(false) }
     }
 
-    /// A request is on its way.
-    pub(super) fn begins(&self) {
+    /// A request whose time is this is on its way.
+    pub(super) fn begins(&self, at: Duration) {
         self.open.set(self.open.get() + 1);
-        self.load.borrow_mut().requests += 1;
+        let mut load = self.load.borrow_mut();
+        load.requests += 1;
+        load.slot(at.saturating_sub(self.begun)).requests += 1;
     }
 
     /// A request was due, and could not be sent any more.
@@ -42,15 +45,24 @@ impl Tick {
         self.load.borrow_mut().late.add(late);
     }
 
-    /// It was answered as expected.
-    pub(super) fn answered(&self, took: Duration) {
-        self.load.borrow_mut().latency.add(took);
+    /// It was answered as expected; the bounds of quantiles say what is slow.
+    pub(super) fn answered(&self, at: Duration, took: Duration, expect: &Expect) {
+        let mut load = self.load.borrow_mut();
+        load.latency.add(took);
+        let slot = load.slot(at.saturating_sub(self.begun));
+        for (name, _, bound) in expect.quantiles() {
+            if let Some(place) = QUANTILES.iter().position(|(known, _)| *known == name) {
+                slot.slow[place] += u32::from(<Distribution>::is_beyond(took, bound.0.get()));
+            }
+        }
         self.open.set(self.open.get() - 1);
     }
 
     /// It was not.
-    pub(super) fn failed(&self, why: &str) {
-        let errors = &mut self.load.borrow_mut().errors;
+    pub(super) fn failed(&self, at: Duration, why: &str) {
+        let mut load = self.load.borrow_mut();
+        load.slot(at.saturating_sub(self.begun)).failed += 1;
+        let errors = &mut load.errors;
         let known = errors.len() < KINDS || errors.iter().any(|count| count.seen == why);
         Count::add(errors, if known { why } else { OTHERS }, 1);
         self.open.set(self.open.get() - 1);
@@ -103,20 +115,28 @@ pub(super) fn words(load: &Load, expect: &Expect) -> String {
 
 #[cfg(test)]
 mod tests {
+    use squall_experiments::probe::Slot;
+
     use super::*;
 
     #[test]
     fn it_is_settled_when_it_is_closed_and_everything_is_answered() {
         let tick = Tick::new(Duration::ZERO);
-        tick.begins();
-        tick.begins();
+        let expect = serde_json::from_str(r#"{ "errors": "<= 1%", "p50": "<= 10ms" }"#).unwrap();
+        tick.begins(Duration::ZERO);
+        tick.begins(Duration::from_millis(150));
         tick.sent(Duration::from_micros(20));
-        tick.answered(Duration::from_millis(12));
+        tick.answered(Duration::from_millis(150), Duration::from_millis(12), &expect);
         tick.close(false);
         assert!(!tick.is_settled());
-        tick.failed("connection refused");
+        tick.failed(Duration::ZERO, "connection refused");
         assert!(tick.is_settled());
         let mut load = tick.take();
+        let expected = [
+            Slot { requests: 1, failed: 1, slow: [0; 4] },
+            Slot { requests: 1, failed: 0, slow: [1, 0, 0, 0] },
+        ];
+        assert_eq!(load.slots, expected);
         let expect = serde_json::from_str(r#"{ "errors": "<= 1%", "p50": "<= 20ms" }"#).unwrap();
         load.judge(&expect);
         let text = words(&load, &expect);
@@ -128,8 +148,8 @@ mod tests {
     fn a_server_that_says_something_new_each_time_does_not_fill_the_memory() {
         let tick = Tick::new(Duration::ZERO);
         for number in 0..1000 {
-            tick.begins();
-            tick.failed(&format!("`$.n` is {number} (expected 0)"));
+            tick.begins(Duration::ZERO);
+            tick.failed(Duration::ZERO, &format!("`$.n` is {number} (expected 0)"));
         }
         let load = tick.take();
         assert_eq!((load.errors.len(), load.failed()), (KINDS + 1, 1000));

@@ -1,10 +1,10 @@
 //! What the schema cannot say: meaning, part by part, so that one wrong part does not hide the next.
 
 mod comparison;
-mod load;
 mod looks;
 mod method;
 mod probe;
+mod rate;
 mod selector;
 mod service;
 
@@ -48,6 +48,7 @@ impl Check {
             self.at(entry.value.span, "title", "`title` is empty", help);
         }
         self.claims(root);
+        self.recoveries(root);
         let claims = root.get("hypothesis").map(|node| &node.data);
         if let (Some(Data::List(claims)), Some(entry)) = (claims, root.entry("baseline"))
             && claims.is_empty()

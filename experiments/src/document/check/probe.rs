@@ -4,6 +4,7 @@ use super::super::node::{Data, Node};
 use super::super::problem::Span;
 use super::super::suggest;
 use super::Check;
+use super::rate::OF_RATES;
 use crate::peer::{Peer, PeerHost};
 use crate::quantity::{Percent, Period};
 use crate::url::HttpUrl;
@@ -13,7 +14,7 @@ const PROBES: [(&str, &[&str]); 11] = [
     ("http", &["status", "headers", "body", "json", "value"]),
     ("tcp", &[]),
     ("process", &["exit", "stdout", "value", "json"]),
-    ("load", &["errors", "p50", "p90", "p99", "p999"]),
+    ("load", &["throughput", "latency"]),
     ("dns", &["rcode", "value"]),
     ("tls", &["days-left"]),
     ("prometheus", &["value"]),
@@ -62,7 +63,17 @@ impl Check {
         let kinds: Vec<&str> =
             PROBES.iter().map(|(kind, _)| *kind).filter(|kind| claim.get(kind).is_some()).collect();
         let misspelt = claim.entries().iter().any(|entry| {
-            let known = ["name", "every", "sample", "when", "delay", "expect"];
+            let known = [
+                "name",
+                "every",
+                "sample",
+                "when",
+                "delay",
+                "expect",
+                "mode",
+                "confidence",
+                "recovers-within",
+            ];
             !known.contains(&entry.key.as_str()) && !kinds.contains(&entry.key.as_str())
         });
         match kinds.as_slice() {
@@ -76,6 +87,7 @@ impl Check {
                 self.expectation(claim, kind, path);
                 self.value_needed(claim, kind, path);
                 self.looks(claim, kind, path);
+                self.terms(claim, kind, path);
             }
             [_, second, ..] => {
                 let span = claim.entry(second).map_or(claim.head(), |entry| entry.key_span);
@@ -219,9 +231,9 @@ impl Check {
         let own: Vec<&str> = match kind {
             "load" => {
                 let http = of("http").iter().copied().filter(|key| *key != "value");
-                http.chain(of("load").iter().copied()).chain(["tolerate"]).collect()
+                http.chain(OF_RATES).chain(of("load").iter().copied()).collect()
             }
-            _ => [of(kind), &OF_ALL].concat(),
+            _ => [of(kind), &OF_ALL, &OF_RATES].concat(),
         };
         for entry in expect.entries().iter().filter(|entry| !own.contains(&entry.key.as_str())) {
             let owner = PROBES.iter().find(|(_, keys)| keys.contains(&entry.key.as_str()));
@@ -237,6 +249,7 @@ impl Check {
             };
             let help = match entry.key.as_str() {
                 "within" => "write `p99: \"<= 300ms\"`".to_owned(),
+                "tolerate" => "write `errors: \"<= 1%\"`".to_owned(),
                 _ => format!("for `{kind}`: {}", suggest::list(&own)),
             };
             self.at(entry.key_span, &format!("{path}.{}", entry.key), what, help);
@@ -259,9 +272,7 @@ impl Check {
             );
         }
         self.within(claim, kind, expect, &path);
-        if kind == "load" {
-            self.bounds(claim, expect, &path);
-        }
+        self.bounds(claim, kind, expect, &path);
     }
 
     /// A sample that takes longer than the time-out is bad anyway: a longer `within` would say nothing.

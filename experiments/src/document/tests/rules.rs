@@ -170,6 +170,26 @@ fn a_load_is_checked_with_its_bounds() {
         (&whole, "{ errors: \"<= 1\" }", "`1` has no unit | write it as `50%` or `0.1%`"),
         (
             &whole,
+            "{ errors: \"1.5x baseline\" }",
+            "`1.5x baseline` is not a multiple of the baseline | write `\"<= 1.5x baseline\"`",
+        ),
+        (
+            &whole,
+            "{ throughput: \">= 90%\" }",
+            "`>= 90%` is not a share of the baseline | write `\">= 90% of baseline\"`",
+        ),
+        (
+            &whole,
+            "{ latency: good }",
+            "`good` is not how latency is compared | write `no worse than baseline`; a limit of your own is `p99: \"<= 300ms\"`",
+        ),
+        (
+            &whole,
+            "{ tolerate: 1% }",
+            "`tolerate` is for one answer, and `load` gets many | write `errors: \"<= 1%\"`",
+        ),
+        (
+            &whole,
             "{ errors: \"<= 100%\" }",
             "a claim that allows every error claims nothing | write the share of requests that may fail: `\"<= 1%\"`",
         ),
@@ -187,16 +207,42 @@ fn a_load_is_checked_with_its_bounds() {
         (
             &whole,
             "{ exit: 0 }",
-            "`exit` is an answer of `process`, and this probe is `load` | for `load`: `status`, `headers`, `body`, `json`, `errors`, `p50`, `p90`, `p99`, `p999`, `tolerate`",
+            "`exit` is an answer of `process`, and this probe is `load` | for `load`: `status`, `headers`, `body`, `json`, `errors`, `p50`, `p90`, `p99`, `p999`, `throughput`, `latency`",
         ),
         (&whole, "{ p9: \"<= 1s\" }", "unknown key `p9` in `expect` | did you mean `p90`?"),
     ] {
         assert_eq!(claim(load, expect), [found], "{load} {expect}");
     }
     let http = format!(
-        "squall: 1\ntitle: t\nhypothesis: [{{ name: a, http: {{ {url} }}, expect: {{ p99: \"<= 1s\" }} }}]\nmethod: [{{ wait: 1s }}]\n"
+        "squall: 1\ntitle: t\nhypothesis: [{{ name: a, http: {{ {url} }}, expect: {{ throughput: \">= 9% of baseline\" }} }}]\nmethod: [{{ wait: 1s }}]\n"
     );
-    assert!(short(&http)[0].starts_with("`p99` is an answer of `load`, and this probe is `http`"));
+    assert!(short(&http)[0].starts_with("`throughput` is an answer of `load`, and this probe is `http`"));
+}
+
+#[test]
+fn how_sure_a_verdict_is_has_a_meaning_for_rates() {
+    let claim = |key: &str, claim: &str| {
+        short(&format!(
+            "squall: 1\ntitle: t\nhypothesis: []\n{key}: [{{ name: a, http: {{ url: \"http://a/\" }}, {claim} }}]\nmethod: [{{ wait: 1s }}]\n"
+        ))
+    };
+    let hypothesis = |text: &str| claim("recovery: 10s\nstop-when", text);
+    for (text, found) in [
+        ("mode: fast", "`mode` is of a rate, and single looks are counted"),
+        ("expect: { p99: \"<= 1s\" }, confidence: 40%", "`confidence: 40%` is not at least 50%"),
+        ("expect: { errors: \"<= 1%\", tolerate: 1% }", "`tolerate` counts single looks"),
+        ("expect: { errors: \"<= 2x baseline\" }", "a guard has no baseline that `errors` could"),
+        ("recovers-within: 5s", "a guard is not watched after the revert"),
+        ("expect: { errors: \"<= 1%\" }, mode: bold", "`mode` cannot be `bold`"),
+    ] {
+        let seen = hypothesis(text);
+        assert!(seen.len() == 1 && seen[0].starts_with(found), "{text}: {seen:?}");
+    }
+    let late = "squall: 1\ntitle: t\nhypothesis: [{ name: a, tcp: { address: \"a:1\" }, recovers-within: 40s }]\nmethod: [{ wait: 1s }]\n";
+    assert_eq!(
+        short(late),
+        ["`recovers-within: 40s` is longer than `recovery: 30s` | give `recovery` at least that time"]
+    );
 }
 
 #[test]

@@ -1,0 +1,179 @@
+//! What is known so far about the rates of a hypothesis or guard, while the run goes on.
+
+use squall_experiments::run::Seen;
+use squall_experiments::summary::count;
+use squall_experiments::verdict::{Bound, Counts, Fast, Phase, Starts, Terms, chance_of};
+
+/// Bad requests of one sample that chance explains less often than this make it a bad sample of the recovery.
+const BY_CHANCE: f64 = 0.01;
+/// A guard does not stop a run for fewer bad requests than this, unless it allows none.
+const FEWEST_BAD: u64 = 5;
+/// A guard stops a run, whatever the evidence, when half of the requests of so many milliseconds were bad.
+const OUTAGE_MS: u64 = 5_000;
+const OUTAGE_REQUESTS: u64 = 20;
+
+/// The rates of one watch.
+#[derive(Debug)]
+pub(super) struct Rates {
+    alpha: f64,
+    bounds: Vec<Watched>,
+}
+
+/// One bound that needs no baseline.
+#[derive(Debug)]
+struct Watched {
+    bound: Bound,
+    tolerated: f64,
+    baseline: Counts,
+    /// Of a guard: everything since the baseline, in the order of its arrival.
+    since: Counts,
+    against: Fast,
+}
+
+impl Rates {
+    pub(super) fn new(terms: &Terms) -> Self {
+        let fixed = terms.bounds.iter().filter_map(|bound| Some((*bound, bound.tolerated()?)));
+        let bounds = fixed.map(|(bound, tolerated)| Watched {
+            bound,
+            tolerated,
+            baseline: Counts::default(),
+            since: Counts::default(),
+            against: Fast::new(tolerated.max(f64::MIN_POSITIVE), Starts::Open),
+        });
+        Rates { alpha: terms.alpha(), bounds: bounds.collect() }
+    }
+
+    /// Counts a sample.
+    pub(super) fn add(&mut self, seen: &Seen) {
+        for watched in &mut self.bounds {
+            if seen.phase == Phase::Baseline {
+                count(watched.bound, seen, &mut watched.baseline);
+                continue;
+            }
+            let mut counts = Counts::default();
+            count(watched.bound, seen, &mut counts);
+            let (all, bad) = counts.total();
+            watched.since.merge(&counts);
+            if watched.tolerated > 0.0 {
+                watched.against.step(all, bad);
+            }
+        }
+    }
+
+    /// Whether a sample, taken alone, is as good as the bounds let expect: no worse than chance explains.
+    pub(super) fn is_usual(&self, seen: &Seen) -> bool {
+        self.bounds.iter().all(|watched| {
+            let mut counts = Counts::default();
+            count(watched.bound, seen, &mut counts);
+            let (all, bad) = counts.total();
+            bad == 0 || chance_of(all, bad, watched.tolerated) > BY_CHANCE
+        })
+    }
+
+    /// Why the baseline is not met: it is sure that a bound is broken.
+    pub(super) fn not_steady(&self) -> Option<String> {
+        self.bounds.iter().find_map(|watched| {
+            let (all, bad) = watched.baseline.total();
+            let sure = match watched.tolerated > 0.0 {
+                true => {
+                    let mut against = Fast::new(watched.tolerated, Starts::Open);
+                    let seconds = watched.baseline.grouped(1000);
+                    seconds.iter().any(|(_, all, bad)| against.step(all, bad) >= 1.0 / self.alpha)
+                }
+                false => bad > 0,
+            };
+            sure.then(|| format!("{}: {bad} of {all} requests did not keep it", watched.bound))
+        })
+    }
+
+    /// Why a guard stops the run.
+    pub(super) fn tripped(&self) -> Option<String> {
+        self.bounds.iter().find_map(|watched| {
+            let (all, bad) = watched.since.total();
+            let sure = match watched.tolerated > 0.0 {
+                true => bad >= FEWEST_BAD && watched.against.evidence() >= 1.0 / self.alpha,
+                false => bad > 0,
+            };
+            let outage = || {
+                let share = (20.0 * watched.tolerated).clamp(0.5, 1.0);
+                let ends = watched.since.iter().map(|(at, _, _)| at).last();
+                let spans =
+                    watched.since.first_ms().zip(ends).is_some_and(|(from, to)| to - from >= OUTAGE_MS);
+                spans && watched.since.outage(OUTAGE_MS, OUTAGE_REQUESTS, share).is_some()
+            };
+            (sure || outage()).then(|| format!("{}: {bad} of {all} requests did not keep it", watched.bound))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use squall_experiments::quantity::Percent;
+    use squall_experiments::verdict::Mode;
+
+    use super::*;
+
+    fn rates(most: &str) -> Rates {
+        let bounds = vec![Bound::Errors(most.parse().unwrap())];
+        Rates::new(&Terms { bounds, mode: Mode::Robust, confidence: Percent::USUALLY_SURE })
+    }
+
+    fn seen(phase: Phase, at_s: u64, all: u64, bad: u64) -> Seen {
+        let load = serde_json::json!({
+            "requests": all, "errors": [{ "seen": "503", "times": bad }], "latency": [], "late": [],
+            "slots": [[all, bad]]
+        });
+        Seen {
+            name: "a".to_owned(),
+            guard: true,
+            phase,
+            good: bad == 0,
+            unclear: false,
+            begun_ms: at_s * 1000,
+            took_us: 1,
+            seen: String::new(),
+            load: Some(serde_json::from_value(load).unwrap()),
+        }
+    }
+
+    #[test]
+    fn a_guard_waits_for_evidence_and_not_longer() {
+        let mut rates = rates("1%");
+        rates.add(&seen(Phase::Baseline, 0, 50, 50));
+        assert_eq!(rates.tripped(), None, "the baseline is judged by itself");
+        rates.add(&seen(Phase::During, 1, 50, 1));
+        assert_eq!(rates.tripped(), None, "one of fifty is chance");
+        rates.add(&seen(Phase::During, 2, 50, 10));
+        assert_eq!(rates.tripped().unwrap(), "errors <= 1%: 11 of 100 requests did not keep it");
+    }
+
+    #[test]
+    fn a_guard_that_allows_nothing_trips_at_the_first_bad_request() {
+        let mut rates = rates("0%");
+        rates.add(&seen(Phase::During, 1, 50, 0));
+        assert_eq!(rates.tripped(), None);
+        rates.add(&seen(Phase::During, 2, 50, 1));
+        assert!(rates.tripped().is_some());
+    }
+
+    #[test]
+    fn a_baseline_is_not_steady_when_that_is_sure() {
+        let mut lucky = rates("1%");
+        (0..5).for_each(|second| lucky.add(&seen(Phase::Baseline, second, 50, u64::from(second == 3))));
+        assert_eq!(lucky.not_steady(), None, "one of 250");
+        let mut broken = rates("1%");
+        broken.add(&seen(Phase::Baseline, 0, 50, 50));
+        assert!(broken.not_steady().is_some());
+        let mut slow = rates("0%");
+        slow.add(&seen(Phase::Baseline, 0, 50, 1));
+        assert!(slow.not_steady().is_some());
+    }
+
+    #[test]
+    fn a_sample_is_usual_that_chance_explains() {
+        let rates = rates("1%");
+        assert!(rates.is_usual(&seen(Phase::Recovery, 0, 50, 2)));
+        assert!(!rates.is_usual(&seen(Phase::Recovery, 0, 50, 5)));
+        assert!(!self::rates("0%").is_usual(&seen(Phase::Recovery, 0, 50, 1)));
+    }
+}

@@ -1,0 +1,139 @@
+//! The claims about rates: from samples to counts, and from counts to findings.
+
+use std::time::Duration;
+
+use super::samples::Samples;
+use crate::distribution::Distribution;
+use crate::probe::{QUANTILES, Slot};
+use crate::run::{Seen, Stated};
+use crate::verdict::{
+    Asked, Bound, Counts, Course, Finding, Mode, Phase, Terms, Tick, findings, upper_mean, upper_share,
+    well_again,
+};
+
+/// Adds what a sample says of a bound, by the times when its requests began.
+pub fn count(bound: Bound, seen: &Seen, counts: &mut Counts) {
+    if seen.unclear {
+        return;
+    }
+    let Some(load) = &seen.load else {
+        let slow = |within: Duration| Duration::from_micros(seen.took_us) > within;
+        let bad = !seen.good || matches!(bound, Bound::Quantile { within, .. } if slow(within.get()));
+        return counts.add(seen.begun_ms, 1, u64::from(bad));
+    };
+    if load.slots.is_empty() {
+        // Of a load whose events have no slots the stretch is all that is known.
+        let slow = match bound {
+            Bound::Quantile { within, .. } => load.latency.beyond(within.get()),
+            _ => 0,
+        };
+        return counts.add(seen.begun_ms, load.requests, load.failed() + slow);
+    }
+    let place = match bound {
+        Bound::Quantile { thousandths, .. } => QUANTILES.iter().position(|(_, known)| *known == thousandths),
+        _ => None,
+    };
+    for (at, slot) in (0u64..).zip(&load.slots).filter(|(_, slot)| slot.requests > 0) {
+        let slow = place.map_or(0, |place| slot.slow[place]);
+        let at_ms = seen.begun_ms.saturating_add(at * Slot::MS);
+        counts.add(at_ms, slot.requests.into(), u64::from(slot.failed) + u64::from(slow));
+    }
+}
+
+/// The findings of every hypothesis that is about a rate, with its place among all hypotheses. `planned_ms` is how long
+/// the method was to take.
+pub(super) fn of(stated: &[Stated], samples: &Samples<'_>, planned_ms: Option<u64>) -> Vec<Vec<Finding>> {
+    let mut asked = Vec::new();
+    for stated in stated {
+        for bound in stated.rate.iter().flat_map(|terms| &terms.bounds) {
+            let terms = stated.rate.as_ref().unwrap_or_else(|| unreachable!("it has a bound"));
+            asked.push(ask(*bound, terms, &stated.name, samples, planned_ms));
+        }
+    }
+    let mut found = findings(&asked).into_iter();
+    let own = |stated: &Stated| stated.rate.as_ref().map_or(0, |terms| terms.bounds.len());
+    stated.iter().map(|stated| found.by_ref().take(own(stated)).collect()).collect()
+}
+
+fn ask(bound: Bound, terms: &Terms, name: &str, samples: &Samples<'_>, planned_ms: Option<u64>) -> Asked {
+    let counts = |phase: Phase| {
+        let mut counts = Counts::default();
+        samples.of_phase(name, phase).for_each(|seen| count(bound, seen, &mut counts));
+        counts
+    };
+    let during = counts(Phase::During);
+    let alpha = terms.alpha();
+    let from_ms = during.first_ms().unwrap_or_default();
+    let by_baseline = |tolerated: fn(&Terms, Bound, &Counts) -> f64| {
+        let baseline = counts(Phase::Baseline);
+        if baseline.total().0 == 0 {
+            return None;
+        }
+        let tolerated = tolerated(terms, bound, &baseline);
+        Some(Course::of(&during, tolerated, terms.mode, planned_ms, alpha / 2.0).halved())
+    };
+    let course = match bound {
+        Bound::Errors(_) | Bound::Quantile { .. } => {
+            let tolerated = bound.tolerated().unwrap_or_default();
+            Some(Course::of(&during, tolerated, terms.mode, planned_ms, alpha))
+        }
+        Bound::ErrorsOfBaseline(_) | Bound::Throughput(_) => by_baseline(derived),
+        Bound::Latency => latency(name, samples, terms.mode, planned_ms, alpha),
+    };
+    Asked { bound, mode: terms.mode, alpha, from_ms, course }
+}
+
+/// The share of bad requests that a bound by the baseline tolerates: half of the error is spent on what the baseline is
+/// known to be at most. In strict mode that is right for bursts too, and asks for a long baseline.
+fn derived(terms: &Terms, bound: Bound, baseline: &Counts) -> f64 {
+    let half = terms.alpha() / 2.0;
+    let (all, bad) = baseline.total();
+    let mut most = upper_share(all, bad, half);
+    if terms.mode == Mode::Strict {
+        let blocks: Vec<(u64, u64)> = baseline.grouped(5000).iter().map(|(_, all, bad)| (all, bad)).collect();
+        most = most.max(upper_mean(&blocks, half));
+    }
+    match bound {
+        Bound::ErrorsOfBaseline(times) => (times * most).min(0.9),
+        Bound::Throughput(share) => (1.0 - share.fraction() * (1.0 - most)).min(0.99),
+        _ => most,
+    }
+}
+
+fn latency(
+    name: &str,
+    samples: &Samples<'_>,
+    mode: Mode,
+    planned_ms: Option<u64>,
+    alpha: f64,
+) -> Option<Course> {
+    let ticks = |phase: Phase| -> Vec<(u64, (&Distribution, u64))> {
+        let mut ticks: Vec<_> = samples
+            .of_phase(name, phase)
+            .filter_map(|seen| seen.load.as_ref().map(|load| (seen.begun_ms, (&load.latency, load.failed()))))
+            .collect();
+        ticks.sort_by_key(|(at, _)| *at);
+        ticks
+    };
+    let baseline: Vec<Tick<'_>> = ticks(Phase::Baseline).into_iter().map(|(_, tick)| tick).collect();
+    Course::of_latency(&baseline, &ticks(Phase::During), mode, planned_ms, alpha)
+}
+
+/// Adds to the findings of a claim when each bound was kept again after the faults ended.
+pub(super) fn recover(found: &mut [Finding], stated: &Stated, samples: &Samples<'_>, ended_ms: u64) {
+    let Some(terms) = &stated.rate else { return };
+    for (finding, bound) in found.iter_mut().zip(&terms.bounds) {
+        // What is compared with the baseline's latencies has no single share to come back to.
+        if *bound == Bound::Latency {
+            continue;
+        }
+        let (mut counts, mut usual) = (Counts::default(), Counts::default());
+        samples.of(&stated.name).for_each(|seen| count(*bound, seen, &mut counts));
+        samples.of_phase(&stated.name, Phase::Baseline).for_each(|seen| count(*bound, seen, &mut usual));
+        let (all, bad) = usual.total();
+        // A bound of nothing at all is asked as one of a hundredth: fewer cannot be told from none in seconds.
+        let tolerated = if finding.tolerated > 0.0 { finding.tolerated } else { 0.01 };
+        let usual = bad as f64 / all.max(1) as f64;
+        finding.well_again = well_again(&counts.since(ended_ms), tolerated, usual, terms.alpha());
+    }
+}

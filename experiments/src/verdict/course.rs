@@ -1,0 +1,214 @@
+//! How the evidence on one bound went, second by second.
+
+use super::blocks::Blocks;
+use super::counts::Counts;
+use super::looks::FEWEST;
+use super::process::Starts;
+use super::rate::{Fast, Keeps};
+use super::shift::{Ranks, Shift, Tick};
+use super::terms::Mode;
+
+/// Evidence that is beyond doubt: what a bound of nothing at all has after its second bad request.
+const BEYOND_DOUBT: f64 = 1e200;
+/// Fewer bad requests than this decide nothing, however unlikely they are.
+const FEWEST_BAD: u64 = 5;
+/// An outage: so long, in milliseconds.
+const OUTAGE_MS: u64 = 5_000;
+/// An outage: so many requests at least.
+const OUTAGE_REQUESTS: u64 = 20;
+/// How many times as many slow answers as in the baseline are still no worse.
+const TAIL_TIMES: f64 = 2.0;
+
+/// The evidence on one bound over a window.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Course {
+    /// The share that was tolerated, from 0 to 1.
+    pub tolerated: f64,
+    /// Requests.
+    pub all: u64,
+    /// The bad ones.
+    pub bad: u64,
+    /// Evidence against the bound at the end of each step: milliseconds on the clock of the counts, and its value then.
+    pub against: Vec<(u64, f64)>,
+    /// When enough requests were bad for evidence to count.
+    pub enough_ms: Option<u64>,
+    /// When half of the requests of five seconds, or of a shorter window, had failed: no statistics are needed then.
+    pub outage_ms: Option<u64>,
+    /// Evidence for the bound at the end of the window.
+    pub keeps: f64,
+    /// Whether the last third of the requests, taken alone, keeps the bound.
+    pub keeps_late: bool,
+    /// Of latencies: how often a request is slower than one of the baseline, ties counted half, and how often it may be.
+    pub effect: Option<(f64, f64)>,
+    /// About how many requests more would show that the bound is kept.
+    pub missing: Option<u64>,
+}
+
+impl Course {
+    /// The evidence on "at most the share `tolerated` is bad". `planned_ms` is how long the window was to be, as known
+    /// before it began; `None` where it was not.
+    pub fn of(counts: &Counts, tolerated: f64, mode: Mode, planned_ms: Option<u64>, alpha: f64) -> Course {
+        let (all, bad) = counts.total();
+        let mut course = Course { tolerated, all, bad, ..Course::default() };
+        if tolerated <= 0.0 {
+            course.nothing_allowed(counts);
+            return course;
+        }
+        course.enough_ms = nth_bad(counts, FEWEST_BAD);
+        course.outage_ms = counts.outage(OUTAGE_MS, OUTAGE_REQUESTS, (20.0 * tolerated).clamp(0.5, 1.0));
+        let length = mode.block_ms().unwrap_or(1000);
+        let starts = planned_ms.map_or(Starts::Open, |ms| Starts::Planned(ms.div_ceil(length).max(1)));
+        let (mut fast, mut blocks) = (Fast::new(tolerated, starts), Blocks::new(tolerated, starts));
+        for (at, all, bad) in counts.grouped(length).iter() {
+            let evidence = match mode {
+                Mode::Fast => fast.step(all, bad),
+                Mode::Robust | Mode::Strict => blocks.step(all, bad),
+            };
+            course.against.push((at + length, evidence));
+        }
+        let mut keeps = Keeps::new(tolerated, Starts::AtOnce);
+        keeps.step(all, bad);
+        course.keeps = keeps.evidence();
+        course.missing = keeps.missing(all, bad, alpha);
+        course.keeps_late = late_share(counts) <= tolerated;
+        course
+    }
+
+    /// A bound of nothing at all needs no statistics: a second bad request breaks it, and a single one says too little.
+    fn nothing_allowed(&mut self, counts: &Counts) {
+        self.enough_ms = nth_bad(counts, 2);
+        self.against = self.enough_ms.map(|at| (at, BEYOND_DOUBT)).into_iter().collect();
+        self.keeps = if self.bad == 0 && self.all >= FEWEST { BEYOND_DOUBT } else { 0.0 };
+        self.keeps_late = self.bad == 0;
+    }
+
+    /// The evidence on "answers are no slower than in the baseline": the mean of that on the whole distribution and that
+    /// on its tail, for either may be all there is to see. `during` has the time of each tick. Half of `alpha` is for the
+    /// noise of the baseline, and is paid for here. `None` where the baseline has no requests.
+    pub fn of_latency(
+        baseline: &[Tick<'_>],
+        during: &[(u64, Tick<'_>)],
+        mode: Mode,
+        planned_ms: Option<u64>,
+        alpha: f64,
+    ) -> Option<Course> {
+        let ranks = Ranks::new(baseline)?;
+        let starts = planned_ms.map_or(Starts::Open, |ms| Starts::Planned(ms.div_ceil(1000).max(1)));
+        let limit = ranks.tail(alpha / 2.0);
+        let mut counts = Counts::default();
+        for (at, (latency, failed)) in during {
+            let slow = limit.map_or(0, |limit| latency.beyond(limit) + failed);
+            counts.add(*at, latency.total() + failed, slow);
+        }
+        let tail = Course::of(&counts, TAIL_TIMES * 0.01, mode, planned_ms, alpha / 2.0);
+        let mut shift = Shift::new(ranks, starts, alpha / 2.0);
+        // Without a tail to compare with there is one kind of evidence only. In general and tail must both be kept, so
+        // the weaker evidence counts.
+        let against = during.iter().map(|(at, tick)| {
+            let in_general = shift.step(*tick);
+            let end = at + 1000;
+            let evidence = if limit.is_some() { f64::midpoint(in_general, tail.at(end)) } else { in_general };
+            (end, evidence / 2.0)
+        });
+        let against = against.collect();
+        let ticks: Vec<Tick<'_>> = during.iter().map(|(_, tick)| *tick).collect();
+        Some(Course {
+            against,
+            enough_ms: counts.first_ms(),
+            outage_ms: None,
+            keeps: shift.keeps().min(if limit.is_some() { tail.keeps } else { BEYOND_DOUBT }) / 2.0,
+            keeps_late: true,
+            effect: shift.effect(&ticks).map(|effect| (effect, shift.tolerated())),
+            ..tail
+        })
+    }
+
+    /// The same where half of the error was spent on what the bound was derived from.
+    pub fn halved(mut self) -> Course {
+        self.against.iter_mut().for_each(|(_, evidence)| *evidence /= 2.0);
+        self.keeps /= 2.0;
+        self
+    }
+
+    /// The evidence against the bound at a time.
+    pub(super) fn at(&self, ms: u64) -> f64 {
+        let reached = self.against.partition_point(|(at, _)| *at <= ms);
+        reached.checked_sub(1).and_then(|last| self.against.get(last)).map_or(1.0, |(_, evidence)| *evidence)
+    }
+
+    /// The largest evidence against the bound at any time.
+    pub fn most(&self) -> f64 {
+        self.against.iter().map(|(_, evidence)| *evidence).fold(1.0, f64::max)
+    }
+}
+
+/// When so many requests were bad.
+fn nth_bad(counts: &Counts, nth: u64) -> Option<u64> {
+    let mut sum = 0u64;
+    counts.iter().find_map(|(at, _, bad)| {
+        sum = sum.saturating_add(bad);
+        (sum >= nth).then_some(at)
+    })
+}
+
+/// The share of bad requests in the last third of all.
+fn late_share(counts: &Counts) -> f64 {
+    let (total, _) = counts.total();
+    let (mut seen, mut all, mut failed) = (0u64, 0u64, 0u64);
+    for (_, more, bad) in counts.iter() {
+        seen = seen.saturating_add(more);
+        if u128::from(seen) * 3 > u128::from(total) * 2 {
+            all = all.saturating_add(more);
+            failed = failed.saturating_add(bad);
+        }
+    }
+    if all == 0 { 0.0 } else { failed as f64 / all as f64 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `rate` requests a second for so long, and how many of each second are bad.
+    fn counts(seconds: u64, rate: u64, bad: impl Fn(u64) -> u64) -> Counts {
+        let mut counts = Counts::default();
+        (0..seconds).for_each(|second| counts.add(second * 1000, rate, bad(second)));
+        counts
+    }
+
+    #[test]
+    fn a_bound_of_nothing_is_broken_by_the_second_bad_request() {
+        let of = |bad: &dyn Fn(u64) -> u64| Course::of(&counts(10, 50, bad), 0.0, Mode::Robust, None, 0.05);
+        let clean = of(&|_| 0);
+        assert!(clean.keeps > 20.0 && clean.most() <= 1.0);
+        let one = of(&|second| u64::from(second == 4));
+        assert!(one.keeps < 20.0 && one.most() <= 1.0, "one says too little");
+        let two = of(&|second| u64::from(second == 4 || second == 7));
+        assert_eq!(two.against, [(7000, BEYOND_DOUBT)]);
+    }
+
+    #[test]
+    fn a_late_regression_takes_back_what_was_shown() {
+        let course = Course::of(
+            &counts(60, 50, |second| 2 * u64::from(second >= 50)),
+            0.01,
+            Mode::Robust,
+            Some(60_000),
+            0.05,
+        );
+        assert!(!course.keeps_late, "the last third is 1.9 % bad");
+    }
+
+    #[test]
+    fn an_outage_of_a_short_fault_needs_no_statistics() {
+        let course = Course::of(&counts(3, 100, |_| 100), 0.01, Mode::Robust, Some(3000), 0.05);
+        assert!(course.most() < 20.0, "one block alone proves nothing: {}", course.most());
+        assert_eq!(course.outage_ms, Some(2000));
+    }
+
+    #[test]
+    fn the_value_at_a_time_is_that_of_the_last_step() {
+        let course = Course { against: vec![(10, 2.0), (20, 3.0)], ..Course::default() };
+        assert_eq!([9, 10, 19, 20, 99].map(|ms| course.at(ms)), [1.0, 2.0, 2.0, 3.0, 3.0]);
+    }
+}

@@ -1,0 +1,86 @@
+//! `squall-agent self-test`: every layer cleans up, as root and without, and a test that is killed leaves nothing.
+
+use std::fs;
+use std::process::Command;
+
+use rustix::process::Signal;
+use serde_json::Value;
+use squall_tests::needs;
+use squall_tests::netns;
+use squall_tests::squall::{MARK, Squall, binary};
+use squall_tests::wait::{PATIENCE, holds};
+use squall_tests::world::World;
+
+/// The self-test, as root or as another user.
+fn self_test(world: &World, user: Option<u32>) -> Squall {
+    let copy = world.directory.join("squall-agent");
+    fs::copy(binary("squall-agent"), &copy).expect("the binary can be copied");
+    let mut command = match user {
+        None => Command::new(&copy),
+        Some(user) => {
+            let user = user.to_string();
+            let mut command = Command::new("setpriv");
+            command.args(["--reuid", &user, "--regid", &user, "--clear-groups", "--"]).arg(&copy);
+            command
+        }
+    };
+    command.args(["self-test", "--format", "json"]);
+    Squall::with(command, "squall-agent self-test", &world.directory)
+}
+
+/// Processes that a self-test of this world has left, in whatever namespace.
+fn left(world: &World) -> Vec<netns::Process> {
+    let own = world.directory.display().to_string();
+    let mut found = netns::processes();
+    found.retain(|process| process.environment(MARK).as_deref() == Some(&own));
+    found
+}
+
+fn whole(user: Option<u32>) {
+    let world = World::new(0);
+    let finished = self_test(&world, user).run();
+    let report = finished.expect_exit(0).json();
+    let rows = report["rows"].as_array().expect("it has rows");
+    for row in rows {
+        assert!(row["residue"].as_array().is_some_and(Vec::is_empty), "{row:#}");
+        assert!(row["impaired"].as_u64() > Some(0), "{row:#}");
+    }
+    let layers = |fault: &str| -> Vec<(&str, &str)> {
+        let of = rows.iter().filter(|row| row["fault"] == fault);
+        of.filter_map(|row| Some((row["killed"].as_str()?, row["layer"].as_str()?))).collect()
+    };
+    for fault in ["partition", "refuse", "pause"] {
+        let expected = [("worker", "guardian"), ("guardian", "worker"), ("both", "kernel")];
+        assert_eq!(layers(fault), expected, "{fault}: {report:#}");
+    }
+    assert_eq!(layers("disconnect").len(), 3, "{report:#}");
+    assert_eq!(report["root"], Value::Bool(user.is_none()));
+    holds("the self-test's processes to end", PATIENCE, || left(&world).is_empty());
+}
+
+#[test]
+fn every_layer_cleans_up_as_root() {
+    needs!(Root, Nftables);
+    whole(None);
+}
+
+#[test]
+fn every_layer_cleans_up_without_root() {
+    needs!(Root, Nftables, UserNamespaces);
+    whole(Some(65534));
+}
+
+#[test]
+fn one_that_is_killed_or_interrupted_leaves_nothing() {
+    needs!(Root, Nftables);
+    for signal in [Signal::KILL, Signal::INT] {
+        let world = World::new(0);
+        let mut run = self_test(&world, None).start();
+        // The test itself, its agent's two processes, and the one that is there to suffer.
+        holds("an agent to be at work", PATIENCE, || left(&world).len() >= 4);
+        run.signal(signal);
+        let finished = run.finish();
+        assert_ne!(finished.status.code(), Some(0), "{}", finished.story());
+        holds("everything to be gone", PATIENCE, || left(&world).is_empty());
+    }
+}

@@ -1,0 +1,114 @@
+//! A hang is a death: deadlocked, or starved of the processor.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use squall_agent::host::sys::boot_nanos;
+use squall_tests::cgroup;
+use squall_tests::netns::PREFIX;
+
+use crate::faults::fault;
+use crate::harness::{Ground, Job, lock};
+use crate::stage::{Orders, Stage, enter};
+use crate::strike::{Outcome, Strike, mend};
+
+/// Who hangs, and where. Whoever waits for the guardian's disk waits for 10 s.
+const DEADLOCKS: [&str; 4] = [
+    "worker/after-record:2:hang",
+    "worker/after-perform:1:hang",
+    "worker/before-undo:1:hang",
+    "guardian/before-record:2:hang",
+];
+
+/// How long a starved worker's fault may be seen: silence for 1.2 s is death.
+const STARVED: Duration = Duration::from_secs(8);
+
+/// The jobs of this subject.
+pub fn jobs() -> Vec<Job> {
+    let needs = fault("latency").needs;
+    vec![
+        Job::new("a_deadlock_is_a_death", needs, deadlocks),
+        Job::new("a_worker_that_is_starved_is_dead", needs, starves),
+    ]
+}
+
+fn deadlocks(ground: &Ground) -> Result<(), String> {
+    let stage = Stage::new(fault("latency"), &ground.agent);
+    for (number, at) in DEADLOCKS.iter().enumerate() {
+        let outcome = Strike::At((*at).to_owned()).fall(&stage, number)?;
+        let other = if at.starts_with("worker") { "guardian" } else { "worker" };
+        if outcome.layer != other {
+            return Err(format!("{at}: the {other} was to revert: {outcome:?}"));
+        }
+        lock(&ground.table).note(stage.fault.name, outcome);
+    }
+    Ok(())
+}
+
+/// The hierarchy of control groups with processor time, and the file and word of a thousandth of one processor.
+fn processor() -> Option<(PathBuf, Vec<(&'static str, &'static str)>)> {
+    let old = Path::new("/sys/fs/cgroup/cpu");
+    if old.join("cpu.cfs_quota_us").exists() || old.join("cgroup.procs").exists() {
+        return Some((old.to_owned(), vec![("cpu.cfs_period_us", "1000000"), ("cpu.cfs_quota_us", "1000")]));
+    }
+    let new = Path::new("/sys/fs/cgroup");
+    let controllers = fs::read_to_string(new.join("cgroup.subtree_control")).unwrap_or_default();
+    controllers.contains("cpu").then(|| (new.to_owned(), vec![("cpu.max", "1000 1000000")]))
+}
+
+/// A worker that shares a thousandth of a processor with eight others that want all of it.
+// Not with a packet engine, whose thread has real-time priority: such a control group does not take it.
+fn starves(ground: &Ground) -> Result<(), String> {
+    let Some((root, narrow)) = processor() else {
+        squall_tests::skip::log_as(
+            "a_worker_that_is_starved_is_dead",
+            "needs control groups with processor time",
+        );
+        return Ok(());
+    };
+    let stage = Stage::new(fault("partition"), &ground.agent);
+    let group = root.join(format!("{PREFIX}{}-starved", std::process::id()));
+    fs::create_dir(&group).map_err(|error| format!("`{}`: {error}", group.display()))?;
+    let came = starved(&stage, &group, &narrow);
+    let went = cgroup::clear(&group).map_err(|error| format!("`{}`: {error}", group.display()));
+    let outcome = came?;
+    went?;
+    lock(&ground.table).note(stage.fault.name, outcome);
+    Ok(())
+}
+
+fn starved(stage: &Stage, group: &Path, narrow: &[(&str, &str)]) -> Result<Outcome, String> {
+    let put = |file: &str, word: &str| {
+        fs::write(group.join(file), word)
+            .map_err(|error| format!("`{file}` of `{}`: {error}", group.display()))
+    };
+    let life = stage.begin(&Orders { held: true, ..Orders::default() });
+    if !life.live() {
+        return Err(format!("it never was live: {:?}", life.finish()));
+    }
+    let [_, Some(worker)] = life.pair() else { return Err("there is no worker".to_owned()) };
+    narrow.iter().try_for_each(|(file, word)| put(file, word))?;
+    for _ in 0..8 {
+        stage.world.program(1, None, &["sh", "-c", &format!("{}while :; do :; done", enter(group))]);
+    }
+    put("cgroup.procs", &worker.pid.to_string())?;
+    let struck = boot_nanos();
+    let watched = stage.watch_until(struck, &life, STARVED, |watched| watched.effects.is_some());
+    // Dead or alive, it needs the processor to go.
+    let (file, wide) = if narrow.len() == 1 { ("cpu.max", "max") } else { ("cpu.cfs_quota_us", "-1") };
+    put(file, wide)?;
+    let gone = stage.watch(struck, &life, STARVED * 2);
+    let by_guardian = life
+        .passed()
+        .iter()
+        .any(|passed| passed.nanos > struck && passed.at.starts_with("guardian/before-revert"));
+    let came = life.end();
+    let (Some(took), Some(_)) = (watched.effects, gone.dead) else {
+        return Err(format!("a starved worker's fault lived on: {watched:?}, {gone:?}, {came:?}"));
+    };
+    let rest = mend(stage, 0)?;
+    let layer = if by_guardian { "guardian" } else { "kernel timers" };
+    let (victim, way) = ("worker".to_owned(), "starved".to_owned());
+    Ok(Outcome { victim, way, layer, rest, took, live: false, deaths: 1 })
+}

@@ -1,0 +1,132 @@
+//! The programs that users run, killed at random instants: without stopping points, in the release build where there is one.
+
+use std::path::PathBuf;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use squall_tests::host::Host;
+use squall_tests::netns::{Process, signal};
+use squall_tests::squall::{Squall, binary};
+use squall_tests::trial::calm;
+use squall_tests::world::World;
+
+use crate::choice::Dice;
+use crate::faults::fault;
+use crate::harness::{Ground, Job, lock};
+use crate::strike::Outcome;
+
+/// Blows that CI has time for.
+const FEW: usize = 24;
+/// From the start of a command to its end, on an idle machine: fault and all.
+const LIFE: usize = 1_100_000;
+/// How long all processes may take to be gone: a stopped command is known by its lease, which is 5 s long.
+const GONE: Duration = Duration::from_secs(20);
+
+/// Who is hit.
+const VICTIMS: [&str; 5] = ["command", "worker", "guardian", "both", "everything"];
+
+/// The jobs of this subject.
+pub fn jobs() -> Vec<Job> {
+    vec![Job::new("any_instant", fault("latency").needs, any_instant)]
+}
+
+/// Where `squall` is that users would run.
+fn program() -> PathBuf {
+    let debug = binary("squall");
+    let release = debug.ancestors().nth(2).map(|target| target.join("release/squall"));
+    release.filter(|path| path.exists()).unwrap_or(debug)
+}
+
+fn any_instant(ground: &Ground) -> Result<(), String> {
+    let mut dice = Dice::new(ground.seed);
+    let world = World::new(2);
+    world.echo(1, 7);
+    world.program(0, None, &["sleep", "100000"]);
+    let step = "{ parallel: [{ fault: { latency: { delay: 50ms, to: [\"10.77.1.2:7\"] } }, for: 400ms }, \
+                { fault: { pause: {} }, in: { process: { name: sleep } }, for: 400ms }] }";
+    let file = world.file("instants.yaml", calm(&[step]));
+    let program = program();
+    for number in 0..ground.blows.map_or(FEW, |blows| blows / 8) {
+        let victim = *dice.one(&VICTIMS);
+        let hits = *dice.one(&[Signal::KILL, Signal::KILL, Signal::KILL, Signal::TERM]);
+        let instant = Duration::from_micros(dice.below(LIFE) as u64);
+        let came = blow(&world, &program, &file, (victim, hits, instant));
+        let outcome =
+            came.map_err(|why| format!("blow {number}: {victim} {hits:?} after {instant:?}: {why}"))?;
+        lock(&ground.table).note("latency and pause, at once", outcome);
+    }
+    Ok(())
+}
+
+fn blow(
+    world: &World,
+    program: &PathBuf,
+    file: &str,
+    (victim, hits, instant): (&'static str, Signal, Duration),
+) -> Result<Outcome, String> {
+    let host = &world.hosts[0];
+    let events = world.directory.join("instants.ndjson");
+    drop(std::fs::remove_file(&events));
+    let mut command = host.netns.command(program);
+    command.args(["run", file, "--events"]).arg(&events).env("SQUALL_STATE_DIR", &host.state);
+    let mut run = Squall::with(command, "squall run", &host.directory).start();
+    thread::sleep(instant);
+    let hit = victims(host, run.pid(), victim);
+    // Held first, so that none notices another's end.
+    if hit.len() > 1 {
+        for process in &hit {
+            signal(process, Signal::STOP);
+        }
+    }
+    for process in &hit {
+        signal(process, hits);
+        signal(process, Signal::CONT);
+    }
+    let struck = Instant::now();
+    // The command itself is a child of this test, which must hear of its end.
+    while !run.ended() | !host.squalls().is_empty() {
+        if struck.elapsed() > GONE {
+            return Err(format!("{:?} lived on: {}", host.squalls(), run.story()));
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+    let took = struck.elapsed();
+    let recovered = host.agent(&["recover"]).run();
+    if recovered.status.code() != Some(0) {
+        return Err(recovered.story());
+    }
+    let rest = if recovered.stdout.contains("undone:") { "recover" } else { "–" };
+    if let Some(difference) = world.difference() {
+        thread::sleep(Duration::from_secs(2));
+        if world.difference().is_some() {
+            return Err(format!("not as found:\n{difference}"));
+        }
+    }
+    let way = if hits == Signal::KILL { "SIGKILL" } else { "SIGTERM" };
+    let (victim, way, deaths) = (victim.to_owned(), format!("{way}, any time"), hit.len());
+    Ok(Outcome { victim, way, layer: "as came", rest, took, live: false, deaths })
+}
+
+/// Those of the chosen that are there at this instant.
+fn victims(host: &Host, command: i32, victim: &str) -> Vec<Process> {
+    let all = host.squalls();
+    let agents: Vec<Process> = all
+        .iter()
+        .filter(|process| process.arguments().get(1).is_some_and(|verb| verb == "agent"))
+        .cloned()
+        .collect();
+    let is_worker = |process: &Process| agents.iter().any(|other| other.pid == process.parent);
+    let chosen: Vec<Process> = match victim {
+        "worker" => agents.iter().filter(|process| is_worker(process)).cloned().collect(),
+        "guardian" => agents.iter().filter(|process| !is_worker(process)).cloned().collect(),
+        "both" => agents.clone(),
+        "everything" => all.clone(),
+        _ => Vec::new(),
+    };
+    if chosen.is_empty() {
+        all.into_iter().filter(|process| process.pid == command).collect()
+    } else {
+        chosen
+    }
+}
