@@ -21,6 +21,7 @@ mod nets;
 mod network;
 mod package;
 mod peers;
+mod probes;
 mod process;
 mod proxy;
 mod refusal;

@@ -50,6 +50,8 @@ pub enum Need {
     SystemdAnalyze,
     /// nginx.
     Nginx,
+    /// Prometheus.
+    Prometheus,
     /// Redis.
     Redis,
     /// PostgreSQL's server, and its user.
@@ -115,6 +117,7 @@ impl Need {
                 unless(found("systemd-analyze"), "needs `systemd-analyze` (package `systemd`)")
             }
             Need::Nginx => unless(found("nginx"), "needs nginx (package `nginx-light`)"),
+            Need::Prometheus => unless(found("prometheus"), "needs Prometheus (package `prometheus`)"),
             Need::Redis => unless(found("redis-server"), "needs Redis (package `redis-server`)"),
             Need::Postgres => unless(
                 crate::service::postgres_programs().is_some(),

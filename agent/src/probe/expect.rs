@@ -4,25 +4,33 @@ use std::time::Duration;
 
 use hyper::header::{HeaderMap, HeaderName};
 use regex::Regex;
-use serde_json::Value;
-use serde_json_path::JsonPath;
-use squall_experiments::probe::Expect;
+use squall_experiments::probe::compare::{Compared, Found};
+use squall_experiments::probe::{Comparison, Expect};
 use squall_experiments::quantity::Period;
+
+use super::value::{ExpectJson, Objection};
 
 /// What a sample saw, and whether that is good.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Seen {
     pub(super) good: bool,
+    /// It says nothing about the system.
+    pub(super) unclear: bool,
     pub(super) text: String,
 }
 
 impl Seen {
     pub(super) fn good(text: impl Into<String>) -> Self {
-        Seen { good: true, text: text.into() }
+        Seen { good: true, unclear: false, text: text.into() }
     }
 
     pub(super) fn bad(text: impl Into<String>) -> Self {
-        Seen { good: false, text: text.into() }
+        Seen { good: false, unclear: false, text: text.into() }
+    }
+
+    /// What was to be compared is not there, or cannot be compared.
+    pub(super) fn unclear(text: impl Into<String>) -> Self {
+        Seen { good: false, unclear: true, text: text.into() }
     }
 }
 
@@ -35,17 +43,20 @@ pub(super) struct Answer {
 
 /// Expectations of an HTTP answer.
 pub(super) struct ExpectHttp {
-    status: Option<u16>,
+    status: Option<Comparison>,
     headers: Vec<(HeaderName, String)>,
     body: Option<Regex>,
-    json: Vec<(JsonPath, Value)>,
+    json: ExpectJson,
+    value: Option<Comparison>,
     within: Option<Period>,
 }
 
 /// Expectations of a program that ended.
 pub(super) struct ExpectProcess {
-    exit: i32,
+    exit: Comparison,
     stdout: Option<Regex>,
+    json: ExpectJson,
+    value: Option<Comparison>,
     within: Option<Period>,
 }
 
@@ -56,15 +67,12 @@ impl ExpectHttp {
             let parsed: HeaderName = name.parse().map_err(|_| format!("`{name}` is not a header name"))?;
             Ok((parsed, value.clone()))
         };
-        let json = |(path, value): (&String, &Value)| {
-            let parsed = JsonPath::parse(path).map_err(|why| format!("`{path}` is not a JSONPath: {why}"))?;
-            Ok((parsed, value.clone()))
-        };
         Ok(ExpectHttp {
-            status: expect.status,
+            status: expect.status.clone(),
             headers: expect.headers.iter().map(header).collect::<Result<_, String>>()?,
             body: expect.body.as_deref().map(regex).transpose()?,
-            json: expect.json.iter().map(json).collect::<Result<_, String>>()?,
+            json: ExpectJson::new(expect)?,
+            value: expect.value.clone(),
             within: expect.within,
         })
     }
@@ -72,24 +80,44 @@ impl ExpectHttp {
     /// Judges an answer that took `took`, from the first look at the name to the last byte.
     pub(super) fn judge(&self, answer: &Answer, took: Duration) -> Seen {
         match self.objection(answer) {
-            Some(objection) => Seen::bad(objection),
+            Some(objection) => objection.into(),
             None => in_time(answer.status, took, self.within),
         }
     }
 
     /// Whether the body must be looked at.
     pub(super) fn wants_body(&self) -> bool {
-        self.body.is_some() || !self.json.is_empty()
+        self.body.is_some() || self.value.is_some() || !self.json.is_empty()
     }
 
     /// What is not as expected of an answer, but for its time.
-    pub(super) fn objection(&self, answer: &Answer) -> Option<String> {
+    pub(super) fn objection(&self, answer: &Answer) -> Option<Objection> {
         let status = answer.status;
-        match self.status {
-            Some(expected) if expected != status => return Some(format!("{status} (expected {expected})")),
-            None if !(200..300).contains(&status) => return Some(format!("{status} (expected 2xx)")),
-            _ => {}
+        match &self.status {
+            Some(expected) => {
+                let compared = expected.judge(&Found::Typed(status.into()));
+                if let Some(objection) = Objection::of(compared, "") {
+                    return Some(objection);
+                }
+            }
+            None if !(200..300).contains(&status) => {
+                return Some(Objection::Bad(format!("{status} (expected 2xx)")));
+            }
+            None => {}
         }
+        if let Some(objection) = self.header_objection(answer) {
+            return Some(Objection::Bad(objection));
+        }
+        if let Some(regex) = &self.body
+            && !regex.is_match(&String::from_utf8_lossy(&answer.body))
+        {
+            return Some(Objection::Bad(format!("body does not match `{regex}`")));
+        }
+        let json = self.json.objection(&answer.body, "body");
+        json.or_else(|| Objection::of(self.value.as_ref()?.judge(&trimmed(&answer.body)), "body is "))
+    }
+
+    fn header_objection(&self, answer: &Answer) -> Option<String> {
         for (name, expected) in &self.headers {
             let mut values = answer.headers.get_all(name).iter().peekable();
             if values.peek().is_none() {
@@ -103,24 +131,7 @@ impl ExpectHttp {
                 ));
             }
         }
-        if let Some(regex) = &self.body
-            && !regex.is_match(&String::from_utf8_lossy(&answer.body))
-        {
-            return Some(format!("body does not match `{regex}`"));
-        }
-        if self.json.is_empty() {
-            return None;
-        }
-        let Ok(document) = serde_json::from_slice::<Value>(&answer.body) else {
-            return Some("body is not JSON".to_owned());
-        };
-        self.json.iter().find_map(|(path, expected)| match path.query(&document).first() {
-            None => Some(format!("`{path}` finds nothing (expected {expected})")),
-            Some(found) if !same(found, expected) => {
-                Some(format!("`{path}` is {} (expected {expected})", short(&found.to_string())))
-            }
-            Some(_) => None,
-        })
+        None
     }
 }
 
@@ -128,15 +139,20 @@ impl ExpectProcess {
     /// Compiles them; an error says which of them makes no sense, and why.
     pub(super) fn new(expect: &Expect) -> Result<Self, String> {
         Ok(ExpectProcess {
-            exit: expect.exit.unwrap_or(0),
+            exit: match &expect.exit {
+                Some(exit) => exit.clone(),
+                None => Comparison::try_from(serde_json::Value::from(0)).map_err(|why| why.to_string())?,
+            },
             stdout: expect.stdout.as_deref().map(regex).transpose()?,
+            json: ExpectJson::new(expect)?,
+            value: expect.value.clone(),
             within: expect.within,
         })
     }
 
     /// Judges an exit code and what was printed; `stderr` only explains.
     pub(super) fn judge(&self, exit: i32, stdout: &[u8], stderr: &[u8], took: Duration) -> Seen {
-        if exit != self.exit {
+        if self.exit.judge(&Found::Typed(exit.into())) != Compared::Holds {
             return Seen::bad(format!("exit {exit} (expected {}){}", self.exit, last_line(stderr)));
         }
         if let Some(regex) = &self.stdout
@@ -144,7 +160,12 @@ impl ExpectProcess {
         {
             return Seen::bad(format!("standard output does not match `{regex}`"));
         }
-        in_time(format_args!("exit {exit}"), took, self.within)
+        let json = self.json.objection(stdout, "standard output");
+        let value = || Objection::of(self.value.as_ref()?.judge(&trimmed(stdout)), "standard output is ");
+        match json.or_else(value) {
+            Some(objection) => objection.into(),
+            None => in_time(format_args!("exit {exit}"), took, self.within),
+        }
     }
 
     /// Judges an end by a signal, which no expectation allows.
@@ -174,7 +195,7 @@ pub(super) fn readable(took: Duration) -> String {
     }
 }
 
-fn regex(pattern: &str) -> Result<Regex, String> {
+pub(super) fn regex(pattern: &str) -> Result<Regex, String> {
     Regex::new(pattern).map_err(|why| {
         // The error draws the pattern over several lines; its last line is the reason.
         let why = why.to_string();
@@ -183,12 +204,9 @@ fn regex(pattern: &str) -> Result<Regex, String> {
     })
 }
 
-/// JSON equality, in which 1 and 1.0 are the same number.
-fn same(a: &Value, b: &Value) -> bool {
-    match (a.as_f64(), b.as_f64()) {
-        (Some(a), Some(b)) => a == b,
-        _ => a == b,
-    }
+/// Bytes as a text, without white space around it.
+fn trimmed(bytes: &[u8]) -> Found {
+    Found::Text(String::from_utf8_lossy(bytes).trim().to_owned())
 }
 
 fn last_line(stderr: &[u8]) -> String {

@@ -1,47 +1,73 @@
 //! HTTP probes: one new connection per sample, so that a probe sees what a new client sees.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use squall_experiments::probe::{Expect, HttpProbe};
 use squall_experiments::quantity::Period;
 use tokio::time::timeout;
 
 use super::expect::{Answer, ExpectHttp, Seen};
-use super::request::{HttpRequest, Keep, reason, whole};
+use super::looks::shorter;
+use super::request::{HttpRequest, Keep, Message, reason, whole};
 use super::tcp::{self, Stage, timed_out};
 
 /// An HTTP probe, ready to be sampled.
 pub(super) struct HttpLook {
+    fetch: Fetch,
+    expect: ExpectHttp,
+}
+
+/// A request that can be sent again and again.
+pub(super) struct Fetch {
     request: HttpRequest,
     timeout: Period,
-    expect: ExpectHttp,
 }
 
 impl HttpLook {
     /// Understands the request and loads what it trusts; an error says why not.
     pub(super) fn new(probe: &HttpProbe, expect: &Expect) -> Result<Self, String> {
-        Ok(HttpLook {
-            request: HttpRequest::new(probe, Keep::Close)?,
-            timeout: probe.timeout,
-            expect: ExpectHttp::new(expect)?,
-        })
+        Ok(HttpLook { fetch: Fetch::new(probe)?, expect: ExpectHttp::new(expect)? })
     }
 
-    /// Asks once: resolve, connect, handshake, request, whole body, all within the time-out.
-    pub(super) async fn look(&self) -> Seen {
+    /// Asks once.
+    pub(super) async fn look(&self, left: Option<Duration>) -> Seen {
         let begun = Instant::now();
+        match self.fetch.fetch(left).await {
+            Err(failure) => Seen::bad(failure),
+            Ok(answer) => self.expect.judge(&answer, begun.elapsed()),
+        }
+    }
+}
+
+impl Fetch {
+    /// Understands the request and loads what it trusts; an error says why not.
+    pub(super) fn new(probe: &HttpProbe) -> Result<Self, String> {
+        Ok(Fetch { request: HttpRequest::new(probe, Keep::Close)?, timeout: probe.timeout })
+    }
+
+    /// Resolves, connects, shakes hands, asks and reads the whole body, all within the time-out and what is left.
+    pub(super) async fn fetch(&self, left: Option<Duration>) -> Result<Answer, String> {
+        self.limited(self.request.message(), left).await
+    }
+
+    /// The same with another body.
+    pub(super) async fn fetch_with(&self, body: String, left: Option<Duration>) -> Result<Answer, String> {
+        self.limited(self.request.message_with(body.into()), left).await
+    }
+
+    async fn limited(&self, message: Message, left: Option<Duration>) -> Result<Answer, String> {
         let stage = Stage::new(tcp::RESOLVING);
-        match timeout(self.timeout.get(), self.exchange(&stage)).await {
-            Err(_) => Seen::bad(timed_out(self.timeout, &stage)),
-            Ok(Err(failure)) => Seen::bad(failure),
-            Ok(Ok(answer)) => self.expect.judge(&answer, begun.elapsed()),
+        let limit = shorter(self.timeout.get(), left);
+        match timeout(limit, self.exchange(message, &stage)).await {
+            Err(_) => Err(timed_out(limit.into(), &stage)),
+            Ok(answer) => answer,
         }
     }
 
-    async fn exchange(&self, stage: &Stage) -> Result<Answer, String> {
+    async fn exchange(&self, message: Message, stage: &Stage) -> Result<Answer, String> {
         let mut connection = self.request.connect(stage).await?;
         stage.set(tcp::WAITING);
-        let response = connection.sender.send_request(self.request.message()).await.map_err(reason)?;
+        let response = connection.sender.send_request(message).await.map_err(reason)?;
         stage.set(tcp::READING);
         whole(response, true).await
     }

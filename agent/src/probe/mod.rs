@@ -8,17 +8,27 @@
 //! It is not responsible for when samples are taken, nor for what they mean: that is the conductor's. Only the requests
 //! of a load begin by its own clock, to the microsecond.
 
+mod certificate;
+mod dns;
 mod expect;
 mod family;
 mod http;
 mod load;
+mod log;
+mod looks;
+mod metrics;
 mod prepare;
 mod privileges;
 mod process;
+mod prometheus;
+mod redis;
 mod request;
 mod serve;
+mod sql;
+mod stream;
 mod tcp;
 mod tls;
+mod value;
 
 use squall_experiments::exit::Exit;
 

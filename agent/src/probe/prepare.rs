@@ -2,11 +2,20 @@
 
 use squall_experiments::probe::{Expect, Probe};
 
+use std::time::Duration;
+
+use super::certificate::CertificateLook;
+use super::dns::DnsLook;
 use super::expect::Seen;
 use super::family::Family;
 use super::http::HttpLook;
 use super::load::Task;
+use super::log::LogLook;
+use super::metrics::MetricsLook;
 use super::process::ProcessLook;
+use super::prometheus::PrometheusLook;
+use super::redis::RedisLook;
+use super::sql::SqlLook;
 use super::tcp::TcpLook;
 
 /// A probe that is ready.
@@ -21,7 +30,14 @@ pub(super) enum Prepared {
 pub(super) enum Look {
     Http(Box<HttpLook>),
     Tcp(TcpLook),
-    Process(ProcessLook),
+    Process(Box<ProcessLook>),
+    Dns(DnsLook),
+    Certificate(Box<CertificateLook>),
+    Prometheus(Box<PrometheusLook>),
+    Metrics(Box<MetricsLook>),
+    Redis(Box<RedisLook>),
+    Sql(Box<SqlLook>),
+    Log(Box<LogLook>),
 }
 
 impl Prepared {
@@ -30,7 +46,14 @@ impl Prepared {
         Ok(Prepared::Look(match probe {
             Probe::Http(http) => Look::Http(Box::new(HttpLook::new(http, expect)?)),
             Probe::Tcp(tcp) => Look::Tcp(TcpLook::new(tcp, expect)?),
-            Probe::Process(process) => Look::Process(ProcessLook::new(process, expect)?),
+            Probe::Process(process) => Look::Process(Box::new(ProcessLook::new(process, expect)?)),
+            Probe::Dns(dns) => Look::Dns(DnsLook::new(dns, expect)?),
+            Probe::Tls(tls) => Look::Certificate(Box::new(CertificateLook::new(tls, expect)?)),
+            Probe::Prometheus(probe) => Look::Prometheus(Box::new(PrometheusLook::new(probe, expect)?)),
+            Probe::Metrics(metrics) => Look::Metrics(Box::new(MetricsLook::new(metrics, expect)?)),
+            Probe::Redis(redis) => Look::Redis(Box::new(RedisLook::new(redis, expect)?)),
+            Probe::Sql(sql) => Look::Sql(Box::new(SqlLook::new(sql, expect)?)),
+            Probe::Log(log) => Look::Log(Box::new(LogLook::new(log, expect)?)),
             Probe::Load { load, tick } => {
                 return Ok(Prepared::Load(Box::new(Task::new(load, *tick, expect)?)));
             }
@@ -39,12 +62,20 @@ impl Prepared {
 }
 
 impl Look {
-    /// Takes one sample. An error says why the probe cannot be sampled at all any more.
-    pub(super) async fn look(&self, family: &Family) -> Result<Seen, String> {
-        match self {
-            Look::Http(http) => Ok(http.look().await),
-            Look::Tcp(tcp) => Ok(tcp.look().await),
-            Look::Process(process) => process.look(family).await,
-        }
+    /// Looks once, and no longer than what is left, where that is given. An error says why the probe cannot be sampled at
+    /// all any more.
+    pub(super) async fn look(&self, family: &Family, left: Option<Duration>) -> Result<Seen, String> {
+        Ok(match self {
+            Look::Http(http) => http.look(left).await,
+            Look::Tcp(tcp) => tcp.look(left).await,
+            Look::Process(process) => return process.look(family, left).await,
+            Look::Dns(dns) => dns.look(left).await,
+            Look::Certificate(certificate) => certificate.look(left).await,
+            Look::Prometheus(prometheus) => prometheus.look(left).await,
+            Look::Metrics(metrics) => metrics.look(left).await,
+            Look::Redis(redis) => redis.look(left).await,
+            Look::Sql(sql) => sql.look(left).await,
+            Look::Log(log) => log.look(),
+        })
     }
 }

@@ -20,6 +20,7 @@ use tokio::time::timeout;
 
 use super::expect::{ExpectProcess, Seen};
 use super::family::Family;
+use super::looks::shorter;
 use super::tcp::words;
 
 /// Where programs are looked for, and the only thing in their environment that the probe does not name.
@@ -69,8 +70,9 @@ impl ProcessLook {
 
     /// Runs the program once. When this returns, its process group is gone, and after a time-out its descendants in
     /// other groups too; a daemon of its goes on until the prober ends.
-    pub(super) async fn look(&self, family: &Family) -> Result<Seen, String> {
+    pub(super) async fn look(&self, family: &Family, left: Option<Duration>) -> Result<Seen, String> {
         let begun = Instant::now();
+        let limit = shorter(self.timeout.get(), left);
         let started =
             self.start().map_err(|error| format!("`{}`: {}", self.program.display(), words(&error)))?;
         let Started { mut child, pidfd, stdout, stderr } = started;
@@ -81,7 +83,7 @@ impl ProcessLook {
         let mut pipes = Box::pin(async {
             tokio::join!(drain(stdout, KEPT_OUT, &mut out), drain(stderr, KEPT_ERR, &mut err))
         });
-        let ended = timeout(self.timeout.get(), async {
+        let ended = timeout(limit, async {
             tokio::select! {
                 _ = pidfd.readable() => false,
                 _ = &mut pipes => { let _ = pidfd.readable().await; true }
@@ -103,8 +105,10 @@ impl ProcessLook {
         family.forgets(pid);
 
         Ok(match (ended, status) {
-            (Err(_), Some(_)) => Seen::bad(format!("timed out after {}", self.timeout)),
-            (Err(_), None) => Seen::bad(format!("timed out after {}, and cannot be killed", self.timeout)),
+            (Err(_), Some(_)) => Seen::bad(format!("timed out after {}", Period::from(limit))),
+            (Err(_), None) => {
+                Seen::bad(format!("timed out after {}, and cannot be killed", Period::from(limit)))
+            }
             (Ok(_), None) => Seen::bad("ended, and its exit code was lost"),
             (Ok(_), Some(status)) => match (status.code(), status.signal()) {
                 (Some(exit), _) => self.expect.judge(exit, &out, &err, took),

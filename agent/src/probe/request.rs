@@ -24,6 +24,9 @@ use super::tls;
 /// The longest body that is kept, in bytes: a longer one is an error.
 const LONGEST_BODY: usize = 4 << 20;
 
+/// A request on its way.
+pub(super) type Message = Request<Full<Bytes>>;
+
 /// What is sent, and to whom.
 pub(super) struct HttpRequest {
     host: String,
@@ -100,8 +103,13 @@ impl HttpRequest {
     }
 
     /// The request, to be sent once.
-    pub(super) fn message(&self) -> Request<Full<Bytes>> {
-        let mut request = Request::new(Full::new(self.body.clone()));
+    pub(super) fn message(&self) -> Message {
+        self.message_with(self.body.clone())
+    }
+
+    /// The request with another body.
+    pub(super) fn message_with(&self, body: Bytes) -> Message {
+        let mut request = Request::new(Full::new(body));
         *request.method_mut() = self.method.clone();
         *request.uri_mut() = self.target.clone();
         *request.headers_mut() = self.headers.clone();

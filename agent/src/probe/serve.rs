@@ -10,7 +10,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use nix::time::{ClockId, clock_gettime};
-use squall_experiments::probe::{ProberReply, ProberRequest, Sample};
+use squall_experiments::probe::{Looks, ProberReply, ProberRequest, Sample};
 use squall_experiments::protocol::LONGEST_LINE;
 use squall_experiments::quantity::Period;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
@@ -118,6 +118,8 @@ enum Loaded {
 struct Sampler {
     probe: u32,
     look: Look,
+    /// How many looks make a sample; without it, one.
+    looks: Option<Looks>,
     in_flight: Cell<usize>,
     family: Rc<Family>,
     replies: Sender<ProberReply>,
@@ -146,8 +148,8 @@ impl Table {
 
     async fn take(&mut self, request: ProberRequest) {
         let (probe, order) = match &request {
-            ProberRequest::Load { probe, what, expect } => {
-                let loaded = self.load(*probe, Prepared::new(what, expect));
+            ProberRequest::Load { probe, what, expect, looks } => {
+                let loaded = self.load(*probe, Prepared::new(what, expect), looks.clone());
                 if let Loaded::Unusable(why) = &loaded {
                     self.unusable(*probe, why.clone()).await;
                 }
@@ -190,11 +192,11 @@ impl Table {
         }
     }
 
-    fn load(&self, probe: u32, prepared: Result<Prepared, String>) -> Loaded {
+    fn load(&self, probe: u32, prepared: Result<Prepared, String>, looks: Option<Looks>) -> Loaded {
         let (family, replies) = (self.family.clone(), self.replies.clone());
         match prepared {
             Ok(Prepared::Look(look)) => {
-                let sampler = Sampler { probe, look, in_flight: Cell::new(0), family, replies };
+                let sampler = Sampler { probe, look, looks, in_flight: Cell::new(0), family, replies };
                 Loaded::Look { sampler: Rc::new(sampler), schedule: None }
             }
             Ok(Prepared::Load(task)) => match Generator::start(*task, probe, replies) {
@@ -242,6 +244,7 @@ impl Sampler {
                 begun_ns: nanoseconds(begun),
                 took_ns: 0,
                 good: false,
+                unclear: false,
                 seen: format!("still waiting for {} earlier samples", self.in_flight.get()),
                 load: None,
             };
@@ -253,7 +256,7 @@ impl Sampler {
     }
 
     async fn sample(self: Rc<Self>, begun: Duration) {
-        let outcome = self.look.look(&self.family).await;
+        let outcome = super::looks::sample(&self.look, &self.family, self.looks.as_ref()).await;
         let took = boot_clock().saturating_sub(begun);
         self.in_flight.set(self.in_flight.get() - 1);
         let reply = match outcome {
@@ -262,6 +265,7 @@ impl Sampler {
                 begun_ns: nanoseconds(begun),
                 took_ns: nanoseconds(took),
                 good: seen.good,
+                unclear: seen.unclear,
                 seen: seen.text,
                 load: None,
             }),

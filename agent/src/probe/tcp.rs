@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 use std::io;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use squall_experiments::probe::{Expect, TcpProbe};
 use squall_experiments::quantity::Period;
@@ -10,11 +10,38 @@ use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
 
 use super::expect::{Seen, in_time};
+use super::looks::shorter;
+
+/// A host and a port.
+pub(super) struct Address {
+    pub(super) host: String,
+    port: u16,
+}
+
+impl Address {
+    /// Understands `db.internal:5432` and `[::1]:80`; an error says why not.
+    pub(super) fn new(text: &str) -> Result<Self, String> {
+        let wrong = || format!("`{text}` is not a host and a port: write `db.internal:5432`");
+        let (host, port) = text.rsplit_once(':').ok_or_else(wrong)?;
+        let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+        if host.is_empty() || bare.is_none() && host.contains(':') {
+            return Err(wrong());
+        }
+        Ok(Address {
+            host: bare.unwrap_or(host).to_owned(),
+            port: port.parse().ok().filter(|port| *port != 0).ok_or_else(wrong)?,
+        })
+    }
+
+    /// See [`connect`].
+    pub(super) async fn connect(&self, stage: &Stage) -> Result<TcpStream, String> {
+        connect(&self.host, self.port, stage).await
+    }
+}
 
 /// A TCP probe, ready to be sampled.
 pub(super) struct TcpLook {
-    host: String,
-    port: u16,
+    address: Address,
     timeout: Period,
     within: Option<Period>,
 }
@@ -26,31 +53,21 @@ pub(super) type Stage = Cell<&'static str>;
 pub(super) const RESOLVING: &str = "resolving the name";
 pub(super) const WAITING: &str = "waiting for the answer";
 pub(super) const READING: &str = "reading the body";
-const CONNECTING: &str = "connecting";
+pub(super) const CONNECTING: &str = "connecting";
 
 impl TcpLook {
     /// Understands the address; an error says why not.
     pub(super) fn new(probe: &TcpProbe, expect: &Expect) -> Result<Self, String> {
-        let wrong = || format!("`{}` is not a host and a port: write `db.internal:5432`", probe.address);
-        let (host, port) = probe.address.rsplit_once(':').ok_or_else(wrong)?;
-        let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
-        if host.is_empty() || bare.is_none() && host.contains(':') {
-            return Err(wrong());
-        }
-        Ok(TcpLook {
-            host: bare.unwrap_or(host).to_owned(),
-            port: port.parse().ok().filter(|port| *port != 0).ok_or_else(wrong)?,
-            timeout: probe.timeout,
-            within: expect.within,
-        })
+        Ok(TcpLook { address: Address::new(&probe.address)?, timeout: probe.timeout, within: expect.within })
     }
 
     /// Opens a connection and closes it.
-    pub(super) async fn look(&self) -> Seen {
+    pub(super) async fn look(&self, left: Option<Duration>) -> Seen {
         let begun = Instant::now();
         let stage = Stage::new(RESOLVING);
-        match timeout(self.timeout.get(), connect(&self.host, self.port, &stage)).await {
-            Err(_) => Seen::bad(timed_out(self.timeout, &stage)),
+        let limit = shorter(self.timeout.get(), left);
+        match timeout(limit, self.address.connect(&stage)).await {
+            Err(_) => Seen::bad(timed_out(limit.into(), &stage)),
             Ok(Err(failure)) => Seen::bad(failure),
             Ok(Ok(_)) => in_time("connected", begun.elapsed(), self.within),
         }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use squall_experiments::probe::When;
 use squall_experiments::protocol::Refusal;
 use squall_experiments::quantity::Period;
 use squall_experiments::run::Event;
@@ -100,13 +101,13 @@ impl Run<'_> {
     fn baseline_complete(&self) -> Option<Option<Broken>> {
         let sampling = self.sampling.borrow();
         let waiting = sampling.watches.iter().any(|watch| {
-            let first = watch.baseline.total() == 0;
+            let first = watch.baseline.total() == 0 && watch.is_for(When::Before);
             first || (!watch.guard && watch.is_owed())
         });
         if waiting {
             return None;
         }
-        let mut hypotheses = sampling.hypotheses();
+        let mut hypotheses = sampling.hypotheses().filter(|watch| watch.is_for(When::Before));
         Some(hypotheses.find_map(|watch| {
             if let Some(rates) = &watch.rates {
                 return rates.not_steady().map(|_| Broken::of(watch));

@@ -5,6 +5,7 @@ use std::future::pending;
 use squall_experiments::probe::{ProberReply, Sample};
 use squall_experiments::protocol::Refusal;
 use squall_experiments::run::{Event, Seen, State};
+use squall_experiments::verdict::IN_A_ROW;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::sleep_until;
 
@@ -131,13 +132,14 @@ impl Run<'_> {
     fn watched(&self, place: usize, sample: &Sample) {
         let begun_ms = self.clock.ms_of(sample.begun_ns);
         let phase = self.sampling.borrow_mut().count(place, sample, begun_ms);
-        let (name, guard, broken) = {
+        let (name, guard, broken, blind) = {
             let sampling = self.sampling.borrow();
             let Some(watch) = sampling.watches.get(place) else {
                 return;
             };
             let counted = watch.guard && watch.rates.is_none();
-            (watch.name.clone(), watch.guard, counted && !watch.all.within(watch.tolerate))
+            let broken = counted && !watch.all.within(watch.tolerate);
+            (watch.name.clone(), watch.guard, broken, watch.guard && watch.unclear >= IN_A_ROW)
         };
         let over = matches!(self.state(), State::New | State::Finished { .. } | State::Stuck { .. });
         if over {
@@ -148,6 +150,7 @@ impl Run<'_> {
             guard,
             phase,
             good: sample.good,
+            unclear: sample.unclear,
             begun_ms,
             took_us: sample.took_ns / 1000,
             seen: sample.seen.clone(),
@@ -162,6 +165,10 @@ impl Run<'_> {
         // In the baseline a guard is part of what must hold, and is judged there.
         if let Some(seen) = tripped.filter(|_| matches!(self.state(), State::Method(_))) {
             self.record(Event::GuardTripped { name, seen });
+        } else if blind && matches!(self.state(), State::Method(_)) {
+            // A guard that no longer sees guards nothing.
+            let why = format!("the guard `{name}` says nothing any more: {}", sample.seen);
+            self.record(Event::Blind { why });
         }
     }
 

@@ -107,7 +107,7 @@ mod tests {
     }
 
     fn sample(good: bool) -> Sample {
-        Sample { probe: 0, begun_ns: 5, took_ns: 1, good, seen: String::new(), load: None }
+        Sample { probe: 0, begun_ns: 5, took_ns: 1, good, unclear: false, seen: String::new(), load: None }
     }
 
     #[test]

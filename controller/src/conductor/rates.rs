@@ -128,6 +128,7 @@ mod tests {
             guard: true,
             phase,
             good: bad == 0,
+            unclear: false,
             begun_ms: at_s * 1000,
             took_us: 1,
             seen: String::new(),

@@ -11,7 +11,7 @@ impl Run<'_> {
     /// Watches until every hypothesis held several times in a row, or the time is over. Not after an interruption,
     /// which wants the end, and not where nothing was done.
     pub(super) async fn recovery(&self) {
-        let watched = self.sampling.borrow().hypotheses().next().is_some();
+        let watched = self.sampling.borrow().watched_after().next().is_some();
         let clean = matches!(self.state(), State::Reverting(live) if live.is_empty());
         if !watched || !clean || !self.log.borrow().wants_recovery() {
             return;
@@ -51,7 +51,7 @@ impl Run<'_> {
             Some(since_ms) => self.record(Event::WellAgain { after_ms: since_ms.saturating_sub(from_ms) }),
             None => {
                 let sampling = self.sampling.borrow();
-                let unwell = sampling.hypotheses().filter(|watch| watch.again.well().is_none());
+                let unwell = sampling.watched_after().filter(|watch| watch.again.well().is_none());
                 let names = unwell.map(|watch| watch.name.clone()).collect();
                 self.record(Event::NotRecovered { names });
             }
@@ -62,7 +62,7 @@ impl Run<'_> {
     fn well_since(&self) -> Option<u64> {
         let sampling = self.sampling.borrow();
         let mut since = 0;
-        for watch in sampling.hypotheses() {
+        for watch in sampling.watched_after() {
             since = since.max(watch.again.well()?);
         }
         Some(since)

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use squall_experiments::experiment::Action;
-use squall_experiments::probe::{Expect, Hypothesis, Probe, ProberRequest, Sample};
+use squall_experiments::probe::{Expect, Hypothesis, Looks, Probe, ProberRequest, Sample, When};
 use squall_experiments::quantity::Percent;
 use squall_experiments::run::Seen;
 use squall_experiments::verdict::{Again, IN_A_ROW, Phase, Tally};
@@ -20,6 +20,7 @@ pub(super) struct Loaded {
     pub(super) place: usize,
     probe: Probe,
     expect: Expect,
+    looks: Option<Looks>,
     /// How long a sample can take.
     pub(super) timeout: Duration,
     /// Why it cannot be taken at all.
@@ -44,6 +45,10 @@ pub(super) struct Watch {
     pub(super) guard: bool,
     pub(super) tolerate: Percent,
     pub(super) every: Duration,
+    /// In which parts of the run it is looked at; in all where none is named.
+    when: Vec<When>,
+    /// What begins so soon after a phase is not judged, in nanoseconds.
+    delay_ns: u64,
     /// The number of its probe.
     pub(super) probe: u32,
     /// When the next sample is due; `None` while it is not looked at.
@@ -56,6 +61,8 @@ pub(super) struct Watch {
     pub(super) baseline: Tally,
     /// All samples of a guard.
     pub(super) all: Tally,
+    /// How many of the last samples said nothing, one after the other.
+    pub(super) unclear: u32,
     pub(super) again: Again,
     /// What is claimed of its rates, where anything is.
     pub(super) rates: Option<Rates>,
@@ -71,6 +78,19 @@ impl Watch {
             Some(pace) => pace.begin(),
             None => self.due = Some(Instant::now() + after),
         }
+    }
+
+    /// No new samples.
+    fn rest(&mut self) {
+        self.due = None;
+        // A few samples that were asked for at once go on until it is stopped.
+        let at_once = self.outstanding > 0;
+        self.pace.iter_mut().for_each(|pace| pace.rest(at_once));
+    }
+
+    /// Whether it is looked at in a part of the run.
+    pub(super) fn is_for(&self, when: When) -> bool {
+        self.when.is_empty() || self.when.contains(&when)
     }
 
     /// Whether samples that were begun are not yet reported.
@@ -112,18 +132,21 @@ impl Sampling {
         let Some(probe) = hypothesis.probe() else { return };
         let purpose = Purpose::Watch(self.watches.len());
         let pace = matches!(probe, Probe::Load { .. }).then(Pace::default);
-        let probe = self.load(purpose, probe, hypothesis.expect.clone());
+        let probe = self.load(purpose, probe, hypothesis.expect.clone(), hypothesis.sample.clone());
         self.watches.push(Watch {
             name: hypothesis.name.clone(),
             guard,
             tolerate: hypothesis.expect.tolerate,
             every: hypothesis.every.get().max(Duration::from_millis(1)),
+            when: hypothesis.when.clone(),
+            delay_ns: u64::try_from(hypothesis.delay.get().as_nanos()).unwrap_or(u64::MAX),
             probe,
             due: None,
             outstanding: 0,
             pace,
             baseline: Tally::default(),
             all: Tally::default(),
+            unclear: 0,
             again: Again::default(),
             rates: hypothesis.terms().as_ref().map(Rates::new),
             bad: None,
@@ -136,22 +159,26 @@ impl Sampling {
             Action::Http(http) => Probe::Http(http.clone()),
             Action::Process(process) => Probe::Process(process.clone()),
         };
-        self.load(purpose, probe, Expect::default());
+        self.load(purpose, probe, Expect::default(), None);
     }
 
-    fn load(&mut self, purpose: Purpose, probe: Probe, expect: Expect) -> u32 {
-        let (user, timeout) = match &probe {
-            Probe::Http(http) => (None, http.timeout),
-            Probe::Tcp(tcp) => (None, tcp.timeout),
-            Probe::Process(process) => (process.user.clone(), process.timeout),
-            // Several samples that are asked for at once follow each other.
-            Probe::Load { load, tick } => (None, (tick.get() * IN_A_ROW + load.timeout.get()).into()),
-        };
+    fn load(&mut self, purpose: Purpose, probe: Probe, expect: Expect, looks: Option<Looks>) -> u32 {
+        let user = probe.user().map(str::to_owned);
+        let one = probe.timeout();
+        let timeout = looks.as_ref().map_or(one, |looks| looks.longest(one));
         let place = self.users.iter().position(|known| *known == user).unwrap_or_else(|| {
             self.users.push(user);
             self.users.len() - 1
         });
-        self.loaded.push(Loaded { purpose, place, probe, expect, timeout: timeout.get(), unusable: None });
+        self.loaded.push(Loaded {
+            purpose,
+            place,
+            probe,
+            expect,
+            looks,
+            timeout: timeout.get(),
+            unusable: None,
+        });
         u32::try_from(self.loaded.len() - 1).unwrap_or(u32::MAX)
     }
 
@@ -161,7 +188,8 @@ impl Sampling {
         numbered.filter(move |(loaded, _)| loaded.place == place).map(|(loaded, probe)| ProberRequest::Load {
             probe,
             what: loaded.probe.clone(),
-            expect: loaded.expect.clone(),
+            expect: Box::new(loaded.expect.clone()),
+            looks: loaded.looks.clone(),
         })
     }
 
@@ -175,15 +203,25 @@ impl Sampling {
         self.watches.iter().filter(|watch| !watch.guard)
     }
 
+    /// The hypotheses that must hold again when everything is undone.
+    pub(super) fn watched_after(&self) -> impl Iterator<Item = &Watch> {
+        self.hypotheses().filter(|watch| watch.is_for(When::After))
+    }
+
     /// The next sample of every hypothesis is taken now, and then at its interval.
     pub(super) fn look_now(&mut self) {
-        self.of(false).for_each(|watch| watch.look(Duration::ZERO));
+        let when = self.spans.when();
+        for watch in self.of(false) {
+            if watch.is_for(when) { watch.look(Duration::ZERO) } else { watch.rest() }
+        }
     }
 
     /// The next sample of every hypothesis is taken after its interval. A load goes on at once.
     pub(super) fn look_on(&mut self) {
+        let when = self.spans.when();
         for watch in self.of(false) {
             match &watch.pace {
+                _ if !watch.is_for(when) => watch.rest(),
                 Some(pace) if pace.is_going() => {}
                 Some(_) => watch.look(Duration::ZERO),
                 None => watch.look(watch.every),
@@ -193,12 +231,7 @@ impl Sampling {
 
     /// No new samples of the hypotheses, or of the guards.
     pub(super) fn rest(&mut self, guards: bool) {
-        for watch in self.of(guards) {
-            watch.due = None;
-            // A few samples that were asked for at once go on until it is stopped.
-            let at_once = watch.outstanding > 0;
-            watch.pace.iter_mut().for_each(|pace| pace.rest(at_once));
-        }
+        self.of(guards).for_each(Watch::rest);
     }
 
     /// Guards are looked at from now on.
@@ -255,8 +288,9 @@ impl Sampling {
 
     /// Several samples of every hypothesis at once: the probes to ask.
     pub(super) fn burst(&mut self) -> Vec<u32> {
+        let when = self.spans.when();
         let mut due = Vec::new();
-        for watch in self.watches.iter_mut().filter(|watch| !watch.guard) {
+        for watch in self.watches.iter_mut().filter(|watch| !watch.guard && watch.is_for(when)) {
             watch.outstanding += IN_A_ROW;
             due.extend(std::iter::repeat_n(watch.probe, IN_A_ROW as usize));
         }
@@ -265,15 +299,25 @@ impl Sampling {
 
     /// Counts the sample of a watch and says what it is about.
     pub(super) fn count(&mut self, place: usize, sample: &Sample, begun_ms: u64) -> Phase {
-        let phase = self.spans.phase(sample.begun_ns);
+        let mut phase = self.spans.phase(sample.begun_ns);
         let Some(watch) = self.watches.get_mut(place) else {
             return phase;
         };
+        let early = |since: u64| sample.begun_ns - since < watch.delay_ns;
+        if !watch.guard && self.spans.since(sample.begun_ns, phase).is_some_and(early) {
+            phase = Phase::Between;
+        }
         watch.outstanding = watch.outstanding.saturating_sub(1);
         if sample.load.as_ref().is_some_and(|load| load.short) {
             return phase;
         }
-        watch.all.add(sample.good);
+        // What says nothing is counted as neither while a fault is live; before it, nothing is done without an answer.
+        if sample.unclear {
+            watch.unclear += 1;
+        } else {
+            watch.unclear = 0;
+            watch.all.add(sample.good);
+        }
         match phase {
             Phase::Baseline => watch.baseline.add(sample.good),
             Phase::Recovery if watch.rates.is_none() => watch.again.add(sample.good, begun_ms),
@@ -342,6 +386,27 @@ impl Spans {
         }
     }
 
+    /// The part of the run that goes on.
+    fn when(&self) -> When {
+        match (self.recovery_from, self.method_from) {
+            (Some(_), _) => When::After,
+            (None, Some(_)) => When::During,
+            (None, None) => When::Before,
+        }
+    }
+
+    /// When the phase began that a sample is about, where it has a beginning after that of the run.
+    fn since(&self, begun: u64, phase: Phase) -> Option<u64> {
+        match phase {
+            Phase::During if self.faults => {
+                self.live.iter().map(|(from, _)| *from).filter(|from| *from <= begun).max()
+            }
+            Phase::During => self.method_from,
+            Phase::Recovery => self.recovery_from,
+            Phase::Baseline | Phase::Between => None,
+        }
+    }
+
     /// What a sample that was begun at this time is about.
     fn phase(&self, begun: u64) -> Phase {
         let before = |from: Option<u64>| from.is_none_or(|from| begun < from);
@@ -387,6 +452,60 @@ mod tests {
         ] {
             assert_eq!(sampling.spans.phase(begun), phase, "{begun}");
         }
+    }
+
+    fn claim(json: serde_json::Value) -> Hypothesis {
+        let mut whole = serde_json::json!({ "name": "a", "tcp": { "address": "127.0.0.1:1" } });
+        whole.as_object_mut().unwrap().extend(json.as_object().unwrap().clone());
+        serde_json::from_value(whole).unwrap()
+    }
+
+    fn sample(begun_ns: u64, good: bool, unclear: bool) -> Sample {
+        Sample { probe: 0, begun_ns, took_ns: 1, good, unclear, seen: "x".to_owned(), load: None }
+    }
+
+    #[test]
+    fn a_claim_is_looked_at_when_it_is_asked_for() {
+        let mut sampling = Sampling::new(true);
+        sampling.watch(&claim(serde_json::json!({ "when": ["before", "after"] })), false);
+        sampling.watch(&claim(serde_json::json!({ "name": "b", "when": ["during"] })), false);
+        assert_eq!(sampling.burst(), [0; IN_A_ROW as usize]);
+        sampling.look_now();
+        assert_eq!(sampling.take_due(), [0]);
+        sampling.method_began(100);
+        sampling.look_on();
+        assert!(sampling.watches[0].due.is_none() && sampling.watches[1].due.is_some());
+        sampling.recovery_began(200);
+        sampling.look_now();
+        assert_eq!(sampling.take_due(), [0]);
+        assert!(sampling.watches[1].due.is_none());
+    }
+
+    #[test]
+    fn what_begins_within_the_delay_is_not_judged() {
+        let mut sampling = Sampling::new(true);
+        sampling.watch(&claim(serde_json::json!({ "delay": "1s" })), false);
+        let second = 1_000_000_000;
+        assert_eq!(sampling.count(0, &sample(5, true, false), 0), Phase::Baseline);
+        sampling.method_began(10);
+        sampling.fault_began(10);
+        assert_eq!(sampling.count(0, &sample(11, false, false), 0), Phase::Between);
+        assert_eq!(sampling.count(0, &sample(10 + second, false, false), 0), Phase::During);
+        sampling.revert_began(20 * second);
+        sampling.recovery_began(21 * second);
+        assert_eq!(sampling.count(0, &sample(21 * second + 5, true, false), 0), Phase::Between);
+        assert_eq!(sampling.count(0, &sample(22 * second, true, false), 0), Phase::Recovery);
+    }
+
+    #[test]
+    fn what_says_nothing_is_neither_good_nor_bad_but_no_baseline() {
+        let mut sampling = Sampling::new(true);
+        sampling.watch(&claim(serde_json::json!({})), false);
+        sampling.count(0, &sample(5, false, true), 0);
+        let watch = &sampling.watches[0];
+        assert_eq!((watch.all.total(), watch.unclear, watch.baseline.bad), (0, 1, 1));
+        sampling.count(0, &sample(6, true, false), 0);
+        assert_eq!((sampling.watches[0].all.good, sampling.watches[0].unclear), (1, 0));
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use squall_experiments::evidence::Evidence;
 use squall_experiments::exit::Exit;
+use squall_experiments::probe::Count;
 use squall_experiments::protocol::Compared;
 use squall_experiments::summary::{Claim, Figures, Guard, Part, Summary, seconds};
 
@@ -114,6 +115,13 @@ impl Page {
             }
             if !figures.bad_seen.is_empty() {
                 self.line(format!("    {phase}: {}", figures.bad_in_words()));
+            }
+            if figures.unclear > 0 {
+                let seen = Count::in_words(&figures.unclear_seen);
+                self.line(format!(
+                    "    {phase}: {} said nothing: {seen}",
+                    Count::of(figures.unclear, "sample")
+                ));
             }
         }
         self.findings(claim);

@@ -5,8 +5,10 @@
 mod conversation;
 mod http;
 mod load;
+mod looks;
 mod privileges;
 mod prober;
 mod process;
 mod server;
+mod services;
 mod tcp;

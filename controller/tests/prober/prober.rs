@@ -55,8 +55,8 @@ impl Prober {
     /// Loads a probe from the JSON that stands in a hypothesis: `{"http": {…}}`.
     pub fn load(&mut self, probe: u32, what: Value, expect: Value) {
         let what: Probe = serde_json::from_value(what).unwrap();
-        let expect: Expect = serde_json::from_value(expect).unwrap();
-        self.say(&ProberRequest::Load { probe, what, expect });
+        let expect: Box<Expect> = serde_json::from_value(expect).unwrap();
+        self.say(&ProberRequest::Load { probe, what, expect, looks: None });
     }
 
     /// The next reply; `None` at the end. Thirty seconds of silence are a failure.

@@ -124,5 +124,5 @@ fn head(stream: &mut TcpStream) -> String {
     while !head.ends_with(b"\r\n\r\n") && matches!(stream.read(&mut byte), Ok(1)) {
         head.push(byte[0]);
     }
-    String::from_utf8(head).unwrap()
+    String::from_utf8_lossy(&head).into_owned()
 }

@@ -4,7 +4,7 @@ use serde_json::{Map, Value};
 
 use super::suggest;
 use crate::peer::{Peer, Ports};
-use crate::probe::{ErrorsBound, LatencyBound, ThroughputBound};
+use crate::probe::{ErrorsBound, LatencyBound, Quota, ThroughputBound};
 use crate::quantity::{MostPercent, MostPeriod, Percent, Period, Pick, QuantityError, Rate};
 
 /// Reads a text, or says why it cannot.
@@ -21,6 +21,7 @@ pub(super) fn parser(format: &str) -> Option<Parse> {
         "pick" => read::<Pick>,
         "peer" => read::<Peer>,
         "ports" => read::<Ports>,
+        "quota" => read::<Quota>,
         "rate" => read::<Rate>,
         "percent-bound" => read::<MostPercent>,
         "errors-bound" => read::<ErrorsBound>,

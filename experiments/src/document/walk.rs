@@ -67,7 +67,9 @@ impl<'s> Walk<'s> {
             let name = reference.trim_start_matches("#/$defs/");
             return (&self.root["$defs"][name], Some(name));
         }
-        if let Some(options) = schema.get("anyOf").and_then(Value::as_array) {
+        // What has a format of its own, and no parser here, is read by the check of its meaning.
+        let own = schema.get("format").is_some();
+        if let Some(options) = schema.get("anyOf").and_then(Value::as_array).filter(|_| !own) {
             let chosen = options.iter().find(|option| option.get("type") != Some(&Value::from("null")));
             return chosen.map_or((schema, None), |chosen| self.target(chosen));
         }

@@ -8,14 +8,25 @@ use serde::{Deserialize, Serialize};
 use crate::quantity::{MostPeriod, Percent, Period};
 use crate::verdict::{Bound, Mode, Terms};
 
+mod answers;
+pub mod compare;
+mod kind;
 mod load;
+mod looks;
+mod measurements;
 mod rate;
+mod stores;
 
+pub use answers::{DnsProbe, RecordKind, TlsProbe};
+pub use compare::Comparison;
+pub use kind::Probe;
 pub use load::{Count, Load, LoadProbe, QUANTILES, Slot};
+pub use looks::{Looks, Quota, When};
+pub use measurements::{LogProbe, MetricsProbe, PrometheusProbe, Take};
 pub use rate::{ErrorsBound, LatencyBound, ThroughputBound};
+pub use stores::{RedisProbe, SqlProbe};
 
-/// One claim about the steady state: a probe with an expectation. Exactly one of `http`, `tcp`, `process` and `load` is
-/// given.
+/// One claim about the steady state: a probe with an expectation. Exactly one kind of probe is given.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Hypothesis {
@@ -33,9 +44,39 @@ pub struct Hypothesis {
     /// Send HTTP requests at a steady rate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub load: Option<LoadProbe>,
+    /// Ask a name server.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dns: Option<DnsProbe>,
+    /// Look at a server's certificate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<TlsProbe>,
+    /// Ask a Prometheus server.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prometheus: Option<PrometheusProbe>,
+    /// Read an endpoint with metrics.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metrics: Option<MetricsProbe>,
+    /// Send a command to Redis.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub redis: Option<RedisProbe>,
+    /// Ask PostgreSQL.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sql: Option<SqlProbe>,
+    /// Count lines of a log.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log: Option<LogProbe>,
     /// Take a sample this often. A sample of `load` is what began in this time, at least one request.
     #[serde(default = "every_second")]
     pub every: Period,
+    /// How many looks make a sample; without it, one. Not of a load.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sample: Option<Looks>,
+    /// In which parts of the run it is looked at; without it, in all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub when: Vec<When>,
+    /// Samples that begin so soon after a fault began, or after everything was undone, are shown and not judged.
+    #[serde(default = "nothing", skip_serializing_if = "is_zero")]
+    pub delay: Period,
     /// What a good sample looks like.
     #[serde(default)]
     pub expect: Expect,
@@ -48,6 +89,14 @@ pub struct Hypothesis {
     /// After the fault it holds again within this time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recovers_within: Option<Period>,
+}
+
+fn is_zero(period: &Period) -> bool {
+    period.is_zero()
+}
+
+fn nothing() -> Period {
+    Period::ZERO
 }
 
 fn every_second() -> Period {
@@ -134,21 +183,31 @@ fn ten_seconds() -> Period {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Expect {
+    /// What the probe found, as a value: a number, a text or a list. Of `http` it is the body and of `process` the
+    /// standard output, as text without white space around it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub value: Option<Comparison>,
     /// HTTP: the status code.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub status: Option<u16>,
+    pub status: Option<Comparison>,
     /// HTTP: headers that must be present with this value.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub headers: BTreeMap<String, String>,
     /// HTTP: a regular expression found in the body.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub body: Option<String>,
-    /// HTTP: JSONPath (RFC 9535) to the value that the first match must equal.
+    /// JSONPath (RFC 9535) to what the first value that it finds is compared with; where the value is JSON.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub json: BTreeMap<String, serde_json::Value>,
+    pub json: BTreeMap<String, Comparison>,
+    /// DNS: the response code; without it `NOERROR`, with an answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rcode: Option<String>,
+    /// TLS: in how many days the first certificate of the chain expires.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub days_left: Option<Comparison>,
     /// Process: the exit code.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub exit: Option<i32>,
+    pub exit: Option<Comparison>,
     /// Process: a regular expression found in standard output.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stdout: Option<String>,
@@ -216,44 +275,7 @@ impl Expect {
     }
 }
 
-/// What a probe does, without its claim.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Probe {
-    /// See [`HttpProbe`].
-    Http(HttpProbe),
-    /// See [`TcpProbe`].
-    Tcp(TcpProbe),
-    /// See [`ProcessProbe`].
-    Process(ProcessProbe),
-    /// See [`LoadProbe`].
-    Load {
-        /// What is sent, and how often.
-        load: LoadProbe,
-        /// A sample is what begins within this time, and at least one request.
-        tick: Period,
-    },
-}
-
-impl Hypothesis {
-    /// The one probe; `None` where none or several are given, which `check` reports.
-    pub fn probe(&self) -> Option<Probe> {
-        match (&self.http, &self.tcp, &self.process, &self.load) {
-            (Some(http), None, None, None) => Some(Probe::Http(http.clone())),
-            (None, Some(tcp), None, None) => Some(Probe::Tcp(tcp.clone())),
-            (None, None, Some(process), None) => Some(Probe::Process(process.clone())),
-            (None, None, None, Some(load)) => Some(Probe::Load { load: load.clone(), tick: self.tick(load) }),
-            _ => None,
-        }
-    }
-
-    /// How long a sample of a load lasts: [`Hypothesis::every`], and at least from one request to the next.
-    fn tick(&self, load: &LoadProbe) -> Period {
-        self.every.get().max(load.rate.offset(1)).into()
-    }
-}
-
-/// One look at the system: what a prober reports.
+/// One sample of the system: what a prober reports.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Sample {
@@ -265,6 +287,10 @@ pub struct Sample {
     pub took_ns: u64,
     /// Whether all expectations held.
     pub good: bool,
+    /// Whether it says nothing at all about the system: what was to be compared was not there, or no number. Never of a
+    /// good one.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unclear: bool,
     /// What was seen, short: `200`, `timed out after 2s`, `exit 1`.
     pub seen: String,
     /// What the requests came to that began within it; only of a load.
@@ -283,7 +309,10 @@ pub enum ProberRequest {
         /// What to do.
         what: Probe,
         /// What is good.
-        expect: Expect,
+        expect: Box<Expect>,
+        /// How many looks make a sample.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        looks: Option<Looks>,
     },
     /// Take one sample now.
     Once {

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::evidence::Evidence;
 use crate::exit::Exit;
-use crate::probe::{Hypothesis, Load};
+use crate::probe::{Hypothesis, Load, When};
 use crate::protocol::{Applied, Lifted, Refusal, RunId};
 use crate::quantity::{Percent, Period};
 use crate::verdict::{Phase, Terms};
@@ -203,6 +203,9 @@ pub struct Stated {
     pub name: String,
     /// The share of bad samples that is still steady.
     pub tolerate: Percent,
+    /// In which parts of the run it is looked at; in all where none is named.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub when: Vec<When>,
     /// What is claimed of a rate; `None` where single looks are counted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rate: Option<Terms>,
@@ -211,11 +214,19 @@ pub struct Stated {
     pub recovers_within_ms: Option<u64>,
 }
 
+impl Stated {
+    /// Whether it is looked at in a part of the run.
+    pub fn is_for(&self, when: When) -> bool {
+        self.when.is_empty() || self.when.contains(&when)
+    }
+}
+
 impl From<&Hypothesis> for Stated {
     fn from(hypothesis: &Hypothesis) -> Self {
         Stated {
             name: hypothesis.name.clone(),
             tolerate: hypothesis.expect.tolerate,
+            when: hypothesis.when.clone(),
             rate: hypothesis.terms(),
             recovers_within_ms: hypothesis.recovers_within.map(Period::as_millis),
         }
@@ -234,6 +245,9 @@ pub struct Seen {
     pub phase: Phase,
     /// Whether all expectations held.
     pub good: bool,
+    /// Whether it says nothing about the system; see [`crate::probe::Sample::unclear`].
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unclear: bool,
     /// When it was begun, in milliseconds since the run began.
     pub begun_ms: u64,
     /// How long it took, in microseconds.
@@ -246,9 +260,10 @@ pub struct Seen {
 }
 
 impl Seen {
-    /// Whether it is a sample to judge by: a stretch of load that was cut off early only counts in sums.
+    /// Whether it is a sample to judge by: a stretch of load that was cut off early only counts in sums, and a sample
+    /// that says nothing only as such.
     pub fn is_whole(&self) -> bool {
-        !self.load.as_ref().is_some_and(|load| load.short)
+        !self.unclear && !self.load.as_ref().is_some_and(|load| load.short)
     }
 }
 

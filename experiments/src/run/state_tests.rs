@@ -57,6 +57,7 @@ fn sample() -> Event {
         guard: false,
         phase: Phase::Baseline,
         good: true,
+        unclear: false,
         begun_ms: 1,
         took_us: 1,
         seen: "200".to_owned(),

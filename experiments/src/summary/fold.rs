@@ -2,9 +2,10 @@
 
 use super::samples::Samples;
 use super::{Action, Claim, Guard, Part, Reason, Summary, Undo, closing};
-use super::{rates, timeline};
+use super::{rates, timeline, unclear};
 use crate::evidence::Evidence;
 use crate::exit::Exit;
+use crate::probe::When;
 use crate::protocol::{Lifted, Refusal};
 use crate::run::{Event, Record, Started, State, Stated, next};
 use crate::verdict::{Finding, Outcome, Phase, during};
@@ -211,6 +212,10 @@ impl<'a> Making<'a> {
             let Some(judgement) = &claim.judgement else {
                 continue;
             };
+            // What did not hold again in time has its reason already.
+            if claim.recovered == Some(false) && !judged_during(&started, &claim.name) {
+                continue;
+            }
             let exit = match judgement.outcome {
                 Outcome::Held => continue,
                 Outcome::Deviated => Exit::Deviated,
@@ -292,12 +297,19 @@ impl<'a> Making<'a> {
             if let Some(ended) = ended.filter(|_| watched.is_some() || self.not_recovered.is_some()) {
                 rates::recover(&mut found, stated, &self.samples, ended);
             }
+            let recovered = self.not_recovered.as_ref().map(missing).or(watched);
+            let recovered = recovered.filter(|_| stated.is_for(When::After));
+            let counted = || unclear::judge(&in_force, |tally| during(tally, stated.tolerate, faults));
             let judgement = match found.iter().max_by_key(|finding| weight(finding.judgement.outcome)) {
                 Some(_) if !faults && in_force.tally.total() == 0 => {
                     during(in_force.tally, stated.tolerate, faults)
                 }
                 Some(worst) => worst.judgement.clone(),
-                None => during(in_force.tally, stated.tolerate, faults),
+                None => counted(),
+            };
+            let judgement = match stated.is_for(When::During) {
+                true => Some(judgement),
+                false => unclear::elsewhere(stated, recovered),
             };
             if !judged {
                 found.clear();
@@ -305,12 +317,12 @@ impl<'a> Making<'a> {
             Claim {
                 name: stated.name.clone(),
                 tolerate: stated.tolerate,
-                judgement: judged.then_some(judgement),
+                judgement: judgement.filter(|_| judged),
                 findings: found,
                 before: figures(Phase::Baseline),
                 during: in_force,
                 after: figures(Phase::Recovery),
-                recovered: self.not_recovered.as_ref().map(missing).or(watched),
+                recovered,
             }
         };
         started.hypotheses.iter().zip(found).map(claim).collect()
@@ -372,6 +384,11 @@ impl<'a> Making<'a> {
         let own = own.map(|action| format!("`{}`: the file has no `undo:` for it", action.name));
         gone.chain(own).collect()
     }
+}
+
+fn judged_during(started: &Started, name: &str) -> bool {
+    let stated = started.hypotheses.iter().find(|stated| stated.name == name);
+    stated.is_none_or(|stated| stated.is_for(When::During))
 }
 
 /// How long after the faults ended a claim was well again: a rate by its change points, the first moment that is not

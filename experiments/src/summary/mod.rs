@@ -9,6 +9,7 @@ mod load;
 mod rates;
 mod samples;
 mod timeline;
+mod unclear;
 
 use serde::{Deserialize, Serialize};
 
@@ -129,6 +130,12 @@ pub struct Figures {
     /// How many were good and bad.
     #[serde(flatten)]
     pub tally: Tally,
+    /// How many said nothing about the system, and are in neither of them.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub unclear: u64,
+    /// What those saw, the most frequent first, at most five.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unclear_seen: Vec<Count>,
     /// The median time that a sample took, in microseconds; of a load, that a request took.
     pub median_us: Option<u64>,
     /// The longest time that a sample took, in microseconds; of a load, that a request took.
@@ -204,6 +211,10 @@ pub struct Moment {
     pub at_ms: u64,
     /// What happened.
     pub what: String,
+}
+
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 impl Figures {

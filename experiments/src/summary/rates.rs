@@ -13,6 +13,9 @@ use crate::verdict::{
 
 /// Adds what a sample says of a bound, by the times when its requests began.
 pub fn count(bound: Bound, seen: &Seen, counts: &mut Counts) {
+    if seen.unclear {
+        return;
+    }
     let Some(load) = &seen.load else {
         let slow = |within: Duration| Duration::from_micros(seen.took_us) > within;
         let bad = !seen.good || matches!(bound, Bound::Quantile { within, .. } if slow(within.get()));

@@ -44,6 +44,10 @@ impl<'a> Samples<'a> {
             } else {
                 took.push(seen.took_us);
             }
+            if seen.unclear {
+                figures.unclear += 1;
+                Count::add(&mut figures.unclear_seen, &untimed(&seen.seen), 1);
+            }
             if !seen.is_whole() {
                 continue;
             }
@@ -67,6 +71,8 @@ impl<'a> Samples<'a> {
         }
         Count::sort(&mut figures.bad_seen);
         figures.bad_seen.truncate(5);
+        Count::sort(&mut figures.unclear_seen);
+        figures.unclear_seen.truncate(5);
         figures
     }
 

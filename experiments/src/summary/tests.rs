@@ -18,6 +18,7 @@ impl Log {
             let stated = names.iter().map(|name| Stated {
                 name: (*name).to_owned(),
                 tolerate: Percent::default(),
+                when: Vec::new(),
                 rate: None,
                 recovers_within_ms: None,
             });
@@ -54,6 +55,7 @@ impl Log {
                 guard: false,
                 phase,
                 good,
+                unclear: false,
                 begun_ms: self.0.len() as u64 * 100,
                 took_us: 1000 + at,
                 seen: if good { "200 in 1.0 ms".to_owned() } else { format!("503 in {at}.5 ms") },
@@ -162,6 +164,7 @@ fn the_requests_of_a_load_are_summed_up_for_each_phase() {
             guard: false,
             phase,
             good: load.missed.is_empty(),
+            unclear: false,
             begun_ms: log.0.len() as u64 * 100,
             took_us: 1_000_000,
             seen: "50 requests".to_owned(),

@@ -265,7 +265,7 @@ impl Sending {
             }
             Ok(Ok((answer, held))) => {
                 match self.task.answer.objection(&answer) {
-                    Some(objection) => tick.failed(at, &objection),
+                    Some(objection) => tick.failed(at, &objection.text()),
                     None => tick.answered(at, took, &self.task.expect),
                 }
                 Some(held)
@@ -319,6 +319,7 @@ impl Sending {
                     begun_ns,
                     took_ns: u64::try_from(took.as_nanos()).unwrap_or(u64::MAX),
                     good: load.missed.is_empty(),
+                    unclear: false,
                     seen: words(&load, &sending.task.expect),
                     load: Some(load),
                 };

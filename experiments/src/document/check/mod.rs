@@ -1,9 +1,12 @@
 //! What the schema cannot say: meaning, part by part, so that one wrong part does not hide the next.
 
+mod comparison;
+mod looks;
 mod method;
 mod probe;
 mod rate;
 mod selector;
+mod service;
 
 use super::node::{Data, Node};
 use super::problem::{Problem, Span};

@@ -10,11 +10,18 @@ use crate::quantity::{Percent, Period};
 use crate::url::HttpUrl;
 
 /// The kinds of probes, each with its expectations; `load` has those of `http` too.
-const PROBES: [(&str, &[&str]); 4] = [
-    ("http", &["status", "headers", "body", "json"]),
+const PROBES: [(&str, &[&str]); 11] = [
+    ("http", &["status", "headers", "body", "json", "value"]),
     ("tcp", &[]),
-    ("process", &["exit", "stdout"]),
+    ("process", &["exit", "stdout", "value", "json"]),
     ("load", &["throughput", "latency"]),
+    ("dns", &["rcode", "value"]),
+    ("tls", &["days-left"]),
+    ("prometheus", &["value"]),
+    ("metrics", &["value"]),
+    ("redis", &["value", "json"]),
+    ("sql", &["value", "json"]),
+    ("log", &["value"]),
 ];
 /// The most memory that a compiled regular expression may take, in bytes.
 const LARGEST_REGEX: usize = 1 << 20;
@@ -56,19 +63,30 @@ impl Check {
         let kinds: Vec<&str> =
             PROBES.iter().map(|(kind, _)| *kind).filter(|kind| claim.get(kind).is_some()).collect();
         let misspelt = claim.entries().iter().any(|entry| {
-            let known = ["name", "every", "expect", "mode", "confidence", "recovers-within"];
+            let known = [
+                "name",
+                "every",
+                "sample",
+                "when",
+                "delay",
+                "expect",
+                "mode",
+                "confidence",
+                "recovers-within",
+            ];
             !known.contains(&entry.key.as_str()) && !kinds.contains(&entry.key.as_str())
         });
         match kinds.as_slice() {
             [] if misspelt => {}
-            [] => self.at(
-                claim.head(),
-                path,
-                "nothing says how to look",
-                "give it one of `http`, `tcp`, `process` and `load`",
-            ),
+            [] => {
+                let known = PROBES.map(|(kind, _)| kind);
+                let help = format!("give it one of {}", suggest::list(&known));
+                self.at(claim.head(), path, "nothing says how to look", help);
+            }
             [kind] => {
                 self.expectation(claim, kind, path);
+                self.value_needed(claim, kind, path);
+                self.looks(claim, kind, path);
                 self.terms(claim, kind, path);
             }
             [_, second, ..] => {
@@ -91,35 +109,40 @@ impl Check {
             self.http(load, &format!("{path}.load"));
         }
         if let Some(tcp) = parent.get("tcp") {
-            let path = format!("{path}.tcp");
-            if let Some((address, span)) = text(tcp, "address") {
-                let peer = address.parse::<Peer>();
-                let one = peer.is_ok_and(|peer| {
-                    let single = match peer.host {
-                        PeerHost::Net(address, bits) => bits == if address.is_ipv4() { 32 } else { 128 },
-                        PeerHost::Name(_) => true,
-                        PeerHost::Any => false,
-                    };
-                    single && peer.ports.is_some_and(|ports| ports.first == ports.last)
-                });
-                if !one {
-                    let help = "write one address or name with one port: `db.internal:5432`, `[::1]:80`";
-                    self.at(
-                        span,
-                        &format!("{path}.address"),
-                        format!("`{address}` is nothing to connect to"),
-                        help,
-                    );
-                }
-            }
-            self.not_zero(tcp, "timeout", &path, "write for example `2s`");
+            self.address(tcp, &format!("{path}.tcp"));
         }
+        self.services(parent, path);
         if let Some(process) = parent.get("process") {
             self.process(process, &format!("{path}.process"));
         }
     }
 
-    fn http(&mut self, http: &Node, path: &str) {
+    /// The one host and port of a probe that connects, and its time-out.
+    pub(super) fn address(&mut self, probe: &Node, path: &str) {
+        if let Some((address, span)) = text(probe, "address") {
+            let peer = address.parse::<Peer>();
+            let one = peer.is_ok_and(|peer| {
+                let single = match peer.host {
+                    PeerHost::Net(address, bits) => bits == if address.is_ipv4() { 32 } else { 128 },
+                    PeerHost::Name(_) => true,
+                    PeerHost::Any => false,
+                };
+                single && peer.ports.is_some_and(|ports| ports.first == ports.last)
+            });
+            if !one {
+                let help = "write one address or name with one port: `db.internal:5432`, `[::1]:80`";
+                self.at(
+                    span,
+                    &format!("{path}.address"),
+                    format!("`{address}` is nothing to connect to"),
+                    help,
+                );
+            }
+        }
+        self.not_zero(probe, "timeout", path, "write for example `2s`");
+    }
+
+    pub(super) fn http(&mut self, http: &Node, path: &str) {
         if let Some((url, span)) = text(http, "url")
             && let Err(error) = url.parse::<HttpUrl>()
         {
@@ -206,7 +229,10 @@ impl Check {
         let path = format!("{path}.expect");
         let of = |kind: &str| PROBES.iter().find(|(name, _)| *name == kind).map_or(&[][..], |(_, keys)| keys);
         let own: Vec<&str> = match kind {
-            "load" => [of("http"), &OF_RATES, of("load")].concat(),
+            "load" => {
+                let http = of("http").iter().copied().filter(|key| *key != "value");
+                http.chain(OF_RATES).chain(of("load").iter().copied()).collect()
+            }
             _ => [of(kind), &OF_ALL, &OF_RATES].concat(),
         };
         for entry in expect.entries().iter().filter(|entry| !own.contains(&entry.key.as_str())) {
@@ -228,25 +254,13 @@ impl Check {
             };
             self.at(entry.key_span, &format!("{path}.{}", entry.key), what, help);
         }
-        if let Some(status) = expect.get("status").and_then(|node| Some((node.decode::<u16>()?, node.span)))
-            && !(100..=599).contains(&status.0)
-        {
-            let what = format!("`{}` is not an HTTP status", status.0);
-            self.at(status.1, &format!("{path}.status"), what, "write for example `200`");
-        }
+        self.comparisons(expect, &path);
         for key in ["body", "stdout"] {
             if let Some((pattern, span)) = text(expect, key) {
                 self.regex(pattern, span, &format!("{path}.{key}"));
             }
         }
         self.headers(expect, &path);
-        for entry in expect.get("json").map(Node::entries).unwrap_or_default() {
-            if serde_json_path::JsonPath::parse(&entry.key).is_err() {
-                let what = format!("`{}` is not a JSONPath", entry.key);
-                let help = "write it by RFC 9535, from the root: `$.items[0].price`";
-                self.at(entry.key_span, &format!("{path}.json"), what, help);
-            }
-        }
         let everything = expect.get("tolerate").and_then(|node| Some((node.decode::<Percent>()?, node.span)));
         if let Some((_, span)) = everything.filter(|(share, _)| share.get() >= 100.0) {
             let help = "write the share of bad samples that is still steady: `1%`";
@@ -295,7 +309,7 @@ impl Check {
     }
 }
 
-fn text<'n>(parent: &'n Node, key: &str) -> Option<(&'n str, Span)> {
+pub(super) fn text<'n>(parent: &'n Node, key: &str) -> Option<(&'n str, Span)> {
     let node = parent.get(key)?;
     match &node.data {
         Data::Text(text) => Some((text, node.span)),

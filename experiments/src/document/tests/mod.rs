@@ -70,7 +70,10 @@ recovery: 30s
 fn the_documented_form_reads_in_full() {
     let experiment = read("a", DESIGN.as_bytes(), &Sources::default()).unwrap().experiment;
     assert_eq!(experiment.hypothesis[0].http.as_ref().unwrap().url, "http://127.0.0.1:8080/checkout");
-    assert_eq!(experiment.hypothesis[0].expect.json["$.items[0].name"], "NO");
+    assert_eq!(
+        experiment.hypothesis[0].expect.json["$.items[0].name"],
+        serde_json::json!("NO").try_into().unwrap()
+    );
     let load = &experiment.hypothesis[3];
     assert_eq!(load.load.as_ref().unwrap().rate.to_string(), "50/s");
     assert_eq!(load.expect.quantiles().next().unwrap().2.to_string(), "<= 300ms");

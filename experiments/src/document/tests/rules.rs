@@ -1,4 +1,5 @@
 use super::short;
+use crate::document::{Sources, read};
 
 #[test]
 fn steps_are_one_thing_each() {
@@ -102,7 +103,7 @@ fn claims_are_looked_at_with_one_probe_that_can_answer() {
         ("{ name: a, http: { url: \"http://a/\" }, expect: { status: 99 } }", "`99` is not an HTTP status"),
         (
             "{ name: a, http: { url: \"http://a/\" }, expect: { status: 70000 } }",
-            "`status` cannot be `70000`",
+            "`70000` is not an HTTP status",
         ),
         (
             "{ name: a, http: { url: \"http://a/\" }, expect: { body: \"[\" } }",
@@ -254,4 +255,87 @@ fn a_baseline_of_nothing_is_no_baseline() {
             "`baseline` has no meaning without a claim in `hypothesis` | leave `baseline` out, or claim something",
         ]
     );
+}
+
+#[test]
+fn services_are_asked_what_they_can_answer() {
+    let url = "url: \"http://a/\"";
+    for (claim, what) in [
+        ("dns: { name: \"a..b\" }", "`a..b` is not a name that can be asked for"),
+        ("dns: { name: a.b, server: dns.internal }", "`dns.internal` is not the address of a name server"),
+        ("dns: { name: a.b, type: ANY }", "`type` cannot be `ANY`"),
+        ("dns: { name: a.b }, expect: { rcode: NXDOMAN }", "`NXDOMAN` is not a response code"),
+        ("dns: { name: a.b }, expect: { days-left: 3 }", "`days-left` is an answer of `tls`"),
+        ("tls: { address: shop }", "`shop` is nothing to connect to"),
+        ("redis: { address: \"a:1\", command: [] }", "`command` is empty"),
+        ("redis: { address: \"a:1\", command: [GET x] }", "`GET x` is not a command"),
+        ("redis: { address: \"a:1\", command: [monitor] }", "`monitor` answers for ever, and has no value"),
+        ("redis: { address: \"a:1\", user: x }", "a user without a password"),
+        ("sql: { address: \"a:1\", user: x, query: \" \" }", "`query` is empty"),
+        ("sql: { address: \"a:1\" }", "`sql` has no `user`"),
+        ("log: { file: shop.log, pattern: x }", "`shop.log` is a relative path"),
+        ("log: { file: /a, pattern: \"(\" }", "`(` is not a regular expression"),
+        ("prometheus: { url: \"http://a/\", query: up }", "nothing is expected of what `prometheus` finds"),
+        (
+            "prometheus: { url: ftp://a/, query: up }, expect: { value: 1 }",
+            "`ftp://a/` is neither `http` nor `https`",
+        ),
+        (
+            "metrics: { url: \"http://a/\", metric: \"up{}\" }, expect: { value: 1 }",
+            "`up{}` is not the name of a metric",
+        ),
+    ] {
+        let found = short(&format!(
+            "squall: 1\ntitle: t\nhypothesis: [{{ name: a, {claim} }}]\nmethod: [{{ wait: 1s }}]\n"
+        ));
+        assert!(found.len() == 1 && found[0].starts_with(what), "{claim}: {found:?}");
+    }
+    for expect in
+        ["value: \"<= 3\"", "value: { between: [1, 2] }", "json: { $.a: { count: 2 } }", "status: \"< 500\""]
+    {
+        let text = format!(
+            "squall: 1\ntitle: t\nhypothesis: [{{ name: a, http: {{ {url} }}, expect: {{ {expect} }} }}]\nmethod: [{{ wait: 1s }}]\n"
+        );
+        assert!(read("shop.yaml", text.as_bytes(), &Sources::default()).is_ok(), "{expect}");
+    }
+}
+
+#[test]
+fn a_comparison_that_makes_no_sense_is_shown_where_it_stands() {
+    let text = "squall: 1\ntitle: t\nhypothesis:\n  - name: a\n    redis: { address: \"a:1\" }\n    expect:\n      value:\n        betwen: [1, 5]\nmethod: [{ wait: 1s }]\n";
+    let problems = read("shop.yaml", text.as_bytes(), &Sources::default()).unwrap_err();
+    let rendered = problems.render(false);
+    assert!(rendered.contains("unknown word `betwen` in a comparison"), "{rendered}");
+    assert!(rendered.contains("did you mean `between`?") && rendered.contains("8:9"), "{rendered}");
+}
+
+#[test]
+fn how_often_and_when_to_look_is_checked() {
+    for (more, what) in [
+        ("sample: {}", "nothing says when enough was looked at"),
+        ("sample: { attempts: 3, at-least: 2 of 3 }", "`at-least` says how many looks there are"),
+        ("sample: { attempts: 0 }", "`attempts` cannot be `0`"),
+        ("sample: { at-least: 6 of 5 }", "`6 of 5` can never be reached"),
+        ("sample: { within: 0s }", "`within` is zero"),
+        ("sample: { within: 5s, pause: 0s }", "without a pause it would look as often as it can"),
+        ("sample: { attempts: 2, retries: 3 }", "unknown key `retries` in `sample`"),
+        ("when: []", "a claim that is never looked at"),
+        ("when: [before, before]", "it is said twice when to look"),
+        ("when: [later]", "`when[0]` cannot be `later`"),
+    ] {
+        let found = short(&format!(
+            "squall: 1\ntitle: t\nhypothesis: [{{ name: a, tcp: {{ address: \"a:1\" }}, {more} }}]\nmethod: [{{ wait: 1s }}]\n"
+        ));
+        assert!(!found.is_empty() && found[0].starts_with(what), "{more}: {found:?}");
+    }
+    let guard = short(
+        "squall: 1\ntitle: t\nhypothesis: []\nstop-when: [{ name: a, tcp: { address: \"a:1\" }, when: [during] }]\n\
+         method: [{ wait: 1s }]\n",
+    );
+    assert!(guard[0].starts_with("a guard has no `when`"), "{guard:?}");
+    let load = short(
+        "squall: 1\ntitle: t\nhypothesis: [{ name: a, load: { url: \"http://a/\", rate: 5/s }, sample: { attempts: 2 } }]\n\
+         method: [{ wait: 1s }]\n",
+    );
+    assert!(load[0].starts_with("a sample of `load` is many requests"), "{load:?}");
 }
