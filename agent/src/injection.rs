@@ -105,7 +105,7 @@ impl Injection {
     ) -> Result<Applied, Refusal> {
         let nothing = Resolved::new();
         // A name means what it means where the change acts.
-        let aim_of = |change: &Change| aim.with(seen.get(&Viewpoint::of(change)).unwrap_or(&nothing));
+        let aim_of = |from: Viewpoint| aim.with(seen.get(&from).unwrap_or(&nothing)).seen_from(from);
         let Step { number, changes, lasts } = step;
         let began = sys::boot_nanos();
         if self.parts.contains_key(&number) {
@@ -126,7 +126,7 @@ impl Injection {
             };
             modules::load(&change, || records.breathe());
             choice::learn(&change, || records.breathe());
-            let aim = aim_of(&change);
+            let aim = aim_of(Viewpoint::of(&change));
             match Ready::of(change, site, place, machine, &aim) {
                 Ok(one) => ready.push(one),
                 Err(refusal) => {
@@ -150,7 +150,7 @@ impl Injection {
         let mut all = ready.into_iter();
         let mut books = Books { records, footings: &mut self.footings };
         while let Some(ready) = all.next() {
-            let aim = aim_of(&ready.change);
+            let aim = aim_of(Viewpoint::of(&ready.change));
             let (made, result) = Made::perform(ready, &self.run, machine, &mut books, &aim);
             part.made.push(made);
             if let Err(refusal) = result {

@@ -31,6 +31,7 @@ pub struct Aim<'a> {
     pub resolved: &'a Resolved,
     ours: BTreeSet<i32>,
     sights: Option<&'a Sights>,
+    from: Viewpoint,
     controllers: &'a [SocketAddr],
     links: OnceCell<BTreeSet<SocketAddr>>,
     veto: OnceCell<Veto>,
@@ -112,6 +113,7 @@ impl<'a> Aim<'a> {
             resolved,
             ours,
             sights: None,
+            from: Viewpoint::Host,
             controllers: &[],
             links: OnceCell::new(),
             veto: OnceCell::new(),
@@ -129,9 +131,14 @@ impl<'a> Aim<'a> {
         Aim { controllers, ..self }
     }
 
+    /// The same, for a change whose names are seen from there.
+    pub fn seen_from(self, from: Viewpoint) -> Self {
+        Aim { from, ..self }
+    }
+
     /// What probes have seen of a flow before its fault.
     pub fn sight(&self, flow: &Flow) -> Option<&'a Sight> {
-        self.sights?.get(flow)
+        self.sights?.get(&(self.from.clone(), flow.clone()))
     }
 
     /// The same, with nothing seen yet of processes and ports: for another network namespace.
@@ -145,7 +152,8 @@ impl<'a> Aim<'a> {
         'a: 'b,
     {
         let Aim { sights, controllers, .. } = *self;
-        Aim { sights, controllers, ..Aim::new(self.policy, resolved, self.ours.clone()) }
+        let from = self.from.clone();
+        Aim { sights, from, controllers, ..Aim::new(self.policy, resolved, self.ours.clone()) }
     }
 
     fn veto(&self) -> &Veto {

@@ -24,7 +24,7 @@ const FILES: &str = "/etc/netns";
 const LONGEST: u64 = 1 << 20;
 
 /// Whose eyes.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Viewpoint {
     /// The agent's own.
     #[default]

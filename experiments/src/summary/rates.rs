@@ -137,3 +137,89 @@ pub(super) fn recover(found: &mut [Finding], stated: &Stated, samples: &Samples<
         finding.well_again = well_again(&counts.since(ended_ms), tolerated, usual, terms.alpha());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::super::Summary;
+    use crate::exit::Exit;
+    use crate::run::Record;
+
+    /// A second of 50 requests that begins then, with so many bad ones in each tenth.
+    fn second(phase: &str, begun_ms: u64, bad: [u32; 10]) -> Value {
+        let failed: u32 = bad.iter().sum();
+        let slots: Vec<[u32; 2]> = bad.iter().map(|bad| [5, *bad]).collect();
+        let answered = 50 - failed;
+        json!({
+            "event": "sample", "name": "a", "phase": phase, "good": failed == 0, "begun_ms": begun_ms, "took_us": 1,
+            "seen": "", "load": {
+                "requests": 50, "errors": [{ "seen": "503", "times": failed }], "latency": [[1_000_000, answered]],
+                "late": [], "slots": slots
+            }
+        })
+    }
+
+    /// Ten good seconds, ten in which a tenth fails, and thirty after the fault of which the first four seconds fail alike.
+    fn run(within_ms: u64, order: impl Fn(&mut Vec<Value>)) -> Summary {
+        let mut during: Vec<Value> =
+            (10..20).map(|at| second("during", at * 1000, [1, 0, 1, 0, 1, 0, 1, 0, 1, 0])).collect();
+        order(&mut during);
+        let after = (20..50).map(|at| second("recovery", at * 1000, [u32::from(at < 24) * 2; 10]));
+        let mut events = vec![json!({
+            "event": "started", "run": "r", "title": "t", "date": "", "seed": 1, "plan": "p", "faults": 1,
+            "version": "0", "agent": null, "planned_ms": 10_000, "guards": [], "hypotheses": [{
+                "name": "a", "tolerate": "0%", "recovers_within_ms": within_ms,
+                "rate": { "bounds": [{ "errors": "1%" }], "mode": "fast", "confidence": "95%" }
+            }]
+        })];
+        events.extend((0..10).map(|at| second("baseline", at * 1000, [0; 10])));
+        events.push(json!({ "event": "baseline-met" }));
+        events
+            .push(json!({ "event": "injecting", "part": 1, "name": "f", "changes": [], "lasts_ms": 10_000 }));
+        let applied = json!({ "targets": [], "notes": [], "took_us": 1 });
+        events.push(json!({ "event": "injected", "part": 1, "applied": applied }));
+        events.extend(during);
+        let lifted = json!({ "evidence": [], "undone": [], "stuck": [], "others": [], "took_us": 1 });
+        events.push(json!({ "event": "lifted", "part": 1, "lifted": lifted, "why": null }));
+        events.push(json!({ "event": "method-ended" }));
+        events.push(json!({ "event": "lifted", "part": null, "lifted": lifted, "why": null }));
+        events.push(json!({ "event": "recovery-began" }));
+        events.extend(after);
+        events.push(json!({ "event": "well-again", "after_ms": 1 }));
+        let mut log = Vec::new();
+        for mut event in events {
+            let at_ms = event["begun_ms"].as_u64().map_or(0, |begun| begun + 1000);
+            let earlier = log.last().map_or(0, |last: &Record| last.at_ms);
+            event["at_ms"] = json!(at_ms.max(earlier));
+            log.push(serde_json::from_value::<Record>(event).unwrap());
+        }
+        Summary::of(&log).unwrap()
+    }
+
+    #[test]
+    fn a_rate_that_breaks_and_recovers_is_told_in_one_sentence() {
+        let summary = run(30_000, |_| {});
+        assert_eq!(summary.exit, Exit::Deviated, "{summary:#?}");
+        let expected = "deviated: `a`: 10 % of 500 requests failed, at most 1 % allowed; sure after 1.0 s during `f`; \
+                        well again 4.0 s (3.9 s to 4.0 s) after the fault ended";
+        assert_eq!(summary.sentence, expected);
+        let well = summary.hypotheses[0].findings[0].well_again.unwrap();
+        assert!(well.shown_ms.is_some_and(|shown| shown > 4000 && shown < 30_000), "{well:?}");
+    }
+
+    #[test]
+    fn well_again_too_late_has_deviated() {
+        let late =
+            |summary: &Summary| summary.reasons.iter().any(|reason| reason.what.contains("not within 2.0 s"));
+        assert!(late(&run(2000, |_| {})));
+        assert!(!late(&run(30_000, |_| {})));
+    }
+
+    #[test]
+    fn the_order_in_which_samples_arrive_changes_nothing() {
+        let (straight, turned) = (run(30_000, |_| {}), run(30_000, |during| during.reverse()));
+        assert_eq!(straight.hypotheses[0].findings, turned.hypotheses[0].findings);
+        assert_eq!(straight.sentence, turned.sentence);
+    }
+}

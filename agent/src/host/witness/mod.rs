@@ -64,8 +64,8 @@ impl fmt::Display for Asked {
     }
 }
 
-/// What was seen before a fault, by the flow that it concerns.
-pub type Sights = HashMap<Flow, Sight>;
+/// What was seen before a fault, by the flow that it concerns and from where that was looked at.
+pub type Sights = HashMap<(Viewpoint, Flow), Sight>;
 
 /// What was seen before a fault.
 #[derive(Clone, Debug, Default)]
@@ -98,17 +98,19 @@ impl Question {
     pub fn ask(all: Vec<Self>, policy: &Policy, seen: &Seen, ours: &BTreeSet<i32>) -> Sights {
         let (mut sights, nothing) = (Sights::new(), Resolved::new());
         for Question { flow, from, netns } in all {
-            let resolved = seen.get(&from).unwrap_or(&nothing);
-            // Changes of one fault, each for a way of the same packets, are at the same site.
-            if sights.contains_key(&flow) {
+            // Changes of one fault, each for a way of the same packets, ask the same.
+            let key = (from, flow);
+            if sights.contains_key(&key) {
                 continue;
             }
-            let look = || Sight::of(&flow, &Aim::new(policy, resolved, ours.clone())).ok();
+            let (from, flow) = &key;
+            let resolved = seen.get(from).unwrap_or(&nothing);
+            let look = || Sight::of(flow, &Aim::new(policy, resolved, ours.clone())).ok();
             let sight = match netns {
                 None => look(),
                 Some(netns) => netns.enter(look).ok().flatten(),
             };
-            sights.extend(sight.map(|sight| (flow, sight)));
+            sights.extend(sight.map(|sight| (key, sight)));
         }
         sights
     }
