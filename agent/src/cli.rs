@@ -58,6 +58,9 @@ enum Verb {
         /// How results are printed.
         #[arg(long, value_enum, default_value_t = Format::Human)]
         format: Format,
+        /// Be what the faults act on.
+        #[arg(long, hide = true)]
+        serve: bool,
     },
     /// Undo what a dead agent left behind. Needs no daemon, no controller and no network.
     Recover {
@@ -81,7 +84,8 @@ impl Agent {
             Verb::Status => status(state_dir),
             Verb::Preflight { format } => preflight(format == Format::Json),
             Verb::Fingerprint(arguments) => fingerprint::run(&arguments),
-            Verb::SelfTest { format } => selftest::run(format),
+            Verb::SelfTest { serve: true, .. } => selftest::serve().map(|()| Exit::Held),
+            Verb::SelfTest { format, .. } => selftest::run(format),
             Verb::Recover { from_host: false, .. } => return recovered(state_dir),
             Verb::Recover { dry_run, netns, .. } => {
                 let wanted = Wanted { dry: dry_run, netns: &netns };

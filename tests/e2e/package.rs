@@ -80,12 +80,12 @@ fn the_capabilities_of_the_unit_are_enough_for_every_fault_and_the_manager_is_to
     let heard = UnixDatagram::bind(world.directory.join("notify")).expect("a socket can be bound");
     heard.set_read_timeout(Some(PATIENCE)).expect("a time is taken");
     let mut agent = as_the_unit_does(near, &world.directory.join("notify"));
-    let mut hear = || {
+    let hear = || {
         let mut message = [0; 64];
         let length = heard.recv(&mut message).unwrap_or_else(|error| panic!("nothing is told: {error}"));
         String::from_utf8_lossy(&message[..length]).into_owned()
     };
-    let mut until = |wanted: &str| {
+    let until = |wanted: &str| {
         let began = Instant::now();
         while hear() != wanted {
             assert!(began.elapsed() < PATIENCE, "`{wanted}` is not told");
@@ -105,7 +105,8 @@ fn the_capabilities_of_the_unit_are_enough_for_every_fault_and_the_manager_is_to
     let (netns, to) = (std::sync::Arc::clone(&near.netns), std::net::SocketAddr::new(far.v4, 7));
     let traffic = Steady::start("connections", Duration::from_millis(20), move || {
         let stream = connect(&netns, to, TIMEOUT.min(Duration::from_millis(100)));
-        std::thread::sleep(Duration::from_millis(30));
+        // Longer than the time between two looks of `disconnect`.
+        std::thread::sleep(Duration::from_millis(150));
         stream.map(drop)
     });
     let peer = "to: [\"10.77.1.2:7\"]";
@@ -118,9 +119,9 @@ fn the_capabilities_of_the_unit_are_enough_for_every_fault_and_the_manager_is_to
             "{{ fault: {{ latency: {{ delay: 20ms, engine: queue, direction: egress, {peer} }} }}, for: 500ms }}"
         ),
         format!(
-            "{{ fault: {{ bandwidth: {{ rate: 10kbit/s, engine: netem, direction: egress, {peer} }} }}, for: 500ms }}"
+            "{{ fault: {{ bandwidth: {{ rate: 20kbit/s, burst: 1500B, engine: netem, direction: egress, {peer} }} }}, for: 500ms }}"
         ),
-        format!("{{ fault: {{ disconnect: {{ every: 100ms, {peer} }} }}, for: 500ms }}"),
+        format!("{{ fault: {{ disconnect: {{ every: 100ms, {peer} }} }}, for: 1s }}"),
         format!(
             "{{ fault: {{ loss: {{ percent: 50%, engine: queue }} }}, in: {{ netns: \"{}\" }}, for: 500ms }}",
             far.netns.name()

@@ -92,7 +92,7 @@ fn an_interface_that_came_again_with_name_and_number_keeps_its_own_root() {
         let shown = host.look(&["ip", "-o", "link", "show", "to1"]);
         let index = shown.split(':').next().expect("it has a number").trim();
         host.look(&["ip", "link", "delete", "to1"]);
-        host.look(&["ip", "link", "add", "to1", "index", index, "type", "dummy"]);
+        host.look(&["ip", "link", "add", "to1", "index", index, "type", "veth", "peer", "name", "far1"]);
         host.look(&["tc", "qdisc", "add", "dev", "to1", "root", "handle", "1:", "htb"]);
         assert!(host.look(&["tc", "qdisc", "show", "dev", "to1"]).contains("htb 1:"));
     };

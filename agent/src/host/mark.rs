@@ -395,8 +395,13 @@ pub fn strays() -> Result<BTreeMap<u32, usize>, Refusal> {
 fn clear_where(bit: u32, is_meant: impl Fn(u32) -> bool) -> Result<usize, String> {
     let mut cleared = 0;
     for _ in 0..3 {
-        let marked = list().map_err(|error| error.to_string())?;
-        let marked: BTreeSet<u32> = marked
+        let listed = list().map_err(|error| error.to_string())?;
+        let held = |socket: &&Listed| socket.inode != 0;
+        // Not to see a mark is not to know that there is none.
+        if listed.iter().any(|socket| held(&socket)) && !listed.iter().any(|socket| socket.mark_shown) {
+            return Err("the marks of sockets are not shown: it needs CAP_NET_ADMIN".to_owned());
+        }
+        let marked: BTreeSet<u32> = listed
             .iter()
             .filter(|socket| is_meant(socket.mark) && socket.inode != 0)
             .map(|socket| socket.inode)

@@ -50,6 +50,8 @@ pub struct Listed {
     pub inode: u32,
     /// Its mark; 0 where the kernel does not show it.
     pub mark: u32,
+    /// Whether the kernel shows it: not to those without CAP_NET_ADMIN (`net/ipv4/inet_diag.c`).
+    pub mark_shown: bool,
     /// The control group that it was created in; 0 where the kernel does not show it.
     pub cgroup: u64,
     /// The smoothed round-trip time of a TCP connection, in microseconds; 0 where the kernel knows none.
@@ -160,6 +162,7 @@ fn parse(body: &[u8], transport: Transport) -> Option<Listed> {
         uid: u32_at(body, 64),
         inode: u32_at(body, 68),
         mark: find(attributes, 15).map_or(0, |value| u32_at(value, 0)),
+        mark_shown: find(attributes, 15).is_some(),
         cgroup: find(attributes, 21).and_then(|value| value.try_into().ok()).map_or(0, u64::from_ne_bytes),
         rtt_us: info(RTT_AT),
         sent_again: info(SENT_AGAIN_AT),

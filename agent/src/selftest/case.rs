@@ -153,13 +153,11 @@ impl Stage {
     fn effect(&self, pair: &mut Pair, run: &RunId, trial: &Trial) -> Result<u64, Refusal> {
         let began = Instant::now();
         loop {
-            // What is destroyed must have been there.
-            let open = self.traffic.connect().filter(|_| trial.name == "disconnect");
-            if !trial.of_process && open.is_none() {
+            // The server's own connection, and the process that suffers, are there by themselves.
+            if trial.of_process || trial.name == "disconnect" {
+                std::thread::sleep(Duration::from_millis(60));
+            } else {
                 self.traffic.send();
-            }
-            if open.is_some() || trial.of_process {
-                std::thread::sleep(Duration::from_millis(120));
             }
             let measured = pair.ask(Request::Observe { run: run.clone(), part: 1 })?;
             let impaired = match measured {

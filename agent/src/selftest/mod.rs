@@ -31,6 +31,7 @@ use crate::policy::Policy;
 use crate::preflight;
 use case::{Row, Stage};
 use pair::Victim;
+pub use traffic::serve;
 
 /// So long no new case is begun any more: the rest is said to be left out.
 const BUDGET: Duration = Duration::from_secs(60);

@@ -58,12 +58,7 @@ impl Pair {
         let failed = |error: std::io::Error| Refusal::bare(format!("cannot start an agent: {error}"));
         let (ours, theirs) = UnixStream::pair().map_err(failed)?;
         ours.set_read_timeout(Some(PATIENCE)).map_err(failed)?;
-        let mut command = Command::new("/proc/self/exe");
-        // `squall` carries the agent behind a verb.
-        let program = std::fs::read_link("/proc/self/exe").unwrap_or_default();
-        if program.file_name().is_some_and(|name| name == "squall") {
-            command.arg("agent");
-        }
+        let mut command = own_verb();
         command.arg("--state-dir").arg(state).args(["run", "--on-stdin"]);
         command.stdin(Stdio::from(OwnedFd::from(theirs))).stdout(Stdio::null()).stderr(Stdio::null());
         let child = command.spawn().map_err(failed)?;
@@ -126,6 +121,17 @@ impl Drop for Pair {
         }
         let _ = self.child.wait();
     }
+}
+
+/// This very program, up to a verb of the agent's.
+pub fn own_verb() -> Command {
+    let mut command = Command::new("/proc/self/exe");
+    // `squall` carries the agent behind a verb.
+    let program = std::fs::read_link("/proc/self/exe").unwrap_or_default();
+    if program.file_name().is_some_and(|name| name == "squall") {
+        command.arg("agent");
+    }
+    command
 }
 
 fn held(pid: u32) -> Result<(Target, OwnedFd), Refusal> {

@@ -1,6 +1,6 @@
 //! What the faults of the test act on: a server on loopback, and a process that waits.
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::thread;
@@ -8,11 +8,15 @@ use std::time::Duration;
 
 use squall_experiments::protocol::Refusal;
 
+use super::pair::own_verb;
 use crate::host::process::Target;
 
-/// A server that answers every datagram and every byte, as long as the process lives.
+/// A server that answers every datagram and every byte, and keeps a connection to itself. It is a process of its own: what
+/// the test itself is connected to counts as the way to a controller, which no fault touches.
 #[derive(Debug)]
 pub struct Traffic {
+    child: Child,
+    _input: Option<ChildStdin>,
     address: SocketAddr,
 }
 
@@ -29,24 +33,52 @@ fn failed(error: std::io::Error) -> Refusal {
     Refusal::bare(format!("the test's own server does not work: {error}"))
 }
 
+/// Serves until standard input ends, in a process of its own; says where on standard output.
+pub fn serve() -> Result<(), Refusal> {
+    let tcp = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(failed)?;
+    let address = tcp.local_addr().map_err(failed)?;
+    let udp = UdpSocket::bind(address).map_err(failed)?;
+    thread::spawn(move || {
+        let mut packet = [0; 1500];
+        while let Ok((length, from)) = udp.recv_from(&mut packet) {
+            let _ = udp.send_to(&packet[..length], from);
+        }
+    });
+    thread::spawn(move || {
+        for stream in tcp.incoming().flatten() {
+            thread::spawn(move || echo(stream));
+        }
+    });
+    thread::spawn(move || {
+        loop {
+            // There to be destroyed; made again soon after.
+            let open = TcpStream::connect_timeout(&address, Duration::from_millis(100));
+            thread::sleep(Duration::from_millis(250));
+            drop(open);
+        }
+    });
+    println!("{address}");
+    std::io::stdin().read_to_end(&mut Vec::new()).map(drop).map_err(failed)
+}
+
 impl Traffic {
     /// Starts the server.
     pub fn start() -> Result<Self, Refusal> {
-        let tcp = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(failed)?;
-        let address = tcp.local_addr().map_err(failed)?;
-        let udp = UdpSocket::bind(address).map_err(failed)?;
-        thread::spawn(move || {
-            let mut packet = [0; 1500];
-            while let Ok((length, from)) = udp.recv_from(&mut packet) {
-                let _ = udp.send_to(&packet[..length], from);
-            }
-        });
-        thread::spawn(move || {
-            for stream in tcp.incoming().flatten() {
-                thread::spawn(move || echo(stream));
-            }
-        });
-        Ok(Traffic { address })
+        let mut child = own_verb()
+            .args(["self-test", "--serve"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .map_err(failed)?;
+        let input = child.stdin.take();
+        let mut said = String::new();
+        if let Some(output) = child.stdout.take() {
+            BufReader::new(output).read_line(&mut said).map_err(failed)?;
+        }
+        let address = said.trim().parse();
+        let address = address.map_err(|_| Refusal::bare("the test's own server does not say where it is"))?;
+        Ok(Traffic { child, _input: input, address })
     }
 
     /// The server as an experiment writes it.
@@ -68,10 +100,12 @@ impl Traffic {
             let _ = stream.write_all(b"?").and_then(|()| stream.read(&mut [0; 1]).map(drop));
         }
     }
+}
 
-    /// A connection that stays open.
-    pub fn connect(&self) -> Option<TcpStream> {
-        TcpStream::connect_timeout(&self.address, Duration::from_secs(1)).ok()
+impl Drop for Traffic {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 
