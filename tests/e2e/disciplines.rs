@@ -106,14 +106,7 @@ fn the_agents_death_frees_the_traffic_at_once_and_recovery_clears_the_interface(
     let mut trial = Trial::begin(&world, host, &calm(&[&line(9, "")]));
     trial.injected();
     as_asked(speed(&world, 9));
-    let (guardian, worker) = host.agents();
-    // Held first, so that neither can undo anything when it sees the other die.
-    for victim in [&guardian, &worker] {
-        signal(victim, Signal::STOP);
-    }
-    for victim in [&guardian, &worker] {
-        signal(victim, Signal::KILL);
-    }
+    host.kill_agents();
     holds("the table's end", PATIENCE, || host.tables().is_empty());
     free(speed(&world, 9));
     trial.finish().expect_exit(6);
@@ -173,13 +166,7 @@ fn a_borrowed_root_is_put_back_as_it_was() {
     // Killed in the middle, the next command puts it back.
     let mut trial = Trial::begin(&world, host, &calm(&[&borrowed]));
     trial.injected();
-    let (guardian, worker) = host.agents();
-    for victim in [&guardian, &worker] {
-        signal(victim, Signal::STOP);
-    }
-    for victim in [&guardian, &worker] {
-        signal(victim, Signal::KILL);
-    }
+    host.kill_agents();
     trial.finish().expect_exit(6);
     host.agent(&["recover"]).run().expect_exit(0);
     assert_eq!(before, standing(host));

@@ -128,14 +128,7 @@ fn the_agents_death_frees_the_traffic_and_recovery_removes_the_device() {
     let mut trial = Trial::begin(&world, far, &calm(&[&line("from: [\"any:9\"]")]));
     trial.injected();
     as_asked(speed());
-    let (guardian, worker) = far.agents();
-    // Held first, so that neither can undo anything when it sees the other die.
-    for victim in [&guardian, &worker] {
-        signal(victim, Signal::STOP);
-    }
-    for victim in [&guardian, &worker] {
-        signal(victim, Signal::KILL);
-    }
+    far.kill_agents();
     holds("the tables' end", PATIENCE, || far.tables().is_empty());
     free(speed());
     trial.finish().expect_exit(6);
@@ -199,7 +192,9 @@ fn what_cannot_be_told_where_it_enters_is_refused() {
     far.look(&["nft", "delete", "table", "ip", "theirs"]);
     // Somebody's device of that name is nobody's business.
     far.look(&["ip", "link", "add", "squall-in", "type", "ifb"]);
-    run(&world, far, &calm(&[&enters])).expect_exit(4).expect_told("no journal knows of it");
+    run(&world, far, &calm(&[&enters]))
+        .expect_exit(4)
+        .expect_told("no journal knows of: the device `squall-in`");
     far.look(&["ip", "link", "del", "squall-in"]);
 }
 

@@ -4,7 +4,9 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::netns::{Netns, Process, look};
+use rustix::process::Signal;
+
+use crate::netns::{Netns, Process, look, signal};
 use crate::squall::Squall;
 use crate::wait;
 
@@ -78,6 +80,19 @@ impl Host {
             let guardian = agents.iter().find(|guardian| guardian.pid == worker.parent)?;
             Some((guardian.clone(), worker.clone()))
         })
+    }
+
+    /// Kills both: held first, so that neither can undo anything when it sees the other die.
+    ///
+    /// # Panics
+    /// When there is no such pair after a while, or one of them is gone already.
+    pub fn kill_agents(&self) {
+        let (guardian, worker) = self.agents();
+        for hit in [Signal::STOP, Signal::KILL] {
+            for process in [&worker, &guardian] {
+                assert!(signal(process, hit), "{process:?} is gone already");
+            }
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::compare::Difference;
-use super::{Section, processes, sockets};
+use super::{Section, links, processes, sockets};
 use crate::host::netns::Id;
 use crate::host::process::Target;
 use crate::host::qdisc::ifb;
@@ -52,7 +52,7 @@ impl Claims {
             Section::Queues => sockets::queue_of(name).is_some_and(|number| self.queues.contains(&number)),
             // The only link that we ever make.
             Section::Links => {
-                self.devices.contains(&(at, ifb::NAME.to_owned())) && *name == format!("link {}", ifb::NAME)
+                self.devices.contains(&(at, ifb::NAME.to_owned())) && *name == links::named(ifb::NAME)
             }
             Section::Disciplines => self
                 .devices

@@ -34,7 +34,8 @@ fn all(seen: &mut Seen) -> Result<(), NetlinkError> {
             continue;
         }
         let name = format!("discipline of `{}` below {}", on(one.interface), place(one.parent));
-        if one.handle >> 16 == MAJOR {
+        // Below a class of ours stands what we or the kernel put there.
+        if one.handle >> 16 == MAJOR || one.parent >> 16 == MAJOR {
             seen.ours(&name);
         }
         seen.hash(name, &[one.kind.as_bytes(), &options(&one)].concat());

@@ -19,6 +19,11 @@ const INET6: u8 = 10;
 /// How the names of links begin that Squall makes.
 pub const OURS: &str = "squall";
 
+/// What the thing that stands for an interface is called.
+pub fn named(link: &str) -> String {
+    format!("link {link}")
+}
+
 /// Links and addresses.
 pub fn look(seen: &mut Seen) -> Result<(), String> {
     let failed = |error: NetlinkError| format!("cannot be listed: {error}");
@@ -40,7 +45,7 @@ pub fn look(seen: &mut Seen) -> Result<(), String> {
             u32_at(&received.body, 8) & CHOSEN,
             number(10),
         );
-        let name = format!("link {}", link.name);
+        let name = named(&link.name);
         if link.name.starts_with(OURS) {
             seen.ours(&name);
         }

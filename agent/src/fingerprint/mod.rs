@@ -172,6 +172,11 @@ impl Fingerprint {
         self.ours.iter().map(String::as_str)
     }
 
+    /// Whether there is an interface of this name.
+    pub fn has_link(&self, name: &str) -> bool {
+        self.sections.get(&Section::Links).is_some_and(|links| links.0.contains_key(&links::named(name)))
+    }
+
     /// What could not be looked at, or only as a whole.
     pub fn notes(&self) -> &[String] {
         &self.notes

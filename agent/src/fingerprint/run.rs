@@ -119,6 +119,12 @@ fn look(records: &Records) -> Fingerprint {
     beside(|| records.breathe(), Fingerprint::take).unwrap_or_default()
 }
 
+/// Whether what is gone stood on an interface that is gone: whoever removed that took it along.
+fn went_with_its_link(difference: &Difference, now: &Fingerprint) -> bool {
+    let link = difference.name.split('`').nth(1).filter(|_| difference.section == Section::Disciplines);
+    difference.after.is_none() && link.is_some_and(|link| !now.has_link(link))
+}
+
 #[derive(Debug, Default)]
 struct Findings {
     alone: bool,
@@ -150,7 +156,7 @@ impl Findings {
                 // What stands has been said above; what was another run's and is gone, is as it should be.
                 continue;
             }
-            if claims.hold(at, &difference) {
+            if claims.hold(at, &difference) && !went_with_its_link(&difference, now) {
                 // Of marks and queues only what is there now is a residue: it may be another run's that is gone.
                 let stays = difference.section == Section::Disciplines || difference.after.is_some();
                 if self.alone && stays {

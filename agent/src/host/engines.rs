@@ -98,7 +98,7 @@ impl Engines {
     /// Ends an engine and lets everything go that it holds; no rule names its queue any more. One that does not run is
     /// no error.
     pub fn stop(&mut self, number: u16) -> Undone {
-        let Some(Running { queue, hangs, counts, .. }) = self.running.remove(&number) else {
+        let Some(Running { mut queue, hangs, counts, .. }) = self.running.remove(&number) else {
             return Ok(format!("nobody reads queue {number}"));
         };
         self.closing.extend(queue.socket().try_clone_to_owned());
@@ -110,6 +110,7 @@ impl Engines {
         }
         self.ended.insert(number, counts);
         let drained = drain(queue.socket(), number);
+        queue.unbind();
         // Its end takes the patience that a hanging thread is given; this thread has none.
         std::thread::spawn(move || drop(queue));
         drained

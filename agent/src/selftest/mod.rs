@@ -7,10 +7,10 @@
 //!
 //! | file | what it holds |
 //! |---|---|
-//! | [`confine`] | the namespaces |
-//! | [`case`] | one fault, one death, and what is seen of them |
-//! | [`pair`] | an agent's two processes, spoken to and killed |
-//! | [`traffic`] | what the faults act on |
+//! | `confine` | the namespaces |
+//! | `case` | one fault, one death, and what is seen of them |
+//! | `pair` | an agent's two processes, spoken to and killed |
+//! | `traffic` | what the faults act on |
 
 mod case;
 mod confine;

@@ -2,10 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use rustix::process::Signal;
 use squall_tests::client::TIMEOUT;
 use squall_tests::needs;
-use squall_tests::netns::signal;
 use squall_tests::trial::Trial;
 use squall_tests::wait::holds;
 use squall_tests::world::World;
@@ -40,14 +38,7 @@ fn a_lease_is_kept_for_a_minute_and_ends_with_its_holders() {
         std::thread::sleep(Duration::from_secs(1));
     }
     println!("{asked} answers in a minute, every one late");
-    let (guardian, worker) = near.agents();
-    // Held first, so that neither notices the other's end.
-    for process in [&worker, &guardian] {
-        signal(process, Signal::STOP);
-    }
-    for process in [&worker, &guardian] {
-        assert!(signal(process, Signal::KILL), "{process:?} is gone already");
-    }
+    near.kill_agents();
     let killed = Instant::now();
     holds("the table to go", Duration::from_secs(3), || near.tables().is_empty());
     println!("clean {:?} after both were killed", killed.elapsed());

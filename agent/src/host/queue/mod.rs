@@ -209,6 +209,11 @@ impl Queue {
         self.counts.clone()
     }
 
+    /// Gives the number back, whoever holds a duplicate of the socket, and whether or not the thread still runs.
+    pub fn unbind(&mut self) {
+        let _ = self.socket.request(vec![wire::unbind(self.number)]);
+    }
+
     fn end(&mut self) {
         let Some(thread) = self.thread.take() else {
             return;
@@ -237,8 +242,7 @@ impl Thread {
 impl Drop for Queue {
     fn drop(&mut self) {
         self.end();
-        // Whoever holds a duplicate of the socket would keep the number.
-        let _ = self.socket.request(vec![wire::unbind(self.number)]);
+        self.unbind();
     }
 }
 

@@ -9,7 +9,7 @@
 //! Each change has chains of its own behind that. What `never-in` and `never-out` accept no injection touches. The base
 //! chain of a [slot](super::slot) is made when it is first needed, and stays as long as the table: a base chain that goes
 //! takes all packets with it that wait in any queue of the namespace, while one that comes harms nobody. What the kernel's
-//! own disciplines do with what enters begins earlier, at the interfaces: see [`ingress`].
+//! own disciplines do with what enters begins earlier, at the interfaces: see `ingress`.
 //!
 //! The elements of `live` expire after [`LEASE_MS`] unless the worker renews them: rules that nobody renews match
 //! nothing, whoever hangs. When the last duplicate of the socket is closed, the kernel removes the table.
