@@ -93,8 +93,9 @@ fn squall() -> Peer {
     let mut command = Command::new(binary("squall"));
     command.args(["proxy", "serve", "--port", "0", "--log-level", "info"]).stdout(Stdio::piped());
     let mut child = command.spawn().unwrap();
-    let mut line = String::new();
-    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let (mut line, mut log) = (String::new(), BufReader::new(child.stdout.take().unwrap()));
+    log.read_line(&mut line).unwrap();
+    thread::spawn(move || std::io::copy(&mut log, &mut std::io::sink()));
     let said: Value = serde_json::from_str(&line).unwrap();
     let api = said["address"].as_str().unwrap().parse().unwrap();
     Peer { name: "squall", at: Vec::new(), api: Some(api), child: Some(child), file: None }
@@ -116,7 +117,7 @@ fn listens(address: SocketAddr) -> bool {
 }
 
 fn haproxy(services: &[SocketAddr]) -> Option<Peer> {
-    let mut config = "global\n maxconn 30000\ndefaults\n mode tcp\n timeout client 1h\n timeout server 1h\n \
+    let mut config = "global\n maxconn 9500\ndefaults\n mode tcp\n timeout client 1h\n timeout server 1h\n \
                       timeout connect 5s\n"
         .to_owned();
     let mut at = Vec::new();

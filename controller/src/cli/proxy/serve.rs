@@ -13,6 +13,9 @@ use tracing_subscriber::filter::LevelFilter;
 
 use super::api::{self, Api, Metrics, VERSION};
 
+/// How many descriptors are wanted.
+const DESCRIPTORS: u64 = 65_536;
+
 /// Options of `squall proxy serve`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Serve {
@@ -114,9 +117,14 @@ impl Serve {
     }
 }
 
-/// Two descriptors a connection: as many as the system allows.
+/// Two descriptors a connection: as many as ten thousand connections and as many proxies need, else as many as the
+/// system allows.
 fn raise_descriptors() {
     if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
-        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+        // Above the hard limit needs a privilege, which this process need not have.
+        let most = hard.max(DESCRIPTORS);
+        if setrlimit(Resource::RLIMIT_NOFILE, most, most).is_err() {
+            let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+        }
     }
 }
