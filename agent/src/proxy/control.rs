@@ -204,13 +204,7 @@ impl Control {
         if proxies.contains_key(&wanted.name) {
             return Err(ControlError::ProxyExists);
         }
-        let mut proxy = Proxy { toxics, ..Proxy::new(wanted) };
-        if wanted.enabled {
-            self.open(&mut proxy, &addresses?)?;
-        }
-        let shown = proxy.shown();
-        proxies.insert(wanted.name.clone(), proxy);
-        Ok(shown)
+        self.add(&mut proxies, wanted, toxics, addresses)
     }
 
     /// Makes those proxies that are not there yet as they are wanted. At the first that cannot be made it stops; what
@@ -244,6 +238,16 @@ impl Control {
             self.close(present);
             proxies.remove(&wanted.name);
         }
+        self.add(&mut proxies, wanted, toxics, addresses)
+    }
+
+    fn add(
+        &self,
+        proxies: &mut BTreeMap<String, Proxy>,
+        wanted: &Wanted,
+        toxics: Vec<Arc<Toxic>>,
+        addresses: Result<Vec<SocketAddr>, ControlError>,
+    ) -> Result<Shown, ControlError> {
         let mut proxy = Proxy { toxics, ..Proxy::new(wanted) };
         if wanted.enabled {
             self.open(&mut proxy, &addresses?)?;

@@ -45,7 +45,7 @@ impl Run<'_> {
         match timeout(self.longest_sample() + SLACK, decided).await {
             Ok(Some(verdict)) => self.not_met(verdict),
             Ok(None) => {
-                self.sampling.borrow_mut().method_began(clock::boot_ns());
+                self.sampling.borrow_mut().spans.method_began(clock::boot_ns());
                 self.record(Event::BaselineMet);
                 self.schedule(Sampling::look_on);
                 Ok(())

@@ -144,10 +144,10 @@ impl Run<'_> {
             other => return Err(self.misunderstood("apply", &other)),
         }
         self.go_on()?;
-        self.sampling.borrow_mut().fault_began(clock::boot_ns());
+        self.sampling.borrow_mut().spans.fault_began(clock::boot_ns());
         self.schedule(Sampling::look_now);
         self.hold(part, Instant::now() + lasts.get()).await?;
-        self.sampling.borrow_mut().fault_ended(clock::boot_ns());
+        self.sampling.borrow_mut().spans.fault_ended(clock::boot_ns());
         // The agent may have overtaken us.
         if !self.is_live(part) {
             return self.go_on();

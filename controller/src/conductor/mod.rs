@@ -21,6 +21,7 @@ mod recovery;
 mod revert;
 mod sampling;
 pub mod signals;
+mod spans;
 
 use std::cell::{Cell, RefCell};
 use std::fs::File;

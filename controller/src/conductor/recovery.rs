@@ -18,7 +18,7 @@ impl Run<'_> {
         }
         let from_ns = clock::boot_ns();
         let from_ms = self.clock.ms_of(from_ns);
-        self.sampling.borrow_mut().recovery_began(from_ns);
+        self.sampling.borrow_mut().spans.recovery_began(from_ns);
         self.record(Event::RecoveryBegan);
         let end = Instant::now() + self.order.experiment.recovery.get();
         if self.order.plan.has_changes() {

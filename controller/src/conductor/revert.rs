@@ -23,7 +23,7 @@ impl Run<'_> {
     /// Undoes everything: parts in reverse order, then actions in reverse order. What cannot be undone stays in the
     /// state. Nothing skips this; every wait in it is bounded.
     pub(super) async fn revert(&self) {
-        self.sampling.borrow_mut().revert_began(clock::boot_ns());
+        self.sampling.borrow_mut().spans.revert_began(clock::boot_ns());
         self.schedule(|sampling| sampling.rest(true));
         self.schedule(|sampling| sampling.rest(false));
         self.lift_all().await;

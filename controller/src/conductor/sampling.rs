@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use super::pace::Pace;
 use super::rates::Rates;
+use super::spans::Spans;
 
 /// A probe that prober processes know under a number.
 #[derive(Clone, Debug)]
@@ -106,25 +107,14 @@ pub(super) struct Sampling {
     pub(super) watches: Vec<Watch>,
     /// The users that probers run as, in the order of their first probe.
     pub(super) users: Vec<Option<String>>,
-    spans: Spans,
-}
-
-/// Which time belongs to which phase, in nanoseconds on the boot clock.
-#[derive(Debug, Default)]
-struct Spans {
-    faults: bool,
-    method_from: Option<u64>,
-    revert_from: Option<u64>,
-    recovery_from: Option<u64>,
-    /// While at least one fault was live; the last one may be open.
-    live: Vec<(u64, Option<u64>)>,
-    count: u32,
+    /// Which time belongs to what.
+    pub(super) spans: Spans,
 }
 
 impl Sampling {
     /// Every probe of an experiment and of its actions; `faults` says whether the plan makes changes.
     pub(super) fn new(faults: bool) -> Self {
-        Sampling { spans: Spans { faults, ..Spans::default() }, ..Sampling::default() }
+        Sampling { spans: Spans::new(faults), ..Sampling::default() }
     }
 
     /// Adds a hypothesis or guard. One without exactly one probe, which `check` refuses, is left out.
@@ -349,110 +339,11 @@ impl Sampling {
             }
         }
     }
-
-    pub(super) fn method_began(&mut self, now_ns: u64) {
-        self.spans.method_from = Some(now_ns);
-    }
-
-    pub(super) fn fault_began(&mut self, now_ns: u64) {
-        self.spans.count += 1;
-        if self.spans.count == 1 {
-            self.spans.live.push((now_ns, None));
-        }
-    }
-
-    pub(super) fn fault_ended(&mut self, now_ns: u64) {
-        self.spans.count = self.spans.count.saturating_sub(1);
-        if self.spans.count == 0 {
-            self.spans.close(now_ns);
-        }
-    }
-
-    pub(super) fn revert_began(&mut self, now_ns: u64) {
-        self.spans.revert_from = Some(now_ns);
-        self.spans.count = 0;
-        self.spans.close(now_ns);
-    }
-
-    pub(super) fn recovery_began(&mut self, now_ns: u64) {
-        self.spans.recovery_from = Some(now_ns);
-    }
-}
-
-impl Spans {
-    fn close(&mut self, now_ns: u64) {
-        if let Some((_, end @ None)) = self.live.last_mut() {
-            *end = Some(now_ns);
-        }
-    }
-
-    /// The part of the run that goes on.
-    fn when(&self) -> When {
-        match (self.recovery_from, self.method_from) {
-            (Some(_), _) => When::After,
-            (None, Some(_)) => When::During,
-            (None, None) => When::Before,
-        }
-    }
-
-    /// When the phase began that a sample is about, where it has a beginning after that of the run.
-    fn since(&self, begun: u64, phase: Phase) -> Option<u64> {
-        match phase {
-            Phase::During if self.faults => {
-                self.live.iter().map(|(from, _)| *from).filter(|from| *from <= begun).max()
-            }
-            Phase::During => self.method_from,
-            Phase::Recovery => self.recovery_from,
-            Phase::Baseline | Phase::Between => None,
-        }
-    }
-
-    /// What a sample that was begun at this time is about.
-    fn phase(&self, begun: u64) -> Phase {
-        let before = |from: Option<u64>| from.is_none_or(|from| begun < from);
-        if before(self.method_from) && before(self.revert_from) {
-            Phase::Baseline
-        } else if !before(self.recovery_from) {
-            Phase::Recovery
-        } else if self.faults {
-            let live = |(from, to): &(u64, Option<u64>)| *from <= begun && to.is_none_or(|to| begun < to);
-            if self.live.iter().any(live) { Phase::During } else { Phase::Between }
-        } else if before(self.revert_from) {
-            Phase::During
-        } else {
-            Phase::Between
-        }
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_sample_belongs_to_the_time_when_it_was_begun() {
-        let mut sampling = Sampling::new(true);
-        sampling.method_began(100);
-        sampling.fault_began(110);
-        sampling.fault_began(120);
-        sampling.fault_ended(150);
-        sampling.fault_ended(160);
-        sampling.fault_began(200);
-        sampling.revert_began(220);
-        sampling.recovery_began(230);
-        for (begun, phase) in [
-            (99, Phase::Baseline),
-            (100, Phase::Between),
-            (110, Phase::During),
-            (155, Phase::During),
-            (160, Phase::Between),
-            (200, Phase::During),
-            (220, Phase::Between),
-            (230, Phase::Recovery),
-        ] {
-            assert_eq!(sampling.spans.phase(begun), phase, "{begun}");
-        }
-    }
 
     fn claim(json: serde_json::Value) -> Hypothesis {
         let mut whole = serde_json::json!({ "name": "a", "tcp": { "address": "127.0.0.1:1" } });
@@ -472,10 +363,10 @@ mod tests {
         assert_eq!(sampling.burst(), [0; IN_A_ROW as usize]);
         sampling.look_now();
         assert_eq!(sampling.take_due(), [0]);
-        sampling.method_began(100);
+        sampling.spans.method_began(100);
         sampling.look_on();
         assert!(sampling.watches[0].due.is_none() && sampling.watches[1].due.is_some());
-        sampling.recovery_began(200);
+        sampling.spans.recovery_began(200);
         sampling.look_now();
         assert_eq!(sampling.take_due(), [0]);
         assert!(sampling.watches[1].due.is_none());
@@ -487,12 +378,12 @@ mod tests {
         sampling.watch(&claim(serde_json::json!({ "delay": "1s" })), false);
         let second = 1_000_000_000;
         assert_eq!(sampling.count(0, &sample(5, true, false), 0), Phase::Baseline);
-        sampling.method_began(10);
-        sampling.fault_began(10);
+        sampling.spans.method_began(10);
+        sampling.spans.fault_began(10);
         assert_eq!(sampling.count(0, &sample(11, false, false), 0), Phase::Between);
         assert_eq!(sampling.count(0, &sample(10 + second, false, false), 0), Phase::During);
-        sampling.revert_began(20 * second);
-        sampling.recovery_began(21 * second);
+        sampling.spans.revert_began(20 * second);
+        sampling.spans.recovery_began(21 * second);
         assert_eq!(sampling.count(0, &sample(21 * second + 5, true, false), 0), Phase::Between);
         assert_eq!(sampling.count(0, &sample(22 * second, true, false), 0), Phase::Recovery);
     }
@@ -506,16 +397,5 @@ mod tests {
         assert_eq!((watch.all.total(), watch.unclear, watch.baseline.bad), (0, 1, 1));
         sampling.count(0, &sample(6, true, false), 0);
         assert_eq!((sampling.watches[0].all.good, sampling.watches[0].unclear), (1, 0));
-    }
-
-    #[test]
-    fn without_faults_the_method_is_what_is_judged() {
-        let mut sampling = Sampling::new(false);
-        sampling.method_began(100);
-        assert_eq!(sampling.spans.phase(99), Phase::Baseline);
-        assert_eq!(sampling.spans.phase(150), Phase::During);
-        sampling.revert_began(200);
-        assert_eq!(sampling.spans.phase(199), Phase::During);
-        assert_eq!(sampling.spans.phase(200), Phase::Between);
     }
 }
