@@ -31,11 +31,12 @@ pub fn jobs() -> Vec<Job> {
     vec![Job::new("any_instant", fault("latency").needs, any_instant)]
 }
 
-/// Where `squall` is that users would run.
+/// Where `squall` is that users would run: the release build, unless it is older than what is tested.
 fn program() -> PathBuf {
     let debug = binary("squall");
     let release = debug.ancestors().nth(2).map(|target| target.join("release/squall"));
-    release.filter(|path| path.exists()).unwrap_or(debug)
+    let built = |path: &PathBuf| path.metadata().and_then(|metadata| metadata.modified()).ok();
+    release.filter(|release| built(release) >= built(&debug)).unwrap_or(debug)
 }
 
 fn any_instant(ground: &Ground) -> Result<(), String> {
@@ -68,9 +69,14 @@ fn blow(
     let host = &world.hosts[0];
     let events = world.directory.join("instants.ndjson");
     drop(std::fs::remove_file(&events));
-    let mut command = host.netns.command(program);
-    command.args(["run", file, "--events"]).arg(&events).env("SQUALL_STATE_DIR", &host.state);
-    let mut run = Squall::with(command, "squall run", &host.directory).start();
+    let command = |verbs: &[&str]| {
+        let mut command = host.netns.command(program);
+        command.args(verbs).env("SQUALL_STATE_DIR", &host.state);
+        command
+    };
+    let mut running = command(&["run", file, "--events"]);
+    running.arg(&events);
+    let mut run = Squall::with(running, "squall run", &host.directory).start();
     thread::sleep(instant);
     let hit = victims(host, run.pid(), victim);
     // Held first, so that none notices another's end.
@@ -92,7 +98,8 @@ fn blow(
         thread::sleep(Duration::from_millis(5));
     }
     let took = struck.elapsed();
-    let recovered = host.agent(&["recover"]).run();
+    let recovered =
+        Squall::with(command(&["agent", "recover"]), "squall agent recover", &host.directory).run();
     if recovered.status.code() != Some(0) {
         return Err(recovered.story());
     }

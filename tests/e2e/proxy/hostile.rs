@@ -149,7 +149,7 @@ fn slow_and_endless_requests_keep_nobody_waiting() {
 }
 
 #[test]
-fn ten_thousand_proxies_and_a_thousand_connections() {
+fn ten_thousand_proxies_and_hundreds_of_connections() {
     let server = Server::start(&[]);
     let echo = echo();
     let list: Vec<Value> = (0..10_000)

@@ -47,7 +47,7 @@ impl Server {
     /// Sends a request on a connection of its own. The status, the headers and the body of the answer.
     fn raw(&self, method: &str, path: &str, headers: &str, body: &[u8]) -> (u16, String, String) {
         let mut stream = TcpStream::connect(self.api).expect("the interface listens");
-        stream.set_read_timeout(Some(PATIENCE)).expect("a time-out can be set");
+        stream.set_read_timeout(Some(PATIENCE * 3)).expect("a time-out can be set");
         let length = body.len();
         let head = format!(
             "{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {length}\r\n{headers}\r\n"
