@@ -14,7 +14,7 @@ use crate::fingerprint::command as fingerprint;
 use crate::policy::Policy;
 use crate::recover::from_host::{self, Found, Wanted};
 use crate::state::{self, Place};
-use crate::{guardian, join, preflight, recover, selftest};
+use crate::{guardian, join, preflight, recover, say, selftest};
 
 /// The agent's verbs.
 #[derive(Debug, clap::Args)]
@@ -128,7 +128,7 @@ fn serve(state_dir: Option<&Path>, on_stdin: bool, controllers: Vec<SocketAddr>)
 
 fn status(state_dir: Option<&Path>) -> Result<Exit, Refusal> {
     let Some(stream) = join::resident(state_dir)? else {
-        println!("no agent is running in this network namespace, and nothing is injected by one");
+        say::line("no agent is running in this network namespace, and nothing is injected by one");
         return Ok(Exit::Held);
     };
     ask(&stream, 1, Request::Hello { version: VERSION })?;
@@ -136,13 +136,13 @@ fn status(state_dir: Option<&Path>) -> Result<Exit, Refusal> {
         return Err(Refusal::bare("the agent gave another answer than was asked for"));
     };
     if active.is_empty() {
-        println!("nothing is injected here");
+        say::line("nothing is injected here");
     }
     let stuck = active.iter().any(|active| active.stuck);
     for active in active {
-        println!("run {} (`{}`), reverted within {} s", active.run, active.title, active.expires_s);
+        say::line(format!("run {} (`{}`), reverted within {} s", active.run, active.title, active.expires_s));
         for (change, evidence) in active.changes {
-            println!("  {change}: {} matched, {} impaired", evidence.matched, evidence.impaired);
+            say::line(format!("  {change}: {} matched, {} impaired", evidence.matched, evidence.impaired));
         }
     }
     Ok(if stuck { Exit::Modified } else { Exit::Held })
@@ -166,9 +166,9 @@ fn ask(stream: &UnixStream, number: u64, request: Request) -> Result<Reply, Refu
 fn preflight(json: bool) -> Result<Exit, Refusal> {
     let report = preflight::Report::of(&Policy::of_this_host()?);
     if json {
-        println!("{}", serde_json::to_string_pretty(&report).unwrap_or_default());
+        say::json(&report);
     } else {
-        print!("{report}");
+        say::line(report.to_string().trim_end());
     }
     Ok(if report.is_whole() { Exit::Held } else { Exit::Refused })
 }
@@ -179,16 +179,16 @@ fn recovered(state_dir: Option<&Path>) -> Exit {
             outcome
                 .held
                 .iter()
-                .for_each(|journal| println!("left alone: `{journal}` is held by a living agent"));
+                .for_each(|journal| say::line(format!("left alone: `{journal}` is held by a living agent")));
             Exit::Held
         }
         Ok(outcome) if outcome.undone.is_empty() => {
             let root: PathBuf = state::root(state_dir);
-            println!("no dead agent has left anything behind in `{}`", root.display());
+            say::line(format!("no dead agent has left anything behind in `{}`", root.display()));
             Exit::Held
         }
         Ok(outcome) => {
-            outcome.undone.iter().for_each(|what| println!("undone: {what}"));
+            outcome.undone.iter().for_each(|what| say::line(format!("undone: {what}")));
             Exit::Held
         }
         Err(error) => {
@@ -202,11 +202,11 @@ fn recovered(state_dir: Option<&Path>) -> Exit {
 /// Says what `--from-host` came to.
 fn told(found: &Found, dry: bool) -> Exit {
     let done = if dry { "would be undone" } else { "undone" };
-    found.done.iter().for_each(|what| println!("{done}: {what}"));
-    found.left.iter().for_each(|what| println!("left alone: {what}"));
+    found.done.iter().for_each(|what| say::line(format!("{done}: {what}")));
+    found.left.iter().for_each(|what| say::line(format!("left alone: {what}")));
     found.stuck.iter().for_each(|what| eprintln!("error: {what}"));
     if found.done.is_empty() && found.stuck.is_empty() {
-        println!("nothing here bears Squall's marks");
+        say::line("nothing here bears Squall's marks");
     }
     if found.stuck.is_empty() { Exit::Held } else { Exit::Modified }
 }

@@ -14,6 +14,7 @@
 //! | [`resolve`] | names become addresses |
 //! | [`veto`], [`policy`] | what is never hit; what the host's owner allows |
 //! | [`notify`] | what a service manager is told |
+//! | [`say`] | where results go |
 //! | [`state`], [`join`] | where state lies; how a command finds or starts the agent |
 //! | [`points`] | where tests can make all that die |
 //! | [`preflight`], [`fingerprint`] | what works here; what the host is, before and after |
@@ -46,6 +47,7 @@ pub mod pulse;
 pub mod records;
 pub mod recover;
 pub mod resolve;
+pub mod say;
 pub mod selftest;
 pub mod state;
 pub mod supervisor;

@@ -225,3 +225,18 @@ fn a_full_routing_table_and_a_long_ruleset_are_compared_as_one() {
     host.look(&["nft", "flush", "ruleset"]);
     world.restored(Duration::from_secs(3));
 }
+
+#[test]
+fn a_reader_that_has_gone_away_is_no_failure() {
+    needs!(Root);
+    let world = World::new(1);
+    let host = &world.hosts[0];
+    for verb in ["fingerprint", "status", "recover"] {
+        let (reader, writer) = std::io::pipe().expect("a pipe can be made");
+        drop(reader);
+        let mut command = host.netns.command(squall_tests::squall::binary("squall-agent"));
+        command.arg(verb).env("SQUALL_STATE_DIR", &host.state).stdout(writer);
+        let status = command.status().expect("it can be started");
+        assert_eq!(status.code(), Some(0), "{verb}");
+    }
+}

@@ -8,6 +8,7 @@ use squall_experiments::protocol::Refusal;
 use super::compare::Difference;
 use super::{Fingerprint, VERSION};
 use crate::cli::Format;
+use crate::say;
 
 /// Print what this host is, normalised, so that it can be compared later.
 ///
@@ -30,20 +31,20 @@ pub fn run(arguments: &Arguments) -> Result<Exit, Refusal> {
     let now = Fingerprint::take();
     let Some(path) = &arguments.compare else {
         if json {
-            println!("{}", serde_json::to_string_pretty(&now).unwrap_or_default());
+            say::json(&now);
         } else {
-            print!("{now}");
+            say::line(now.to_string().trim_end());
         }
         return Ok(Exit::Held);
     };
     let differences = read(path)?.differences(&now);
     if json {
         let list: Vec<serde_json::Value> = differences.iter().map(in_json).collect();
-        println!("{}", serde_json::to_string_pretty(&list).unwrap_or_default());
+        say::json(&list);
     } else {
-        differences.iter().for_each(|one| print!("{}", in_words(one)));
-        println!("{} things compared, {} differ", now.len(), differences.len());
-        now.notes().iter().for_each(|note| println!("note: {note}"));
+        differences.iter().for_each(|one| say::line(in_words(one).trim_end()));
+        say::line(format!("{} things compared, {} differ", now.len(), differences.len()));
+        now.notes().iter().for_each(|note| say::line(format!("note: {note}")));
     }
     Ok(match differences.as_slice() {
         [] => Exit::Held,

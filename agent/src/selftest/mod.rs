@@ -18,7 +18,6 @@ mod pair;
 mod traffic;
 
 use std::fmt;
-use std::io::Write;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
@@ -29,6 +28,7 @@ use squall_experiments::protocol::Refusal;
 use crate::cli::Format;
 use crate::policy::Policy;
 use crate::preflight;
+use crate::say;
 use case::{Row, Stage};
 use pair::Victim;
 pub use traffic::serve;
@@ -94,7 +94,7 @@ pub fn run(format: Format) -> Result<Exit, Refusal> {
     let mut report = Report { root, rows: Vec::new(), left_out: Vec::new(), took_ms: 0 };
     let json = format == Format::Json;
     if !json {
-        println!("{}", Row::HEADER);
+        say::line(Row::HEADER);
     }
     for trial in trials(&stage.traffic.peer()) {
         let shown = trial.engine.map_or(trial.name.to_owned(), |engine| format!("{} ({engine})", trial.name));
@@ -110,8 +110,7 @@ pub fn run(format: Format) -> Result<Exit, Refusal> {
             match stage.play(&shown, &trial, victim) {
                 Ok(row) => {
                     if !json {
-                        println!("{row}");
-                        let _ = std::io::stdout().flush();
+                        say::line(&row);
                     }
                     report.rows.push(row);
                 }
@@ -121,9 +120,9 @@ pub fn run(format: Format) -> Result<Exit, Refusal> {
     }
     report.took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
     if json {
-        println!("{}", serde_json::to_string_pretty(&report).unwrap_or_default());
+        say::json(&report);
     } else {
-        print!("{report}");
+        say::line(report.to_string().trim_end());
     }
     Ok(report.exit())
 }
