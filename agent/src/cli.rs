@@ -59,8 +59,8 @@ enum Verb {
         #[arg(long, value_enum, default_value_t = Format::Human)]
         format: Format,
         /// Be what the faults act on.
-        #[arg(long, hide = true)]
-        serve: bool,
+        #[arg(long, hide = true, value_enum)]
+        be: Option<selftest::Role>,
     },
     /// Undo what a dead agent left behind. Needs no daemon, no controller and no network.
     Recover {
@@ -84,7 +84,7 @@ impl Agent {
             Verb::Status => status(state_dir),
             Verb::Preflight { format } => preflight(format == Format::Json),
             Verb::Fingerprint(arguments) => fingerprint::run(&arguments),
-            Verb::SelfTest { serve: true, .. } => selftest::serve().map(|()| Exit::Held),
+            Verb::SelfTest { be: Some(role), .. } => selftest::be(role).map(|()| Exit::Held),
             Verb::SelfTest { format, .. } => selftest::run(format),
             Verb::Recover { from_host: false, .. } => return recovered(state_dir),
             Verb::Recover { dry_run, netns, .. } => {

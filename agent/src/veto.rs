@@ -51,7 +51,7 @@ impl Veto {
                 protected.insert(stat.pid, "a kernel thread".to_owned());
             } else if doors.is(name, entry.pid) {
                 protected.insert(stat.pid, "a remote login, by which people reach the host".to_owned());
-            } else if (name.starts_with(OURS) || is_ours(entry)) && !is_demo_shop(entry) {
+            } else if (name.starts_with(OURS) || is_ours(entry)) && !is_there_to_suffer(entry) {
                 protected.insert(stat.pid, "squall itself".to_owned());
             } else if policy.protects_process(name) {
                 protected.insert(stat.pid, "protected by this host's policy".to_owned());
@@ -92,14 +92,17 @@ pub fn protects(policy: &Policy, target: &Target) -> bool {
     let Ok(entry) = Entry::new(target.pid) else { return false };
     let own = std::fs::read_link("/proc/self/exe").ok();
     let ours = target.name.starts_with(OURS) || own.is_some() && entry.exe().ok() == own;
-    (ours && !is_demo_shop(&entry))
+    (ours && !is_there_to_suffer(&entry))
         || policy.protects_process(&target.name)
         || Doors::of_this_host().is(&target.name, target.pid)
 }
 
-/// The demo's shop runs in the same binary, and is there to be hit.
-fn is_demo_shop(entry: &Entry) -> bool {
-    entry.cmdline().is_ok_and(|arguments| arguments.get(1).is_some_and(|verb| verb == "shop"))
+/// The demo's shop and the self-test's victim run in the same binary, and are there to be hit.
+fn is_there_to_suffer(entry: &Entry) -> bool {
+    entry.cmdline().is_ok_and(|arguments| {
+        let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        words.get(1) == Some(&"shop") || words.ends_with(&["self-test", "--be", "sufferer"])
+    })
 }
 
 /// The TCP ports on which people reach the host: where a remote login really listens. When that cannot be seen, 22.

@@ -140,14 +140,7 @@ fn the_command_compares_with_what_was_and_says_whose_it_is() {
     needs!(Root, Nftables);
     let world = World::new(2);
     let host = &world.hosts[0];
-    for rule in [
-        &["add", "table", "inet", "own"][..],
-        &["add", "chain", "inet", "own", "in", "{ type filter hook input priority 0 ; }"],
-        &["add", "rule", "inet", "own", "in", "counter"],
-        &["add", "set", "inet", "own", "seen", "{ type ipv4_addr ; flags timeout ; }"],
-    ] {
-        host.look(&[&["nft"], rule].concat());
-    }
+    host.has_a_firewall();
     let before = host.agent(&["fingerprint", "--format", "json"]).run();
     let file = world.file("before.json", &before.expect_exit(0).stdout);
     // What counts, expires or comes and goes by itself is no difference.

@@ -42,14 +42,7 @@ fn a_counter_that_moves_and_an_element_that_comes_are_not_differences() {
     needs!(Root, Nftables);
     let world = World::new(2);
     let host = &world.hosts[0];
-    for rule in [
-        &["add", "table", "inet", "own"][..],
-        &["add", "chain", "inet", "own", "in", "{ type filter hook input priority 0 ; }"],
-        &["add", "rule", "inet", "own", "in", "counter"],
-        &["add", "set", "inet", "own", "seen", "{ type ipv4_addr ; flags timeout ; }"],
-    ] {
-        host.look(&[&["nft"], rule].concat());
-    }
+    host.has_a_firewall();
     world.as_found();
     host.look(&["nft", "add", "element", "inet", "own", "seen", "{ 10.0.0.1 timeout 60s }"]);
     let echo = world.echo(1, 7);

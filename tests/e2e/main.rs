@@ -11,7 +11,6 @@ mod firewall;
 mod flows;
 mod harness;
 mod held;
-mod inbound;
 mod interface;
 mod journal;
 mod lifecycle;

@@ -56,6 +56,22 @@ impl Host {
         look(Some(&self.netns), argv).unwrap_or_else(|error| panic!("{error:#}"))
     }
 
+    /// Gives the host a table `inet own` as its owner may have it: what comes in is counted, and a set `seen` is there whose
+    /// elements expire.
+    ///
+    /// # Panics
+    /// When nftables does not take it.
+    pub fn has_a_firewall(&self) {
+        for rule in [
+            &["add", "table", "inet", "own"][..],
+            &["add", "chain", "inet", "own", "in", "{ type filter hook input priority 0 ; }"],
+            &["add", "rule", "inet", "own", "in", "counter"],
+            &["add", "set", "inet", "own", "seen", "{ type ipv4_addr ; flags timeout ; }"],
+        ] {
+            self.look(&[&["nft"], rule].concat());
+        }
+    }
+
     /// The names of the nft tables on this host.
     pub fn tables(&self) -> Vec<String> {
         self.look(&["nft", "list", "tables"]).lines().map(str::to_owned).collect()

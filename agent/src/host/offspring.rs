@@ -283,25 +283,24 @@ mod tests {
 
     use super::*;
 
-    /// A shell that starts one program for each line that it reads, until its input ends.
-    fn shell() -> Child {
-        let script = "while read line; do sleep 60 & all=\"$all $!\"; done; kill $all; wait";
-        let mut command = Command::new("sh");
-        command.args(["-c", script]).stdin(Stdio::piped()).stderr(Stdio::null());
-        command.spawn().expect("a shell runs")
+    /// A program that starts another for each line that it reads, and waits for them when its input has ended.
+    fn parent() -> Child {
+        let mut command = Command::new("xargs");
+        command.args(["-P", "2", "-n", "1", "sleep"]).stdin(Stdio::piped()).stderr(Stdio::null());
+        command.spawn().expect("a program of every Linux runs")
     }
 
-    /// Two children of a shell are found once each.
+    /// Two children of a program are found once each.
     fn finds_both(mut offspring: Offspring) {
         use std::io::Write;
-        let mut shell = shell();
-        let parent = Target::of(i32::try_from(shell.id()).unwrap()).unwrap();
+        let mut started = parent();
+        let parent = Target::of(i32::try_from(started.id()).unwrap()).unwrap();
         offspring.of([&parent]);
         if offspring.events.is_some() {
             offspring.begin(File::open("/dev/null").unwrap().into());
         }
-        let mut input = shell.stdin.take().unwrap();
-        input.write_all(b"one\ntwo\n").unwrap();
+        let mut input = started.stdin.take().unwrap();
+        input.write_all(b"60\n60\n").unwrap();
         let begun = std::time::Instant::now();
         let mut found: Vec<Target> = Vec::new();
         while found.len() < 2 && begun.elapsed().as_secs() < 20 {
@@ -313,7 +312,11 @@ mod tests {
         assert!(found.iter().all(Target::alive) && found.len() == 2, "{found:?}");
         assert!(offspring.told_later()[0].contains("(2 so far)"));
         drop(input);
-        shell.wait().unwrap();
+        for child in found {
+            nix::sys::signal::kill(nix::unistd::Pid::from_raw(child.pid), nix::sys::signal::Signal::SIGKILL)
+                .unwrap();
+        }
+        started.wait().unwrap();
     }
 
     fn unheard() -> Offspring {

@@ -6,14 +6,13 @@ use serde_json::Value;
 use squall_experiments::probe::compare::Found;
 use squall_experiments::probe::{Comparison, Expect, TlsProbe};
 use squall_experiments::quantity::Period;
-use tokio::time::timeout;
 use x509_cert::Certificate;
 use x509_cert::der::Decode;
 
 use super::expect::{Seen, in_time};
 use super::looks::shorter;
 use super::stream::Secured;
-use super::tcp::{self, Address, Stage, timed_out, words};
+use super::tcp::{self, Address, Stage, limited, words};
 use super::value::Objection;
 
 /// A TLS probe, ready to be sampled.
@@ -43,11 +42,9 @@ impl CertificateLook {
     pub(super) async fn look(&self, left: Option<Duration>) -> Seen {
         let begun = Instant::now();
         let stage = Stage::new(tcp::RESOLVING);
-        let limit = shorter(self.timeout, left);
-        match timeout(limit, self.first_certificate(&stage)).await {
-            Err(_) => Seen::bad(timed_out(limit.into(), &stage)),
-            Ok(Err(failure)) => Seen::bad(failure),
-            Ok(Ok(certificate)) => self.judge(&certificate, begun.elapsed()),
+        match limited(shorter(self.timeout, left), &stage, self.first_certificate(&stage)).await {
+            Err(failure) => Seen::bad(failure),
+            Ok(certificate) => self.judge(&certificate, begun.elapsed()),
         }
     }
 

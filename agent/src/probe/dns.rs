@@ -16,7 +16,7 @@ use tokio::time::timeout;
 
 use super::expect::{Seen, short};
 use super::looks::shorter;
-use super::tcp::{self, Stage, timed_out, words};
+use super::tcp::{self, Stage, limited, words};
 use super::value::ExpectValue;
 
 /// The largest answer in one datagram that is asked for (DNS flag day 2020), in bytes.
@@ -56,11 +56,9 @@ impl DnsLook {
     pub(super) async fn look(&self, left: Option<Duration>) -> Seen {
         let begun = Instant::now();
         let stage = Stage::new(tcp::WAITING);
-        let limit = shorter(self.timeout, left);
-        match timeout(limit, self.exchange(&stage)).await {
-            Err(_) => Seen::bad(timed_out(limit.into(), &stage)),
-            Ok(Err(failure)) => Seen::bad(failure),
-            Ok(Ok(answer)) => self.judge(&answer, begun.elapsed()),
+        match limited(shorter(self.timeout, left), &stage, self.exchange(&stage)).await {
+            Err(failure) => Seen::bad(failure),
+            Ok(answer) => self.judge(&answer, begun.elapsed()),
         }
     }
 

@@ -34,6 +34,13 @@ impl Seen {
     }
 }
 
+/// A failure in words is a bad sample.
+impl From<String> for Seen {
+    fn from(failure: String) -> Self {
+        Seen::bad(failure)
+    }
+}
+
 /// An HTTP answer, whole.
 pub(super) struct Answer {
     pub(super) status: u16,

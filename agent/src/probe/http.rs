@@ -4,12 +4,11 @@ use std::time::{Duration, Instant};
 
 use squall_experiments::probe::{Expect, HttpProbe};
 use squall_experiments::quantity::Period;
-use tokio::time::timeout;
 
 use super::expect::{Answer, ExpectHttp, Seen};
 use super::looks::shorter;
 use super::request::{HttpRequest, Keep, Message, reason, whole};
-use super::tcp::{self, Stage, timed_out};
+use super::tcp::{self, Stage};
 
 /// An HTTP probe, ready to be sampled.
 pub(super) struct HttpLook {
@@ -57,11 +56,7 @@ impl Fetch {
 
     async fn limited(&self, message: Message, left: Option<Duration>) -> Result<Answer, String> {
         let stage = Stage::new(tcp::RESOLVING);
-        let limit = shorter(self.timeout.get(), left);
-        match timeout(limit, self.exchange(message, &stage)).await {
-            Err(_) => Err(timed_out(limit.into(), &stage)),
-            Ok(answer) => answer,
-        }
+        tcp::limited(shorter(self.timeout.get(), left), &stage, self.exchange(message, &stage)).await
     }
 
     async fn exchange(&self, message: Message, stage: &Stage) -> Result<Answer, String> {

@@ -8,12 +8,11 @@ use squall_experiments::probe::{Expect, RedisProbe};
 use tokio::io::{
     AsyncBufRead, AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader,
 };
-use tokio::time::timeout;
 
 use super::expect::{Seen, short};
 use super::looks::shorter;
 use super::stream::{LONGEST_ANSWER, Secured, open};
-use super::tcp::{self, Address, Stage, timed_out, words};
+use super::tcp::{self, Address, Stage, limited, words};
 use super::value::ExpectValue;
 
 /// How deep an answer may be nested.
@@ -76,15 +75,13 @@ impl RedisLook {
     pub(super) async fn look(&self, left: Option<Duration>) -> Seen {
         let begun = Instant::now();
         let stage = Stage::new(tcp::RESOLVING);
-        let limit = shorter(self.timeout, left);
-        match timeout(limit, self.exchange(&stage)).await {
-            Err(_) => Seen::bad(timed_out(limit.into(), &stage)),
-            Ok(Err(failure)) => Seen::bad(failure),
-            Ok(Ok(Reply::Value(found))) => self.expect.judge(&found, begun.elapsed()),
-            Ok(Ok(Reply::Error(error))) if WRONG_QUESTION.iter().any(|start| error.starts_with(start)) => {
+        match limited(shorter(self.timeout, left), &stage, self.exchange(&stage)).await {
+            Err(failure) => Seen::bad(failure),
+            Ok(Reply::Value(found)) => self.expect.judge(&found, begun.elapsed()),
+            Ok(Reply::Error(error)) if WRONG_QUESTION.iter().any(|start| error.starts_with(start)) => {
                 Seen::unclear(short(&error))
             }
-            Ok(Ok(Reply::Error(error))) => Seen::bad(short(&error)),
+            Ok(Reply::Error(error)) => Seen::bad(short(&error)),
         }
     }
 

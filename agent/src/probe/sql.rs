@@ -11,7 +11,6 @@ use squall_experiments::probe::{Expect, SqlProbe};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
-use tokio::time::timeout;
 use tokio_postgres::config::SslMode;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::tls::{ChannelBinding, TlsConnect, TlsStream};
@@ -21,7 +20,7 @@ use tokio_postgres::{Client, Config, NoTls, SimpleQueryMessage};
 use super::expect::{Seen, short};
 use super::looks::shorter;
 use super::stream::{Bounded, Secured};
-use super::tcp::{self, Address, Stage, timed_out, words};
+use super::tcp::{self, Address, Stage, limited, words};
 use super::value::ExpectValue;
 
 /// Classes of errors (PostgreSQL, appendix A) that say that the question was wrong, not that the server is unwell: data,
@@ -66,10 +65,9 @@ impl SqlLook {
         let begun = Instant::now();
         let stage = Stage::new(tcp::RESOLVING);
         let limit = shorter(self.timeout, left);
-        match timeout(limit, self.exchange(limit, &stage)).await {
-            Err(_) => Seen::bad(timed_out(limit.into(), &stage)),
-            Ok(Err(seen)) => seen,
-            Ok(Ok(found)) => self.expect.judge(&found, begun.elapsed()),
+        match limited(limit, &stage, self.exchange(limit, &stage)).await {
+            Err(seen) => seen,
+            Ok(found) => self.expect.judge(&found, begun.elapsed()),
         }
     }
 

@@ -65,13 +65,20 @@ impl TcpLook {
     pub(super) async fn look(&self, left: Option<Duration>) -> Seen {
         let begun = Instant::now();
         let stage = Stage::new(RESOLVING);
-        let limit = shorter(self.timeout.get(), left);
-        match timeout(limit, self.address.connect(&stage)).await {
-            Err(_) => Seen::bad(timed_out(limit.into(), &stage)),
-            Ok(Err(failure)) => Seen::bad(failure),
-            Ok(Ok(_)) => in_time("connected", begun.elapsed(), self.within),
+        match limited(shorter(self.timeout.get(), left), &stage, self.address.connect(&stage)).await {
+            Err(failure) => Seen::bad(failure),
+            Ok(_) => in_time("connected", begun.elapsed(), self.within),
         }
     }
+}
+
+/// Does something within a limit; an error says what it was doing when the time was up. Dropped then, it goes no further.
+pub(super) async fn limited<T, E: From<String>>(
+    limit: Duration,
+    stage: &Stage,
+    exchange: impl Future<Output = Result<T, E>>,
+) -> Result<T, E> {
+    timeout(limit, exchange).await.unwrap_or_else(|_| Err(timed_out(limit.into(), stage).into()))
 }
 
 /// What is said when the time is up.

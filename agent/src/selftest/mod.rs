@@ -31,7 +31,7 @@ use crate::preflight;
 use crate::say;
 use case::{Row, Stage};
 use pair::Victim;
-pub use traffic::serve;
+pub use traffic::{Role, be};
 
 /// So long no new case is begun any more: the rest is said to be left out.
 const BUDGET: Duration = Duration::from_secs(60);

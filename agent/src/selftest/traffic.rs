@@ -1,30 +1,91 @@
-//! What the faults of the test act on: a server on loopback, and a process that waits.
+//! What the faults of the test act on: a server on loopback, and a process that waits. Each is this very program in a
+//! process of its own: what the test itself is connected to counts as the way to a controller, which no fault touches.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::process::{Child, ChildStdin, Stdio};
 use std::thread;
 use std::time::Duration;
 
+use clap::ValueEnum;
+use nix::sys::signal::{SigSet, Signal};
 use squall_experiments::protocol::Refusal;
 
 use super::pair::own_verb;
 use crate::host::process::Target;
+use crate::say;
 
-/// A server that answers every datagram and every byte, and keeps a connection to itself. It is a process of its own: what
-/// the test itself is connected to counts as the way to a controller, which no fault touches.
+/// What a process is in the test.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Role {
+    /// It answers every datagram and every byte, and keeps a connection to itself.
+    Server,
+    /// It does nothing, and is there to be hit. The veto knows it by the arguments that it is started with.
+    Sufferer,
+}
+
+/// Plays a role until standard input ends, so no longer than whoever started it lives. Says when it is ready on standard
+/// output: the server with its address.
+pub fn be(role: Role) -> Result<(), Refusal> {
+    match role {
+        Role::Server => serve()?,
+        Role::Sufferer => {
+            let mut ignored = SigSet::empty();
+            // What the fault `kill` sends.
+            ignored.add(Signal::SIGUSR1);
+            ignored.thread_block().map_err(|errno| failed(errno.into()))?;
+            say::line("ready");
+        }
+    }
+    std::io::stdin().read_to_end(&mut Vec::new()).map(drop).map_err(failed)
+}
+
+/// A process that plays a role until this is dropped.
 #[derive(Debug)]
-pub struct Traffic {
+struct Player {
     child: Child,
     _input: Option<ChildStdin>,
+}
+
+impl Player {
+    /// Starts it, and waits for what it says.
+    fn start(role: &str) -> Result<(Self, String), Refusal> {
+        let mut child = own_verb()
+            .args(["self-test", "--be", role])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .map_err(failed)?;
+        let input = child.stdin.take();
+        let output = child.stdout.take();
+        let player = Player { child, _input: input };
+        let mut said = String::new();
+        if let Some(output) = output {
+            BufReader::new(output).read_line(&mut said).map_err(failed)?;
+        }
+        Ok((player, said.trim().to_owned()))
+    }
+}
+
+impl Drop for Player {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A server.
+#[derive(Debug)]
+pub struct Traffic {
+    _server: Player,
     address: SocketAddr,
 }
 
-/// A process that does nothing. It ends when this process does, because its standard input ends then.
+/// A process that does nothing.
 #[derive(Debug)]
 pub struct Sufferer {
-    child: Child,
-    _input: Option<ChildStdin>,
+    _player: Player,
     /// Which it is.
     pub target: Target,
 }
@@ -33,8 +94,7 @@ fn failed(error: std::io::Error) -> Refusal {
     Refusal::bare(format!("the test's own server does not work: {error}"))
 }
 
-/// Serves until standard input ends, in a process of its own; says where on standard output.
-pub fn serve() -> Result<(), Refusal> {
+fn serve() -> Result<(), Refusal> {
     let tcp = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(failed)?;
     let address = tcp.local_addr().map_err(failed)?;
     let udp = UdpSocket::bind(address).map_err(failed)?;
@@ -57,28 +117,17 @@ pub fn serve() -> Result<(), Refusal> {
             drop(open);
         }
     });
-    println!("{address}");
-    std::io::stdin().read_to_end(&mut Vec::new()).map(drop).map_err(failed)
+    say::line(address);
+    Ok(())
 }
 
 impl Traffic {
     /// Starts the server.
     pub fn start() -> Result<Self, Refusal> {
-        let mut child = own_verb()
-            .args(["self-test", "--serve"])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .map_err(failed)?;
-        let input = child.stdin.take();
-        let mut said = String::new();
-        if let Some(output) = child.stdout.take() {
-            BufReader::new(output).read_line(&mut said).map_err(failed)?;
-        }
-        let address = said.trim().parse();
+        let (server, said) = Player::start("server")?;
+        let address = said.parse();
         let address = address.map_err(|_| Refusal::bare("the test's own server does not say where it is"))?;
-        Ok(Traffic { child, _input: input, address })
+        Ok(Traffic { _server: server, address })
     }
 
     /// The server as an experiment writes it.
@@ -102,39 +151,17 @@ impl Traffic {
     }
 }
 
-impl Drop for Traffic {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
 fn echo(mut stream: TcpStream) {
     let mut byte = [0; 1];
     while stream.read(&mut byte).is_ok_and(|length| length == 1) && stream.write_all(&byte).is_ok() {}
 }
 
 impl Sufferer {
-    /// Starts one. Not a program of Squall's: those are never hit.
+    /// Starts one.
     pub fn start() -> Result<Self, Refusal> {
-        let mut command = Command::new("sh");
-        // A shell that ignores what the fault sends, and reads until there is nothing more.
-        command.args(["-c", "trap '' USR1; read line"]);
-        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
-        let mut child = command.spawn().map_err(failed)?;
-        let input = child.stdin.take();
-        let target = i32::try_from(child.id()).ok().and_then(Target::of);
+        let (player, _) = Player::start("sufferer")?;
+        let target = i32::try_from(player.child.id()).ok().and_then(Target::of);
         let target = target.ok_or_else(|| Refusal::bare("the process that is to suffer ended at once"))?;
-        // It must have become the shell, and have heard of the signal.
-        thread::sleep(Duration::from_millis(50));
-        let target = Target::of(target.pid).unwrap_or(target);
-        Ok(Sufferer { child, _input: input, target })
-    }
-}
-
-impl Drop for Sufferer {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        Ok(Sufferer { _player: player, target })
     }
 }

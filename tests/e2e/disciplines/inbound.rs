@@ -1,7 +1,5 @@
 //! What enters, by the kernel's own queueing disciplines: led through a device of ours, once, and only what is meant.
 
-use std::time::Duration;
-
 use rustix::process::Signal;
 use serde_json::Value;
 use squall_tests::host::Host;
@@ -13,9 +11,7 @@ use squall_tests::trial::{Trial, calm, evidence, run};
 use squall_tests::wait::{PATIENCE, holds};
 use squall_tests::world::World;
 
-/// What the line carries, in bits a second.
-const LINE: f64 = 20e6;
-const AWHILE: Duration = Duration::from_secs(2);
+use super::{AWHILE, as_asked, free};
 
 /// A line for what comes to the second host, by one word more or less.
 fn line(more: &str) -> String {
@@ -30,16 +26,6 @@ fn links(host: &Host) -> Vec<String> {
 /// The device of ours.
 fn device(host: &Host) -> bool {
     links(host).contains(&"squall-in".to_owned())
-}
-
-#[track_caller]
-fn as_asked(seen: f64) {
-    assert!((0.85 * LINE..=1.1 * LINE).contains(&seen), "{:.1} Mbit/s on a line of 20", seen / 1e6);
-}
-
-#[track_caller]
-fn free(seen: f64) {
-    assert!(seen > 5.0 * LINE, "{:.1} Mbit/s where no line is", seen / 1e6);
 }
 
 /// Ends a run whose line was wide enough for everything: nothing had to wait.

@@ -1,8 +1,6 @@
-//! The kernel's own queueing disciplines as an engine: a line of `htb` below an inert root, for the traffic that is meant
-//! and no other; and the interface as it was afterwards.
+//! What leaves: a line of `htb` below an inert root, and the interface as it was afterwards.
 
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use rustix::process::Signal;
 use serde_json::Value;
@@ -10,14 +8,12 @@ use squall_tests::host::Host;
 use squall_tests::needs;
 use squall_tests::netns::signal;
 use squall_tests::traffic::bulk::bits_per_second;
+use squall_tests::trial::{Trial, calm, evidence, run};
 use squall_tests::wait::{PATIENCE, holds};
 use squall_tests::world::World;
 
-use squall_tests::trial::{Trial, calm, evidence, run};
+use super::{AWHILE, LINE, as_asked, free};
 
-/// What the line carries, in bits a second.
-const LINE: f64 = 20e6;
-const AWHILE: Duration = Duration::from_secs(2);
 /// The interface of the first host towards the second.
 const LINK: &str = "to1";
 /// What somebody has shaped: two classes, one with a leaf of its own choice.
@@ -56,18 +52,6 @@ fn classes(host: &Host) -> usize {
 fn speed(world: &World, port: u16) -> f64 {
     let [near, far] = &world.hosts[..] else { panic!("two hosts are needed") };
     bits_per_second(&near.netns, &far.netns, SocketAddr::new(far.v4, port), AWHILE)
-}
-
-#[track_caller]
-fn as_asked(seen: f64) {
-    // What the link and TCP add is carried, too: about a twentieth.
-    assert!((0.85 * LINE..=1.1 * LINE).contains(&seen), "{:.1} Mbit/s on a line of 20", seen / 1e6);
-}
-
-/// Far more than the line carries, whatever the machine is busy with.
-#[track_caller]
-fn free(seen: f64) {
-    assert!(seen > 5.0 * LINE, "{:.1} Mbit/s where no line is", seen / 1e6);
 }
 
 fn notes(report: &Value) -> String {
