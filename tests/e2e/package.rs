@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
@@ -57,6 +58,42 @@ fn systemd_finds_no_fault_with_the_unit_and_scores_it_as_the_document_says() {
     assert!(number(level) <= recorded + 0.5, "the level is {level}, the document says {recorded}");
 }
 
+/// What a service manager hears. It reads whatever comes at once, as one does: its socket holds few messages, and one that
+/// finds no room is lost.
+struct Manager {
+    messages: Receiver<String>,
+}
+
+impl Manager {
+    fn listening(at: &Path) -> Self {
+        let socket = UnixDatagram::bind(at).expect("a socket can be bound");
+        let (heard, messages) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let mut message = [0; 64];
+            while let Ok(length) = socket.recv(&mut message) {
+                let text = String::from_utf8_lossy(&message[..length]).into_owned();
+                if heard.send(text).is_err() {
+                    return;
+                }
+            }
+        });
+        Manager { messages }
+    }
+
+    /// Waits for a message, past all others.
+    #[track_caller]
+    fn until(&self, wanted: &str) {
+        let began = Instant::now();
+        loop {
+            match self.messages.recv_timeout(PATIENCE.saturating_sub(began.elapsed())) {
+                Ok(message) if message == wanted => return,
+                Ok(_) => {}
+                Err(error) => panic!("`{wanted}` is not told: {error}"),
+            }
+        }
+    }
+}
+
 /// The agent as the unit runs it, as far as that can be had without systemd: with its capabilities and no more, without
 /// new privileges, told to give signs of life.
 fn as_the_unit_does(host: &Host, notify: &Path) -> Background {
@@ -77,24 +114,12 @@ fn the_capabilities_of_the_unit_are_enough_for_every_fault_and_the_manager_is_to
     let world = World::new(2);
     let [near, far] = &world.hosts[..] else { panic!("two hosts were asked for") };
     world.echo(1, 7);
-    let heard = UnixDatagram::bind(world.directory.join("notify")).expect("a socket can be bound");
-    heard.set_read_timeout(Some(PATIENCE)).expect("a time is taken");
+    let heard = Manager::listening(&world.directory.join("notify"));
     let mut agent = as_the_unit_does(near, &world.directory.join("notify"));
-    let hear = || {
-        let mut message = [0; 64];
-        let length = heard.recv(&mut message).unwrap_or_else(|error| panic!("nothing is told: {error}"));
-        String::from_utf8_lossy(&message[..length]).into_owned()
-    };
-    let until = |wanted: &str| {
-        let began = Instant::now();
-        while hear() != wanted {
-            assert!(began.elapsed() < PATIENCE, "`{wanted}` is not told");
-        }
-    };
-    until("READY=1");
+    heard.until("READY=1");
     // One that was due before it served, and one that was waited for.
-    until("WATCHDOG=1");
-    until("WATCHDOG=1");
+    heard.until("WATCHDOG=1");
+    heard.until("WATCHDOG=1");
     // Somebody else's processes and traffic: they need rights that root alone does not give.
     let talk = "while :; do head -c 1000 /dev/zero >/dev/udp/10.77.1.2/7; sleep 0.03; done";
     world.program(0, Some(65533), &["bash", "-c", talk]);
@@ -139,7 +164,7 @@ fn the_capabilities_of_the_unit_are_enough_for_every_fault_and_the_manager_is_to
     }
     drop(traffic);
     agent.signal(Signal::TERM);
-    until("STOPPING=1");
+    heard.until("STOPPING=1");
     agent.finish().expect_exit(0);
     world.restored(SOON);
 }
