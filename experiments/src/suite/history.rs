@@ -65,14 +65,17 @@ pub struct History {
 }
 
 impl History {
-    /// The history in a text. A last line without its end was cut off, and is passed over; any other line that is no entry is an
-    /// error.
-    pub fn read(text: &str) -> Result<History, Unreadable> {
-        let whole = text.rfind('\n').map_or(0, |end| end + 1);
+    /// The history in the bytes of a file. A last line without its end was cut off, and is passed over; any other line that is
+    /// no entry is an error.
+    pub fn read(bytes: &[u8]) -> Result<History, Unreadable> {
+        let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
         let mut history = History { whole: whole as u64, ..History::default() };
-        for (line, text) in (1..).zip(text[..whole].lines()).filter(|(_, text)| !text.trim().is_empty()) {
+        for (line, bytes) in (1..).zip(bytes[..whole].split(|byte| *byte == b'\n')) {
+            if bytes.trim_ascii().is_empty() {
+                continue;
+            }
             let entry: Entry =
-                serde_json::from_str(text).map_err(|error| Unreadable { line, why: error.to_string() })?;
+                serde_json::from_slice(bytes).map_err(|error| Unreadable { line, why: error.to_string() })?;
             if day(&entry.at).is_none() {
                 return Err(Unreadable { line, why: format!("`{}` is no date", entry.at) });
             }

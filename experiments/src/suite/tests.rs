@@ -146,7 +146,7 @@ fn the_score_weighs_and_what_is_old_counts_less() {
         String::new(),
     ]
     .join("\n");
-    let mut history = History::read(&text).unwrap();
+    let mut history = History::read(text.as_bytes()).unwrap();
     let suite = Suite::of(
         vec![tested("now", 3, Some(Exit::Held)), tested("shown", 0, Some(Exit::Deviated))],
         "2026-11-21T10:00:00Z",
@@ -192,14 +192,14 @@ fn a_torn_line_is_passed_over_and_nothing_else() {
     let mut history = History::default();
     Suite::of(vec![tested("a", 1, Some(Exit::Held))], "2026-11-01T10:00:00Z", 1, Some(&mut history), None);
     let line = history.news();
-    let mut torn = History::read(&format!("{line}{}", &line[..20])).unwrap();
+    let mut torn = History::read(format!("{line}{}", &line[..20]).as_bytes()).unwrap();
     assert_eq!((torn.news().as_str(), torn.whole()), ("", line.len() as u64));
     Suite::of(vec![tested("a", 1, Some(Exit::Held))], "2026-11-02T10:00:00Z", 1, Some(&mut torn), None);
     assert_eq!(torn.story("a").unwrap(), "held twice since 2026-11-01");
     assert_eq!(torn.news().lines().count(), 1, "only what is new");
-    let error = History::read(&format!("{line}{}\n{line}", &line[..20])).unwrap_err();
+    let error = History::read(format!("{line}{}\n{line}", &line[..20]).as_bytes()).unwrap_err();
     assert!(error.to_string().starts_with("line 2 is not an entry of a history: "), "{error}");
-    assert_eq!(History::read(&line.replace("2026-11-01", "yesterday!")).unwrap_err().line, 1);
+    assert_eq!(History::read(line.replace("2026-11-01", "yesterday!").as_bytes()).unwrap_err().line, 1);
 }
 
 #[test]
