@@ -51,8 +51,8 @@ pub struct Options {
     /// The seed of every choice; the next run of several takes the next number [default: the file's, else a random one].
     #[arg(long, value_name = "NUMBER")]
     pub seed: Option<u64>,
-    /// Where every event is written as it happens; of several runs a directory [default: runs/RUN.ndjson in the state
-    /// directory].
+    /// Where every event is written as it happens; a directory gets a file for each run, and several runs need one
+    /// [default: runs/RUN.ndjson in the state directory].
     #[arg(long, value_name = "FILE")]
     pub events: Option<PathBuf>,
     /// Write a plain log without colour; where a pipeline of GitHub runs it, also annotations and the step's summary.

@@ -55,7 +55,7 @@ impl Outputs {
     ) -> Result<Outputs, Refusal> {
         let events = match &options.events {
             None => Events::Default,
-            Some(path) if suite => {
+            Some(path) if suite || path.is_dir() => {
                 let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
                 made.map_err(|error| {
                     unwritable(path, &error, "name a directory; it gets a file for each run")

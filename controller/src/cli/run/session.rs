@@ -55,18 +55,21 @@ struct Live {
 /// What a run came to, and where its events are.
 type Ended = (Unit, Summary, Option<PathBuf>);
 
+/// The runs of one experiment, each with the place of its events.
+pub type Runs = Vec<(Summary, Option<String>)>;
+
 impl Session {
     /// Carries out all runs; gives those of each experiment that took place, in their order.
     ///
     /// The first signal ends whatever is live, and nothing more begins; nor does it after a run that a person ended or that left
     /// its host modified.
-    pub fn carry_out(&mut self, held: Held) -> io::Result<Vec<Vec<(Summary, Option<String>)>>> {
+    pub fn carry_out(&mut self, held: Held) -> io::Result<Vec<Runs>> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let local = LocalSet::new();
         let mut ended = runtime.block_on(local.run_until(self.drive(held)))?;
         runtime.shutdown_background();
         ended.sort_by_key(|(unit, ..)| (unit.experiment, unit.time));
-        let mut runs: Vec<Vec<_>> = self.experiments.iter().map(|_| Vec::new()).collect();
+        let mut runs: Vec<Runs> = self.experiments.iter().map(|_| Vec::new()).collect();
         for (unit, summary, events) in ended {
             runs[unit.experiment].push((summary, events.map(|path| path.display().to_string())));
         }
