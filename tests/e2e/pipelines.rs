@@ -69,8 +69,9 @@ fn checkout(world: &World) {
     let directory = world.directory.join("chaos");
     fs::create_dir(&directory).expect("the world's directory can be written");
     let cut = document(ECHO, &[&CUT.replace("for: 3s", "for: 1s")]);
-    for (name, text) in [("deviates.yaml", cut), ("holds.yaml", calm(&["wait: 1s"]))] {
-        fs::write(directory.join(name), text).expect("it can be written");
+    for (name, text) in [("deviates", cut), ("holds", calm(&["wait: 1s"]))] {
+        let text = text.replace("title: A test", &format!("title: {name}"));
+        fs::write(directory.join(format!("{name}.yaml")), text).expect("it can be written");
     }
 }
 
@@ -136,7 +137,7 @@ fn the_job_for_gitlab_runs() {
     // The runner makes one script of all lines.
     let lines: Vec<&str> = job["script"].as_array().expect("a list").iter().map(text).collect();
     let finished = script(&world, &["sh", "-e", "-c"], &lines.join("\n"), &variables);
-    finished.expect_exit(5).expect_told("  deviated  A test\n");
+    finished.expect_exit(5).expect_told("  deviated  deviates\n");
     assert!(!finished.story().contains("::error"), "{}", finished.story());
     let report = |kind: &str| {
         let path = world.directory.join(text(&job["artifacts"]["reports"][kind]));

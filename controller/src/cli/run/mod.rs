@@ -155,7 +155,8 @@ fn carry_out(
     let (experiments, mut outputs) = match opened {
         Ok(opened) => opened,
         Err(refusal) => {
-            pipeline.tell(&report::annotation(&refusal.to_string()));
+            let help = refusal.help.as_ref().map_or_else(String::new, |help| format!("\nhelp: {help}"));
+            pipeline.tell(&report::annotation(&format!("{refusal}{help}")));
             return Ok(refused(&refusal));
         }
     };
