@@ -17,6 +17,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
 use crate::host::machine::{Machine, Renewed};
+use crate::host::means::Means;
+use crate::host::redirect::lease::Leases;
 use crate::host::sys;
 use crate::host::watch::Watch;
 use crate::notify;
@@ -94,7 +96,8 @@ async fn work(setup: Setup) -> Exit {
         return Exit::Bug;
     };
     let Ok((watch, watched)) = watch() else { return Exit::Bug };
-    let machine = match Machine::open(watch.clone()) {
+    let means = Means::new(watch.clone());
+    let machine = match Machine::open(means.clone()) {
         Ok(machine) => machine,
         Err(error) => {
             tracing::error!(%error, "the network namespace cannot be looked at");
@@ -103,7 +106,8 @@ async fn work(setup: Setup) -> Exit {
     };
     let records = Records::new(records);
     let pulse = Rc::new(RefCell::new(pulse));
-    records.meanwhile(alive(pulse.clone(), machine.renewed()));
+    records.meanwhile(alive(pulse.clone(), machine.renewed(), means.leases.clone()));
+    machine.meanwhile(alive(pulse.clone(), machine.renewed(), means.leases.clone()));
     notify::tell("READY=1");
     let mut supervisor = Supervisor::new(place.clone(), machine, records, policy, watch, heard);
     supervisor.led_by(controllers);
@@ -180,13 +184,14 @@ fn watch() -> std::io::Result<(Watch, AsyncFd<OwnedFd>)> {
 
 /// Beats, and keeps the rules matching, while the main thread waits for the guardian's disk. The tables' sockets are used
 /// by nobody else then.
-fn alive(pulse: Rc<RefCell<Pulse>>, renewed: Renewed) -> impl FnMut() + 'static {
+fn alive(pulse: Rc<RefCell<Pulse>>, renewed: Renewed, leases: Leases) -> impl FnMut() + 'static {
     move || {
         pulse.borrow_mut().beat_if_due();
         for (_, table) in renewed.borrow_mut().iter_mut() {
             // Where it comes too late the next beat of the main thread finds out and undoes everything.
             let _ = table.renew();
         }
+        leases.renew();
     }
 }
 

@@ -16,18 +16,30 @@ use squall_experiments::evidence::Evidence;
 use squall_experiments::protocol::Refusal;
 
 use super::aim::{Aim, News};
+use super::means::Means;
 use super::netns::{Id, Netns};
 use super::site::Site;
 use super::table::Table;
 use super::undo::{Undo, Undone};
 use super::view::Viewpoint;
-use super::watch::Watch;
 use super::witness::Question;
 use super::{Host, Live, Place, Prepared, Record};
 
 /// The tables that must be renewed while the worker waits for the guardian's disk: by duplicates of their sockets, each
 /// with its namespace.
 pub type Renewed = Rc<RefCell<Vec<(Option<Id>, Table)>>>;
+
+/// See [`Machine::meanwhile`].
+#[derive(Clone, Default)]
+struct Breath(Rc<RefCell<Option<Act>>>);
+
+type Act = Box<dyn FnMut()>;
+
+impl std::fmt::Debug for Breath {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Breath").finish_non_exhaustive()
+    }
+}
 
 /// See the module.
 #[derive(Debug)]
@@ -36,7 +48,8 @@ pub struct Machine {
     own: Host,
     others: BTreeMap<Id, Other>,
     renewed: Renewed,
-    watch: Watch,
+    means: Means,
+    breath: Breath,
 }
 
 #[derive(Debug)]
@@ -49,16 +62,22 @@ struct Other {
 
 impl Machine {
     /// Opens what is needed in the calling thread's network namespace. A missing mechanism is noted, not an error.
-    pub fn open(watch: Watch) -> io::Result<Self> {
+    pub fn open(means: Means) -> io::Result<Self> {
         let mut machine = Machine {
             home: Netns::here()?,
-            own: Host::open(watch.clone()),
+            own: Host::open(means.clone()),
             others: BTreeMap::new(),
             renewed: Renewed::default(),
-            watch,
+            means,
+            breath: Breath::default(),
         };
         machine.renew_also(None);
         Ok(machine)
+    }
+
+    /// What has to be done now and then while a change is waited for.
+    pub fn meanwhile(&self, act: impl FnMut() + 'static) {
+        *self.breath.0.borrow_mut() = Some(Box::new(act));
     }
 
     /// See [`Renewed`].
@@ -110,15 +129,18 @@ impl Machine {
         record: Record<'_>,
     ) -> Result<Live, Refusal> {
         if let Some(ground) = &site.ground {
-            ground.watch(&self.watch);
+            ground.watch(&self.means.watch);
         }
-        let at = site.at;
+        let (at, breath) = (site.at, self.breath.clone());
+        let mut breathe = move || breath.0.borrow_mut().as_mut().map_or((), |act| act());
         let mut within = |undo: Undo, socket: Option<BorrowedFd<'_>>| match at {
             None => record(undo, socket),
             Some(netns) => record(Undo::Within { netns, undo: Box::new(undo) }, socket),
         };
-        self.inside(at, aim, |host, aim| host.perform(&site.change, prepared, place, aim, &mut within))
-            .unwrap_or_else(|error| Err(unreachable(&error)))
+        self.inside(at, aim, |host, aim| {
+            host.perform(&site.change, prepared, place, aim, &mut within, &mut breathe)
+        })
+        .unwrap_or_else(|error| Err(unreachable(&error)))
     }
 
     /// Does what is due of a live change, and follows its targets. Called whenever the worker wakes.
@@ -127,8 +149,8 @@ impl Machine {
     }
 
     /// A name has been asked again; see [`Host::hear`].
-    pub fn hear(&mut self, at: Option<Id>, live: &mut Live, place: &Place, news: &News) {
-        let _ = self.enter(at, |host| host.hear(live, place, news));
+    pub fn hear(&mut self, at: Option<Id>, live: &mut Live, place: &Place, news: &News, aim: &Aim<'_>) {
+        let _ = self.inside(at, aim, |host, aim| host.hear(live, place, news, aim));
     }
 
     /// What has been measured of a live change; `None` where its namespace cannot be entered.
@@ -190,7 +212,7 @@ impl Machine {
     pub fn renew(&mut self) -> bool {
         // None may be left out because another one came too late.
         let renewed: Vec<bool> = self.hosts().map(Host::renew).collect();
-        !renewed.contains(&false)
+        self.means.leases.renew() && !renewed.contains(&false)
     }
 
     /// Whether every packet engine answers. To be asked once a beat.
@@ -217,8 +239,8 @@ impl Machine {
             other.changes += 1;
             return Ok(());
         }
-        let watch = self.watch.clone();
-        let host = netns.enter(|| Host::open(watch)).map_err(|error| unreachable(&error))?;
+        let means = self.means.clone();
+        let host = netns.enter(|| Host::open(means)).map_err(|error| unreachable(&error))?;
         self.others.insert(at, Other { netns, host, changes: 1 });
         self.renew_also(Some(at));
         Ok(())

@@ -1,0 +1,20 @@
+//! What all network namespaces of one worker have in common.
+
+use super::redirect::lease::Leases;
+use super::watch::Watch;
+
+/// See the module. A clone is the same.
+#[derive(Clone, Debug)]
+pub struct Means {
+    /// Wakes the worker when something happens to a target.
+    pub watch: Watch,
+    /// What redirects hold by.
+    pub leases: Leases,
+}
+
+impl Means {
+    /// Nothing is held yet.
+    pub fn new(watch: Watch) -> Self {
+        Means { watch, leases: Leases::default() }
+    }
+}
