@@ -1,24 +1,29 @@
 //! A connection of a client, the one made for it to the dependency, and the two links between them.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
+use rustix::event::epoll::EventFlags;
 use rustix::io::Errno;
 use rustix::net::sockopt::{set_socket_linger, set_tcp_nodelay, socket_error};
 use rustix::net::{
-    AddressFamily, RecvFlags, SendFlags, Shutdown, SocketFlags, SocketType, connect, recv, send, shutdown,
-    socket_with,
+    AddressFamily, RecvFlags, SendFlags, Shutdown, SocketFlags, SocketType, connect, getsockname, recv, send,
+    shutdown, socket_with,
 };
 
 use super::dependency::Dependency;
+use super::gate::Gate;
 use super::link::{Change, Link, Place};
+use super::observations::Record;
+use super::observed::Observed;
 use super::queue::{Chunk, Ending, Item};
 use super::toxic::{Stream, Toxic};
+use crate::host::queue::pace::now;
 
 /// The most that one read takes, in bytes.
 pub const READ: usize = 64 << 10;
@@ -29,6 +34,9 @@ const TURN: usize = 1 << 20;
 
 /// What a link may always hold, in bytes.
 const MUCH: usize = 1 << 20;
+
+/// The kernel tells of an end.
+pub const ENDING: EventFlags = EventFlags::RDHUP.union(EventFlags::HUP).union(EventFlags::ERR);
 
 /// Which of the two peers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,7 +91,12 @@ pub struct Connection {
     pub untried: Vec<SocketAddr>,
     /// What of its bytes the shard has counted as held.
     pub counted: usize,
+    /// What is to be decided before the dependency is connected to.
+    pub gate: Option<Box<Gate>>,
+    /// What is noted of it.
+    pub observed: Observed,
     number: u64,
+    client: IpAddr,
     connected: bool,
     peers: [Peer; 2],
     links: [Link; 2],
@@ -91,19 +104,41 @@ pub struct Connection {
 
 impl Connection {
     /// For a client that has just connected.
-    pub fn new(dependency: Arc<Dependency>, client: OwnedFd, toxics: &[Arc<Toxic>]) -> Self {
+    pub fn new(
+        dependency: Arc<Dependency>,
+        (client, from): (OwnedFd, SocketAddr),
+        toxics: &[Arc<Toxic>],
+        now: u64,
+    ) -> Self {
         let number = dependency.number();
-        dependency.counters.open.fetch_add(1, Ordering::Relaxed);
+        let open = dependency.counters.open.fetch_add(1, Ordering::Relaxed) + 1;
+        let address = from.ip();
+        let mut observed = Observed::new(from, open, now);
+        if let Some(callers) = dependency.observations.callers() {
+            observed.caller = callers.ask(from, local(&client).unwrap_or(dependency.listen));
+        }
         // Answers of two writes would wait for each other's acknowledgement otherwise (RFC 896, RFC 1122 4.2.3.2).
         let _ = set_tcp_nodelay(&client, true);
-        let links = [Stream::Upstream, Stream::Downstream]
-            .map(|stream| Link::new(toxics.iter(), place(&dependency, number, stream)));
+        let place = |stream| Place {
+            seed: dependency.seed,
+            proxy: &dependency.name,
+            number,
+            stream,
+            client: address,
+            fresh: true,
+        };
+        let gate = Gate::new(toxics.iter(), place(Stream::Upstream), now);
+        let links =
+            [Stream::Upstream, Stream::Downstream].map(|stream| Link::new(toxics.iter(), place(stream)));
         Connection {
             dependency,
             armed: [u64::MAX; 2],
             untried: Vec::new(),
             counted: 0,
+            gate,
+            observed,
             number,
+            client: address,
             connected: false,
             peers: [Peer { socket: Some(client), ..Peer::default() }, Peer::default()],
             links,
@@ -140,7 +175,9 @@ impl Connection {
     }
 
     /// What the kernel says of a socket. An error means that the dependency did not answer the connection.
-    pub fn event(&mut self, side: Side, readable: bool, writable: bool, ending: bool) -> io::Result<()> {
+    pub fn event(&mut self, side: Side, flags: EventFlags, now: u64) -> io::Result<()> {
+        let ending = flags.intersects(ENDING);
+        let (readable, writable) = (flags.contains(EventFlags::IN), flags.contains(EventFlags::OUT));
         let peer = &mut self.peers[side as usize];
         peer.readable |= readable || ending;
         peer.writable |= writable;
@@ -152,14 +189,29 @@ impl Connection {
         {
             socket_error(socket)??;
             self.connected = true;
+            self.observed.connected(now);
+        }
+        if ending {
+            self.observed.ended(side, now, flags.contains(EventFlags::ERR));
         }
         Ok(())
     }
 
     /// Applies a change of toxics to both directions.
     pub fn change(&mut self, change: &Change) {
+        let place = |stream| Place {
+            seed: self.dependency.seed,
+            proxy: &self.dependency.name,
+            number: self.number,
+            stream,
+            client: self.client,
+            fresh: false,
+        };
         for (link, stream) in self.links.iter_mut().zip([Stream::Upstream, Stream::Downstream]) {
-            link.change(change, place(&self.dependency, self.number, stream));
+            link.change(change, place(stream));
+        }
+        if let Some(gate) = &mut self.gate {
+            gate.change(change, place(Stream::Upstream));
         }
     }
 
@@ -193,6 +245,7 @@ impl Connection {
             let outcome = if link.is_bare() { Default::default() } else { link.run(now) };
             if outcome.reset {
                 self.dependency.counters.reset.fetch_add(1, Ordering::Relaxed);
+                self.observed.ended_by_proxy("fault");
                 return Err(Over::Reset);
             }
             left.next = outcome.next;
@@ -222,7 +275,10 @@ impl Connection {
                         sink.deaf = true;
                         link.ended();
                     }
-                    Item::End(Ending::Closed) => return Err(Over::Closed),
+                    Item::End(Ending::Closed) => {
+                        self.observed.ended_by_proxy("fault");
+                        return Err(Over::Closed);
+                    }
                     Item::End(Ending::Reset) => return Err(Over::Reset),
                 }
             }
@@ -232,6 +288,9 @@ impl Connection {
                 let (item, length) =
                     source.receive(now, buffer, link.is_bare().then_some(&mut *sink), counted);
                 moved += length;
+                if length > 0 {
+                    self.observed.data(stream, now, length);
+                }
                 if let Some(item) = item {
                     moved += 1;
                     link.offer(item);
@@ -271,11 +330,19 @@ impl Connection {
 impl Drop for Connection {
     fn drop(&mut self) {
         self.dependency.counters.open.fetch_sub(1, Ordering::Relaxed);
+        if self.dependency.observations.on() {
+            let worked = self.links.iter().flat_map(Link::worked).map(str::to_owned);
+            self.observed.faults(worked);
+            let record = self.observed.record(&self.dependency.name, self.number, now());
+            let caller = std::mem::take(&mut self.observed.caller);
+            self.dependency.observations.push(Record::Connection(record), caller);
+        }
     }
 }
 
-fn place(dependency: &Dependency, number: u64, stream: Stream) -> Place<'_> {
-    Place { seed: dependency.seed, proxy: &dependency.name, number, stream }
+/// The address of this host that a client has connected to.
+fn local(socket: &OwnedFd) -> Option<SocketAddr> {
+    getsockname(socket).ok().and_then(|address| SocketAddr::try_from(address).ok())
 }
 
 impl Peer {

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::Sender;
@@ -15,10 +15,11 @@ use std::thread::{self, JoinHandle};
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 use rustix::event::{EventfdFlags, Timespec, eventfd};
 use rustix::io::Errno;
-use rustix::net::{SocketFlags, accept_with};
+use rustix::net::{SocketAddrAny, SocketFlags, acceptfrom_with};
 
-use super::connection::{Connection, Over, READ, Side};
+use super::connection::{Connection, ENDING, Over, READ, Side};
 use super::dependency::Dependency;
+use super::gate::Verdict;
 use super::link::Change;
 use super::names::Names;
 use super::routes::Routes;
@@ -34,6 +35,8 @@ const SERVER: u64 = 1;
 const LISTENER: u64 = 2;
 /// The shard itself.
 const OWN: u64 = 3;
+/// Of a deadline: a connection that has not been let through its gate.
+const GATE: u64 = OWN;
 /// Its timer; anything else of its own is a word from outside.
 const TIMER: u64 = OWN | 1 << 2;
 /// How long a listener rests when the process has no descriptors left, in nanoseconds.
@@ -192,14 +195,14 @@ impl Shard {
             }
             side => {
                 let flags = event.flags;
-                let ending = flags.intersects(EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR);
+                let ending = flags.intersects(ENDING);
                 let (readable, writable) = (flags.contains(EventFlags::IN), flags.contains(EventFlags::OUT));
                 let Some(connection) = self.connections.get(key) else { return };
                 let side = if side == CLIENT { Side::Client } else { Side::Server };
-                if let Err(error) = connection.event(side, readable, writable, ending) {
+                let now = now();
+                if let Err(error) = connection.event(side, flags, now) {
                     return self.dial(key, Some(error));
                 }
-                let now = now();
                 // What came is read first; room that was made lets the other direction go on.
                 let (first, second) = match side {
                     Side::Client => (Stream::Upstream, Stream::Downstream),
@@ -217,25 +220,62 @@ impl Shard {
 
     fn accept(&mut self, key: Key) {
         let Some(listener) = self.listeners.get(key) else { return };
-        let client = match accept_with(&listener.socket, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
-            Ok(client) => client,
-            Err(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => {
-                tracing::warn!(
-                    "`{}`: no descriptors are left for more connections",
-                    listener.dependency.name
-                );
-                let _ = epoll::delete(&self.poll, &listener.socket);
-                return self.timers.add(now() + REST, key.mark(LISTENER));
-            }
-            // Another shard was faster, or the client has left.
-            Err(_) => return,
-        };
-        let connection = Connection::new(listener.dependency.clone(), client, &listener.toxics);
-        let upstream = listener.dependency.upstream.clone();
+        let (client, address) =
+            match acceptfrom_with(&listener.socket, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
+                Ok((client, address)) => (client, from(address)),
+                Err(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => {
+                    tracing::warn!(
+                        "`{}`: no descriptors are left for more connections",
+                        listener.dependency.name
+                    );
+                    let _ = epoll::delete(&self.poll, &listener.socket);
+                    return self.timers.add(now() + REST, key.mark(LISTENER));
+                }
+                // Another shard was faster, or the client has left.
+                Err(_) => return,
+            };
+        let dependency = listener.dependency.clone();
+        let connection = Connection::new(dependency, (client, address), &listener.toxics, now());
         let key = self.connections.insert(connection);
-        if !self.watch(key, Side::Client) {
-            return;
+        if self.watch(key, Side::Client) {
+            self.admit(key, now());
         }
+    }
+
+    /// Lets a connection through its gate, if the time has come.
+    fn admit(&mut self, key: Key, now: u64) {
+        let Some(connection) = self.connections.get(key) else { return };
+        match connection.gate.as_ref().map_or(Verdict::Open, |gate| gate.verdict(now)) {
+            Verdict::Until(time) => self.timers.add(time, key.mark(GATE)),
+            Verdict::Refuse => {
+                connection.dependency.counters.refused.fetch_add(1, Ordering::Relaxed);
+                if let Some(gate) = connection.gate.take() {
+                    connection.observed.faults(gate.passed());
+                }
+                connection.observed.ended_by_proxy("refused");
+                connection.abort();
+                self.forget(key);
+            }
+            Verdict::Open => {
+                if let Some(gate) = connection.gate.take() {
+                    connection.observed.faults(gate.passed());
+                }
+                self.reach(key);
+            }
+        }
+    }
+
+    /// As [`Self::admit`], where it has not been let through yet.
+    fn admit_waiting(&mut self, key: Key, now: u64) {
+        if self.connections.get(key).is_some_and(|connection| connection.gate.is_some()) {
+            self.admit(key, now);
+        }
+    }
+
+    /// Begins to connect to the dependency, once its addresses are known.
+    fn reach(&mut self, key: Key) {
+        let Some(connection) = self.connections.get(key) else { return };
+        let upstream = connection.dependency.upstream.clone();
         if let Ok(address) = upstream.parse() {
             return self.try_addresses(key, vec![address]);
         }
@@ -270,6 +310,7 @@ impl Shard {
         let dependency = connection.dependency.clone();
         if addresses.iter().any(|address| self.routes.lead_back(&dependency, *address)) {
             dependency.counters.looped.fetch_add(1, Ordering::Relaxed);
+            connection.observed.ended_by_proxy("looped");
             tracing::warn!(
                 "`{}`: its upstream `{}` leads back to it; the connection is closed",
                 dependency.name,
@@ -296,6 +337,7 @@ impl Shard {
                 Err(error) => last = Some(error),
             }
         }
+        connection.observed.ended_by_proxy("unreached");
         let dependency = &connection.dependency;
         dependency.counters.unreached.fetch_add(1, Ordering::Relaxed);
         let why = last.map_or_else(|| "it has no address".to_owned(), |error| error.to_string());
@@ -353,6 +395,9 @@ impl Shard {
         if what == LISTENER {
             self.listen(key);
             return;
+        }
+        if what == GATE {
+            return self.admit_waiting(key, now);
         }
         let Some(connection) = self.connections.get(key) else { return };
         let stream = if what == CLIENT { Stream::Upstream } else { Stream::Downstream };
@@ -423,8 +468,15 @@ impl Shard {
         for key in self.connections.keys(|connection| connection.dependency.id == id) {
             let Some(connection) = self.connections.get(key) else { continue };
             connection.change(change);
+            self.admit_waiting(key, now);
             self.pump(key, Stream::Upstream, now);
             self.pump(key, Stream::Downstream, now);
         }
     }
+}
+
+/// Whose address it is; every socket here has one.
+fn from(address: Option<SocketAddrAny>) -> SocketAddr {
+    let address = address.and_then(|address| SocketAddr::try_from(address).ok());
+    address.unwrap_or((Ipv4Addr::UNSPECIFIED, 0).into())
 }

@@ -2,7 +2,9 @@
 
 mod api;
 mod clients;
+mod extensions;
 mod hostile;
+mod observations;
 mod traffic;
 mod verbs;
 

@@ -4,6 +4,8 @@
 //! and puts out those that may go on; what it holds stays in its queue, so that nothing is lost when it is removed.
 
 mod bandwidth;
+mod connect_delay;
+mod connect_refuse;
 mod corrupt;
 mod latency;
 mod limit_data;
@@ -11,20 +13,26 @@ mod limit_time;
 mod noop;
 mod packet_loss;
 mod reset_peer;
+mod shared_bandwidth;
 mod slicer;
 mod slow_close;
 mod timeout;
 pub mod values;
 
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
 use rand::SeedableRng;
 use rand_chacha::ChaCha12Rng;
 
 use super::queue::{Item, Queue};
-use values::{Number, Values};
+use values::{Attribute, Values};
 
 /// Every kind of toxic, by name.
-pub const KINDS: [&Kind; 11] = [
+pub const KINDS: [&Kind; 14] = [
     &bandwidth::KIND,
+    &connect_delay::KIND,
+    &connect_refuse::KIND,
     &corrupt::KIND,
     &latency::KIND,
     &limit_data::KIND,
@@ -32,6 +40,7 @@ pub const KINDS: [&Kind; 11] = [
     &noop::KIND,
     &packet_loss::KIND,
     &reset_peer::KIND,
+    &shared_bandwidth::KIND,
     &slicer::KIND,
     &slow_close::KIND,
     &timeout::KIND,
@@ -43,9 +52,18 @@ pub struct Kind {
     /// Its `type`.
     pub name: &'static str,
     /// Its attributes, with their defaults.
-    pub attributes: &'static [(&'static str, Number)],
-    /// One for one direction of one connection.
-    make: fn() -> Box<dyn Act>,
+    pub attributes: &'static [(&'static str, Attribute)],
+    /// Where it stands.
+    pub work: Work,
+}
+
+/// Where a toxic stands, and what it does there.
+#[derive(Clone, Copy, Debug)]
+pub enum Work {
+    /// In one direction of a connection, on its bytes.
+    Bytes(fn() -> Box<dyn Act>),
+    /// Before the dependency is connected to; its direction means nothing.
+    Connect,
 }
 
 impl Kind {
@@ -54,9 +72,12 @@ impl Kind {
         KINDS.into_iter().find(|kind| kind.name == name)
     }
 
-    /// One for one direction of one connection.
-    pub fn act(&self) -> Box<dyn Act> {
-        (self.make)()
+    /// One for one direction of one connection, where it works on bytes.
+    pub fn act(&self) -> Option<Box<dyn Act>> {
+        match self.work {
+            Work::Bytes(make) => Some(make()),
+            Work::Connect => None,
+        }
     }
 }
 
@@ -134,6 +155,9 @@ pub trait Act: Send {
     /// New attributes. What is held is judged by them anew.
     fn set(&mut self, values: &Values);
 
+    /// What all connections of the proxy share of this toxic: told after each [`Act::set`].
+    fn share(&mut self, _shared: &Arc<AtomicU64>) {}
+
     /// Puts out what may go on.
     fn step(&mut self, now: u64, input: &mut Queue, out: &mut Outlet<'_>, dice: &mut Dice) -> Step;
 
@@ -161,7 +185,7 @@ fn pass(input: &mut Queue, out: &mut Outlet<'_>) {
 }
 
 /// Milliseconds as nanoseconds, at most a century.
-fn ms(milliseconds: u64) -> u64 {
+pub fn ms(milliseconds: u64) -> u64 {
     milliseconds.min(CENTURY / 1_000_000) * 1_000_000
 }
 

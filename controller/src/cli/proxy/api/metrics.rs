@@ -30,7 +30,7 @@ const BYTES: [(&str, &str, OfDirection); 2] = [
     }),
 ];
 
-const COUNTS: [(&str, &str, &str, OfProxy); 5] = [
+const COUNTS: [(&str, &str, &str, OfProxy); 6] = [
     ("squall_proxy_connections_total", "counter", "Connections that clients made.", |counters| {
         &counters.accepted
     }),
@@ -48,6 +48,12 @@ const COUNTS: [(&str, &str, &str, OfProxy); 5] = [
         |counters| &counters.looped,
     ),
     ("squall_proxy_reset_total", "counter", "Connections that a toxic reset.", |counters| &counters.reset),
+    (
+        "squall_proxy_refused_total",
+        "counter",
+        "Connections that a toxic refused before the dependency was connected to.",
+        |counters| &counters.refused,
+    ),
 ];
 
 impl Metrics {
