@@ -3,32 +3,31 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use bytes::Bytes;
 use rustix::event::epoll::EventFlags;
 use rustix::io::Errno;
 use rustix::net::sockopt::{set_socket_linger, set_tcp_nodelay, socket_error};
 use rustix::net::{
-    AddressFamily, RecvFlags, SendFlags, Shutdown, SocketFlags, SocketType, connect, getsockname, recv, send,
-    shutdown, socket_with,
+    AddressFamily, Shutdown, SocketFlags, SocketType, connect, getsockname, shutdown, socket_with,
 };
+use tokio::sync::watch;
 
 use super::dependency::Dependency;
 use super::gate::Gate;
+use super::http::Handed;
 use super::link::{Change, Link, Place};
 use super::observations::Record;
 use super::observed::Observed;
-use super::queue::{Chunk, Ending, Item};
+use super::peer::Peer;
+pub use super::peer::READ;
+use super::queue::{Ending, Item};
 use super::toxic::{Stream, Toxic};
 use crate::host::queue::pace::now;
 
-/// The most that one read takes, in bytes.
-pub const READ: usize = 64 << 10;
-/// A chunk of at least this size keeps the buffer that it was read into.
-const LARGE: usize = READ / 4;
 /// What one direction may move before others have their turn, in bytes.
 const TURN: usize = 1 << 20;
 
@@ -45,20 +44,6 @@ pub enum Side {
     Client = 0,
     /// Whom the proxy connected to.
     Server = 1,
-}
-
-/// One peer's socket, and what is known of it: nothing is asked twice (the poll is edge-triggered).
-#[derive(Default)]
-struct Peer {
-    socket: Option<OwnedFd>,
-    readable: bool,
-    writable: bool,
-    /// The kernel has announced an end: read until it is there.
-    ending: bool,
-    /// Nothing more comes.
-    silent: bool,
-    /// Nothing more can be sent.
-    deaf: bool,
 }
 
 /// Why a connection is over.
@@ -100,6 +85,8 @@ pub struct Connection {
     connected: bool,
     peers: [Peer; 2],
     links: [Link; 2],
+    /// Closed, it ends what was handed over.
+    alive: Option<watch::Sender<()>>,
 }
 
 impl Connection {
@@ -142,7 +129,37 @@ impl Connection {
             connected: false,
             peers: [Peer { socket: Some(client), ..Peer::default() }, Peer::default()],
             links,
+            alive: None,
         }
+    }
+
+    /// Where requests are to be understood and the dependency has just answered: puts who understands them in its place,
+    /// and gives what that one needs. The dependency's socket must no longer be watched.
+    ///
+    /// # Errors
+    /// There are no descriptors left.
+    pub fn hand_over(&mut self) -> io::Result<Option<Handed>> {
+        let (ours, near) = UnixStream::pair()?;
+        ours.set_nonblocking(true)?;
+        let server = Peer { socket: Some(ours.into()), ..Peer::default() };
+        let far = std::mem::replace(&mut self.peers[Side::Server as usize], server);
+        let Some(far) = far.socket else { return Ok(None) };
+        let (sender, alive) = watch::channel(());
+        self.alive = Some(sender);
+        Ok(Some(Handed {
+            dependency: self.dependency.clone(),
+            number: self.number,
+            client: self.observed.client(),
+            caller: self.observed.caller.clone(),
+            near,
+            far,
+            alive,
+        }))
+    }
+
+    /// Whether it waits to be handed over.
+    pub fn to_hand_over(&self) -> bool {
+        !self.dependency.protocol.is_tcp() && self.connected && self.alive.is_none()
     }
 
     /// The socket of a side, if there is one yet.
@@ -343,79 +360,4 @@ impl Drop for Connection {
 /// The address of this host that a client has connected to.
 fn local(socket: &OwnedFd) -> Option<SocketAddr> {
     getsockname(socket).ok().and_then(|address| SocketAddr::try_from(address).ok())
-}
-
-impl Peer {
-    /// Writes what fits; what the socket no longer takes at all makes it deaf.
-    fn send(&mut self, bytes: &[u8]) -> usize {
-        let Some(socket) = &self.socket else { return 0 };
-        loop {
-            match send(socket, bytes, SendFlags::NOSIGNAL) {
-                Ok(written) => {
-                    // The kernel tells of new room after a write that was cut short (`SOCK_NOSPACE`, net/ipv4/tcp.c).
-                    self.writable = written == bytes.len();
-                    return written;
-                }
-                Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => {
-                    self.writable = false;
-                    return 0;
-                }
-                Err(_) => {
-                    // What it sent before it went away can still be read.
-                    (self.deaf, self.readable, self.ending) = (true, true, true);
-                    return 0;
-                }
-            }
-        }
-    }
-
-    /// Reads once. Where nothing stands between, what was read is written at once, and only what is left comes back.
-    /// Also says how many bytes were read.
-    fn receive(
-        &mut self,
-        now: u64,
-        buffer: &mut Vec<u8>,
-        sink: Option<&mut Peer>,
-        counted: &super::dependency::Bytes,
-    ) -> (Option<Item>, usize) {
-        let Some(socket) = &self.socket else { return (None, 0) };
-        let length = loop {
-            match recv(socket, buffer.as_mut_slice(), RecvFlags::empty()) {
-                Ok((length, _)) => break length,
-                Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => {
-                    self.readable = false;
-                    return (None, 0);
-                }
-                Err(_) => {
-                    (self.silent, self.deaf) = (true, true);
-                    return (Some(Item::End(Ending::Reset)), 0);
-                }
-            }
-        };
-        if length == 0 {
-            self.silent = true;
-            return (Some(Item::End(Ending::Finished)), 0);
-        }
-        counted.received.fetch_add(length as u64, Ordering::Relaxed);
-        // Less than was asked for: the socket is empty, and the kernel will tell of more.
-        self.readable = length == buffer.len() || self.ending;
-        let written = match sink {
-            Some(sink) if sink.writable => sink.send(&buffer[..length]),
-            _ => 0,
-        };
-        counted.sent.fetch_add(written as u64, Ordering::Relaxed);
-        if written == length {
-            return (None, length);
-        }
-        let bytes = if written == 0 && length >= LARGE {
-            let mut full = std::mem::replace(buffer, vec![0; READ]);
-            full.truncate(length);
-            Bytes::from(full)
-        } else {
-            Bytes::copy_from_slice(&buffer[written..length])
-        };
-        (Some(Item::Data(Chunk { bytes, at: now })), length)
-    }
 }

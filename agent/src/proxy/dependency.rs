@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::Serialize;
+use tokio::sync::watch;
 
 use super::observations::Observations;
-use super::toxic::Stream;
+use super::toxic::{Stream, Toxic};
 
 /// Traffic of one direction, counted as it passes.
 #[derive(Debug, Default)]
@@ -37,6 +38,10 @@ pub struct Counters {
     pub reset: AtomicU64,
     /// Connections that a toxic refused before the dependency was connected to.
     pub refused: AtomicU64,
+    /// Requests, where they are understood.
+    pub requests: AtomicU64,
+    /// Requests that are under way.
+    pub requests_open: Arc<AtomicU64>,
 }
 
 impl Counters {
@@ -84,6 +89,8 @@ pub struct Dependency {
     pub seed: u64,
     /// What it has seen.
     pub counters: Arc<Counters>,
+    /// Its toxics as they are now.
+    pub toxics: watch::Sender<Vec<Arc<Toxic>>>,
     /// Where it is noted what its connections did.
     pub observations: Arc<Observations>,
 }

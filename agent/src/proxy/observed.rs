@@ -44,6 +44,11 @@ impl Observed {
         }
     }
 
+    /// Who made it.
+    pub fn client(&self) -> SocketAddr {
+        self.client
+    }
+
     /// The dependency has answered.
     pub fn connected(&mut self, now: u64) {
         self.connected = now;

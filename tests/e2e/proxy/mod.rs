@@ -4,6 +4,7 @@ mod api;
 mod clients;
 mod extensions;
 mod hostile;
+mod http;
 mod observations;
 mod traffic;
 mod verbs;

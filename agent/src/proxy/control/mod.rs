@@ -12,12 +12,15 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::channel;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use tokio::sync::watch;
+
 use super::address;
 use super::dependency::Dependency;
+use super::http::Engine;
 use super::link::Change;
 use super::names::Names;
 use super::observations::{self, Observations};
@@ -44,6 +47,7 @@ pub struct Control {
     seed: u64,
     expiry: Expiry,
     observations: Arc<Observations>,
+    http: Arc<OnceLock<Engine>>,
 }
 
 impl Control {
@@ -55,17 +59,19 @@ impl Control {
     /// The same; so many observations are kept.
     pub fn observing(seed: u64, kept: usize) -> io::Result<Arc<Self>> {
         let (names, routes) = (Names::new()?, Routes::default());
+        let http = Arc::new(OnceLock::new());
         let count = std::thread::available_parallelism().map_or(1, usize::from).min(MOST_SHARDS);
         let (mut shards, mut threads) = (Vec::new(), Vec::new());
         for _ in 0..count {
-            let (shard, thread) = Shard::start(names.clone(), routes.clone())?;
+            let (shard, thread) = Shard::start(names.clone(), routes.clone(), http.clone())?;
             shards.push(shard);
             threads.push(thread);
         }
         let (expiry, ends) = Expiry::new();
         let observations = Arc::new(Observations::new(kept));
         let (proxies, ids) = (Mutex::default(), AtomicU64::new(1));
-        let control = Arc::new(Control { shards, threads, routes, proxies, ids, seed, expiry, observations });
+        let control =
+            Arc::new(Control { shards, threads, routes, proxies, ids, seed, expiry, observations, http });
         ends.watch(&control)?;
         Ok(control)
     }
@@ -215,6 +221,10 @@ impl Control {
     }
 
     fn open(&self, proxy: &mut Proxy, addresses: &[SocketAddr]) -> Result<(), ControlError> {
+        if !proxy.protocol.is_tcp() && self.http.get().is_none() {
+            let failed = |error| ControlError::Listen(format!("threads for HTTP: {error}"));
+            let _ = self.http.set(Engine::start().map_err(failed)?);
+        }
         let (socket, listen) = address::listen(addresses).map_err(ControlError::Listen)?;
         let socket = Arc::new(socket);
         let dependency = Arc::new(Dependency {
@@ -225,6 +235,7 @@ impl Control {
             protocol: proxy.protocol,
             seed: self.seed,
             counters: proxy.counters.clone(),
+            toxics: watch::Sender::new(proxy.toxics.clone()),
             observations: self.observations.clone(),
         });
         proxy.listen = listen.to_string();
@@ -243,6 +254,7 @@ impl Control {
 
     fn change(&self, proxy: &Proxy, change: Change) {
         if let Some(dependency) = &proxy.running {
+            dependency.toxics.send_replace(proxy.toxics.clone());
             self.tell(|| Order::Change(dependency.id, change.clone()));
         }
     }

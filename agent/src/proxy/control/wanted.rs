@@ -9,8 +9,8 @@ use super::ControlError;
 use crate::proxy::dependency::Protocol;
 use crate::proxy::matcher::Matcher;
 use crate::proxy::toxic::{Stream, Toxic};
-use crate::proxy::toxics::Kind;
 use crate::proxy::toxics::values::Values;
+use crate::proxy::toxics::{Kind, Work};
 
 /// A proxy that is asked for.
 #[derive(Clone, Debug, Default)]
@@ -111,7 +111,7 @@ impl WantedToxic {
         }
         let values = Values::of(kind).with(&self.attributes)?;
         let concerns = Matcher::read(&self.concerns)?;
-        let messages = false;
+        let messages = matches!(kind.work, Work::Message(_));
         if protocol.is_tcp() && (messages || concerns.names_requests()) {
             return Err(ControlError::Protocol(if messages { kind.name } else { "this matcher" }));
         }

@@ -7,6 +7,7 @@ mod bandwidth;
 mod connect_delay;
 mod connect_refuse;
 mod corrupt;
+mod http;
 mod latency;
 mod limit_data;
 mod limit_time;
@@ -29,11 +30,16 @@ use super::queue::{Item, Queue};
 use values::{Attribute, Values};
 
 /// Every kind of toxic, by name.
-pub const KINDS: [&Kind; 14] = [
+pub const KINDS: [&Kind; 19] = [
     &bandwidth::KIND,
     &connect_delay::KIND,
     &connect_refuse::KIND,
     &corrupt::KIND,
+    &http::GRPC_STATUS,
+    &http::HTTP_BODY,
+    &http::HTTP_DELAY,
+    &http::HTTP_HEADER,
+    &http::HTTP_STATUS,
     &latency::KIND,
     &limit_data::KIND,
     &limit_time::KIND,
@@ -64,6 +70,23 @@ pub enum Work {
     Bytes(fn() -> Box<dyn Act>),
     /// Before the dependency is connected to; its direction means nothing.
     Connect,
+    /// On requests and answers of HTTP.
+    Message(Message),
+}
+
+/// What is done to a request or its answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Message {
+    /// It is answered with a status.
+    Status,
+    /// It waits.
+    Delay,
+    /// A header is set or removed.
+    Header,
+    /// The body is replaced or cut.
+    Body,
+    /// A call of gRPC is answered with a status.
+    GrpcStatus,
 }
 
 impl Kind {
@@ -76,7 +99,7 @@ impl Kind {
     pub fn act(&self) -> Option<Box<dyn Act>> {
         match self.work {
             Work::Bytes(make) => Some(make()),
-            Work::Connect => None,
+            Work::Connect | Work::Message(_) => None,
         }
     }
 }

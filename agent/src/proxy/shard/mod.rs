@@ -3,23 +3,23 @@
 //! Every shard listens on every socket; the kernel wakes one of them for each connection (`EPOLLEXCLUSIVE`), which then
 //! carries both of its directions.
 
+mod begin;
+
 use std::collections::HashMap;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
-use std::os::fd::{AsFd, OwnedFd};
-use std::sync::atomic::Ordering;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::sync::mpsc::Sender;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 use rustix::event::{EventfdFlags, Timespec, eventfd};
 use rustix::io::Errno;
-use rustix::net::{SocketAddrAny, SocketFlags, acceptfrom_with};
 
 use super::connection::{Connection, ENDING, Over, READ, Side};
 use super::dependency::Dependency;
-use super::gate::Verdict;
+use super::http::Engine;
 use super::link::Change;
 use super::names::Names;
 use super::routes::Routes;
@@ -95,6 +95,7 @@ pub struct Shard {
     names: Names,
     known: HashMap<String, (u64, Vec<SocketAddr>)>,
     routes: Routes,
+    http: Arc<OnceLock<Engine>>,
     /// Directions that have had their turn and have more to do.
     waiting: Vec<(Key, Stream)>,
     /// What all connections hold together, in bytes.
@@ -105,7 +106,11 @@ pub struct Shard {
 
 impl Shard {
     /// Starts a shard.
-    pub fn start(names: Names, routes: Routes) -> io::Result<(Handle, JoinHandle<()>)> {
+    pub fn start(
+        names: Names,
+        routes: Routes,
+        http: Arc<OnceLock<Engine>>,
+    ) -> io::Result<(Handle, JoinHandle<()>)> {
         let poll = epoll::create(CreateFlags::CLOEXEC)?;
         let wake = Arc::new(eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?);
         let timers = Timers::new()?;
@@ -126,6 +131,7 @@ impl Shard {
                 names,
                 known: HashMap::new(),
                 routes,
+                http,
                 waiting: Vec::new(),
                 held: 0,
                 buffer: vec![0; READ],
@@ -203,6 +209,9 @@ impl Shard {
                 if let Err(error) = connection.event(side, flags, now) {
                     return self.dial(key, Some(error));
                 }
+                if connection.to_hand_over() {
+                    return self.hand_over(key);
+                }
                 // What came is read first; room that was made lets the other direction go on.
                 let (first, second) = match side {
                     Side::Client => (Stream::Upstream, Stream::Downstream),
@@ -216,133 +225,6 @@ impl Shard {
                 }
             }
         }
-    }
-
-    fn accept(&mut self, key: Key) {
-        let Some(listener) = self.listeners.get(key) else { return };
-        let (client, address) =
-            match acceptfrom_with(&listener.socket, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
-                Ok((client, address)) => (client, from(address)),
-                Err(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => {
-                    tracing::warn!(
-                        "`{}`: no descriptors are left for more connections",
-                        listener.dependency.name
-                    );
-                    let _ = epoll::delete(&self.poll, &listener.socket);
-                    return self.timers.add(now() + REST, key.mark(LISTENER));
-                }
-                // Another shard was faster, or the client has left.
-                Err(_) => return,
-            };
-        let dependency = listener.dependency.clone();
-        let connection = Connection::new(dependency, (client, address), &listener.toxics, now());
-        let key = self.connections.insert(connection);
-        if self.watch(key, Side::Client) {
-            self.admit(key, now());
-        }
-    }
-
-    /// Lets a connection through its gate, if the time has come.
-    fn admit(&mut self, key: Key, now: u64) {
-        let Some(connection) = self.connections.get(key) else { return };
-        match connection.gate.as_ref().map_or(Verdict::Open, |gate| gate.verdict(now)) {
-            Verdict::Until(time) => self.timers.add(time, key.mark(GATE)),
-            Verdict::Refuse => {
-                connection.dependency.counters.refused.fetch_add(1, Ordering::Relaxed);
-                if let Some(gate) = connection.gate.take() {
-                    connection.observed.faults(gate.passed());
-                }
-                connection.observed.ended_by_proxy("refused");
-                connection.abort();
-                self.forget(key);
-            }
-            Verdict::Open => {
-                if let Some(gate) = connection.gate.take() {
-                    connection.observed.faults(gate.passed());
-                }
-                self.reach(key);
-            }
-        }
-    }
-
-    /// As [`Self::admit`], where it has not been let through yet.
-    fn admit_waiting(&mut self, key: Key, now: u64) {
-        if self.connections.get(key).is_some_and(|connection| connection.gate.is_some()) {
-            self.admit(key, now);
-        }
-    }
-
-    /// Begins to connect to the dependency, once its addresses are known.
-    fn reach(&mut self, key: Key) {
-        let Some(connection) = self.connections.get(key) else { return };
-        let upstream = connection.dependency.upstream.clone();
-        if let Ok(address) = upstream.parse() {
-            return self.try_addresses(key, vec![address]);
-        }
-        if let Some((until, addresses)) = self.known.get(&upstream)
-            && *until > now()
-        {
-            let addresses = addresses.clone();
-            return self.try_addresses(key, addresses);
-        }
-        let handle = self.handle.clone();
-        self.names.ask(upstream.clone(), move |addresses| {
-            handle.send(Order::Resolved(key, upstream, addresses.ok()), None);
-        });
-    }
-
-    /// Waits for events of a socket. Where that cannot be done the connection is closed.
-    fn watch(&mut self, key: Key, side: Side) -> bool {
-        let Some(socket) = self.connections.get(key).and_then(|connection| connection.socket(side)) else {
-            return false;
-        };
-        let flags = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
-        let data = EventData::new_u64(key.mark(if side == Side::Client { CLIENT } else { SERVER }));
-        let watched = epoll::add(&self.poll, socket.as_fd(), data, flags).is_ok();
-        if !watched {
-            self.forget(key);
-        }
-        watched
-    }
-
-    fn try_addresses(&mut self, key: Key, mut addresses: Vec<SocketAddr>) {
-        let Some(connection) = self.connections.get(key) else { return };
-        let dependency = connection.dependency.clone();
-        if addresses.iter().any(|address| self.routes.lead_back(&dependency, *address)) {
-            dependency.counters.looped.fetch_add(1, Ordering::Relaxed);
-            connection.observed.ended_by_proxy("looped");
-            tracing::warn!(
-                "`{}`: its upstream `{}` leads back to it; the connection is closed",
-                dependency.name,
-                dependency.upstream
-            );
-            self.forget(key);
-            return;
-        }
-        addresses.reverse();
-        connection.untried = addresses;
-        self.dial(key, None);
-    }
-
-    /// Tries the next address; where none is left the client sees its connection end.
-    fn dial(&mut self, key: Key, failed: Option<io::Error>) {
-        let Some(connection) = self.connections.get(key) else { return };
-        let mut last = failed;
-        while let Some(begun) = connection.dial() {
-            match begun {
-                Ok(()) => {
-                    self.watch(key, Side::Server);
-                    return;
-                }
-                Err(error) => last = Some(error),
-            }
-        }
-        connection.observed.ended_by_proxy("unreached");
-        let dependency = &connection.dependency;
-        dependency.counters.unreached.fetch_add(1, Ordering::Relaxed);
-        let why = last.map_or_else(|| "it has no address".to_owned(), |error| error.to_string());
-        tracing::info!("`{}`: `{}` cannot be reached: {why}", dependency.name, dependency.upstream);
-        self.forget(key);
     }
 
     fn forget(&mut self, key: Key) {
@@ -473,10 +355,4 @@ impl Shard {
             self.pump(key, Stream::Downstream, now);
         }
     }
-}
-
-/// Whose address it is; every socket here has one.
-fn from(address: Option<SocketAddrAny>) -> SocketAddr {
-    let address = address.and_then(|address| SocketAddr::try_from(address).ok());
-    address.unwrap_or((Ipv4Addr::UNSPECIFIED, 0).into())
 }
