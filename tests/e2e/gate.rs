@@ -40,9 +40,9 @@ fn event(run: &mut Background, events: &str, kind: &str) {
     });
 }
 
-/// An experiment that holds within a second.
+/// An experiment that holds within seconds.
 fn held() -> String {
-    calm(&["wait: 1s"])
+    calm(&["wait: 2s"])
 }
 
 #[test]
@@ -50,7 +50,7 @@ fn a_suite_is_as_bad_as_its_worst_and_tells_the_pipeline_where() {
     needs!(Root, Nftables);
     let world = World::new(2);
     world.echo(1, 7);
-    let cut = document(ECHO, &[&CUT.replace("for: 3s", "for: 1s")]);
+    let cut = document(ECHO, &[&CUT.replace("for: 3s", "for: 2s")]);
     let directory = suite(&world, &[("b-holds.yaml", held()), ("a-deviates.yaml", cut)]);
     let path = |name: &str| world.directory.join(name).display().to_string();
     let [junit, quality, history, step, events] =
@@ -153,6 +153,7 @@ fn a_bad_file_is_found_before_anything_is_done() {
     finished.expect_exit(3).expect_told("suite/b.yaml:8").expect_told("suite/c.yaml");
     finished.expect_told("::error file=suite/b.yaml,line=8,col=");
     assert!(!world.hosts[0].state.join("runs").exists(), "something was run: {}", finished.story());
+    world.hosts[0].squall(&["check", &directory]).run().expect_exit(3).expect_told("a.yaml: valid, 1 claim");
     let empty = world.place("empty").display().to_string();
     world.hosts[0].squall(&["run", &empty]).run().expect_exit(3).expect_told("holds no experiment");
 }

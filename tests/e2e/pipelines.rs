@@ -68,8 +68,8 @@ fn script(world: &World, program: &[&str], script: &str, variables: &[(&str, Str
 fn checkout(world: &World) {
     let directory = world.directory.join("chaos");
     fs::create_dir(&directory).expect("the world's directory can be written");
-    let cut = document(ECHO, &[&CUT.replace("for: 3s", "for: 1s")]);
-    for (name, text) in [("deviates", cut), ("holds", calm(&["wait: 1s"]))] {
+    let cut = document(ECHO, &[&CUT.replace("for: 3s", "for: 2s")]);
+    for (name, text) in [("deviates", cut), ("holds", calm(&["wait: 2s"]))] {
         let text = text.replace("title: A test", &format!("title: {name}"));
         fs::write(directory.join(format!("{name}.yaml")), text).expect("it can be written");
     }

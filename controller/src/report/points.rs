@@ -86,7 +86,9 @@ fn seen(tested: &Tested, ran: &Ran) -> Vec<Point> {
         let line = places.hypotheses.get(at);
         let found = match &claim.judgement {
             Some(judgement) if judgement.outcome == Outcome::Deviated && !ran.may_be_chance => {
-                Some((Severity::Error, judgement.why.clone()))
+                let seen = claim.during.bad_in_words();
+                let seen = if seen.is_empty() { seen } else { format!(" ({seen})") };
+                Some((Severity::Error, format!("{}{seen}", judgement.why)))
             }
             _ if claim.recovered == Some(false) => {
                 Some((Severity::Error, "did not hold again in time after the revert".to_owned()))

@@ -99,11 +99,12 @@ impl<W: Write> Progress<W> {
     /// Writes a line that everybody gets, terminal or not.
     pub fn note(&mut self, text: &str) {
         self.clear();
-        self.line(text);
+        self.line("", text);
     }
 
-    fn line(&mut self, text: &str) {
-        let text = format!("{}{}", self.label, printable::text(text));
+    /// Writes a line; `lead` may be painted.
+    fn line(&mut self, lead: &str, text: &str) {
+        let text = format!("{}{lead}{}", self.label, printable::text(text));
         let text = if self.guard { harmless(&text) } else { text.into() };
         let _ = writeln!(self.out, "{text}");
     }
@@ -126,7 +127,7 @@ impl<W: Write> Progress<W> {
         let seconds = record.at_ms as f64 / 1000.0;
         if let Some(said) = said {
             let at = self.paint.dim(&format!("{seconds:>8.1} s"));
-            self.line(&format!("{at}  {said}"));
+            self.line(&format!("{at}  "), &said);
         }
         if state.is_over() || self.shown != Shown::Living {
             return;

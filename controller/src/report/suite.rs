@@ -22,7 +22,7 @@ pub fn suite(suite: &Suite, paint: Paint) -> String {
             ));
         }
     }
-    text.push_str(&paint.dim(&format!("\ntook {}\n", seconds(suite.took_ms))));
+    text.push_str(&format!("\n{}\n", paint.dim(&format!("took {}", seconds(suite.took_ms)))));
     let code = match suite.exit {
         Exit::Held => String::new(),
         exit => paint.dim(&format!(" (exit {})", exit as u8)),

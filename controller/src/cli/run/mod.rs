@@ -19,6 +19,8 @@ use squall_experiments::suite::{Suite, Tested};
 
 use super::host::{recover, refused};
 use super::{Common, Format, load, print};
+pub use files::named;
+
 use outputs::Outputs;
 use pipeline::Pipeline;
 use prepared::Prepared;

@@ -185,12 +185,27 @@ fn progress_is_for_terminals_and_notes_are_for_everybody() {
     );
 }
 
+/// The log with another name for its first fault.
+fn injecting(other: &str) -> Vec<Record> {
+    let mut log = log();
+    let Event::Injecting { name, .. } = &mut log[5].event else { panic!("the sixth event is the injection") };
+    *name = other.to_owned();
+    log
+}
+
+#[test]
+fn colour_reaches_the_terminal_and_nothing_else_does() {
+    let log = injecting("x\u{1b}[2J");
+    let mut out = Vec::new();
+    tell(&log, Progress::new(&mut out, Shown::Living, Paint::ON));
+    let text = String::from_utf8(out).unwrap();
+    assert!(text.contains("\u{1b}[2m     0.0 s\u{1b}[0m  the run began"), "{text}");
+    assert!(text.contains("`x\u{fffd}[2J` injected"), "{text}");
+}
+
 #[test]
 fn a_log_has_a_line_for_everything_and_none_that_lives() {
-    let mut log = log();
-    if let Event::Injecting { name, .. } = &mut log[4].event {
-        *name = "x\n::error::no".to_owned();
-    }
+    let log = injecting("x\n::error::no");
     let mut out = Vec::new();
     let mut progress = Progress::log(&mut out, true);
     progress.label("a suite");
@@ -199,7 +214,7 @@ fn a_log_has_a_line_for_everything_and_none_that_lives() {
     assert!(text.contains("[a suite]      0.0 s  "), "{text}");
     assert!(text.ends_with("[a suite] SIGINT: still reverting\n"), "{text}");
     assert!(!text.contains(['\r', '\u{1b}']), "{text}");
-    assert!(!text.lines().any(|line| line.starts_with("::")), "{text}");
+    assert!(text.contains("`x\n: :error::no` injected"), "{text}");
 }
 
 #[test]
