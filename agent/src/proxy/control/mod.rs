@@ -30,7 +30,7 @@ use expiry::Expiry;
 use proxy::Proxy;
 pub use proxy::Shown;
 pub use refusal::ControlError;
-pub use wanted::{Difference, Wanted, WantedToxic};
+pub use wanted::{Difference, Understood, Wanted, WantedTls, WantedToxic};
 
 /// A shard that does not answer within this time is dead.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -94,8 +94,7 @@ impl Control {
     /// Makes a proxy.
     pub fn create(&self, wanted: &Wanted) -> Result<Shown, ControlError> {
         wanted.require()?;
-        let protocol = wanted.read_protocol()?;
-        let fresh = Proxy::new(wanted, protocol, wanted.read_toxics(protocol)?);
+        let fresh = Proxy::read(wanted)?;
         let addresses = resolved(wanted.enabled, &wanted.listen);
         let mut proxies = self.lock();
         if proxies.contains_key(&wanted.name) {
@@ -123,8 +122,7 @@ impl Control {
     }
 
     fn populate_one(&self, wanted: &Wanted) -> Result<Shown, ControlError> {
-        let protocol = wanted.read_protocol()?;
-        let fresh = Proxy::new(wanted, protocol, wanted.read_toxics(protocol)?);
+        let fresh = Proxy::read(wanted)?;
         let addresses = resolved(true, &wanted.listen);
         let mut proxies = self.lock();
         if let Some(present) = proxies.get_mut(&wanted.name) {
@@ -221,8 +219,8 @@ impl Control {
     }
 
     fn open(&self, proxy: &mut Proxy, addresses: &[SocketAddr]) -> Result<(), ControlError> {
-        if !proxy.protocol.is_tcp() && self.http.get().is_none() {
-            let failed = |error| ControlError::Listen(format!("threads for HTTP: {error}"));
+        if proxy.is_understood() && self.http.get().is_none() {
+            let failed = |error| ControlError::Listen(format!("its threads cannot be started: {error}"));
             let _ = self.http.set(Engine::start().map_err(failed)?);
         }
         let (socket, listen) = address::listen(addresses).map_err(ControlError::Listen)?;
@@ -233,6 +231,8 @@ impl Control {
             upstream: proxy.upstream.clone(),
             listen,
             protocol: proxy.protocol,
+            tls: proxy.tls.clone(),
+            origin: proxy.origin.clone(),
             seed: self.seed,
             counters: proxy.counters.clone(),
             toxics: watch::Sender::new(proxy.toxics.clone()),

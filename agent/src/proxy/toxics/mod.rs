@@ -18,6 +18,7 @@ mod shared_bandwidth;
 mod slicer;
 mod slow_close;
 mod timeout;
+mod tls;
 pub mod values;
 
 use std::sync::Arc;
@@ -30,7 +31,7 @@ use super::queue::{Item, Queue};
 use values::{Attribute, Values};
 
 /// Every kind of toxic, by name.
-pub const KINDS: [&Kind; 19] = [
+pub const KINDS: [&Kind; 21] = [
     &bandwidth::KIND,
     &connect_delay::KIND,
     &connect_refuse::KIND,
@@ -50,6 +51,8 @@ pub const KINDS: [&Kind; 19] = [
     &slicer::KIND,
     &slow_close::KIND,
     &timeout::KIND,
+    &tls::TLS_CERTIFICATE,
+    &tls::TLS_REFUSE,
 ];
 
 /// A kind of toxic.
@@ -72,6 +75,17 @@ pub enum Work {
     Connect,
     /// On requests and answers of HTTP.
     Message(Message),
+    /// On the client's handshake of TLS.
+    Handshake(Handshake),
+}
+
+/// What is done to a handshake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Handshake {
+    /// It ends with an alert.
+    Refuse,
+    /// Another certificate is shown.
+    Certificate,
 }
 
 /// What is done to a request or its answer.
@@ -99,7 +113,7 @@ impl Kind {
     pub fn act(&self) -> Option<Box<dyn Act>> {
         match self.work {
             Work::Bytes(make) => Some(make()),
-            Work::Connect | Work::Message(_) => None,
+            Work::Connect | Work::Message(_) | Work::Handshake(_) => None,
         }
     }
 }
