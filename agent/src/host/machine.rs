@@ -4,11 +4,10 @@
 //! sockets that it opened there stay, and nothing else does. A namespace in which nothing is live any more is let go of
 //! at once: a socket of ours would keep it, and its devices, after its owner's end.
 
-use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::BorrowedFd;
-use std::rc::Rc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use squall_experiments::change::Change;
@@ -16,18 +15,17 @@ use squall_experiments::evidence::Evidence;
 use squall_experiments::protocol::Refusal;
 
 use super::aim::{Aim, News};
+use super::means::Means;
 use super::netns::{Id, Netns};
 use super::site::Site;
-use super::table::Table;
+use super::table::Lease;
 use super::undo::{Undo, Undone};
 use super::view::Viewpoint;
-use super::watch::Watch;
 use super::witness::Question;
 use super::{Host, Live, Place, Prepared, Record};
 
-/// The tables that must be renewed while the worker waits for the guardian's disk: by duplicates of their sockets, each
-/// with its namespace.
-pub type Renewed = Rc<RefCell<Vec<(Option<Id>, Table)>>>;
+/// The tables that must be renewed while the worker's only hand is at work, each with its namespace.
+pub type Renewed = Arc<Mutex<Vec<(Option<Id>, Lease)>>>;
 
 /// See the module.
 #[derive(Debug)]
@@ -36,7 +34,7 @@ pub struct Machine {
     own: Host,
     others: BTreeMap<Id, Other>,
     renewed: Renewed,
-    watch: Watch,
+    means: Means,
 }
 
 #[derive(Debug)]
@@ -49,13 +47,13 @@ struct Other {
 
 impl Machine {
     /// Opens what is needed in the calling thread's network namespace. A missing mechanism is noted, not an error.
-    pub fn open(watch: Watch) -> io::Result<Self> {
+    pub fn open(means: Means) -> io::Result<Self> {
         let mut machine = Machine {
             home: Netns::here()?,
-            own: Host::open(watch.clone()),
+            own: Host::open(means.clone()),
             others: BTreeMap::new(),
             renewed: Renewed::default(),
-            watch,
+            means,
         };
         machine.renew_also(None);
         Ok(machine)
@@ -110,7 +108,7 @@ impl Machine {
         record: Record<'_>,
     ) -> Result<Live, Refusal> {
         if let Some(ground) = &site.ground {
-            ground.watch(&self.watch);
+            ground.watch(&self.means.watch);
         }
         let at = site.at;
         let mut within = |undo: Undo, socket: Option<BorrowedFd<'_>>| match at {
@@ -127,8 +125,8 @@ impl Machine {
     }
 
     /// A name has been asked again; see [`Host::hear`].
-    pub fn hear(&mut self, at: Option<Id>, live: &mut Live, place: &Place, news: &News) {
-        let _ = self.enter(at, |host| host.hear(live, place, news));
+    pub fn hear(&mut self, at: Option<Id>, live: &mut Live, place: &Place, news: &News, aim: &Aim<'_>) {
+        let _ = self.inside(at, aim, |host, aim| host.hear(live, place, news, aim));
     }
 
     /// What has been measured of a live change; `None` where its namespace cannot be entered.
@@ -178,7 +176,7 @@ impl Machine {
         other.changes = other.changes.saturating_sub(1);
         if other.changes == 0 {
             let other = self.others.remove(&at);
-            let mut renewed = self.renewed.borrow_mut();
+            let mut renewed = self.renewed.lock().unwrap_or_else(PoisonError::into_inner);
             let duplicates = renewed.extract_if(.., |(netns, _)| *netns == Some(at)).collect::<Vec<_>>();
             // Whoever closes the last duplicate of a table's socket waits for the kernel to clean up; the worker has to
             // beat.
@@ -190,7 +188,7 @@ impl Machine {
     pub fn renew(&mut self) -> bool {
         // None may be left out because another one came too late.
         let renewed: Vec<bool> = self.hosts().map(Host::renew).collect();
-        !renewed.contains(&false)
+        self.means.leases.renew() && !renewed.contains(&false)
     }
 
     /// Whether every packet engine answers. To be asked once a beat.
@@ -217,16 +215,17 @@ impl Machine {
             other.changes += 1;
             return Ok(());
         }
-        let watch = self.watch.clone();
-        let host = netns.enter(|| Host::open(watch)).map_err(|error| unreachable(&error))?;
+        let means = self.means.clone();
+        let host = netns.enter(|| Host::open(means)).map_err(|error| unreachable(&error))?;
         self.others.insert(at, Other { netns, host, changes: 1 });
         self.renew_also(Some(at));
         Ok(())
     }
 
     fn renew_also(&mut self, at: Option<Id>) {
-        let table = self.host(at).and_then(|host| host.table_socket()?.try_clone_to_owned().ok());
-        self.renewed.borrow_mut().extend(table.map(|socket| (at, Table::adopt(socket))));
+        let lease = self.host(at).and_then(|host| host.lease());
+        let mut renewed = self.renewed.lock().unwrap_or_else(PoisonError::into_inner);
+        renewed.extend(lease.map(|lease| (at, lease)));
     }
 
     /// [`Machine::enter`], with what is known of the request. What was seen of one namespace is not true of another.

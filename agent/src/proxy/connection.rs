@@ -83,6 +83,7 @@ pub struct Connection {
     number: u64,
     client: IpAddr,
     connected: bool,
+    harmed: bool,
     peers: [Peer; 2],
     links: [Link; 2],
     /// Closed, it ends what was handed over.
@@ -129,6 +130,7 @@ impl Connection {
             number,
             client: address,
             connected: false,
+            harmed: false,
             peers: [Peer { socket: Some(client), ..Peer::default() }, Peer::default()],
             links,
             alive: None,
@@ -264,6 +266,9 @@ impl Connection {
         let mut turn = 0;
         loop {
             let outcome = if link.is_bare() { Default::default() } else { link.run(now) };
+            if link.worked() && !std::mem::replace(&mut self.harmed, true) {
+                self.dependency.counters.harmed.fetch_add(1, Ordering::Relaxed);
+            }
             if outcome.reset {
                 self.dependency.counters.reset.fetch_add(1, Ordering::Relaxed);
                 self.observed.ended_by_proxy("fault");
@@ -352,7 +357,7 @@ impl Drop for Connection {
     fn drop(&mut self) {
         self.dependency.counters.open.fetch_sub(1, Ordering::Relaxed);
         if self.dependency.observations.on() {
-            let worked = self.links.iter().flat_map(Link::worked).map(str::to_owned);
+            let worked = self.links.iter().flat_map(Link::worked_names).map(str::to_owned);
             self.observed.faults(worked);
             self.observed.faults(self.seen.faults());
             let record = self.observed.record(&self.dependency.name, self.number, now());

@@ -44,6 +44,8 @@ pub struct Counters {
     pub requests: AtomicU64,
     /// Requests that are under way.
     pub requests_open: Arc<AtomicU64>,
+    /// Connections to whose bytes a toxic did something.
+    pub harmed: AtomicU64,
 }
 
 impl Counters {

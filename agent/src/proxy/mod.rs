@@ -16,7 +16,7 @@
 //! | [`observations`], `observed`, [`caller`] | what was seen of each connection and request, and whose it was |
 //! | `address`, `names`, `routes` | addresses; names of dependencies; no way back into the proxy |
 
-mod address;
+pub mod address;
 pub mod caller;
 mod connection;
 pub mod control;

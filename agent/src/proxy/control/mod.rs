@@ -1,6 +1,7 @@
 //! The proxies and their toxics, as their owner asks for them. What stands here is what happens: a change is in force on
 //! every connection when the call returns, and none waits for a peer.
 
+mod adopt;
 mod expiry;
 mod proxy;
 mod refusal;
@@ -10,6 +11,7 @@ mod wanted;
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -23,7 +25,7 @@ use super::dependency::Dependency;
 use super::http::Engine;
 use super::link::Change;
 use super::names::Names;
-use super::observations::{self, Observations};
+use super::observations::Observations;
 use super::routes::Routes;
 use super::shard::{Handle, Order, Shard};
 use expiry::Expiry;
@@ -51,12 +53,12 @@ pub struct Control {
 }
 
 impl Control {
-    /// Starts the threads that will carry connections: as many as there are processors.
+    /// Starts the threads that will carry connections: as many as there are processors. Nothing is noted of connections.
     pub fn start(seed: u64) -> io::Result<Arc<Self>> {
-        Self::observing(seed, observations::KEPT)
+        Self::observing(seed, 0)
     }
 
-    /// The same; so many observations are kept.
+    /// The same; so many observations are kept, and the kernel is asked for the processes behind clients.
     pub fn observing(seed: u64, kept: usize) -> io::Result<Arc<Self>> {
         let (names, routes) = (Names::new()?, Routes::default());
         let http = Arc::new(OnceLock::new());
@@ -219,11 +221,16 @@ impl Control {
     }
 
     fn open(&self, proxy: &mut Proxy, addresses: &[SocketAddr]) -> Result<(), ControlError> {
+        let (socket, listen) = address::listen(addresses).map_err(ControlError::Listen)?;
+        self.serve(proxy, socket, listen)
+    }
+
+    /// Carries what comes to a socket.
+    fn serve(&self, proxy: &mut Proxy, socket: OwnedFd, listen: SocketAddr) -> Result<(), ControlError> {
         if proxy.is_understood() && self.http.get().is_none() {
             let failed = |error| ControlError::Listen(format!("its threads cannot be started: {error}"));
             let _ = self.http.set(Engine::start().map_err(failed)?);
         }
-        let (socket, listen) = address::listen(addresses).map_err(ControlError::Listen)?;
         let socket = Arc::new(socket);
         let dependency = Arc::new(Dependency {
             id: self.ids.fetch_add(1, Ordering::Relaxed),

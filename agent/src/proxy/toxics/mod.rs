@@ -4,6 +4,7 @@
 //! and puts out those that may go on; what it holds stays in its queue, so that nothing is lost when it is removed.
 
 mod bandwidth;
+mod break_off;
 mod connect_delay;
 mod connect_refuse;
 mod corrupt;
@@ -31,7 +32,7 @@ use super::queue::{Item, Queue};
 use values::{Attribute, Values};
 
 /// Every kind of toxic, by name.
-pub const KINDS: [&Kind; 21] = [
+pub const KINDS: [&Kind; 23] = [
     &bandwidth::KIND,
     &connect_delay::KIND,
     &connect_refuse::KIND,
@@ -41,11 +42,13 @@ pub const KINDS: [&Kind; 21] = [
     &http::HTTP_DELAY,
     &http::HTTP_HEADER,
     &http::HTTP_STATUS,
+    &break_off::HANG,
     &latency::KIND,
     &limit_data::KIND,
     &limit_time::KIND,
     &noop::KIND,
     &packet_loss::KIND,
+    &break_off::RESET,
     &reset_peer::KIND,
     &shared_bandwidth::KIND,
     &slicer::KIND,

@@ -25,6 +25,7 @@ use super::body::{Broken, Flow};
 use super::faults::{empty, full};
 use super::prefixed::{Duplex, Prefixed};
 use crate::proxy::control::{Control, Wanted, WantedToxic};
+use crate::proxy::observations::KEPT;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -49,7 +50,7 @@ impl World {
     }
 
     fn before(upstream: SocketAddr, asked: Arc<AtomicU64>, wanted: Wanted) -> World {
-        let control = Control::start(7).expect("threads");
+        let control = Control::observing(7, KEPT).expect("threads");
         let wanted = Wanted {
             name: "shop".to_owned(),
             listen: "127.0.0.1:0".to_owned(),
