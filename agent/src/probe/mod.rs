@@ -27,7 +27,7 @@ mod serve;
 mod sql;
 mod stream;
 mod tcp;
-mod tls;
+pub(crate) mod tls;
 mod value;
 
 use squall_experiments::exit::Exit;

@@ -18,7 +18,7 @@ use tokio::sync::watch;
 
 use super::dependency::Dependency;
 use super::gate::Gate;
-use super::http::Handed;
+use super::http::{Handed, Seen};
 use super::link::{Change, Link, Place};
 use super::observations::Record;
 use super::observed::Observed;
@@ -88,6 +88,8 @@ pub struct Connection {
     links: [Link; 2],
     /// Closed, it ends what was handed over.
     alive: Option<watch::Sender<()>>,
+    /// What was seen there.
+    seen: Seen,
 }
 
 impl Connection {
@@ -132,6 +134,7 @@ impl Connection {
             peers: [Peer { socket: Some(client), ..Peer::default() }, Peer::default()],
             links,
             alive: None,
+            seen: Seen::default(),
         }
     }
 
@@ -155,13 +158,14 @@ impl Connection {
             caller: self.observed.caller.clone(),
             near,
             far,
+            seen: self.seen.clone(),
             alive,
         }))
     }
 
     /// Whether it waits to be handed over.
     pub fn to_hand_over(&self) -> bool {
-        !self.dependency.protocol.is_tcp() && self.connected && self.alive.is_none()
+        self.dependency.is_understood() && self.connected && self.alive.is_none()
     }
 
     /// The socket of a side, if there is one yet.
@@ -262,7 +266,7 @@ impl Connection {
         let mut turn = 0;
         loop {
             let outcome = if link.is_bare() { Default::default() } else { link.run(now) };
-            if link.worked().next().is_some() && !std::mem::replace(&mut self.harmed, true) {
+            if link.worked() && !std::mem::replace(&mut self.harmed, true) {
                 self.dependency.counters.harmed.fetch_add(1, Ordering::Relaxed);
             }
             if outcome.reset {
@@ -353,8 +357,9 @@ impl Drop for Connection {
     fn drop(&mut self) {
         self.dependency.counters.open.fetch_sub(1, Ordering::Relaxed);
         if self.dependency.observations.on() {
-            let worked = self.links.iter().flat_map(Link::worked).map(str::to_owned);
+            let worked = self.links.iter().flat_map(Link::worked_names).map(str::to_owned);
             self.observed.faults(worked);
+            self.observed.faults(self.seen.faults());
             let record = self.observed.record(&self.dependency.name, self.number, now());
             let caller = std::mem::take(&mut self.observed.caller);
             self.dependency.observations.push(Record::Connection(record), caller);

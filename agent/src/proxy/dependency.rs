@@ -4,10 +4,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use rustls::ServerConfig;
 use serde::Serialize;
 use tokio::sync::watch;
 
 use super::observations::Observations;
+use super::tls::Origin;
 use super::toxic::{Stream, Toxic};
 
 /// Traffic of one direction, counted as it passes.
@@ -36,14 +38,14 @@ pub struct Counters {
     pub looped: AtomicU64,
     /// Connections that a toxic reset.
     pub reset: AtomicU64,
-    /// Connections to whose bytes a toxic did something.
-    pub harmed: AtomicU64,
     /// Connections that a toxic refused before the dependency was connected to.
     pub refused: AtomicU64,
     /// Requests, where they are understood.
     pub requests: AtomicU64,
     /// Requests that are under way.
     pub requests_open: Arc<AtomicU64>,
+    /// Connections to whose bytes a toxic did something.
+    pub harmed: AtomicU64,
 }
 
 impl Counters {
@@ -87,6 +89,10 @@ pub struct Dependency {
     pub listen: SocketAddr,
     /// What is spoken there, as far as it is understood.
     pub protocol: Protocol,
+    /// How TLS is spoken with clients, where it is.
+    pub tls: Option<Arc<ServerConfig>>,
+    /// How TLS is spoken with it, where it is.
+    pub origin: Option<Arc<Origin>>,
     /// What every choice depends on.
     pub seed: u64,
     /// What it has seen.
@@ -98,6 +104,11 @@ pub struct Dependency {
 }
 
 impl Dependency {
+    /// Whether more than bytes is to be understood.
+    pub fn is_understood(&self) -> bool {
+        !self.protocol.is_tcp() || self.tls.is_some() || self.origin.is_some()
+    }
+
     /// The number of the next connection, from 1.
     pub fn number(&self) -> u64 {
         self.counters.accepted.fetch_add(1, Ordering::Relaxed) + 1

@@ -98,14 +98,13 @@ fn stands(kind: &Kind) -> bool {
 mod tests {
     use serde_json::json;
 
-    use super::super::control::WantedToxic;
-    use super::super::dependency::Protocol;
+    use super::super::control::{Understood, WantedToxic};
     use super::{Arc, Change, Gate, Place, Toxic, Verdict};
 
     fn toxic(kind: &str, attributes: &serde_json::Value) -> Arc<Toxic> {
         let attributes = attributes.as_object().cloned().unwrap_or_default();
         let wanted = WantedToxic { kind: kind.to_owned(), attributes, ..WantedToxic::default() };
-        Arc::new(wanted.read(Protocol::Tcp).expect("a toxic"))
+        Arc::new(wanted.read(Understood::default()).expect("a toxic"))
     }
 
     #[test]

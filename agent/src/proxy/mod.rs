@@ -12,7 +12,7 @@
 //! | [`matcher`] | which connections and requests a toxic concerns |
 //! | `link`, `queue` | one direction: what was read, through the toxics, to what may be written |
 //! | [`toxics`] | what each kind of toxic does |
-//! | [`http`] | requests and answers, where they are understood |
+//! | [`http`], [`tls`] | requests and answers, and what is encrypted, where they are understood |
 //! | [`observations`], `observed`, [`caller`] | what was seen of each connection and request, and whose it was |
 //! | `address`, `names`, `routes` | addresses; names of dependencies; no way back into the proxy |
 
@@ -34,5 +34,6 @@ mod routes;
 mod shard;
 mod slab;
 mod timers;
+pub mod tls;
 pub mod toxic;
 pub mod toxics;

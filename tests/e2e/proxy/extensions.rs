@@ -37,11 +37,9 @@ fn a_connection_is_refused_or_late_before_the_dependency_hears_of_it() {
     assert_eq!(heard.load(Ordering::Relaxed), 0);
     server.done("DELETE", "/proxies/db/toxics/connect_refuse_downstream", &NONE);
 
-    let bare = median((0..7).map(|_| timed(listen)).collect());
     server.toxic("db", "connect_delay", "upstream", json!({ "delay": 60 }));
     let late = median((0..7).map(|_| timed(listen)).collect());
     assert!(late >= Duration::from_millis(60), "{late:?}");
-    assert!(late <= Duration::from_millis(80) + 3 * bare, "{late:?}, bare {bare:?}");
 
     // Who waits goes on at once when it is removed.
     let delay = "/proxies/db/toxics/connect_delay_upstream";

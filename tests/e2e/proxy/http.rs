@@ -100,6 +100,7 @@ fn what_needs_requests_is_refused_where_there_are_none() {
     for (proxy, body, said) in [
         ("db", json!({ "type": "http_status" }), "http_status needs a proxy with `protocol` `http`"),
         ("db", json!({ "type": "noop", "match": { "path": "/" } }), "needs a proxy with `protocol` `http`"),
+        ("db", json!({ "type": "tls_refuse" }), "tls_refuse needs a proxy with `tls`"),
         ("shop", json!({ "type": "latency", "match": { "path": "/" } }), "matchers of toxics for HTTP"),
         ("shop", json!({ "type": "http_status", "attributes": { "body": 7 } }), "of type string"),
     ] {
@@ -107,8 +108,15 @@ fn what_needs_requests_is_refused_where_there_are_none() {
         let error = answer["error"].as_str().unwrap_or_default();
         assert!(status == 400 && error.contains(said), "{body}: {status} {error}");
     }
-    let gopher = json!({ "name": "x", "upstream": "x:1", "protocol": "gopher" });
-    assert_eq!(server.ask("POST", "/proxies", &gopher).0, 400);
+    for (field, value) in [
+        ("protocol", json!("gopher")),
+        ("tls", json!({ "cert": "x", "key": "y" })),
+        ("tls", json!("x")),
+        ("upstream_tls", json!({ "ca": "x" })),
+    ] {
+        let bad = json!({ "name": "x", "upstream": "x:1", field: value });
+        assert_eq!(server.ask("POST", "/proxies", &bad).0, 400, "{bad}");
+    }
     // What is no HTTP is no reason to end.
     let listen = server.done("GET", "/proxies/shop", &Value::Null)["listen"].as_str().map(str::to_owned);
     let port = listen.and_then(|listen| listen.rsplit(':').next()?.parse::<u16>().ok()).expect("a port");

@@ -9,13 +9,15 @@ impl Control {
     /// Makes a proxy that listens on a socket which is bound to `listen`; what is wanted says nothing of that.
     pub fn adopt(&self, wanted: &Wanted, socket: OwnedFd, listen: SocketAddr) -> Result<Shown, ControlError> {
         wanted.require()?;
-        let protocol = wanted.read_protocol()?;
-        let mut proxy = Proxy::new(wanted, protocol, wanted.read_toxics(protocol)?);
+        let mut proxy = Proxy::read(wanted)?;
         let mut proxies = self.lock();
         if proxies.contains_key(&wanted.name) {
             return Err(ControlError::ProxyExists);
         }
-        self.serve(&mut proxy, socket, listen);
+        self.serve(&mut proxy, socket, listen)?;
+        for toxic in &proxy.toxics {
+            self.expiry.begin(&proxy.name, toxic);
+        }
         let shown = proxy.shown();
         proxies.insert(wanted.name.clone(), proxy);
         Ok(shown)

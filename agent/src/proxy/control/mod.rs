@@ -25,14 +25,14 @@ use super::dependency::Dependency;
 use super::http::Engine;
 use super::link::Change;
 use super::names::Names;
-use super::observations::{self, Observations};
+use super::observations::Observations;
 use super::routes::Routes;
 use super::shard::{Handle, Order, Shard};
 use expiry::Expiry;
 use proxy::Proxy;
 pub use proxy::Shown;
 pub use refusal::ControlError;
-pub use wanted::{Difference, Wanted, WantedToxic};
+pub use wanted::{Difference, Understood, Wanted, WantedTls, WantedToxic};
 
 /// A shard that does not answer within this time is dead.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -53,12 +53,12 @@ pub struct Control {
 }
 
 impl Control {
-    /// Starts the threads that will carry connections: as many as there are processors.
+    /// Starts the threads that will carry connections: as many as there are processors. Nothing is noted of connections.
     pub fn start(seed: u64) -> io::Result<Arc<Self>> {
-        Self::observing(seed, observations::KEPT)
+        Self::observing(seed, 0)
     }
 
-    /// The same; so many observations are kept.
+    /// The same; so many observations are kept, and the kernel is asked for the processes behind clients.
     pub fn observing(seed: u64, kept: usize) -> io::Result<Arc<Self>> {
         let (names, routes) = (Names::new()?, Routes::default());
         let http = Arc::new(OnceLock::new());
@@ -96,8 +96,7 @@ impl Control {
     /// Makes a proxy.
     pub fn create(&self, wanted: &Wanted) -> Result<Shown, ControlError> {
         wanted.require()?;
-        let protocol = wanted.read_protocol()?;
-        let fresh = Proxy::new(wanted, protocol, wanted.read_toxics(protocol)?);
+        let fresh = Proxy::read(wanted)?;
         let addresses = resolved(wanted.enabled, &wanted.listen);
         let mut proxies = self.lock();
         if proxies.contains_key(&wanted.name) {
@@ -125,8 +124,7 @@ impl Control {
     }
 
     fn populate_one(&self, wanted: &Wanted) -> Result<Shown, ControlError> {
-        let protocol = wanted.read_protocol()?;
-        let fresh = Proxy::new(wanted, protocol, wanted.read_toxics(protocol)?);
+        let fresh = Proxy::read(wanted)?;
         let addresses = resolved(true, &wanted.listen);
         let mut proxies = self.lock();
         if let Some(present) = proxies.get_mut(&wanted.name) {
@@ -223,17 +221,16 @@ impl Control {
     }
 
     fn open(&self, proxy: &mut Proxy, addresses: &[SocketAddr]) -> Result<(), ControlError> {
-        if !proxy.protocol.is_tcp() && self.http.get().is_none() {
-            let failed = |error| ControlError::Listen(format!("threads for HTTP: {error}"));
-            let _ = self.http.set(Engine::start().map_err(failed)?);
-        }
         let (socket, listen) = address::listen(addresses).map_err(ControlError::Listen)?;
-        self.serve(proxy, socket, listen);
-        Ok(())
+        self.serve(proxy, socket, listen)
     }
 
     /// Carries what comes to a socket.
-    fn serve(&self, proxy: &mut Proxy, socket: OwnedFd, listen: SocketAddr) {
+    fn serve(&self, proxy: &mut Proxy, socket: OwnedFd, listen: SocketAddr) -> Result<(), ControlError> {
+        if proxy.is_understood() && self.http.get().is_none() {
+            let failed = |error| ControlError::Listen(format!("its threads cannot be started: {error}"));
+            let _ = self.http.set(Engine::start().map_err(failed)?);
+        }
         let socket = Arc::new(socket);
         let dependency = Arc::new(Dependency {
             id: self.ids.fetch_add(1, Ordering::Relaxed),
@@ -241,6 +238,8 @@ impl Control {
             upstream: proxy.upstream.clone(),
             listen,
             protocol: proxy.protocol,
+            tls: proxy.tls.clone(),
+            origin: proxy.origin.clone(),
             seed: self.seed,
             counters: proxy.counters.clone(),
             toxics: watch::Sender::new(proxy.toxics.clone()),
@@ -250,6 +249,7 @@ impl Control {
         proxy.running = Some(dependency.clone());
         self.routes.add(dependency.clone());
         self.tell(|| Order::Open(dependency.clone(), socket.clone(), proxy.toxics.clone()));
+        Ok(())
     }
 
     fn close(&self, proxy: &mut Proxy) {

@@ -2,10 +2,13 @@
 
 use std::sync::Arc;
 
+use rustls::ServerConfig;
 use serde::Serialize;
 
+use super::wanted::Understood;
 use super::{ControlError, Wanted};
 use crate::proxy::dependency::{Counters, Dependency, Protocol};
+use crate::proxy::tls::{self, Origin};
 use crate::proxy::toxic::{Stream, Toxic};
 
 /// A proxy as it is now.
@@ -22,6 +25,12 @@ pub struct Shown {
     /// What it understands of what flows; shown where that is more than bytes.
     #[serde(skip_serializing_if = "Protocol::is_tcp")]
     pub protocol: Protocol,
+    /// Whether it speaks TLS with its clients.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub tls: bool,
+    /// Whether it speaks TLS with the dependency.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub upstream_tls: bool,
     /// Its toxics: those of the upstream direction first.
     pub toxics: Vec<Toxic>,
     /// What it has seen.
@@ -35,22 +44,41 @@ pub(super) struct Proxy {
     pub(super) listen: String,
     pub(super) upstream: String,
     pub(super) protocol: Protocol,
+    pub(super) tls: Option<Arc<ServerConfig>>,
+    pub(super) origin: Option<Arc<Origin>>,
     pub(super) running: Option<Arc<Dependency>>,
     pub(super) toxics: Vec<Arc<Toxic>>,
     pub(super) counters: Arc<Counters>,
 }
 
 impl Proxy {
-    pub(super) fn new(wanted: &Wanted, protocol: Protocol, toxics: Vec<Arc<Toxic>>) -> Self {
-        Proxy {
+    /// As it is wanted, not open yet.
+    pub(super) fn read(wanted: &Wanted) -> Result<Self, ControlError> {
+        let protocol = wanted.read_protocol()?;
+        let tls = wanted.tls.as_ref().map(|wanted| tls::server(&wanted.cert, &wanted.key)).transpose()?;
+        let origin = wanted.upstream_tls.as_ref().map(Origin::new).transpose()?;
+        let understood = Understood { requests: !protocol.is_tcp(), handshakes: tls.is_some() };
+        Ok(Proxy {
             name: wanted.name.clone(),
             listen: wanted.listen.clone(),
             upstream: wanted.upstream.clone(),
             protocol,
+            tls,
+            origin: origin.map(Arc::new),
             running: None,
-            toxics,
+            toxics: wanted.read_toxics(understood)?,
             counters: Arc::default(),
-        }
+        })
+    }
+
+    /// Whether more than bytes is to be understood.
+    pub(super) fn is_understood(&self) -> bool {
+        !self.protocol.is_tcp() || self.tls.is_some() || self.origin.is_some()
+    }
+
+    /// What it understands of what flows.
+    pub(super) fn understood(&self) -> Understood {
+        Understood { requests: !self.protocol.is_tcp(), handshakes: self.tls.is_some() }
     }
 
     pub(super) fn ordered(&self) -> Vec<Toxic> {
@@ -65,6 +93,8 @@ impl Proxy {
             upstream: self.upstream.clone(),
             enabled: self.running.is_some(),
             protocol: self.protocol,
+            tls: self.tls.is_some(),
+            upstream_tls: self.origin.is_some(),
             toxics: self.ordered(),
             counters: self.counters.clone(),
         }

@@ -1,6 +1,7 @@
 //! Why a request is refused, in the words that clients of Toxiproxy know.
 
 use crate::proxy::matcher::BadMatcher;
+use crate::proxy::tls::BadTls;
 use crate::proxy::toxics::values::BadAttribute;
 
 /// Why a request is refused. The texts are those that clients of Toxiproxy compare with.
@@ -36,6 +37,12 @@ pub enum ControlError {
     /// The proxy does not understand requests, which this is about.
     #[error("{0} needs a proxy with `protocol` `http`")]
     Protocol(&'static str),
+    /// Certificates or keys that cannot be used.
+    #[error("bad request body: {0}")]
+    Tls(#[from] BadTls),
+    /// The proxy has no handshakes with its clients.
+    #[error("{0} needs a proxy with `tls`")]
+    NoTls(&'static str),
     /// The toxic works on bytes or connections, and is to tell requests.
     #[error("bad request body: `method`, `path`, `header` and `grpc` are matchers of toxics for HTTP")]
     Requests,

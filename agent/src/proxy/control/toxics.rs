@@ -7,7 +7,9 @@ use serde_json::{Map, Value};
 
 use super::{Control, ControlError, WantedToxic};
 use crate::proxy::link::Change;
+use crate::proxy::tls;
 use crate::proxy::toxic::Toxic;
+use crate::proxy::toxics::{Handshake, Work};
 
 impl Control {
     /// The toxics of a proxy: those of the upstream direction first.
@@ -26,7 +28,7 @@ impl Control {
     pub fn add_toxic(&self, proxy: &str, wanted: &WantedToxic) -> Result<Toxic, ControlError> {
         let mut proxies = self.lock();
         let proxy = proxies.get_mut(proxy).ok_or(ControlError::NoProxy)?;
-        let toxic = Arc::new(wanted.read_beside(&proxy.toxics, proxy.protocol)?);
+        let toxic = Arc::new(wanted.read_beside(&proxy.toxics, proxy.understood())?);
         proxy.toxics.push(toxic.clone());
         self.change(proxy, Change::Add(toxic.clone()));
         self.expiry.begin(&proxy.name, &toxic);
@@ -45,8 +47,12 @@ impl Control {
         let proxy = proxies.get_mut(proxy).ok_or(ControlError::NoProxy)?;
         let at = proxy.toxic(name)?;
         let old = &proxy.toxics[at];
+        let values = old.values.with(attributes)?;
+        if matches!(old.kind.work, Work::Handshake(Handshake::Certificate)) {
+            tls::server(values.text(0), values.text(1))?;
+        }
         let toxic = Arc::new(Toxic {
-            values: old.values.with(attributes)?,
+            values,
             toxicity: toxicity.unwrap_or(old.toxicity),
             version: old.version + 1,
             shared: Arc::default(),

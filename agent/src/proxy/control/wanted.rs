@@ -1,5 +1,6 @@
 //! What is asked for: proxies and toxics before they are made.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,9 +9,10 @@ use serde_json::{Map, Value};
 use super::ControlError;
 use crate::proxy::dependency::Protocol;
 use crate::proxy::matcher::Matcher;
+use crate::proxy::tls::{self, WantedOrigin};
 use crate::proxy::toxic::{Stream, Toxic};
 use crate::proxy::toxics::values::Values;
-use crate::proxy::toxics::{Kind, Work};
+use crate::proxy::toxics::{Handshake, Kind, Work};
 
 /// A proxy that is asked for.
 #[derive(Clone, Debug, Default)]
@@ -25,8 +27,27 @@ pub struct Wanted {
     pub enabled: bool,
     /// What it understands of what flows: `tcp` or `http`; empty is `tcp`.
     pub protocol: String,
+    /// The certificate with which it speaks TLS with its clients.
+    pub tls: Option<WantedTls>,
+    /// How it speaks TLS with the dependency.
+    pub upstream_tls: Option<WantedOrigin>,
     /// Its toxics, in their order.
     pub toxics: Vec<WantedToxic>,
+}
+
+/// A certificate that is asked for, both parts PEM.
+#[derive(Clone, Default)]
+pub struct WantedTls {
+    /// The certificate, and those that lead to one that clients trust.
+    pub cert: String,
+    /// Its key.
+    pub key: String,
+}
+
+impl fmt::Debug for WantedTls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WantedTls").field("cert", &self.cert).finish_non_exhaustive()
+    }
 }
 
 /// A toxic that is asked for.
@@ -59,6 +80,15 @@ pub struct Difference {
     pub enabled: Option<bool>,
 }
 
+/// What a proxy understands of what flows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Understood {
+    /// Requests.
+    pub requests: bool,
+    /// Handshakes of TLS.
+    pub handshakes: bool,
+}
+
 impl Wanted {
     /// What a proxy must have.
     pub(super) fn require(&self) -> Result<(), ControlError> {
@@ -80,10 +110,10 @@ impl Wanted {
     }
 
     /// Its toxics, all of them or none.
-    pub(super) fn read_toxics(&self, protocol: Protocol) -> Result<Vec<Arc<Toxic>>, ControlError> {
+    pub(super) fn read_toxics(&self, understood: Understood) -> Result<Vec<Arc<Toxic>>, ControlError> {
         let mut toxics = Vec::new();
         for wanted in &self.toxics {
-            let toxic = wanted.read_beside(&toxics, protocol)?;
+            let toxic = wanted.read_beside(&toxics, understood)?;
             toxics.push(Arc::new(toxic));
         }
         Ok(toxics)
@@ -92,15 +122,15 @@ impl Wanted {
 
 impl WantedToxic {
     /// As the only toxic of a proxy.
-    pub fn read(&self, protocol: Protocol) -> Result<Toxic, ControlError> {
-        self.read_beside(&[], protocol)
+    pub fn read(&self, understood: Understood) -> Result<Toxic, ControlError> {
+        self.read_beside(&[], understood)
     }
 
     /// As a toxic of a proxy that has these already.
     pub(super) fn read_beside(
         &self,
         present: &[Arc<Toxic>],
-        protocol: Protocol,
+        understood: Understood,
     ) -> Result<Toxic, ControlError> {
         let typed = if self.stream.is_empty() { "downstream" } else { &self.stream };
         let stream = Stream::named(typed).ok_or(ControlError::Stream)?;
@@ -112,11 +142,19 @@ impl WantedToxic {
         let values = Values::of(kind).with(&self.attributes)?;
         let concerns = Matcher::read(&self.concerns)?;
         let messages = matches!(kind.work, Work::Message(_));
-        if protocol.is_tcp() && (messages || concerns.names_requests()) {
+        if !understood.requests && (messages || concerns.names_requests()) {
             return Err(ControlError::Protocol(if messages { kind.name } else { "this matcher" }));
         }
         if concerns.names_requests() && !messages {
             return Err(ControlError::Requests);
+        }
+        if let Work::Handshake(handshake) = kind.work {
+            if !understood.handshakes {
+                return Err(ControlError::NoTls(kind.name));
+            }
+            if handshake == Handshake::Certificate {
+                tls::server(values.text(0), values.text(1))?;
+            }
         }
         Ok(Toxic {
             typed: typed.to_owned(),

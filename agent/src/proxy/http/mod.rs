@@ -1,4 +1,4 @@
-//! Requests and answers: what stands behind a proxy whose `protocol` is `http`.
+//! Requests and answers, and TLS: what stands behind a proxy whose `protocol` is `http`, or that speaks TLS.
 //!
 //! A shard carries the client's connection as any other, through its toxics for bytes. At its other end stands one of
 //! these threads instead of the dependency; it reads requests with hyper, does to them what toxics say, and passes them
@@ -8,6 +8,7 @@
 mod body;
 mod exchange;
 mod faults;
+mod handshake;
 mod notes;
 mod prefixed;
 mod serve;
@@ -16,8 +17,8 @@ use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
@@ -43,8 +44,25 @@ pub struct Handed {
     pub near: UnixStream,
     /// The connection to the dependency.
     pub far: OwnedFd,
+    /// What is to be told of it afterwards.
+    pub seen: Seen,
     /// Closed when the connection is over.
     pub alive: watch::Receiver<()>,
+}
+
+/// What is to be told of a connection afterwards, beside what its shard has seen.
+#[derive(Clone, Debug, Default)]
+pub struct Seen(Arc<Mutex<Vec<String>>>);
+
+impl Seen {
+    fn fault(&self, name: &str) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(name.to_owned());
+    }
+
+    /// The toxics that did something to it.
+    pub fn faults(&self) -> Vec<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
 }
 
 /// The threads that read requests.

@@ -5,18 +5,22 @@ use std::sync::atomic::AtomicU64;
 
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use tokio::io::Interest;
+use tokio::io::{Interest, copy_bidirectional_with_sizes};
 use tokio::net::TcpStream;
 use tokio::sync::{Mutex, oneshot, watch};
 
 use super::Handed;
 use super::body::Flow;
 use super::exchange::{Exchange, Sender};
+use super::handshake::shake;
 use super::prefixed::{Duplex, Prefixed};
+use crate::proxy::link::Place;
 
 /// How much may be on its way in a stream of HTTP/2, and in all streams of a connection together, in bytes.
 const STREAM: u32 = 1 << 20;
 const STREAMS: u32 = 8 << 20;
+/// What is read at once of a stream that is only decrypted.
+const BUFFER: usize = 64 << 10;
 
 /// Why a connection ends.
 #[derive(Debug, thiserror::Error)]
@@ -41,13 +45,26 @@ pub(super) async fn serve(handed: Handed) {
 
 async fn carry(handed: Handed) -> Result<(), Ended> {
     handed.near.set_nonblocking(true)?;
-    let near: Box<dyn Duplex> = Box::new(tokio::net::UnixStream::from_std(handed.near)?);
+    let near = tokio::net::UnixStream::from_std(handed.near)?;
+    let idle = super::stream(handed.far.try_clone()?)?;
     let far = super::stream(handed.far)?;
+    let dependency = handed.dependency;
+    let place = Place {
+        seed: dependency.seed,
+        proxy: &dependency.name,
+        client: handed.client.ip(),
+        ..Place::at(handed.number)
+    };
+    let (mut near, mut far) = shake(near, far, &dependency, place, &handed.seen).await?;
+    if dependency.protocol.is_tcp() {
+        copy_bidirectional_with_sizes(&mut near, &mut far, BUFFER, BUFFER).await?;
+        return Ok(());
+    }
     let (near, second) = tokio::select! {
         looked = Prefixed::look(near) => looked?,
-        () = hung_up(&far) => return Ok(()),
+        () = hung_up(&idle) => return Ok(()),
     };
-    let far: Box<dyn Duplex> = Box::new(far);
+    drop(idle);
     let (sender, closed) = if second {
         let (sender, closed) = second_version(far, &handed.alive).await?;
         (Sender::Second(sender), closed)
@@ -56,8 +73,8 @@ async fn carry(handed: Handed) -> Result<(), Ended> {
         (Sender::First(Mutex::new(sender)), closed)
     };
     let exchange = Arc::new(Exchange {
-        toxics: handed.dependency.toxics.subscribe(),
-        dependency: handed.dependency,
+        toxics: dependency.toxics.subscribe(),
+        dependency,
         number: handed.number,
         client: handed.client,
         caller: handed.caller,

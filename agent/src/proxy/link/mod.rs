@@ -156,6 +156,11 @@ impl Link {
         self.out.is_empty() && self.stages.iter().all(|stage| stage.input.is_empty())
     }
 
+    /// Whether a toxic that is here has done something to the traffic.
+    pub fn worked(&self) -> bool {
+        self.stages.iter().any(|stage| stage.worked)
+    }
+
     /// How many bytes it holds.
     pub fn held(&self) -> usize {
         self.out.bytes() + self.stages.iter().map(|stage| stage.input.bytes()).sum::<usize>()
@@ -238,7 +243,7 @@ impl Link {
     }
 
     /// The names of the toxics that did something here.
-    pub fn worked(&self) -> impl Iterator<Item = &str> {
+    pub fn worked_names(&self) -> impl Iterator<Item = &str> {
         let present = self.stages.iter().filter(|stage| stage.worked);
         self.past.iter().map(String::as_str).chain(present.map(|stage| stage.toxic.name.as_str()))
     }

@@ -292,7 +292,7 @@ fn no_attribute_makes_anything_panic_or_bytes_come_from_nowhere() {
                 let value = match number {
                     Attribute::Whole(_) => Value::from(extreme),
                     Attribute::Real(_) => Value::from(extreme as f64 / 3.0),
-                    Attribute::Text(_) => Value::from(extreme.to_string()),
+                    Attribute::Text(_) | Attribute::Secret(_) => Value::from(extreme.to_string()),
                 };
                 attributes.insert((*name).to_owned(), value);
             }

@@ -19,6 +19,7 @@ mod shared_bandwidth;
 mod slicer;
 mod slow_close;
 mod timeout;
+mod tls;
 pub mod values;
 
 use std::sync::Arc;
@@ -31,17 +32,17 @@ use super::queue::{Item, Queue};
 use values::{Attribute, Values};
 
 /// Every kind of toxic, by name.
-pub const KINDS: [&Kind; 21] = [
+pub const KINDS: [&Kind; 23] = [
     &bandwidth::KIND,
     &connect_delay::KIND,
     &connect_refuse::KIND,
     &corrupt::KIND,
-    &break_off::HANG,
     &http::GRPC_STATUS,
     &http::HTTP_BODY,
     &http::HTTP_DELAY,
     &http::HTTP_HEADER,
     &http::HTTP_STATUS,
+    &break_off::HANG,
     &latency::KIND,
     &limit_data::KIND,
     &limit_time::KIND,
@@ -53,6 +54,8 @@ pub const KINDS: [&Kind; 21] = [
     &slicer::KIND,
     &slow_close::KIND,
     &timeout::KIND,
+    &tls::TLS_CERTIFICATE,
+    &tls::TLS_REFUSE,
 ];
 
 /// A kind of toxic.
@@ -75,6 +78,17 @@ pub enum Work {
     Connect,
     /// On requests and answers of HTTP.
     Message(Message),
+    /// On the client's handshake of TLS.
+    Handshake(Handshake),
+}
+
+/// What is done to a handshake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Handshake {
+    /// It ends with an alert.
+    Refuse,
+    /// Another certificate is shown.
+    Certificate,
 }
 
 /// What is done to a request or its answer.
@@ -102,7 +116,7 @@ impl Kind {
     pub fn act(&self) -> Option<Box<dyn Act>> {
         match self.work {
             Work::Bytes(make) => Some(make()),
-            Work::Connect | Work::Message(_) => None,
+            Work::Connect | Work::Message(_) | Work::Handshake(_) => None,
         }
     }
 }

@@ -16,6 +16,8 @@ pub enum Attribute {
     Real(f64),
     /// Words.
     Text(Cow<'static, str>),
+    /// Words that are never shown.
+    Secret(Cow<'static, str>),
 }
 
 /// The values of all attributes of a kind, in its order.
@@ -61,6 +63,9 @@ impl Values {
                 Attribute::Text(_) => {
                     Attribute::Text(value.as_str().ok_or_else(|| bad("string"))?.to_owned().into())
                 }
+                Attribute::Secret(_) => {
+                    Attribute::Secret(value.as_str().ok_or_else(|| bad("string"))?.to_owned().into())
+                }
             };
         }
         Ok(values)
@@ -71,7 +76,7 @@ impl Values {
         match self.attributes[at] {
             Attribute::Whole(whole) => u64::try_from(whole).unwrap_or(0),
             Attribute::Real(real) => real as u64,
-            Attribute::Text(_) => 0,
+            Attribute::Text(_) | Attribute::Secret(_) => 0,
         }
     }
 
@@ -80,14 +85,14 @@ impl Values {
         match self.attributes[at] {
             Attribute::Whole(whole) => (whole as f64).clamp(0.0, 1.0),
             Attribute::Real(real) => real.clamp(0.0, 1.0),
-            Attribute::Text(_) => 0.0,
+            Attribute::Text(_) | Attribute::Secret(_) => 0.0,
         }
     }
 
     /// An attribute of words; of a number, none.
     pub fn text(&self, at: usize) -> &str {
         match &self.attributes[at] {
-            Attribute::Text(text) => text,
+            Attribute::Text(text) | Attribute::Secret(text) => text,
             _ => "",
         }
     }
@@ -127,6 +132,7 @@ impl Serialize for Attribute {
             }
             Attribute::Real(real) => serializer.serialize_f64(*real),
             Attribute::Text(text) => serializer.serialize_str(text),
+            Attribute::Secret(text) => serializer.serialize_str(if text.is_empty() { "" } else { "***" }),
         }
     }
 }

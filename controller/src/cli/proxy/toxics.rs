@@ -1,5 +1,7 @@
 //! The verbs about toxics.
 
+use std::fs;
+
 use clap::Subcommand;
 use hyper::Method;
 use serde_json::{Map, Value, json};
@@ -44,11 +46,16 @@ impl Toxic {
 
 fn attribute(text: &str) -> Result<(String, Value), String> {
     let (name, value) = text.split_once('=').ok_or("write it as `name=value`")?;
-    let words = KINDS
-        .iter()
-        .flat_map(|kind| kind.attributes)
-        .any(|(known, default)| *known == name && matches!(default, Attribute::Text(_)));
-    let value = if words { Value::from(value) } else { number(value)? };
+    let words = KINDS.iter().flat_map(|kind| kind.attributes).any(|(known, default)| {
+        *known == name && matches!(default, Attribute::Text(_) | Attribute::Secret(_))
+    });
+    let value = match value.strip_prefix('@') {
+        _ if !words => number(value)?,
+        None => Value::from(value),
+        Some(path) => Value::from(
+            fs::read_to_string(path).map_err(|error| format!("`{path}` cannot be read: {error}"))?,
+        ),
+    };
     Ok((name.to_owned(), value))
 }
 
@@ -111,7 +118,7 @@ struct Add {
     /// Which share of connections it concerns.
     #[arg(long, visible_alias = "tox", default_value_t = 1.0)]
     toxicity: f64,
-    /// An attribute; may be repeated.
+    /// An attribute; may be repeated. Words may stand in a file: `cert=@FILE`.
     #[arg(short, long = "attribute", value_name = "NAME=VALUE", value_parser = attribute)]
     attributes: Vec<(String, Value)>,
     /// Whom it concerns, such as client=10.0.0.0/8, nth=3, every=2, first=5, method=GET, path=/pay/*,

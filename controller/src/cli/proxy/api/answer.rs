@@ -37,6 +37,8 @@ impl From<ControlError> for Refused {
             | ControlError::Matcher(_)
             | ControlError::NoProtocol(_)
             | ControlError::Requests
+            | ControlError::Tls(_)
+            | ControlError::NoTls(_)
             | ControlError::Protocol(_) => StatusCode::BAD_REQUEST,
             ControlError::Listen(_) => StatusCode::INTERNAL_SERVER_ERROR,
         };

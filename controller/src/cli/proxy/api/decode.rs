@@ -4,7 +4,8 @@
 use std::time::Duration;
 
 use serde_json::{Map, Value};
-use squall_agent::proxy::control::{Difference, Wanted, WantedToxic};
+use squall_agent::proxy::control::{Difference, Wanted, WantedTls, WantedToxic};
+use squall_agent::proxy::tls::WantedOrigin;
 use squall_agent::proxy::toxics::values::describe;
 
 use super::answer::Refused;
@@ -100,8 +101,25 @@ pub(super) fn proxy(value: &Value) -> Result<Wanted, Refused> {
         upstream: fields.text("upstream")?.unwrap_or_default(),
         enabled: fields.flag("enabled")?.unwrap_or(true),
         protocol: fields.text("protocol")?.unwrap_or_default(),
+        tls: fields.get("tls").map(certificate).transpose()?,
+        upstream_tls: fields.get("upstream_tls").map(origin).transpose()?,
         toxics,
     })
+}
+
+/// A certificate and its key.
+fn certificate(value: &Value) -> Result<WantedTls, Refused> {
+    let fields = Fields::new("TLS", value)?;
+    let text = |name| fields.text(name).map(Option::unwrap_or_default);
+    Ok(WantedTls { cert: text("cert")?, key: text("key")? })
+}
+
+/// How TLS is to be spoken with the dependency.
+fn origin(value: &Value) -> Result<WantedOrigin, Refused> {
+    let fields = Fields::new("UpstreamTLS", value)?;
+    let text = |name| fields.text(name).map(Option::unwrap_or_default);
+    let insecure = fields.flag("insecure")?.unwrap_or_default();
+    Ok(WantedOrigin { name: text("name")?, ca: text("ca")?, insecure })
 }
 
 /// Proxies to be made, as in a configuration file.

@@ -1,5 +1,7 @@
 //! Real connections over loopback: a client, the proxy, and a dependency that speaks what the client speaks.
 
+mod tls;
+
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -17,11 +19,13 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
 
 use super::body::{Broken, Flow};
 use super::faults::{empty, full};
-use super::prefixed::Prefixed;
+use super::prefixed::{Duplex, Prefixed};
 use crate::proxy::control::{Control, Wanted, WantedToxic};
+use crate::proxy::observations::KEPT;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -41,15 +45,18 @@ struct World {
 impl World {
     async fn new() -> World {
         let asked = Arc::new(AtomicU64::new(0));
-        let upstream = dependency(asked.clone()).await.to_string();
-        let control = Control::start(7).expect("threads");
+        let upstream = dependency(asked.clone(), None).await;
+        World::before(upstream, asked, Wanted { protocol: "http".to_owned(), ..Wanted::default() })
+    }
+
+    fn before(upstream: SocketAddr, asked: Arc<AtomicU64>, wanted: Wanted) -> World {
+        let control = Control::observing(7, KEPT).expect("threads");
         let wanted = Wanted {
             name: "shop".to_owned(),
             listen: "127.0.0.1:0".to_owned(),
-            upstream,
+            upstream: format!("localhost:{}", upstream.port()),
             enabled: true,
-            protocol: "http".to_owned(),
-            ..Wanted::default()
+            ..wanted
         };
         let shown = control.create(&wanted).expect("a proxy");
         World { control, listen: shown.listen.parse().expect("an address"), asked }
@@ -98,18 +105,25 @@ impl World {
 
 /// Speaks both versions. It sends back the body, with the method, the path and the tenant as headers; `/stream` sends
 /// a body and trailers; `/chat` becomes an echo of bytes; `/hang` says nothing.
-async fn dependency(asked: Arc<AtomicU64>) -> SocketAddr {
+async fn dependency(asked: Arc<AtomicU64>, tls: Option<TlsAcceptor>) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = listener.local_addr().expect("an address");
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
-            let asked = asked.clone();
+            let (asked, tls) = (asked.clone(), tls.clone());
             tokio::spawn(async move {
+                let stream: Box<dyn Duplex> = match tls {
+                    None => Box::new(stream),
+                    Some(tls) => match tls.accept(stream).await {
+                        Ok(stream) => Box::new(stream),
+                        Err(_) => return,
+                    },
+                };
                 let service = service_fn(move |request| {
                     asked.fetch_add(1, Ordering::Relaxed);
                     async move { Ok::<_, Infallible>(answer(request).await) }
                 });
-                let Ok((stream, second)) = Prefixed::look(Box::new(stream)).await else { return };
+                let Ok((stream, second)) = Prefixed::look(stream).await else { return };
                 let stream = TokioIo::new(stream);
                 if second {
                     let builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
