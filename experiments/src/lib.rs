@@ -20,9 +20,11 @@
 //! | [`run`] | one execution: its events, and the one state machine over them |
 //! | [`verdict`] | tallies of samples, and what they say |
 //! | [`summary`] | what a run's events add up to |
+//! | [`curve`] | how a claim went over time, for whoever draws it |
 //! | [`exit`] | the exit codes of every squall command |
 
 pub mod change;
+pub mod curve;
 pub mod distribution;
 pub mod document;
 pub mod evidence;

@@ -19,6 +19,7 @@ mod method;
 mod nets;
 mod network;
 mod package;
+mod page;
 mod peers;
 mod probes;
 mod process;

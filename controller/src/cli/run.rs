@@ -1,14 +1,14 @@
 //! `squall run`, and what every other verb that runs an experiment shares with it.
 
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::{DirBuilder, File};
 use std::io::{self, Write};
 use std::net::ToSocketAddrs;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use squall_agent::policy::Policy;
 use squall_agent::{join, state};
-use squall_controller::conductor::{LEASE, Order, Outlet, conduct, run_id, signals};
+use squall_controller::conductor::{LEASE, Order, Outlet, Tell, conduct, run_id, signals};
 use squall_controller::report::{self, Paint, Progress};
 use squall_experiments::document::Document;
 use squall_experiments::exit::Exit;
@@ -17,6 +17,7 @@ use squall_experiments::protocol::{Refusal, RunId};
 use squall_experiments::summary::Summary;
 
 use super::host::{LocalHost, host_name, recover, refused};
+use super::telling::{self, Ready, Telling, create};
 use super::{Common, Format, load};
 
 /// Options of `squall run`.
@@ -45,6 +46,8 @@ pub struct Options {
     /// Also write the result as JUnit XML.
     #[arg(long, value_name = "FILE")]
     pub junit: Option<PathBuf>,
+    #[command(flatten)]
+    pub telling: Telling,
 }
 
 impl Run {
@@ -73,7 +76,7 @@ pub fn execute(document: Document, options: &Options, common: &Common) -> anyhow
         return Ok(exit);
     }
     let run = run_id();
-    let (plan, events, junit) = match prepare(&document, options, common, &run) {
+    let (plan, events, junit, mut ready) = match prepare(&document, options, common, &run) {
         Ok(prepared) => prepared,
         Err(refusal) => return Ok(refused(&refusal)),
     };
@@ -93,18 +96,25 @@ pub fn execute(document: Document, options: &Options, common: &Common) -> anyhow
             experiment: &document.experiment,
             plan: &plan,
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            origin: Some(telling::origin(&document, plan.seed, std::env::args().skip(1))),
             lease: LEASE,
             agent,
         };
         let outlet = Outlet {
             file,
             redact: (!redactor.is_empty()).then(|| redact(redactor)),
-            watcher: Box::new(|tell| progress.tell(&tell)),
+            watcher: Box::new(|tell| {
+                if let Tell::Event(record, _) = &tell {
+                    ready.keep(record);
+                }
+                progress.tell(&tell);
+            }),
         };
         let mut host = LocalHost::new(common);
         io::Result::Ok(conduct(order, &mut host, interruptions, outlet).await)
     })?;
     runtime.shutdown_background();
+    let summary = ready.tell(summary, path.as_deref());
     report(&summary, path.as_deref(), junit, common.format)
 }
 
@@ -120,7 +130,7 @@ fn prepare(
     options: &Options,
     common: &Common,
     run: &RunId,
-) -> Result<(Plan, Opened, Opened), Refusal> {
+) -> Result<(Plan, Opened, Opened, Ready), Refusal> {
     let seed = options.seed.or(document.experiment.seed);
     // 32 bits are enough to repeat a run, and stay exact in every JSON reader.
     let seed = seed.unwrap_or_else(|| u64::from(rand::random::<u32>()));
@@ -136,12 +146,14 @@ fn prepare(
     if !plan.steps.iter().any(PlanStep::has_action) {
         plan.names().into_iter().try_for_each(resolves)?;
     }
+    // The earlier run is read before any file is written, for it may be one of them.
+    let ready = options.telling.ready(document)?;
     let events = match &options.events {
         Some(path) => Some((path.clone(), create(path)?)),
         None => default_events(common, run),
     };
     let junit = options.junit.as_ref().map(|path| Ok((path.clone(), create(path)?)));
-    Ok((plan, events, junit.transpose()?))
+    Ok((plan, events, junit.transpose()?, ready))
 }
 
 fn resolves(name: &str) -> Result<(), Refusal> {
@@ -149,16 +161,6 @@ fn resolves(name: &str) -> Result<(), Refusal> {
         Refusal::new(
             format!("the name `{name}` does not resolve on this host: {error}"),
             "nothing was injected; check the spelling and this host's resolver (`getent ahosts NAME`)",
-        )
-    })
-}
-
-fn create(path: &Path) -> Result<File, Refusal> {
-    let opened = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path);
-    opened.map_err(|error| {
-        Refusal::new(
-            format!("cannot write `{}`: {error}", path.display()),
-            "nothing was injected; name a file that can be written",
         )
     })
 }

@@ -1,11 +1,13 @@
 //! What a run came to, for people, for programs and for pipelines; and its progress, for whoever waits.
 
+mod html;
 mod human;
 mod junit;
 mod paint;
 mod printable;
 mod progress;
 
+pub use html::{html, quoted};
 pub use human::human;
 pub use junit::junit;
 pub use paint::Paint;
