@@ -29,6 +29,8 @@ use crate::state::Place;
 const RETRY: u64 = 1_000_000_000;
 /// How long an agent that leaves when idle tries to undo what is stuck.
 const PERSIST: u64 = 30_000_000_000;
+/// Renewals may have waited unheard while the worker was at something for longer than this, and for so long at most.
+const AWAY: std::ops::Range<u64> = 600_000_000..10_000_000_000;
 
 #[derive(Debug)]
 struct Client {
@@ -82,6 +84,8 @@ pub struct Supervisor {
     followers: BTreeMap<Part, Vec<Follower>>,
     guardian: i32,
     controllers: Vec<SocketAddr>,
+    /// When it last had time to hear, on the boot clock.
+    free: u64,
 }
 
 /// Milliseconds of the protocol as nanoseconds, a year at most: sums with the clock stay far from overflow.
@@ -113,6 +117,7 @@ impl Supervisor {
             followers: BTreeMap::new(),
             guardian: nix::unistd::getppid().as_raw(),
             controllers: Vec::new(),
+            free: sys::boot_nanos(),
         }
     }
 
@@ -345,6 +350,7 @@ impl Supervisor {
     /// Does what is due, and follows targets where something has happened to one.
     pub fn tick(&mut self) {
         let now = sys::boot_nanos();
+        self.excuse(now);
         if !self.watch.take() && self.due().is_none_or(|due| due > now) {
             return;
         }
@@ -374,6 +380,15 @@ impl Supervisor {
             self.end(&run, Some(why));
         }
         self.retry(now);
+    }
+
+    /// Who does not listen cannot tell that a lease was not renewed. A deadline is one in any case.
+    fn excuse(&mut self, now: u64) {
+        let away = now.saturating_sub(std::mem::replace(&mut self.free, now));
+        if away > AWAY.start {
+            let live = self.injections.values_mut();
+            live.for_each(|injection| injection.renewed = now.min(injection.renewed + away.min(AWAY.end)));
+        }
     }
 
     /// Tries again what could not be undone.

@@ -1,14 +1,14 @@
 //! How else a run is told: as a page, and beside an earlier run.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use squall_controller::report;
 use squall_experiments::document::Document;
 use squall_experiments::exit::Exit;
-use squall_experiments::protocol::Refusal;
+use squall_experiments::protocol::{Refusal, RunId};
 use squall_experiments::run::{Event, Origin, Record, Stated};
 use squall_experiments::summary::{Incomparable, Regression, Summary, comparable};
 
@@ -17,7 +17,8 @@ use super::events;
 // Not a documentation comment: it would become the description of every command that flattens these options.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct Telling {
-    /// Also write the report as one HTML file that needs no network.
+    /// Also write the report as one HTML file that needs no network; a directory gets a file for each run, and several
+    /// runs need one.
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
     /// Compare with an earlier run of the same experiment, by its events: what is worse beyond noise has deviated.
@@ -25,7 +26,30 @@ pub struct Telling {
     baseline: Option<PathBuf>,
 }
 
-/// The same with everything that is needed in hand.
+/// What the runs of a command need for it.
+#[derive(Debug)]
+pub struct Tellings {
+    first: Option<Ready>,
+    directory: Option<PathBuf>,
+}
+
+impl Tellings {
+    /// What a run needs. A page that cannot be opened now is said, and changes no verdict.
+    pub fn of(&mut self, run: &RunId) -> Ready {
+        let mut ready = self.first.take().unwrap_or_default();
+        if let Some(directory) = &self.directory {
+            let path = directory.join(format!("{run}.html"));
+            match create(&path) {
+                Ok(file) => ready.page = Some((path, file)),
+                Err(refusal) => drop(writeln!(io::stderr(), "error: {refusal}")),
+            }
+        }
+        ready
+    }
+}
+
+/// Everything in hand that telling a run otherwise needs.
+#[derive(Debug, Default)]
 pub struct Ready {
     page: Option<(PathBuf, File)>,
     earlier: Option<(PathBuf, Vec<Record>)>,
@@ -33,10 +57,32 @@ pub struct Ready {
 }
 
 impl Telling {
-    /// Opens what is asked for, before anything is done. The earlier run must be one of the document.
-    pub fn ready(&self, document: &Document) -> Result<Ready, Refusal> {
-        let stated: Vec<Stated> = document.experiment.hypothesis.iter().map(Into::into).collect();
-        self.open(&document.experiment.title, Some(&document.content()), &stated)
+    /// Opens what is asked for, before anything is done. The earlier run must be one of the document; several runs have
+    /// pages in a directory, and nothing to be compared with.
+    pub fn prepare(&self, document: Option<&Document>) -> Result<Tellings, Refusal> {
+        let directory = self.html.as_ref().filter(|path| document.is_none() || path.is_dir());
+        if let Some(directory) = directory {
+            let made = DirBuilder::new().recursive(true).mode(0o700).create(directory);
+            made.map_err(|error| {
+                let help = "nothing was injected; name a directory; it gets a file for each run";
+                Refusal::new(format!("cannot make `{}`: {error}", directory.display()), help)
+            })?;
+        }
+        let single = Telling { html: self.html.clone().filter(|_| directory.is_none()), ..self.clone() };
+        let first = match document {
+            Some(document) => {
+                let stated: Vec<Stated> = document.experiment.hypothesis.iter().map(Into::into).collect();
+                single.open(&document.experiment.title, Some(&document.content()), &stated)?
+            }
+            None if self.baseline.is_some() => {
+                return Err(Refusal::new(
+                    "several runs cannot be compared with one",
+                    "nothing was injected; `--baseline` is for one file and without `--repeat`",
+                ));
+            }
+            None => Ready::default(),
+        };
+        Ok(Tellings { first: Some(first), directory: directory.cloned() })
     }
 
     /// The same for a run that is over.
@@ -103,8 +149,8 @@ fn not_comparable(path: &Path, why: &Incomparable) -> Refusal {
     )
 }
 
-/// A file that only its owner reads: a report may tell more than its reader's neighbours should know.
-pub fn create(path: &Path) -> Result<File, Refusal> {
+/// A file that only its owner reads: a report may tell more than its neighbours should know.
+fn create(path: &Path) -> Result<File, Refusal> {
     let opened = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path);
     opened.map_err(|error| {
         Refusal::new(
@@ -125,7 +171,17 @@ pub fn origin(document: &Document, seed: u64, arguments: impl Iterator<Item = St
 }
 
 /// Options that say where something is written: they are no part of what is repeated.
-const WRITTEN: [&str; 5] = ["--events", "--junit", "--html", "--baseline", "--seed"];
+const WRITTEN: [&str; 9] = [
+    "--events",
+    "--junit",
+    "--markdown",
+    "--code-quality",
+    "--history",
+    "--build",
+    "--html",
+    "--baseline",
+    "--seed",
+];
 
 /// The command that repeats a run with its seed, as one types it.
 fn again(arguments: impl Iterator<Item = String>, seed: u64) -> String {
