@@ -153,10 +153,7 @@ fn not_comparable(path: &Path, why: &Incomparable) -> Refusal {
 fn create(path: &Path) -> Result<File, Refusal> {
     let opened = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path);
     opened.map_err(|error| {
-        Refusal::new(
-            format!("cannot write `{}`: {error}", path.display()),
-            "nothing was injected; name a file that can be written",
-        )
+        Refusal::new(format!("cannot write `{}`: {error}", path.display()), "name a file that can be written")
     })
 }
 
