@@ -14,6 +14,7 @@
 //! | [`change`] | what is done to one host: a short, closed list |
 //! | [`plan`] | what a run would do, and its hash |
 //! | [`impairment`] | what a bad network does to packets |
+//! | [`ailment`] | what a dependency does wrong to connections |
 //! | [`protocol`] | what a conductor and an agent say to each other |
 //! | [`evidence`] | what was measured of a change |
 //! | [`witness`] | whether a fault is felt, by probes and connections |
@@ -24,6 +25,7 @@
 //! | [`suite`] | several experiments, repeated or not, as one gate: verdict, score, history |
 //! | [`exit`] | the exit codes of every squall command |
 
+pub mod ailment;
 pub mod change;
 pub mod curve;
 pub mod distribution;

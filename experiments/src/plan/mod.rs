@@ -229,6 +229,7 @@ fn aim(change: &Change) -> String {
     match change {
         Change::Block(block) => block.flow.to_string(),
         Change::Shape(shape) => shape.flow.to_string(),
+        Change::Redirect(redirect) => redirect.flow.to_string(),
         Change::Disconnect(disconnect) => disconnect.flow.to_string(),
         Change::Signal(signal) => format!("{} of {}", signal.pick, signal.scope),
         Change::Pause(pause) => format!("{} of {}", pause.pick, pause.scope),

@@ -103,6 +103,7 @@ fn hits_probe(step: &PlanStep, probe: &Peer) -> bool {
     changes(step).iter().any(|change| match change {
         Change::Block(block) => flow_hits(&block.flow, block.direction, probe),
         Change::Shape(shape) => flow_hits(&shape.flow, shape.direction, probe),
+        Change::Redirect(redirect) => flow_hits(&redirect.flow, Direction::Egress, probe),
         Change::Disconnect(disconnect) => flow_hits(&disconnect.flow, Direction::Both, probe),
         Change::Signal(_) | Change::Pause(_) => false,
     })

@@ -153,7 +153,7 @@ error: unknown fault `partiton`
 "
     );
     let text = with_method("  - fault: { gremlin: {} }\n    for: 60s\n");
-    let help = "faults: `latency`, `loss`, `duplicate`, `corrupt`, `reorder`, `bandwidth`, `degrade`, `partition`, `refuse`, `disconnect`, `kill`, `pause`; `squall faults` explains them";
+    let help = "faults: `latency`, `loss`, `duplicate`, `corrupt`, `reorder`, `bandwidth`, `degrade`, `partition`, `refuse`, `outage`, `disconnect`, `kill`, `pause`; `squall faults` explains them";
     assert_eq!(short(&text), [format!("unknown fault `gremlin` | {help}")]);
 }
 
