@@ -21,11 +21,13 @@
 //! | [`run`] | one execution: its events, and the one state machine over them |
 //! | [`verdict`] | tallies of samples, and what they say |
 //! | [`summary`] | what a run's events add up to |
+//! | [`curve`] | how a claim went over time, for whoever draws it |
 //! | [`suite`] | several experiments, repeated or not, as one gate: verdict, score, history |
 //! | [`exit`] | the exit codes of every squall command |
 
 pub mod ailment;
 pub mod change;
+pub mod curve;
 pub mod distribution;
 pub mod document;
 pub mod evidence;

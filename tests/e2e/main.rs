@@ -20,6 +20,7 @@ mod method;
 mod nets;
 mod network;
 mod package;
+mod page;
 mod peers;
 mod pipelines;
 mod probes;

@@ -34,7 +34,7 @@ use squall_experiments::experiment::Experiment;
 use squall_experiments::plan::{Plan, PlanStep};
 use squall_experiments::probe::ProberRequest;
 use squall_experiments::protocol::{Refusal, RunId};
-use squall_experiments::run::{Event, Started, State};
+use squall_experiments::run::{Event, Origin, Started, State};
 use squall_experiments::summary::Summary;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::AbortHandle;
@@ -62,6 +62,8 @@ pub struct Order<'a> {
     pub plan: &'a Plan,
     /// Which squall this is.
     pub version: String,
+    /// How it was started, as far as that is known.
+    pub origin: Option<Origin>,
     /// Without a renewal for this long the agent reverts by itself; it is renewed five times as often.
     pub lease: Duration,
     /// A connection to the agent, or why there is none. Not looked at where the plan holds no change.
@@ -209,6 +211,7 @@ impl Run<'_> {
             version: self.order.version.clone(),
             agent: words,
             planned_ms: Some(planned_ms(self.order.plan)),
+            origin: self.order.origin.clone(),
             hypotheses: self.order.experiment.hypothesis.iter().map(Into::into).collect(),
             guards: self.order.experiment.stop_when.iter().map(Into::into).collect(),
         }));

@@ -3,6 +3,7 @@
 mod code_quality;
 mod figures;
 mod github;
+mod html;
 mod human;
 mod junit;
 mod markdown;
@@ -14,6 +15,7 @@ mod suite;
 
 pub use code_quality::code_quality;
 pub use github::{annotation, annotations, harmless, problems};
+pub use html::{html, quoted};
 pub use human::human;
 pub use junit::junit;
 pub use markdown::markdown;

@@ -63,6 +63,26 @@ pub struct Document {
     pub hash: String,
 }
 
+impl Document {
+    /// What the experiment does and claims, as a short hash: two files with the same one differ in words, seed or secrets
+    /// only. Title, description, tags and weight are not covered, and variables count by where they are used.
+    pub fn content(&self) -> String {
+        let bare = Experiment {
+            title: String::new(),
+            description: None,
+            tags: Vec::new(),
+            vars: BTreeMap::new(),
+            seed: None,
+            weight: 1,
+            ..self.experiment.clone()
+        };
+        // Secrets stay out of it: a hash of one that is easily guessed would tell it.
+        let text = serde_json::to_string(&bare).unwrap_or_default();
+        let hash = blake3::hash(self.redactor.redact(&text).as_bytes()).to_hex();
+        hash.chars().take(16).collect()
+    }
+}
+
 /// The JSON Schema of [`Experiment`]: what `squall schema` prints and what documents are checked by.
 pub fn schema() -> &'static Value {
     static SCHEMA: LazyLock<Value> = LazyLock::new(|| {

@@ -190,10 +190,27 @@ pub struct Started {
     /// How long the method was to take, in milliseconds; `None` where that was not written down.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub planned_ms: Option<u64>,
+    /// How it was started; `None` where that was not written down.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<Origin>,
     /// What is claimed.
     pub hypotheses: Vec<Stated>,
     /// What stops the run.
     pub guards: Vec<Stated>,
+}
+
+/// How a run was started: for whoever repeats it, or compares another run with it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Origin {
+    /// What the experiment does and claims, as a hash: see [`crate::document::Document::content`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content: Option<String>,
+    /// The command that repeats it, with its seed, as one types it in a POSIX shell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub command: Option<String>,
+    /// The system that it ran on: `Linux 6.1.0-32-amd64 (x86_64)`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub system: Option<String>,
 }
 
 /// A hypothesis or guard, as far as a verdict needs it.

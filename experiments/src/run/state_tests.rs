@@ -17,6 +17,7 @@ fn started() -> Event {
         version: "0.1.0".to_owned(),
         agent: None,
         planned_ms: None,
+        origin: None,
         hypotheses: Vec::new(),
         guards: Vec::new(),
     })

@@ -266,6 +266,7 @@ impl<'a> Making<'a> {
             plan: started.plan,
             version: started.version,
             agent: started.agent,
+            origin: started.origin,
             verdict: exit.meaning().to_owned(),
             exit,
             sentence: String::new(),
@@ -281,6 +282,7 @@ impl<'a> Making<'a> {
             others: self.others,
             host: self.whole.host,
             well_again_ms: well,
+            regression: None,
         };
         summary.sentence = closing::sentence(&summary);
         Some(summary)

@@ -7,6 +7,7 @@ mod closing;
 mod fold;
 mod load;
 mod rates;
+mod regression;
 mod samples;
 mod timeline;
 mod unclear;
@@ -17,13 +18,14 @@ use crate::evidence::Evidence;
 use crate::exit::Exit;
 use crate::protocol::{Compared, RunId};
 use crate::quantity::Percent;
-use crate::run::Intent;
+use crate::run::{Intent, Origin};
 use crate::verdict::{Finding, Judgement, Tally};
 
 pub use crate::probe::Count;
 pub use closing::seconds;
-pub use load::LoadFigures;
+pub use load::{LoadFigures, in_words};
 pub use rates::count;
+pub use regression::{Aspect, Comparison, Incomparable, Regression, Trend, comparable};
 pub use timeline::line;
 
 /// What became of a run.
@@ -45,6 +47,9 @@ pub struct Summary {
     pub version: String,
     /// Which agent made the changes; `None` where there were none to make.
     pub agent: Option<String>,
+    /// How it was started; `None` where that was not written down.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<Origin>,
     /// What the exit code means: `held`, `deviated`, `inconclusive`…
     pub verdict: String,
     /// The exit code.
@@ -78,6 +83,9 @@ pub struct Summary {
     pub well_again_ms: Option<u64>,
     /// The run in a few lines.
     pub timeline: Vec<Moment>,
+    /// The run compared with an earlier one; `None` where that was not asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub regression: Option<Regression>,
 }
 
 /// One thing that kept a run from `held`.

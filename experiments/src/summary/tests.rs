@@ -35,6 +35,7 @@ impl Log {
             version: "0.1.0".to_owned(),
             agent: None,
             planned_ms: None,
+            origin: None,
             hypotheses: stated(hypotheses),
             guards: stated(guards),
         }));

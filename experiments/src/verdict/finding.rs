@@ -217,8 +217,8 @@ impl Asked {
     }
 }
 
-/// `7.9 %`, `0.04 %`, `100 %`: two digits that say something.
-fn percent(share: f64) -> String {
+/// A share from 0 to 1 for a sentence: `7.9 %`, `0.04 %`, `100 %`; two digits that say something.
+pub fn percent(share: f64) -> String {
     let value = share * 100.0;
     let text = match value {
         value if (99.95..100.0).contains(&value) => ">99.9".to_owned(),
@@ -230,8 +230,8 @@ fn percent(share: f64) -> String {
     format!("{} %", if short.is_empty() { "0" } else { short })
 }
 
-/// `2,412`.
-fn thousands(number: u64) -> String {
+/// A count for a sentence: `2,412`.
+pub fn thousands(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
     for (at, digit) in digits.chars().enumerate() {

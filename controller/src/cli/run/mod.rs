@@ -18,6 +18,7 @@ use squall_experiments::exit::Exit;
 use squall_experiments::suite::{Suite, Tested};
 
 use super::host::{recover, refused};
+use super::telling::Telling;
 use super::{Common, Format, load, print};
 pub use files::named;
 
@@ -75,6 +76,8 @@ pub struct Options {
     /// What the history calls the version under test [default: the commit, where a pipeline tells it].
     #[arg(long, value_name = "TEXT")]
     pub build: Option<String>,
+    #[command(flatten)]
+    pub telling: Telling,
 }
 
 impl Run {
@@ -151,10 +154,13 @@ fn carry_out(
         })
         .collect();
     let opened = experiments.and_then(|experiments| {
+        // The earlier run is read before any file is written, for it may be one of them.
+        let single = experiments.first().filter(|_| !kind.suite).map(|experiment| &experiment.document);
+        let tellings = options.telling.prepare(single)?;
         let outputs = Outputs::open(options, kind.suite, &experiments, &pipeline)?;
-        Ok((experiments, outputs))
+        Ok((experiments, outputs, tellings))
     });
-    let (experiments, mut outputs) = match opened {
+    let (experiments, mut outputs, tellings) = match opened {
         Ok(opened) => opened,
         Err(refusal) => {
             let help = refusal.help.as_ref().map_or_else(String::new, |help| format!("\nhelp: {help}"));
@@ -171,6 +177,7 @@ fn carry_out(
         log: options.ci,
         guard: pipeline.is_github(),
         events: outputs.events.take(),
+        tellings,
         common: common.clone(),
     };
     let runs = session.carry_out(held)?;

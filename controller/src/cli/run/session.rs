@@ -8,7 +8,7 @@ use std::rc::Rc;
 
 use squall_agent::join;
 use squall_controller::conductor::signals::Held;
-use squall_controller::conductor::{LEASE, Order, Outlet, conduct, run_id};
+use squall_controller::conductor::{LEASE, Order, Outlet, Tell, conduct, run_id};
 use squall_controller::report::Progress;
 use squall_experiments::document::Redactor;
 use squall_experiments::exit::Exit;
@@ -18,6 +18,7 @@ use tokio::task::{JoinSet, LocalSet};
 
 use super::super::Common;
 use super::super::host::LocalHost;
+use super::super::telling::{self, Tellings};
 use super::outputs::Events;
 use super::prepared::Prepared;
 
@@ -36,6 +37,8 @@ pub struct Session {
     pub guard: bool,
     /// Where events are written.
     pub events: Option<Events>,
+    /// How else runs are told.
+    pub tellings: Tellings,
     pub common: Common,
 }
 
@@ -129,6 +132,7 @@ impl Session {
         let prepared = Rc::clone(&self.experiments[unit.experiment]);
         let run = run_id();
         let (path, file) = self.events.as_mut().and_then(|events| events.of(&run, &self.common)).unzip();
+        let mut ready = self.tellings.of(&run);
         let mut progress = self.progress(unit);
         let agent =
             prepared.plans[unit.time].has_changes().then(|| join::agent(self.common.state_dir.as_deref()));
@@ -146,15 +150,22 @@ impl Session {
                 experiment: &document.experiment,
                 plan,
                 version: env!("CARGO_PKG_VERSION").to_owned(),
+                origin: Some(telling::origin(document, plan.seed, std::env::args().skip(1))),
                 lease: LEASE,
                 agent,
             };
             let outlet = Outlet {
                 file,
                 redact: (!redactor.is_empty()).then(|| redact(redactor)),
-                watcher: Box::new(|tell| progress.tell(&tell)),
+                watcher: Box::new(|tell| {
+                    if let Tell::Event(record, _) = &tell {
+                        ready.keep(record);
+                    }
+                    progress.tell(&tell);
+                }),
             };
             let summary = conduct(order, &mut host, interruptions, outlet).await;
+            let summary = ready.tell(summary, path.as_deref());
             if suite {
                 progress.note(&summary.sentence);
             }

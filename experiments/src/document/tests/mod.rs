@@ -352,3 +352,15 @@ fn problems_are_json_too() {
         }])
     );
 }
+
+#[test]
+fn the_content_of_a_document_is_what_it_does_and_claims() {
+    let content = |text: &str| read("a.yaml", text.as_bytes(), &Sources::default()).unwrap().content();
+    let text = "squall: 1\ntitle: A\nvars: { host: db }\nhypothesis: []\nmethod:\n  - fault: { refuse: { to: [\"${host}:1\"] } }\n    for: 3s\n";
+    assert_eq!(
+        content(text),
+        content(&format!("{}seed: 4\nweight: 3\ntags: [x]\n", text.replace("title: A", "title: B")))
+    );
+    assert_ne!(content(text), content(&text.replace("3s", "4s")));
+    assert_ne!(content(text), content(&text.replace("host: db", "host: cache")));
+}
