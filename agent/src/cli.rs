@@ -62,6 +62,9 @@ enum Verb {
         #[arg(long, hide = true, value_enum)]
         be: Option<selftest::Role>,
     },
+    /// The unprivileged process that looks at guards.
+    #[command(hide = true)]
+    Prober(crate::probe::Prober),
     /// Undo what a dead agent left behind. Needs no daemon, no controller and no network.
     Recover {
         /// Also what no journal tells of: find Squall's objects by their marks, and take those away alone.
@@ -83,6 +86,7 @@ impl Agent {
             Verb::Run { on_stdin, controllers } => serve(state_dir, on_stdin, controllers),
             Verb::Status => status(state_dir),
             Verb::Preflight { format } => preflight(format == Format::Json),
+            Verb::Prober(prober) => return prober.run(),
             Verb::Fingerprint(arguments) => fingerprint::run(&arguments),
             Verb::SelfTest { be: Some(role), .. } => selftest::be(role).map(|()| Exit::Held),
             Verb::SelfTest { format, .. } => selftest::run(format),
@@ -159,7 +163,9 @@ fn ask(stream: &UnixStream, number: u64, request: Request) -> Result<Reply, Refu
     match serde_json::from_str(&answer).map_err(|error| lost(error.into()))? {
         Message::Answer { reply: Reply::Refused(refusal), .. } => Err(refusal),
         Message::Answer { reply, .. } => Ok(reply),
-        Message::Ended { .. } => Err(Refusal::bare("the agent gave another answer than was asked for")),
+        Message::Ended { .. } | Message::Guard { .. } => {
+            Err(Refusal::bare("the agent gave another answer than was asked for"))
+        }
     }
 }
 

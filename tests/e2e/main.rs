@@ -9,6 +9,7 @@ mod disciplines;
 mod fingerprint;
 mod firewall;
 mod flows;
+mod guards;
 mod harness;
 mod held;
 mod interface;

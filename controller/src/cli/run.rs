@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use std::net::ToSocketAddrs;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use squall_agent::policy::Policy;
 use squall_agent::{join, state};
@@ -14,10 +15,14 @@ use squall_experiments::document::Document;
 use squall_experiments::exit::Exit;
 use squall_experiments::plan::{Plan, PlanStep};
 use squall_experiments::protocol::{Refusal, RunId};
+use squall_experiments::quantity::Period;
 use squall_experiments::summary::Summary;
 
 use super::host::{LocalHost, host_name, recover, refused};
 use super::{Common, Format, load};
+
+/// A shorter lease would end with any hiccup of the machine.
+const SHORTEST_LEASE: Duration = Duration::from_secs(1);
 
 /// Options of `squall run`.
 #[derive(Debug, clap::Args)]
@@ -42,6 +47,9 @@ pub struct Options {
     /// Where every event is written as it happens [default: runs/RUN.ndjson in the state directory].
     #[arg(long, value_name = "FILE")]
     pub events: Option<PathBuf>,
+    /// Without a word from this command for so long the agent undoes everything [default: 5s].
+    #[arg(long, value_name = "TIME")]
+    pub lease: Option<Period>,
     /// Also write the result as JUnit XML.
     #[arg(long, value_name = "FILE")]
     pub junit: Option<PathBuf>,
@@ -93,7 +101,7 @@ pub fn execute(document: Document, options: &Options, common: &Common) -> anyhow
             experiment: &document.experiment,
             plan: &plan,
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            lease: LEASE,
+            lease: options.lease.map_or(LEASE, |lease| lease.get().max(SHORTEST_LEASE)),
             agent,
         };
         let outlet = Outlet {
