@@ -34,6 +34,7 @@ mod shipped;
 mod targets;
 mod traffic;
 mod unit;
+mod verdicts;
 mod witness;
 
 use squall_tests::trial;
