@@ -11,6 +11,7 @@ use squall_experiments::exit::Exit;
 use squall_experiments::protocol::{Call, Message, Refusal, Reply, Request, VERSION};
 
 use crate::fingerprint::command as fingerprint;
+use crate::outage::child;
 use crate::policy::Policy;
 use crate::recover::from_host::{self, Found, Wanted};
 use crate::state::{self, Place};
@@ -65,6 +66,9 @@ enum Verb {
     /// The unprivileged process that looks at guards.
     #[command(hide = true)]
     Prober(crate::probe::Prober),
+    /// Carry what an outage leads to it.
+    #[command(hide = true)]
+    OutageProxy(child::Arguments),
     /// Undo what a dead agent left behind. Needs no daemon, no controller and no network.
     Recover {
         /// Also what no journal tells of: find Squall's objects by their marks, and take those away alone.
@@ -90,6 +94,7 @@ impl Agent {
             Verb::Fingerprint(arguments) => fingerprint::run(&arguments),
             Verb::SelfTest { be: Some(role), .. } => selftest::be(role).map(|()| Exit::Held),
             Verb::SelfTest { format, .. } => selftest::run(format),
+            Verb::OutageProxy(arguments) => return child::run(&arguments),
             Verb::Recover { from_host: false, .. } => return recovered(state_dir),
             Verb::Recover { dry_run, netns, .. } => {
                 let wanted = Wanted { dry: dry_run, netns: &netns };

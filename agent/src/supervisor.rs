@@ -309,9 +309,10 @@ impl Supervisor {
             Heard::First(ready) => self.apply(ready),
             Heard::Looked(run, told) => self.looked(&run, told),
             Heard::Again((run, part), news) => {
-                let machine = &mut self.machine;
-                let live =
-                    self.injections.get_mut(&run).map(|injection| injection.hear(part, &news, machine));
+                let nothing = Resolved::new();
+                let aim = Aim::new(&self.policy, &nothing, self.ours()).led_by(&self.controllers);
+                let (machine, injection) = (&mut self.machine, self.injections.get_mut(&run));
+                let live = injection.map(|injection| injection.hear(part, &news, machine, &aim));
                 if live != Some(true) {
                     self.followers.remove(&(run, part));
                 }

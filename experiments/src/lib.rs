@@ -14,6 +14,7 @@
 //! | [`change`] | what is done to one host: a short, closed list |
 //! | [`plan`] | what a run would do, and its hash |
 //! | [`impairment`] | what a bad network does to packets |
+//! | [`ailment`] | what a dependency does wrong to connections |
 //! | [`protocol`] | what a conductor and an agent say to each other |
 //! | [`evidence`] | what was measured of a change |
 //! | [`witness`] | whether a fault is felt, by probes and connections |
@@ -21,8 +22,10 @@
 //! | [`guard`] | what stops a run while it goes on |
 //! | [`verdict`] | tallies of samples, and what they say |
 //! | [`summary`] | what a run's events add up to |
+//! | [`suite`] | several experiments, repeated or not, as one gate: verdict, score, history |
 //! | [`exit`] | the exit codes of every squall command |
 
+pub mod ailment;
 pub mod change;
 pub mod distribution;
 pub mod document;
@@ -40,6 +43,7 @@ pub mod protocol;
 pub mod quantity;
 pub mod run;
 pub mod scope;
+pub mod suite;
 pub mod summary;
 pub mod url;
 pub mod verdict;

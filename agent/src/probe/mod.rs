@@ -18,7 +18,7 @@ mod log;
 mod looks;
 mod metrics;
 mod prepare;
-mod privileges;
+pub(crate) mod privileges;
 mod process;
 mod prometheus;
 mod redis;

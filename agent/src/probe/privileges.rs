@@ -18,7 +18,7 @@ const NOBODY: u32 = 65534;
 
 /// Why a prober does not start.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum PrivilegeError {
+pub(crate) enum PrivilegeError {
     #[error("no user is named `{0}` on this host")]
     NoSuchUser(String),
     #[error("only root can run probes as the user `{0}`")]
@@ -82,6 +82,20 @@ fn be_ordinary() {
     if spared.is_ok_and(|adjustment| adjustment.trim().starts_with('-')) {
         let _ = fs::write("/proc/self/oom_score_adj", "0");
     }
+}
+
+/// Becomes a user and a group by their numbers, drops everything, and ends with its parent, at once (`SIGKILL`). Must be
+/// called by root, while the process has one thread.
+pub(crate) fn become_number(uid: u32, gid: u32) -> Result<(), PrivilegeError> {
+    let parent = getppid();
+    let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
+    not_dropped("supplementary groups", setgroups(&[]))?;
+    not_dropped("group", setresgid(gid, gid, gid))?;
+    not_dropped("user", setresuid(uid, uid, uid))?;
+    drop_capabilities()?;
+    // Last, because a change of identity clears it.
+    not_dropped("parent death signal", prctl::set_pdeathsig(Signal::SIGKILL))?;
+    if getppid() == parent { Ok(()) } else { Err(PrivilegeError::Orphaned) }
 }
 
 fn find(name: &str) -> Result<User, PrivilegeError> {

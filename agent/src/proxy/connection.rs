@@ -85,6 +85,7 @@ pub struct Connection {
     pub counted: usize,
     number: u64,
     connected: bool,
+    harmed: bool,
     peers: [Peer; 2],
     links: [Link; 2],
 }
@@ -105,6 +106,7 @@ impl Connection {
             counted: 0,
             number,
             connected: false,
+            harmed: false,
             peers: [Peer { socket: Some(client), ..Peer::default() }, Peer::default()],
             links,
         }
@@ -191,6 +193,9 @@ impl Connection {
         let mut turn = 0;
         loop {
             let outcome = if link.is_bare() { Default::default() } else { link.run(now) };
+            if link.worked() && !std::mem::replace(&mut self.harmed, true) {
+                self.dependency.counters.harmed.fetch_add(1, Ordering::Relaxed);
+            }
             if outcome.reset {
                 self.dependency.counters.reset.fetch_add(1, Ordering::Relaxed);
                 return Err(Over::Reset);

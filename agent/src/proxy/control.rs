@@ -1,9 +1,12 @@
 //! The proxies and their toxics, as their owner asks for them. What stands here is what happens: a change is in force on
 //! every connection when the call returns, and none waits for a peer.
 
+mod adopt;
+
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -388,6 +391,12 @@ impl Control {
 
     fn open(&self, proxy: &mut Proxy, addresses: &[SocketAddr]) -> Result<(), ControlError> {
         let (socket, listen) = address::listen(addresses).map_err(ControlError::Listen)?;
+        self.serve(proxy, socket, listen);
+        Ok(())
+    }
+
+    /// Carries what comes to a socket.
+    fn serve(&self, proxy: &mut Proxy, socket: OwnedFd, listen: SocketAddr) {
         let socket = Arc::new(socket);
         let dependency = Arc::new(Dependency {
             id: self.ids.fetch_add(1, Ordering::Relaxed),
@@ -401,7 +410,6 @@ impl Control {
         proxy.running = Some(dependency.clone());
         self.routes.add(dependency.clone());
         self.tell(|| Order::Open(dependency.clone(), socket.clone(), proxy.toxics.clone()));
-        Ok(())
     }
 
     fn close(&self, proxy: &mut Proxy) {

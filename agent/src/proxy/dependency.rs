@@ -32,6 +32,8 @@ pub struct Counters {
     pub looped: AtomicU64,
     /// Connections that a toxic reset.
     pub reset: AtomicU64,
+    /// Connections to whose bytes a toxic did something.
+    pub harmed: AtomicU64,
 }
 
 impl Counters {

@@ -12,7 +12,7 @@
 //! | [`toxics`] | what each kind of toxic does |
 //! | `address`, `names`, `routes` | addresses; names of dependencies; no way back into the proxy |
 
-mod address;
+pub mod address;
 mod connection;
 pub mod control;
 pub mod dependency;

@@ -53,6 +53,8 @@ pub enum Order {
     Change(u64, Change),
     /// The addresses of a connection's dependency.
     Resolved(Key, String, Option<Vec<SocketAddr>>),
+    /// Reset all connections.
+    Abort,
     /// End.
     Stop,
 }
@@ -400,6 +402,14 @@ impl Shard {
                     self.known.insert(upstream, (now + REMEMBERED, addresses.clone()));
                 }
                 self.try_addresses(key, addresses);
+            }
+            Order::Abort => {
+                for key in self.connections.keys(|_| true) {
+                    if let Some(connection) = self.connections.get(key) {
+                        connection.abort();
+                    }
+                    self.forget(key);
+                }
             }
             Order::Stop => self.ends = true,
         }

@@ -172,6 +172,13 @@ impl Part {
                 self.name
             );
         }
+        if let Some(why) = self.evidence.iter().find_map(|evidence| evidence.cut_short.as_ref()) {
+            return format!(
+                "`{}` was not in force until its end ({}): {why}",
+                self.name,
+                self.evidence_in_words()
+            );
+        }
         let counted = |evidence: &Evidence| Evidence { witness: None, ..evidence.clone() }.measured();
         if self.evidence.iter().all(counted)
             && let Some(why) = self.evidence.iter().find_map(Evidence::unseen)
@@ -196,6 +203,7 @@ fn in_words(evidence: &Evidence) -> String {
     let unit = match evidence.unit {
         Unit::Packets => "packets",
         Unit::Sockets => "sockets",
+        Unit::Connections => "connections",
         Unit::Processes => "processes",
     };
     format!("{} of {} matching {unit} impaired", evidence.impaired, evidence.matched)

@@ -195,6 +195,7 @@ impl Live {
             incidents: self.incidents.clone(),
             engine: Some(engine),
             witness: None,
+            cut_short: None,
             notes: Vec::new(),
         }
     }

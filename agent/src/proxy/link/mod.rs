@@ -35,6 +35,8 @@ struct Stage {
     active: bool,
     /// It has closed the connection: what comes is dropped.
     done: bool,
+    /// It has done something to the traffic.
+    worked: bool,
     input: Queue,
 }
 
@@ -53,7 +55,7 @@ impl Stage {
         let active = dice.share() < f64::from(toxic.toxicity);
         let mut act = toxic.kind.act();
         act.set(&toxic.values);
-        Stage { toxic, act, dice, active, done: false, input: Queue::default() }
+        Stage { toxic, act, dice, active, done: false, worked: false, input: Queue::default() }
     }
 
     fn takes(&self, now: u64) -> bool {
@@ -75,6 +77,7 @@ impl Stage {
         }
         let step = self.act.step(now, &mut self.input, out, &mut self.dice);
         if self.act.hit() {
+            self.worked = true;
             self.toxic.hits.fetch_add(1, Ordering::Relaxed);
         }
         step
@@ -126,6 +129,11 @@ impl Link {
     /// Whether nothing is in it, not even an end.
     pub fn is_empty(&self) -> bool {
         self.out.is_empty() && self.stages.iter().all(|stage| stage.input.is_empty())
+    }
+
+    /// Whether a toxic that is here has done something to the traffic.
+    pub fn worked(&self) -> bool {
+        self.stages.iter().any(|stage| stage.worked)
     }
 
     /// How many bytes it holds.

@@ -4,6 +4,7 @@
 //! and puts out those that may go on; what it holds stays in its queue, so that nothing is lost when it is removed.
 
 mod bandwidth;
+mod break_off;
 mod corrupt;
 mod latency;
 mod limit_data;
@@ -23,14 +24,16 @@ use super::queue::{Item, Queue};
 use values::{Number, Values};
 
 /// Every kind of toxic, by name.
-pub const KINDS: [&Kind; 11] = [
+pub const KINDS: [&Kind; 13] = [
     &bandwidth::KIND,
     &corrupt::KIND,
+    &break_off::HANG,
     &latency::KIND,
     &limit_data::KIND,
     &limit_time::KIND,
     &noop::KIND,
     &packet_loss::KIND,
+    &break_off::RESET,
     &reset_peer::KIND,
     &slicer::KIND,
     &slow_close::KIND,
