@@ -63,6 +63,9 @@ enum Verb {
         #[arg(long, hide = true, value_enum)]
         be: Option<selftest::Role>,
     },
+    /// The unprivileged process that looks at guards.
+    #[command(hide = true)]
+    Prober(crate::probe::Prober),
     /// Carry what an outage leads to it.
     #[command(hide = true)]
     OutageProxy(child::Arguments),
@@ -87,6 +90,7 @@ impl Agent {
             Verb::Run { on_stdin, controllers } => serve(state_dir, on_stdin, controllers),
             Verb::Status => status(state_dir),
             Verb::Preflight { format } => preflight(format == Format::Json),
+            Verb::Prober(prober) => return prober.run(),
             Verb::Fingerprint(arguments) => fingerprint::run(&arguments),
             Verb::SelfTest { be: Some(role), .. } => selftest::be(role).map(|()| Exit::Held),
             Verb::SelfTest { format, .. } => selftest::run(format),
@@ -164,7 +168,9 @@ fn ask(stream: &UnixStream, number: u64, request: Request) -> Result<Reply, Refu
     match serde_json::from_str(&answer).map_err(|error| lost(error.into()))? {
         Message::Answer { reply: Reply::Refused(refusal), .. } => Err(refusal),
         Message::Answer { reply, .. } => Ok(reply),
-        Message::Ended { .. } => Err(Refusal::bare("the agent gave another answer than was asked for")),
+        Message::Ended { .. } | Message::Guard { .. } => {
+            Err(Refusal::bare("the agent gave another answer than was asked for"))
+        }
     }
 }
 

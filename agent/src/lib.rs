@@ -10,6 +10,7 @@
 //! | [`guardian`], [`pulse`], [`records`], [`line`] | the parent process; how the two notice each other's end; what they say, and over what |
 //! | [`journal`], [`ledger`], [`recover`] | what to undo, on disk; who writes it; undoing what a dead agent left |
 //! | [`worker`], [`supervisor`], [`injection`], [`made`], [`link`] | the child process: live injections and their changes, their leases, its connections |
+//! | [`guards`] | what stops a run, looked at without the command |
 //! | [`books`] | what a change has had written, and the order in which it is taken back |
 //! | [`resolve`] | names become addresses |
 //! | [`veto`], [`policy`] | what is never hit; what the host's owner allows |
@@ -30,6 +31,7 @@ mod decoding;
 pub mod deputy;
 pub mod fingerprint;
 pub mod guardian;
+pub mod guards;
 pub mod host;
 pub mod injection;
 pub mod join;

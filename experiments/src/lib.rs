@@ -19,6 +19,7 @@
 //! | [`evidence`] | what was measured of a change |
 //! | [`witness`] | whether a fault is felt, by probes and connections |
 //! | [`run`] | one execution: its events, and the one state machine over them |
+//! | [`guard`] | what stops a run while it goes on |
 //! | [`verdict`] | tallies of samples, and what they say |
 //! | [`summary`] | what a run's events add up to |
 //! | [`curve`] | how a claim went over time, for whoever draws it |
@@ -35,6 +36,7 @@ pub mod exit;
 pub mod experiment;
 pub mod faults;
 pub mod flow;
+pub mod guard;
 pub mod impairment;
 pub mod peer;
 pub mod plan;

@@ -10,6 +10,7 @@ mod fingerprint;
 mod firewall;
 mod flows;
 mod gate;
+mod guards;
 mod harness;
 mod held;
 mod interface;
@@ -36,6 +37,7 @@ mod shipped;
 mod targets;
 mod traffic;
 mod unit;
+mod verdicts;
 mod witness;
 
 use squall_tests::trial;

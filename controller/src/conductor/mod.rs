@@ -16,7 +16,6 @@ mod log;
 mod method;
 mod pace;
 mod prober;
-mod rates;
 mod recovery;
 mod revert;
 mod sampling;
@@ -102,6 +101,8 @@ struct Run<'a> {
     early: RefCell<Option<String>>,
     /// Whether the agent was asked to open an injection and not yet to end it.
     begun: Cell<bool>,
+    /// Whether the agent ended the run for a guard.
+    guarded: Cell<bool>,
     renewal: RefCell<Option<AbortHandle>>,
     notices: mpsc::UnboundedSender<Notice>,
     sampling: RefCell<Sampling>,
@@ -140,6 +141,7 @@ pub async fn conduct(
         link: RefCell::new(None),
         early: RefCell::new(None),
         begun: Cell::new(false),
+        guarded: Cell::new(false),
         renewal: RefCell::new(None),
         notices,
         sampling: RefCell::new(sampling),

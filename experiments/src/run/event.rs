@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::evidence::Evidence;
 use crate::exit::Exit;
-use crate::probe::{Hypothesis, Load, When};
+use crate::probe::{Budget, Hypothesis, Load, When};
 use crate::protocol::{Applied, Lifted, Refusal, RunId};
 use crate::quantity::{Percent, Period};
 use crate::verdict::{Phase, Terms};
@@ -125,6 +125,15 @@ pub enum Event {
         /// What was seen.
         seen: String,
     },
+    /// A guard or hypothesis has spent its budget; the run reverts at once.
+    BudgetSpent {
+        /// Whose budget.
+        name: String,
+        /// How many requests or looks had failed.
+        failed: u64,
+        /// How many might.
+        budget: Budget,
+    },
     /// A person, a signal or a halt stopped the run; it reverts at once.
     Interrupted {
         /// Who or what: `SIGINT`, `halted`.
@@ -229,6 +238,9 @@ pub struct Stated {
     /// After the fault it must hold again within this time, in milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recovers_within_ms: Option<u64>,
+    /// How many requests or looks may fail before the run is stopped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub budget: Option<Budget>,
 }
 
 impl Stated {
@@ -246,6 +258,7 @@ impl From<&Hypothesis> for Stated {
             when: hypothesis.when.clone(),
             rate: hypothesis.terms(),
             recovers_within_ms: hypothesis.recovers_within.map(Period::as_millis),
+            budget: hypothesis.budget,
         }
     }
 }

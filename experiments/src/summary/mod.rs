@@ -9,6 +9,7 @@ mod load;
 mod rates;
 mod regression;
 mod samples;
+mod spent;
 mod timeline;
 mod unclear;
 
@@ -20,6 +21,8 @@ use crate::protocol::{Compared, RunId};
 use crate::quantity::Percent;
 use crate::run::{Intent, Origin};
 use crate::verdict::{Finding, Judgement, Tally};
+
+use crate::probe::Budget;
 
 pub use crate::probe::Count;
 pub use closing::seconds;
@@ -119,6 +122,9 @@ pub struct Claim {
     pub after: Figures,
     /// Whether it held again in time after the revert; `None` where that was not watched.
     pub recovered: Option<bool>,
+    /// What was spent of its budget; `None` where it has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub budget: Option<Spent>,
 }
 
 /// A guard and what was seen of it.
@@ -130,6 +136,18 @@ pub struct Guard {
     pub samples: Tally,
     /// What was seen when it tripped.
     pub tripped: Option<String>,
+    /// What was spent of its budget; `None` where it has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub budget: Option<Spent>,
+}
+
+/// What was spent of a budget, from the beginning of the method until everything was undone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Spent {
+    /// How many requests or looks failed.
+    pub failed: u64,
+    /// How many might.
+    pub budget: Budget,
 }
 
 /// Samples of one phase.

@@ -21,6 +21,7 @@ impl Log {
                 when: Vec::new(),
                 rate: None,
                 recovers_within_ms: None,
+                budget: None,
             });
             stated.collect()
         };

@@ -9,12 +9,13 @@ mod session;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use squall_controller::conductor::{date, signals};
+use squall_controller::conductor::{LEASE, date, signals};
 use squall_controller::report::{self, Paint};
 use squall_experiments::document::{Document, Problems};
 use squall_experiments::exit::Exit;
+use squall_experiments::quantity::Period;
 use squall_experiments::suite::{Suite, Tested};
 
 use super::host::{recover, refused};
@@ -48,6 +49,9 @@ pub struct Run {
     options: Options,
 }
 
+/// A shorter lease would end with any hiccup of the machine.
+const SHORTEST_LEASE: Duration = Duration::from_secs(1);
+
 // Not a documentation comment: it would become the description of every command that flattens these options.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct Options {
@@ -58,6 +62,9 @@ pub struct Options {
     /// [default: runs/RUN.ndjson in the state directory].
     #[arg(long, value_name = "FILE")]
     pub events: Option<PathBuf>,
+    /// Without a word from this command for so long the agent undoes everything [default: 5s].
+    #[arg(long, value_name = "TIME")]
+    pub lease: Option<Period>,
     /// Write a plain log without colour; where a pipeline of GitHub runs it, also annotations and the step's summary.
     #[arg(long)]
     pub ci: bool,
@@ -176,6 +183,7 @@ fn carry_out(
         repeat: kind.repeat,
         log: options.ci,
         guard: pipeline.is_github(),
+        lease: options.lease.map_or(LEASE, |lease| lease.get().max(SHORTEST_LEASE)),
         events: outputs.events.take(),
         tellings,
         common: common.clone(),

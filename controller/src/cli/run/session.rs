@@ -5,10 +5,11 @@ use std::fs::File;
 use std::io;
 use std::path::PathBuf;
 use std::rc::Rc;
+use std::time::Duration;
 
 use squall_agent::join;
 use squall_controller::conductor::signals::Held;
-use squall_controller::conductor::{LEASE, Order, Outlet, Tell, conduct, run_id};
+use squall_controller::conductor::{Order, Outlet, Tell, conduct, run_id};
 use squall_controller::report::Progress;
 use squall_experiments::document::Redactor;
 use squall_experiments::exit::Exit;
@@ -35,6 +36,8 @@ pub struct Session {
     pub log: bool,
     /// Whether lines of the log may be read as commands.
     pub guard: bool,
+    /// How long an agent waits for a word of this command.
+    pub lease: Duration,
     /// Where events are written.
     pub events: Option<Events>,
     /// How else runs are told.
@@ -137,7 +140,7 @@ impl Session {
         let agent =
             prepared.plans[unit.time].has_changes().then(|| join::agent(self.common.state_dir.as_deref()));
         let mut host = LocalHost::new(&self.common);
-        let suite = self.suite;
+        let (suite, lease) = (self.suite, self.lease);
         tasks.spawn_local(async move {
             let document = &prepared.document;
             let plan = &prepared.plans[unit.time];
@@ -151,7 +154,7 @@ impl Session {
                 plan,
                 version: env!("CARGO_PKG_VERSION").to_owned(),
                 origin: Some(telling::origin(document, plan.seed, std::env::args().skip(1))),
-                lease: LEASE,
+                lease,
                 agent,
             };
             let outlet = Outlet {
