@@ -29,6 +29,9 @@ use crate::state::Place;
 const RETRY: u64 = 1_000_000_000;
 /// How long an agent that leaves when idle tries to undo what is stuck.
 const PERSIST: u64 = 30_000_000_000;
+/// How long the end of a run waits for connections that a proxy carries on, and how often it looks, in nanoseconds.
+const CARRY: u64 = 10_000_000_000;
+const LOOK: u64 = 50_000_000;
 
 #[derive(Debug)]
 struct Client {
@@ -82,6 +85,19 @@ pub struct Supervisor {
     followers: BTreeMap<Part, Vec<Follower>>,
     guardian: i32,
     controllers: Vec<SocketAddr>,
+    /// Runs that end as soon as nothing is carried on for them.
+    ending: Vec<Ending>,
+}
+
+/// The end of a run, which waits for connections that a proxy carries on without harm.
+#[derive(Debug)]
+struct Ending {
+    run: RunId,
+    connection: Connection,
+    number: u64,
+    /// When it waits no longer, and when it looks again, on the boot clock.
+    until: u64,
+    look: u64,
 }
 
 /// Milliseconds of the protocol as nanoseconds, a year at most: sums with the clock stay far from overflow.
@@ -113,6 +129,7 @@ impl Supervisor {
             followers: BTreeMap::new(),
             guardian: nix::unistd::getppid().as_raw(),
             controllers: Vec::new(),
+            ending: Vec::new(),
         }
     }
 
@@ -219,7 +236,21 @@ impl Supervisor {
                 self.followers.remove(&(run, part));
                 Reply::Lifted(lifted)
             }
-            Request::End { run } => Reply::Lifted(self.end(&run, None)),
+            Request::End { run } => {
+                let carries = |injection: &mut Injection| injection.carries(&mut self.machine, &self.records);
+                if self.injections.get_mut(&run).is_some_and(carries) {
+                    let now = sys::boot_nanos();
+                    self.ending.push(Ending {
+                        run,
+                        connection,
+                        number,
+                        until: now + CARRY,
+                        look: now + LOOK,
+                    });
+                    return None;
+                }
+                Reply::Lifted(self.end(&run, None))
+            }
             Request::Status => {
                 let machine = &mut self.machine;
                 let live = self.injections.values_mut();
@@ -340,7 +371,8 @@ impl Supervisor {
     /// When something is due, on the boot clock.
     pub fn due(&self) -> Option<u64> {
         let live = self.injections.values().map(Injection::due);
-        live.chain(self.stuck.iter().map(|(_, retry, _)| *retry)).min()
+        let ending = self.ending.iter().map(|ending| ending.look.min(ending.until));
+        live.chain(self.stuck.iter().map(|(_, retry, _)| *retry)).chain(ending).min()
     }
 
     /// Does what is due, and follows targets where something has happened to one.
@@ -375,6 +407,21 @@ impl Supervisor {
             self.end(&run, Some(why));
         }
         self.retry(now);
+        self.end_those_that_wait(now);
+    }
+
+    /// Ends runs for which nothing is carried on any more, or for long enough.
+    fn end_those_that_wait(&mut self, now: u64) {
+        for mut ending in std::mem::take(&mut self.ending) {
+            let carries = |injection: &mut Injection| injection.carries(&mut self.machine, &self.records);
+            if ending.until > now && self.injections.get_mut(&ending.run).is_some_and(carries) {
+                ending.look = now + LOOK;
+                self.ending.push(ending);
+                continue;
+            }
+            let reply = Reply::Lifted(self.end(&ending.run, None));
+            self.send(ending.connection, Message::Answer { number: ending.number, reply });
+        }
     }
 
     /// Tries again what could not be undone.

@@ -18,6 +18,7 @@ mod load;
 mod method;
 mod nets;
 mod network;
+mod outage;
 mod package;
 mod peers;
 mod probes;

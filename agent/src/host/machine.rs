@@ -18,6 +18,7 @@ use squall_experiments::protocol::Refusal;
 use super::aim::{Aim, News};
 use super::means::Means;
 use super::netns::{Id, Netns};
+use super::redirect::proxy::Proxy;
 use super::site::Site;
 use super::table::Table;
 use super::undo::{Undo, Undone};
@@ -134,8 +135,10 @@ impl Machine {
         let (at, breath) = (site.at, self.breath.clone());
         let mut breathe = move || breath.0.borrow_mut().as_mut().map_or((), |act| act());
         let mut within = |undo: Undo, socket: Option<BorrowedFd<'_>>| match at {
-            None => record(undo, socket),
-            Some(netns) => record(Undo::Within { netns, undo: Box::new(undo) }, socket),
+            Some(netns) if undo.within_namespace() => {
+                record(Undo::Within { netns, undo: Box::new(undo) }, socket)
+            }
+            _ => record(undo, socket),
         };
         self.inside(at, aim, |host, aim| {
             host.perform(&site.change, prepared, place, aim, &mut within, &mut breathe)
@@ -163,6 +166,18 @@ impl Machine {
         match self.host(at) {
             Some(host) => host.last(live, before),
             None => before.clone(),
+        }
+    }
+
+    /// Whether connections are still carried on that an undo would end.
+    pub fn carries(&self, undo: &Undo) -> bool {
+        matches!(undo, Undo::Proxy(process) if self.means.proxies.carries(process))
+    }
+
+    /// The target of a live change has ended: what serves it there ends at once.
+    pub fn abandon(&self, live: &Live) {
+        if let Live::Redirect(live) = live {
+            self.means.proxies.with(live.proxy(), Proxy::kill);
         }
     }
 

@@ -1,6 +1,7 @@
 //! What all network namespaces of one worker have in common.
 
 use super::redirect::lease::Leases;
+use super::redirect::proxy::Proxies;
 use super::watch::Watch;
 
 /// See the module. A clone is the same.
@@ -10,11 +11,13 @@ pub struct Means {
     pub watch: Watch,
     /// What redirects hold by.
     pub leases: Leases,
+    /// What they lead to.
+    pub proxies: Proxies,
 }
 
 impl Means {
     /// Nothing is held yet.
     pub fn new(watch: Watch) -> Self {
-        Means { watch, leases: Leases::default() }
+        Means { watch, leases: Leases::default(), proxies: Proxies::default() }
     }
 }
