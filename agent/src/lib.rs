@@ -27,6 +27,7 @@ pub mod books;
 pub mod cli;
 #[cfg(test)]
 mod decoding;
+pub mod deputy;
 pub mod fingerprint;
 pub mod guardian;
 pub mod host;

@@ -327,6 +327,7 @@ pub fn undo(undo: &Undo, machine: &mut Machine, records: &Records) -> Undone {
         records.breathe();
         std::thread::sleep(Duration::from_millis(5));
     }
+    records.breathe();
     points::pass(Point::BeforeUndo);
     let done = machine.undo(undo);
     points::pass(Point::AfterUndo);

@@ -9,13 +9,10 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::sys::signal::{SigEvent, SigevNotify, Signal};
 use nix::sys::socket::{MsgFlags, recv, send};
-use nix::sys::timer::{Expiration, Timer, TimerSetTimeFlags};
-use nix::time::ClockId;
 use rustix::process::{getpriority_process, setpriority_process};
 
-use crate::host::sys;
+use crate::host::sys::{self, DeathTimer};
 
 /// Time between beats.
 pub const BEAT: Duration = Duration::from_millis(300);
@@ -25,13 +22,13 @@ pub const SILENCE: Duration = Duration::from_millis(1200);
 const SUICIDE: Duration = Duration::from_millis(1500);
 
 /// The niceness of a thread whose beats are waited for.
-const FOREMOST: i32 = -20;
+pub const FOREMOST: i32 = -20;
 
 /// One end of the line between guardian and worker.
 #[derive(Debug)]
 pub struct Pulse {
     socket: OwnedFd,
-    timer: Timer,
+    timer: DeathTimer,
     live: bool,
     heard: u64,
     listened: u64,
@@ -52,8 +49,7 @@ pub enum Other {
 impl Pulse {
     /// Takes one end. Nothing beats yet.
     pub fn new(socket: OwnedFd) -> io::Result<Self> {
-        let event = SigEvent::new(SigevNotify::SigevSignal { signal: Signal::SIGKILL, si_value: 0 });
-        let timer = Timer::new(ClockId::CLOCK_MONOTONIC, event)?;
+        let timer = DeathTimer::new()?;
         Ok(Pulse { socket, timer, live: false, heard: 0, listened: 0, beaten: 0, nice: None })
     }
 
@@ -70,8 +66,7 @@ impl Pulse {
             if let Some(nice) = self.nice.take() {
                 let _ = setpriority_process(None, nice);
             }
-            // A zero expiration disarms: timer_settime(2).
-            let _ = self.timer.set(Expiration::OneShot(Duration::ZERO.into()), TimerSetTimeFlags::empty());
+            self.timer.set(Duration::ZERO);
         }
     }
 
@@ -96,11 +91,16 @@ impl Pulse {
         Some(self.beaten + BEAT.as_nanos() as u64)
     }
 
+    /// When it beat last, on the boot clock; `None` while nothing is live.
+    pub fn last_beat(&self) -> Option<u64> {
+        self.live.then_some(self.beaten)
+    }
+
     /// What comes now may take longer than a life does without a beat, and is no death: so long at most. Ends with the
     /// next beat.
     pub fn hold_breath(&mut self, longest: Duration) {
         if self.live {
-            let _ = self.timer.set(Expiration::OneShot(longest.into()), TimerSetTimeFlags::empty());
+            self.timer.set(longest);
         }
     }
 
@@ -114,7 +114,7 @@ impl Pulse {
     fn beat(&mut self) {
         self.beaten = sys::boot_nanos();
         let _ = send(self.socket.as_raw_fd(), &[1], MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL);
-        let _ = self.timer.set(Expiration::OneShot(SUICIDE.into()), TimerSetTimeFlags::empty());
+        self.timer.set(SUICIDE);
     }
 
     /// Reads what has come, without waiting.

@@ -102,12 +102,12 @@ impl Records {
         }
     }
 
-    /// What must be done at least every [`BEAT`] while an answer is waited for: a disk may be slow.
+    /// How the hand shows itself, at every question and while an answer is waited for: a disk may be slow.
     pub fn meanwhile(&self, act: impl FnMut() + 'static) {
         *self.meanwhile.borrow_mut() = Box::new(act);
     }
 
-    /// Does it, for whoever waits for something else.
+    /// Shows it, for whoever is at something else for long.
     pub fn breathe(&self) {
         (self.meanwhile.borrow_mut())();
     }
@@ -124,6 +124,7 @@ impl Records {
         }
         let lost = |error: io::Error| Refusal::bare(format!("the guardian does not answer: {error}"));
         let (before, after) = ask.points();
+        self.breathe();
         points::pass(before);
         self.send(ask, attached).map_err(lost)?;
         let mut ready = [PollFd::new(self.line.as_fd(), PollFlags::POLLIN)];
@@ -132,7 +133,7 @@ impl Records {
         loop {
             match poll(&mut ready, slice) {
                 Ok(0) if begun.elapsed() > PATIENCE => return Err(lost(io::ErrorKind::TimedOut.into())),
-                Ok(0) => (self.meanwhile.borrow_mut())(),
+                Ok(0) => self.breathe(),
                 Ok(_) => break,
                 Err(Errno::EINTR) => {}
                 Err(errno) => return Err(lost(errno.into())),

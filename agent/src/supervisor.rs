@@ -2,10 +2,13 @@
 //!
 //! Everything that alters the host is done here, one thing after the other; connections only carry lines.
 
+mod ending;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use ending::Ending;
 use squall_experiments::exit::Exit;
 use squall_experiments::flow::Flow;
 use squall_experiments::protocol::{Call, Lifted, Message, Refusal, Reply, Request, RunId, VERSION};
@@ -29,9 +32,8 @@ use crate::state::Place;
 const RETRY: u64 = 1_000_000_000;
 /// How long an agent that leaves when idle tries to undo what is stuck.
 const PERSIST: u64 = 30_000_000_000;
-/// How long the end of a run waits for connections that a proxy carries on, and how often it looks, in nanoseconds.
-const CARRY: u64 = 10_000_000_000;
-const LOOK: u64 = 50_000_000;
+/// Renewals may have waited unheard while the worker was at something for longer than this, and for so long at most.
+const AWAY: std::ops::Range<u64> = 600_000_000..10_000_000_000;
 
 #[derive(Debug)]
 struct Client {
@@ -85,19 +87,10 @@ pub struct Supervisor {
     followers: BTreeMap<Part, Vec<Follower>>,
     guardian: i32,
     controllers: Vec<SocketAddr>,
-    /// Runs that end as soon as nothing is carried on for them.
+    /// Ends of runs that wait.
     ending: Vec<Ending>,
-}
-
-/// The end of a run, which waits for connections that a proxy carries on without harm.
-#[derive(Debug)]
-struct Ending {
-    run: RunId,
-    connection: Connection,
-    number: u64,
-    /// When it waits no longer, and when it looks again, on the boot clock.
-    until: u64,
-    look: u64,
+    /// When it last had time to hear, on the boot clock.
+    free: u64,
 }
 
 /// Milliseconds of the protocol as nanoseconds, a year at most: sums with the clock stay far from overflow.
@@ -130,6 +123,7 @@ impl Supervisor {
             guardian: nix::unistd::getppid().as_raw(),
             controllers: Vec::new(),
             ending: Vec::new(),
+            free: sys::boot_nanos(),
         }
     }
 
@@ -236,21 +230,7 @@ impl Supervisor {
                 self.followers.remove(&(run, part));
                 Reply::Lifted(lifted)
             }
-            Request::End { run } => {
-                let carries = |injection: &mut Injection| injection.carries(&mut self.machine, &self.records);
-                if self.injections.get_mut(&run).is_some_and(carries) {
-                    let now = sys::boot_nanos();
-                    self.ending.push(Ending {
-                        run,
-                        connection,
-                        number,
-                        until: now + CARRY,
-                        look: now + LOOK,
-                    });
-                    return None;
-                }
-                Reply::Lifted(self.end(&run, None))
-            }
+            Request::End { run } => return self.end_when_carried(run, connection, number),
             Request::Status => {
                 let machine = &mut self.machine;
                 let live = self.injections.values_mut();
@@ -371,13 +351,14 @@ impl Supervisor {
     /// When something is due, on the boot clock.
     pub fn due(&self) -> Option<u64> {
         let live = self.injections.values().map(Injection::due);
-        let ending = self.ending.iter().map(|ending| ending.look.min(ending.until));
+        let ending = self.ending.iter().map(Ending::due);
         live.chain(self.stuck.iter().map(|(_, retry, _)| *retry)).chain(ending).min()
     }
 
     /// Does what is due, and follows targets where something has happened to one.
     pub fn tick(&mut self) {
         let now = sys::boot_nanos();
+        self.excuse(now);
         if !self.watch.take() && self.due().is_none_or(|due| due > now) {
             return;
         }
@@ -410,17 +391,12 @@ impl Supervisor {
         self.end_those_that_wait(now);
     }
 
-    /// Ends runs for which nothing is carried on any more, or for long enough.
-    fn end_those_that_wait(&mut self, now: u64) {
-        for mut ending in std::mem::take(&mut self.ending) {
-            let carries = |injection: &mut Injection| injection.carries(&mut self.machine, &self.records);
-            if ending.until > now && self.injections.get_mut(&ending.run).is_some_and(carries) {
-                ending.look = now + LOOK;
-                self.ending.push(ending);
-                continue;
-            }
-            let reply = Reply::Lifted(self.end(&ending.run, None));
-            self.send(ending.connection, Message::Answer { number: ending.number, reply });
+    /// Who does not listen cannot tell that a lease was not renewed. A deadline is one in any case.
+    fn excuse(&mut self, now: u64) {
+        let away = now.saturating_sub(std::mem::replace(&mut self.free, now));
+        if away > AWAY.start {
+            let live = self.injections.values_mut();
+            live.for_each(|injection| injection.renewed = now.min(injection.renewed + away.min(AWAY.end)));
         }
     }
 

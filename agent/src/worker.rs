@@ -16,9 +16,9 @@ use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
-use crate::host::machine::{Machine, Renewed};
+use crate::deputy::Deputy;
+use crate::host::machine::Machine;
 use crate::host::means::Means;
-use crate::host::redirect::lease::Leases;
 use crate::host::sys;
 use crate::host::watch::Watch;
 use crate::notify;
@@ -105,15 +105,16 @@ async fn work(setup: Setup) -> Exit {
         }
     };
     let records = Records::new(records);
-    let pulse = Rc::new(RefCell::new(pulse));
-    records.meanwhile(alive(pulse.clone(), machine.renewed(), means.leases.clone()));
-    machine.meanwhile(alive(pulse.clone(), machine.renewed(), means.leases.clone()));
+    let Ok(deputy) = Deputy::stand_by(pulse, machine.renewed(), means.leases) else { return Exit::Bug };
+    let present = deputy.clone();
+    records.meanwhile(move || present.see());
+    let present = deputy.clone();
+    machine.meanwhile(move || present.see());
     notify::tell("READY=1");
     let mut supervisor = Supervisor::new(place.clone(), machine, records, policy, watch, heard);
     supervisor.led_by(controllers);
     loop {
-        pulse.borrow_mut().set_live(supervisor.is_live());
-        let beat = pulse.borrow_mut().beat_if_due();
+        let beat = deputy.beat_if_due(supervisor.is_live());
         let wake = [beat, supervisor.due()].into_iter().flatten().min();
         let sleep = async {
             match wake {
@@ -132,6 +133,8 @@ async fn work(setup: Setup) -> Exit {
             Ok(mut guard) = watched.readable() => guard.clear_ready(),
             Some(message) = incoming.recv() => {
                 unheard.borrow_mut().remove(&message.connection());
+                // It may begin something; from then on the guardian wants to hear beats.
+                deputy.beat_if_due(true);
                 supervisor.hear(message);
             }
             Some(heard) = names.recv() => supervisor.resolved(heard),
@@ -146,12 +149,13 @@ async fn work(setup: Setup) -> Exit {
             _ = child.recv() => {}
             () = sleep => {}
         }
-        let guardian_is = pulse.borrow_mut().listen();
+        deputy.see();
+        let guardian_is = deputy.listen();
         if guardian_is == Other::Dead {
             if let Some(guardian) = &guardian_fd {
                 let _ = rustix::process::pidfd_send_signal(guardian, rustix::process::Signal::KILL);
             }
-            pulse.borrow_mut().set_live(false);
+            deputy.beat_if_due(false);
             points::pass(Point::BeforeRevert);
             let exit = supervisor.farewell("the guardian died");
             inherit(&place);
@@ -180,19 +184,6 @@ fn watch() -> std::io::Result<(Watch, AsyncFd<OwnedFd>)> {
     let watch = Watch::open()?;
     let fd = watch.as_fd().try_clone_to_owned()?;
     Ok((watch, sys::awaited(fd)?))
-}
-
-/// Beats, and keeps the rules matching, while the main thread waits for the guardian's disk. The tables' sockets are used
-/// by nobody else then.
-fn alive(pulse: Rc<RefCell<Pulse>>, renewed: Renewed, leases: Leases) -> impl FnMut() + 'static {
-    move || {
-        pulse.borrow_mut().beat_if_due();
-        for (_, table) in renewed.borrow_mut().iter_mut() {
-            // Where it comes too late the next beat of the main thread finds out and undoes everything.
-            let _ = table.renew();
-        }
-        leases.renew();
-    }
 }
 
 /// Listens for commands.

@@ -21,6 +21,7 @@
 //! | [`run`] | one execution: its events, and the one state machine over them |
 //! | [`verdict`] | tallies of samples, and what they say |
 //! | [`summary`] | what a run's events add up to |
+//! | [`suite`] | several experiments, repeated or not, as one gate: verdict, score, history |
 //! | [`exit`] | the exit codes of every squall command |
 
 pub mod ailment;
@@ -40,6 +41,7 @@ pub mod protocol;
 pub mod quantity;
 pub mod run;
 pub mod scope;
+pub mod suite;
 pub mod summary;
 pub mod url;
 pub mod verdict;

@@ -1,4 +1,4 @@
-//! A hang is a death: deadlocked, or starved of the processor.
+//! A hang is a death: deadlocked, or starved of the processor. Waiting for the kernel is none.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -21,6 +21,10 @@ const DEADLOCKS: [&str; 4] = [
     "guardian/before-record:2:hang",
 ];
 
+/// Where the worker waits for 2.5 s, longer than the guardian would for a beat: before something is written down, while
+/// something is live, while it is taken back.
+const WAITS: &str = "worker/before-record:1:late,worker/before-perform:1:late,worker/after-perform:1:late,worker/before-undo:1:late";
+
 /// How long a starved worker's fault may be seen: silence for 1.2 s is death.
 const STARVED: Duration = Duration::from_secs(8);
 
@@ -29,6 +33,7 @@ pub fn jobs() -> Vec<Job> {
     let needs = fault("latency").needs;
     vec![
         Job::new("a_deadlock_is_a_death", needs, deadlocks),
+        Job::new("a_worker_that_waits_for_the_kernel_is_alive", needs, waits),
         Job::new("a_worker_that_is_starved_is_dead", needs, starves),
     ]
 }
@@ -44,6 +49,18 @@ fn deadlocks(ground: &Ground) -> Result<(), String> {
         lock(&ground.table).note(stage.fault.name, outcome);
     }
     Ok(())
+}
+
+/// The whole life is as without the waits.
+fn waits(ground: &Ground) -> Result<(), String> {
+    let stage = Stage::new(fault("latency"), &ground.agent);
+    let mut life = stage.begin(&Orders { at: WAITS.to_owned(), ..Orders::default() });
+    let all = WAITS.split(',').filter_map(|order| order.strip_suffix(":late"));
+    for at in all {
+        life.reached(at).ok_or_else(|| format!("{at} was never reached: {:?}", life.passed()))?;
+    }
+    life.end_orderly().map_err(|why| format!("a worker that waited was taken for dead: {why}"))?;
+    mend(&stage, 0).map(drop)
 }
 
 /// The hierarchy of control groups with processor time, and the file and word of a thousandth of one processor.

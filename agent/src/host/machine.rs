@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::rc::Rc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use squall_experiments::change::Change;
@@ -20,15 +21,14 @@ use super::means::Means;
 use super::netns::{Id, Netns};
 use super::redirect::proxy::Proxy;
 use super::site::Site;
-use super::table::Table;
+use super::table::Lease;
 use super::undo::{Undo, Undone};
 use super::view::Viewpoint;
 use super::witness::Question;
 use super::{Host, Live, Place, Prepared, Record};
 
-/// The tables that must be renewed while the worker waits for the guardian's disk: by duplicates of their sockets, each
-/// with its namespace.
-pub type Renewed = Rc<RefCell<Vec<(Option<Id>, Table)>>>;
+/// The tables that must be renewed while the worker's only hand is at work, each with its namespace.
+pub type Renewed = Arc<Mutex<Vec<(Option<Id>, Lease)>>>;
 
 /// See [`Machine::meanwhile`].
 #[derive(Clone, Default)]
@@ -215,7 +215,7 @@ impl Machine {
         other.changes = other.changes.saturating_sub(1);
         if other.changes == 0 {
             let other = self.others.remove(&at);
-            let mut renewed = self.renewed.borrow_mut();
+            let mut renewed = self.renewed.lock().unwrap_or_else(PoisonError::into_inner);
             let duplicates = renewed.extract_if(.., |(netns, _)| *netns == Some(at)).collect::<Vec<_>>();
             // Whoever closes the last duplicate of a table's socket waits for the kernel to clean up; the worker has to
             // beat.
@@ -262,8 +262,9 @@ impl Machine {
     }
 
     fn renew_also(&mut self, at: Option<Id>) {
-        let table = self.host(at).and_then(|host| host.table_socket()?.try_clone_to_owned().ok());
-        self.renewed.borrow_mut().extend(table.map(|socket| (at, Table::adopt(socket))));
+        let lease = self.host(at).and_then(|host| host.lease());
+        let mut renewed = self.renewed.lock().unwrap_or_else(PoisonError::into_inner);
+        renewed.extend(lease.map(|lease| (at, lease)));
     }
 
     /// [`Machine::enter`], with what is known of the request. What was seen of one namespace is not true of another.

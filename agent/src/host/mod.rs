@@ -79,7 +79,7 @@ use means::Means;
 use qdisc::Discs;
 use shape::Ground;
 use slot::{Levels, Slots};
-use table::Table;
+use table::{Lease, Table};
 use undo::{Duplicates, Undo, Undone};
 
 /// What a change is called in the journal, in rule comments and in choices.
@@ -142,6 +142,11 @@ impl Host {
     /// The socket that owns the table, for the guardian to hold a duplicate of.
     pub fn table_socket(&self) -> Option<std::os::fd::BorrowedFd<'_>> {
         self.table.as_ref().ok().map(Table::as_fd)
+    }
+
+    /// What keeps the table's rules matching, for another thread.
+    pub fn lease(&self) -> Option<Lease> {
+        self.table.as_ref().ok().and_then(|table| table.lease().ok())
     }
 
     /// Looks at the host. Anything wrong here aborts before any change.

@@ -5,6 +5,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use nix::errno::Errno;
 use nix::sys::socket::{
@@ -165,11 +166,17 @@ pub struct Received {
     pub body: Vec<u8>,
 }
 
+fn take(turn: &Mutex<()>) -> MutexGuard<'_, ()> {
+    turn.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// A netlink socket, closed on exec. Its owner is whoever holds a duplicate.
 #[derive(Debug)]
 pub struct Socket {
     fd: OwnedFd,
     sequence: u32,
+    /// Whose turn it is among those who share it: answers come to whoever reads.
+    turn: Arc<Mutex<()>>,
 }
 
 impl Socket {
@@ -197,7 +204,20 @@ impl Socket {
         // force it has what the host allows.
         let _ = setsockopt(&fd, sockopt::SndBufForce, &BUFFER);
         let _ = setsockopt(&fd, sockopt::RcvBufForce, &BUFFER);
-        Socket { fd, sequence: sys::boot_nanos() as u32 }
+        Socket { fd, sequence: sys::boot_nanos() as u32, turn: Arc::default() }
+    }
+
+    /// The same socket for another thread of this process. Who asks waits until the other has its answer.
+    pub fn share(&self) -> io::Result<Self> {
+        let fd = self.fd.try_clone()?;
+        Ok(Socket { fd, sequence: self.sequence, turn: self.turn.clone() })
+    }
+
+    /// [`Socket::request`], unless another thread is at it: `None`.
+    pub fn request_unless_busy(&mut self, messages: Vec<Message>) -> Option<Result<(), NetlinkError>> {
+        let turn = self.turn.clone();
+        let _mine = turn.try_lock().ok()?;
+        Some(self.exchange(messages).map(drop))
     }
 
     /// The file descriptor, to hand a duplicate on.
@@ -212,6 +232,12 @@ impl Socket {
 
     /// The same, and gives what the kernel echoes of messages with [`FLAG_ECHO`], by their place in the request.
     pub fn request_echoed(&mut self, messages: Vec<Message>) -> Result<Vec<(usize, Received)>, NetlinkError> {
+        let turn = self.turn.clone();
+        let _mine = take(&turn);
+        self.exchange(messages)
+    }
+
+    fn exchange(&mut self, messages: Vec<Message>) -> Result<Vec<(usize, Received)>, NetlinkError> {
         let first = self.sequence.wrapping_add(1);
         let count = messages.len();
         let mut bytes = Vec::new();
@@ -271,6 +297,8 @@ impl Socket {
 
     /// Asks for one object.
     pub fn ask(&mut self, message: Message) -> Result<Vec<Received>, NetlinkError> {
+        let turn = self.turn.clone();
+        let _mine = take(&turn);
         self.sequence = self.sequence.wrapping_add(1);
         let mine = self.sequence;
         self.send(&message.sealed(mine, FLAG_ACK))?;
@@ -287,6 +315,8 @@ impl Socket {
     }
 
     fn dump_once(&mut self, message: Message) -> Result<Option<Vec<Received>>, NetlinkError> {
+        let turn = self.turn.clone();
+        let _mine = take(&turn);
         self.sequence = self.sequence.wrapping_add(1);
         let mine = self.sequence;
         self.send(&message.sealed(mine, FLAG_DUMP))?;

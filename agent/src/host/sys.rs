@@ -3,7 +3,10 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::time::Duration;
 
+use nix::sys::signal::{SigEvent, SigevNotify, Signal};
+use nix::sys::timer::{Expiration, Timer, TimerSetTimeFlags};
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::{ForkResult, Pid};
 use tokio::io::Interest;
@@ -292,4 +295,24 @@ unsafe fn bpf(command: i32, attributes: *const u8, size: usize) -> io::Result<Ow
 pub fn awaited(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: an `OwnedFd` names the same open descriptor for as long as it lives, and the wrapper owns it.
     unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }.map_err(Into::into)
+}
+
+/// A timer that kills the whole process when it is not put off in time; no thread can ward it off. Source: timer_create(2).
+#[derive(Debug)]
+pub struct DeathTimer(Timer);
+
+// SAFETY: a timer's id is a number of the kernel's for the whole process, not a pointer to anything; nix has it as one.
+unsafe impl Send for DeathTimer {}
+
+impl DeathTimer {
+    /// Not armed yet.
+    pub fn new() -> io::Result<Self> {
+        let event = SigEvent::new(SigevNotify::SigevSignal { signal: Signal::SIGKILL, si_value: 0 });
+        Ok(DeathTimer(Timer::new(ClockId::CLOCK_MONOTONIC, event)?))
+    }
+
+    /// Kills after so long, unless it is set anew; zero disarms.
+    pub fn set(&mut self, after: Duration) {
+        let _ = self.0.set(Expiration::OneShot(after.into()), TimerSetTimeFlags::empty());
+    }
 }

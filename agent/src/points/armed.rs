@@ -40,6 +40,8 @@ enum Action {
     StopBoth,
     /// `hang`: it never goes on, and holds whatever it holds.
     Hang,
+    /// `late`: it goes on after 2.5 s, as if it had waited for the kernel.
+    Late,
     /// `panic`, `exit` and `abort`: ends of its own.
     Panic,
     Exit,
@@ -87,6 +89,7 @@ fn order(word: &str) -> Order {
         "stop" => Action::Stop,
         "stop-both" => Action::StopBoth,
         "hang" => Action::Hang,
+        "late" => Action::Late,
         "panic" => Action::Panic,
         "exit" => Action::Exit,
         "abort" => Action::Abort,
@@ -181,6 +184,7 @@ fn act(action: Action) {
         Action::Hang => loop {
             std::thread::sleep(Duration::from_secs(3600));
         },
+        Action::Late => std::thread::sleep(Duration::from_millis(2500)),
         Action::Panic => panic!("on purpose, at a stopping point"),
         Action::Exit => std::process::exit(1),
         Action::Abort => std::process::abort(),

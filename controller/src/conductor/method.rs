@@ -10,15 +10,12 @@ use squall_experiments::plan::PlanStep;
 use squall_experiments::protocol::{Lifted, Refusal, Reply, Request};
 use squall_experiments::quantity::Period;
 use squall_experiments::run::{Event, Intent, State};
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 
 use super::baseline::SLACK;
 use super::link::{Lost, Notice};
 use super::sampling::{Purpose, Sampling};
 use super::{Run, Stopped, clock};
-
-/// A renewal that is not answered for this long means that the agent hangs: its own timers end it and the lease.
-const HUNG: Duration = Duration::from_secs(3);
 
 /// What a live fault did is asked this often.
 const OBSERVE: Duration = Duration::from_millis(500);
@@ -73,8 +70,8 @@ impl Run<'_> {
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
             loop {
                 ticks.tick().await;
-                if timeout(HUNG, asking.call(renew.clone())).await.is_err() {
-                    let why = format!("no answer for {} s", HUNG.as_secs());
+                // An agent that hangs is ended by its own timers, and its connection with it; one that is slow answers.
+                if let Err(Lost(why)) = asking.call(renew.clone()).await {
                     let _ = notices.send(Notice::Lost(why));
                     return;
                 }

@@ -34,6 +34,11 @@ pub struct Finding {
     pub against: f64,
     /// The evidence for the bound at the end. It decides at 1/α.
     pub keeps: f64,
+    /// α: the chance of a wrong verdict that is accepted.
+    pub alpha: f64,
+    /// Whether half of the requests of five seconds had failed, which needs no evidence.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub outage: bool,
     /// How long after the fault began it was sure that the bound is broken, in milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sure_after_ms: Option<u64>,
@@ -121,6 +126,8 @@ impl Finding {
             high,
             against,
             keeps: course.keeps,
+            alpha: asked.alpha,
+            outage: course.outage_ms.is_some(),
             sure_after_ms,
             missing: course.missing.filter(|_| outcome == Outcome::Inconclusive),
             well_again: None,
@@ -140,6 +147,8 @@ impl Finding {
             high: 1.0,
             against: 1.0,
             keeps: 1.0,
+            alpha: asked.alpha,
+            outage: false,
             sure_after_ms: None,
             missing: None,
             well_again: None,

@@ -113,6 +113,24 @@ fn filter(hook: Hook, slot: Option<Slot>, family: u8) -> Set {
     Set { name: format!("{}-{number}", chain(hook, slot)), key, shown_as, kind: Kind::Ranges }
 }
 
+/// What keeps a table's rules matching, for another thread.
+#[derive(Debug)]
+pub struct Lease {
+    socket: Socket,
+}
+
+impl Lease {
+    /// [`Table::renew`], unless the table's own thread is using its socket at this moment.
+    pub fn renew_unless_busy(&mut self) -> Option<Result<(), NetlinkError>> {
+        self.socket.request_unless_busy(renewal())
+    }
+}
+
+/// In one transaction, which fails where the elements have expired.
+fn renewal() -> Vec<Message> {
+    nft::batch(vec![live().remove(NAME, &families()), live().add(NAME, &families(), Some(LEASE_MS))])
+}
+
 impl Table {
     /// Opens the socket that will own the table; nothing is changed yet.
     pub fn open() -> Result<Self, NetlinkError> {
@@ -218,12 +236,16 @@ impl Table {
 
     /// Keeps the rules matching for another [`LEASE_MS`]. `false`: it came too late, the rules have been inert.
     pub fn renew(&mut self) -> Result<bool, NetlinkError> {
-        let messages = vec![live().remove(NAME, &families()), live().add(NAME, &families(), Some(LEASE_MS))];
-        match self.socket.request(nft::batch(messages)) {
+        match self.socket.request(renewal()) {
             Ok(()) => Ok(true),
             Err(error) if error.errno() == Errno::ENOENT => Ok(false),
             Err(error) => Err(error),
         }
+    }
+
+    /// For another thread, that it may keep the rules matching while this one is at something else.
+    pub fn lease(&self) -> std::io::Result<Lease> {
+        Ok(Lease { socket: self.socket.share()? })
     }
 
     /// Removes the table; it not being there is success.

@@ -87,7 +87,8 @@ fn json_is_the_same_document() {
     let json = serde_json::to_string_pretty(&document.experiment).unwrap();
     let tabs = json.replace("  ", "\t");
     for text in [json, tabs] {
-        assert_eq!(read("a.json", text.as_bytes(), &Sources::default()).unwrap(), document);
+        let again = read("a.json", text.as_bytes(), &Sources::default()).unwrap();
+        assert_eq!(again.experiment, document.experiment);
     }
 }
 

@@ -1,0 +1,115 @@
+//! The deputy: a thread of the worker that beats, and keeps the rules matching, while the only hand is at work.
+//!
+//! The worker does everything itself, one thing after the other, and some of it waits for others: for the guardian's
+//! disk, for the kernel's locks (a host that ends network namespaces holds them for seconds). That is no death. So the
+//! deputy stands in, but for [`LONGEST`] at most: a hand that has not shown itself for so long hangs, and hang is death.
+//! Whoever stops or freezes the process stops both.
+
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use rustix::process::setpriority_process;
+
+use crate::host::machine::Renewed;
+use crate::host::redirect::lease::Leases;
+use crate::host::sys;
+use crate::pulse::{BEAT, FOREMOST, Other, Pulse};
+
+/// So long the hand may be at one thing.
+pub const LONGEST: Duration = Duration::from_secs(3);
+/// A beat is overdue, and the deputy's, when it is so late.
+const OVERDUE: Duration = Duration::from_millis(400);
+
+/// Whoever has the worker's pulse. Duplicates are the same one.
+#[derive(Clone, Debug)]
+pub struct Deputy(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    pulse: Mutex<Pulse>,
+    /// When the hand showed itself, on the boot clock.
+    seen: AtomicU64,
+    live: Condvar,
+}
+
+impl Deputy {
+    /// Takes the pulse, and begins to stand by. Idle, it sleeps.
+    pub fn stand_by(pulse: Pulse, tables: Renewed, leases: Leases) -> io::Result<Self> {
+        let shared = Shared { pulse: Mutex::new(pulse), seen: AtomicU64::new(0), live: Condvar::new() };
+        let deputy = Deputy(Arc::new(shared));
+        let own = deputy.clone();
+        thread::Builder::new()
+            .name("squall-deputy".to_owned())
+            .spawn(move || own.stand_in(&tables, &leases))?;
+        Ok(deputy)
+    }
+
+    /// The hand shows itself: whatever comes now may take [`LONGEST`].
+    pub fn see(&self) {
+        self.0.seen.store(sys::boot_nanos(), Ordering::Relaxed);
+    }
+
+    /// The hand's own beat, if it is time, and when the next is due on the boot clock: `None` while nothing is live.
+    pub fn beat_if_due(&self, live: bool) -> Option<u64> {
+        self.see();
+        let mut pulse = self.pulse();
+        let before = pulse.beat_if_due();
+        pulse.set_live(live);
+        if live && before.is_none() {
+            self.0.live.notify_one();
+        }
+        pulse.beat_if_due()
+    }
+
+    /// See [`Pulse::listen`].
+    pub fn listen(&self) -> Other {
+        self.pulse().listen()
+    }
+
+    fn pulse(&self) -> MutexGuard<'_, Pulse> {
+        self.0.pulse.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn stand_in(&self, tables: &Renewed, leases: &Leases) {
+        // It has little to do, and that in time.
+        let _ = setpriority_process(None, FOREMOST);
+        let mut pulse = self.pulse();
+        loop {
+            let Some(beaten) = pulse.last_beat() else {
+                pulse = self.0.live.wait(pulse).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            };
+            let now = sys::boot_nanos();
+            let overdue = beaten + OVERDUE.as_nanos() as u64;
+            if overdue > now {
+                let left = Duration::from_nanos(overdue - now);
+                pulse = self.0.live.wait_timeout(pulse, left).unwrap_or_else(PoisonError::into_inner).0;
+                continue;
+            }
+            let seen = self.0.seen.load(Ordering::Relaxed);
+            if now.saturating_sub(seen) < LONGEST.as_nanos() as u64 {
+                pulse.beat_if_due();
+                drop(pulse);
+                renew(tables);
+                leases.renew();
+            } else {
+                // The pulse ends here: the guardian hears nothing more, and the timer is not put off.
+                drop(pulse);
+                thread::sleep(BEAT);
+            }
+            pulse = self.pulse();
+        }
+    }
+}
+
+/// Keeps the rules of every table matching whose socket the hand is not using. Where it comes too late, the hand's next
+/// beat finds out and undoes everything.
+fn renew(tables: &Renewed) {
+    let mut tables = tables.lock().unwrap_or_else(PoisonError::into_inner);
+    for (_, lease) in tables.iter_mut() {
+        let _ = lease.renew_unless_busy();
+    }
+}
