@@ -14,6 +14,7 @@ use std::time::Duration;
 use rustix::process::setpriority_process;
 
 use crate::host::machine::Renewed;
+use crate::host::means::Means;
 use crate::host::redirect::lease::Leases;
 use crate::host::sys;
 use crate::pulse::{BEAT, FOREMOST, Other, Pulse};
@@ -23,6 +24,22 @@ pub const LONGEST: Duration = Duration::from_secs(3);
 /// A beat is overdue, and the deputy's, when it is so late.
 const OVERDUE: Duration = Duration::from_millis(400);
 
+/// The worker's only hand: its main thread, which shows itself whenever it begins something new, or waits. A clone is the
+/// same.
+#[derive(Clone, Debug, Default)]
+pub struct Hand(Arc<AtomicU64>);
+
+impl Hand {
+    /// Whatever comes now may take [`LONGEST`].
+    pub fn shows(&self) {
+        self.0.store(sys::boot_nanos(), Ordering::Relaxed);
+    }
+
+    fn hidden_for(&self) -> u64 {
+        sys::boot_nanos().saturating_sub(self.0.load(Ordering::Relaxed))
+    }
+}
+
 /// Whoever has the worker's pulse. Duplicates are the same one.
 #[derive(Clone, Debug)]
 pub struct Deputy(Arc<Shared>);
@@ -30,31 +47,25 @@ pub struct Deputy(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     pulse: Mutex<Pulse>,
-    /// When the hand showed itself, on the boot clock.
-    seen: AtomicU64,
+    hand: Hand,
     live: Condvar,
 }
 
 impl Deputy {
     /// Takes the pulse, and begins to stand by. Idle, it sleeps.
-    pub fn stand_by(pulse: Pulse, tables: Renewed, leases: Leases) -> io::Result<Self> {
-        let shared = Shared { pulse: Mutex::new(pulse), seen: AtomicU64::new(0), live: Condvar::new() };
+    pub fn stand_by(pulse: Pulse, tables: Renewed, means: Means) -> io::Result<Self> {
+        let shared = Shared { pulse: Mutex::new(pulse), hand: means.hand, live: Condvar::new() };
         let deputy = Deputy(Arc::new(shared));
         let own = deputy.clone();
         thread::Builder::new()
             .name("squall-deputy".to_owned())
-            .spawn(move || own.stand_in(&tables, &leases))?;
+            .spawn(move || own.stand_in(&tables, &means.leases))?;
         Ok(deputy)
-    }
-
-    /// The hand shows itself: whatever comes now may take [`LONGEST`].
-    pub fn see(&self) {
-        self.0.seen.store(sys::boot_nanos(), Ordering::Relaxed);
     }
 
     /// The hand's own beat, if it is time, and when the next is due on the boot clock: `None` while nothing is live.
     pub fn beat_if_due(&self, live: bool) -> Option<u64> {
-        self.see();
+        self.0.hand.shows();
         let mut pulse = self.pulse();
         let before = pulse.beat_if_due();
         pulse.set_live(live);
@@ -89,8 +100,7 @@ impl Deputy {
                 pulse = self.0.live.wait_timeout(pulse, left).unwrap_or_else(PoisonError::into_inner).0;
                 continue;
             }
-            let seen = self.0.seen.load(Ordering::Relaxed);
-            if now.saturating_sub(seen) < LONGEST.as_nanos() as u64 {
+            if self.0.hand.hidden_for() < LONGEST.as_nanos() as u64 {
                 pulse.beat_if_due();
                 drop(pulse);
                 renew(tables);

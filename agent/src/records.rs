@@ -10,6 +10,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde::{Deserialize, Serialize};
 use squall_experiments::protocol::{Refusal, RunId};
 
+use crate::deputy::Hand;
 use crate::fingerprint::claims::Claims;
 use crate::host::undo::Undo;
 use crate::line::Line;
@@ -80,36 +81,22 @@ pub enum Answer {
 }
 
 /// One end of the line.
+#[derive(Debug)]
 pub struct Records {
     line: Line,
-    meanwhile: RefCell<Box<dyn FnMut()>>,
+    hand: Hand,
     claims: RefCell<Claims>,
 }
 
-impl std::fmt::Debug for Records {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Records").field("line", &self.line).finish_non_exhaustive()
-    }
-}
-
 impl Records {
-    /// Takes one end.
-    pub fn new(socket: OwnedFd) -> Self {
-        Records {
-            line: Line::new(socket),
-            meanwhile: RefCell::new(Box::new(|| ())),
-            claims: RefCell::default(),
-        }
+    /// Takes one end. The hand shows itself at every question, and while an answer is waited for: a disk may be slow.
+    pub fn new(socket: OwnedFd, hand: Hand) -> Self {
+        Records { line: Line::new(socket), hand, claims: RefCell::default() }
     }
 
-    /// How the hand shows itself, at every question and while an answer is waited for: a disk may be slow.
-    pub fn meanwhile(&self, act: impl FnMut() + 'static) {
-        *self.meanwhile.borrow_mut() = Box::new(act);
-    }
-
-    /// Shows it, for whoever is at something else for long.
+    /// The hand shows itself, at something else that takes long.
     pub fn breathe(&self) {
-        (self.meanwhile.borrow_mut())();
+        self.hand.shows();
     }
 
     /// What has been claimed by what was recorded.

@@ -104,12 +104,9 @@ async fn work(setup: Setup) -> Exit {
             return Exit::Bug;
         }
     };
-    let records = Records::new(records);
-    let Ok(deputy) = Deputy::stand_by(pulse, machine.renewed(), means.leases) else { return Exit::Bug };
-    let present = deputy.clone();
-    records.meanwhile(move || present.see());
-    let present = deputy.clone();
-    machine.meanwhile(move || present.see());
+    let records = Records::new(records, means.hand.clone());
+    let deputy = Deputy::stand_by(pulse, machine.renewed(), means.clone());
+    let Ok(deputy) = deputy else { return Exit::Bug };
     notify::tell("READY=1");
     let mut supervisor = Supervisor::new(place.clone(), machine, records, policy, watch, heard);
     supervisor.led_by(controllers);
@@ -149,7 +146,7 @@ async fn work(setup: Setup) -> Exit {
             _ = child.recv() => {}
             () = sleep => {}
         }
-        deputy.see();
+        means.hand.shows();
         let guardian_is = deputy.listen();
         if guardian_is == Other::Dead {
             if let Some(guardian) = &guardian_fd {

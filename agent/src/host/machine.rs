@@ -4,11 +4,9 @@
 //! sockets that it opened there stay, and nothing else does. A namespace in which nothing is live any more is let go of
 //! at once: a socket of ours would keep it, and its devices, after its owner's end.
 
-use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::BorrowedFd;
-use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -30,18 +28,6 @@ use super::{Host, Live, Place, Prepared, Record};
 /// The tables that must be renewed while the worker's only hand is at work, each with its namespace.
 pub type Renewed = Arc<Mutex<Vec<(Option<Id>, Lease)>>>;
 
-/// See [`Machine::meanwhile`].
-#[derive(Clone, Default)]
-struct Breath(Rc<RefCell<Option<Act>>>);
-
-type Act = Box<dyn FnMut()>;
-
-impl std::fmt::Debug for Breath {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Breath").finish_non_exhaustive()
-    }
-}
-
 /// See the module.
 #[derive(Debug)]
 pub struct Machine {
@@ -50,7 +36,6 @@ pub struct Machine {
     others: BTreeMap<Id, Other>,
     renewed: Renewed,
     means: Means,
-    breath: Breath,
 }
 
 #[derive(Debug)]
@@ -70,15 +55,9 @@ impl Machine {
             others: BTreeMap::new(),
             renewed: Renewed::default(),
             means,
-            breath: Breath::default(),
         };
         machine.renew_also(None);
         Ok(machine)
-    }
-
-    /// What has to be done now and then while a change is waited for.
-    pub fn meanwhile(&self, act: impl FnMut() + 'static) {
-        *self.breath.0.borrow_mut() = Some(Box::new(act));
     }
 
     /// See [`Renewed`].
@@ -132,18 +111,15 @@ impl Machine {
         if let Some(ground) = &site.ground {
             ground.watch(&self.means.watch);
         }
-        let (at, breath) = (site.at, self.breath.clone());
-        let mut breathe = move || breath.0.borrow_mut().as_mut().map_or((), |act| act());
+        let at = site.at;
         let mut within = |undo: Undo, socket: Option<BorrowedFd<'_>>| match at {
             Some(netns) if undo.within_namespace() => {
                 record(Undo::Within { netns, undo: Box::new(undo) }, socket)
             }
             _ => record(undo, socket),
         };
-        self.inside(at, aim, |host, aim| {
-            host.perform(&site.change, prepared, place, aim, &mut within, &mut breathe)
-        })
-        .unwrap_or_else(|error| Err(unreachable(&error)))
+        self.inside(at, aim, |host, aim| host.perform(&site.change, prepared, place, aim, &mut within))
+            .unwrap_or_else(|error| Err(unreachable(&error)))
     }
 
     /// Does what is due of a live change, and follows its targets. Called whenever the worker wakes.

@@ -3,6 +3,7 @@
 use super::redirect::lease::Leases;
 use super::redirect::proxy::Proxies;
 use super::watch::Watch;
+use crate::deputy::Hand;
 
 /// See the module. A clone is the same.
 #[derive(Clone, Debug)]
@@ -13,11 +14,13 @@ pub struct Means {
     pub leases: Leases,
     /// What they lead to.
     pub proxies: Proxies,
+    /// Shows itself while it waits.
+    pub hand: Hand,
 }
 
 impl Means {
     /// Nothing is held yet.
     pub fn new(watch: Watch) -> Self {
-        Means { watch, leases: Leases::default(), proxies: Proxies::default() }
+        Means { watch, leases: Leases::default(), proxies: Proxies::default(), hand: Hand::default() }
     }
 }

@@ -275,8 +275,7 @@ impl Host {
 
     /// Makes a change. Every undo is recorded before the part of the change that it takes back.
     ///
-    /// After an error the recorded undos must be applied: some parts may have been made. `breathe` is called now and then
-    /// while something is waited for.
+    /// After an error the recorded undos must be applied: some parts may have been made.
     pub fn perform(
         &mut self,
         change: &Change,
@@ -284,7 +283,6 @@ impl Host {
         place: &Place,
         aim: &Aim<'_>,
         record: Record<'_>,
-        breathe: &mut dyn FnMut(),
     ) -> Result<Live, Refusal> {
         match (prepared, change) {
             (Prepared::Block(mut prepared), _) => {
@@ -315,7 +313,7 @@ impl Host {
                 });
                 watched.inspect_err(|_| self.slots.give_back(&place.tag))
             }
-            (Prepared::Redirect(prepared), _) => self.redirect(prepared, place, record, breathe),
+            (Prepared::Redirect(prepared), _) => self.redirect(prepared, place, record),
             (Prepared::Disconnect(prepared), Change::Disconnect(change)) => {
                 let began = sys::boot_nanos();
                 let mut evidence = Evidence::default();
@@ -351,13 +349,12 @@ impl Host {
         prepared: redirect::Prepared,
         place: &Place,
         record: Record<'_>,
-        breathe: &mut dyn FnMut(),
     ) -> Result<Live, Refusal> {
         let mut proxy = redirect::start(&prepared, place.proxy_seed())?;
         let process = proxy.target().clone();
         // Until here it is a process that knows nothing and ends with this one.
         record(Undo::Proxy(process), None)?;
-        proxy.wait(breathe)?;
+        proxy.wait(&self.means.hand)?;
         let mark = marked(prepared.whom.mark.as_ref(), record)?;
         let live = redirect::perform(prepared, &mut proxy, mark, &self.means);
         self.means.proxies.add(proxy);

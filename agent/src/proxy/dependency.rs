@@ -4,7 +4,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::toxic::Stream;
+use serde::Serialize;
+use tokio::sync::watch;
+
+use super::observations::Observations;
+use super::toxic::{Stream, Toxic};
 
 /// Traffic of one direction, counted as it passes.
 #[derive(Debug, Default)]
@@ -34,6 +38,12 @@ pub struct Counters {
     pub reset: AtomicU64,
     /// Connections to whose bytes a toxic did something.
     pub harmed: AtomicU64,
+    /// Connections that a toxic refused before the dependency was connected to.
+    pub refused: AtomicU64,
+    /// Requests, where they are understood.
+    pub requests: AtomicU64,
+    /// Requests that are under way.
+    pub requests_open: Arc<AtomicU64>,
 }
 
 impl Counters {
@@ -43,6 +53,24 @@ impl Counters {
             Stream::Upstream => &self.upstream,
             Stream::Downstream => &self.downstream,
         }
+    }
+}
+
+/// What the proxy understands of what flows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    /// Bytes.
+    #[default]
+    Tcp,
+    /// Requests and answers of HTTP/1.1 and HTTP/2.
+    Http,
+}
+
+impl Protocol {
+    /// Whether it is nothing but bytes.
+    pub fn is_tcp(&self) -> bool {
+        *self == Protocol::Tcp
     }
 }
 
@@ -57,10 +85,16 @@ pub struct Dependency {
     pub upstream: String,
     /// Where its clients connect.
     pub listen: SocketAddr,
+    /// What is spoken there, as far as it is understood.
+    pub protocol: Protocol,
     /// What every choice depends on.
     pub seed: u64,
     /// What it has seen.
     pub counters: Arc<Counters>,
+    /// Its toxics as they are now.
+    pub toxics: watch::Sender<Vec<Arc<Toxic>>>,
+    /// Where it is noted what its connections did.
+    pub observations: Arc<Observations>,
 }
 
 impl Dependency {

@@ -15,6 +15,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::process::{Signal, pidfd_send_signal};
 use squall_experiments::protocol::Refusal;
 
+use crate::deputy::Hand;
 use crate::host::process::Target;
 use crate::host::sys;
 use crate::host::undo::Undone;
@@ -123,7 +124,7 @@ impl Proxy {
     }
 
     /// Waits until it has given up its privileges and listens to orders. The worker goes on living meanwhile.
-    pub fn wait(&mut self, breathe: &mut dyn FnMut()) -> Result<(), Refusal> {
+    pub fn wait(&mut self, hand: &Hand) -> Result<(), Refusal> {
         let began = Instant::now();
         while !self.ready {
             self.hear();
@@ -139,7 +140,7 @@ impl Proxy {
             if began.elapsed() > PATIENCE {
                 return Err(cannot("did not get ready", format!("{} s are over", PATIENCE.as_secs())));
             }
-            breathe();
+            hand.shows();
             self.listen(Duration::from_millis(20));
         }
         Ok(())

@@ -3,18 +3,18 @@
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 
-use super::{Control, ControlError, Order, Proxy, Shown, Wanted, read_all, require};
+use super::{Control, ControlError, Order, Proxy, Shown, Wanted};
 
 impl Control {
     /// Makes a proxy that listens on a socket which is bound to `listen`; what is wanted says nothing of that.
     pub fn adopt(&self, wanted: &Wanted, socket: OwnedFd, listen: SocketAddr) -> Result<Shown, ControlError> {
-        require(wanted)?;
-        let toxics = read_all(&wanted.toxics)?;
+        wanted.require()?;
+        let protocol = wanted.read_protocol()?;
+        let mut proxy = Proxy::new(wanted, protocol, wanted.read_toxics(protocol)?);
         let mut proxies = self.lock();
         if proxies.contains_key(&wanted.name) {
             return Err(ControlError::ProxyExists);
         }
-        let mut proxy = Proxy { toxics, ..Proxy::new(wanted) };
         self.serve(&mut proxy, socket, listen);
         let shown = proxy.shown();
         proxies.insert(wanted.name.clone(), proxy);

@@ -1,21 +1,21 @@
 //! `hang_data` and `reset_data`: so many bytes pass, then the connection hangs, or both peers see a reset.
 
-use super::values::{Number, Values};
-use super::{Act, Dice, Kind, Outlet, Step};
+use super::values::{Attribute, Values};
+use super::{Act, Dice, Kind, Outlet, Step, Work};
 use crate::proxy::queue::{Item, Queue};
 
 /// `bytes` that pass, counted over updates; what comes after them is held until the toxic is removed.
 pub const HANG: Kind = Kind {
     name: "hang_data",
-    attributes: &[("bytes", Number::Whole(0))],
-    make: || Box::new(BreakOff { end: Step::Wait, ..BreakOff::RESET }),
+    attributes: &[("bytes", Attribute::Whole(0))],
+    work: Work::Bytes(|| Box::new(BreakOff { end: Step::Wait, ..BreakOff::RESET })),
 };
 
 /// `bytes` that pass, counted over updates; the first one after them resets the connection.
 pub const RESET: Kind = Kind {
     name: "reset_data",
-    attributes: &[("bytes", Number::Whole(0))],
-    make: || Box::new(BreakOff::RESET),
+    attributes: &[("bytes", Attribute::Whole(0))],
+    work: Work::Bytes(|| Box::new(BreakOff::RESET)),
 };
 
 struct BreakOff {

@@ -99,6 +99,7 @@ pub(super) fn proxy(value: &Value) -> Result<Wanted, Refused> {
         listen: fields.text("listen")?.unwrap_or_default(),
         upstream: fields.text("upstream")?.unwrap_or_default(),
         enabled: fields.flag("enabled")?.unwrap_or(true),
+        protocol: fields.text("protocol")?.unwrap_or_default(),
         toxics,
     })
 }
@@ -137,12 +138,13 @@ pub(super) fn toxic(value: &Value) -> Result<WantedToxic, Refused> {
         stream: fields.text("stream")?.unwrap_or_default(),
         toxicity: fields.share("toxicity")?,
         attributes: fields.object("attributes")?,
+        concerns: fields.get("match").cloned().unwrap_or_default(),
+        expires: lifetime(&fields)?,
     })
 }
 
 /// How long a toxic is to live, from `expires_in` in milliseconds; an extension. What is negative ends at once.
-pub(super) fn lifetime(value: &Value) -> Result<Option<Duration>, Refused> {
-    let fields = Fields::new("Toxic", value)?;
+fn lifetime(fields: &Fields<'_>) -> Result<Option<Duration>, Refused> {
     let Some(value) = fields.get("expires_in") else { return Ok(None) };
     let whole = value.as_i64().ok_or_else(|| fields.wrong("expires_in", value, "int64"))?;
     Ok(Some(Duration::from_millis(u64::try_from(whole).unwrap_or(0)).min(LONGEST)))
