@@ -42,7 +42,7 @@ impl<P: Pen> Books<'_, P> {
         undo: Undo,
         socket: Option<BorrowedFd<'_>>,
     ) -> Result<(), Refusal> {
-        let outlasts = may_outlast && undo.outlasts_its_step();
+        let outlasts = undo.outlasts_its_step() && (may_outlast || !undo.within_namespace());
         if outlasts && self.footings.iter().any(|(_, recorded)| *recorded == undo) {
             return Ok(());
         }

@@ -206,6 +206,20 @@ impl Injection {
         }
     }
 
+    /// Lifts every step, and says whether connections are still carried on that its end would reset.
+    pub fn carries(&mut self, machine: &mut Machine, records: &Records) -> bool {
+        let any =
+            |written: &Written, machine: &Machine| written.iter().any(|(_, undo)| machine.carries(undo));
+        if !any(&self.footings, machine) {
+            return false;
+        }
+        for part in self.parts.values_mut().rev().filter(|part| part.lifted.is_none()) {
+            part.lift(machine, records);
+            records.breathe();
+        }
+        any(&self.footings, machine)
+    }
+
     /// Undoes everything, and compares the host with what it was: what the run claimed and is not as it was counts as not
     /// undone, whatever the undos say. `alone`: no other run is live, so nothing may bear Squall's mark either.
     pub fn end(&mut self, machine: &mut Machine, records: &Records, alone: bool) -> Lifted {

@@ -201,6 +201,7 @@ impl Made {
         let since = sys::boot_nanos();
         let undos = std::mem::take(&mut self.undos);
         self.undos = undos.into_iter().map(|(number, undo)| (number, undo.hurried())).collect();
+        self.live.iter().for_each(|live| machine.abandon(live));
         self.take_back(machine, records);
         self.past = self.evidence();
         self.now = Evidence::default();

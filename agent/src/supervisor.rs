@@ -2,10 +2,13 @@
 //!
 //! Everything that alters the host is done here, one thing after the other; connections only carry lines.
 
+mod ending;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use ending::Ending;
 use squall_experiments::exit::Exit;
 use squall_experiments::flow::Flow;
 use squall_experiments::protocol::{Call, Guard, Lifted, Message, Refusal, Reply, Request, RunId, VERSION};
@@ -91,6 +94,8 @@ pub struct Supervisor {
     guards: BTreeMap<RunId, Guards>,
     guardian: i32,
     controllers: Vec<SocketAddr>,
+    /// Ends of runs that wait.
+    ending: Vec<Ending>,
     /// When it last had time to hear, on the boot clock.
     free: u64,
 }
@@ -125,6 +130,7 @@ impl Supervisor {
             guards: BTreeMap::new(),
             guardian: nix::unistd::getppid().as_raw(),
             controllers: Vec::new(),
+            ending: Vec::new(),
             free: sys::boot_nanos(),
         }
     }
@@ -232,7 +238,7 @@ impl Supervisor {
                 self.followers.remove(&(run, part));
                 Reply::Lifted(lifted)
             }
-            Request::End { run } => Reply::Lifted(self.end(&run, None)),
+            Request::End { run } => return self.end_when_carried(run, connection, number),
             Request::Status => {
                 let machine = &mut self.machine;
                 let live = self.injections.values_mut();
@@ -363,7 +369,8 @@ impl Supervisor {
     /// When something is due, on the boot clock.
     pub fn due(&self) -> Option<u64> {
         let live = self.injections.values().map(Injection::due);
-        live.chain(self.stuck.iter().map(|(_, retry, _)| *retry)).min()
+        let ending = self.ending.iter().map(Ending::due);
+        live.chain(self.stuck.iter().map(|(_, retry, _)| *retry)).chain(ending).min()
     }
 
     /// Does what is due, and follows targets where something has happened to one.
@@ -399,6 +406,7 @@ impl Supervisor {
             self.end(&run, Some(why));
         }
         self.retry(now);
+        self.end_those_that_wait(now);
     }
 
     /// Who does not listen cannot tell that a lease was not renewed. A deadline is one in any case.

@@ -20,6 +20,7 @@ mod load;
 mod method;
 mod nets;
 mod network;
+mod outage;
 mod package;
 mod page;
 mod peers;

@@ -123,6 +123,9 @@ fn the_capabilities_of_the_unit_are_enough_for_every_fault_and_the_manager_is_to
     // Somebody else's processes and traffic: they need rights that root alone does not give.
     let talk = "while :; do head -c 1000 /dev/zero >/dev/udp/10.77.1.2/7; sleep 0.03; done";
     world.program(0, Some(65533), &["bash", "-c", talk]);
+    let ask = "while :; do { exec 3<>/dev/tcp/10.77.1.2/7 && echo hello >&3 && read -t 1 line <&3; } 2>/dev/null; \
+               exec 3>&-; sleep 0.05; done";
+    world.program(0, Some(65533), &["bash", "-c", ask]);
     world.program(0, Some(65534), &["bash", "-c", "trap '' USR1; exec sleep 600"]);
     holds("the sleeper", PATIENCE, || {
         near.netns.processes().iter().any(|process| process.name == "sleep" && process.uid == 65534)
@@ -146,6 +149,7 @@ fn the_capabilities_of_the_unit_are_enough_for_every_fault_and_the_manager_is_to
         format!(
             "{{ fault: {{ bandwidth: {{ rate: 20kbit/s, burst: 1500B, engine: netem, direction: egress, {peer} }} }}, for: 500ms }}"
         ),
+        "{ fault: { outage: { of: \"10.77.1.2:7\", how: latency, delay: 5ms } }, for: 1s }".to_owned(),
         format!("{{ fault: {{ disconnect: {{ every: 100ms, {peer} }} }}, for: 1s }}"),
         format!(
             "{{ fault: {{ loss: {{ percent: 50%, engine: queue }} }}, in: {{ netns: \"{}\" }}, for: 500ms }}",

@@ -222,10 +222,11 @@ fn halted(processes: &[Process]) -> Vec<String> {
     processes.iter().filter_map(|process| Some(format!("{} {}", process.name, process.halted()?))).collect()
 }
 
-/// Sockets with a mark, without ports that the kernel chose: a mark that stays is a change that stays.
+/// Sockets with a mark: a mark that stays is a change that stays. What is left of a connection when its socket is gone
+/// (TIME-WAIT) keeps the mark that it had, and is nobody's any more.
 fn marked(netns: &Netns) -> Result<Vec<String>> {
     let all = look(Some(netns), &["ss", "-H", "-O", "-t", "-u", "-a", "-n", "-e"])?;
-    let marked = all.lines().filter_map(|line| {
+    let marked = all.lines().filter(|line| !line.contains(" TIME-WAIT ")).filter_map(|line| {
         let words: Vec<&str> = line.split_whitespace().collect();
         let mark = words.iter().find(|word| word.starts_with("fwmark:"))?;
         Some(format!("{} {} {mark}", words.first()?, words.get(4)?))

@@ -70,7 +70,7 @@ impl Live {
     }
 
     /// Does what is due, and follows targets that have moved. Called whenever the worker wakes.
-    pub fn tick(&mut self, table: Option<&mut Table>, proxies: &mut Proxies, aim: &Aim<'_>) {
+    pub fn tick(&mut self, table: Option<&mut Table>, proxies: &Proxies, aim: &Aim<'_>) {
         match self {
             Live::Redirect(live) => live.tick(table, proxies, aim),
             Live::Block(packets) | Live::Shape(shape::Live { packets, .. }) => {

@@ -17,6 +17,7 @@ use squall_experiments::protocol::Refusal;
 use super::aim::{Aim, News};
 use super::means::Means;
 use super::netns::{Id, Netns};
+use super::redirect::proxy::Proxy;
 use super::site::Site;
 use super::table::Lease;
 use super::undo::{Undo, Undone};
@@ -112,8 +113,10 @@ impl Machine {
         }
         let at = site.at;
         let mut within = |undo: Undo, socket: Option<BorrowedFd<'_>>| match at {
-            None => record(undo, socket),
-            Some(netns) => record(Undo::Within { netns, undo: Box::new(undo) }, socket),
+            Some(netns) if undo.within_namespace() => {
+                record(Undo::Within { netns, undo: Box::new(undo) }, socket)
+            }
+            _ => record(undo, socket),
         };
         self.inside(at, aim, |host, aim| host.perform(&site.change, prepared, place, aim, &mut within))
             .unwrap_or_else(|error| Err(unreachable(&error)))
@@ -139,6 +142,18 @@ impl Machine {
         match self.host(at) {
             Some(host) => host.last(live, before),
             None => before.clone(),
+        }
+    }
+
+    /// Whether connections are still carried on that an undo would end.
+    pub fn carries(&self, undo: &Undo) -> bool {
+        matches!(undo, Undo::Proxy(process) if self.means.proxies.carries(process))
+    }
+
+    /// The target of a live change has ended: what serves it there ends at once.
+    pub fn abandon(&self, live: &Live) {
+        if let Live::Redirect(live) = live {
+            self.means.proxies.with(live.proxy(), Proxy::kill);
         }
     }
 

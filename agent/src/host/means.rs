@@ -1,6 +1,7 @@
 //! What all network namespaces of one worker have in common.
 
 use super::redirect::lease::Leases;
+use super::redirect::proxy::Proxies;
 use super::watch::Watch;
 use crate::deputy::Hand;
 
@@ -11,6 +12,8 @@ pub struct Means {
     pub watch: Watch,
     /// What redirects hold by.
     pub leases: Leases,
+    /// What they lead to.
+    pub proxies: Proxies,
     /// Shows itself while it waits.
     pub hand: Hand,
 }
@@ -18,6 +21,6 @@ pub struct Means {
 impl Means {
     /// Nothing is held yet.
     pub fn new(watch: Watch) -> Self {
-        Means { watch, leases: Leases::default(), hand: Hand::default() }
+        Means { watch, leases: Leases::default(), proxies: Proxies::default(), hand: Hand::default() }
     }
 }

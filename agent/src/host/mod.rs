@@ -77,7 +77,6 @@ use engines::Engines;
 pub use live::{Live, Prepared};
 use means::Means;
 use qdisc::Discs;
-use redirect::proxy::Proxies;
 use shape::Ground;
 use slot::{Levels, Slots};
 use table::{Lease, Table};
@@ -119,7 +118,6 @@ pub struct Host {
     levels: Option<Option<Levels>>,
     engines: Engines,
     means: Means,
-    proxies: Proxies,
     discs: Discs,
     /// What the table lets through, whatever is injected.
     carved: BTreeSet<CarveOut>,
@@ -136,7 +134,6 @@ impl Host {
             levels: None,
             engines: Engines::default(),
             means,
-            proxies: Proxies::default(),
             discs: Discs::default(),
             carved: BTreeSet::new(),
         }
@@ -356,23 +353,23 @@ impl Host {
         let mut proxy = redirect::start(&prepared, place.proxy_seed())?;
         let process = proxy.target().clone();
         // Until here it is a process that knows nothing and ends with this one.
-        record(Undo::Proxy { process, wait_ms: redirect::WAIT_MS }, None)?;
+        record(Undo::Proxy(process), None)?;
         proxy.wait(&self.means.hand)?;
         let mark = marked(prepared.whom.mark.as_ref(), record)?;
         let live = redirect::perform(prepared, &mut proxy, mark, &self.means);
-        self.proxies.add(proxy);
+        self.means.proxies.add(proxy);
         live.map(|live| Live::Redirect(Box::new(live)))
     }
 
     /// Does what is due of a live change, and follows its targets. Called whenever the worker wakes.
     pub fn tick(&mut self, live: &mut Live, aim: &Aim<'_>) {
-        live.tick(self.table.as_mut().ok(), &mut self.proxies, aim);
+        live.tick(self.table.as_mut().ok(), &self.means.proxies, aim);
     }
 
     /// A name has been asked again: a live change meets its new addresses too.
     pub fn hear(&mut self, live: &mut Live, place: &Place, news: &News, aim: &Aim<'_>) {
         match live {
-            Live::Redirect(live) => live.hear(news, &mut self.proxies, aim),
+            Live::Redirect(live) => live.hear(news, &self.means.proxies, aim),
             Live::Block(packets) | Live::Shape(shape::Live { packets, .. }) => {
                 if let Ok(table) = &mut self.table {
                     packets.hear(news, &place.tag, table);
@@ -404,7 +401,7 @@ impl Host {
                 }
                 Err(_) => Evidence::default(),
             },
-            Live::Redirect(live) => live.observe(&mut self.proxies),
+            Live::Redirect(live) => live.observe(&self.means.proxies),
             Live::Disconnect { evidence, .. } => evidence.clone(),
             Live::Signal(live) => live.observe(),
             Live::Pause(live) => live.observe(),
@@ -419,7 +416,7 @@ impl Host {
             }
             Live::Redirect(live) => {
                 // What it still carries goes on without harm, until the run ends.
-                self.proxies.heal(live.proxy());
+                self.means.proxies.heal(live.proxy());
                 before.clone()
             }
             Live::Block(_) | Live::Disconnect { .. } | Live::Signal(_) | Live::Pause(_) => before.clone(),
@@ -432,12 +429,8 @@ impl Host {
     }
 
     /// Whether an undo should wait a little more, after so long, because packets are held that it would take along.
-    pub fn drains(&mut self, undo: &Undo, waited: Duration) -> bool {
+    pub fn drains(&self, undo: &Undo, waited: Duration) -> bool {
         match undo {
-            Undo::Proxy { process, wait_ms } => {
-                self.proxies.heal(process);
-                waited.as_millis() < u128::from(*wait_ms) && self.proxies.carries(process)
-            }
             Undo::Class { device, minor, wait_ms } => {
                 waited.as_millis() < u128::from(*wait_ms) && qdisc::class::holds(device, *minor)
             }
@@ -450,8 +443,8 @@ impl Host {
         if let Undo::Queue { number, .. } = undo {
             return self.engines.stop(*number);
         }
-        if let Undo::Proxy { process, .. } = undo
-            && let Some(done) = self.proxies.end(process)
+        if let Undo::Proxy(process) = undo
+            && let Some(done) = self.means.proxies.end(process)
         {
             return done;
         }

@@ -55,12 +55,7 @@ pub enum Undo {
         wait_ms: u64,
     },
     /// The proxy of an outage does not run; the kernel sees to it when its agent is gone.
-    Proxy {
-        /// Which process.
-        process: Target,
-        /// How long what it still carries is waited for, in milliseconds.
-        wait_ms: u64,
-    },
+    Proxy(Target),
     /// A traced process runs; the kernel sees to it when its tracer is gone.
     Release(Target),
     /// A stopped process goes on.
@@ -94,7 +89,7 @@ impl Undo {
             | Undo::Root { .. }
             | Undo::Class { .. }
             | Undo::Entry
-            | Undo::Proxy { .. }
+            | Undo::Proxy(_)
             | Undo::Release(_)
             | Undo::Resume(_) => true,
             Undo::Within { undo, .. } => undo.void_after_reboot(),
@@ -121,21 +116,20 @@ impl Undo {
     pub fn hurried(self) -> Self {
         match self {
             Undo::Class { device, minor, .. } => Undo::Class { device, minor, wait_ms: 0 },
-            Undo::Proxy { process, .. } => Undo::Proxy { process, wait_ms: 0 },
             Undo::Within { netns, undo } => Undo::Within { netns, undo: Box::new(undo.hurried()) },
             undo => undo,
         }
     }
 
-    /// Whether it concerns what goes with the agent's own network namespace.
+    /// Whether it concerns what goes with a network namespace; everything else is reached from anywhere.
     pub fn within_namespace(&self) -> bool {
-        !matches!(self, Undo::Proxy { .. } | Undo::Release(_) | Undo::Resume(_))
+        !matches!(self, Undo::Proxy(_) | Undo::Release(_) | Undo::Resume(_))
     }
 
     /// Whether it is done when the run ends, not when its step does: what stands then is touched by no packet, but still
     /// lets go of those that it holds, and to take it down and make it again would cost others' packets.
     pub fn outlasts_its_step(&self) -> bool {
-        matches!(self, Undo::Root { .. } | Undo::Class { .. } | Undo::Entry | Undo::Proxy { .. })
+        matches!(self, Undo::Root { .. } | Undo::Class { .. } | Undo::Entry | Undo::Proxy(_))
     }
 
     /// Whether it leaves its object alone, and is done all the same, while something else stands in that.
@@ -165,7 +159,7 @@ impl Undo {
             Undo::Class { device, minor, wait_ms } => {
                 class::undo(device, *minor, Duration::from_millis(*wait_ms))
             }
-            Undo::Proxy { process, .. } => proxy::gone(process),
+            Undo::Proxy(process) => proxy::gone(process),
             Undo::Release(target) => released(target),
             Undo::Resume(target) => resume(target),
             Undo::Within { undo, .. } => undo.apply(table, queues),
@@ -183,7 +177,7 @@ impl fmt::Display for Undo {
             Undo::Root { device, .. } => write!(f, "the root of `{device}`"),
             Undo::Entry => write!(f, "the device `{}`", ifb::NAME),
             Undo::Class { device, minor, .. } => write!(f, "class {minor:x} of `{device}`"),
-            Undo::Proxy { process, .. } => write!(f, "{process}, the proxy of an outage"),
+            Undo::Proxy(process) => write!(f, "{process}, the proxy of an outage"),
             Undo::Release(target) => write!(f, "{target}, paused"),
             Undo::Resume(target) => write!(f, "{target}, stopped"),
             Undo::Within { netns, undo } => write!(f, "in network namespace {}: {undo}", netns.inode),

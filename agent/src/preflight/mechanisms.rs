@@ -14,7 +14,7 @@ use crate::host::qdisc::{self, htb, ifb, netem};
 use crate::host::queue::Queue;
 use crate::host::sockets::Sockets;
 use crate::host::table::Table;
-use crate::host::{nft, sys};
+use crate::host::{nft, redirect, sys};
 
 /// One thing that faults need.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -44,6 +44,8 @@ pub enum Mechanism {
     Cgroup,
     /// Marks on sockets.
     Marks,
+    /// New connections led elsewhere.
+    Redirects,
     /// Entering other network namespaces.
     Namespaces,
 }
@@ -89,6 +91,7 @@ pub fn findings() -> Vec<Finding> {
     add(Mechanism::Ptrace, "ptrace, else SIGSTOP", ptrace());
     add(Mechanism::Cgroup, "control groups of version 2", cgroup());
     add(Mechanism::Marks, "BPF on sock_create, pidfd_getfd", marks());
+    add(Mechanism::Redirects, "BPF on connect and getpeername", redirects());
     add(Mechanism::Namespaces, "other network namespaces (setns)", namespaces());
     findings
 }
@@ -205,6 +208,13 @@ fn ptrace() -> Result<String, String> {
 
 fn cgroup() -> Result<String, String> {
     Cgroup::root().map(|root| format!("mounted at {}", root.display())).map_err(|refusal| refusal.what)
+}
+
+/// Loaded, never attached.
+fn redirects() -> Result<String, String> {
+    redirect::trial().map_err(|refusal| refusal.what)?;
+    redirect::proxy::identity().map_err(|refusal| refusal.what)?;
+    Ok("new connections can be led to a proxy".to_owned())
 }
 
 fn marks() -> Result<String, String> {

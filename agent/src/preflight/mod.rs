@@ -116,6 +116,10 @@ impl Report {
         let one = |name, by, needs: &[Mechanism]| Ability::of(name, vec![way(by, needs, Vec::new())]);
         faults.push(one("partition", "rules", &rules));
         faults.push(one("refuse", "rules", &rules));
+        // Two of its ways are the kernel's alone.
+        let kernels = "only `how: refuse` and `how: blackhole`".to_owned();
+        let proxy = way("proxy", &[Mechanism::Redirects, Mechanism::Cgroup], Vec::new());
+        faults.push(Ability::of("outage", vec![proxy, way("rules", &rules, vec![kernels])]));
         faults.push(one("disconnect", "socket diagnosis", &[Mechanism::SocketDiagnosis]));
         faults.push(one("kill", "signals", &[Mechanism::Pidfd]));
         faults.push(one("pause", "tracing", &[Mechanism::Pidfd, Mechanism::Ptrace]));

@@ -52,12 +52,13 @@ impl Leases {
         Ok(())
     }
 
-    /// Renews all of them; `false`: one had run out, and its redirect led nowhere for a while.
+    /// Renews all that have not run out; `false`: one has, and its redirect leads nowhere any more.
     pub fn renew(&self) -> bool {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         all.retain(|lease| lease.strong_count() > 0);
         let mut in_time = true;
         for lease in all.iter().filter_map(Weak::upgrade) {
+            // One that has run out stays so, for whoever comes next to see.
             in_time &= !Lease::over(&lease) && Lease::prolong(&lease).is_ok();
         }
         in_time

@@ -46,10 +46,8 @@ const HOOKS: [(Family, u32, u32); 2] = [(Family::V4, 10, 29), (Family::V6, 11, 3
 const MOST: u32 = 1024;
 /// How often the proxy is asked whether it lives, in nanoseconds.
 const LOOK: u64 = 300_000_000;
-/// How long its last counts are waited for.
+/// How long counts are waited for that know of all that was led to it.
 const MOMENT: Duration = Duration::from_millis(200);
-/// How long what it still carries is waited for at the end of a run, in milliseconds.
-pub const WAIT_MS: u64 = 10_000;
 
 /// A redirect that has been looked at.
 #[derive(Debug)]
@@ -327,15 +325,14 @@ impl Live {
     }
 
     /// Looks whether the proxy lives, and follows targets. Called whenever the worker wakes.
-    pub fn tick(&mut self, table: Option<&mut Table>, proxies: &mut Proxies, aim: &Aim<'_>) {
-        let proxy = proxies.get(&self.proxy);
+    pub fn tick(&mut self, table: Option<&mut Table>, proxies: &Proxies, aim: &Aim<'_>) {
         if self.cut_short.is_none() {
-            let lives = proxy.as_ref().is_some_and(|proxy| !proxy.has_ended());
-            let hangs = proxy.as_ref().is_some_and(|proxy| proxy.hangs());
-            if !lives || hangs {
+            let hangs =
+                proxies.with(&self.proxy, |proxy| (!proxy.has_ended()).then(|| proxy.hangs())).flatten();
+            if hangs != Some(false) {
                 // First of all: whoever connects now must reach the dependency.
                 self.ways.links.clear();
-                let why = if lives { "did not answer any more" } else { "has ended" };
+                let why = if hangs.is_some() { "did not answer any more" } else { "has ended" };
                 let seconds = (sys::boot_nanos() - self.began) as f64 / 1e9;
                 self.cut_short = Some(format!(
                     "its proxy {why} after {seconds:.1} s; from then on connections led to the dependency"
@@ -344,14 +341,10 @@ impl Live {
                     "the proxy {} {why}: connections are not led to it any more",
                     self.proxy
                 ));
-                if let Some(proxy) = proxy {
-                    proxy.kill();
-                }
-            } else if let Some(proxy) = proxy
-                && self.look <= sys::boot_nanos()
-            {
+                proxies.with(&self.proxy, Proxy::kill);
+            } else if self.look <= sys::boot_nanos() {
                 self.look = sys::boot_nanos() + LOOK;
-                proxy.ask();
+                proxies.with(&self.proxy, Proxy::ask);
             }
         }
         let Some(table) = table else { return };
@@ -366,7 +359,7 @@ impl Live {
     }
 
     /// A name has been asked again: its new addresses lead to the proxy, too.
-    pub fn hear(&mut self, news: &News, proxies: &mut Proxies, aim: &Aim<'_>) {
+    pub fn hear(&mut self, news: &News, proxies: &Proxies, aim: &Aim<'_>) {
         if !self.peers.name(&news.name) || self.cut_short.is_some() {
             return;
         }
@@ -377,8 +370,10 @@ impl Live {
             if self.ways.known.contains_key(&address) {
                 continue;
             }
-            let Some(proxy) = proxies.get(&self.proxy) else { return };
-            let led = proxy.carry(address, (&self.ailment, self.share)).map_err(|refusal| refusal.what);
+            let what = (&self.ailment, self.share);
+            let carried = proxies.with(&self.proxy, |proxy| proxy.carry(address, what));
+            let Some(led) = carried else { return };
+            let led = led.map_err(|refusal| refusal.what);
             let led = led.and_then(|to| self.ways.lead(address, to).map_err(|error| error.to_string()));
             if let Err(why) = led {
                 self.happened(format!("{address} could not be led to the proxy: {why}"));
@@ -387,10 +382,10 @@ impl Live {
     }
 
     /// What has been measured.
-    pub fn observe(&self, proxies: &mut Proxies) -> Evidence {
+    pub fn observe(&self, proxies: &Proxies) -> Evidence {
         // First what stands in front: what is on its way to the proxy must not look as if it had passed it by.
         let led = self.ways.led();
-        let counts = proxies.get(&self.proxy).map(|proxy| proxy.counts(MOMENT)).unwrap_or_default();
+        let counts = proxies.with(&self.proxy, |proxy| proxy.counts(led, MOMENT)).unwrap_or_default();
         let late = matches!(self.ailment, Ailment::Late { .. });
         let engine = Engine {
             name: "proxy".to_owned(),

@@ -6,6 +6,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -180,21 +181,21 @@ impl Proxy {
         self.hear();
     }
 
-    /// Its counts, as fresh as it can give them within a moment.
-    pub fn counts(&mut self, moment: Duration) -> Counts {
-        let before = self.heard;
-        self.ask();
+    /// Its counts, as fresh as it can give them within a moment: so many connections are on their way to it at least.
+    pub fn counts(&mut self, led: u64, moment: Duration) -> Counts {
         let began = Instant::now();
-        while self.heard == before && !self.has_ended() && began.elapsed() < moment {
-            self.listen(Duration::from_millis(5));
-            self.hear();
+        loop {
+            let before = self.heard;
+            self.ask();
+            while self.heard == before && !self.has_ended() && began.elapsed() < moment {
+                self.listen(Duration::from_millis(2));
+                self.hear();
+            }
+            if self.counts.came >= led || self.has_ended() || began.elapsed() >= moment {
+                return self.counts;
+            }
+            std::thread::sleep(Duration::from_millis(2));
         }
-        self.counts
-    }
-
-    /// Its counts as it told them last.
-    pub fn told(&self) -> Counts {
-        self.counts
     }
 
     fn listen(&self, time: Duration) {
@@ -261,38 +262,40 @@ impl Proxy {
     }
 }
 
-/// The proxies of one network namespace, by their pids.
-#[derive(Debug, Default)]
-pub struct Proxies(BTreeMap<i32, Proxy>);
+/// The proxies of a worker, by their pids, wherever they serve. A clone is the same.
+#[derive(Clone, Debug, Default)]
+pub struct Proxies(Arc<Mutex<BTreeMap<i32, Proxy>>>);
 
 impl Proxies {
     /// One more.
-    pub fn add(&mut self, proxy: Proxy) {
-        self.0.insert(proxy.target.pid, proxy);
+    pub fn add(&self, proxy: Proxy) {
+        self.lock().insert(proxy.target.pid, proxy);
     }
 
-    /// One of them.
-    pub fn get(&mut self, target: &Target) -> Option<&mut Proxy> {
-        self.0.get_mut(&target.pid).filter(|proxy| proxy.target == *target)
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<i32, Proxy>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Does something with one of them; `None` where it is not known here.
+    pub fn with<T>(&self, target: &Target, act: impl FnOnce(&mut Proxy) -> T) -> Option<T> {
+        self.lock().get_mut(&target.pid).filter(|proxy| proxy.target == *target).map(act)
     }
 
     /// It does nothing to connections any more, and ends with the last one.
-    pub fn heal(&mut self, target: &Target) {
-        if let Some(proxy) = self.get(target) {
-            proxy.heal();
-        }
+    pub fn heal(&self, target: &Target) {
+        self.with(target, Proxy::heal);
     }
 
     /// Whether it still carries connections on.
-    pub fn carries(&mut self, target: &Target) -> bool {
-        self.get(target).is_some_and(|proxy| !proxy.has_ended())
+    pub fn carries(&self, target: &Target) -> bool {
+        self.with(target, |proxy| !proxy.has_ended()).unwrap_or(false)
     }
 
     /// Ends it; `None` where it is not known here.
-    pub fn end(&mut self, target: &Target) -> Option<Undone> {
-        let done = self.get(target)?.end();
+    pub fn end(&self, target: &Target) -> Option<Undone> {
+        let done = self.with(target, Proxy::end)?;
         if done.is_ok() {
-            self.0.remove(&target.pid);
+            self.lock().remove(&target.pid);
         }
         Some(done)
     }
