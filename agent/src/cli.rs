@@ -11,6 +11,7 @@ use squall_experiments::exit::Exit;
 use squall_experiments::protocol::{Call, Message, Refusal, Reply, Request, VERSION};
 
 use crate::fingerprint::command as fingerprint;
+use crate::outage::child;
 use crate::policy::Policy;
 use crate::recover::from_host::{self, Found, Wanted};
 use crate::state::{self, Place};
@@ -62,6 +63,12 @@ enum Verb {
         #[arg(long, hide = true, value_enum)]
         be: Option<selftest::Role>,
     },
+    /// The unprivileged process that looks at guards.
+    #[command(hide = true)]
+    Prober(crate::probe::Prober),
+    /// Carry what an outage leads to it.
+    #[command(hide = true)]
+    OutageProxy(child::Arguments),
     /// Undo what a dead agent left behind. Needs no daemon, no controller and no network.
     Recover {
         /// Also what no journal tells of: find Squall's objects by their marks, and take those away alone.
@@ -83,9 +90,11 @@ impl Agent {
             Verb::Run { on_stdin, controllers } => serve(state_dir, on_stdin, controllers),
             Verb::Status => status(state_dir),
             Verb::Preflight { format } => preflight(format == Format::Json),
+            Verb::Prober(prober) => return prober.run(),
             Verb::Fingerprint(arguments) => fingerprint::run(&arguments),
             Verb::SelfTest { be: Some(role), .. } => selftest::be(role).map(|()| Exit::Held),
             Verb::SelfTest { format, .. } => selftest::run(format),
+            Verb::OutageProxy(arguments) => return child::run(&arguments),
             Verb::Recover { from_host: false, .. } => return recovered(state_dir),
             Verb::Recover { dry_run, netns, .. } => {
                 let wanted = Wanted { dry: dry_run, netns: &netns };
@@ -159,7 +168,9 @@ fn ask(stream: &UnixStream, number: u64, request: Request) -> Result<Reply, Refu
     match serde_json::from_str(&answer).map_err(|error| lost(error.into()))? {
         Message::Answer { reply: Reply::Refused(refusal), .. } => Err(refusal),
         Message::Answer { reply, .. } => Ok(reply),
-        Message::Ended { .. } => Err(Refusal::bare("the agent gave another answer than was asked for")),
+        Message::Ended { .. } | Message::Guard { .. } => {
+            Err(Refusal::bare("the agent gave another answer than was asked for"))
+        }
     }
 }
 

@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 use squall_experiments::document::{self, Sources};
 use squall_experiments::plan::Plan;
-use squall_experiments::protocol::{Call, Message, Refusal, Reply, Request, RunId};
+use squall_experiments::protocol::{Call, Guard, Message, Refusal, Reply, Request, RunId};
+use squall_experiments::verdict::Tally;
 
 use crate::host::process::Target;
 use crate::host::undo::Undo;
@@ -56,6 +57,12 @@ fn said() -> Vec<Vec<u8>> {
             seed: u64::MAX,
             lease_ms: 5000,
             deadline_ms: u64::MAX,
+            guards: document
+                .experiment
+                .hypothesis
+                .iter()
+                .map(|claim| Guard { number: 3, claim: claim.clone(), so_far: Tally { good: 1, bad: 0 } })
+                .collect(),
         },
         Request::Apply { run: run(), part: 0, changes, lasts_ms: 1 },
         Request::Status,

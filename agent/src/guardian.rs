@@ -21,6 +21,7 @@ use nix::unistd::Pid;
 use squall_experiments::exit::Exit;
 use squall_experiments::protocol::{Refusal, RunId};
 
+use crate::deputy::Hand;
 use crate::host::sys;
 use crate::host::undo::Undo;
 use crate::ledger::Ledger;
@@ -112,7 +113,7 @@ pub fn run(place: Place, control: Option<UnixStream>, controllers: Vec<SocketAdd
     let guardian = Guardian {
         place,
         _lock: lock,
-        records: Records::new(records),
+        records: Records::new(records, Hand::default()),
         pulse,
         worker,
         worker_fd,

@@ -260,9 +260,9 @@ impl Injection {
     }
 
     /// A name of a step has been asked again. `false`: the step is not live.
-    pub fn hear(&mut self, number: u32, news: &News, machine: &mut Machine) -> bool {
+    pub fn hear(&mut self, number: u32, news: &News, machine: &mut Machine, aim: &Aim<'_>) -> bool {
         let Some(part) = self.parts.get_mut(&number).filter(|part| part.is_live()) else { return false };
-        part.made.iter_mut().for_each(|made| made.hear(news, machine));
+        part.made.iter_mut().for_each(|made| made.hear(news, machine, aim));
         true
     }
 

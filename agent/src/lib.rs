@@ -7,9 +7,10 @@
 //! | module | what it is for |
 //! |---|---|
 //! | [`host`] | the mechanisms: the only code that alters a machine |
-//! | [`guardian`], [`pulse`], [`records`] | the parent process; how the two notice each other's end; what they say |
+//! | [`guardian`], [`pulse`], [`records`], [`line`] | the parent process; how the two notice each other's end; what they say, and over what |
 //! | [`journal`], [`ledger`], [`recover`] | what to undo, on disk; who writes it; undoing what a dead agent left |
 //! | [`worker`], [`supervisor`], [`injection`], [`made`], [`link`] | the child process: live injections and their changes, their leases, its connections |
+//! | [`guards`] | what stops a run, looked at without the command |
 //! | [`books`] | what a change has had written, and the order in which it is taken back |
 //! | [`resolve`] | names become addresses |
 //! | [`veto`], [`policy`] | what is never hit; what the host's owner allows |
@@ -21,6 +22,7 @@
 //! | [`selftest`] | faults and deaths on this host, in namespaces of their own |
 //! | [`probe`] | the unprivileged prober |
 //! | [`proxy`] | the dependency proxy: needs no privilege, alters no host |
+//! | [`outage`] | the process without privileges in which it carries what an outage leads to it |
 
 pub mod books;
 pub mod cli;
@@ -29,16 +31,19 @@ mod decoding;
 pub mod deputy;
 pub mod fingerprint;
 pub mod guardian;
+pub mod guards;
 pub mod host;
 pub mod injection;
 pub mod join;
 pub mod journal;
 pub mod ledger;
+pub mod line;
 pub mod link;
 pub mod made;
 #[cfg(test)]
 mod model;
 pub mod notify;
+pub mod outage;
 pub mod points;
 pub mod policy;
 pub mod preflight;

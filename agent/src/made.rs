@@ -186,7 +186,7 @@ impl Made {
     }
 
     /// A name has been asked again.
-    pub fn hear(&mut self, news: &News, machine: &mut Machine) {
+    pub fn hear(&mut self, news: &News, machine: &mut Machine, aim: &Aim<'_>) {
         if news.from != Viewpoint::of(&self.change) {
             return;
         }
@@ -197,7 +197,7 @@ impl Made {
             known.extend(new);
         }
         if let Some(live) = &mut self.live {
-            machine.hear(self.site.at, live, &self.place, news);
+            machine.hear(self.site.at, live, &self.place, news, aim);
         }
     }
 

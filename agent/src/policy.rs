@@ -21,7 +21,7 @@ pub struct Policy {
     pub max_duration: Period,
     /// The longest that packets may be held.
     pub max_delay: Period,
-    /// Which changes are allowed: `block`, `shape`, `disconnect`, `signal`, `pause`.
+    /// Which changes are allowed: `block`, `shape`, `redirect`, `disconnect`, `signal`, `pause`.
     pub allow: Vec<String>,
     /// Networks and addresses that no fault touches.
     pub protect_addresses: Vec<Peer>,
@@ -47,7 +47,8 @@ pub enum Graft {
 
 impl Default for Policy {
     fn default() -> Self {
-        let allow = ["block", "shape", "disconnect", "signal", "pause"].map(str::to_owned).to_vec();
+        let allow =
+            ["block", "shape", "redirect", "disconnect", "signal", "pause"].map(str::to_owned).to_vec();
         Policy {
             enabled: true,
             max_duration: Period::from_secs(3600),
@@ -99,6 +100,7 @@ impl Policy {
         let kind = match change {
             Change::Block(_) => "block",
             Change::Shape(_) => "shape",
+            Change::Redirect(_) => "redirect",
             Change::Disconnect(_) => "disconnect",
             Change::Signal(_) => "signal",
             Change::Pause(_) => "pause",
@@ -117,6 +119,7 @@ impl Policy {
                 let late = shape.impairment.reorder.map(|reorder| reorder.late);
                 shape.impairment.delay.map(|delay| delay.delay).max(late)
             }
+            Change::Redirect(redirect) => redirect.ailment.holds_for(),
             _ => None,
         };
         if let Some(held) = held.filter(|held| *held > self.max_delay) {

@@ -1,22 +1,19 @@
 //! What worker and guardian say to each other: the worker asks, the guardian writes, syncs and answers.
 
 use std::cell::RefCell;
-use std::io::{self, IoSlice, IoSliceMut};
-use std::mem::MaybeUninit;
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
-    SendFlags, recvmsg, sendmsg,
-};
 use serde::{Deserialize, Serialize};
 use squall_experiments::protocol::{Refusal, RunId};
 
+use crate::deputy::Hand;
 use crate::fingerprint::claims::Claims;
 use crate::host::undo::Undo;
+use crate::line::Line;
 use crate::points::{self, Point};
 use crate::pulse::BEAT;
 
@@ -84,32 +81,22 @@ pub enum Answer {
 }
 
 /// One end of the line.
+#[derive(Debug)]
 pub struct Records {
-    socket: OwnedFd,
-    meanwhile: RefCell<Box<dyn FnMut()>>,
+    line: Line,
+    hand: Hand,
     claims: RefCell<Claims>,
 }
 
-impl std::fmt::Debug for Records {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Records").field("socket", &self.socket).finish_non_exhaustive()
-    }
-}
-
 impl Records {
-    /// Takes one end.
-    pub fn new(socket: OwnedFd) -> Self {
-        Records { socket, meanwhile: RefCell::new(Box::new(|| ())), claims: RefCell::default() }
+    /// Takes one end. The hand shows itself at every question, and while an answer is waited for: a disk may be slow.
+    pub fn new(socket: OwnedFd, hand: Hand) -> Self {
+        Records { line: Line::new(socket), hand, claims: RefCell::default() }
     }
 
-    /// How the hand shows itself, at every question and while an answer is waited for: a disk may be slow.
-    pub fn meanwhile(&self, act: impl FnMut() + 'static) {
-        *self.meanwhile.borrow_mut() = Box::new(act);
-    }
-
-    /// Shows it, for whoever is at something else for long.
+    /// The hand shows itself, at something else that takes long.
     pub fn breathe(&self) {
-        (self.meanwhile.borrow_mut())();
+        self.hand.shows();
     }
 
     /// What has been claimed by what was recorded.
@@ -127,7 +114,7 @@ impl Records {
         self.breathe();
         points::pass(before);
         self.send(ask, attached).map_err(lost)?;
-        let mut ready = [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)];
+        let mut ready = [PollFd::new(self.line.as_fd(), PollFlags::POLLIN)];
         let begun = Instant::now();
         let slice = PollTimeout::try_from(BEAT).unwrap_or(PollTimeout::ZERO);
         loop {
@@ -154,39 +141,17 @@ impl Records {
 
     /// Sends one message, with a descriptor.
     pub fn send<T: Serialize>(&self, message: &T, attached: Option<BorrowedFd<'_>>) -> io::Result<()> {
-        let bytes = serde_json::to_vec(message)?;
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-        let mut ancillary = SendAncillaryBuffer::new(&mut space);
-        let descriptors: Vec<BorrowedFd<'_>> = attached.into_iter().collect();
-        if !descriptors.is_empty() {
-            ancillary.push(SendAncillaryMessage::ScmRights(&descriptors));
-        }
-        sendmsg(&self.socket, &[IoSlice::new(&bytes)], &mut ancillary, SendFlags::NOSIGNAL)?;
-        Ok(())
+        self.line.send(message, attached)
     }
 
     /// Receives one message; `None` is the end of the other side.
     pub fn receive<T: for<'de> Deserialize<'de>>(&self) -> io::Result<Option<(T, Option<OwnedFd>)>> {
-        let mut bytes = vec![0; 256 * 1024];
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-        let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-        let mut parts = [IoSliceMut::new(&mut bytes)];
-        let received = recvmsg(&self.socket, &mut parts, &mut ancillary, RecvFlags::CMSG_CLOEXEC)?.bytes;
-        let mut attached = None;
-        for message in ancillary.drain() {
-            if let RecvAncillaryMessage::ScmRights(mut descriptors) = message {
-                attached = descriptors.next();
-            }
-        }
-        if received == 0 {
-            return Ok(None);
-        }
-        Ok(Some((serde_json::from_slice(&bytes[..received])?, attached)))
+        self.line.receive()
     }
 }
 
 impl AsFd for Records {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
+        self.line.as_fd()
     }
 }

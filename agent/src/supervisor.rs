@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use squall_experiments::exit::Exit;
 use squall_experiments::flow::Flow;
-use squall_experiments::protocol::{Call, Lifted, Message, Refusal, Reply, Request, RunId, VERSION};
+use squall_experiments::protocol::{Call, Guard, Lifted, Message, Refusal, Reply, Request, RunId, VERSION};
 use squall_experiments::quantity::Period;
 use tokio::sync::mpsc;
 
+use crate::guards::{Guards, Told};
 use crate::host::aim::{Aim, News, Resolved};
 use crate::host::machine::Machine;
 use crate::host::sys;
@@ -24,6 +25,8 @@ use crate::policy::Policy;
 use crate::records::{Ask, Records};
 use crate::resolve::{self, Answers, Asked, Follower};
 use crate::state::Place;
+
+mod guarded;
 
 /// How often an undo that failed is tried again.
 const RETRY: u64 = 1_000_000_000;
@@ -49,13 +52,15 @@ pub struct Ready {
     sights: Sights,
 }
 
-/// What was heard of names.
+/// What was heard of names and guards.
 #[derive(Debug)]
 pub enum Heard {
     /// Those of a request have been resolved.
     First(Ready),
     /// One of a live step was asked again.
     Again(Part, News),
+    /// A prober of a run's guards has said something.
+    Looked(RunId, Told),
 }
 
 /// A step of a run.
@@ -82,6 +87,8 @@ pub struct Supervisor {
     heard: mpsc::UnboundedSender<Heard>,
     /// Who asks the names of live steps again.
     followers: BTreeMap<Part, Vec<Follower>>,
+    /// What stops a run, by the run.
+    guards: BTreeMap<RunId, Guards>,
     guardian: i32,
     controllers: Vec<SocketAddr>,
     /// When it last had time to hear, on the boot clock.
@@ -115,6 +122,7 @@ impl Supervisor {
             stuck: Vec::new(),
             heard,
             followers: BTreeMap::new(),
+            guards: BTreeMap::new(),
             guardian: nix::unistd::getppid().as_raw(),
             controllers: Vec::new(),
             free: sys::boot_nanos(),
@@ -190,10 +198,10 @@ impl Supervisor {
                 state: self.place.directory().display().to_string(),
                 policy: self.policy.version.clone(),
             },
-            Request::Begin { run, title, seed, lease_ms, deadline_ms, plan: _ } => {
+            Request::Begin { run, title, seed, lease_ms, deadline_ms, plan: _, guards } => {
                 let deadline = sys::boot_nanos() + nanos(deadline_ms);
                 let lease = nanos(lease_ms);
-                refused(self.begin(Terms { run, title, seed, connection, lease, deadline }))
+                refused(self.begin(Terms { run, title, seed, connection, lease, deadline }, guards))
             }
             Request::Renew { run } => refused(mine(&self.injections, &run).map(|()| {
                 if let Some(injection) = self.injections.get_mut(&run) {
@@ -235,7 +243,7 @@ impl Supervisor {
         })
     }
 
-    fn begin(&mut self, terms: Terms) -> Result<Reply, Refusal> {
+    fn begin(&mut self, terms: Terms, guards: Vec<Guard>) -> Result<Reply, Refusal> {
         if self.injections.contains_key(&terms.run) {
             return Err(Refusal::bare(format!("run {} has begun already", terms.run)));
         }
@@ -248,8 +256,17 @@ impl Supervisor {
         let (run, title, deadline) = (terms.run.clone(), terms.title.clone(), terms.deadline);
         self.records.ask(&Ask::Begin { run: run.clone(), title, deadline }, None)?;
         let injection = Injection::begin(terms, &self.records);
-        self.injections.insert(run, injection);
-        Ok(Reply::Done)
+        self.injections.insert(run.clone(), injection);
+        if guards.is_empty() {
+            return Ok(Reply::Done);
+        }
+        match self.guard(&run, guards) {
+            Ok(()) => Ok(Reply::Guarding),
+            Err(refusal) => {
+                self.end(&run, None);
+                Err(refusal)
+            }
+        }
     }
 
     fn permits(&self, apply: &Apply) -> Result<(), Refusal> {
@@ -286,14 +303,16 @@ impl Supervisor {
         });
     }
 
-    /// Names have been resolved, or asked again.
+    /// Names have been resolved, or asked again; or a guard was looked at.
     pub fn resolved(&mut self, heard: Heard) {
         match heard {
             Heard::First(ready) => self.apply(ready),
+            Heard::Looked(run, told) => self.looked(&run, told),
             Heard::Again((run, part), news) => {
-                let machine = &mut self.machine;
-                let live =
-                    self.injections.get_mut(&run).map(|injection| injection.hear(part, &news, machine));
+                let nothing = Resolved::new();
+                let aim = Aim::new(&self.policy, &nothing, self.ours()).led_by(&self.controllers);
+                let (machine, injection) = (&mut self.machine, self.injections.get_mut(&run));
+                let live = injection.map(|injection| injection.hear(part, &news, machine, &aim));
                 if live != Some(true) {
                     self.followers.remove(&(run, part));
                 }
@@ -419,6 +438,7 @@ impl Supervisor {
 
     /// Undoes a run. Whoever began it is told when somebody else wanted it.
     fn end(&mut self, run: &RunId, why: Option<&str>) -> Lifted {
+        self.guards.remove(run);
         let Some(mut injection) = self.injections.remove(run) else {
             return Lifted::default();
         };

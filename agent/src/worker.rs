@@ -18,6 +18,7 @@ use tokio::sync::mpsc;
 
 use crate::deputy::Deputy;
 use crate::host::machine::Machine;
+use crate::host::means::Means;
 use crate::host::sys;
 use crate::host::watch::Watch;
 use crate::notify;
@@ -95,17 +96,17 @@ async fn work(setup: Setup) -> Exit {
         return Exit::Bug;
     };
     let Ok((watch, watched)) = watch() else { return Exit::Bug };
-    let machine = match Machine::open(watch.clone()) {
+    let means = Means::new(watch.clone());
+    let machine = match Machine::open(means.clone()) {
         Ok(machine) => machine,
         Err(error) => {
             tracing::error!(%error, "the network namespace cannot be looked at");
             return Exit::Bug;
         }
     };
-    let records = Records::new(records);
-    let Ok(deputy) = Deputy::stand_by(pulse, machine.renewed()) else { return Exit::Bug };
-    let present = deputy.clone();
-    records.meanwhile(move || present.see());
+    let records = Records::new(records, means.hand.clone());
+    let deputy = Deputy::stand_by(pulse, machine.renewed(), means.clone());
+    let Ok(deputy) = deputy else { return Exit::Bug };
     notify::tell("READY=1");
     let mut supervisor = Supervisor::new(place.clone(), machine, records, policy, watch, heard);
     supervisor.led_by(controllers);
@@ -145,7 +146,7 @@ async fn work(setup: Setup) -> Exit {
             _ = child.recv() => {}
             () = sleep => {}
         }
-        deputy.see();
+        means.hand.shows();
         let guardian_is = deputy.listen();
         if guardian_is == Other::Dead {
             if let Some(guardian) = &guardian_fd {

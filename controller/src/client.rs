@@ -71,7 +71,7 @@ impl Client {
                     };
                 }
                 // An answer to nobody, or news about runs that are not ours.
-                Message::Answer { .. } | Message::Ended { .. } => {}
+                Message::Answer { .. } | Message::Ended { .. } | Message::Guard { .. } => {}
             }
         }
     }

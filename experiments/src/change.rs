@@ -7,9 +7,10 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::ailment::Ailment;
 use crate::flow::{Direction, Flow};
 use crate::impairment::Impairment;
-use crate::quantity::{Period, Pick};
+use crate::quantity::{Percent, Period, Pick};
 use crate::scope::Scope;
 
 /// One alteration of one host.
@@ -20,6 +21,8 @@ pub enum Change {
     Block(Block),
     /// Packets of a flow are treated as by a bad network.
     Shape(Shape),
+    /// New connections of a flow are led through the dependency proxy.
+    Redirect(Redirect),
     /// Established sockets of a flow are destroyed, at once and once per interval.
     Disconnect(Disconnect),
     /// Processes receive a signal. Not undone.
@@ -99,6 +102,18 @@ pub enum Root {
     Keep,
     /// It is replaced while the fault lasts and put back as it was.
     Borrow,
+}
+
+/// See [`Change::Redirect`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Redirect {
+    /// Which connections: the target calls one peer by name or address, at one port.
+    pub flow: Flow,
+    /// What happens to them.
+    pub ailment: Ailment,
+    /// To which share of them.
+    pub share: Percent,
 }
 
 /// See [`Change::Disconnect`].
@@ -183,6 +198,8 @@ pub enum Claim {
     Packets(Flow),
     /// The established sockets of a flow. Collides with nothing but itself.
     Sockets(Flow),
+    /// Where new connections of a flow lead.
+    Connections(Flow),
     /// Whether processes of a scope run. The agent compares the processes themselves.
     Processes(Scope),
 }
@@ -193,6 +210,7 @@ impl Change {
         match self {
             Change::Block(block) => vec![Claim::Packets(block.flow.clone())],
             Change::Shape(_) => Vec::new(),
+            Change::Redirect(redirect) => vec![Claim::Connections(redirect.flow.clone())],
             Change::Disconnect(disconnect) => vec![Claim::Sockets(disconnect.flow.clone())],
             Change::Signal(signal) => vec![Claim::Processes(signal.scope.clone())],
             Change::Pause(pause) => vec![Claim::Processes(pause.scope.clone())],
@@ -204,6 +222,7 @@ impl Change {
         match self {
             Change::Block(block) => Some(&block.flow),
             Change::Shape(shape) => Some(&shape.flow),
+            Change::Redirect(redirect) => Some(&redirect.flow),
             Change::Disconnect(disconnect) => Some(&disconnect.flow),
             Change::Signal(_) | Change::Pause(_) => None,
         }
@@ -215,6 +234,7 @@ impl Change {
         match &mut change {
             Change::Block(Block { flow, .. })
             | Change::Shape(Shape { flow, .. })
+            | Change::Redirect(Redirect { flow, .. })
             | Change::Disconnect(Disconnect { flow, .. }) => flow.scope = None,
             Change::Signal(_) | Change::Pause(_) => {}
         }
@@ -236,7 +256,7 @@ impl Change {
     /// Whether the host can be brought back to what it was. A signal and a destroyed socket cannot be taken back;
     /// nothing of Squall's own stays, and the report says so.
     pub fn reversible(&self) -> bool {
-        matches!(self, Change::Block(_) | Change::Shape(_) | Change::Pause(_))
+        matches!(self, Change::Block(_) | Change::Shape(_) | Change::Redirect(_) | Change::Pause(_))
     }
 }
 
@@ -271,7 +291,13 @@ impl Claim {
     /// here only equal scopes collide.
     pub fn collides(&self, other: &Claim) -> bool {
         match (self, other) {
-            (Claim::Packets(a), Claim::Packets(b)) | (Claim::Sockets(a), Claim::Sockets(b)) => a.overlaps(b),
+            (Claim::Packets(a), Claim::Packets(b))
+            | (Claim::Sockets(a), Claim::Sockets(b))
+            | (Claim::Connections(a), Claim::Connections(b)) => a.overlaps(b),
+            // Blocked packets to a peer are the proxy's own, whosever they were: nothing would be as it is asked for.
+            (Claim::Packets(a), Claim::Connections(b)) | (Claim::Connections(b), Claim::Packets(a)) => {
+                a.overlaps(b)
+            }
             (Claim::Processes(a), Claim::Processes(b)) => a == b,
             _ => false,
         }
@@ -283,6 +309,7 @@ impl fmt::Display for Claim {
         match self {
             Claim::Packets(flow) => write!(f, "packets {flow}"),
             Claim::Sockets(flow) => write!(f, "established sockets {flow}"),
+            Claim::Connections(flow) => write!(f, "where new connections lead {flow}"),
             Claim::Processes(scope) => write!(f, "whether processes of {scope} run"),
         }
     }
@@ -324,6 +351,13 @@ impl fmt::Display for Change {
             }
             Change::Shape(shape) => {
                 write!(f, "{} of the packets {} ({})", shape.impairment, shape.flow, shape.direction)
+            }
+            Change::Redirect(Redirect { flow, ailment, share }) => {
+                write!(f, "lead through the proxy, and {ailment},")?;
+                if *share != Percent::ALL {
+                    write!(f, " for {share} of them,")?;
+                }
+                write!(f, " connections {flow}")
             }
             Change::Disconnect(disconnect) => {
                 write!(f, "destroy established sockets {}", disconnect.flow)?;

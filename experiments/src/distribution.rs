@@ -70,9 +70,14 @@ impl<const BITS: u32> Distribution<BITS> {
     pub fn quantile(&self, thousandths: u64, never: u64) -> Option<Duration> {
         let all = u128::from(self.total() + never);
         let rank = (all * u128::from(thousandths)).div_ceil(1000).max(1);
-        let mut below = 0;
+        self.at_rank(u64::try_from(rank).unwrap_or(u64::MAX))
+    }
+
+    /// The time of a rank, counted from 1 for the shortest; `None` where fewer were counted.
+    pub fn at_rank(&self, rank: u64) -> Option<Duration> {
+        let mut below = 0u64;
         for (bucket, count) in &self.counts {
-            below += u128::from(*count);
+            below = below.saturating_add(*count);
             if below >= rank {
                 return Some(Duration::from_nanos(upper::<BITS>(*bucket)));
             }

@@ -27,6 +27,9 @@ pub struct Evidence {
     /// What probes show of it, where that was asked for. They are among the packets that are counted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub witness: Option<Testimony>,
+    /// Why it was not in force until its end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cut_short: Option<String>,
     /// What the reader must know of what was not covered.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
@@ -50,6 +53,8 @@ pub enum Unit {
     Packets,
     /// Sockets.
     Sockets,
+    /// Connections, from their beginning.
+    Connections,
     /// Processes.
     Processes,
 }
@@ -142,12 +147,13 @@ pub const LEAK: f64 = 0.01;
 
 impl Evidence {
     /// Whether the fault counts as injected: something matched and something was impaired, of packets at least
-    /// [`THIN`], and no more than [`LEAK`] of them passed by the engine or overflowed; and what was probed is felt.
+    /// [`THIN`], and no more than [`LEAK`] of them passed by the engine or overflowed; what was probed is felt; and it was in force
+    /// until its end.
     pub fn measured(&self) -> bool {
         let least = if self.unit == Unit::Packets { THIN } else { 1 };
         let counted =
             self.matched >= 1 && self.impaired >= least && self.leaked() as f64 <= LEAK * self.matched as f64;
-        counted && self.unseen().is_none()
+        counted && self.unseen().is_none() && self.cut_short.is_none()
     }
 
     /// Why probes do not show the effect, where they were to show it and do not.
@@ -170,6 +176,7 @@ impl Evidence {
                 self.notes.push(note.clone());
             }
         }
+        self.cut_short = self.cut_short.or_else(|| later.cut_short.clone());
         // Of a target that has come back only the first stay was probed.
         self.witness = self.witness.or_else(|| later.witness.clone());
         self.engine = match (self.engine, &later.engine) {

@@ -49,6 +49,18 @@ pub struct Experiment {
     /// After the revert the hypothesis must hold again within this time.
     #[serde(default = "thirty_seconds")]
     pub recovery: Period,
+    /// How much this experiment counts in the resilience score of a suite; 0 is shown and not counted.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    #[schemars(range(min = 0, max = 1000))]
+    pub weight: u32,
+}
+
+fn one() -> u32 {
+    1
+}
+
+fn is_one(weight: &u32) -> bool {
+    *weight == 1
 }
 
 fn thirty_seconds() -> Period {

@@ -14,15 +14,21 @@
 //! | [`change`] | what is done to one host: a short, closed list |
 //! | [`plan`] | what a run would do, and its hash |
 //! | [`impairment`] | what a bad network does to packets |
+//! | [`ailment`] | what a dependency does wrong to connections |
 //! | [`protocol`] | what a conductor and an agent say to each other |
 //! | [`evidence`] | what was measured of a change |
 //! | [`witness`] | whether a fault is felt, by probes and connections |
 //! | [`run`] | one execution: its events, and the one state machine over them |
+//! | [`guard`] | what stops a run while it goes on |
 //! | [`verdict`] | tallies of samples, and what they say |
 //! | [`summary`] | what a run's events add up to |
+//! | [`curve`] | how a claim went over time, for whoever draws it |
+//! | [`suite`] | several experiments, repeated or not, as one gate: verdict, score, history |
 //! | [`exit`] | the exit codes of every squall command |
 
+pub mod ailment;
 pub mod change;
+pub mod curve;
 pub mod distribution;
 pub mod document;
 pub mod evidence;
@@ -30,6 +36,7 @@ pub mod exit;
 pub mod experiment;
 pub mod faults;
 pub mod flow;
+pub mod guard;
 pub mod impairment;
 pub mod peer;
 pub mod plan;
@@ -38,6 +45,7 @@ pub mod protocol;
 pub mod quantity;
 pub mod run;
 pub mod scope;
+pub mod suite;
 pub mod summary;
 pub mod url;
 pub mod verdict;

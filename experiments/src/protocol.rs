@@ -11,6 +11,9 @@ use serde::{Deserialize, Serialize};
 use crate::change::Change;
 use crate::evidence::Evidence;
 use crate::exit::Exit;
+use crate::guard::Stop;
+use crate::probe::{Hypothesis, Sample};
+use crate::verdict::Tally;
 
 /// The version of this protocol.
 pub const VERSION: u32 = 1;
@@ -47,7 +50,8 @@ pub enum Request {
         /// The asker's [`VERSION`].
         version: u32,
     },
-    /// Open an injection for a run on this host. Answered by [`Reply::Done`].
+    /// Open an injection for a run on this host. Answered by [`Reply::Done`], or by [`Reply::Guarding`] where it has guards
+    /// and the agent looks at them from now on.
     Begin {
         /// Which run.
         run: RunId,
@@ -61,6 +65,9 @@ pub enum Request {
         lease_ms: u64,
         /// After this long, in milliseconds, everything is reverted in any case.
         deadline_ms: u64,
+        /// What ends the run at once, without a word from the conductor.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        guards: Vec<Guard>,
     },
     /// Make changes, all or none. Answered by [`Reply::Applied`].
     Apply {
@@ -103,6 +110,27 @@ pub enum Request {
     Halt,
 }
 
+/// A guard that an agent is to look at.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Guard {
+    /// What the conductor calls it in this run.
+    pub number: u32,
+    /// What must hold.
+    pub claim: Hypothesis,
+    /// What the conductor has seen of it, as far as single looks are counted.
+    pub so_far: Tally,
+}
+
+/// What an agent says of a guard.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Said {
+    /// A sample; the number of its probe is the agent's own.
+    Sample(Sample),
+    /// It ends the run: [`Message::Ended`] follows.
+    Stopped(Stop),
+}
+
 /// From agent to conductor.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -113,6 +141,15 @@ pub enum Message {
         number: u64,
         /// The answer.
         reply: Reply,
+    },
+    /// A guard was looked at.
+    Guard {
+        /// Which run.
+        run: RunId,
+        /// Which guard.
+        guard: u32,
+        /// What came of it.
+        said: Said,
     },
     /// Something ended without being asked on this connection.
     Ended {
@@ -146,6 +183,8 @@ pub enum Reply {
     },
     /// Done.
     Done,
+    /// Done, and the guards of the run are looked at.
+    Guarding,
     /// To [`Request::Apply`]: what was aimed at and what was left out.
     Applied(Applied),
     /// To [`Request::Observe`].

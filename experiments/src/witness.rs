@@ -48,7 +48,7 @@ impl Effect {
                 let lost = shape.impairment.loss.map(|loss| Effect::Lost(loss.share()));
                 if delay > 0 { Some(Effect::Later(delay)) } else { lost }
             }
-            Change::Disconnect(_) | Change::Signal(_) | Change::Pause(_) => None,
+            Change::Redirect(_) | Change::Disconnect(_) | Change::Signal(_) | Change::Pause(_) => None,
         }
     }
 }

@@ -16,7 +16,7 @@ use squall_tests::wait::{PATIENCE, holds};
 use squall_tests::world::World;
 use squall_tests::{needs, skip};
 
-use crate::trial::{LONG, SOON, Trial, calm, run};
+use crate::trial::{CALM, LONG, SOON, Trial, calm, run};
 
 fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the tests stand in the workspace").to_owned()
@@ -155,7 +155,10 @@ fn the_capabilities_of_the_unit_are_enough_for_every_fault_and_the_manager_is_to
         format!("{{ fault: {{ kill: {{ signal: USR1 }} }}, {sleeper}, for: 300ms }}"),
     ];
     let steps: Vec<&str> = steps.iter().map(String::as_str).collect();
-    let report = run(&world, near, &calm(&steps)).expect_exit(0).json();
+    // The agent looks at it with a prober of its own.
+    let guard = format!("stop-when:\n{}", CALM.replace("programs run", "programs go on"));
+    let report = run(&world, near, &format!("{}{guard}", calm(&steps))).expect_exit(0).json();
+    assert!(report["guards"][0]["samples"]["good"].as_u64() > Some(3), "{report:#}");
     let parts = report["parts"].as_array().expect("it has parts");
     assert_eq!(parts.len(), steps.len(), "{report:#}");
     for part in parts {

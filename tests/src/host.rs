@@ -114,5 +114,10 @@ impl Host {
 
 /// Whether a process of Squall is one of the agent's two.
 fn is_agent(process: &Process) -> bool {
-    process.program == "squall-agent" || process.arguments().get(1).is_some_and(|verb| verb == "agent")
+    // What looks at the guards of a run is the same program.
+    let prober =
+        process.name == "squall-prober" || process.arguments().get(1).is_some_and(|verb| verb == "prober");
+    !prober
+        && (process.program == "squall-agent"
+            || process.arguments().get(1).is_some_and(|verb| verb == "agent"))
 }

@@ -14,6 +14,20 @@ use crate::netns::{self, Process};
 /// The environment variable by which a world finds what its runs left behind.
 pub const MARK: &str = "SQUALL_TEST_WORLD";
 
+/// What the tests' caller may have set, and no run is to see: a pipeline that runs the tests is not the subject of them.
+const UNSET: [&str; 10] = [
+    "SQUALL_SKIP_LOG",
+    "RUST_LOG",
+    "RUST_BACKTRACE",
+    "NO_COLOR",
+    "XDG_STATE_HOME",
+    "GITHUB_ACTIONS",
+    "GITHUB_STEP_SUMMARY",
+    "GITHUB_WORKSPACE",
+    "GITLAB_CI",
+    "CI_PROJECT_DIR",
+];
+
 /// The longest that any run of a test may take.
 const LONGEST: Duration = Duration::from_secs(90);
 
@@ -54,7 +68,7 @@ impl Squall {
     /// A whole command of the test's own, such as one under `setpriv`.
     pub fn with(mut command: Command, shown: impl Into<String>, directory: &Path) -> Self {
         // What the tests' caller has set must not change what the runs do.
-        for name in ["SQUALL_SKIP_LOG", "RUST_LOG", "RUST_BACKTRACE", "NO_COLOR", "XDG_STATE_HOME"] {
+        for name in UNSET {
             command.env_remove(name);
         }
         command.env(MARK, directory);

@@ -114,11 +114,19 @@ impl World {
         Ok(())
     }
 
-    /// Waits for the carrier of every link: the kernel looks for it when it finds the time, and changes flags and routes then.
+    /// Waits for the carrier of every link, and for the routes to its addresses: the kernel makes them when it finds the
+    /// time.
     fn settled(&self) {
         for host in &self.hosts {
             wait::holds("every link to have a carrier", wait::PATIENCE, || {
                 !host.look(&["ip", "-o", "link", "show", "up"]).contains("NO-CARRIER")
+            });
+            wait::holds("every address of its own to be local", wait::PATIENCE, || {
+                let local = host.look(&["ip", "-6", "route", "show", "table", "local"]);
+                let addresses = host.look(&["ip", "-6", "-o", "address", "show", "up"]);
+                let addresses =
+                    addresses.lines().filter_map(|line| line.split_once("inet6 ")?.1.split_once('/'));
+                addresses.into_iter().all(|(address, _)| local.contains(&format!("local {address} ")))
             });
         }
     }

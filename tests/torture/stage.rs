@@ -360,6 +360,7 @@ fn script(state: &Path, changes: Vec<Change>, held: bool, shared: &Shared) -> Re
         seed: 7,
         lease_ms: 60_000,
         deadline_ms: 60_000,
+        guards: Vec::new(),
     };
     agent.ask(begin)?;
     agent.ask(Request::Apply { run: run.clone(), part: 1, changes, lasts_ms: 60_000 })?;
@@ -401,7 +402,7 @@ impl Conductor {
                     return Err(format!("refused: {refusal}"));
                 }
                 Message::Answer { reply, .. } => return Ok(reply),
-                Message::Ended { .. } => {}
+                Message::Ended { .. } | Message::Guard { .. } => {}
             }
         }
     }

@@ -267,7 +267,7 @@ fn survivor(seen: &[Passed], struck: u64) -> Option<&'static str> {
 pub fn mend(stage: &Stage, number: usize) -> Result<&'static str, String> {
     let journal = stage.left("journal").is_some();
     let mut by = "–";
-    if journal || stage.left("agent.sock").is_some() {
+    if journal || ["agent.sock", "journal.new"].iter().any(|file| stage.left(file).is_some()) {
         let (verb, run) = if number.is_multiple_of(2) {
             ("recover", stage.host().agent(&["recover"]).run())
         } else {

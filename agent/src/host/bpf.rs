@@ -1,9 +1,17 @@
-//! The one BPF program that Squall loads, assembled here: two dozen instructions need no compiler.
+//! BPF programs, assembled here: some dozens of instructions need no compiler. This one marks new sockets.
 //!
 //! Instruction format: `Documentation/bpf/standardization/instruction-set.rst`; one 64-bit word each, low byte first:
 //! code, destination and source register, offset, immediate.
 
 use std::os::fd::{AsRawFd, BorrowedFd};
+
+/// One instruction.
+pub(super) fn word(code: u8, dst: u8, src: u8, offset: i16, immediate: u32) -> u64 {
+    u64::from(code)
+        | u64::from(dst | (src << 4)) << 8
+        | u64::from(offset as u16) << 16
+        | u64::from(immediate) << 32
+}
 
 /// By what the program knows the chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,12 +25,6 @@ pub enum By {
 /// The program: in our network namespace, for TCP and UDP sockets of those whose number is in the map, mark |= bit. Always
 /// allows.
 pub fn marking(by: By, chosen: BorrowedFd<'_>, bit: u32, cookie: u64) -> Vec<u64> {
-    let word = |code: u8, dst: u8, src: u8, offset: i16, immediate: u32| {
-        u64::from(code)
-            | u64::from(dst | (src << 4)) << 8
-            | u64::from(offset as u16) << 16
-            | u64::from(immediate) << 32
-    };
     let call = |helper: u32| word(0x85, 0, 0, 0, helper);
     let (helper, narrow) = match by {
         By::Process => (14, word(0x77, 0, 0, 0, 32)),

@@ -196,6 +196,13 @@ fn members(directory: &Path) -> BTreeSet<i32> {
     tree(directory).into_iter().map(list).flat_map(pids).collect()
 }
 
+/// Every group of version 2 by its number, from this directory on.
+pub fn directories(top: &Path) -> Vec<(u64, PathBuf)> {
+    let numbered =
+        tree(top).into_iter().filter_map(|directory| Some((directory.metadata().ok()?.ino(), directory)));
+    numbered.collect()
+}
+
 fn tree(top: &Path) -> Vec<PathBuf> {
     let mut tree = vec![top.to_owned()];
     let mut next = 0;

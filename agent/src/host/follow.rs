@@ -67,6 +67,12 @@ impl Numbers {
         Numbers { level: group.level, set, tag: tag.to_owned() }
     }
 
+    /// All numbers.
+    pub fn ids(&self) -> BTreeSet<u64> {
+        let keys = self.set.elements.iter().filter_map(|element| element.first.as_slice().try_into().ok());
+        keys.map(u64::from_ne_bytes).collect()
+    }
+
     /// The rules match another group, too.
     fn join(&mut self, group: &Cgroup, table: &mut Table) -> Result<(), NetlinkError> {
         let mut set = Filled::clone(&self.set);

@@ -7,8 +7,9 @@ use squall_experiments::evidence::Evidence;
 
 use super::aim::Aim;
 use super::carve::{self, CarveOut};
+use super::redirect::proxy::Proxies;
 use super::table::Table;
-use super::{block, disconnect, matching, pause, process, shape, signal, sys};
+use super::{block, disconnect, matching, pause, process, redirect, shape, signal, sys};
 
 /// A change that has been looked at.
 #[derive(Debug)]
@@ -17,6 +18,8 @@ pub enum Prepared {
     Block(block::Prepared),
     /// See [`shape`].
     Shape(shape::Prepared),
+    /// See [`redirect`].
+    Redirect(redirect::Prepared),
     /// See [`disconnect`].
     Disconnect(disconnect::Prepared),
     /// See [`signal`].
@@ -32,6 +35,8 @@ pub enum Live {
     Block(matching::Live),
     /// See [`shape`].
     Shape(shape::Live),
+    /// See [`redirect`].
+    Redirect(Box<redirect::Live>),
     /// Once, or again at intervals.
     Disconnect {
         /// What is wanted.
@@ -57,6 +62,7 @@ impl Live {
         match self {
             Live::Block(packets) => packets.due(),
             Live::Shape(live) => live.packets.due(),
+            Live::Redirect(live) => live.due(),
             Live::Pause(_) => None,
             Live::Disconnect { next, .. } => *next,
             Live::Signal(live) => live.due(),
@@ -64,8 +70,9 @@ impl Live {
     }
 
     /// Does what is due, and follows targets that have moved. Called whenever the worker wakes.
-    pub fn tick(&mut self, table: Option<&mut Table>, aim: &Aim<'_>) {
+    pub fn tick(&mut self, table: Option<&mut Table>, proxies: &mut Proxies, aim: &Aim<'_>) {
         match self {
+            Live::Redirect(live) => live.tick(table, proxies, aim),
             Live::Block(packets) | Live::Shape(shape::Live { packets, .. }) => {
                 if let Some(table) = table {
                     packets.tick(table, aim);
@@ -90,6 +97,7 @@ impl Live {
     pub fn let_go(&mut self) {
         match self {
             Live::Block(packets) | Live::Shape(shape::Live { packets, .. }) => packets.let_go(),
+            Live::Redirect(live) => live.let_go(),
             Live::Pause(live) => live.release(),
             Live::Disconnect { .. } | Live::Signal(_) => {}
         }
@@ -102,6 +110,7 @@ impl Prepared {
         match self {
             Prepared::Block(prepared) => prepared.packets.targets.clone(),
             Prepared::Shape(prepared) => prepared.packets.targets.clone(),
+            Prepared::Redirect(prepared) => prepared.targets.clone(),
             Prepared::Disconnect(prepared) => prepared.targets.clone(),
             Prepared::Signal(prepared) => prepared.targets.clone(),
             Prepared::Pause(prepared) => prepared.chosen.iter().map(ToString::to_string).collect(),
@@ -113,6 +122,7 @@ impl Prepared {
         match self {
             Prepared::Block(prepared) => prepared.packets.notes.clone(),
             Prepared::Shape(prepared) => prepared.packets.notes.clone(),
+            Prepared::Redirect(prepared) => prepared.notes.clone(),
             Prepared::Disconnect(prepared) => prepared.notes.clone(),
             Prepared::Signal(prepared) => prepared.notes.clone(),
             Prepared::Pause(prepared) => prepared.notes.clone(),
@@ -127,7 +137,8 @@ impl Prepared {
                 (&packets.flow, &packets.peers, &mut packets.notes)
             }
             Prepared::Disconnect(prepared) => (&prepared.flow, &prepared.peers, &mut prepared.notes),
-            Prepared::Signal(_) | Prepared::Pause(_) => return,
+            // What it leaves alone it has said itself.
+            Prepared::Redirect(_) | Prepared::Signal(_) | Prepared::Pause(_) => return,
         };
         notes.extend(carve::note(&CarveOut::all(aim), flow, peers));
     }
@@ -137,7 +148,9 @@ impl Prepared {
         match self {
             Prepared::Signal(prepared) => prepared.chosen.iter().cloned().collect(),
             Prepared::Pause(prepared) => prepared.chosen.iter().cloned().collect(),
-            Prepared::Block(_) | Prepared::Shape(_) | Prepared::Disconnect(_) => BTreeSet::new(),
+            Prepared::Block(_) | Prepared::Shape(_) | Prepared::Redirect(_) | Prepared::Disconnect(_) => {
+                BTreeSet::new()
+            }
         }
     }
 }

@@ -15,12 +15,12 @@ use squall_experiments::evidence::Evidence;
 use squall_experiments::protocol::Refusal;
 
 use super::aim::{Aim, News};
+use super::means::Means;
 use super::netns::{Id, Netns};
 use super::site::Site;
 use super::table::Lease;
 use super::undo::{Undo, Undone};
 use super::view::Viewpoint;
-use super::watch::Watch;
 use super::witness::Question;
 use super::{Host, Live, Place, Prepared, Record};
 
@@ -34,7 +34,7 @@ pub struct Machine {
     own: Host,
     others: BTreeMap<Id, Other>,
     renewed: Renewed,
-    watch: Watch,
+    means: Means,
 }
 
 #[derive(Debug)]
@@ -47,13 +47,13 @@ struct Other {
 
 impl Machine {
     /// Opens what is needed in the calling thread's network namespace. A missing mechanism is noted, not an error.
-    pub fn open(watch: Watch) -> io::Result<Self> {
+    pub fn open(means: Means) -> io::Result<Self> {
         let mut machine = Machine {
             home: Netns::here()?,
-            own: Host::open(watch.clone()),
+            own: Host::open(means.clone()),
             others: BTreeMap::new(),
             renewed: Renewed::default(),
-            watch,
+            means,
         };
         machine.renew_also(None);
         Ok(machine)
@@ -108,7 +108,7 @@ impl Machine {
         record: Record<'_>,
     ) -> Result<Live, Refusal> {
         if let Some(ground) = &site.ground {
-            ground.watch(&self.watch);
+            ground.watch(&self.means.watch);
         }
         let at = site.at;
         let mut within = recorded_at(at, record);
@@ -123,8 +123,8 @@ impl Machine {
     }
 
     /// A name has been asked again; see [`Host::hear`].
-    pub fn hear(&mut self, at: Option<Id>, live: &mut Live, place: &Place, news: &News) {
-        let _ = self.enter(at, |host| host.hear(live, place, news));
+    pub fn hear(&mut self, at: Option<Id>, live: &mut Live, place: &Place, news: &News, aim: &Aim<'_>) {
+        let _ = self.inside(at, aim, |host, aim| host.hear(live, place, news, aim));
     }
 
     /// What has been measured of a live change; `None` where its namespace cannot be entered.
@@ -186,7 +186,7 @@ impl Machine {
     pub fn renew(&mut self) -> bool {
         // None may be left out because another one came too late.
         let renewed: Vec<bool> = self.hosts().map(Host::renew).collect();
-        !renewed.contains(&false)
+        self.means.leases.renew() && !renewed.contains(&false)
     }
 
     /// Whether every packet engine answers. To be asked once a beat.
@@ -213,8 +213,8 @@ impl Machine {
             other.changes += 1;
             return Ok(());
         }
-        let watch = self.watch.clone();
-        let host = netns.enter(|| Host::open(watch)).map_err(|error| unreachable(&error))?;
+        let means = self.means.clone();
+        let host = netns.enter(|| Host::open(means)).map_err(|error| unreachable(&error))?;
         self.others.insert(at, Other { netns, host, changes: 1 });
         self.renew_also(Some(at));
         Ok(())

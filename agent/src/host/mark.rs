@@ -262,10 +262,10 @@ fn link(whose: &Whose, bit: u32) -> Result<Link, Refusal> {
         sys::bpf_number(chosen.as_fd(), number, true).map_err(|error| refused("fill a BPF map", error))?;
     }
     let program = bpf::marking(by, chosen.as_fd(), bit, cookie);
-    let program =
-        sys::bpf_load_sock_create(&program).map_err(|error| refused("load a BPF program", error))?;
+    let program = sys::bpf_load(sys::SOCK, sys::SOCK_CREATE, *b"squall_mark\0\0\0\0\0", &program)
+        .map_err(|error| refused("load a BPF program", error))?;
     let root = File::open(Cgroup::root()?).map_err(|error| refused("open the root control group", error))?;
-    let program = sys::bpf_link_sock_create(program.as_fd(), root.as_fd())
+    let program = sys::bpf_link(program.as_fd(), root.as_fd(), sys::SOCK_CREATE)
         .map_err(|error| refused("attach the BPF program", error))?;
     Ok(Link { chosen, _program: program })
 }

@@ -9,6 +9,7 @@
 //! | [`block`]: rules in [`table`], our own nftables table, with [`mark`]s for scopes | rules, table, marks |
 //! | [`shape`]: rules in [`slot`]s of that table, and [`engines`] that read the [`queue`]s to which they send packets | rules, queues, table, marks |
 //! | [`qdisc`]: the kernel's own disciplines below an inert root, entered by rules of that table | rules, classes, roots, a device |
+//! | [`redirect`]: BPF programs on connect(2), and a proxy without privileges | closed with their descriptors; the process, marks |
 //! | [`disconnect`]: destroyed connections | none: they cannot be taken back |
 //! | [`signal`]: signals to processes | none |
 //! | [`pause`]: traced or stopped processes | released by the kernel, or resumed |
@@ -31,6 +32,7 @@ mod live;
 pub mod machine;
 pub mod mark;
 pub mod matching;
+pub mod means;
 pub mod modules;
 pub mod netlink;
 pub mod netns;
@@ -43,6 +45,7 @@ pub mod process;
 pub mod qdisc;
 pub mod queue;
 pub mod ranges;
+pub mod redirect;
 pub mod rule;
 pub mod set;
 pub mod shape;
@@ -72,12 +75,13 @@ use aim::{Aim, News};
 use carve::CarveOut;
 use engines::Engines;
 pub use live::{Live, Prepared};
+use means::Means;
 use qdisc::Discs;
+use redirect::proxy::Proxies;
 use shape::Ground;
 use slot::{Levels, Slots};
 use table::{Lease, Table};
 use undo::{Duplicates, Undo, Undone};
-use watch::Watch;
 
 /// What a change is called in the journal, in rule comments and in choices.
 #[derive(Clone, Debug)]
@@ -88,6 +92,16 @@ pub struct Place {
     pub choice: String,
     /// The run's seed.
     pub seed: u64,
+}
+
+impl Place {
+    /// The seed of a proxy: the same run seed and place give the same choices.
+    fn proxy_seed(&self) -> u64 {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&self.seed.to_le_bytes()).update(self.choice.as_bytes()).update(b"proxy");
+        let hash = hasher.finalize();
+        hash.as_bytes()[..8].try_into().map(u64::from_le_bytes).unwrap_or(self.seed)
+    }
 }
 
 /// Asks the guardian to write an undo and sync it, and to hold a duplicate of the socket that it needs.
@@ -104,16 +118,16 @@ pub struct Host {
     /// Decided once for each table: its chains ask for them.
     levels: Option<Option<Levels>>,
     engines: Engines,
-    watch: Watch,
+    means: Means,
+    proxies: Proxies,
     discs: Discs,
     /// What the table lets through, whatever is injected.
     carved: BTreeSet<CarveOut>,
 }
 
 impl Host {
-    /// Opens what is needed in the calling thread's network namespace. A missing mechanism is noted, not an error. What
-    /// happens to targets wakes whoever waits for `watch`.
-    pub fn open(watch: Watch) -> Self {
+    /// Opens what is needed in the calling thread's network namespace. A missing mechanism is noted, not an error.
+    pub fn open(means: Means) -> Self {
         Host {
             table: Table::open().map_err(|error| error.to_string()),
             standing: false,
@@ -121,7 +135,8 @@ impl Host {
             slots: Slots::default(),
             levels: None,
             engines: Engines::default(),
-            watch,
+            means,
+            proxies: Proxies::default(),
             discs: Discs::default(),
             carved: BTreeSet::new(),
         }
@@ -157,6 +172,11 @@ impl Host {
                 self.marks.extend(prepared.packets.whom.mark.iter().map(|mark| mark.bit));
                 Prepared::Shape(prepared)
             }
+            Change::Redirect(redirect) => {
+                let prepared = redirect::prepare(redirect, &place.tag, aim, &self.marks)?;
+                self.marks.extend(prepared.whom.mark.iter().map(|mark| mark.bit));
+                Prepared::Redirect(prepared)
+            }
             Change::Disconnect(change) => Prepared::Disconnect(disconnect::prepare(change, aim)?),
             Change::Signal(change) => {
                 Prepared::Signal(signal::prepare(change, place.seed, &place.choice, aim)?)
@@ -169,15 +189,16 @@ impl Host {
 
     /// Gives back what a change that is not performed after all had been promised.
     pub fn forget(&mut self, prepared: &Prepared, place: &Place) {
-        let packets = match prepared {
-            Prepared::Block(prepared) => &prepared.packets,
+        let whom = match prepared {
+            Prepared::Block(prepared) => &prepared.packets.whom,
             Prepared::Shape(prepared) => {
                 prepared.forget(&mut self.discs);
-                &prepared.packets
+                &prepared.packets.whom
             }
+            Prepared::Redirect(prepared) => &prepared.whom,
             Prepared::Disconnect(_) | Prepared::Signal(_) | Prepared::Pause(_) => return,
         };
-        if let Some(mark) = &packets.whom.mark {
+        if let Some(mark) = &whom.mark {
             self.marks.remove(&mark.bit);
         }
         self.slots.give_back(&place.tag);
@@ -275,7 +296,7 @@ impl Host {
                 block::perform(&mut prepared, self.own_table()?)?;
                 let mut live = matching::Live::new(prepared.packets, mark);
                 reset.into_iter().for_each(|what| live.happened(what));
-                live.watch(&self.watch)?;
+                live.watch(&self.means.watch)?;
                 live.testify();
                 Ok(Live::Block(live))
             }
@@ -289,12 +310,13 @@ impl Host {
                     Ok(live)
                 });
                 let watched = performed.and_then(|mut live| {
-                    live.watch(&self.watch)?;
+                    live.watch(&self.means.watch)?;
                     live.packets.testify();
                     Ok(Live::Shape(live))
                 });
                 watched.inspect_err(|_| self.slots.give_back(&place.tag))
             }
+            (Prepared::Redirect(prepared), _) => self.redirect(prepared, place, record),
             (Prepared::Disconnect(prepared), Change::Disconnect(change)) => {
                 let began = sys::boot_nanos();
                 let mut evidence = Evidence::default();
@@ -324,17 +346,36 @@ impl Host {
         }
     }
 
+    /// Starts a proxy, and leads connections to it.
+    fn redirect(
+        &mut self,
+        prepared: redirect::Prepared,
+        place: &Place,
+        record: Record<'_>,
+    ) -> Result<Live, Refusal> {
+        let mut proxy = redirect::start(&prepared, place.proxy_seed())?;
+        let process = proxy.target().clone();
+        // Until here it is a process that knows nothing and ends with this one.
+        record(Undo::Proxy { process, wait_ms: redirect::WAIT_MS }, None)?;
+        proxy.wait(&self.means.hand)?;
+        let mark = marked(prepared.whom.mark.as_ref(), record)?;
+        let live = redirect::perform(prepared, &mut proxy, mark, &self.means);
+        self.proxies.add(proxy);
+        live.map(|live| Live::Redirect(Box::new(live)))
+    }
+
     /// Does what is due of a live change, and follows its targets. Called whenever the worker wakes.
     pub fn tick(&mut self, live: &mut Live, aim: &Aim<'_>, record: Record<'_>) {
-        live.tick(self.table.as_mut().ok(), aim);
+        live.tick(self.table.as_mut().ok(), &mut self.proxies, aim);
         if let (Live::Shape(live), Ok(table)) = (live, &mut self.table) {
             live.follow(table, &mut self.discs, record);
         }
     }
 
     /// A name has been asked again: a live change meets its new addresses too.
-    pub fn hear(&mut self, live: &mut Live, place: &Place, news: &News) {
+    pub fn hear(&mut self, live: &mut Live, place: &Place, news: &News, aim: &Aim<'_>) {
         match live {
+            Live::Redirect(live) => live.hear(news, &mut self.proxies, aim),
             Live::Block(packets) | Live::Shape(shape::Live { packets, .. }) => {
                 if let Ok(table) = &mut self.table {
                     packets.hear(news, &place.tag, table);
@@ -366,6 +407,7 @@ impl Host {
                 }
                 Err(_) => Evidence::default(),
             },
+            Live::Redirect(live) => live.observe(&mut self.proxies),
             Live::Disconnect { evidence, .. } => evidence.clone(),
             Live::Signal(live) => live.observe(),
             Live::Pause(live) => live.observe(),
@@ -378,6 +420,11 @@ impl Host {
             Live::Shape(mut live) => {
                 Evidence { witness: before.witness.clone(), ..live.last(before, &mut self.engines) }
             }
+            Live::Redirect(live) => {
+                // What it still carries goes on without harm, until the run ends.
+                self.proxies.heal(live.proxy());
+                before.clone()
+            }
             Live::Block(_) | Live::Disconnect { .. } | Live::Signal(_) | Live::Pause(_) => before.clone(),
         }
     }
@@ -388,8 +435,12 @@ impl Host {
     }
 
     /// Whether an undo should wait a little more, after so long, because packets are held that it would take along.
-    pub fn drains(&self, undo: &Undo, waited: Duration) -> bool {
+    pub fn drains(&mut self, undo: &Undo, waited: Duration) -> bool {
         match undo {
+            Undo::Proxy { process, wait_ms } => {
+                self.proxies.heal(process);
+                waited.as_millis() < u128::from(*wait_ms) && self.proxies.carries(process)
+            }
             Undo::Class { device, minor, wait_ms } => {
                 waited.as_millis() < u128::from(*wait_ms) && qdisc::class::holds(device, *minor)
             }
@@ -401,6 +452,11 @@ impl Host {
     pub fn undo(&mut self, undo: &Undo) -> Undone {
         if let Undo::Queue { number, .. } = undo {
             return self.engines.stop(*number);
+        }
+        if let Undo::Proxy { process, .. } = undo
+            && let Some(done) = self.proxies.end(process)
+        {
+            return done;
         }
         let done = undo.apply(self.table.as_mut().ok(), &mut Duplicates::new());
         match (undo, &done) {

@@ -317,6 +317,7 @@ impl Live {
             incidents: self.incidents.clone(),
             engine: Some(all),
             witness: None,
+            cut_short: None,
             notes: self.notes.clone(),
         };
         self.packets.tell(&mut evidence);

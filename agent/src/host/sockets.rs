@@ -2,7 +2,7 @@
 //!
 //! Source: `include/uapi/linux/inet_diag.h`, `net/ipv4/inet_diag.c`. Destroying needs `CONFIG_INET_DIAG_DESTROY`.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use nix::errno::Errno;
 use nix::sys::socket::SockProtocol;
@@ -103,6 +103,34 @@ impl Sockets {
     /// All TCP connections, not only fully established ones, with their round-trip times.
     pub fn connections(&mut self) -> Result<Vec<Listed>, NetlinkError> {
         self.list(Transport::Tcp, CONNECTED, TCP_INFO)
+    }
+
+    /// The TCP socket with these two ends; `None` where there is none in this network namespace.
+    pub fn connection(
+        &mut self,
+        local: SocketAddr,
+        remote: SocketAddr,
+    ) -> Result<Option<Listed>, NetlinkError> {
+        let ends = [local, remote].map(|end| SocketAddr::new(end.ip().to_canonical(), end.port()));
+        let family = if ends[0].is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
+        let mut request = vec![family as u8, Transport::Tcp as u8, 0, 0];
+        request.extend(u32::MAX.to_ne_bytes());
+        for end in ends {
+            request.extend(end.port().to_be_bytes());
+        }
+        for end in ends {
+            let mut address = [0; 16];
+            match end.ip() {
+                IpAddr::V4(v4) => address[..4].copy_from_slice(&v4.octets()),
+                IpAddr::V6(v6) => address = v6.octets(),
+            }
+            request.extend(address);
+        }
+        // Any interface, and whatever number the kernel has given it (`INET_DIAG_NOCOOKIE`).
+        request.extend([0; 4]);
+        request.extend([0xff; 8]);
+        let found = self.socket.get(Message::new(BY_FAMILY, 0).raw(&request))?;
+        Ok(found.and_then(|received| parse(&received.body, Transport::Tcp)))
     }
 
     fn list(&mut self, transport: Transport, states: u32, details: u8) -> Result<Vec<Listed>, NetlinkError> {

@@ -124,9 +124,15 @@ pub fn netns_of(socket: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// Loads a BPF program of type `BPF_PROG_TYPE_CGROUP_SOCK` for `BPF_CGROUP_INET_SOCK_CREATE`.
-/// Source: `include/uapi/linux/bpf.h`, `union bpf_attr`.
-pub fn bpf_load_sock_create(instructions: &[u64]) -> io::Result<OwnedFd> {
+/// `BPF_PROG_TYPE_CGROUP_SOCK`, and where such a program is attached: `BPF_CGROUP_INET_SOCK_CREATE`.
+pub const SOCK: u32 = 9;
+/// See [`SOCK`].
+pub const SOCK_CREATE: u32 = 2;
+/// `BPF_PROG_TYPE_CGROUP_SOCK_ADDR`.
+pub const SOCK_ADDR: u32 = 18;
+
+/// Loads a BPF program of a type, to be attached at a hook. Source: `include/uapi/linux/bpf.h`, `union bpf_attr`.
+pub fn bpf_load(program_type: u32, hook: u32, name: [u8; 16], instructions: &[u64]) -> io::Result<OwnedFd> {
     #[repr(C)]
     struct Load {
         program_type: u32,
@@ -143,7 +149,7 @@ pub fn bpf_load_sock_create(instructions: &[u64]) -> io::Result<OwnedFd> {
         attach_type: u32,
     }
     let load = Load {
-        program_type: 9,
+        program_type,
         instruction_count: instructions.len() as u32,
         instructions: instructions.as_ptr() as u64,
         license: c"Apache-2.0".as_ptr() as u64,
@@ -152,32 +158,90 @@ pub fn bpf_load_sock_create(instructions: &[u64]) -> io::Result<OwnedFd> {
         log: 0,
         kernel_version: 0,
         flags: 0,
-        name: *b"squall_mark\0\0\0\0\0",
+        name,
         interface: 0,
-        attach_type: 2,
+        attach_type: hook,
     };
     // SAFETY: `load` and what it points to outlive the call; the layout is the kernel's, without implicit padding.
     unsafe { bpf(5, std::ptr::from_ref(&load).cast(), size_of::<Load>()) }
 }
 
-/// Makes a BPF map of so many numbers at most, of 32 bits each, with nothing beside them (`BPF_MAP_TYPE_HASH`).
-pub fn bpf_numbers(most: u32) -> io::Result<OwnedFd> {
-    // Type, size of a key, size of a value, how many.
-    let create: [u32; 4] = [1, 4, 4, most];
+/// Makes a BPF map of a type, with keys and values of so many bytes each, and so many of them at most.
+pub fn bpf_map(map_type: u32, key: u32, value: u32, most: u32) -> io::Result<OwnedFd> {
+    let create: [u32; 4] = [map_type, key, value, most];
     // SAFETY: `create` outlives the call; the layout is the kernel's, and what is not given is zero.
     unsafe { bpf(0, create.as_ptr().cast(), size_of_val(&create)) }
 }
 
+/// What an operation on one element of a map is told. Source: `union bpf_attr`.
+#[repr(C)]
+struct Element {
+    map: u32,
+    padding: u32,
+    key: u64,
+    value: u64,
+    flags: u64,
+}
+
+/// Puts a value into a map. Key and value are as long as the map's, or that is an error.
+pub fn bpf_put(map: BorrowedFd<'_>, key: &[u8], value: &[u8]) -> io::Result<()> {
+    fits(map, key, value.len())?;
+    let (key, value) = (key.as_ptr() as u64, value.as_ptr() as u64);
+    let element = Element { map: map.as_raw_fd() as u32, padding: 0, key, value, flags: 0 };
+    // SAFETY: `element` and what it points to outlive the call, and are as long as the kernel reads (looked at above).
+    let done = unsafe { libc::syscall(libc::SYS_bpf, 2, &raw const element, size_of::<Element>()) };
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Reads a value of a map; `false` where there is none. Key and value are as long as the map's, or that is an error.
+pub fn bpf_get(map: BorrowedFd<'_>, key: &[u8], value: &mut [u8]) -> io::Result<bool> {
+    fits(map, key, value.len())?;
+    let (key, value) = (key.as_ptr() as u64, value.as_mut_ptr() as u64);
+    let element = Element { map: map.as_raw_fd() as u32, padding: 0, key, value, flags: 0 };
+    // SAFETY: as above; the value is borrowed mutably, and nobody else sees it.
+    let done = unsafe { libc::syscall(libc::SYS_bpf, 1, &raw const element, size_of::<Element>()) };
+    match io::Error::last_os_error() {
+        _ if done == 0 => Ok(true),
+        error if error.raw_os_error() == Some(libc::ENOENT) => Ok(false),
+        error => Err(error),
+    }
+}
+
+/// Whether a map has keys and values of these lengths: the kernel reads and writes as much as the map has, whatever it is
+/// given (`struct bpf_map_info`).
+fn fits(map: BorrowedFd<'_>, key: &[u8], value: usize) -> io::Result<()> {
+    #[repr(C)]
+    struct Asked {
+        map: u32,
+        length: u32,
+        info: u64,
+    }
+    // Type, number, size of a key, size of a value, how many; the rest is not asked for.
+    let mut info = [0_u32; 5];
+    let mut asked = Asked {
+        map: map.as_raw_fd() as u32,
+        length: size_of_val(&info) as u32,
+        info: info.as_mut_ptr() as u64,
+    };
+    // SAFETY: the kernel writes into `asked` and at most `length` bytes into `info`, which both outlive the call.
+    let done = unsafe { libc::syscall(libc::SYS_bpf, 15, &raw mut asked, size_of::<Asked>()) };
+    if done != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: plain numbers that the kernel has just written; read so that the compiler knows of that.
+    let info = unsafe { std::ptr::read_volatile(&raw const info) };
+    // Values are rounded up to eight bytes only inside the kernel.
+    let same = info[2] as usize == key.len() && info[3] as usize == value;
+    if same { Ok(()) } else { Err(io::ErrorKind::InvalidInput.into()) }
+}
+
+/// Makes a BPF map of so many numbers at most, of 32 bits each, with nothing beside them (`BPF_MAP_TYPE_HASH`).
+pub fn bpf_numbers(most: u32) -> io::Result<OwnedFd> {
+    bpf_map(1, 4, 4, most)
+}
+
 /// Puts a number into such a map, or takes it out; one that is not there is no error.
 pub fn bpf_number(map: BorrowedFd<'_>, number: u32, there: bool) -> io::Result<()> {
-    #[repr(C)]
-    struct Element {
-        map: u32,
-        padding: u32,
-        key: u64,
-        value: u64,
-        flags: u64,
-    }
     let value = 1_u32;
     let element = Element {
         map: map.as_raw_fd() as u32,
@@ -196,8 +260,8 @@ pub fn bpf_number(map: BorrowedFd<'_>, number: u32, there: bool) -> io::Result<(
     }
 }
 
-/// Attaches a program to a control group by a link: closing the descriptor detaches it.
-pub fn bpf_link_sock_create(program: BorrowedFd<'_>, cgroup: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+/// Attaches a program to a control group at a hook, by a link: closing the descriptor detaches it.
+pub fn bpf_link(program: BorrowedFd<'_>, cgroup: BorrowedFd<'_>, hook: u32) -> io::Result<OwnedFd> {
     #[repr(C)]
     struct Link {
         program: u32,
@@ -208,7 +272,7 @@ pub fn bpf_link_sock_create(program: BorrowedFd<'_>, cgroup: BorrowedFd<'_>) -> 
     let link = Link {
         program: program.as_raw_fd() as u32,
         target: cgroup.as_raw_fd() as u32,
-        attach_type: 2,
+        attach_type: hook,
         flags: 0,
     };
     // SAFETY: `link` outlives the call; the layout is the kernel's, without padding.

@@ -15,6 +15,7 @@ use super::netns::Id;
 use super::process::Target;
 use super::qdisc::root::Before;
 use super::qdisc::{Device, class, ifb, root};
+use super::redirect::proxy;
 use super::table::{NAME, Table};
 use super::{mark, queue};
 
@@ -53,6 +54,13 @@ pub enum Undo {
         /// How long what it holds is waited for, in milliseconds.
         wait_ms: u64,
     },
+    /// The proxy of an outage does not run; the kernel sees to it when its agent is gone.
+    Proxy {
+        /// Which process.
+        process: Target,
+        /// How long what it still carries is waited for, in milliseconds.
+        wait_ms: u64,
+    },
     /// A traced process runs; the kernel sees to it when its tracer is gone.
     Release(Target),
     /// A stopped process goes on.
@@ -86,6 +94,7 @@ impl Undo {
             | Undo::Root { .. }
             | Undo::Class { .. }
             | Undo::Entry
+            | Undo::Proxy { .. }
             | Undo::Release(_)
             | Undo::Resume(_) => true,
             Undo::Within { undo, .. } => undo.void_after_reboot(),
@@ -112,6 +121,7 @@ impl Undo {
     pub fn hurried(self) -> Self {
         match self {
             Undo::Class { device, minor, .. } => Undo::Class { device, minor, wait_ms: 0 },
+            Undo::Proxy { process, .. } => Undo::Proxy { process, wait_ms: 0 },
             Undo::Within { netns, undo } => Undo::Within { netns, undo: Box::new(undo.hurried()) },
             undo => undo,
         }
@@ -119,13 +129,13 @@ impl Undo {
 
     /// Whether it concerns what goes with the agent's own network namespace.
     pub fn within_namespace(&self) -> bool {
-        !matches!(self, Undo::Release(_) | Undo::Resume(_))
+        !matches!(self, Undo::Proxy { .. } | Undo::Release(_) | Undo::Resume(_))
     }
 
     /// Whether it is done when the run ends, not when its step does: what stands then is touched by no packet, but still
     /// lets go of those that it holds, and to take it down and make it again would cost others' packets.
     pub fn outlasts_its_step(&self) -> bool {
-        matches!(self, Undo::Root { .. } | Undo::Class { .. } | Undo::Entry)
+        matches!(self, Undo::Root { .. } | Undo::Class { .. } | Undo::Entry | Undo::Proxy { .. })
     }
 
     /// Whether it leaves its object alone, and is done all the same, while something else stands in that.
@@ -155,6 +165,7 @@ impl Undo {
             Undo::Class { device, minor, wait_ms } => {
                 class::undo(device, *minor, Duration::from_millis(*wait_ms))
             }
+            Undo::Proxy { process, .. } => proxy::gone(process),
             Undo::Release(target) => released(target),
             Undo::Resume(target) => resume(target),
             Undo::Within { undo, .. } => undo.apply(table, queues),
@@ -172,6 +183,7 @@ impl fmt::Display for Undo {
             Undo::Root { device, .. } => write!(f, "the root of `{device}`"),
             Undo::Entry => write!(f, "the device `{}`", ifb::NAME),
             Undo::Class { device, minor, .. } => write!(f, "class {minor:x} of `{device}`"),
+            Undo::Proxy { process, .. } => write!(f, "{process}, the proxy of an outage"),
             Undo::Release(target) => write!(f, "{target}, paused"),
             Undo::Resume(target) => write!(f, "{target}, stopped"),
             Undo::Within { netns, undo } => write!(f, "in network namespace {}: {undo}", netns.inode),

@@ -266,6 +266,12 @@ impl Whom {
         if let Told::Family(offspring) = &self.told { offspring.told_later() } else { Vec::new() }
     }
 
+    /// The control groups of version 2 that they are told by, by level and number.
+    pub fn groups(&self) -> Option<(u32, BTreeSet<u64>)> {
+        let Told::Cgroup(numbers, _) = &self.told else { return None };
+        Some((numbers.level, numbers.ids()))
+    }
+
     /// Whether they are told apart by ports.
     pub fn has_ports(&self) -> bool {
         matches!(self.told, Told::LocalPorts(_))

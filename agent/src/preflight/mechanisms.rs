@@ -214,7 +214,8 @@ fn marks() -> Result<String, String> {
     File::open(root).map_err(|error| format!("{error}; {help}"))?;
     // mov r0, 1; exit: loaded, never attached.
     let program = [0x0000_0001_0000_00b7, 0x95];
-    let loaded = sys::bpf_load_sock_create(&program).map_err(|error| format!("{error}; {help}"))?;
+    let loaded = sys::bpf_load(sys::SOCK, sys::SOCK_CREATE, *b"squall_trial\0\0\0\0", &program)
+        .map_err(|error| format!("{error}; {help}"))?;
     let _ = loaded.as_fd();
     Ok(format!("BPF programs load; this namespace is {cookie}"))
 }

@@ -18,7 +18,7 @@ mod log;
 mod looks;
 mod metrics;
 mod prepare;
-mod privileges;
+pub(crate) mod privileges;
 mod process;
 mod prometheus;
 mod redis;
@@ -27,7 +27,7 @@ mod serve;
 mod sql;
 mod stream;
 mod tcp;
-mod tls;
+pub(crate) mod tls;
 mod value;
 
 use squall_experiments::exit::Exit;

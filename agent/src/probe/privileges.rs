@@ -6,6 +6,7 @@ use nix::errno::Errno;
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
 use nix::unistd::{Gid, Uid, User, geteuid, getppid, setgroups, setresgid, setresuid};
+use rustix::process::{getpriority_process, setpriority_process};
 use rustix::thread::{
     CapabilitiesSecureBits, CapabilitySet, CapabilitySets, capabilities, capability_is_in_bounding_set,
     clear_ambient_capability_set, remove_capability_from_bounding_set, set_capabilities,
@@ -17,7 +18,7 @@ const NOBODY: u32 = 65534;
 
 /// Why a prober does not start.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum PrivilegeError {
+pub(crate) enum PrivilegeError {
     #[error("no user is named `{0}` on this host")]
     NoSuchUser(String),
     #[error("only root can run probes as the user `{0}`")]
@@ -57,6 +58,7 @@ impl PrivilegeError {
 /// Must be called while the process has one thread: capabilities belong to threads.
 pub(super) fn drop(user: Option<&str>) -> Result<(), PrivilegeError> {
     let parent = getppid();
+    be_ordinary();
     let named = user.map(find).transpose()?;
     match named {
         Some(user) if user.uid.is_root() && geteuid().is_root() => {}
@@ -67,6 +69,32 @@ pub(super) fn drop(user: Option<&str>) -> Result<(), PrivilegeError> {
     }
     // Last, because a change of identity clears it.
     not_dropped("parent death signal", prctl::set_pdeathsig(Signal::SIGTERM))?;
+    if getppid() == parent { Ok(()) } else { Err(PrivilegeError::Orphaned) }
+}
+
+/// What an agent has for itself, its probes and their programs have not: its turn before others, and its place among those
+/// that stay when memory runs out. What cannot be given up is not ours to judge by.
+fn be_ordinary() {
+    if getpriority_process(None).is_ok_and(|nice| nice < 0) {
+        let _ = setpriority_process(None, 0);
+    }
+    let spared = fs::read_to_string("/proc/self/oom_score_adj");
+    if spared.is_ok_and(|adjustment| adjustment.trim().starts_with('-')) {
+        let _ = fs::write("/proc/self/oom_score_adj", "0");
+    }
+}
+
+/// Becomes a user and a group by their numbers, drops everything, and ends with its parent, at once (`SIGKILL`). Must be
+/// called by root, while the process has one thread.
+pub(crate) fn become_number(uid: u32, gid: u32) -> Result<(), PrivilegeError> {
+    let parent = getppid();
+    let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
+    not_dropped("supplementary groups", setgroups(&[]))?;
+    not_dropped("group", setresgid(gid, gid, gid))?;
+    not_dropped("user", setresuid(uid, uid, uid))?;
+    drop_capabilities()?;
+    // Last, because a change of identity clears it.
+    not_dropped("parent death signal", prctl::set_pdeathsig(Signal::SIGKILL))?;
     if getppid() == parent { Ok(()) } else { Err(PrivilegeError::Orphaned) }
 }
 

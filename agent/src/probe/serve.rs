@@ -148,8 +148,9 @@ impl Table {
 
     async fn take(&mut self, request: ProberRequest) {
         let (probe, order) = match &request {
-            ProberRequest::Load { probe, what, expect, looks } => {
-                let loaded = self.load(*probe, Prepared::new(what, expect), looks.clone());
+            ProberRequest::Load { probe, what, expect, looks, promptly } => {
+                let prepared = Prepared::new(what, expect);
+                let loaded = self.load(*probe, prepared, looks.clone(), *promptly);
                 if let Loaded::Unusable(why) = &loaded {
                     self.unusable(*probe, why.clone()).await;
                 }
@@ -192,14 +193,20 @@ impl Table {
         }
     }
 
-    fn load(&self, probe: u32, prepared: Result<Prepared, String>, looks: Option<Looks>) -> Loaded {
+    fn load(
+        &self,
+        probe: u32,
+        prepared: Result<Prepared, String>,
+        looks: Option<Looks>,
+        promptly: bool,
+    ) -> Loaded {
         let (family, replies) = (self.family.clone(), self.replies.clone());
         match prepared {
             Ok(Prepared::Look(look)) => {
                 let sampler = Sampler { probe, look, looks, in_flight: Cell::new(0), family, replies };
                 Loaded::Look { sampler: Rc::new(sampler), schedule: None }
             }
-            Ok(Prepared::Load(task)) => match Generator::start(*task, probe, replies) {
+            Ok(Prepared::Load(task)) => match Generator::start(*task, probe, promptly, replies) {
                 Ok(generator) => Loaded::Load(generator),
                 Err(error) => Loaded::Unusable(format!("a load cannot be started: {error}")),
             },

@@ -12,7 +12,7 @@ use squall_experiments::probe::Tls;
 /// The configuration for a probe. The system's certificates are read once, by the first probe that needs them.
 ///
 /// An error says why nobody can be trusted: no certificates, or a file that cannot be read.
-pub(super) fn configuration(tls: Option<&Tls>) -> Result<Arc<ClientConfig>, String> {
+pub(crate) fn configuration(tls: Option<&Tls>) -> Result<Arc<ClientConfig>, String> {
     static SYSTEM: OnceLock<Result<Arc<ClientConfig>, String>> = OnceLock::new();
     match tls {
         Some(Tls { insecure: true, .. }) => everybody(),
@@ -22,14 +22,19 @@ pub(super) fn configuration(tls: Option<&Tls>) -> Result<Arc<ClientConfig>, Stri
 }
 
 fn from_file(path: &str) -> Result<RootCertStore, String> {
-    let unusable = |why: &dyn std::fmt::Display| format!("certificate file `{path}`: {why}");
-    let pem = std::fs::read(path).map_err(|error| unusable(&super::tcp::words(&error)))?;
+    let unusable = |why: String| format!("certificate file `{path}`: {why}");
+    let pem = std::fs::read(path).map_err(|error| unusable(super::tcp::words(&error)))?;
+    from_pem(&pem).map_err(unusable)
+}
+
+/// Who is trusted by certificates in PEM; an error says why nobody is.
+pub(crate) fn from_pem(pem: &[u8]) -> Result<RootCertStore, String> {
     let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_slice_iter(&pem) {
-        let certificate = certificate.map_err(|error| unusable(&error))?;
-        roots.add(certificate).map_err(|error| unusable(&error))?;
+    for certificate in CertificateDer::pem_slice_iter(pem) {
+        let certificate = certificate.map_err(|error| error.to_string())?;
+        roots.add(certificate).map_err(|error| error.to_string())?;
     }
-    if roots.is_empty() { Err(unusable(&"it holds no certificate (PEM is expected)")) } else { Ok(roots) }
+    if roots.is_empty() { Err("it holds no certificate (PEM is expected)".to_owned()) } else { Ok(roots) }
 }
 
 /// Certificates that cannot be used are passed over, as every client does; none at all is an error.
@@ -48,13 +53,15 @@ fn provider() -> Arc<CryptoProvider> {
     Arc::new(ring::default_provider())
 }
 
-fn trusting(roots: RootCertStore) -> Result<Arc<ClientConfig>, String> {
+/// Trusts these alone.
+pub(crate) fn trusting(roots: RootCertStore) -> Result<Arc<ClientConfig>, String> {
     let versions = ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions();
     let builder = versions.map_err(|error| error.to_string())?;
     Ok(Arc::new(builder.with_root_certificates(roots).with_no_client_auth()))
 }
 
-fn everybody() -> Result<Arc<ClientConfig>, String> {
+/// Trusts any certificate.
+pub(crate) fn everybody() -> Result<Arc<ClientConfig>, String> {
     let versions = ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions();
     let builder = versions.map_err(|error| error.to_string())?.dangerous();
     Ok(Arc::new(

@@ -1,34 +1,41 @@
 //! A connection of a client, the one made for it to the dependency, and the two links between them.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use bytes::Bytes;
+use rustix::event::epoll::EventFlags;
 use rustix::io::Errno;
 use rustix::net::sockopt::{set_socket_linger, set_tcp_nodelay, socket_error};
 use rustix::net::{
-    AddressFamily, RecvFlags, SendFlags, Shutdown, SocketFlags, SocketType, connect, recv, send, shutdown,
-    socket_with,
+    AddressFamily, Shutdown, SocketFlags, SocketType, connect, getsockname, shutdown, socket_with,
 };
+use tokio::sync::watch;
 
 use super::dependency::Dependency;
+use super::gate::Gate;
+use super::http::{Handed, Seen};
 use super::link::{Change, Link, Place};
-use super::queue::{Chunk, Ending, Item};
+use super::observations::Record;
+use super::observed::Observed;
+use super::peer::Peer;
+pub use super::peer::READ;
+use super::queue::{Ending, Item};
 use super::toxic::{Stream, Toxic};
+use crate::host::queue::pace::now;
 
-/// The most that one read takes, in bytes.
-pub const READ: usize = 64 << 10;
-/// A chunk of at least this size keeps the buffer that it was read into.
-const LARGE: usize = READ / 4;
 /// What one direction may move before others have their turn, in bytes.
 const TURN: usize = 1 << 20;
 
 /// What a link may always hold, in bytes.
 const MUCH: usize = 1 << 20;
+
+/// The kernel tells of an end.
+pub const ENDING: EventFlags = EventFlags::RDHUP.union(EventFlags::HUP).union(EventFlags::ERR);
 
 /// Which of the two peers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,20 +44,6 @@ pub enum Side {
     Client = 0,
     /// Whom the proxy connected to.
     Server = 1,
-}
-
-/// One peer's socket, and what is known of it: nothing is asked twice (the poll is edge-triggered).
-#[derive(Default)]
-struct Peer {
-    socket: Option<OwnedFd>,
-    readable: bool,
-    writable: bool,
-    /// The kernel has announced an end: read until it is there.
-    ending: bool,
-    /// Nothing more comes.
-    silent: bool,
-    /// Nothing more can be sent.
-    deaf: bool,
 }
 
 /// Why a connection is over.
@@ -83,31 +76,96 @@ pub struct Connection {
     pub untried: Vec<SocketAddr>,
     /// What of its bytes the shard has counted as held.
     pub counted: usize,
+    /// What is to be decided before the dependency is connected to.
+    pub gate: Option<Box<Gate>>,
+    /// What is noted of it.
+    pub observed: Observed,
     number: u64,
+    client: IpAddr,
     connected: bool,
+    harmed: bool,
     peers: [Peer; 2],
     links: [Link; 2],
+    /// Closed, it ends what was handed over.
+    alive: Option<watch::Sender<()>>,
+    /// What was seen there.
+    seen: Seen,
 }
 
 impl Connection {
     /// For a client that has just connected.
-    pub fn new(dependency: Arc<Dependency>, client: OwnedFd, toxics: &[Arc<Toxic>]) -> Self {
+    pub fn new(
+        dependency: Arc<Dependency>,
+        (client, from): (OwnedFd, SocketAddr),
+        toxics: &[Arc<Toxic>],
+        now: u64,
+    ) -> Self {
         let number = dependency.number();
-        dependency.counters.open.fetch_add(1, Ordering::Relaxed);
+        let open = dependency.counters.open.fetch_add(1, Ordering::Relaxed) + 1;
+        let address = from.ip();
+        let mut observed = Observed::new(from, open, now);
+        if let Some(callers) = dependency.observations.callers() {
+            observed.caller = callers.ask(from, local(&client).unwrap_or(dependency.listen));
+        }
         // Answers of two writes would wait for each other's acknowledgement otherwise (RFC 896, RFC 1122 4.2.3.2).
         let _ = set_tcp_nodelay(&client, true);
-        let links = [Stream::Upstream, Stream::Downstream]
-            .map(|stream| Link::new(toxics.iter(), place(&dependency, number, stream)));
+        let place = |stream| Place {
+            seed: dependency.seed,
+            proxy: &dependency.name,
+            number,
+            stream,
+            client: address,
+            fresh: true,
+        };
+        let gate = Gate::new(toxics.iter(), place(Stream::Upstream), now);
+        let links =
+            [Stream::Upstream, Stream::Downstream].map(|stream| Link::new(toxics.iter(), place(stream)));
         Connection {
             dependency,
             armed: [u64::MAX; 2],
             untried: Vec::new(),
             counted: 0,
+            gate,
+            observed,
             number,
+            client: address,
             connected: false,
+            harmed: false,
             peers: [Peer { socket: Some(client), ..Peer::default() }, Peer::default()],
             links,
+            alive: None,
+            seen: Seen::default(),
         }
+    }
+
+    /// Where requests are to be understood and the dependency has just answered: puts who understands them in its place,
+    /// and gives what that one needs. The dependency's socket must no longer be watched.
+    ///
+    /// # Errors
+    /// There are no descriptors left.
+    pub fn hand_over(&mut self) -> io::Result<Option<Handed>> {
+        let (ours, near) = UnixStream::pair()?;
+        ours.set_nonblocking(true)?;
+        let server = Peer { socket: Some(ours.into()), ..Peer::default() };
+        let far = std::mem::replace(&mut self.peers[Side::Server as usize], server);
+        let Some(far) = far.socket else { return Ok(None) };
+        let (sender, alive) = watch::channel(());
+        self.alive = Some(sender);
+        Ok(Some(Handed {
+            dependency: self.dependency.clone(),
+            number: self.number,
+            client: self.observed.client(),
+            caller: self.observed.caller.clone(),
+            near,
+            far,
+            seen: self.seen.clone(),
+            alive,
+        }))
+    }
+
+    /// Whether it waits to be handed over.
+    pub fn to_hand_over(&self) -> bool {
+        self.dependency.is_understood() && self.connected && self.alive.is_none()
     }
 
     /// The socket of a side, if there is one yet.
@@ -140,7 +198,9 @@ impl Connection {
     }
 
     /// What the kernel says of a socket. An error means that the dependency did not answer the connection.
-    pub fn event(&mut self, side: Side, readable: bool, writable: bool, ending: bool) -> io::Result<()> {
+    pub fn event(&mut self, side: Side, flags: EventFlags, now: u64) -> io::Result<()> {
+        let ending = flags.intersects(ENDING);
+        let (readable, writable) = (flags.contains(EventFlags::IN), flags.contains(EventFlags::OUT));
         let peer = &mut self.peers[side as usize];
         peer.readable |= readable || ending;
         peer.writable |= writable;
@@ -152,14 +212,29 @@ impl Connection {
         {
             socket_error(socket)??;
             self.connected = true;
+            self.observed.connected(now);
+        }
+        if ending {
+            self.observed.ended(side, now, flags.contains(EventFlags::ERR));
         }
         Ok(())
     }
 
     /// Applies a change of toxics to both directions.
     pub fn change(&mut self, change: &Change) {
+        let place = |stream| Place {
+            seed: self.dependency.seed,
+            proxy: &self.dependency.name,
+            number: self.number,
+            stream,
+            client: self.client,
+            fresh: false,
+        };
         for (link, stream) in self.links.iter_mut().zip([Stream::Upstream, Stream::Downstream]) {
-            link.change(change, place(&self.dependency, self.number, stream));
+            link.change(change, place(stream));
+        }
+        if let Some(gate) = &mut self.gate {
+            gate.change(change, place(Stream::Upstream));
         }
     }
 
@@ -191,8 +266,12 @@ impl Connection {
         let mut turn = 0;
         loop {
             let outcome = if link.is_bare() { Default::default() } else { link.run(now) };
+            if link.worked() && !std::mem::replace(&mut self.harmed, true) {
+                self.dependency.counters.harmed.fetch_add(1, Ordering::Relaxed);
+            }
             if outcome.reset {
                 self.dependency.counters.reset.fetch_add(1, Ordering::Relaxed);
+                self.observed.ended_by_proxy("fault");
                 return Err(Over::Reset);
             }
             left.next = outcome.next;
@@ -222,7 +301,10 @@ impl Connection {
                         sink.deaf = true;
                         link.ended();
                     }
-                    Item::End(Ending::Closed) => return Err(Over::Closed),
+                    Item::End(Ending::Closed) => {
+                        self.observed.ended_by_proxy("fault");
+                        return Err(Over::Closed);
+                    }
                     Item::End(Ending::Reset) => return Err(Over::Reset),
                 }
             }
@@ -232,6 +314,9 @@ impl Connection {
                 let (item, length) =
                     source.receive(now, buffer, link.is_bare().then_some(&mut *sink), counted);
                 moved += length;
+                if length > 0 {
+                    self.observed.data(stream, now, length);
+                }
                 if let Some(item) = item {
                     moved += 1;
                     link.offer(item);
@@ -271,84 +356,18 @@ impl Connection {
 impl Drop for Connection {
     fn drop(&mut self) {
         self.dependency.counters.open.fetch_sub(1, Ordering::Relaxed);
+        if self.dependency.observations.on() {
+            let worked = self.links.iter().flat_map(Link::worked_names).map(str::to_owned);
+            self.observed.faults(worked);
+            self.observed.faults(self.seen.faults());
+            let record = self.observed.record(&self.dependency.name, self.number, now());
+            let caller = std::mem::take(&mut self.observed.caller);
+            self.dependency.observations.push(Record::Connection(record), caller);
+        }
     }
 }
 
-fn place(dependency: &Dependency, number: u64, stream: Stream) -> Place<'_> {
-    Place { seed: dependency.seed, proxy: &dependency.name, number, stream }
-}
-
-impl Peer {
-    /// Writes what fits; what the socket no longer takes at all makes it deaf.
-    fn send(&mut self, bytes: &[u8]) -> usize {
-        let Some(socket) = &self.socket else { return 0 };
-        loop {
-            match send(socket, bytes, SendFlags::NOSIGNAL) {
-                Ok(written) => {
-                    // The kernel tells of new room after a write that was cut short (`SOCK_NOSPACE`, net/ipv4/tcp.c).
-                    self.writable = written == bytes.len();
-                    return written;
-                }
-                Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => {
-                    self.writable = false;
-                    return 0;
-                }
-                Err(_) => {
-                    // What it sent before it went away can still be read.
-                    (self.deaf, self.readable, self.ending) = (true, true, true);
-                    return 0;
-                }
-            }
-        }
-    }
-
-    /// Reads once. Where nothing stands between, what was read is written at once, and only what is left comes back.
-    /// Also says how many bytes were read.
-    fn receive(
-        &mut self,
-        now: u64,
-        buffer: &mut Vec<u8>,
-        sink: Option<&mut Peer>,
-        counted: &super::dependency::Bytes,
-    ) -> (Option<Item>, usize) {
-        let Some(socket) = &self.socket else { return (None, 0) };
-        let length = loop {
-            match recv(socket, buffer.as_mut_slice(), RecvFlags::empty()) {
-                Ok((length, _)) => break length,
-                Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => {
-                    self.readable = false;
-                    return (None, 0);
-                }
-                Err(_) => {
-                    (self.silent, self.deaf) = (true, true);
-                    return (Some(Item::End(Ending::Reset)), 0);
-                }
-            }
-        };
-        if length == 0 {
-            self.silent = true;
-            return (Some(Item::End(Ending::Finished)), 0);
-        }
-        counted.received.fetch_add(length as u64, Ordering::Relaxed);
-        // Less than was asked for: the socket is empty, and the kernel will tell of more.
-        self.readable = length == buffer.len() || self.ending;
-        let written = match sink {
-            Some(sink) if sink.writable => sink.send(&buffer[..length]),
-            _ => 0,
-        };
-        counted.sent.fetch_add(written as u64, Ordering::Relaxed);
-        if written == length {
-            return (None, length);
-        }
-        let bytes = if written == 0 && length >= LARGE {
-            let mut full = std::mem::replace(buffer, vec![0; READ]);
-            full.truncate(length);
-            Bytes::from(full)
-        } else {
-            Bytes::copy_from_slice(&buffer[written..length])
-        };
-        (Some(Item::Data(Chunk { bytes, at: now })), length)
-    }
+/// The address of this host that a client has connected to.
+fn local(socket: &OwnedFd) -> Option<SocketAddr> {
+    getsockname(socket).ok().and_then(|address| SocketAddr::try_from(address).ok())
 }

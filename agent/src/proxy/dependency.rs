@@ -4,7 +4,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::toxic::Stream;
+use rustls::ServerConfig;
+use serde::Serialize;
+use tokio::sync::watch;
+
+use super::observations::Observations;
+use super::tls::Origin;
+use super::toxic::{Stream, Toxic};
 
 /// Traffic of one direction, counted as it passes.
 #[derive(Debug, Default)]
@@ -32,6 +38,14 @@ pub struct Counters {
     pub looped: AtomicU64,
     /// Connections that a toxic reset.
     pub reset: AtomicU64,
+    /// Connections that a toxic refused before the dependency was connected to.
+    pub refused: AtomicU64,
+    /// Requests, where they are understood.
+    pub requests: AtomicU64,
+    /// Requests that are under way.
+    pub requests_open: Arc<AtomicU64>,
+    /// Connections to whose bytes a toxic did something.
+    pub harmed: AtomicU64,
 }
 
 impl Counters {
@@ -41,6 +55,24 @@ impl Counters {
             Stream::Upstream => &self.upstream,
             Stream::Downstream => &self.downstream,
         }
+    }
+}
+
+/// What the proxy understands of what flows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    /// Bytes.
+    #[default]
+    Tcp,
+    /// Requests and answers of HTTP/1.1 and HTTP/2.
+    Http,
+}
+
+impl Protocol {
+    /// Whether it is nothing but bytes.
+    pub fn is_tcp(&self) -> bool {
+        *self == Protocol::Tcp
     }
 }
 
@@ -55,13 +87,28 @@ pub struct Dependency {
     pub upstream: String,
     /// Where its clients connect.
     pub listen: SocketAddr,
+    /// What is spoken there, as far as it is understood.
+    pub protocol: Protocol,
+    /// How TLS is spoken with clients, where it is.
+    pub tls: Option<Arc<ServerConfig>>,
+    /// How TLS is spoken with it, where it is.
+    pub origin: Option<Arc<Origin>>,
     /// What every choice depends on.
     pub seed: u64,
     /// What it has seen.
     pub counters: Arc<Counters>,
+    /// Its toxics as they are now.
+    pub toxics: watch::Sender<Vec<Arc<Toxic>>>,
+    /// Where it is noted what its connections did.
+    pub observations: Arc<Observations>,
 }
 
 impl Dependency {
+    /// Whether more than bytes is to be understood.
+    pub fn is_understood(&self) -> bool {
+        !self.protocol.is_tcp() || self.tls.is_some() || self.origin.is_some()
+    }
+
     /// The number of the next connection, from 1.
     pub fn number(&self) -> u64 {
         self.counters.accepted.fetch_add(1, Ordering::Relaxed) + 1

@@ -7,21 +7,33 @@
 //! | [`control`] | proxies and toxics, as their owner asks for them |
 //! | [`dependency`], [`toxic`] | one proxied dependency, and one thing that is done to it |
 //! | `shard`, `slab`, `timers` | the threads that carry connections, and when they wake up |
-//! | `connection` | two sockets, and reading and writing them |
+//! | `connection`, `peer` | two sockets, and reading and writing them |
+//! | `gate` | what is decided before the dependency is connected to |
+//! | [`matcher`] | which connections and requests a toxic concerns |
 //! | `link`, `queue` | one direction: what was read, through the toxics, to what may be written |
 //! | [`toxics`] | what each kind of toxic does |
+//! | [`http`], [`tls`] | requests and answers, and what is encrypted, where they are understood |
+//! | [`observations`], `observed`, [`caller`] | what was seen of each connection and request, and whose it was |
 //! | `address`, `names`, `routes` | addresses; names of dependencies; no way back into the proxy |
 
-mod address;
+pub mod address;
+pub mod caller;
 mod connection;
 pub mod control;
 pub mod dependency;
+mod gate;
+pub mod http;
 pub mod link;
+pub mod matcher;
 mod names;
+pub mod observations;
+mod observed;
+mod peer;
 pub mod queue;
 mod routes;
 mod shard;
 mod slab;
 mod timers;
+pub mod tls;
 pub mod toxic;
 pub mod toxics;

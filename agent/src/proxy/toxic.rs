@@ -1,12 +1,15 @@
 //! A toxic of a proxy as its owner describes it.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use serde::ser::{Serialize, SerializeStruct, Serializer};
 
-use super::toxics::Kind;
+use super::link::Place;
+use super::matcher::Matcher;
 use super::toxics::values::Values;
+use super::toxics::{Dice, Kind};
 
 /// A direction of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,7 +48,9 @@ pub struct Toxic {
     pub stream: Stream,
     /// The direction as it was typed.
     pub typed: String,
-    /// To which share of connections; 1 and more is all of them, 0 and less none.
+    /// Which connections and requests it concerns.
+    pub concerns: Matcher,
+    /// To which share of those; 1 and more is all of them, 0 and less none.
     pub toxicity: f32,
     /// Its attributes.
     pub values: Values,
@@ -53,11 +58,62 @@ pub struct Toxic {
     pub version: u64,
     /// How often it did something to the traffic, counted by steps.
     pub hits: Arc<AtomicU64>,
+    /// How many connections or requests its matcher meant so far, but for their number.
+    pub seen: Arc<AtomicU64>,
+    /// What the connections of a proxy share of it; new with each update.
+    pub shared: Arc<AtomicU64>,
+    /// After which time it ends by itself.
+    pub expires: Option<Duration>,
+}
+
+impl Toxic {
+    /// With this name, of this kind, to this direction; with its defaults, and for all connections.
+    pub fn new(name: String, kind: &'static Kind, stream: Stream) -> Self {
+        Toxic {
+            name,
+            kind,
+            stream,
+            typed: stream.name().to_owned(),
+            concerns: Matcher::default(),
+            toxicity: 1.0,
+            values: Values::of(kind),
+            version: 0,
+            hits: Arc::default(),
+            seen: Arc::default(),
+            shared: Arc::default(),
+            expires: None,
+        }
+    }
+
+    /// Its dice at a place.
+    pub fn dice(&self, place: Place<'_>) -> Dice {
+        let number = place.number.to_le_bytes();
+        let version = self.version.to_le_bytes();
+        let stream = place.stream.name().as_bytes();
+        Dice::new(place.seed, &[place.proxy.as_bytes(), &number, stream, self.name.as_bytes(), &version])
+    }
+
+    /// Whether its matcher means a connection. Who is meant is counted, so ask once; a connection that was there before
+    /// the toxic has no number, and is not meant where the number matters.
+    pub fn means(&self, place: Place<'_>) -> bool {
+        self.concerns.client(place.client) && (!self.concerns.counts() || (place.fresh && self.count()))
+    }
+
+    /// Counts one that is meant but for its number; whether the number is meant, too.
+    pub fn count(&self) -> bool {
+        self.concerns.number(self.seen.fetch_add(1, Ordering::Relaxed) + 1)
+    }
+
+    /// Whether a draw against its toxicity chooses.
+    pub fn draw(&self, dice: &mut Dice) -> bool {
+        dice.share() < f64::from(self.toxicity)
+    }
 }
 
 impl Serialize for Toxic {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut object = serializer.serialize_struct("toxic", 5)?;
+        let more = usize::from(!self.concerns.given().is_null()) + usize::from(self.expires.is_some());
+        let mut object = serializer.serialize_struct("toxic", 5 + more)?;
         object.serialize_field("attributes", &self.values)?;
         object.serialize_field("name", &self.name)?;
         object.serialize_field("type", self.kind.name)?;
@@ -66,6 +122,13 @@ impl Serialize for Toxic {
             object.serialize_field("toxicity", &(self.toxicity as i64))?;
         } else {
             object.serialize_field("toxicity", &self.toxicity)?;
+        }
+        // Ours: only where they were asked for, so that clients of the reference see what they know.
+        if !self.concerns.given().is_null() {
+            object.serialize_field("match", self.concerns.given())?;
+        }
+        if let Some(expires) = self.expires {
+            object.serialize_field("expires_in", &(expires.as_millis() as u64))?;
         }
         object.end()
     }

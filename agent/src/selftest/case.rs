@@ -145,6 +145,7 @@ impl Stage {
             seed: 1,
             lease_ms: LASTS,
             deadline_ms: LASTS,
+            guards: Vec::new(),
         })?;
         pair.ask(Request::Apply { run: run.clone(), part: 1, changes, lasts_ms: LASTS }).map(drop)
     }

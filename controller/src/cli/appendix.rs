@@ -51,7 +51,7 @@ impl Appendix {
         let of_processes = plan.changes().filter_map(|change| match change {
             Change::Signal(signal) => Some(&signal.scope),
             Change::Pause(pause) => Some(&pause.scope),
-            Change::Block(_) | Change::Shape(_) | Change::Disconnect(_) => None,
+            Change::Block(_) | Change::Shape(_) | Change::Redirect(_) | Change::Disconnect(_) => None,
         });
         let scopes: Vec<&Scope> = of_flows.chain(of_processes).collect();
         let mut unseen = Vec::new();

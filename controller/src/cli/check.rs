@@ -2,17 +2,18 @@
 
 use std::path::PathBuf;
 
-use squall_experiments::document::Document;
+use squall_experiments::document::{Document, Problems};
 use squall_experiments::exit::Exit;
 use squall_experiments::plan::Plan;
 
 use super::load::{self, Vars};
+use super::run::named;
 use super::{Common, Format, print};
 
 /// Options of `squall check`.
 #[derive(Debug, clap::Args)]
 pub struct Check {
-    /// Experiment files; `-` is standard input.
+    /// Experiment files; of a directory all `.yaml`, `.yml` and `.json` files below it; `-` is standard input.
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
     #[command(flatten)]
@@ -26,11 +27,10 @@ impl Check {
         let mut reports = Vec::new();
         let mut text = String::new();
         let mut problems_in_all = 0;
-        for file in &self.files {
-            let name = file.display().to_string();
-            match load::read(file, &self.vars) {
+        for (name, read) in &self.documents() {
+            match read {
                 Ok(document) => {
-                    text.push_str(&format!("{name}: valid, {}\n", contents(&document)));
+                    text.push_str(&format!("{name}: valid, {}\n", contents(document)));
                     reports.push(serde_json::json!({ "file": name, "valid": true, "problems": [] }));
                 }
                 Err(problems) => {
@@ -51,6 +51,18 @@ impl Check {
             eprintln!("{}", counted(problems_in_all, "problem"));
         }
         Ok(Exit::Invalid)
+    }
+
+    /// Every file with what it holds; where they cannot be told, what was named and why.
+    fn documents(&self) -> Vec<(String, Result<Document, Problems>)> {
+        match named(&self.files) {
+            Ok(files) => {
+                files.iter().map(|file| (file.display().to_string(), load::read(file, &self.vars))).collect()
+            }
+            Err(wrong) => {
+                wrong.into_iter().map(|problems| (problems.name().to_owned(), Err(problems))).collect()
+            }
+        }
     }
 }
 

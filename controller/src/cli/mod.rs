@@ -6,6 +6,7 @@
 mod appendix;
 mod check;
 mod demo;
+mod events;
 mod faults;
 mod halt;
 mod host;
@@ -19,6 +20,7 @@ mod run;
 mod schema;
 mod shop;
 mod status;
+mod telling;
 mod verdict;
 
 use std::path::PathBuf;

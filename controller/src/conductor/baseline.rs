@@ -90,9 +90,9 @@ impl Run<'_> {
         let sampling = self.sampling.borrow();
         // A guard trips at once. A hypothesis that tolerates nothing has failed with its first bad sample.
         // A rate has when that is sure.
-        let broken = sampling.watches.iter().find(|watch| match &watch.rates {
-            Some(rates) => rates.not_steady().is_some(),
-            None => (watch.guard || watch.tolerate.get() == 0.0) && !watch.baseline.within(watch.tolerate),
+        let broken = sampling.watches.iter().find(|watch| match watch.guarding.is_of_rates() {
+            true => watch.guarding.not_steady().is_some(),
+            false => (watch.guard || watch.tolerate.get() == 0.0) && !watch.baseline.within(watch.tolerate),
         });
         broken.map(Broken::of)
     }
@@ -109,8 +109,8 @@ impl Run<'_> {
         }
         let mut hypotheses = sampling.hypotheses().filter(|watch| watch.is_for(When::Before));
         Some(hypotheses.find_map(|watch| {
-            if let Some(rates) = &watch.rates {
-                return rates.not_steady().map(|_| Broken::of(watch));
+            if watch.guarding.is_of_rates() {
+                return watch.guarding.not_steady().map(|_| Broken::of(watch));
             }
             let judged = before(watch.baseline, watch.tolerate);
             (judged.outcome != Outcome::Held).then(|| Broken::of(watch))
@@ -137,7 +137,7 @@ enum Broken {
 
 impl Broken {
     fn of(watch: &Watch) -> Self {
-        let sure = watch.rates.as_ref().and_then(super::rates::Rates::not_steady);
+        let sure = watch.guarding.not_steady();
         let figures = sure.unwrap_or_else(|| before(watch.baseline, watch.tolerate).why);
         let seen = match &watch.bad {
             Some(bad) => format!("{bad} ({figures})"),

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use squall_experiments::protocol::{Call, Lifted, Message, Refusal, Reply, Request, RunId, VERSION};
+use squall_experiments::protocol::{Call, Lifted, Message, Refusal, Reply, Request, RunId, Said, VERSION};
 use tokio::io::BufReader;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
@@ -21,6 +21,8 @@ const PATIENCE: Duration = Duration::from_secs(15);
 pub(super) enum Notice {
     /// Something ended.
     Ended { run: RunId, part: Option<u32>, why: String, lifted: Lifted },
+    /// It looked at a guard.
+    Guard { run: RunId, guard: u32, said: Said },
     /// The connection is gone; the agent reverts by itself.
     Lost(String),
 }
@@ -124,6 +126,9 @@ async fn listen(
             }
             Ok(Some(Message::Ended { run, part, why, lifted })) => {
                 let _ = notices.send(Notice::Ended { run, part, why, lifted });
+            }
+            Ok(Some(Message::Guard { run, guard, said })) => {
+                let _ = notices.send(Notice::Guard { run, guard, said });
             }
             Ok(None) => return "the agent closed it".to_owned(),
             Err(error) => return error.to_string(),

@@ -2,10 +2,10 @@
 
 use std::future::pending;
 
+use squall_experiments::guard::Stop;
 use squall_experiments::probe::{ProberReply, Sample};
-use squall_experiments::protocol::Refusal;
-use squall_experiments::run::{Event, Seen, State};
-use squall_experiments::verdict::IN_A_ROW;
+use squall_experiments::protocol::{Refusal, Said};
+use squall_experiments::run::{Event, State};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::sleep_until;
 
@@ -79,13 +79,31 @@ impl Run<'_> {
                 self.record(Event::Lifted { part, lifted, why: Some(why.clone()) });
                 if part.is_none() {
                     self.begun.set(false);
+                    // A guard stopped it, and has said so itself.
+                    if self.guarded.get() {
+                        return;
+                    }
                     let by = if why == "halted" { "halt".to_owned() } else { why };
                     self.note(&format!("the agent ended the run: {by}"));
                     self.record(Event::Interrupted { by });
                 }
             }
-            Notice::Ended { .. } => {}
+            Notice::Guard { run, guard, said } if run == self.order.run => self.guard_said(guard, said),
+            Notice::Ended { .. } | Notice::Guard { .. } => {}
             Notice::Lost(why) => self.lose_agent(&why),
+        }
+    }
+
+    /// The agent looked at a guard. What it sees is judged here as well, by the same rules; where it stops the run, it has
+    /// done so.
+    fn guard_said(&self, guard: u32, said: Said) {
+        match said {
+            Said::Sample(sample) => self.watched(guard as usize, &sample),
+            Said::Stopped(stop) => {
+                let name = self.sampling.borrow().watches.get(guard as usize).map(|watch| watch.name.clone());
+                self.guarded.set(true);
+                self.stop_for(name.unwrap_or_default(), stop);
+            }
         }
     }
 
@@ -111,6 +129,12 @@ impl Run<'_> {
         match told {
             Told::Reply(ProberReply::Sample(sample)) => self.sampled(&sample),
             Told::Reply(ProberReply::Unusable { probe, why }) => self.unusable(probe, &why),
+            Told::Reply(ProberReply::Failing { probe, begun_ns, failed }) => {
+                let spent = self.sampling.borrow_mut().failing(probe, begun_ns, failed);
+                if let Some((name, stop)) = spent {
+                    self.stop_for(name, stop);
+                }
+            }
             Told::Reply(ProberReply::Rested { probe }) => {
                 self.sampling.borrow_mut().rested(probe);
                 self.changed.notify_waiters();
@@ -131,45 +155,33 @@ impl Run<'_> {
 
     fn watched(&self, place: usize, sample: &Sample) {
         let begun_ms = self.clock.ms_of(sample.begun_ns);
-        let phase = self.sampling.borrow_mut().count(place, sample, begun_ms);
-        let (name, guard, broken, blind) = {
-            let sampling = self.sampling.borrow();
-            let Some(watch) = sampling.watches.get(place) else {
-                return;
-            };
-            let counted = watch.guard && watch.rates.is_none();
-            let broken = counted && !watch.all.within(watch.tolerate);
-            (watch.name.clone(), watch.guard, broken, watch.guard && watch.unclear >= IN_A_ROW)
+        let Some((seen, stop)) = self.sampling.borrow_mut().count(place, sample, begun_ms) else {
+            return;
         };
         let over = matches!(self.state(), State::New | State::Finished { .. } | State::Stuck { .. });
         if over {
             return;
         }
-        let seen = Seen {
-            name: name.clone(),
-            guard,
-            phase,
-            good: sample.good,
-            unclear: sample.unclear,
-            begun_ms,
-            took_us: sample.took_ns / 1000,
-            seen: sample.seen.clone(),
-            load: sample.load.clone(),
-        };
-        let sure = self.sampling.borrow_mut().count_rates(place, &seen);
+        let name = seen.name.clone();
         self.record(Event::Sample(seen));
-        let tripped = match sure {
-            Some(why) => Some(format!("{why}; last seen: {}", sample.seen)),
-            None => broken.then(|| sample.seen.clone()),
-        };
-        // In the baseline a guard is part of what must hold, and is judged there.
-        if let Some(seen) = tripped.filter(|_| matches!(self.state(), State::Method(_))) {
-            self.record(Event::GuardTripped { name, seen });
-        } else if blind && matches!(self.state(), State::Method(_)) {
-            // A guard that no longer sees guards nothing.
-            let why = format!("the guard `{name}` says nothing any more: {}", sample.seen);
-            self.record(Event::Blind { why });
+        if let Some(stop) = stop {
+            self.stop_for(name, stop);
         }
+    }
+
+    /// A guard, or a budget, stops the run. In the baseline a guard is part of what must hold, and is judged there.
+    pub(super) fn stop_for(&self, name: String, stop: Stop) {
+        if !matches!(self.state(), State::Method(_)) {
+            return;
+        }
+        self.record(match stop {
+            Stop::Tripped(seen) => Event::GuardTripped { name, seen },
+            Stop::Spent { failed, budget } => Event::BudgetSpent { name, failed, budget },
+            // A guard that no longer sees guards nothing.
+            Stop::Blind(seen) => {
+                Event::Blind { why: format!("the guard `{name}` says nothing any more: {seen}") }
+            }
+        });
     }
 
     /// An action or an undo ended.

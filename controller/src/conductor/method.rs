@@ -49,9 +49,12 @@ impl Run<'_> {
             seed: self.order.plan.seed,
             lease_ms: u64::try_from(self.order.lease.as_millis()).unwrap_or(u64::MAX),
             deadline_ms: self.order.plan.expiry.as_millis(),
+            guards: self.sampling.borrow().guards(&self.order.experiment.stop_when),
         };
         match self.call(begin).await? {
             Reply::Done => {}
+            // The same guards are not looked at twice: a load would be doubled.
+            Reply::Guarding => self.schedule(Sampling::hand_over),
             Reply::Refused(refusal) => {
                 self.begun.set(false);
                 self.record(Event::Refused { part: None, refusal });

@@ -16,7 +16,6 @@ mod log;
 mod method;
 mod pace;
 mod prober;
-mod rates;
 mod recovery;
 mod revert;
 mod sampling;
@@ -34,7 +33,7 @@ use squall_experiments::experiment::Experiment;
 use squall_experiments::plan::{Plan, PlanStep};
 use squall_experiments::probe::ProberRequest;
 use squall_experiments::protocol::{Refusal, RunId};
-use squall_experiments::run::{Event, Started, State};
+use squall_experiments::run::{Event, Origin, Started, State};
 use squall_experiments::summary::Summary;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::AbortHandle;
@@ -62,6 +61,8 @@ pub struct Order<'a> {
     pub plan: &'a Plan,
     /// Which squall this is.
     pub version: String,
+    /// How it was started, as far as that is known.
+    pub origin: Option<Origin>,
     /// Without a renewal for this long the agent reverts by itself; it is renewed five times as often.
     pub lease: Duration,
     /// A connection to the agent, or why there is none. Not looked at where the plan holds no change.
@@ -100,6 +101,8 @@ struct Run<'a> {
     early: RefCell<Option<String>>,
     /// Whether the agent was asked to open an injection and not yet to end it.
     begun: Cell<bool>,
+    /// Whether the agent ended the run for a guard.
+    guarded: Cell<bool>,
     renewal: RefCell<Option<AbortHandle>>,
     notices: mpsc::UnboundedSender<Notice>,
     sampling: RefCell<Sampling>,
@@ -138,6 +141,7 @@ pub async fn conduct(
         link: RefCell::new(None),
         early: RefCell::new(None),
         begun: Cell::new(false),
+        guarded: Cell::new(false),
         renewal: RefCell::new(None),
         notices,
         sampling: RefCell::new(sampling),
@@ -209,6 +213,7 @@ impl Run<'_> {
             version: self.order.version.clone(),
             agent: words,
             planned_ms: Some(planned_ms(self.order.plan)),
+            origin: self.order.origin.clone(),
             hypotheses: self.order.experiment.hypothesis.iter().map(Into::into).collect(),
             guards: self.order.experiment.stop_when.iter().map(Into::into).collect(),
         }));

@@ -136,6 +136,6 @@ mod tests {
         short.load = Some(Load { short: true, ..Load::default() });
         sampling.count(0, &short, 0);
         sampling.count(0, &sample(true), 0);
-        assert_eq!(sampling.watches[0].all, Tally { good: 1, bad: 0 });
+        assert_eq!(sampling.watches[0].guarding.all(), Tally { good: 1, bad: 0 });
     }
 }

@@ -3,14 +3,15 @@
 use std::time::Duration;
 
 use squall_experiments::experiment::Action;
+use squall_experiments::guard::{Guarding, Stop, spends};
 use squall_experiments::probe::{Expect, Hypothesis, Looks, Probe, ProberRequest, Sample, When};
+use squall_experiments::protocol::Guard;
 use squall_experiments::quantity::Percent;
 use squall_experiments::run::Seen;
 use squall_experiments::verdict::{Again, IN_A_ROW, Phase, Tally};
 use tokio::time::Instant;
 
 use super::pace::Pace;
-use super::rates::Rates;
 use super::spans::Spans;
 
 /// A probe that prober processes know under a number.
@@ -22,6 +23,8 @@ pub(super) struct Loaded {
     probe: Probe,
     expect: Expect,
     looks: Option<Looks>,
+    /// Whether failures are told before their sample is complete: there is a budget.
+    promptly: bool,
     /// How long a sample can take.
     pub(super) timeout: Duration,
     /// Why it cannot be taken at all.
@@ -60,13 +63,9 @@ pub(super) struct Watch {
     pace: Option<Pace>,
     /// All samples of the baseline.
     pub(super) baseline: Tally,
-    /// All samples of a guard.
-    pub(super) all: Tally,
-    /// How many of the last samples said nothing, one after the other.
-    pub(super) unclear: u32,
+    /// Everything that was seen, and whether it stops the run.
+    pub(super) guarding: Guarding,
     pub(super) again: Again,
-    /// What is claimed of its rates, where anything is.
-    pub(super) rates: Option<Rates>,
     /// What the last bad sample saw.
     pub(super) bad: Option<String>,
 }
@@ -100,6 +99,9 @@ impl Watch {
     }
 }
 
+/// As whom the agent runs no program: such guards are looked at here.
+const ROOT: &str = "root";
+
 /// All probes of a run.
 #[derive(Debug, Default)]
 pub(super) struct Sampling {
@@ -123,6 +125,9 @@ impl Sampling {
         let purpose = Purpose::Watch(self.watches.len());
         let pace = matches!(probe, Probe::Load { .. }).then(Pace::default);
         let probe = self.load(purpose, probe, hypothesis.expect.clone(), hypothesis.sample.clone());
+        if let Some(loaded) = self.loaded.last_mut() {
+            loaded.promptly = hypothesis.budget.is_some();
+        }
         self.watches.push(Watch {
             name: hypothesis.name.clone(),
             guard,
@@ -135,10 +140,8 @@ impl Sampling {
             outstanding: 0,
             pace,
             baseline: Tally::default(),
-            all: Tally::default(),
-            unclear: 0,
+            guarding: Guarding::new(hypothesis, guard),
             again: Again::default(),
-            rates: hypothesis.terms().as_ref().map(Rates::new),
             bad: None,
         });
     }
@@ -166,6 +169,7 @@ impl Sampling {
             probe,
             expect,
             looks,
+            promptly: false,
             timeout: timeout.get(),
             unusable: None,
         });
@@ -180,6 +184,7 @@ impl Sampling {
             what: loaded.probe.clone(),
             expect: Box::new(loaded.expect.clone()),
             looks: loaded.looks.clone(),
+            promptly: loaded.promptly,
         })
     }
 
@@ -222,6 +227,25 @@ impl Sampling {
     /// No new samples of the hypotheses, or of the guards.
     pub(super) fn rest(&mut self, guards: bool) {
         self.of(guards).for_each(Watch::rest);
+    }
+
+    /// The guards that the agent can look at in our stead, with what was seen of them: all but those that must be root.
+    pub(super) fn guards(&self, stated: &[Hypothesis]) -> Vec<Guard> {
+        let numbered = self.watches.iter().zip(0u32..).filter(|(watch, _)| watch.guard);
+        let guard = |(watch, number): (&Watch, u32)| {
+            let claim = stated.iter().find(|claim| claim.name == watch.name)?.clone();
+            let so_far = watch.guarding.all();
+            let own = claim.probe()?.user() == Some(ROOT);
+            (!own).then_some(Guard { number, claim, so_far })
+        };
+        numbered.filter_map(guard).collect()
+    }
+
+    /// The agent looks at those guards from now on.
+    pub(super) fn hand_over(&mut self) {
+        let Sampling { watches, loaded, .. } = self;
+        let own = |watch: &Watch| loaded[watch.probe as usize].probe.user() == Some(ROOT);
+        watches.iter_mut().filter(|watch| watch.guard && !own(watch)).for_each(Watch::rest);
     }
 
     /// Guards are looked at from now on.
@@ -287,47 +311,57 @@ impl Sampling {
         due
     }
 
-    /// Counts the sample of a watch and says what it is about.
-    pub(super) fn count(&mut self, place: usize, sample: &Sample, begun_ms: u64) -> Phase {
+    /// Counts the sample of a watch: what it is about, and why it stops the run. `None` where nobody watches.
+    pub(super) fn count(
+        &mut self,
+        place: usize,
+        sample: &Sample,
+        begun_ms: u64,
+    ) -> Option<(Seen, Option<Stop>)> {
         let mut phase = self.spans.phase(sample.begun_ns);
-        let Some(watch) = self.watches.get_mut(place) else {
-            return phase;
-        };
+        let since = self.spans.since(sample.begun_ns, phase);
+        let watch = self.watches.get_mut(place)?;
         let early = |since: u64| sample.begun_ns - since < watch.delay_ns;
-        if !watch.guard && self.spans.since(sample.begun_ns, phase).is_some_and(early) {
+        if !watch.guard && since.is_some_and(early) {
             phase = Phase::Between;
         }
         watch.outstanding = watch.outstanding.saturating_sub(1);
-        if sample.load.as_ref().is_some_and(|load| load.short) {
-            return phase;
-        }
-        // What says nothing is counted as neither while a fault is live; before it, nothing is done without an answer.
-        if sample.unclear {
-            watch.unclear += 1;
-        } else {
-            watch.unclear = 0;
-            watch.all.add(sample.good);
-        }
+        let seen = Seen {
+            name: watch.name.clone(),
+            guard: watch.guard,
+            phase,
+            good: sample.good,
+            unclear: sample.unclear,
+            begun_ms,
+            took_us: sample.took_ns / 1000,
+            seen: sample.seen.clone(),
+            load: sample.load.clone(),
+        };
+        watch.guarding.add(&seen, sample.begun_ns);
+        let short = sample.load.as_ref().is_some_and(|load| load.short);
         match phase {
-            Phase::Baseline => watch.baseline.add(sample.good),
-            Phase::Recovery if watch.rates.is_none() => watch.again.add(sample.good, begun_ms),
-            Phase::Recovery | Phase::During | Phase::Between => {}
+            // What says nothing is counted as neither while a fault is live; before it, nothing is done without an answer.
+            Phase::Baseline if !short => watch.baseline.add(sample.good),
+            Phase::Recovery if !watch.guarding.is_of_rates() => watch.again.add(sample.good, begun_ms),
+            Phase::Recovery if seen.is_whole() => watch.again.add(watch.guarding.is_usual(&seen), begun_ms),
+            _ => {}
         }
-        if !sample.good {
+        if !sample.good && !short {
             watch.bad = Some(sample.seen.clone());
         }
-        phase
+        let stop = watch.guarding.stop(&seen.seen);
+        Some((seen, stop))
     }
 
-    /// Counts the requests of a sample that was recorded, for a watch of rates. Says why a guard stops the run.
-    pub(super) fn count_rates(&mut self, place: usize, seen: &Seen) -> Option<String> {
-        let watch = self.watches.get_mut(place)?;
-        let rates = watch.rates.as_mut()?;
-        rates.add(seen);
-        if seen.phase == Phase::Recovery && seen.is_whole() {
-            watch.again.add(rates.is_usual(seen), seen.begun_ms);
+    /// Requests of a sample under way have failed: says whose budget that spends, and why it stops the run.
+    pub(super) fn failing(&mut self, probe: u32, begun_ns: u64, failed: u64) -> Option<(String, Stop)> {
+        if !spends(self.spans.phase(begun_ns)) {
+            return None;
         }
-        rates.tripped().filter(|_| watch.guard)
+        let watch = self.watches.iter_mut().find(|watch| watch.probe == probe)?;
+        watch.guarding.failing(begun_ns, failed);
+        let last = watch.bad.clone().unwrap_or_default();
+        Some((watch.name.clone(), watch.guarding.stop(&last)?))
     }
 
     /// Forgets the samples that the prober at a place still owes: it is gone.
@@ -377,15 +411,18 @@ mod tests {
         let mut sampling = Sampling::new(true);
         sampling.watch(&claim(serde_json::json!({ "delay": "1s" })), false);
         let second = 1_000_000_000;
-        assert_eq!(sampling.count(0, &sample(5, true, false), 0), Phase::Baseline);
+        let phase = |sampling: &mut Sampling, at: u64, good: bool| {
+            sampling.count(0, &sample(at, good, false), 0).unwrap().0.phase
+        };
+        assert_eq!(phase(&mut sampling, 5, true), Phase::Baseline);
         sampling.spans.method_began(10);
         sampling.spans.fault_began(10);
-        assert_eq!(sampling.count(0, &sample(11, false, false), 0), Phase::Between);
-        assert_eq!(sampling.count(0, &sample(10 + second, false, false), 0), Phase::During);
+        assert_eq!(phase(&mut sampling, 11, false), Phase::Between);
+        assert_eq!(phase(&mut sampling, 10 + second, false), Phase::During);
         sampling.spans.revert_began(20 * second);
         sampling.spans.recovery_began(21 * second);
-        assert_eq!(sampling.count(0, &sample(21 * second + 5, true, false), 0), Phase::Between);
-        assert_eq!(sampling.count(0, &sample(22 * second, true, false), 0), Phase::Recovery);
+        assert_eq!(phase(&mut sampling, 21 * second + 5, true), Phase::Between);
+        assert_eq!(phase(&mut sampling, 22 * second, true), Phase::Recovery);
     }
 
     #[test]
@@ -394,8 +431,8 @@ mod tests {
         sampling.watch(&claim(serde_json::json!({})), false);
         sampling.count(0, &sample(5, false, true), 0);
         let watch = &sampling.watches[0];
-        assert_eq!((watch.all.total(), watch.unclear, watch.baseline.bad), (0, 1, 1));
+        assert_eq!((watch.guarding.all().total(), watch.baseline.bad), (0, 1));
         sampling.count(0, &sample(6, true, false), 0);
-        assert_eq!((sampling.watches[0].all.good, sampling.watches[0].unclear), (1, 0));
+        assert_eq!(sampling.watches[0].guarding.all().good, 1);
     }
 }

@@ -6,7 +6,7 @@ use squall_experiments::evidence::Evidence;
 use squall_experiments::exit::Exit;
 use squall_experiments::probe::Count;
 use squall_experiments::protocol::Compared;
-use squall_experiments::summary::{Claim, Figures, Guard, Part, Summary, seconds};
+use squall_experiments::summary::{Claim, Comparison, Figures, Guard, Part, Summary, Trend, seconds};
 
 use super::{Paint, printable};
 
@@ -20,6 +20,7 @@ pub fn human(summary: &Summary, events: Option<&std::path::Path>, paint: Paint) 
     page.injected(summary);
     page.actions(summary);
     page.undone(summary);
+    page.regression(summary);
     page.closing(summary, events);
     page.text
 }
@@ -247,6 +248,17 @@ impl Page {
         let how = if host.ours == 0 { "Host as before" } else { "Host NOT as before" };
         self.section(&format!("{how}: {} things compared{places}, {changed}", host.things));
         host.notes.iter().for_each(|note| self.line(format!("  note: {note}")));
+    }
+
+    fn regression(&mut self, summary: &Summary) {
+        let Some(regression) = &summary.regression else { return };
+        self.section(&format!("Compared with run {} of {}", regression.run, regression.date));
+        for compared in &regression.comparisons {
+            let Comparison { claim, aspect, trend, why, .. } = compared;
+            let trend =
+                if *trend == Trend::Worse { trend.word().to_uppercase() } else { trend.word().to_owned() };
+            self.line(format!("  {claim}, {}: {trend}: {why}", aspect.word()));
+        }
     }
 
     fn closing(&mut self, summary: &Summary, events: Option<&std::path::Path>) {

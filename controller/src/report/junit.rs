@@ -1,14 +1,18 @@
-//! JUnit XML, for pipelines that show tests: one case for each hypothesis, one for each fault ("measured"), and one
-//! for the run itself, so that a run that was refused or interrupted is never green.
+//! JUnit XML, for pipelines that show tests: a suite for each experiment, with one case for the experiment itself, so that
+//! one that was refused or interrupted is never green, and for each of its runs one for each hypothesis, each guard and
+//! each fault ("measured").
 
 use quick_xml::events::{BytesDecl, BytesText, Event};
 use quick_xml::writer::Writer;
 use squall_experiments::exit::Exit;
-use squall_experiments::summary::{Claim, Part, Summary};
+use squall_experiments::suite::{Ran, Suite, Tested};
+use squall_experiments::summary::{Claim, Guard, Part};
 use squall_experiments::verdict::Outcome;
 
+use super::figures::{of_claim, of_part};
+
 /// How a test case ended.
-enum Case {
+enum Ended {
     Passed,
     /// The statement is known to be false.
     Failed(String),
@@ -18,75 +22,133 @@ enum Case {
 }
 
 /// One test case.
-struct Tested {
-    class: &'static str,
+struct Case {
+    class: String,
     name: String,
-    case: Case,
+    ended: Ended,
     /// Shown whatever came out.
-    figures: String,
+    evidence: Vec<String>,
 }
 
 /// The document. `Err` never happens: it is written to memory.
-pub fn junit(summary: &Summary) -> std::io::Result<String> {
-    let case = |class, name, case| Tested { class, name, case, figures: String::new() };
-    let mut cases = vec![case("run", summary.title.clone(), run(summary))];
-    let hypotheses = summary.hypotheses.iter();
-    cases.extend(hypotheses.map(|claim| Tested {
-        figures: figures(claim),
-        ..case("hypothesis", claim.name.clone(), hypothesis(claim))
-    }));
-    let parts = summary.parts.iter();
-    cases.extend(parts.map(|part| case("fault", format!("{} is measured", part.name), fault(part))));
-
-    let count =
-        |wanted: fn(&Case) -> bool| cases.iter().filter(|tested| wanted(&tested.case)).count().to_string();
-    let totals = [
-        ("tests", cases.len().to_string()),
-        ("failures", count(|case| matches!(case, Case::Failed(_)))),
-        ("errors", count(|case| matches!(case, Case::Error(_)))),
-        ("skipped", count(|case| matches!(case, Case::Skipped(_)))),
-        ("time", format!("{:.3}", summary.took_ms as f64 / 1000.0)),
-    ];
-    let totals = || totals.iter().map(|(key, value)| (*key, value.as_str()));
-    let title = legal(&summary.title);
+pub fn junit(suite: &Suite) -> std::io::Result<String> {
+    let experiments: Vec<(&Tested, Vec<Case>)> =
+        suite.experiments.iter().map(|tested| (tested, cases(tested))).collect();
+    let all = totals(experiments.iter().flat_map(|(_, cases)| cases), suite.took_ms);
     let mut writer = Writer::new_with_indent(Vec::new(), b' ', 2);
     writer.write_event(Event::Decl(BytesDecl::new("1.0", Some("UTF-8"), None)))?;
     let suites = writer.create_element("testsuites").with_attribute(("name", "squall"));
-    suites.with_attributes(totals()).write_inner_content(|writer| {
-        let suite = writer.create_element("testsuite").with_attribute(("name", title.as_str()));
-        let suite = suite.with_attributes(totals()).with_attribute(("timestamp", summary.date.as_str()));
-        suite.write_inner_content(|writer| {
-            let property = |writer: &mut Writer<Vec<u8>>, name: &str, value: &str| {
-                let element = writer.create_element("property");
-                let element = element.with_attribute(("name", name)).with_attribute(("value", value));
-                element.write_empty().map(drop)
-            };
-            writer.create_element("properties").write_inner_content(|writer| {
-                property(writer, "run", &summary.run.0)?;
-                property(writer, "seed", &summary.seed.to_string())?;
-                property(writer, "plan", &summary.plan)?;
-                property(writer, "exit", &(summary.exit as u8).to_string())
-            })?;
-            cases.iter().try_for_each(|tested| write(writer, tested))
-        })?;
-        Ok(())
+    let suites = suites.with_attributes(all.iter().map(|(key, value)| (*key, value.as_str())));
+    suites.write_inner_content(|writer| {
+        experiments.iter().try_for_each(|(tested, cases)| experiment(writer, tested, cases, &suite.date))
     })?;
     let mut text = String::from_utf8(writer.into_inner()).map_err(std::io::Error::other)?;
     text.push('\n');
     Ok(text)
 }
 
-fn write(writer: &mut Writer<Vec<u8>>, tested: &Tested) -> std::io::Result<()> {
-    let name = legal(&tested.name);
-    let element = writer.create_element("testcase");
-    let element = element.with_attribute(("classname", tested.class)).with_attribute(("name", name.as_str()));
-    let ended = match &tested.case {
-        Case::Passed => None,
-        Case::Failed(why) => Some(("failure", legal(why))),
-        Case::Error(why) => Some(("error", legal(why))),
-        Case::Skipped(why) => Some(("skipped", legal(why))),
+fn experiment(
+    writer: &mut Writer<Vec<u8>>,
+    tested: &Tested,
+    cases: &[Case],
+    date: &str,
+) -> std::io::Result<()> {
+    let took_ms = tested.runs.iter().map(|ran| ran.summary.took_ms).sum();
+    let own = totals(cases.iter(), took_ms);
+    let title = legal(&tested.subject.title);
+    let date = tested.runs.first().map_or(date, |ran| ran.summary.date.as_str());
+    let suite = writer.create_element("testsuite").with_attribute(("name", title.as_str()));
+    let suite = suite.with_attributes(own.iter().map(|(key, value)| (*key, value.as_str())));
+    let mut properties: Vec<(&str, String)> = Vec::new();
+    if !tested.subject.file.is_empty() {
+        properties.push(("file", tested.subject.file.clone()));
+    }
+    for ran in &tested.runs {
+        properties.push(("run", ran.summary.run.0.clone()));
+        properties.push(("seed", ran.summary.seed.to_string()));
+        properties.push(("plan", ran.summary.plan.clone()));
+    }
+    properties.extend(tested.exit.map(|exit| ("exit", (exit as u8).to_string())));
+    suite
+        .with_attribute(("timestamp", date))
+        .write_inner_content(|writer| {
+            if !properties.is_empty() {
+                writer.create_element("properties").write_inner_content(|writer| {
+                    properties.iter().try_for_each(|(name, value)| {
+                        let element = writer.create_element("property").with_attribute(("name", *name));
+                        let value = legal(value);
+                        element.with_attribute(("value", value.as_str())).write_empty().map(drop)
+                    })
+                })?;
+            }
+            cases.iter().try_for_each(|case| write(writer, case))
+        })
+        .map(drop)
+}
+
+fn totals<'c>(cases: impl Iterator<Item = &'c Case> + Clone, took_ms: u64) -> [(&'static str, String); 5] {
+    let count =
+        |wanted: fn(&Ended) -> bool| cases.clone().filter(|case| wanted(&case.ended)).count().to_string();
+    [
+        ("tests", count(|_| true)),
+        ("failures", count(|ended| matches!(ended, Ended::Failed(_)))),
+        ("errors", count(|ended| matches!(ended, Ended::Error(_)))),
+        ("skipped", count(|ended| matches!(ended, Ended::Skipped(_)))),
+        ("time", format!("{:.3}", took_ms as f64 / 1000.0)),
+    ]
+}
+
+fn cases(tested: &Tested) -> Vec<Case> {
+    let whole = Case {
+        class: "run".to_owned(),
+        name: tested.subject.title.clone(),
+        ended: run(tested),
+        evidence: tested.story.iter().map(|story| format!("history: {story}")).collect(),
     };
-    if ended.is_none() && tested.figures.is_empty() {
+    let runs = (1..).zip(&tested.runs).flat_map(|(number, ran)| {
+        let time = match tested.repeats {
+            1 => String::new(),
+            repeats => format!(" (run {number} of {repeats})"),
+        };
+        let case = move |class: &str, name: String, ended, evidence| Case {
+            class: format!("{class}{time}"),
+            name,
+            ended,
+            evidence,
+        };
+        let summary = &ran.summary;
+        let claims = summary.hypotheses.iter();
+        let mut cases: Vec<Case> = claims
+            .map(|claim| case("hypothesis", claim.name.clone(), hypothesis(claim, ran), of_claim(claim)))
+            .collect();
+        cases.extend(summary.guards.iter().map(|watched| {
+            let tally = watched.samples;
+            let evidence = vec![format!("{} of {} samples good", tally.good, tally.total())];
+            case("guard", watched.name.clone(), guard(watched), evidence)
+        }));
+        cases.extend(
+            summary
+                .parts
+                .iter()
+                .map(|part| case("fault", format!("{} is measured", part.name), fault(part), of_part(part))),
+        );
+        cases
+    });
+    std::iter::once(whole).chain(runs).collect()
+}
+
+fn write(writer: &mut Writer<Vec<u8>>, case: &Case) -> std::io::Result<()> {
+    let (class, name) = (legal(&case.class), legal(&case.name));
+    let element = writer.create_element("testcase");
+    let element =
+        element.with_attribute(("classname", class.as_str())).with_attribute(("name", name.as_str()));
+    let ended = match &case.ended {
+        Ended::Passed => None,
+        Ended::Failed(why) => Some(("failure", legal(why))),
+        Ended::Error(why) => Some(("error", legal(why))),
+        Ended::Skipped(why) => Some(("skipped", legal(why))),
+    };
+    if ended.is_none() && case.evidence.is_empty() {
         return element.write_empty().map(drop);
     }
     element
@@ -95,57 +157,56 @@ fn write(writer: &mut Writer<Vec<u8>>, tested: &Tested) -> std::io::Result<()> {
                 let element = writer.create_element(*tag).with_attribute(("message", why.as_str()));
                 element.write_text_content(BytesText::new(why))?;
             }
-            if !tested.figures.is_empty() {
-                let figures = legal(&tested.figures);
-                writer.create_element("system-out").write_text_content(BytesText::new(&figures))?;
+            if !case.evidence.is_empty() {
+                let evidence: String = case.evidence.iter().map(|line| format!("{line}\n")).collect();
+                let evidence = legal(&evidence);
+                writer.create_element("system-out").write_text_content(BytesText::new(&evidence))?;
             }
             Ok(())
         })
         .map(drop)
 }
 
-/// What the requests of a load came to, a line for each phase.
-fn figures(claim: &Claim) -> String {
-    let phases = [("before", &claim.before), ("during", &claim.during), ("after", &claim.after)];
-    let lines = phases.into_iter().filter_map(|(phase, figures)| {
-        let load = figures.load.as_ref()?;
-        Some(format!("{phase}: {load}\n"))
-    });
-    lines.collect()
-}
-
-fn run(summary: &Summary) -> Case {
-    let sentence = summary.sentence.clone();
-    match summary.exit {
-        Exit::Held => Case::Passed,
-        Exit::Deviated | Exit::Modified => Case::Failed(sentence),
-        _ => Case::Error(sentence),
+fn run(tested: &Tested) -> Ended {
+    let sentence = tested.sentence.clone();
+    match tested.exit {
+        None => Ended::Skipped(sentence),
+        Some(Exit::Held) => Ended::Passed,
+        Some(Exit::Deviated | Exit::Modified) => Ended::Failed(sentence),
+        Some(_) => Ended::Error(sentence),
     }
 }
 
-fn hypothesis(claim: &Claim) -> Case {
+fn hypothesis(claim: &Claim, ran: &Ran) -> Ended {
     let before = claim.before.bad_in_words();
     match &claim.judgement {
-        None if before.is_empty() => Case::Skipped("the run did not get that far".to_owned()),
-        None => Case::Error(format!("before anything was done: {before}")),
+        None if before.is_empty() => Ended::Skipped("the run did not get that far".to_owned()),
+        None => Ended::Error(format!("before anything was done: {before}")),
         Some(judgement) => match (judgement.outcome, claim.recovered) {
+            (Outcome::Deviated, _) if ran.may_be_chance => {
+                Ended::Error(format!("{}; by chance among so many runs", judgement.why))
+            }
             (Outcome::Deviated, _) => {
-                Case::Failed(format!("{} ({})", judgement.why, claim.during.bad_in_words()))
+                Ended::Failed(format!("{} ({})", judgement.why, claim.during.bad_in_words()))
             }
-            (_, Some(false)) => Case::Failed("did not hold again in time after the revert".to_owned()),
+            (_, Some(false)) => Ended::Failed("did not hold again in time after the revert".to_owned()),
             (Outcome::Inconclusive | Outcome::NoData | Outcome::NotSteady, _) => {
-                Case::Error(judgement.why.clone())
+                Ended::Error(judgement.why.clone())
             }
-            (Outcome::Held, _) => Case::Passed,
+            (Outcome::Held, _) => Ended::Passed,
         },
     }
 }
 
-fn fault(part: &Part) -> Case {
+fn guard(guard: &Guard) -> Ended {
+    guard.tripped.clone().map_or(Ended::Passed, Ended::Failed)
+}
+
+fn fault(part: &Part) -> Ended {
     match (part.injected_at_ms, part.measured) {
-        (None, _) => Case::Skipped("it was not injected".to_owned()),
-        (Some(_), true) => Case::Passed,
-        (Some(_), false) => Case::Error(part.evidence_in_words()),
+        (None, _) => Ended::Skipped("it was not injected".to_owned()),
+        (Some(_), true) => Ended::Passed,
+        (Some(_), false) => Ended::Error(part.evidence_in_words()),
     }
 }
 

@@ -1,18 +1,31 @@
-//! What a run came to, for people, for programs and for pipelines; and its progress, for whoever waits.
+//! What runs came to, for people, for programs and for pipelines; and their progress, for whoever waits.
 
+mod code_quality;
+mod figures;
+mod github;
+mod html;
 mod human;
 mod junit;
+mod markdown;
 mod paint;
+mod points;
 mod printable;
 mod progress;
+mod suite;
 
+pub use code_quality::code_quality;
+pub use github::{annotation, annotations, harmless, problems};
+pub use html::{html, quoted};
 pub use human::human;
 pub use junit::junit;
+pub use markdown::markdown;
 pub use paint::Paint;
 pub use progress::Progress;
+pub use suite::suite;
 
 use std::path::Path;
 
+use squall_experiments::suite::Suite;
 use squall_experiments::summary::Summary;
 
 /// One JSON document: the summary, and where the events are.
@@ -20,6 +33,13 @@ pub fn json(summary: &Summary, events: Option<&Path>) -> String {
     let mut document = serde_json::to_value(summary).unwrap_or_default();
     document["events"] = events.map(|path| path.display().to_string()).into();
     let mut text = serde_json::to_string_pretty(&document).unwrap_or_default();
+    text.push('\n');
+    text
+}
+
+/// One JSON document: the suite, with the summaries of all its runs.
+pub fn suite_json(suite: &Suite) -> String {
+    let mut text = serde_json::to_string_pretty(suite).unwrap_or_default();
     text.push('\n');
     text
 }

@@ -14,6 +14,10 @@ impl Paint {
     /// No colour.
     pub const OFF: Paint = Paint { on: false };
 
+    /// Colour.
+    #[cfg(test)]
+    pub(super) const ON: Paint = Paint { on: true };
+
     /// Colour on a terminal that understands it, unless `NO_COLOR` says otherwise (<https://no-color.org>).
     pub fn on(stream: &impl IsTerminal) -> Paint {
         let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());

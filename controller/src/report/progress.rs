@@ -7,20 +7,34 @@ use squall_experiments::run::{Event, Record, Seen, State};
 use squall_experiments::summary::line;
 use squall_experiments::verdict::{Phase, Tally};
 
-use super::{Paint, printable};
+use super::{Paint, harmless, printable};
 use crate::conductor::Tell;
 
-/// Writes progress. On anything but a terminal only notes are written.
+/// Writes progress. On anything but a terminal only notes are written, unless a log was asked for.
 #[derive(Debug)]
 pub struct Progress<W> {
     out: W,
-    live: bool,
+    shown: Shown,
+    /// Which run this is, where several are shown at the same time.
+    label: String,
+    /// Whether a reader of the log may take a line for a command.
+    guard: bool,
     paint: Paint,
     parts: BTreeMap<u32, String>,
     tallies: Vec<Watched>,
     phase: Phase,
     /// Whether the living line stands on the terminal.
     standing: bool,
+}
+
+/// How much of it is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Shown {
+    Notes,
+    /// What happens, a line each.
+    Log,
+    /// The same, and a line that lives.
+    Living,
 }
 
 /// A hypothesis in the phase that goes on.
@@ -36,16 +50,28 @@ impl<W: Write + IsTerminal> Progress<W> {
     /// On a stream; `quiet` keeps even a terminal to notes.
     pub fn on(out: W, quiet: bool) -> Self {
         let paint = Paint::on(&out);
-        let live = out.is_terminal() && !quiet;
-        Progress::new(out, live, paint)
+        let shown = if out.is_terminal() && !quiet { Shown::Living } else { Shown::Notes };
+        Progress::new(out, shown, paint)
     }
 }
 
 impl<W: Write> Progress<W> {
-    pub(super) fn new(out: W, live: bool, paint: Paint) -> Self {
+    /// A plain log on a stream: what happens, a line each. `guard` keeps lines from being commands to a runner of GitHub.
+    pub fn log(out: W, guard: bool) -> Self {
+        Progress { guard, ..Progress::new(out, Shown::Log, Paint::OFF) }
+    }
+
+    /// Begins every line with the name of the run.
+    pub fn label(&mut self, name: &str) {
+        self.label = format!("[{}] ", printable::text(name).replace('\n', " "));
+    }
+
+    pub(super) fn new(out: W, shown: Shown, paint: Paint) -> Self {
         Progress {
             out,
-            live,
+            shown,
+            label: String::new(),
+            guard: false,
             paint,
             parts: BTreeMap::new(),
             tallies: Vec::new(),
@@ -62,7 +88,7 @@ impl<W: Write> Progress<W> {
                 if let Event::Injecting { part, name, .. } = &record.event {
                     self.parts.insert(*part, name.clone());
                 }
-                if self.live {
+                if self.shown != Shown::Notes {
                     self.event(record, state);
                 }
             }
@@ -73,7 +99,14 @@ impl<W: Write> Progress<W> {
     /// Writes a line that everybody gets, terminal or not.
     pub fn note(&mut self, text: &str) {
         self.clear();
-        let _ = writeln!(self.out, "{}", printable::text(text));
+        self.line("", text);
+    }
+
+    /// Writes a line; `lead` may be painted.
+    fn line(&mut self, lead: &str, text: &str) {
+        let text = format!("{}{lead}{}", self.label, printable::text(text));
+        let text = if self.guard { harmless(&text) } else { text.into() };
+        let _ = writeln!(self.out, "{text}");
     }
 
     fn event(&mut self, record: &Record, state: &State) {
@@ -94,9 +127,9 @@ impl<W: Write> Progress<W> {
         let seconds = record.at_ms as f64 / 1000.0;
         if let Some(said) = said {
             let at = self.paint.dim(&format!("{seconds:>8.1} s"));
-            let _ = writeln!(self.out, "{at}  {}", printable::text(&said));
+            self.line(&format!("{at}  "), &said);
         }
-        if state.is_over() {
+        if state.is_over() || self.shown != Shown::Living {
             return;
         }
         let phase = match self.phase {

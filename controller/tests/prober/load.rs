@@ -327,6 +327,43 @@ fn a_load_over_tls_trusts_whom_it_is_told_to() {
 }
 
 #[test]
+fn requests_that_fail_are_told_before_their_sample_is_complete_where_that_is_asked_for() {
+    let mut prober = Prober::start();
+    let what = json!({ "load": {
+        "load": { "url": format!("http://{}/", nobody()), "rate": "200/s", "timeout": "5s" }, "tick": "60s"
+    } });
+    prober.say(&ProberRequest::Load {
+        probe: 1,
+        what: serde_json::from_value(what).unwrap(),
+        expect: Box::default(),
+        looks: None,
+        promptly: true,
+    });
+    every(&mut prober);
+    let mut told = Vec::new();
+    while told.len() < 3 {
+        match prober.hear() {
+            Some(ProberReply::Failing { probe: 1, begun_ns, failed }) => told.push((begun_ns, failed)),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(
+        told.is_sorted_by(|a, b| a.0 == b.0 && a.1 < b.1),
+        "one sample, more and more failures: {told:?}"
+    );
+    prober.say(&ProberRequest::Stop { probe: 1 });
+    let sample = loop {
+        match prober.hear() {
+            Some(ProberReply::Sample(sample)) => break sample,
+            Some(ProberReply::Failing { .. }) => {}
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(sample.begun_ns, told[0].0);
+    assert!(sample.load.unwrap().failed() >= told[2].1, "the sample counts them all");
+}
+
+#[test]
 fn nonsense_is_refused_when_it_is_loaded() {
     let of = |request: Value| refused(json!({ "load": { "load": request, "tick": "1s" } }), expect_nothing());
     assert_eq!(

@@ -21,6 +21,7 @@ fn sampled(server: &Kept, looks: Value) -> Sample {
         what: serde_json::from_value(what).unwrap(),
         expect: Box::default(),
         looks: Some(serde_json::from_value(looks).unwrap()),
+        promptly: false,
     });
     prober.say(&ProberRequest::Once { probe: 1 });
     prober.sample()

@@ -51,6 +51,21 @@ fn skip_without_root() -> bool {
 }
 
 #[test]
+fn an_agents_precedence_is_not_a_probers() {
+    if skip_without_root() {
+        return;
+    }
+    let mut privileged = Command::new("nice");
+    privileged.args(["-n", "-5", "choom", "-n", "-500", "--", env!("CARGO_BIN_EXE_squall"), "prober"]);
+    privileged.stdin(Stdio::piped()).stdout(Stdio::piped());
+    let prober = ready(privileged);
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", prober.pid())).unwrap();
+    let nice = stat.rsplit(')').next().unwrap().split_whitespace().nth(16).unwrap();
+    let spared = std::fs::read_to_string(format!("/proc/{}/oom_score_adj", prober.pid())).unwrap();
+    assert_eq!((nice, spared.trim()), ("0", "0"));
+}
+
+#[test]
 fn root_becomes_nobody_with_nothing() {
     if skip_without_root() {
         return;

@@ -56,7 +56,7 @@ impl Prober {
     pub fn load(&mut self, probe: u32, what: Value, expect: Value) {
         let what: Probe = serde_json::from_value(what).unwrap();
         let expect: Box<Expect> = serde_json::from_value(expect).unwrap();
-        self.say(&ProberRequest::Load { probe, what, expect, looks: None });
+        self.say(&ProberRequest::Load { probe, what, expect, looks: None, promptly: false });
     }
 
     /// The next reply; `None` at the end. Thirty seconds of silence are a failure.

@@ -6,6 +6,7 @@
 mod check;
 mod node;
 mod parse;
+mod places;
 mod problem;
 mod rules;
 mod secret;
@@ -20,6 +21,7 @@ use std::sync::LazyLock;
 use serde_json::Value;
 
 pub use parse::LONGEST;
+pub use places::Places;
 pub use problem::{Problem, Problems, Span};
 pub use secret::{Redactor, SHORTEST_SECRET};
 pub use vars::Lookup;
@@ -55,6 +57,30 @@ pub struct Document {
     pub experiment: Experiment,
     /// Takes the secrets out of whatever is shown.
     pub redactor: Redactor,
+    /// Where its parts stand in the text.
+    pub places: Places,
+    /// 32 hexadecimal digits over its text as it stands in the file, before any reference was replaced.
+    pub hash: String,
+}
+
+impl Document {
+    /// What the experiment does and claims, as a short hash: two files with the same one differ in words, seed or secrets
+    /// only. Title, description, tags and weight are not covered, and variables count by where they are used.
+    pub fn content(&self) -> String {
+        let bare = Experiment {
+            title: String::new(),
+            description: None,
+            tags: Vec::new(),
+            vars: BTreeMap::new(),
+            seed: None,
+            weight: 1,
+            ..self.experiment.clone()
+        };
+        // Secrets stay out of it: a hash of one that is easily guessed would tell it.
+        let text = serde_json::to_string(&bare).unwrap_or_default();
+        let hash = blake3::hash(self.redactor.redact(&text).as_bytes()).to_hex();
+        hash.chars().take(16).collect()
+    }
 }
 
 /// The JSON Schema of [`Experiment`]: what `squall schema` prints and what documents are checked by.
@@ -95,7 +121,10 @@ pub fn read(name: &str, bytes: &[u8], sources: &Sources<'_>) -> Result<Document,
         return Err(Problems::new(name, text, problems, &redactor));
     }
     match serde_json::from_value(root.value()) {
-        Ok(experiment) => Ok(Document { experiment, redactor }),
+        Ok(experiment) => {
+            let hash = blake3::hash(bytes).to_hex().chars().take(32).collect();
+            Ok(Document { experiment, redactor, places: Places::of(&root, text), hash })
+        }
         // The schema and the types come from one source; where they part, the document is refused all the same.
         Err(error) => {
             let problem = Problem {

@@ -66,6 +66,11 @@ impl Problems {
         Problems { name: name.to_owned(), source: String::new(), lines: vec![0], list: vec![problem] }
     }
 
+    /// What the source is called.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// All of them, at least one.
     pub fn list(&self) -> &[Problem] {
         &self.list

@@ -12,6 +12,7 @@ mod kill;
 mod latency;
 mod loss;
 mod network;
+mod outage;
 mod parameter;
 mod partition;
 mod pause;
@@ -30,6 +31,7 @@ pub use duplicate::Duplicate;
 pub use kill::Kill;
 pub use latency::Latency;
 pub use loss::Loss;
+pub use outage::{How, Outage};
 pub use parameter::{Kind, Parameter};
 pub use partition::Partition;
 pub use pause::Pause;
@@ -173,6 +175,8 @@ catalogue! {
     Partition,
     /// Connections are refused, as when nothing listens.
     Refuse,
+    /// A dependency is out, in one of many ways.
+    Outage,
     /// Established connections break, as when a load balancer restarts.
     Disconnect,
     /// Processes end.

@@ -128,6 +128,12 @@ impl Plan {
         })
     }
 
+    /// Whether two plans may want the same traffic or processes of a host, so that they must not be carried out at the same
+    /// time. In doubt they do: names are not resolved, and processes not looked for.
+    pub fn collides(&self, other: &Plan) -> bool {
+        overlap::wanted(self).any(|mine| overlap::wanted(other).any(|theirs| overlap::meet(&mine, &theirs)))
+    }
+
     /// The names that the host itself must resolve before its changes can be aimed. Those of a fault in a container or in a
     /// named network namespace mean what they do there, which only an agent can ask.
     pub fn names(&self) -> BTreeSet<&str> {
@@ -223,6 +229,7 @@ fn aim(change: &Change) -> String {
     match change {
         Change::Block(block) => block.flow.to_string(),
         Change::Shape(shape) => shape.flow.to_string(),
+        Change::Redirect(redirect) => redirect.flow.to_string(),
         Change::Disconnect(disconnect) => disconnect.flow.to_string(),
         Change::Signal(signal) => format!("{} of {}", signal.pick, signal.scope),
         Change::Pause(pause) => format!("{} of {}", pause.pick, pause.scope),

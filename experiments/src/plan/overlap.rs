@@ -1,7 +1,7 @@
 //! Faults that would hit what looks at the system, or each other: said before the run, decided by the reader.
 
-use super::PlanStep;
-use crate::change::Change;
+use super::{Plan, PlanStep};
+use crate::change::{Change, Claim};
 use crate::experiment::Experiment;
 use crate::flow::{Direction, Flow, Protocol};
 use crate::peer::{Peer, PeerHost, Ports, masked};
@@ -72,6 +72,23 @@ fn collide(first: &PlanStep, second: &PlanStep) -> bool {
         .any(|first| changes(second).iter().flat_map(Change::claims).any(|second| first.collides(&second)))
 }
 
+/// What a plan wants for itself while others run: shaped packets too, which one run may shape several times over.
+pub(super) fn wanted(plan: &Plan) -> impl Iterator<Item = Claim> {
+    plan.changes().flat_map(|change| match change {
+        Change::Shape(shape) => vec![Claim::Packets(shape.flow.clone())],
+        other => other.claims(),
+    })
+}
+
+/// Whether two runs may be after the same thing. Scopes that are written differently may mean the same processes.
+pub(super) fn meet(mine: &Claim, theirs: &Claim) -> bool {
+    match (mine, theirs) {
+        (Claim::Packets(a) | Claim::Sockets(a), Claim::Packets(b) | Claim::Sockets(b)) => a.overlaps(b),
+        (Claim::Processes(_), Claim::Processes(_)) => true,
+        _ => false,
+    }
+}
+
 /// Whom a probe connects to; a program may connect to anybody, and nothing is said about it.
 fn peer(claim: &Hypothesis) -> Option<Peer> {
     let url = claim.http.as_ref().map(|http| &http.url).or(claim.load.as_ref().map(|load| &load.url));
@@ -86,6 +103,7 @@ fn hits_probe(step: &PlanStep, probe: &Peer) -> bool {
     changes(step).iter().any(|change| match change {
         Change::Block(block) => flow_hits(&block.flow, block.direction, probe),
         Change::Shape(shape) => flow_hits(&shape.flow, shape.direction, probe),
+        Change::Redirect(redirect) => flow_hits(&redirect.flow, Direction::Egress, probe),
         Change::Disconnect(disconnect) => flow_hits(&disconnect.flow, Direction::Both, probe),
         Change::Signal(_) | Change::Pause(_) => false,
     })

@@ -15,6 +15,7 @@ fn experiment(method: Vec<Step>) -> Experiment {
         method,
         stop_when: Vec::new(),
         recovery: Period::from_secs(30),
+        weight: 1,
     }
 }
 
@@ -186,4 +187,18 @@ fn a_fault_without_a_name_is_called_by_what_it_does_to_whom() {
     assert_eq!(name(partition(&["db:1", "cache"], 5)), "partition to db:1, cache");
     assert_eq!(name(kill("shop", 5)), "kill all of user shop");
     assert_eq!(name(Step { name: Some("cut".to_owned()), ..kill("shop", 5) }), "cut");
+}
+
+#[test]
+fn plans_that_may_want_the_same_do_not_run_at_the_same_time() {
+    let on_db = plan(vec![partition(&["10.0.0.1:5432"], 60)]);
+    let on_cache = plan(vec![partition(&["10.0.0.2"], 60)]);
+    let killing = plan(vec![kill("shop", 10)]);
+    let nothing = plan(vec![]);
+    assert!(on_db.collides(&on_db) && on_db.collides(&plan(vec![partition(&["10.0.0.0/24"], 1)])));
+    assert!(!on_db.collides(&on_cache) && !on_db.collides(&killing));
+    // Names are not resolved, and processes not looked for.
+    assert!(on_db.collides(&plan(vec![partition(&["db"], 1)])));
+    assert!(killing.collides(&plan(vec![kill("another", 10)])));
+    assert!(!nothing.collides(&on_db) && !nothing.collides(&nothing));
 }

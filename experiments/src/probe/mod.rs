@@ -9,6 +9,7 @@ use crate::quantity::{MostPeriod, Percent, Period};
 use crate::verdict::{Bound, Mode, Terms};
 
 mod answers;
+mod budget;
 pub mod compare;
 mod kind;
 mod load;
@@ -18,6 +19,7 @@ mod rate;
 mod stores;
 
 pub use answers::{DnsProbe, RecordKind, TlsProbe};
+pub use budget::Budget;
 pub use compare::Comparison;
 pub use kind::Probe;
 pub use load::{Count, Load, LoadProbe, QUANTILES, Slot};
@@ -86,6 +88,10 @@ pub struct Hypothesis {
     /// How sure a verdict on a rate must be; without it, 95 %.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub confidence: Option<Percent>,
+    /// When so many requests, or looks, failed since the method began, everything is reverted at once. Counted, not
+    /// estimated. Where nothing else is expected of a rate, it alone decides.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub budget: Option<Budget>,
     /// After the fault it holds again within this time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recovers_within: Option<Period>,
@@ -241,10 +247,12 @@ pub struct Expect {
 }
 
 impl Hypothesis {
-    /// What is claimed of a rate; `None` where single looks are judged by counting them.
+    /// What is claimed of a rate; `None` where single looks are judged by counting them. Without a bound where there is a
+    /// budget, and nothing else is said about how much may fail.
     pub fn terms(&self) -> Option<Terms> {
-        let bounds = self.expect.bounds(self.load.is_some());
-        (!bounds.is_empty()).then(|| Terms {
+        let alone = self.budget.is_some() && self.expect.tolerate.is_zero();
+        let bounds = self.expect.bounds(self.load.is_some() && !alone);
+        (alone || !bounds.is_empty()).then(|| Terms {
             bounds,
             mode: self.mode.unwrap_or_default(),
             confidence: self.confidence.unwrap_or(Percent::USUALLY_SURE),
@@ -313,6 +321,9 @@ pub enum ProberRequest {
         /// How many looks make a sample.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         looks: Option<Looks>,
+        /// Say that requests fail before the sample is complete; only of a load.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        promptly: bool,
     },
     /// Take one sample now.
     Once {
@@ -343,6 +354,15 @@ pub enum ProberRequest {
 pub enum ProberReply {
     /// A sample.
     Sample(Sample),
+    /// So many requests failed by now of a sample of a load that is not complete: see [`ProberRequest::Load`].
+    Failing {
+        /// Which.
+        probe: u32,
+        /// When the sample was begun, as it will say itself.
+        begun_ns: u64,
+        /// How many.
+        failed: u64,
+    },
     /// A probe cannot be run at all: a program that is not there, a certificate file that cannot be read.
     Unusable {
         /// Which.

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::evidence::Evidence;
 use crate::exit::Exit;
-use crate::probe::{Hypothesis, Load, When};
+use crate::probe::{Budget, Hypothesis, Load, When};
 use crate::protocol::{Applied, Lifted, Refusal, RunId};
 use crate::quantity::{Percent, Period};
 use crate::verdict::{Phase, Terms};
@@ -125,6 +125,15 @@ pub enum Event {
         /// What was seen.
         seen: String,
     },
+    /// A guard or hypothesis has spent its budget; the run reverts at once.
+    BudgetSpent {
+        /// Whose budget.
+        name: String,
+        /// How many requests or looks had failed.
+        failed: u64,
+        /// How many might.
+        budget: Budget,
+    },
     /// A person, a signal or a halt stopped the run; it reverts at once.
     Interrupted {
         /// Who or what: `SIGINT`, `halted`.
@@ -190,10 +199,27 @@ pub struct Started {
     /// How long the method was to take, in milliseconds; `None` where that was not written down.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub planned_ms: Option<u64>,
+    /// How it was started; `None` where that was not written down.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<Origin>,
     /// What is claimed.
     pub hypotheses: Vec<Stated>,
     /// What stops the run.
     pub guards: Vec<Stated>,
+}
+
+/// How a run was started: for whoever repeats it, or compares another run with it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Origin {
+    /// What the experiment does and claims, as a hash: see [`crate::document::Document::content`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content: Option<String>,
+    /// The command that repeats it, with its seed, as one types it in a POSIX shell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub command: Option<String>,
+    /// The system that it ran on: `Linux 6.1.0-32-amd64 (x86_64)`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub system: Option<String>,
 }
 
 /// A hypothesis or guard, as far as a verdict needs it.
@@ -212,6 +238,9 @@ pub struct Stated {
     /// After the fault it must hold again within this time, in milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recovers_within_ms: Option<u64>,
+    /// How many requests or looks may fail before the run is stopped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub budget: Option<Budget>,
 }
 
 impl Stated {
@@ -229,6 +258,7 @@ impl From<&Hypothesis> for Stated {
             when: hypothesis.when.clone(),
             rate: hypothesis.terms(),
             recovers_within_ms: hypothesis.recovers_within.map(Period::as_millis),
+            budget: hypothesis.budget,
         }
     }
 }

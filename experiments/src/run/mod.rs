@@ -6,5 +6,5 @@
 mod event;
 mod state;
 
-pub use event::{Event, Intent, Record, Seen, Started, Stated};
+pub use event::{Event, Intent, Origin, Record, Seen, Started, Stated};
 pub use state::{Illegal, Live, Part, State, fold, next};

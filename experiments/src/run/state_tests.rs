@@ -2,6 +2,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::*;
+use crate::probe::Budget;
 use crate::protocol::{Applied, Lifted, Refusal, RunId};
 use crate::run::{Record, Seen, Started};
 use crate::verdict::Phase;
@@ -17,6 +18,7 @@ fn started() -> Event {
         version: "0.1.0".to_owned(),
         agent: None,
         planned_ms: None,
+        origin: None,
         hypotheses: Vec::new(),
         guards: Vec::new(),
     })
@@ -84,6 +86,7 @@ fn alphabet() -> Vec<Event> {
         Event::StepEnded { step: "1".to_owned() },
         Event::MethodEnded,
         Event::GuardTripped { name: "g".to_owned(), seen: String::new() },
+        Event::BudgetSpent { name: "g".to_owned(), failed: 3, budget: Budget(3) },
         interrupted(),
         Event::AgentLost { why: String::new() },
         Event::Blind { why: String::new() },

@@ -1,6 +1,6 @@
 //! The closing sentence: one line that somebody understands who did not read the rest.
 
-use super::{Claim, Part, Reason, Summary};
+use super::{Claim, Guard, Part, Reason, Summary};
 use crate::evidence::{Evidence, Unit};
 use crate::exit::Exit;
 use crate::verdict::Outcome;
@@ -48,7 +48,8 @@ fn held(summary: &Summary) -> String {
 }
 
 fn good(claim: &Claim) -> String {
-    if let Some(judgement) = claim.judgement.as_ref().filter(|_| !claim.findings.is_empty()) {
+    let figures = !claim.findings.is_empty() || claim.budget.is_some();
+    if let Some(judgement) = claim.judgement.as_ref().filter(|_| figures) {
         return format!("`{}`: {}", claim.name, judgement.why);
     }
     let tally = claim.during.tally;
@@ -59,7 +60,8 @@ fn good(claim: &Claim) -> String {
 }
 
 fn deviated(summary: &Summary, first: &str) -> String {
-    if summary.guards.iter().any(|guard| guard.tripped.is_some()) {
+    let spent = |guard: &Guard| guard.budget.is_some_and(|spent| spent.is_all());
+    if summary.guards.iter().any(|guard| guard.tripped.is_some() || spent(guard)) {
         return format!("{first}{}; {}", while_injected(summary), revert(summary));
     }
     let mut failed: Vec<&Claim> = summary
@@ -78,7 +80,7 @@ fn deviated(summary: &Summary, first: &str) -> String {
         1 => String::new(),
         count => format!(" and {} more", count - 1),
     };
-    if !worst.findings.is_empty() {
+    if !worst.findings.is_empty() || worst.budget.is_some() {
         let why = worst.judgement.as_ref().map_or("", |judgement| judgement.why.as_str());
         return format!("`{}`{others}: {why}{}{}", worst.name, while_injected(summary), again(summary, true));
     }
@@ -170,6 +172,13 @@ impl Part {
                 self.name
             );
         }
+        if let Some(why) = self.evidence.iter().find_map(|evidence| evidence.cut_short.as_ref()) {
+            return format!(
+                "`{}` was not in force until its end ({}): {why}",
+                self.name,
+                self.evidence_in_words()
+            );
+        }
         let counted = |evidence: &Evidence| Evidence { witness: None, ..evidence.clone() }.measured();
         if self.evidence.iter().all(counted)
             && let Some(why) = self.evidence.iter().find_map(Evidence::unseen)
@@ -194,6 +203,7 @@ fn in_words(evidence: &Evidence) -> String {
     let unit = match evidence.unit {
         Unit::Packets => "packets",
         Unit::Sockets => "sockets",
+        Unit::Connections => "connections",
         Unit::Processes => "processes",
     };
     format!("{} of {} matching {unit} impaired", evidence.impaired, evidence.matched)

@@ -1,7 +1,7 @@
 //! From events to a summary.
 
 use super::samples::Samples;
-use super::{Action, Claim, Guard, Part, Reason, Summary, Undo, closing};
+use super::{Action, Claim, Guard, Part, Reason, Spent, Summary, Undo, closing};
 use super::{rates, timeline, unclear};
 use crate::evidence::Evidence;
 use crate::exit::Exit;
@@ -23,6 +23,7 @@ struct Making<'a> {
     others: Vec<String>,
     met: bool,
     tripped: Option<(String, String)>,
+    spent: Option<(String, u64)>,
     well_again_ms: Option<u64>,
     not_recovered: Option<Vec<String>>,
     unknown: Vec<String>,
@@ -113,6 +114,7 @@ impl<'a> Making<'a> {
                 self.tripped = Some((name.clone(), seen.clone()));
                 self.reason(Exit::Deviated, format!("the guard `{name}` did not hold: {seen}"));
             }
+            Event::BudgetSpent { name, failed, .. } => self.spent = Some((name.clone(), *failed)),
             Event::Interrupted { by } => self.reason(Exit::Interrupted, format!("interrupted: {by}")),
             Event::AgentLost { why } => {
                 self.reason(Exit::Interrupted, format!("the connection to the agent broke: {why}"));
@@ -208,6 +210,8 @@ impl<'a> Making<'a> {
         let injected = self.parts.iter().any(|part| part.injected_at_ms.is_some());
         let judged = self.met && (injected || !faults);
         let claims = self.claims(&started, judged, faults);
+        let guards: Vec<Guard> = started.guards.iter().map(|guard| self.guard(guard)).collect();
+        self.overspent(&guards, &claims);
         for claim in &claims {
             let Some(judgement) = &claim.judgement else {
                 continue;
@@ -256,7 +260,6 @@ impl<'a> Making<'a> {
             }
         }
         let exit = self.reasons.iter().fold(Exit::Held, |exit, reason| exit.worse(reason.exit));
-        let guards = started.guards.iter().map(|guard| self.guard(&guard.name)).collect();
         let mut summary = Summary {
             run: started.run,
             title: started.title,
@@ -266,6 +269,7 @@ impl<'a> Making<'a> {
             plan: started.plan,
             version: started.version,
             agent: started.agent,
+            origin: started.origin,
             verdict: exit.meaning().to_owned(),
             exit,
             sentence: String::new(),
@@ -281,6 +285,7 @@ impl<'a> Making<'a> {
             others: self.others,
             host: self.whole.host,
             well_again_ms: well,
+            regression: None,
         };
         summary.sentence = closing::sentence(&summary);
         Some(summary)
@@ -307,6 +312,12 @@ impl<'a> Making<'a> {
                 Some(worst) => worst.judgement.clone(),
                 None => counted(),
             };
+            let budget = Spent::of(stated, false, &self.samples, self.known(&stated.name));
+            let alone = stated.rate.as_ref().is_some_and(|terms| terms.bounds.is_empty());
+            let judgement = match budget {
+                Some(spent) => spent.judge(judgement, &in_force, alone),
+                None => judgement,
+            };
             let judgement = match stated.is_for(When::During) {
                 true => Some(judgement),
                 false => unclear::elsewhere(stated, recovered),
@@ -323,18 +334,38 @@ impl<'a> Making<'a> {
                 during: in_force,
                 after: figures(Phase::Recovery),
                 recovered,
+                budget,
             }
         };
         started.hypotheses.iter().zip(found).map(claim).collect()
     }
 
-    fn guard(&self, name: &str) -> Guard {
-        let tripped = self.tripped.as_ref().filter(|(tripped, _)| tripped == name);
+    fn guard(&self, stated: &Stated) -> Guard {
+        let tripped = self.tripped.as_ref().filter(|(tripped, _)| *tripped == stated.name);
         Guard {
-            name: name.to_owned(),
-            samples: self.samples.of_guard(name),
+            name: stated.name.clone(),
+            samples: self.samples.of_guard(&stated.name),
             tripped: tripped.map(|(_, seen)| seen.clone()),
+            budget: Spent::of(stated, true, &self.samples, self.known(&stated.name)),
         }
+    }
+
+    /// How many failures stopped the run, where it was the budget of this one that did.
+    fn known(&self, name: &str) -> u64 {
+        self.spent.as_ref().filter(|(spent, _)| spent == name).map_or(0, |(_, failed)| *failed)
+    }
+
+    /// Budgets that were spent: those of guards, and of a hypothesis that is not judged because nothing was injected yet.
+    fn overspent(&mut self, guards: &[Guard], claims: &[Claim]) {
+        let of_guards = guards.iter().map(|guard| (&guard.name, guard.budget, true));
+        let of_claims = claims.iter().map(|claim| (&claim.name, claim.budget, claim.judgement.is_none()));
+        let all: Vec<String> = of_guards
+            .chain(of_claims)
+            .filter_map(|(name, budget, open)| Some((name, budget.filter(Spent::is_all)?, open)))
+            .filter(|(_, _, open)| *open)
+            .map(|(name, spent, _)| format!("`{name}` has spent its budget: {}", spent.in_words()))
+            .collect();
+        all.into_iter().for_each(|what| self.reason(Exit::Deviated, what));
     }
 
     fn undone(&self) -> Vec<String> {

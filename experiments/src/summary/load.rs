@@ -92,8 +92,8 @@ impl fmt::Display for LoadFigures {
     }
 }
 
-/// `0.42 ms`, `3.1 ms`, `312 ms`, `1.2 s`.
-fn in_words(us: u64) -> String {
+/// A latency in microseconds for a sentence: `0.42 ms`, `3.1 ms`, `312 ms`, `1.2 s`.
+pub fn in_words(us: u64) -> String {
     match us {
         0..1_000 => format!("{:.2} ms", us as f64 / 1000.0),
         1_000..100_000 => format!("{:.1} ms", us as f64 / 1000.0),

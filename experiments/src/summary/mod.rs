@@ -7,7 +7,9 @@ mod closing;
 mod fold;
 mod load;
 mod rates;
+mod regression;
 mod samples;
+mod spent;
 mod timeline;
 mod unclear;
 
@@ -17,13 +19,16 @@ use crate::evidence::Evidence;
 use crate::exit::Exit;
 use crate::protocol::{Compared, RunId};
 use crate::quantity::Percent;
-use crate::run::Intent;
+use crate::run::{Intent, Origin};
 use crate::verdict::{Finding, Judgement, Tally};
+
+use crate::probe::Budget;
 
 pub use crate::probe::Count;
 pub use closing::seconds;
-pub use load::LoadFigures;
+pub use load::{LoadFigures, in_words};
 pub use rates::count;
+pub use regression::{Aspect, Comparison, Incomparable, Regression, Trend, comparable};
 pub use timeline::line;
 
 /// What became of a run.
@@ -45,6 +50,9 @@ pub struct Summary {
     pub version: String,
     /// Which agent made the changes; `None` where there were none to make.
     pub agent: Option<String>,
+    /// How it was started; `None` where that was not written down.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<Origin>,
     /// What the exit code means: `held`, `deviated`, `inconclusive`…
     pub verdict: String,
     /// The exit code.
@@ -78,6 +86,9 @@ pub struct Summary {
     pub well_again_ms: Option<u64>,
     /// The run in a few lines.
     pub timeline: Vec<Moment>,
+    /// The run compared with an earlier one; `None` where that was not asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub regression: Option<Regression>,
 }
 
 /// One thing that kept a run from `held`.
@@ -111,6 +122,9 @@ pub struct Claim {
     pub after: Figures,
     /// Whether it held again in time after the revert; `None` where that was not watched.
     pub recovered: Option<bool>,
+    /// What was spent of its budget; `None` where it has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub budget: Option<Spent>,
 }
 
 /// A guard and what was seen of it.
@@ -122,6 +136,18 @@ pub struct Guard {
     pub samples: Tally,
     /// What was seen when it tripped.
     pub tripped: Option<String>,
+    /// What was spent of its budget; `None` where it has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub budget: Option<Spent>,
+}
+
+/// What was spent of a budget, from the beginning of the method until everything was undone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Spent {
+    /// How many requests or looks failed.
+    pub failed: u64,
+    /// How many might.
+    pub budget: Budget,
 }
 
 /// Samples of one phase.

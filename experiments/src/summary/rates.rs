@@ -107,16 +107,23 @@ fn latency(
     planned_ms: Option<u64>,
     alpha: f64,
 ) -> Option<Course> {
-    let ticks = |phase: Phase| -> Vec<(u64, (&Distribution, u64))> {
-        let mut ticks: Vec<_> = samples
-            .of_phase(name, phase)
-            .filter_map(|seen| seen.load.as_ref().map(|load| (seen.begun_ms, (&load.latency, load.failed()))))
-            .collect();
-        ticks.sort_by_key(|(at, _)| *at);
-        ticks
-    };
-    let baseline: Vec<Tick<'_>> = ticks(Phase::Baseline).into_iter().map(|(_, tick)| tick).collect();
-    Course::of_latency(&baseline, &ticks(Phase::During), mode, planned_ms, alpha)
+    let baseline = ticks(name, samples, Phase::Baseline);
+    let baseline: Vec<Tick<'_>> = baseline.into_iter().map(|(_, tick)| tick).collect();
+    Course::of_latency(&baseline, &ticks(name, samples, Phase::During), mode, planned_ms, alpha)
+}
+
+/// The latencies of a load in a phase, stretch by stretch, with the time when each began.
+pub(super) fn ticks<'a>(
+    name: &str,
+    samples: &Samples<'a>,
+    phase: Phase,
+) -> Vec<(u64, (&'a Distribution, u64))> {
+    let mut ticks: Vec<_> = samples
+        .of_phase(name, phase)
+        .filter_map(|seen| seen.load.as_ref().map(|load| (seen.begun_ms, (&load.latency, load.failed()))))
+        .collect();
+    ticks.sort_by_key(|(at, _)| *at);
+    ticks
 }
 
 /// Adds to the findings of a claim when each bound was kept again after the faults ended.

@@ -14,6 +14,11 @@ impl<'a> Samples<'a> {
         self.0.push(seen);
     }
 
+    /// All samples of a hypothesis or of a guard.
+    pub(super) fn all_of(&self, name: &str, guard: bool) -> impl Iterator<Item = &'a Seen> {
+        self.0.iter().copied().filter(move |seen| seen.guard == guard && seen.name == name)
+    }
+
     /// The samples of a hypothesis.
     pub(super) fn of(&self, name: &str) -> impl Iterator<Item = &'a Seen> {
         self.0.iter().copied().filter(move |seen| !seen.guard && seen.name == name)

@@ -21,6 +21,7 @@ impl Log {
                 when: Vec::new(),
                 rate: None,
                 recovers_within_ms: None,
+                budget: None,
             });
             stated.collect()
         };
@@ -35,6 +36,7 @@ impl Log {
             version: "0.1.0".to_owned(),
             agent: None,
             planned_ms: None,
+            origin: None,
             hypotheses: stated(hypotheses),
             guards: stated(guards),
         }));

@@ -68,6 +68,9 @@ pub fn line(event: &Event, name: impl Fn(u32) -> String) -> Option<String> {
             format!("undo of the action {how}: {seen}")
         }
         Event::GuardTripped { name, seen } => format!("guard `{name}` did not hold: {seen}"),
+        Event::BudgetSpent { name, failed, budget } => {
+            format!("`{name}` has spent its budget: {failed} failed, {} may", budget.0)
+        }
         Event::Interrupted { by } => format!("interrupted by {by}"),
         Event::AgentLost { why } => format!("the connection to the agent broke: {why}"),
         Event::Blind { why } => format!("the system could not be looked at: {why}"),

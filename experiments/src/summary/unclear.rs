@@ -74,6 +74,7 @@ mod tests {
             when: when.to_vec(),
             rate: None,
             recovers_within_ms: None,
+            budget: None,
         };
         let outcome =
             |when: &[When], recovered| elsewhere(&stated(when), recovered).map(|judged| judged.outcome);

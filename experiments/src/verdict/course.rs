@@ -55,7 +55,7 @@ impl Course {
             return course;
         }
         course.enough_ms = nth_bad(counts, FEWEST_BAD);
-        course.outage_ms = counts.outage(OUTAGE_MS, OUTAGE_REQUESTS, (20.0 * tolerated).clamp(0.5, 1.0));
+        course.outage_ms = outage(counts, tolerated);
         let length = mode.block_ms().unwrap_or(1000);
         let starts = planned_ms.map_or(Starts::Open, |ms| Starts::Planned(ms.div_ceil(length).max(1)));
         let (mut fast, mut blocks) = (Fast::new(tolerated, starts), Blocks::new(tolerated, starts));
@@ -140,6 +140,11 @@ impl Course {
     pub fn most(&self) -> f64 {
         self.against.iter().map(|(_, evidence)| *evidence).fold(1.0, f64::max)
     }
+}
+
+/// When half of the requests of five seconds, or of a shorter window, had failed, and more than by far was tolerated.
+pub fn outage(counts: &Counts, tolerated: f64) -> Option<u64> {
+    counts.outage(OUTAGE_MS, OUTAGE_REQUESTS, (20.0 * tolerated).clamp(0.5, 1.0))
 }
 
 /// When so many requests were bad.

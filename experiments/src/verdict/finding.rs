@@ -34,6 +34,11 @@ pub struct Finding {
     pub against: f64,
     /// The evidence for the bound at the end. It decides at 1/α.
     pub keeps: f64,
+    /// α: the chance of a wrong verdict that is accepted.
+    pub alpha: f64,
+    /// Whether half of the requests of five seconds had failed, which needs no evidence.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub outage: bool,
     /// How long after the fault began it was sure that the bound is broken, in milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sure_after_ms: Option<u64>,
@@ -121,6 +126,8 @@ impl Finding {
             high,
             against,
             keeps: course.keeps,
+            alpha: asked.alpha,
+            outage: course.outage_ms.is_some(),
             sure_after_ms,
             missing: course.missing.filter(|_| outcome == Outcome::Inconclusive),
             well_again: None,
@@ -140,6 +147,8 @@ impl Finding {
             high: 1.0,
             against: 1.0,
             keeps: 1.0,
+            alpha: asked.alpha,
+            outage: false,
             sure_after_ms: None,
             missing: None,
             well_again: None,
@@ -208,8 +217,8 @@ impl Asked {
     }
 }
 
-/// `7.9 %`, `0.04 %`, `100 %`: two digits that say something.
-fn percent(share: f64) -> String {
+/// A share from 0 to 1 for a sentence: `7.9 %`, `0.04 %`, `100 %`; two digits that say something.
+pub fn percent(share: f64) -> String {
     let value = share * 100.0;
     let text = match value {
         value if (99.95..100.0).contains(&value) => ">99.9".to_owned(),
@@ -221,8 +230,8 @@ fn percent(share: f64) -> String {
     format!("{} %", if short.is_empty() { "0" } else { short })
 }
 
-/// `2,412`.
-fn thousands(number: u64) -> String {
+/// A count for a sentence: `2,412`.
+pub fn thousands(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
     for (at, digit) in digits.chars().enumerate() {

@@ -21,8 +21,8 @@ use serde::{Deserialize, Serialize};
 
 pub use blocks::{Blocks, upper_mean};
 pub use counts::Counts;
-pub use course::Course;
-pub use finding::{Asked, Finding, findings};
+pub use course::{Course, outage};
+pub use finding::{Asked, Finding, findings, percent, thousands};
 pub use interval::{anytime_ranks, anytime_share, chance_of, lower_share, upper_share};
 pub use looks::{Again, FEWEST, IN_A_ROW, Tally, before, during};
 pub use process::{Process, Starts};

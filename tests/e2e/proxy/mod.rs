@@ -2,7 +2,10 @@
 
 mod api;
 mod clients;
+mod extensions;
 mod hostile;
+mod http;
+mod observations;
 mod traffic;
 mod verbs;
 

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use nix::sys::time::{TimeSpec, TimeValLike};
+use nix::time::{ClockId, clock_gettime, clock_settime};
 use squall_tests::client::TIMEOUT;
 use squall_tests::needs;
 use squall_tests::trial::Trial;
@@ -10,7 +12,7 @@ use squall_tests::world::World;
 
 use super::quiet;
 
-super::cases![a_lease_is_kept_for_a_minute_and_ends_with_its_holders];
+super::cases![a_lease_is_kept_for_a_minute_and_ends_with_its_holders, a_clock_that_is_set_changes_nothing];
 
 /// The lease is an element of a set that expires after 1.5 s, renewed twice a second: on some kernels that once was
 /// trouble, so it is done for a minute on each. Then both processes of the agent are killed while they hold packets.
@@ -49,4 +51,41 @@ fn a_lease_is_kept_for_a_minute_and_ends_with_its_holders() {
     });
     trial.finish().expect_exit(6);
     near.agent(&["recover"]).run().expect_exit(0);
+}
+
+/// Sets the machine's clock by so many hours.
+fn step_clock(hours: i64) {
+    let now = clock_gettime(ClockId::CLOCK_REALTIME).expect("there is a clock");
+    clock_settime(ClockId::CLOCK_REALTIME, now + TimeSpec::hours(hours)).expect("this machine is ours");
+}
+
+/// A day back does not lengthen a fault, two days ahead do not end it: it lasts as long as its file says.
+fn a_clock_that_is_set_changes_nothing() {
+    needs!(Root, Nftables);
+    const LASTS: Duration = Duration::from_secs(10);
+    let world = World::new(2);
+    let near = &world.hosts[0];
+    let echo = world.echo(1, 7);
+    let far = world.hosts[1].v4;
+    let step = "{ fault: { partition: { to: [\"10.77.1.2:7\"] } }, for: 10s }";
+    let mut trial = Trial::begin(&world, near, &quiet(&world, 0, step));
+    trial.injected();
+    let begun = Instant::now();
+    step_clock(-24);
+    assert!(echo.dial(near, far).is_err(), "reached after the clock was set back");
+    step_clock(48);
+    assert!(echo.dial(near, far).is_err(), "reached after the clock was set ahead");
+    let seen = begun.elapsed();
+    assert!(seen < LASTS, "this machine is too slow to tell: {seen:?}");
+    let finished = trial.finish();
+    let took = begun.elapsed();
+    step_clock(-24);
+    let report = finished.expect_exit(0).json();
+    println!("ended {took:?} after it began");
+    let (from, to) = (&report["parts"][0]["injected_at_ms"], &report["parts"][0]["lifted_at_ms"]);
+    let live = to.as_u64().zip(from.as_u64()).map(|(to, from)| Duration::from_millis(to - from));
+    let live = live.expect("it was injected and lifted");
+    // It is told that it is live some time after it became so.
+    assert!(live >= LASTS / 2 && live < LASTS * 3, "live for {live:?}: {report:#}");
+    assert!(near.tables().is_empty());
 }

@@ -266,6 +266,7 @@ impl Live {
             incidents: self.incidents.clone(),
             engine: Some(engine),
             witness: None,
+            cut_short: None,
             notes,
         }
     }

@@ -34,6 +34,8 @@ use tick::{Tick, words};
 
 /// Files that a prober needs besides the connections of its loads.
 const OTHER_FILES: u64 = 128;
+/// That requests fail is said so long after the first that was not said yet: a thousand of them are one word.
+const SOON: Duration = Duration::from_millis(50);
 
 /// A load, ready to be sent.
 pub(super) struct Task {
@@ -104,12 +106,19 @@ fn may_open(connections: u64) -> Result<(), String> {
 
 impl Generator {
     /// Starts the thread; nothing is sent before the first order.
-    pub(super) fn start(task: Task, probe: u32, replies: Sender<ProberReply>) -> io::Result<Self> {
+    ///
+    /// `promptly`: that requests fail is said before their sample is complete.
+    pub(super) fn start(
+        task: Task,
+        probe: u32,
+        promptly: bool,
+        replies: Sender<ProberReply>,
+    ) -> io::Result<Self> {
         // Looking up a name blocks a thread; a broken resolver must not gather hundreds of them.
         let runtime = Builder::new_current_thread().enable_all().max_blocking_threads(16).build()?;
         let (orders, ordered) = unbounded_channel();
         let thread = std::thread::Builder::new().name("load".to_owned());
-        thread.spawn(move || serve(runtime, task, probe, replies, ordered))?;
+        thread.spawn(move || serve(runtime, task, (probe, promptly), replies, ordered))?;
         Ok(Generator { orders })
     }
 
@@ -122,7 +131,7 @@ impl Generator {
 fn serve(
     runtime: Runtime,
     task: Task,
-    probe: u32,
+    (probe, promptly): (u32, bool),
     replies: Sender<ProberReply>,
     orders: UnboundedReceiver<Order>,
 ) {
@@ -135,6 +144,7 @@ fn serve(
             clock,
             current: RefCell::new(None),
             probe,
+            promptly,
             replies: replies.clone(),
             unreported: Cell::new(0),
             rests: Cell::new(0),
@@ -160,6 +170,7 @@ struct Sending {
     /// `None` while nothing is to be sent.
     current: RefCell<Option<Current>>,
     probe: u32,
+    promptly: bool,
     replies: Sender<ProberReply>,
     /// Samples that were begun and are not yet reported.
     unreported: Cell<usize>,
@@ -273,6 +284,8 @@ impl Sending {
         };
         if tick.is_settled() {
             self.report(tick);
+        } else if self.promptly {
+            self.forewarn(tick);
         }
         if let Some(held) = used {
             self.pool.give_back(held).await;
@@ -310,7 +323,7 @@ impl Sending {
         let mut load = tick.take();
         let sending = self.clone();
         let took = self.clock.now().saturating_sub(tick.begun);
-        let begun_ns = self.clock.boot_ns(tick.begun);
+        let begun_ns = tick.begun_ns(&self.clock);
         spawn_local(async move {
             if load.requests + load.unsent > 0 {
                 load.judge(&sending.task.expect);
@@ -327,6 +340,23 @@ impl Sending {
             }
             sending.unreported.set(sending.unreported.get() - 1);
             sending.rested().await;
+        });
+    }
+
+    /// Says soon how many requests of a tick have failed, unless that is known or will be said anyway: so the last of a
+    /// budget is spent when it is spent, and not when the slowest request of its second is answered.
+    fn forewarn(self: &Rc<Self>, tick: Rc<Tick>) {
+        if !tick.is_to_be_told() {
+            return;
+        }
+        let sending = self.clone();
+        spawn_local(async move {
+            tokio::time::sleep(SOON).await;
+            let begun_ns = tick.begun_ns(&sending.clock);
+            if let Some(failed) = tick.told() {
+                let reply = ProberReply::Failing { probe: sending.probe, begun_ns, failed };
+                let _ = sending.replies.send(reply).await;
+            }
         });
     }
 

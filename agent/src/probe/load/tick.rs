@@ -1,12 +1,13 @@
 //! What became of the requests that began within one stretch of time.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::time::Duration;
 
 use squall_experiments::distribution::Distribution;
 use squall_experiments::probe::{Count, Expect, Load, QUANTILES};
 
 use super::super::expect::readable;
+use super::clock::Clock;
 
 /// More kinds of errors than this are counted together: the text of an answer may be different each time.
 const KINDS: usize = 16;
@@ -20,11 +21,32 @@ pub(super) struct Tick {
     /// Requests that are not answered yet.
     open: Cell<usize>,
     closed: Cell<bool>,
+    /// When it began, on the boot clock: what it is known by.
+    begun_ns: OnceCell<u64>,
+    failures: Cell<Failures>,
+}
+
+/// How many requests failed, and how many of them somebody knows of.
+#[derive(Clone, Copy, Default)]
+struct Failures {
+    all: u64,
+    told: u64,
+    /// Somebody is about to tell.
+    telling: bool,
+    /// It is reported, which tells everything.
+    reported: bool,
 }
 
 impl Tick {
     pub(super) fn new(begun: Duration) -> Self {
-        Tick { begun, load: RefCell::default(), open: Cell::new(0), closed: Cell::new(false) }
+        Tick {
+            begun,
+            load: RefCell::default(),
+            open: Cell::new(0),
+            closed: Cell::new(false),
+            begun_ns: OnceCell::new(),
+            failures: Cell::default(),
+        }
     }
 
     /// A request whose time is this is on its way.
@@ -66,6 +88,37 @@ impl Tick {
         let known = errors.len() < KINDS || errors.iter().any(|count| count.seen == why);
         Count::add(errors, if known { why } else { OTHERS }, 1);
         self.open.set(self.open.get() - 1);
+        self.update(|failures| failures.all += 1);
+    }
+
+    fn update<T>(&self, change: impl FnOnce(&mut Failures) -> T) -> T {
+        let mut failures = self.failures.get();
+        let result = change(&mut failures);
+        self.failures.set(failures);
+        result
+    }
+
+    /// When it began, in nanoseconds on the boot clock; always the same.
+    pub(super) fn begun_ns(&self, clock: &Clock) -> u64 {
+        *self.begun_ns.get_or_init(|| clock.boot_ns(self.begun))
+    }
+
+    /// Whether requests failed of which nobody knows, nor is about to: the caller is then.
+    pub(super) fn is_to_be_told(&self) -> bool {
+        self.update(|failures| {
+            let new = failures.all > failures.told && !failures.telling && !failures.reported;
+            failures.telling |= new;
+            new
+        })
+    }
+
+    /// What is to be told now; `None` where its sample has told it.
+    pub(super) fn told(&self) -> Option<u64> {
+        self.update(|failures| {
+            failures.telling = false;
+            failures.told = failures.all;
+            (!failures.reported).then_some(failures.all)
+        })
     }
 
     /// Nothing begins in it any more.
@@ -81,6 +134,7 @@ impl Tick {
 
     /// What it came to. A tick without a request is no sample.
     pub(super) fn take(&self) -> Load {
+        self.update(|failures| failures.reported = true);
         let mut load = self.load.take();
         load.short |= load.requests == 0;
         Count::sort(&mut load.errors);
@@ -142,6 +196,26 @@ mod tests {
         let text = words(&load, &expect);
         assert_eq!(text, "2 requests, 1 error (1 × connection refused), p50 12.1 ms (expected errors <= 1%)");
         assert!(Tick::new(Duration::ZERO).take().short, "nothing was seen");
+    }
+
+    #[test]
+    fn failures_are_told_early_once_and_not_after_the_sample() {
+        let tick = Tick::new(Duration::ZERO);
+        (0..3).for_each(|_| tick.begins(Duration::ZERO));
+        assert!(!tick.is_to_be_told(), "nothing failed");
+        tick.failed(Duration::ZERO, "503");
+        assert!(tick.is_to_be_told());
+        tick.failed(Duration::ZERO, "503");
+        assert!(!tick.is_to_be_told(), "somebody is about to");
+        assert_eq!(tick.told(), Some(2));
+        assert!(!tick.is_to_be_told());
+        tick.failed(Duration::ZERO, "503");
+        assert!(tick.is_to_be_told());
+        tick.close(false);
+        tick.take();
+        assert_eq!(tick.told(), None);
+        let clock = Clock::start();
+        assert_eq!(tick.begun_ns(&clock), tick.begun_ns(&clock));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! Pure: it is told the time, and neither reads nor writes. What it holds stands in the queue before the toxic that holds
 //! it, so that toxics come, change and go while bytes flow, and none is lost or overtaken.
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -12,6 +13,9 @@ use super::toxics::{Act, Dice, Outlet, Step};
 
 /// What waits to be written at the end of a link with toxics, in bytes: so much that the socket never waits for them.
 const READY: usize = 256 << 10;
+
+/// How many toxics that are gone a link remembers.
+const MOST_PAST: usize = 16;
 
 /// Which connection a link belongs to: what its dice depend on.
 #[derive(Clone, Copy, Debug)]
@@ -24,6 +28,18 @@ pub struct Place<'a> {
     pub number: u64,
     /// Which of its directions.
     pub stream: Stream,
+    /// Who made it.
+    pub client: IpAddr,
+    /// Whether it begins just now, rather than the toxic.
+    pub fresh: bool,
+}
+
+impl Place<'_> {
+    /// A connection of a proxy without a name, from loopback, that begins just now; its downstream direction.
+    pub fn at(number: u64) -> Self {
+        let client = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        Place { seed: 0, proxy: "", number, stream: Stream::Downstream, client, fresh: true }
+    }
 }
 
 /// A toxic at work here.
@@ -31,29 +47,41 @@ struct Stage {
     toxic: Arc<Toxic>,
     act: Box<dyn Act>,
     dice: Dice,
-    /// Whether the draw against its toxicity chose this direction of this connection.
+    /// Whether its matcher means this connection.
+    meant: bool,
+    /// Whether the draw against its toxicity chose this direction, too.
     active: bool,
     /// It has closed the connection: what comes is dropped.
     done: bool,
+    /// It has done something here.
+    worked: bool,
     input: Queue,
 }
 
 impl Stage {
-    fn new(toxic: Arc<Toxic>, place: Place<'_>) -> Self {
-        let mut dice = Dice::new(
-            place.seed,
-            &[
-                place.proxy.as_bytes(),
-                &place.number.to_le_bytes(),
-                place.stream.name().as_bytes(),
-                toxic.name.as_bytes(),
-                &toxic.version.to_le_bytes(),
-            ],
-        );
-        let active = dice.share() < f64::from(toxic.toxicity);
-        let mut act = toxic.kind.act();
+    /// `None` where the toxic does not work on the bytes of this direction.
+    fn new(toxic: &Arc<Toxic>, place: Place<'_>) -> Option<Self> {
+        if toxic.stream != place.stream {
+            return None;
+        }
+        let mut act = toxic.kind.act()?;
         act.set(&toxic.values);
-        Stage { toxic, act, dice, active, done: false, input: Queue::default() }
+        act.share(&toxic.shared);
+        let mut dice = toxic.dice(place);
+        let chosen = toxic.draw(&mut dice);
+        let meant = toxic.means(place);
+        let active = meant && chosen;
+        let input = Queue::default();
+        Some(Stage { toxic: toxic.clone(), act, dice, meant, active, done: false, worked: false, input })
+    }
+
+    /// The toxic is now so: it draws anew, and judges what it holds anew.
+    fn update(&mut self, toxic: &Arc<Toxic>, place: Place<'_>) {
+        self.act.set(&toxic.values);
+        self.act.share(&toxic.shared);
+        self.dice = toxic.dice(place);
+        self.active = toxic.draw(&mut self.dice) && self.meant;
+        self.toxic = toxic.clone();
     }
 
     fn takes(&self, now: u64) -> bool {
@@ -75,6 +103,7 @@ impl Stage {
         }
         let step = self.act.step(now, &mut self.input, out, &mut self.dice);
         if self.act.hit() {
+            self.worked = true;
             self.toxic.hits.fetch_add(1, Ordering::Relaxed);
         }
         step
@@ -106,16 +135,15 @@ pub enum Change {
 pub struct Link {
     stages: Vec<Stage>,
     out: Queue,
+    /// The names of toxics that did something here and are gone.
+    past: Vec<String>,
 }
 
 impl Link {
     /// With the toxics that concern its direction.
     pub fn new<'a>(toxics: impl Iterator<Item = &'a Arc<Toxic>>, place: Place<'_>) -> Self {
-        let stages = toxics
-            .filter(|toxic| toxic.stream == place.stream)
-            .map(|toxic| Stage::new(toxic.clone(), place))
-            .collect();
-        Link { stages, out: Queue::default() }
+        let stages = toxics.filter_map(|toxic| Stage::new(toxic, place)).collect();
+        Link { stages, ..Link::default() }
     }
 
     /// Whether what is read may be written at once.
@@ -126,6 +154,11 @@ impl Link {
     /// Whether nothing is in it, not even an end.
     pub fn is_empty(&self) -> bool {
         self.out.is_empty() && self.stages.iter().all(|stage| stage.input.is_empty())
+    }
+
+    /// Whether a toxic that is here has done something to the traffic.
+    pub fn worked(&self) -> bool {
+        self.stages.iter().any(|stage| stage.worked)
     }
 
     /// How many bytes it holds.
@@ -186,21 +219,20 @@ impl Link {
     pub fn change(&mut self, change: &Change, place: Place<'_>) {
         match change {
             Change::Add(toxic) => {
-                if toxic.stream == place.stream {
-                    self.stages.push(Stage::new(toxic.clone(), place));
-                }
+                self.stages.extend(Stage::new(toxic, place));
             }
             Change::Update(toxic) => {
-                let Some(stage) = self.stages.iter_mut().find(|stage| stage.toxic.name == toxic.name) else {
-                    return;
-                };
-                let fresh = Stage::new(toxic.clone(), place);
-                stage.act.set(&toxic.values);
-                (stage.toxic, stage.dice, stage.active) = (fresh.toxic, fresh.dice, fresh.active);
+                let found = self.stages.iter_mut().find(|stage| stage.toxic.name == toxic.name);
+                if let Some(stage) = found {
+                    stage.update(toxic, place);
+                }
             }
             Change::Remove(name) => {
                 let Some(at) = self.stages.iter().position(|stage| stage.toxic.name == *name) else { return };
                 let mut stage = self.stages.remove(at);
+                if stage.worked && self.past.len() < MOST_PAST {
+                    self.past.push(stage.toxic.name.clone());
+                }
                 let next = self.stages.get_mut(at).map_or(&mut self.out, |next| &mut next.input);
                 next.append(&mut stage.input);
                 if stage.active && !stage.done && stage.act.ends_when_removed() {
@@ -208,6 +240,12 @@ impl Link {
                 }
             }
         }
+    }
+
+    /// The names of the toxics that did something here.
+    pub fn worked_names(&self) -> impl Iterator<Item = &str> {
+        let present = self.stages.iter().filter(|stage| stage.worked);
+        self.past.iter().map(String::as_str).chain(present.map(|stage| stage.toxic.name.as_str()))
     }
 
     /// What is to be written next.

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::super::queue::{Chunk, Ending, Item};
 use super::super::toxic::{Stream, Toxic};
-use super::super::toxics::values::{Number, Values};
+use super::super::toxics::values::{Attribute, Values};
 use super::super::toxics::{Dice, KINDS, Kind};
 use super::{Change, Link, Place};
 
@@ -13,22 +13,15 @@ const MS: u64 = 1_000_000;
 const SECOND: u64 = 1000 * MS;
 
 fn place(number: u64) -> Place<'static> {
-    Place { seed: 7, proxy: "db", number, stream: Stream::Downstream }
+    Place { seed: 7, proxy: "db", ..Place::at(number) }
 }
 
 fn toxic(kind: &str, attributes: Value) -> Arc<Toxic> {
     let kind = Kind::named(kind).expect("a kind");
     let attributes = attributes.as_object().expect("an object").clone();
-    Arc::new(Toxic {
-        name: format!("{}_downstream", kind.name),
-        kind,
-        stream: Stream::Downstream,
-        typed: "downstream".to_owned(),
-        toxicity: 1.0,
-        values: Values::of(kind).with(&attributes).expect("attributes of the right types"),
-        version: 0,
-        hits: Arc::default(),
-    })
+    let name = format!("{}_downstream", kind.name);
+    let values = Values::of(kind).with(&attributes).expect("attributes of the right types");
+    Arc::new(Toxic { values, ..Toxic::new(name, kind, Stream::Downstream) })
 }
 
 fn link(toxics: &[Arc<Toxic>]) -> Link {
@@ -297,8 +290,9 @@ fn no_attribute_makes_anything_panic_or_bytes_come_from_nowhere() {
             for (at, (name, number)) in kind.attributes.iter().enumerate() {
                 let extreme = extremes[choice / extremes.len().pow(at as u32) % extremes.len()];
                 let value = match number {
-                    Number::Whole(_) => Value::from(extreme),
-                    Number::Real(_) => Value::from(extreme as f64 / 3.0),
+                    Attribute::Whole(_) => Value::from(extreme),
+                    Attribute::Real(_) => Value::from(extreme as f64 / 3.0),
+                    Attribute::Text(_) | Attribute::Secret(_) => Value::from(extreme.to_string()),
                 };
                 attributes.insert((*name).to_owned(), value);
             }
@@ -364,5 +358,67 @@ fn toxics_come_change_and_go_without_a_byte_being_lost_or_overtaken() {
         }
         assert_eq!(ending, Some(Ending::Finished), "seed {seed}");
         assert!(out == sent, "seed {seed}: {} of {} bytes", out.len(), sent.len());
+    }
+}
+
+#[test]
+fn one_line_is_shared_by_all_connections_and_by_all_of_the_time() {
+    // 1 MB/s; three connections want more than that for a second, and a fourth sends a little now and then.
+    let toxic = toxic("shared_bandwidth", json!({ "rate": 1000 }));
+    let mut links: Vec<Link> = (1..=4).map(|number| Link::new([&toxic].into_iter(), place(number))).collect();
+    let mut outs = vec![Vec::new(); 4];
+    for tick in 0..1000u64 {
+        let now = SECOND + tick * MS;
+        for (at, (link, out)) in links.iter_mut().zip(&mut outs).enumerate() {
+            while at < 3 && link.takes(now) {
+                link.offer(data(vec![0; 16 << 10], now));
+            }
+            if at == 3 && tick % 100 == 0 {
+                link.offer(data(vec![0; 100], now));
+            }
+            link.run(now);
+            drain(link, out);
+        }
+    }
+    let carried: Vec<usize> = outs.iter().map(Vec::len).collect();
+    let all: usize = carried.iter().sum();
+    assert!((960_000..=1_010_000).contains(&all), "{carried:?}");
+    assert!(carried[..3].iter().all(|one| *one > all / 4), "{carried:?}");
+    assert!(carried[3] >= 900, "{carried:?}");
+
+    // After a pause it is a line, not a bucket.
+    let now = 100 * SECOND;
+    let mut link = Link::new([&toxic].into_iter(), place(5));
+    link.offer(data(vec![0; 50_000], now));
+    let mut out = Vec::new();
+    link.run(now);
+    drain(&mut link, &mut out);
+    assert!(out.is_empty(), "{}", out.len());
+}
+
+#[test]
+fn a_toxic_concerns_those_whom_its_matcher_means() {
+    let concerns = |matcher: Value, place: Place<'_>, toxic: &mut Option<Arc<Toxic>>| {
+        let toxic = toxic.get_or_insert_with(|| {
+            let concerns = super::super::matcher::Matcher::read(&matcher).expect("a matcher");
+            let plain = self::toxic("limit_data", json!({}));
+            Arc::new(Toxic { concerns, ..Toxic::clone(&plain) })
+        });
+        let mut link = Link::new([&*toxic].into_iter(), place);
+        link.offer(data("x", 0));
+        link.run(0);
+        drain(&mut link, &mut Vec::new()) == Some(Ending::Closed)
+    };
+    let mut counted = None;
+    let hit: Vec<u64> = (1..=7)
+        .filter(|number| concerns(json!({ "every": 2, "first": 5 }), place(*number), &mut counted))
+        .collect();
+    assert_eq!(hit, [2, 4]);
+    // Who was there before has no number.
+    let old = Place { fresh: false, ..place(8) };
+    assert!(!concerns(json!({ "first": 5 }), old, &mut None));
+    for (client, meant) in [("10.1.2.3", true), ("11.1.2.3", false)] {
+        let place = Place { client: client.parse().expect("an address"), ..place(1) };
+        assert_eq!(concerns(json!({ "client": "10.0.0.0/8" }), place, &mut None), meant);
     }
 }

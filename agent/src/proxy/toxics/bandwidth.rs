@@ -1,14 +1,14 @@
 //! `bandwidth`: a line that carries so much a second, per connection and direction.
 
-use super::values::{Number, Values};
-use super::{Act, Dice, Kind, Outlet, Step};
+use super::values::{Attribute, Values};
+use super::{Act, Dice, Kind, Outlet, Step, Work};
 use crate::proxy::queue::{Item, Queue};
 
 /// `rate` in kilobytes (1000 bytes) a second. 0 lets nothing through until it is changed or removed.
 pub const KIND: Kind = Kind {
     name: "bandwidth",
-    attributes: &[("rate", Number::Whole(0))],
-    make: || Box::new(Bandwidth { rate: 0, free: 0, idle: true, hit: false }),
+    attributes: &[("rate", Attribute::Whole(0))],
+    work: Work::Bytes(|| Box::new(Bandwidth { rate: 0, free: 0, idle: true, hit: false })),
 };
 
 /// The most that leaves at once, in milliseconds of the line.

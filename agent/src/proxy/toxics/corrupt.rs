@@ -2,15 +2,15 @@
 
 use bytes::Bytes;
 
-use super::values::{Number, Values};
-use super::{Act, Dice, Kind, Outlet, Step};
+use super::values::{Attribute, Values};
+use super::{Act, Dice, Kind, Outlet, Step, Work};
 use crate::proxy::queue::{Chunk, Item, Queue};
 
 /// `probability` is the share of chunks of which one bit is flipped, from 0 to 1.
 pub const KIND: Kind = Kind {
     name: "corrupt",
-    attributes: &[("probability", Number::Real(0.1))],
-    make: || Box::new(Corrupt::default()),
+    attributes: &[("probability", Attribute::Real(0.1))],
+    work: Work::Bytes(|| Box::new(Corrupt::default())),
 };
 
 #[derive(Default)]

@@ -1,14 +1,14 @@
 //! `latency`: each chunk leaves so much later than it was read.
 
-use super::values::{Number, Values};
-use super::{Act, CENTURY, Dice, Kind, Outlet, Step};
+use super::values::{Attribute, Values};
+use super::{Act, CENTURY, Dice, Kind, Outlet, Step, Work};
 use crate::proxy::queue::{Item, Queue};
 
 /// `latency` and `jitter` in milliseconds: the delay is drawn in whole milliseconds from `latency` ± `jitter`.
 pub const KIND: Kind = Kind {
     name: "latency",
-    attributes: &[("latency", Number::Whole(0)), ("jitter", Number::Whole(0))],
-    make: || Box::new(Latency::default()),
+    attributes: &[("latency", Attribute::Whole(0)), ("jitter", Attribute::Whole(0))],
+    work: Work::Bytes(|| Box::new(Latency::default())),
 };
 
 /// What one direction of a connection may hold, in bytes: 0.1 s of a line of 15 Gbit/s.

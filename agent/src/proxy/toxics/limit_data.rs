@@ -1,14 +1,14 @@
 //! `limit_data`: so many bytes pass, then the connection is closed.
 
-use super::values::{Number, Values};
-use super::{Act, Dice, Kind, Outlet, Step};
+use super::values::{Attribute, Values};
+use super::{Act, Dice, Kind, Outlet, Step, Work};
 use crate::proxy::queue::{Item, Queue};
 
 /// `bytes` that pass, counted over updates; 0 closes at the first data.
 pub const KIND: Kind = Kind {
     name: "limit_data",
-    attributes: &[("bytes", Number::Whole(0))],
-    make: || Box::new(LimitData::default()),
+    attributes: &[("bytes", Attribute::Whole(0))],
+    work: Work::Bytes(|| Box::new(LimitData::default())),
 };
 
 #[derive(Default)]

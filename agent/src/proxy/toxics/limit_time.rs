@@ -1,14 +1,14 @@
 //! `limit_time`: the connection is closed after a time, whatever flows.
 
-use super::values::{Number, Values};
-use super::{Act, Dice, Kind, Outlet, Step, ms, pass};
+use super::values::{Attribute, Values};
+use super::{Act, Dice, Kind, Outlet, Step, Work, ms, pass};
 use crate::proxy::queue::Queue;
 
 /// `time` in milliseconds, from when the connection or the toxic began, whichever was later; counted over updates.
 pub const KIND: Kind = Kind {
     name: "limit_time",
-    attributes: &[("time", Number::Whole(0))],
-    make: || Box::new(LimitTime::default()),
+    attributes: &[("time", Attribute::Whole(0))],
+    work: Work::Bytes(|| Box::new(LimitTime::default())),
 };
 
 #[derive(Default)]

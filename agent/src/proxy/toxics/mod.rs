@@ -4,37 +4,58 @@
 //! and puts out those that may go on; what it holds stays in its queue, so that nothing is lost when it is removed.
 
 mod bandwidth;
+mod break_off;
+mod connect_delay;
+mod connect_refuse;
 mod corrupt;
+mod http;
 mod latency;
 mod limit_data;
 mod limit_time;
 mod noop;
 mod packet_loss;
 mod reset_peer;
+mod shared_bandwidth;
 mod slicer;
 mod slow_close;
 mod timeout;
+mod tls;
 pub mod values;
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use rand::SeedableRng;
 use rand_chacha::ChaCha12Rng;
 
 use super::queue::{Item, Queue};
-use values::{Number, Values};
+use values::{Attribute, Values};
 
 /// Every kind of toxic, by name.
-pub const KINDS: [&Kind; 11] = [
+pub const KINDS: [&Kind; 23] = [
     &bandwidth::KIND,
+    &connect_delay::KIND,
+    &connect_refuse::KIND,
     &corrupt::KIND,
+    &http::GRPC_STATUS,
+    &http::HTTP_BODY,
+    &http::HTTP_DELAY,
+    &http::HTTP_HEADER,
+    &http::HTTP_STATUS,
+    &break_off::HANG,
     &latency::KIND,
     &limit_data::KIND,
     &limit_time::KIND,
     &noop::KIND,
     &packet_loss::KIND,
+    &break_off::RESET,
     &reset_peer::KIND,
+    &shared_bandwidth::KIND,
     &slicer::KIND,
     &slow_close::KIND,
     &timeout::KIND,
+    &tls::TLS_CERTIFICATE,
+    &tls::TLS_REFUSE,
 ];
 
 /// A kind of toxic.
@@ -43,9 +64,46 @@ pub struct Kind {
     /// Its `type`.
     pub name: &'static str,
     /// Its attributes, with their defaults.
-    pub attributes: &'static [(&'static str, Number)],
-    /// One for one direction of one connection.
-    make: fn() -> Box<dyn Act>,
+    pub attributes: &'static [(&'static str, Attribute)],
+    /// Where it stands.
+    pub work: Work,
+}
+
+/// Where a toxic stands, and what it does there.
+#[derive(Clone, Copy, Debug)]
+pub enum Work {
+    /// In one direction of a connection, on its bytes.
+    Bytes(fn() -> Box<dyn Act>),
+    /// Before the dependency is connected to; its direction means nothing.
+    Connect,
+    /// On requests and answers of HTTP.
+    Message(Message),
+    /// On the client's handshake of TLS.
+    Handshake(Handshake),
+}
+
+/// What is done to a handshake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Handshake {
+    /// It ends with an alert.
+    Refuse,
+    /// Another certificate is shown.
+    Certificate,
+}
+
+/// What is done to a request or its answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Message {
+    /// It is answered with a status.
+    Status,
+    /// It waits.
+    Delay,
+    /// A header is set or removed.
+    Header,
+    /// The body is replaced or cut.
+    Body,
+    /// A call of gRPC is answered with a status.
+    GrpcStatus,
 }
 
 impl Kind {
@@ -54,9 +112,12 @@ impl Kind {
         KINDS.into_iter().find(|kind| kind.name == name)
     }
 
-    /// One for one direction of one connection.
-    pub fn act(&self) -> Box<dyn Act> {
-        (self.make)()
+    /// One for one direction of one connection, where it works on bytes.
+    pub fn act(&self) -> Option<Box<dyn Act>> {
+        match self.work {
+            Work::Bytes(make) => Some(make()),
+            Work::Connect | Work::Message(_) | Work::Handshake(_) => None,
+        }
     }
 }
 
@@ -134,6 +195,9 @@ pub trait Act: Send {
     /// New attributes. What is held is judged by them anew.
     fn set(&mut self, values: &Values);
 
+    /// What all connections of the proxy share of this toxic: told after each [`Act::set`].
+    fn share(&mut self, _shared: &Arc<AtomicU64>) {}
+
     /// Puts out what may go on.
     fn step(&mut self, now: u64, input: &mut Queue, out: &mut Outlet<'_>, dice: &mut Dice) -> Step;
 
@@ -161,7 +225,7 @@ fn pass(input: &mut Queue, out: &mut Outlet<'_>) {
 }
 
 /// Milliseconds as nanoseconds, at most a century.
-fn ms(milliseconds: u64) -> u64 {
+pub fn ms(milliseconds: u64) -> u64 {
     milliseconds.min(CENTURY / 1_000_000) * 1_000_000
 }
 

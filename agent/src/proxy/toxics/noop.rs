@@ -1,11 +1,11 @@
 //! `noop`: nothing is done.
 
 use super::values::Values;
-use super::{Act, Dice, Kind, Outlet, Step, pass};
+use super::{Act, Dice, Kind, Outlet, Step, Work, pass};
 use crate::proxy::queue::Queue;
 
 /// Takes no attributes.
-pub const KIND: Kind = Kind { name: "noop", attributes: &[], make: || Box::new(Noop) };
+pub const KIND: Kind = Kind { name: "noop", attributes: &[], work: Work::Bytes(|| Box::new(Noop)) };
 
 struct Noop;
 

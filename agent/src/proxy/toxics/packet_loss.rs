@@ -1,15 +1,15 @@
 //! `packet_loss`: chunks are dropped, in bursts where that is wanted. The stream loses bytes: this is not TCP's loss.
 
-use super::values::{Number, Values};
-use super::{Act, Dice, Kind, Outlet, Step};
+use super::values::{Attribute, Values};
+use super::{Act, Dice, Kind, Outlet, Step, Work};
 use crate::proxy::queue::{Item, Queue};
 
 /// `loss_rate` is the share of chunks that are dropped, `correlation` how much the fate of one is that of the one before;
 /// both from 0 to 1.
 pub const KIND: Kind = Kind {
     name: "packet_loss",
-    attributes: &[("loss_rate", Number::Real(0.1)), ("correlation", Number::Real(0.0))],
-    make: || Box::new(PacketLoss::default()),
+    attributes: &[("loss_rate", Attribute::Real(0.1)), ("correlation", Attribute::Real(0.0))],
+    work: Work::Bytes(|| Box::new(PacketLoss::default())),
 };
 
 #[derive(Default)]

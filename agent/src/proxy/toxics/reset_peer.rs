@@ -1,14 +1,14 @@
 //! `reset_peer`: a time after the first data or end, both peers see a reset.
 
-use super::values::{Number, Values};
-use super::{Act, Dice, Kind, Outlet, Step, ms};
+use super::values::{Attribute, Values};
+use super::{Act, Dice, Kind, Outlet, Step, Work, ms};
 use crate::proxy::queue::Queue;
 
 /// `timeout` in milliseconds. An idle connection is not reset. Removed before the time is over, what was held goes on.
 pub const KIND: Kind = Kind {
     name: "reset_peer",
-    attributes: &[("timeout", Number::Whole(0))],
-    make: || Box::new(ResetPeer::default()),
+    attributes: &[("timeout", Attribute::Whole(0))],
+    work: Work::Bytes(|| Box::new(ResetPeer::default())),
 };
 
 #[derive(Default)]

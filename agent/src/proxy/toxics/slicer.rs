@@ -1,7 +1,7 @@
 //! `slicer`: chunks become small pieces, each written by itself, with pauses between them.
 
-use super::values::{Number, Values};
-use super::{Act, CENTURY, Dice, Kind, Outlet, Step};
+use super::values::{Attribute, Values};
+use super::{Act, CENTURY, Dice, Kind, Outlet, Step, Work};
 use crate::proxy::queue::{Item, Queue};
 
 /// `average_size` and `size_variation` in bytes, `delay` in microseconds after each piece. An average of 0 cuts nothing;
@@ -9,11 +9,11 @@ use crate::proxy::queue::{Item, Queue};
 pub const KIND: Kind = Kind {
     name: "slicer",
     attributes: &[
-        ("average_size", Number::Whole(0)),
-        ("size_variation", Number::Whole(0)),
-        ("delay", Number::Whole(0)),
+        ("average_size", Attribute::Whole(0)),
+        ("size_variation", Attribute::Whole(0)),
+        ("delay", Attribute::Whole(0)),
     ],
-    make: || Box::new(Slicer::default()),
+    work: Work::Bytes(|| Box::new(Slicer::default())),
 };
 
 #[derive(Default)]

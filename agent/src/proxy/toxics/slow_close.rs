@@ -1,14 +1,14 @@
 //! `slow_close`: the end of a direction is held back.
 
-use super::values::{Number, Values};
-use super::{Act, Dice, Kind, Outlet, Step, ms};
+use super::values::{Attribute, Values};
+use super::{Act, Dice, Kind, Outlet, Step, Work, ms};
 use crate::proxy::queue::{Item, Queue};
 
 /// `delay` in milliseconds. A new delay counts from when it is set; removed, the end goes on at once.
 pub const KIND: Kind = Kind {
     name: "slow_close",
-    attributes: &[("delay", Number::Whole(0))],
-    make: || Box::new(SlowClose::default()),
+    attributes: &[("delay", Attribute::Whole(0))],
+    work: Work::Bytes(|| Box::new(SlowClose::default())),
 };
 
 #[derive(Default)]

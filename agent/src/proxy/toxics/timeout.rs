@@ -1,14 +1,14 @@
 //! `timeout`: all data is dropped, and the connection is closed when none has come for a time.
 
-use super::values::{Number, Values};
-use super::{Act, Dice, Kind, Outlet, Step, ms};
+use super::values::{Attribute, Values};
+use super::{Act, Dice, Kind, Outlet, Step, Work, ms};
 use crate::proxy::queue::Queue;
 
 /// `timeout` in milliseconds without new data; 0 never closes. Removing it closes the connection: data was lost.
 pub const KIND: Kind = Kind {
     name: "timeout",
-    attributes: &[("timeout", Number::Whole(0))],
-    make: || Box::new(Timeout::default()),
+    attributes: &[("timeout", Attribute::Whole(0))],
+    work: Work::Bytes(|| Box::new(Timeout::default())),
 };
 
 #[derive(Default)]

@@ -1,24 +1,30 @@
 //! The attributes of a toxic: read from JSON as a whole or not at all, so that a bad one changes nothing.
 
+use std::borrow::Cow;
+
 use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::{Map, Value};
 
 use super::Kind;
 
 /// The value of an attribute.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Number {
+#[derive(Clone, Debug, PartialEq)]
+pub enum Attribute {
     /// A whole number, any of 64 bits.
     Whole(i64),
     /// A number, finite.
     Real(f64),
+    /// Words.
+    Text(Cow<'static, str>),
+    /// Words that are never shown.
+    Secret(Cow<'static, str>),
 }
 
 /// The values of all attributes of a kind, in its order.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Values {
     kind: &'static Kind,
-    numbers: Vec<Number>,
+    attributes: Vec<Attribute>,
 }
 
 /// An attribute is not what it has to be.
@@ -33,7 +39,7 @@ pub struct BadAttribute {
 impl Values {
     /// The defaults.
     pub fn of(kind: &'static Kind) -> Self {
-        Values { kind, numbers: kind.attributes.iter().map(|(_, number)| *number).collect() }
+        Values { kind, attributes: kind.attributes.iter().map(|(_, value)| value.clone()).collect() }
     }
 
     /// These with those that an object names; keys are compared without regard to case, `null` changes nothing, and
@@ -48,11 +54,17 @@ impl Values {
                 attribute: self.kind.attributes[at].0,
                 wanted,
             };
-            values.numbers[at] = match values.numbers[at] {
-                Number::Whole(_) => Number::Whole(value.as_i64().ok_or_else(|| bad("int64"))?),
-                Number::Real(_) => {
+            values.attributes[at] = match values.attributes[at] {
+                Attribute::Whole(_) => Attribute::Whole(value.as_i64().ok_or_else(|| bad("int64"))?),
+                Attribute::Real(_) => {
                     let real = value.as_f64().filter(|real| real.is_finite());
-                    Number::Real(real.ok_or_else(|| bad("float64"))?)
+                    Attribute::Real(real.ok_or_else(|| bad("float64"))?)
+                }
+                Attribute::Text(_) => {
+                    Attribute::Text(value.as_str().ok_or_else(|| bad("string"))?.to_owned().into())
+                }
+                Attribute::Secret(_) => {
+                    Attribute::Secret(value.as_str().ok_or_else(|| bad("string"))?.to_owned().into())
                 }
             };
         }
@@ -61,23 +73,41 @@ impl Values {
 
     /// An attribute that counts something: what is negative is 0.
     pub fn count(&self, at: usize) -> u64 {
-        match self.numbers[at] {
-            Number::Whole(whole) => u64::try_from(whole).unwrap_or(0),
-            Number::Real(real) => real as u64,
+        match self.attributes[at] {
+            Attribute::Whole(whole) => u64::try_from(whole).unwrap_or(0),
+            Attribute::Real(real) => real as u64,
+            Attribute::Text(_) | Attribute::Secret(_) => 0,
         }
     }
 
     /// An attribute that is a share: what is below 0 is 0, what is above 1 is 1.
     pub fn share(&self, at: usize) -> f64 {
-        match self.numbers[at] {
-            Number::Whole(whole) => (whole as f64).clamp(0.0, 1.0),
-            Number::Real(real) => real.clamp(0.0, 1.0),
+        match self.attributes[at] {
+            Attribute::Whole(whole) => (whole as f64).clamp(0.0, 1.0),
+            Attribute::Real(real) => real.clamp(0.0, 1.0),
+            Attribute::Text(_) | Attribute::Secret(_) => 0.0,
+        }
+    }
+
+    /// An attribute of words; of a number, none.
+    pub fn text(&self, at: usize) -> &str {
+        match &self.attributes[at] {
+            Attribute::Text(text) | Attribute::Secret(text) => text,
+            _ => "",
+        }
+    }
+
+    /// An attribute that counts something, where a negative number stands for none at all.
+    pub fn optional_count(&self, at: usize) -> Option<u64> {
+        match self.attributes[at] {
+            Attribute::Whole(whole) => u64::try_from(whole).ok(),
+            _ => None,
         }
     }
 
     /// Names and values.
-    pub fn iter(&self) -> impl Iterator<Item = (&'static str, Number)> {
-        self.kind.attributes.iter().zip(&self.numbers).map(|((name, _), number)| (*name, *number))
+    pub fn iter(&self) -> impl Iterator<Item = (&'static str, &Attribute)> {
+        self.kind.attributes.iter().zip(&self.attributes).map(|((name, _), value)| (*name, value))
     }
 }
 
@@ -93,23 +123,25 @@ pub fn describe(value: &Value) -> String {
     }
 }
 
-impl Serialize for Number {
+impl Serialize for Attribute {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match *self {
-            Number::Whole(whole) => serializer.serialize_i64(whole),
-            Number::Real(real) if real.fract() == 0.0 && real.abs() < 1e15 => {
-                serializer.serialize_i64(real as i64)
+        match self {
+            Attribute::Whole(whole) => serializer.serialize_i64(*whole),
+            Attribute::Real(real) if real.fract() == 0.0 && real.abs() < 1e15 => {
+                serializer.serialize_i64(*real as i64)
             }
-            Number::Real(real) => serializer.serialize_f64(real),
+            Attribute::Real(real) => serializer.serialize_f64(*real),
+            Attribute::Text(text) => serializer.serialize_str(text),
+            Attribute::Secret(text) => serializer.serialize_str(if text.is_empty() { "" } else { "***" }),
         }
     }
 }
 
 impl Serialize for Values {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(Some(self.numbers.len()))?;
-        for (name, number) in self.iter() {
-            map.serialize_entry(name, &number)?;
+        let mut map = serializer.serialize_map(Some(self.attributes.len()))?;
+        for (name, value) in self.iter() {
+            map.serialize_entry(name, value)?;
         }
         map.end()
     }

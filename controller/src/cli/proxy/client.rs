@@ -4,7 +4,7 @@ use anyhow::Context;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Bytes;
 use hyper::client::conn::http1;
-use hyper::{Method, Request, header};
+use hyper::{Method, Request, StatusCode, header};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use squall_experiments::exit::Exit;
@@ -47,7 +47,34 @@ impl At {
         })
     }
 
+    /// Asks for lines of JSON.
+    pub(super) fn lines(&self, path: &str) -> anyhow::Result<Result<Vec<Value>, String>> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let fetched = runtime.block_on(self.fetch(Method::GET, path, None));
+        Ok(match fetched {
+            Ok((status, body)) if status.is_success() => {
+                let lines = serde_json::Deserializer::from_slice(&body).into_iter();
+                lines.collect::<Result<_, _>>().map_err(|error| error.to_string())
+            }
+            Ok((status, body)) => Err(said(status, &body)),
+            Err(error) => Err(format!("{error:#}")),
+        })
+    }
+
     async fn send(&self, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<Asked> {
+        let (status, body) = self.fetch(method, path, body).await?;
+        if status.is_success() {
+            return Ok(Asked::Answer(serde_json::from_slice(&body).unwrap_or_default()));
+        }
+        Ok(Asked::Refused(said(status, &body)))
+    }
+
+    async fn fetch(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> anyhow::Result<(StatusCode, Bytes)> {
         let address = self.url.strip_prefix("http://").unwrap_or(&self.url).trim_end_matches('/');
         let failed = || format!("failed to reach the proxy at `{}`", self.url);
         let stream = TcpStream::connect(address).await.with_context(failed)?;
@@ -64,14 +91,16 @@ impl At {
         let response = sender.send_request(request).await.with_context(failed)?;
         let status = response.status();
         let body = response.into_body().collect().await.with_context(failed)?.to_bytes();
-        let value: Option<Value> = serde_json::from_slice(&body).ok();
-        if status.is_success() {
-            return Ok(Asked::Answer(value.unwrap_or_default()));
-        }
-        let error = value.as_ref().and_then(|value| value["error"].as_str());
-        let said = error.map_or_else(|| String::from_utf8_lossy(&body).trim().to_owned(), str::to_owned);
-        Ok(Asked::Refused(format!("HTTP {}: {said}", status.as_u16())))
+        Ok((status, body))
     }
+}
+
+/// Why a request was refused, in the words of who refused it.
+fn said(status: StatusCode, body: &[u8]) -> String {
+    let value: Option<Value> = serde_json::from_slice(body).ok();
+    let error = value.as_ref().and_then(|value| value["error"].as_str());
+    let said = error.map_or_else(|| String::from_utf8_lossy(body).trim().to_owned(), str::to_owned);
+    format!("HTTP {}: {said}", status.as_u16())
 }
 
 /// A part of a path: what is not plainly part of a name is escaped.

@@ -2,6 +2,7 @@
 
 mod api;
 mod client;
+mod observe;
 mod print;
 mod proxies;
 mod serve;
@@ -44,6 +45,9 @@ enum Verb {
     /// Add, alter and remove what is done to a proxy's connections.
     #[command(visible_aliases = ["t"])]
     Toxic(toxics::Toxic),
+    /// Print what was seen of connections and requests, one JSON object a line.
+    #[command(disable_help_flag = true)]
+    Observe(observe::Observe),
 }
 
 impl Proxy {
@@ -57,6 +61,7 @@ impl Proxy {
             Verb::Toggle(verb) => verb.run(common),
             Verb::Delete(verb) => verb.run(common),
             Verb::Toxic(verb) => verb.run(common),
+            Verb::Observe(verb) => verb.run(),
         }
     }
 }

@@ -1,5 +1,9 @@
 //! The verbs about proxies.
 
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::Context;
 use hyper::Method;
 use serde_json::{Value, json};
 use squall_experiments::exit::Exit;
@@ -52,14 +56,55 @@ pub(super) struct Create {
     /// Where the dependency is, `host:port`.
     #[arg(short, long)]
     upstream: String,
+    /// What the proxy understands of what flows: `tcp` or `http`.
+    #[arg(long)]
+    protocol: Option<String>,
+    /// Speak TLS with clients, with the certificate in this file (PEM).
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+    /// The key of that certificate (PEM).
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
+    /// Speak TLS with the dependency.
+    #[arg(long)]
+    upstream_tls: bool,
+    /// Who may have signed its certificate (PEM), instead of whom the system trusts.
+    #[arg(long, value_name = "FILE", requires = "upstream_tls")]
+    upstream_ca: Option<PathBuf>,
+    /// The name that its certificate must carry, instead of the one in its address.
+    #[arg(long, value_name = "NAME", requires = "upstream_tls")]
+    upstream_name: Option<String>,
+    /// Any certificate will do.
+    #[arg(long, requires = "upstream_tls")]
+    upstream_insecure: bool,
     /// The name of the proxy.
     name: String,
 }
 
 impl Create {
+    /// What is asked for beside what Toxiproxy knows.
+    fn extend(&self, body: &mut Value) -> anyhow::Result<()> {
+        let read = |path: &PathBuf| {
+            fs::read_to_string(path).with_context(|| format!("`{}` cannot be read", path.display()))
+        };
+        if let Some(protocol) = &self.protocol {
+            body["protocol"] = Value::from(protocol.as_str());
+        }
+        if let (Some(cert), Some(key)) = (&self.tls_cert, &self.tls_key) {
+            body["tls"] = json!({ "cert": read(cert)?, "key": read(key)? });
+        }
+        if self.upstream_tls {
+            let ca = self.upstream_ca.as_ref().map(read).transpose()?;
+            let (name, insecure) = (&self.upstream_name, self.upstream_insecure);
+            body["upstream_tls"] = json!({ "ca": ca, "name": name, "insecure": insecure });
+        }
+        Ok(())
+    }
+
     pub(super) fn run(&self, common: &Common) -> anyhow::Result<Exit> {
-        let body =
+        let mut body =
             json!({ "name": self.name, "listen": self.listen, "upstream": self.upstream, "enabled": true });
+        self.extend(&mut body)?;
         let proxy = answered!("create proxy", self.at.ask(Method::POST, &["proxies"], Some(&body)));
         print::done(&format!("Created new proxy {}", self.name), &proxy, common)?;
         Ok(Exit::Held)

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use anyhow::Context;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use squall_agent::proxy::control::Control;
+use squall_agent::proxy::observations::KEPT;
 use squall_experiments::exit::Exit;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -31,6 +32,9 @@ pub(super) struct Serve {
     /// Makes every choice repeatable: which connections a toxic concerns, jitter, losses. By default another each time.
     #[arg(long)]
     seed: Option<u64>,
+    /// How many observations of connections and requests are kept; 0 turns them off.
+    #[arg(long, default_value_t = KEPT, value_name = "N")]
+    observations: usize,
     /// Offer metrics of proxies at `/metrics`.
     #[arg(long)]
     proxy_metrics: bool,
@@ -60,7 +64,7 @@ impl Serve {
         let _ = log.with_writer(std::io::stdout).try_init();
         raise_descriptors();
         let seed = self.seed.unwrap_or_else(rand::random);
-        let control = Arc::new(Control::start(seed).context("the proxy cannot be started")?);
+        let control = Control::observing(seed, self.observations).context("the proxy cannot be started")?;
         self.populate(&control);
         let metrics = Metrics { proxies: self.proxy_metrics, runtime: self.runtime_metrics };
         let api = Arc::new(Api { control, metrics });

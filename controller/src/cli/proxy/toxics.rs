@@ -1,9 +1,14 @@
 //! The verbs about toxics.
 
+use std::fs;
+
 use clap::Subcommand;
 use hyper::Method;
 use serde_json::{Map, Value, json};
+use squall_agent::proxy::toxics::KINDS;
+use squall_agent::proxy::toxics::values::Attribute;
 use squall_experiments::exit::Exit;
+use squall_experiments::quantity::Period;
 
 use super::super::Common;
 use super::client::{At, answered};
@@ -41,10 +46,59 @@ impl Toxic {
 
 fn attribute(text: &str) -> Result<(String, Value), String> {
     let (name, value) = text.split_once('=').ok_or("write it as `name=value`")?;
-    let number = value.parse::<i64>().map(Value::from).ok();
+    let words = KINDS.iter().flat_map(|kind| kind.attributes).any(|(known, default)| {
+        *known == name && matches!(default, Attribute::Text(_) | Attribute::Secret(_))
+    });
+    let value = match value.strip_prefix('@') {
+        _ if !words => number(value)?,
+        None => Value::from(value),
+        Some(path) => Value::from(
+            fs::read_to_string(path).map_err(|error| format!("`{path}` cannot be read: {error}"))?,
+        ),
+    };
+    Ok((name.to_owned(), value))
+}
+
+fn number(text: &str) -> Result<Value, String> {
+    let whole = text.parse::<i64>().map(Value::from).ok();
     let number =
-        number.or_else(|| Some(Value::from(value.parse::<f64>().ok().filter(|real| real.is_finite())?)));
-    Ok((name.to_owned(), number.ok_or_else(|| format!("`{value}` is not a number"))?))
+        whole.or_else(|| Some(Value::from(text.parse::<f64>().ok().filter(|real| real.is_finite())?)));
+    number.ok_or_else(|| format!("`{text}` is not a number"))
+}
+
+/// `client=10.0.0.0/8`, `nth=3`, `header=x-tenant:acme-*`: one thing that a toxic asks of those whom it concerns.
+fn matcher(text: &str) -> Result<(String, Value), String> {
+    let (name, value) = text.split_once('=').ok_or("write it as `name=value`")?;
+    let value = match name {
+        "nth" | "every" | "first" => number(value)?,
+        "header" => match value.split_once(':') {
+            Some((header, pattern)) => json!({ header: pattern.trim() }),
+            None => json!({ value: null }),
+        },
+        _ => Value::from(value),
+    };
+    Ok((name.to_owned(), value))
+}
+
+/// What was given twice is meant as a list, or as two headers.
+fn merged(matchers: &[(String, Value)]) -> Value {
+    let mut object = Map::new();
+    for (name, value) in matchers {
+        let merged = match (object.remove(name), value) {
+            (None, value) => value.clone(),
+            (Some(Value::Object(mut headers)), Value::Object(more)) => {
+                headers.extend(more.clone());
+                Value::Object(headers)
+            }
+            (Some(Value::Array(mut values)), value) => {
+                values.push(value.clone());
+                Value::Array(values)
+            }
+            (Some(first), value) => json!([first, value]),
+        };
+        object.insert(name.clone(), merged);
+    }
+    Value::Object(object)
 }
 
 fn object(attributes: &[(String, Value)]) -> Map<String, Value> {
@@ -55,8 +109,7 @@ fn object(attributes: &[(String, Value)]) -> Map<String, Value> {
 struct Add {
     #[command(flatten)]
     at: At,
-    /// What it does: latency, bandwidth, slow_close, timeout, reset_peer, slicer, limit_data, packet_loss, corrupt,
-    /// limit_time or noop.
+    /// What it does, such as latency, bandwidth, timeout, reset_peer, limit_data or connect_refuse (docs/proxy.md).
     #[arg(short = 't', long = "type")]
     kind: String,
     /// Its name; by default its type and direction.
@@ -65,9 +118,16 @@ struct Add {
     /// Which share of connections it concerns.
     #[arg(long, visible_alias = "tox", default_value_t = 1.0)]
     toxicity: f64,
-    /// An attribute; may be repeated.
+    /// An attribute; may be repeated. Words may stand in a file: `cert=@FILE`.
     #[arg(short, long = "attribute", value_name = "NAME=VALUE", value_parser = attribute)]
     attributes: Vec<(String, Value)>,
+    /// Whom it concerns, such as client=10.0.0.0/8, nth=3, every=2, first=5, method=GET, path=/pay/*,
+    /// header=x-tenant:acme-* or grpc=shop.Payments/*; may be repeated, and all of them must hold.
+    #[arg(short, long = "match", value_name = "NAME=VALUE", value_parser = matcher)]
+    matchers: Vec<(String, Value)>,
+    /// After which time it ends by itself, such as `30s`.
+    #[arg(long, value_name = "TIME")]
+    expires_in: Option<Period>,
     /// What clients send.
     #[arg(short, long, conflicts_with = "downstream")]
     upstream: bool,
@@ -89,6 +149,12 @@ impl Add {
         });
         if let Some(name) = &self.toxic {
             body["name"] = Value::from(name.as_str());
+        }
+        if !self.matchers.is_empty() {
+            body["match"] = merged(&self.matchers);
+        }
+        if let Some(expires) = self.expires_in {
+            body["expires_in"] = Value::from(expires.as_millis());
         }
         let asked = self.at.ask(Method::POST, &["proxies", &self.proxy, "toxics"], Some(&body));
         let toxic = answered!("add toxic", asked);

@@ -9,8 +9,9 @@ use std::thread;
 use std::time::Duration;
 
 use squall_experiments::evidence::Evidence;
+use squall_experiments::guard::Stop;
 use squall_experiments::protocol::{
-    Active, Applied, Call, Lifted, Message, Refusal, Reply, Request, RunId, VERSION,
+    Active, Applied, Call, Lifted, Message, Refusal, Reply, Request, RunId, Said, VERSION,
 };
 
 /// How it behaves; the default is well.
@@ -36,6 +37,8 @@ pub(super) struct Manners {
     pub(super) ends: Option<&'static str>,
     /// Lifts the part unasked right after `Apply`.
     pub(super) overtakes: bool,
+    /// Looks at the guards itself, and stops the run for the first right after `Apply`.
+    pub(super) guards: bool,
 }
 
 /// What it did, as long as the test looks.
@@ -62,7 +65,7 @@ impl Seen {
 pub(super) fn serve(manners: Manners, seen: Seen) -> UnixStream {
     let (ours, theirs) = UnixStream::pair().unwrap();
     thread::spawn(move || {
-        let mut agent = Agent { out: theirs.try_clone().unwrap(), manners, seen, run: None };
+        let mut agent = Agent { out: theirs.try_clone().unwrap(), manners, seen, run: None, guard: None };
         for line in BufReader::new(theirs).lines() {
             let Ok(line) = line else { break };
             let call: Call = serde_json::from_str(&line).unwrap();
@@ -81,6 +84,7 @@ struct Agent {
     manners: Manners,
     seen: Seen,
     run: Option<RunId>,
+    guard: Option<u32>,
 }
 
 impl Agent {
@@ -114,9 +118,11 @@ impl Agent {
                 state: "/tmp".to_owned(),
                 policy: "none".to_owned(),
             },
-            Request::Begin { run, .. } => {
+            Request::Begin { run, guards, .. } => {
                 self.run = Some(run);
-                Reply::Done
+                let guard = guards.first().filter(|_| self.manners.guards);
+                self.guard = guard.map(|guard| guard.number);
+                if self.guard.is_some() { Reply::Guarding } else { Reply::Done }
             }
             Request::Apply { .. } if self.manners.refuses_apply => {
                 Reply::Refused(Refusal::new("no process matches `name shop`", "start it first"))
@@ -170,6 +176,13 @@ impl Agent {
                 why: "its time was over".to_owned(),
                 lifted,
             });
+        }
+        if let Some(guard) = self.guard {
+            let lifted = self.lift(&[1]);
+            let said = Said::Stopped(Stop::Tripped("503".to_owned()));
+            self.say(&Message::Guard { run: run.clone(), guard, said });
+            let why = "the guard `g` did not hold: 503".to_owned();
+            self.say(&Message::Ended { run: run.clone(), part: None, why, lifted });
         }
         if let Some(why) = self.manners.ends {
             let lifted = self.lift(&[1]);

@@ -64,6 +64,47 @@ fn a_guard_reverts_at_once() {
 }
 
 #[test]
+fn a_guard_of_the_agents_is_looked_at_by_nobody_else_and_is_no_interruption() {
+    let mut world = World::new();
+    world.manners.guards = true;
+    let outcome =
+        world.run(json!({ "stop-when": [claim("g")], "method": [fault("20s"), { "wait": "20s" }] }));
+    assert_eq!(outcome.summary.exit, Exit::Deviated, "{}", outcome.summary.sentence);
+    assert!(
+        outcome.summary.sentence.contains("the guard `g` did not hold: 503"),
+        "{}",
+        outcome.summary.sentence
+    );
+    assert!(world.seen.is_clean());
+    assert_eq!(outcome.summary.guards[0].tripped.as_deref(), Some("503"));
+    assert!(!outcome.has(|event| matches!(event, Event::Interrupted { .. })));
+    let begun = outcome.log.iter().position(|event| matches!(event, Event::Injected { .. })).unwrap();
+    let ours = |event: &&Event| matches!(event, Event::Sample(seen) if seen.guard);
+    assert!(outcome.log[..begun].iter().any(|event| ours(&event)), "before it the conductor looks");
+    // One may have been under way.
+    assert!(outcome.log[begun..].iter().filter(ours).count() <= 1, "{:?}", &outcome.log[begun..]);
+}
+
+#[test]
+fn a_budget_is_counted_from_the_method_on_and_reverts_at_once() {
+    let mut world = World::new();
+    world.manners.breaks = Some(world.path("h"));
+    let mut claim = claim("h");
+    claim["budget"] = json!("4 failed");
+    let outcome = world.run(json!({ "hypothesis": [claim], "method": [fault("20s")] }));
+    assert_eq!(outcome.summary.exit, Exit::Deviated, "{}", outcome.summary.sentence);
+    assert!(world.seen.is_clean());
+    let spent = outcome.log.iter().find_map(|event| match event {
+        Event::BudgetSpent { name, failed, .. } => Some((name.as_str(), *failed)),
+        _ => None,
+    });
+    assert_eq!(spent, Some(("h", 4)), "exactly when it is spent");
+    assert!(outcome.summary.hypotheses[0].budget.is_some_and(|spent| spent.failed >= 4));
+    let said = &outcome.summary.sentence;
+    assert!(said.contains("failed since the method began, at most 4 may"), "{said}");
+}
+
+#[test]
 fn an_interruption_at_any_moment_reverts_first() {
     let moments: [(&str, When); 6] = [
         ("start", |event| matches!(event, Event::Started(_))),
@@ -163,7 +204,7 @@ fn an_agent_that_hangs_is_noticed() {
     let outcome = world.run(json!({ "method": [fault("20s")] }));
     assert_eq!(outcome.summary.exit, Exit::Interrupted, "{}", outcome.summary.sentence);
     assert!(outcome.has(|event| matches!(event, Event::AgentLost { .. })));
-    assert!(outcome.took < Duration::from_secs(15), "{:?}", outcome.took);
+    assert!(outcome.took < Duration::from_secs(20 + 15), "{:?}: it would have ended by itself", outcome.took);
 
     world.interrupt = Some(|event| matches!(event, Event::Injected { .. }));
     let outcome = world.run(json!({ "method": [fault("20s")] }));

@@ -131,6 +131,7 @@ impl World {
         let mut notes = Vec::new();
         let agent = plan.has_changes().then(|| Ok(serve(self.manners.clone(), self.seen.clone())));
         let order = Order {
+            origin: None,
             run: run_id(),
             experiment: &experiment,
             plan: &plan,

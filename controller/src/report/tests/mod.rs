@@ -1,9 +1,13 @@
 use std::path::Path;
 
 use serde_json::json;
+use squall_experiments::document::Places;
+use squall_experiments::exit::Exit;
 use squall_experiments::run::{Event, Record, State, next};
+use squall_experiments::suite::{Subject, Suite, Tested};
 use squall_experiments::summary::Summary;
 
+use super::progress::Shown;
 use super::*;
 use crate::conductor::Tell;
 
@@ -14,6 +18,25 @@ fn log() -> Vec<Record> {
 
 fn summary() -> Summary {
     Summary::of(&log()).unwrap()
+}
+
+/// A suite of these runs, each of an experiment of its own.
+fn suite_of(summaries: Vec<Summary>) -> Suite {
+    let tested = summaries.into_iter().enumerate().map(|(at, summary)| {
+        let subject = Subject {
+            title: summary.title.clone(),
+            file: format!("chaos/{at}.yaml"),
+            hash: "h".to_owned(),
+            weight: 1,
+            places: Places { hypotheses: vec![4, 9], guards: vec![30], faults: vec![20, 25] },
+        };
+        Tested::of(subject, 1, vec![(summary, Some("/tmp/run.ndjson".to_owned()))])
+    });
+    Suite::of(tested.collect(), "2026-11-21T10:51:12Z", 4200, None, None)
+}
+
+fn junit_of(summary: Summary) -> String {
+    junit(&suite_of(vec![summary])).unwrap()
 }
 
 #[test]
@@ -57,11 +80,11 @@ fn the_json_document_names_everything_and_reads_back() {
 
 #[test]
 fn junit_has_a_case_for_the_run_each_hypothesis_and_each_fault() {
-    let text = junit(&summary()).unwrap();
-    assert!(text.contains(r#"tests="4" failures="2" errors="1" skipped="0" time="3.221""#), "{text}");
+    let text = junit_of(summary());
+    assert!(text.contains(r#"tests="5" failures="2" errors="1" skipped="0" time="3.221""#), "{text}");
     assert!(text.contains(r#"<testcase classname="run" name="Checkout survives">"#));
     assert!(text.contains(r#"<testcase classname="hypothesis" name="checkout answers">"#));
-    assert!(text.contains(r#"<testcase classname="fault" name="payments is silent is measured"/>"#));
+    assert!(text.contains(r#"<testcase classname="fault" name="payments is silent is measured">"#));
     assert!(text.contains(r#"<error message="0 of 0 matching processes impaired">"#));
     // What a server answered must not break the document.
     assert!(text.contains("1 × 503 &lt;busy&gt; &amp; \u{fffd})</failure>"), "{text}");
@@ -108,7 +131,7 @@ fn a_load_is_reported_with_its_figures() {
         text.contains(&format!("    {before}\n    {during}\n    during: 1 × missed errors <= 1%\n")),
         "{text}"
     );
-    let text = junit(&summary).unwrap();
+    let text = junit_of(summary.clone());
     assert!(text.contains(&format!("<system-out>{before}\n{during}\n</system-out>")), "{text}");
     let document: serde_json::Value = serde_json::from_str(&super::json(&summary, None)).unwrap();
     let load = &document["hypotheses"][1]["during"]["load"];
@@ -125,7 +148,7 @@ fn junit_of_a_refused_run_is_not_green() {
     let mut log = log();
     log.truncate(4);
     log.push(Record { at_ms: 9, event: Event::Interrupted { by: "SIGINT".to_owned() } });
-    let text = junit(&Summary::of(&log).unwrap()).unwrap();
+    let text = junit_of(Summary::of(&log).unwrap());
     assert!(text.contains(r#"failures="0" errors="1" skipped="1""#), "{text}");
     assert!(text.contains("<skipped message=\"the run did not get that far\">"), "{text}");
 }
@@ -136,15 +159,18 @@ fn told(live: bool) -> String {
 
 fn told_of(log: &[Record], live: bool) -> String {
     let mut out = Vec::new();
-    let mut progress = Progress::new(&mut out, live, Paint::OFF);
+    let shown = if live { Shown::Living } else { Shown::Notes };
+    tell(log, Progress::new(&mut out, shown, Paint::OFF));
+    String::from_utf8(out).unwrap()
+}
+
+fn tell(log: &[Record], mut progress: Progress<&mut Vec<u8>>) {
     let mut state = State::New;
     for record in log {
         state = next(state, &record.event).unwrap();
         progress.tell(&Tell::Event(record, &state));
     }
     progress.tell(&Tell::Note("SIGINT: still reverting"));
-    drop(progress);
-    String::from_utf8(out).unwrap()
 }
 
 #[test]
@@ -157,4 +183,126 @@ fn progress_is_for_terminals_and_notes_are_for_everybody() {
         live.ends_with("the run ended\nSIGINT: still reverting\n"),
         "no living line is left behind: {live}"
     );
+}
+
+/// The log with another name for its first fault.
+fn injecting(other: &str) -> Vec<Record> {
+    let mut log = log();
+    let Event::Injecting { name, .. } = &mut log[5].event else { panic!("the sixth event is the injection") };
+    *name = other.to_owned();
+    log
+}
+
+#[test]
+fn colour_reaches_the_terminal_and_nothing_else_does() {
+    let log = injecting("x\u{1b}[2J");
+    let mut out = Vec::new();
+    tell(&log, Progress::new(&mut out, Shown::Living, Paint::ON));
+    let text = String::from_utf8(out).unwrap();
+    assert!(text.contains("\u{1b}[2m     0.0 s\u{1b}[0m  the run began"), "{text}");
+    assert!(text.contains("`x\u{fffd}[2J` injected"), "{text}");
+}
+
+#[test]
+fn a_log_has_a_line_for_everything_and_none_that_lives() {
+    let log = injecting("x\n::error::no");
+    let mut out = Vec::new();
+    let mut progress = Progress::log(&mut out, true);
+    progress.label("a suite");
+    tell(&log, progress);
+    let text = String::from_utf8(out).unwrap();
+    assert!(text.contains("[a suite]      0.0 s  "), "{text}");
+    assert!(text.ends_with("[a suite] SIGINT: still reverting\n"), "{text}");
+    assert!(!text.contains(['\r', '\u{1b}']), "{text}");
+    assert!(text.contains("`x\n: :error::no` injected"), "{text}");
+}
+
+#[test]
+fn what_did_not_hold_is_pointed_at_in_the_file() {
+    let suite = suite_of(vec![summary()]);
+    let text = annotations(&suite);
+    let lines: Vec<&str> = text.lines().collect();
+    assert!(lines[0].starts_with("::error file=chaos/0.yaml,line=4,title=checkout answers::"), "{text}");
+    assert!(
+        lines.iter().any(|line| line.starts_with("::warning file=chaos/0.yaml,line=25,title=")),
+        "{text}"
+    );
+    let found: serde_json::Value = serde_json::from_str(&code_quality(&suite)).unwrap();
+    assert_eq!(found[0]["location"], json!({ "path": "chaos/0.yaml", "lines": { "begin": 4 } }));
+    assert_eq!(
+        (&found[0]["severity"], &found[0]["check_name"]),
+        (&json!("critical"), &json!("squall-hypothesis"))
+    );
+    // The same finding with other figures is the same finding.
+    let mut other = summary();
+    other.hypotheses[0].judgement.as_mut().unwrap().why = "other figures".to_owned();
+    let other: serde_json::Value = serde_json::from_str(&code_quality(&suite_of(vec![other]))).unwrap();
+    assert_eq!(found[0]["fingerprint"], other[0]["fingerprint"]);
+    assert_ne!(found[0]["description"], other[0]["description"]);
+    assert_ne!(found[0]["fingerprint"], found[1]["fingerprint"]);
+    let mut held = summary();
+    held.exit = Exit::Held;
+    assert_eq!(
+        (annotations(&suite_of(vec![held.clone()])).as_str(), code_quality(&suite_of(vec![held])).trim()),
+        ("", "[]")
+    );
+}
+
+/// The run of the log, and one that held under a title with everything that is markup somewhere.
+fn two() -> Suite {
+    let mut held = summary();
+    held.exit = Exit::Held;
+    held.verdict = "held".to_owned();
+    held.title = "50 % of `a|b`\n<script>".to_owned();
+    held.sentence = "held: it was good".to_owned();
+    suite_of(vec![held, summary()])
+}
+
+#[test]
+fn a_suite_is_a_page_of_markdown() {
+    let page = markdown(&two());
+    assert!(
+        page.starts_with("## Squall: deviated: 1 of 2 experiments deviated, 1 held\n\n| verdict |"),
+        "{page}"
+    );
+    assert!(
+        page.contains(
+            "\n| held | 50 % of \\`a\\|b\\` &lt;script&gt; | held: it was good |\n| **deviated** | "
+        ),
+        "{page}"
+    );
+    assert!(page.contains("\nresilience score 50 of 100 (1 held, 1 deviated), took 4.2 s.\n"), "{page}");
+    assert!(page.contains("<details><summary>Checkout survives: deviated</summary>\n\n"), "{page}");
+    assert!(page.contains("`squall run chaos/1.yaml --seed 7`"), "{page}");
+    assert_eq!(page.matches("<details>").count(), page.matches("</details>").count());
+    assert!(!page.contains("<script"), "{page}");
+    let mut long = two();
+    long.experiments[1].runs[0].summary.not_undone = vec!["x".repeat(1_000_000)];
+    assert!(markdown(&long).len() < 10_000, "the table alone");
+}
+
+#[test]
+fn a_suite_on_a_terminal_is_a_line_for_each() {
+    let text = suite(&two(), Paint::OFF);
+    assert!(text.starts_with("Experiments\n  held      50 % of `a|b` <script>\n"), "{text}");
+    assert!(text.contains("  deviated  Checkout survives\n"), "{text}");
+    assert!(text.contains("squall verdict /tmp/run.ndjson\n"), "{text}");
+    assert!(text.ends_with("\ndeviated: 1 of 2 experiments deviated, 1 held (exit 5)\n"), "{text}");
+    let document: serde_json::Value = serde_json::from_str(&suite_json(&two())).unwrap();
+    assert_eq!((&document["exit"], &document["experiments"][1]["verdict"]), (&json!(5), &json!("deviated")));
+    assert_eq!(document["experiments"][1]["runs"][0]["hypotheses"][0]["name"], "checkout answers");
+}
+
+#[test]
+fn junit_has_a_suite_for_each_experiment_and_what_was_not_run_is_not_green() {
+    let mut suite = two();
+    let subject = Subject { title: "later".to_owned(), ..Subject::default() };
+    suite.experiments.push(Tested::of(subject, 2, Vec::new()));
+    let text = junit(&suite).unwrap();
+    assert_eq!(text.matches("<testsuite ").count(), 3, "{text}");
+    assert!(
+        text.contains("<testsuite name=\"later\" tests=\"1\" failures=\"0\" errors=\"0\" skipped=\"1\""),
+        "{text}"
+    );
+    assert!(text.contains("<property name=\"file\" value=\"chaos/1.yaml\"/>"), "{text}");
 }

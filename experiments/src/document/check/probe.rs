@@ -73,6 +73,7 @@ impl Check {
                 "mode",
                 "confidence",
                 "recovers-within",
+                "budget",
             ];
             !known.contains(&entry.key.as_str()) && !kinds.contains(&entry.key.as_str())
         });

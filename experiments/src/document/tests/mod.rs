@@ -87,7 +87,8 @@ fn json_is_the_same_document() {
     let json = serde_json::to_string_pretty(&document.experiment).unwrap();
     let tabs = json.replace("  ", "\t");
     for text in [json, tabs] {
-        assert_eq!(read("a.json", text.as_bytes(), &Sources::default()).unwrap(), document);
+        let again = read("a.json", text.as_bytes(), &Sources::default()).unwrap();
+        assert_eq!(again.experiment, document.experiment);
     }
 }
 
@@ -152,7 +153,7 @@ error: unknown fault `partiton`
 "
     );
     let text = with_method("  - fault: { gremlin: {} }\n    for: 60s\n");
-    let help = "faults: `latency`, `loss`, `duplicate`, `corrupt`, `reorder`, `bandwidth`, `degrade`, `partition`, `refuse`, `disconnect`, `kill`, `pause`; `squall faults` explains them";
+    let help = "faults: `latency`, `loss`, `duplicate`, `corrupt`, `reorder`, `bandwidth`, `degrade`, `partition`, `refuse`, `outage`, `disconnect`, `kill`, `pause`; `squall faults` explains them";
     assert_eq!(short(&text), [format!("unknown fault `gremlin` | {help}")]);
 }
 
@@ -350,4 +351,16 @@ fn problems_are_json_too() {
             "what": "`3` has no unit", "help": "did you mean `3s` or `3ms`?",
         }])
     );
+}
+
+#[test]
+fn the_content_of_a_document_is_what_it_does_and_claims() {
+    let content = |text: &str| read("a.yaml", text.as_bytes(), &Sources::default()).unwrap().content();
+    let text = "squall: 1\ntitle: A\nvars: { host: db }\nhypothesis: []\nmethod:\n  - fault: { refuse: { to: [\"${host}:1\"] } }\n    for: 3s\n";
+    assert_eq!(
+        content(text),
+        content(&format!("{}seed: 4\nweight: 3\ntags: [x]\n", text.replace("title: A", "title: B")))
+    );
+    assert_ne!(content(text), content(&text.replace("3s", "4s")));
+    assert_ne!(content(text), content(&text.replace("host: db", "host: cache")));
 }

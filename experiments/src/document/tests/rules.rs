@@ -38,6 +38,40 @@ fn steps_are_one_thing_each() {
             "[{ fault: { refuse: { protocol: icmp } }, in: { port: 80 }, for: 60s }]",
             "ICMP has no ports, so `port: 80` would match nothing",
         ),
+        (
+            "[{ fault: { outage: { of: \"db:1-2\", how: hang } }, for: 60s }]",
+            "`db:1-2` is not one dependency: an address or a name, with one port",
+        ),
+        (
+            "[{ fault: { outage: { of: \"10.0.0.0/8:1\", how: reset } }, for: 60s }]",
+            "`10.0.0.0/8:1` is not one dependency",
+        ),
+        ("[{ fault: { outage: { of: any, how: refuse } }, for: 60s }]", "`any` is not one dependency"),
+        ("[{ fault: { outage: { of: \"db:1\", how: explode } }, for: 60s }]", "`how` cannot be `explode`"),
+        (
+            "[{ fault: { outage: { of: \"db:1\", how: hang, established: include } }, for: 60s }]",
+            "connections that are there already cannot be led to the proxy",
+        ),
+        (
+            "[{ fault: { outage: { of: \"db:1\", how: refuse, share: 20% } }, for: 60s }]",
+            "`share` means nothing here",
+        ),
+        (
+            "[{ fault: { outage: { of: \"db:1\", how: slow } }, for: 60s }]",
+            "`slow` needs a rate of at least 1kB/s",
+        ),
+        (
+            "[{ fault: { outage: { of: \"db:1\", how: latency, delay: 10us } }, for: 60s }]",
+            "this needs a delay of at least 1ms",
+        ),
+        (
+            "[{ fault: { outage: { of: \"db:1\", how: brownout, delay: 1s } }, for: 60s }]",
+            "`brownout` needs a share",
+        ),
+        (
+            "[{ fault: { outage: { of: \"db:1\", how: hang } }, in: { port: 80 }, for: 60s }]",
+            "does not say who calls the dependency",
+        ),
         ("[{ fault: { kill: { signal: KIL } }, in: { user: a }, for: 1s }]", "`signal` cannot be `KIL`"),
         (
             "[{ fault: { kill: {} }, in: { user: root }, for: 1s }]",

@@ -33,7 +33,13 @@ impl From<ControlError> for Refused {
             ControlError::Missing(_)
             | ControlError::Stream
             | ControlError::Kind
-            | ControlError::Attribute(_) => StatusCode::BAD_REQUEST,
+            | ControlError::Attribute(_)
+            | ControlError::Matcher(_)
+            | ControlError::NoProtocol(_)
+            | ControlError::Requests
+            | ControlError::Tls(_)
+            | ControlError::NoTls(_)
+            | ControlError::Protocol(_) => StatusCode::BAD_REQUEST,
             ControlError::Listen(_) => StatusCode::INTERNAL_SERVER_ERROR,
         };
         Refused { status, text: error.to_string() }
@@ -89,6 +95,12 @@ impl Answer {
             kind: Some("text/plain; version=0.0.4; charset=utf-8"),
             body: text.into(),
         }
+    }
+
+    /// Values, one a line.
+    pub(super) fn lines(values: &[Value]) -> Self {
+        let lines: String = values.iter().map(|value| format!("{value}\n")).collect();
+        Answer { status: StatusCode::OK, kind: Some("application/x-ndjson"), body: lines.into() }
     }
 
     pub(super) fn status(&self) -> StatusCode {

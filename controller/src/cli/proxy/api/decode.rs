@@ -4,7 +4,8 @@
 use std::time::Duration;
 
 use serde_json::{Map, Value};
-use squall_agent::proxy::control::{Difference, Wanted, WantedToxic};
+use squall_agent::proxy::control::{Difference, Wanted, WantedTls, WantedToxic};
+use squall_agent::proxy::tls::WantedOrigin;
 use squall_agent::proxy::toxics::values::describe;
 
 use super::answer::Refused;
@@ -99,8 +100,26 @@ pub(super) fn proxy(value: &Value) -> Result<Wanted, Refused> {
         listen: fields.text("listen")?.unwrap_or_default(),
         upstream: fields.text("upstream")?.unwrap_or_default(),
         enabled: fields.flag("enabled")?.unwrap_or(true),
+        protocol: fields.text("protocol")?.unwrap_or_default(),
+        tls: fields.get("tls").map(certificate).transpose()?,
+        upstream_tls: fields.get("upstream_tls").map(origin).transpose()?,
         toxics,
     })
+}
+
+/// A certificate and its key.
+fn certificate(value: &Value) -> Result<WantedTls, Refused> {
+    let fields = Fields::new("TLS", value)?;
+    let text = |name| fields.text(name).map(Option::unwrap_or_default);
+    Ok(WantedTls { cert: text("cert")?, key: text("key")? })
+}
+
+/// How TLS is to be spoken with the dependency.
+fn origin(value: &Value) -> Result<WantedOrigin, Refused> {
+    let fields = Fields::new("UpstreamTLS", value)?;
+    let text = |name| fields.text(name).map(Option::unwrap_or_default);
+    let insecure = fields.flag("insecure")?.unwrap_or_default();
+    Ok(WantedOrigin { name: text("name")?, ca: text("ca")?, insecure })
 }
 
 /// Proxies to be made, as in a configuration file.
@@ -137,12 +156,13 @@ pub(super) fn toxic(value: &Value) -> Result<WantedToxic, Refused> {
         stream: fields.text("stream")?.unwrap_or_default(),
         toxicity: fields.share("toxicity")?,
         attributes: fields.object("attributes")?,
+        concerns: fields.get("match").cloned().unwrap_or_default(),
+        expires: lifetime(&fields)?,
     })
 }
 
 /// How long a toxic is to live, from `expires_in` in milliseconds; an extension. What is negative ends at once.
-pub(super) fn lifetime(value: &Value) -> Result<Option<Duration>, Refused> {
-    let fields = Fields::new("Toxic", value)?;
+fn lifetime(fields: &Fields<'_>) -> Result<Option<Duration>, Refused> {
     let Some(value) = fields.get("expires_in") else { return Ok(None) };
     let whole = value.as_i64().ok_or_else(|| fields.wrong("expires_in", value, "int64"))?;
     Ok(Some(Duration::from_millis(u64::try_from(whole).unwrap_or(0)).min(LONGEST)))

@@ -30,7 +30,7 @@ const BYTES: [(&str, &str, OfDirection); 2] = [
     }),
 ];
 
-const COUNTS: [(&str, &str, &str, OfProxy); 5] = [
+const COUNTS: [(&str, &str, &str, OfProxy); 8] = [
     ("squall_proxy_connections_total", "counter", "Connections that clients made.", |counters| {
         &counters.accepted
     }),
@@ -48,6 +48,18 @@ const COUNTS: [(&str, &str, &str, OfProxy); 5] = [
         |counters| &counters.looped,
     ),
     ("squall_proxy_reset_total", "counter", "Connections that a toxic reset.", |counters| &counters.reset),
+    (
+        "squall_proxy_refused_total",
+        "counter",
+        "Connections that a toxic refused before the dependency was connected to.",
+        |counters| &counters.refused,
+    ),
+    ("squall_proxy_requests_total", "counter", "Requests, where they are understood.", |counters| {
+        &counters.requests
+    }),
+    ("squall_proxy_open_requests", "gauge", "Requests that are under way.", |counters| {
+        &counters.requests_open
+    }),
 ];
 
 impl Metrics {

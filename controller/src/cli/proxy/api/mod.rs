@@ -19,7 +19,6 @@ use hyper::{Method, Request, Response, StatusCode, header};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::{Value, json};
 use squall_agent::proxy::control::Control;
-use squall_agent::proxy::toxic::Toxic;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
@@ -81,7 +80,8 @@ async fn respond(api: Arc<Api>, request: Request<Incoming>) -> Response<Full<Byt
         return Answer::text(StatusCode::FORBIDDEN, "User agent not allowed\n").marked();
     }
     let path = request.uri().path().to_owned();
-    let Some(route) = Route::of(&path, &api) else {
+    let query = request.uri().query().unwrap_or_default();
+    let Some(route) = Route::of(&path, query, &api) else {
         return Answer::text(StatusCode::NOT_FOUND, "404 page not found\n").respond();
     };
     let method = request.method().clone();
@@ -113,13 +113,15 @@ enum Route {
     Reset,
     Version,
     Metrics,
+    /// What was seen, from this number on.
+    Observations(u64),
     Proxy(String),
     Toxics(String),
     Toxic(String, String),
 }
 
 impl Route {
-    fn of(path: &str, api: &Api) -> Option<Route> {
+    fn of(path: &str, query: &str, api: &Api) -> Option<Route> {
         let parts: Option<Vec<String>> = path.strip_prefix('/')?.split('/').map(decoded).collect();
         let parts = parts?;
         if parts.iter().any(String::is_empty) {
@@ -131,6 +133,7 @@ impl Route {
             ["populate"] => Some(Route::Populate),
             ["reset"] => Some(Route::Reset),
             ["version"] => Some(Route::Version),
+            ["squall", "observations"] => Some(Route::Observations(from(query)?)),
             ["metrics"] if api.metrics.any() => Some(Route::Metrics),
             ["proxies", proxy] => Some(Route::Proxy(proxy.to_owned())),
             ["proxies", proxy, "toxics"] => Some(Route::Toxics(proxy.to_owned())),
@@ -142,12 +145,20 @@ impl Route {
     fn allows(&self, method: &Method) -> bool {
         let methods: &[Method] = match self {
             Route::Metrics => return true,
-            Route::Version => &[Method::GET],
+            Route::Version | Route::Observations(_) => &[Method::GET],
             Route::Populate | Route::Reset => &[Method::POST],
             Route::Proxies | Route::Toxics(_) => &[Method::GET, Method::POST],
             Route::Proxy(_) | Route::Toxic(..) => &[Method::GET, Method::POST, Method::PATCH, Method::DELETE],
         };
         methods.contains(method)
+    }
+}
+
+/// `from=N`, by default 0; anything else is not understood.
+fn from(query: &str) -> Option<u64> {
+    match query {
+        "" => Some(0),
+        query => query.strip_prefix("from=")?.parse().ok(),
     }
 }
 
@@ -167,6 +178,18 @@ fn decoded(part: &str) -> Option<String> {
     String::from_utf8(bytes).ok()
 }
 
+/// How many observations one answer has at most: a little more than a megabyte.
+const PAGE: usize = 2_000;
+
+/// What was seen from a number on: first where this begins and ends and how much of it is no longer kept, then a line
+/// for each.
+fn observed(control: &Control, from: u64) -> Vec<Value> {
+    let page = control.observations().page(from, PAGE);
+    let next = page.records.last().map_or(page.next, |last| last["seq"].as_u64().unwrap_or_default() + 1);
+    let head = json!({ "kind": "log", "next": next, "more": next < page.next, "dropped": page.dropped });
+    std::iter::once(head).chain(page.records).collect()
+}
+
 impl Api {
     fn answer(&self, method: &Method, route: &Route, body: &[u8]) -> Answer {
         self.result(method, route, body).unwrap_or_else(Answer::from)
@@ -179,6 +202,7 @@ impl Api {
                 return Ok(Answer::version(&format!("{{\"version\": \"{VERSION}\"}}\n")));
             }
             Route::Metrics => return Ok(Answer::metrics(self.metrics.text(control))),
+            Route::Observations(from) => return Ok(Answer::lines(&observed(control, *from))),
             Route::Reset => {
                 control.reset()?;
                 return Ok(Answer::empty(StatusCode::NO_CONTENT));
@@ -217,14 +241,8 @@ impl Api {
             Route::Toxics(proxy) if reads => Answer::json(StatusCode::OK, &control.toxics(proxy)?),
             Route::Toxics(proxy) => {
                 control.get(proxy)?;
-                let value = decode::first(body)?;
-                let (wanted, lifetime) = (decode::toxic(&value)?, decode::lifetime(&value)?);
-                let toxic = control.add_toxic(proxy, &wanted)?;
-                let answer = Answer::json(StatusCode::OK, &toxic);
-                if let Some(lifetime) = lifetime {
-                    self.end_after(lifetime, proxy.clone(), toxic);
-                }
-                answer
+                let wanted = decode::toxic(&decode::first(body)?)?;
+                Answer::json(StatusCode::OK, &control.add_toxic(proxy, &wanted)?)
             }
             Route::Toxic(proxy, toxic) if reads => {
                 Answer::json(StatusCode::OK, &control.toxic(proxy, toxic)?)
@@ -236,15 +254,6 @@ impl Api {
             }
             _ => Ok(Answer::empty(StatusCode::METHOD_NOT_ALLOWED)),
         }
-    }
-
-    /// Removes a toxic when its time is over, unless somebody was faster.
-    fn end_after(&self, lifetime: Duration, proxy: String, toxic: Toxic) {
-        let control = self.control.clone();
-        tokio::spawn(async move {
-            tokio::time::sleep(lifetime).await;
-            let _ = spawn_blocking(move || control.expire(&proxy, &toxic)).await;
-        });
     }
 
     fn populate(&self, body: &[u8]) -> Result<Answer, Refused> {

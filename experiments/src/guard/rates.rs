@@ -1,8 +1,8 @@
 //! What is known so far about the rates of a hypothesis or guard, while the run goes on.
 
-use squall_experiments::run::Seen;
-use squall_experiments::summary::count;
-use squall_experiments::verdict::{Bound, Counts, Fast, Phase, Starts, Terms, chance_of};
+use crate::run::Seen;
+use crate::summary::count;
+use crate::verdict::{Bound, Counts, Fast, Phase, Starts, Tally, Terms, chance_of};
 
 /// Bad requests of one sample that chance explains less often than this make it a bad sample of the recovery.
 const BY_CHANCE: f64 = 0.01;
@@ -13,14 +13,16 @@ const OUTAGE_MS: u64 = 5_000;
 const OUTAGE_REQUESTS: u64 = 20;
 
 /// The rates of one watch.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Rates {
     alpha: f64,
+    /// None where there is a budget alone.
     bounds: Vec<Watched>,
+    baseline: Tally,
 }
 
 /// One bound that needs no baseline.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Watched {
     bound: Bound,
     tolerated: f64,
@@ -40,11 +42,14 @@ impl Rates {
             since: Counts::default(),
             against: Fast::new(tolerated.max(f64::MIN_POSITIVE), Starts::Open),
         });
-        Rates { alpha: terms.alpha(), bounds: bounds.collect() }
+        Rates { alpha: terms.alpha(), bounds: bounds.collect(), baseline: Tally::default() }
     }
 
     /// Counts a sample.
     pub(super) fn add(&mut self, seen: &Seen) {
+        if seen.phase == Phase::Baseline && seen.is_whole() {
+            self.baseline.add(seen.good);
+        }
         for watched in &mut self.bounds {
             if seen.phase == Phase::Baseline {
                 count(watched.bound, seen, &mut watched.baseline);
@@ -60,8 +65,12 @@ impl Rates {
         }
     }
 
-    /// Whether a sample, taken alone, is as good as the bounds let expect: no worse than chance explains.
+    /// Whether a sample, taken alone, is as good as the bounds let expect: no worse than chance explains. Without a bound
+    /// it must be good.
     pub(super) fn is_usual(&self, seen: &Seen) -> bool {
+        if self.bounds.is_empty() {
+            return seen.good;
+        }
         self.bounds.iter().all(|watched| {
             let mut counts = Counts::default();
             count(watched.bound, seen, &mut counts);
@@ -71,7 +80,12 @@ impl Rates {
     }
 
     /// Why the baseline is not met: it is sure that a bound is broken.
+    /// Without a bound, that most of it was bad.
     pub(super) fn not_steady(&self) -> Option<String> {
+        if self.bounds.is_empty() {
+            let Tally { good, bad } = self.baseline;
+            return (bad > good).then(|| format!("{bad} of {} samples were bad", good + bad));
+        }
         self.bounds.iter().find_map(|watched| {
             let (all, bad) = watched.baseline.total();
             let sure = match watched.tolerated > 0.0 {
@@ -108,8 +122,8 @@ impl Rates {
 
 #[cfg(test)]
 mod tests {
-    use squall_experiments::quantity::Percent;
-    use squall_experiments::verdict::Mode;
+    use crate::quantity::Percent;
+    use crate::verdict::Mode;
 
     use super::*;
 
@@ -167,6 +181,21 @@ mod tests {
         let mut slow = rates("0%");
         slow.add(&seen(Phase::Baseline, 0, 50, 1));
         assert!(slow.not_steady().is_some());
+    }
+
+    #[test]
+    fn a_budget_alone_asks_for_a_baseline_that_is_mostly_good() {
+        let alone = Terms { bounds: Vec::new(), mode: Mode::Robust, confidence: Percent::USUALLY_SURE };
+        let mut rates = Rates::new(&alone);
+        rates.add(&seen(Phase::Baseline, 0, 50, 0));
+        rates.add(&seen(Phase::Baseline, 1, 50, 9));
+        assert_eq!(rates.not_steady(), None);
+        rates.add(&seen(Phase::Baseline, 2, 50, 9));
+        assert_eq!(rates.not_steady().unwrap(), "2 of 3 samples were bad");
+        rates.add(&seen(Phase::During, 3, 50, 50));
+        assert_eq!(rates.tripped(), None, "it is the budget that stops a run");
+        assert!(rates.is_usual(&seen(Phase::Recovery, 4, 50, 0)));
+        assert!(!rates.is_usual(&seen(Phase::Recovery, 4, 50, 1)));
     }
 
     #[test]

@@ -3,22 +3,23 @@
 //! Every shard listens on every socket; the kernel wakes one of them for each connection (`EPOLLEXCLUSIVE`), which then
 //! carries both of its directions.
 
+mod begin;
+
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, OwnedFd};
-use std::sync::atomic::Ordering;
+use std::os::fd::OwnedFd;
 use std::sync::mpsc::Sender;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 use rustix::event::{EventfdFlags, Timespec, eventfd};
 use rustix::io::Errno;
-use rustix::net::{SocketFlags, accept_with};
 
-use super::connection::{Connection, Over, READ, Side};
+use super::connection::{Connection, ENDING, Over, READ, Side};
 use super::dependency::Dependency;
+use super::http::Engine;
 use super::link::Change;
 use super::names::Names;
 use super::routes::Routes;
@@ -34,6 +35,8 @@ const SERVER: u64 = 1;
 const LISTENER: u64 = 2;
 /// The shard itself.
 const OWN: u64 = 3;
+/// Of a deadline: a connection that has not been let through its gate.
+const GATE: u64 = OWN;
 /// Its timer; anything else of its own is a word from outside.
 const TIMER: u64 = OWN | 1 << 2;
 /// How long a listener rests when the process has no descriptors left, in nanoseconds.
@@ -53,6 +56,8 @@ pub enum Order {
     Change(u64, Change),
     /// The addresses of a connection's dependency.
     Resolved(Key, String, Option<Vec<SocketAddr>>),
+    /// Reset all connections.
+    Abort,
     /// End.
     Stop,
 }
@@ -92,6 +97,7 @@ pub struct Shard {
     names: Names,
     known: HashMap<String, (u64, Vec<SocketAddr>)>,
     routes: Routes,
+    http: Arc<OnceLock<Engine>>,
     /// Directions that have had their turn and have more to do.
     waiting: Vec<(Key, Stream)>,
     /// What all connections hold together, in bytes.
@@ -102,7 +108,11 @@ pub struct Shard {
 
 impl Shard {
     /// Starts a shard.
-    pub fn start(names: Names, routes: Routes) -> io::Result<(Handle, JoinHandle<()>)> {
+    pub fn start(
+        names: Names,
+        routes: Routes,
+        http: Arc<OnceLock<Engine>>,
+    ) -> io::Result<(Handle, JoinHandle<()>)> {
         let poll = epoll::create(CreateFlags::CLOEXEC)?;
         let wake = Arc::new(eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?);
         let timers = Timers::new()?;
@@ -123,6 +133,7 @@ impl Shard {
                 names,
                 known: HashMap::new(),
                 routes,
+                http,
                 waiting: Vec::new(),
                 held: 0,
                 buffer: vec![0; READ],
@@ -192,14 +203,17 @@ impl Shard {
             }
             side => {
                 let flags = event.flags;
-                let ending = flags.intersects(EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR);
+                let ending = flags.intersects(ENDING);
                 let (readable, writable) = (flags.contains(EventFlags::IN), flags.contains(EventFlags::OUT));
                 let Some(connection) = self.connections.get(key) else { return };
                 let side = if side == CLIENT { Side::Client } else { Side::Server };
-                if let Err(error) = connection.event(side, readable, writable, ending) {
+                let now = now();
+                if let Err(error) = connection.event(side, flags, now) {
                     return self.dial(key, Some(error));
                 }
-                let now = now();
+                if connection.to_hand_over() {
+                    return self.hand_over(key);
+                }
                 // What came is read first; room that was made lets the other direction go on.
                 let (first, second) = match side {
                     Side::Client => (Stream::Upstream, Stream::Downstream),
@@ -213,94 +227,6 @@ impl Shard {
                 }
             }
         }
-    }
-
-    fn accept(&mut self, key: Key) {
-        let Some(listener) = self.listeners.get(key) else { return };
-        let client = match accept_with(&listener.socket, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
-            Ok(client) => client,
-            Err(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => {
-                tracing::warn!(
-                    "`{}`: no descriptors are left for more connections",
-                    listener.dependency.name
-                );
-                let _ = epoll::delete(&self.poll, &listener.socket);
-                return self.timers.add(now() + REST, key.mark(LISTENER));
-            }
-            // Another shard was faster, or the client has left.
-            Err(_) => return,
-        };
-        let connection = Connection::new(listener.dependency.clone(), client, &listener.toxics);
-        let upstream = listener.dependency.upstream.clone();
-        let key = self.connections.insert(connection);
-        if !self.watch(key, Side::Client) {
-            return;
-        }
-        if let Ok(address) = upstream.parse() {
-            return self.try_addresses(key, vec![address]);
-        }
-        if let Some((until, addresses)) = self.known.get(&upstream)
-            && *until > now()
-        {
-            let addresses = addresses.clone();
-            return self.try_addresses(key, addresses);
-        }
-        let handle = self.handle.clone();
-        self.names.ask(upstream.clone(), move |addresses| {
-            handle.send(Order::Resolved(key, upstream, addresses.ok()), None);
-        });
-    }
-
-    /// Waits for events of a socket. Where that cannot be done the connection is closed.
-    fn watch(&mut self, key: Key, side: Side) -> bool {
-        let Some(socket) = self.connections.get(key).and_then(|connection| connection.socket(side)) else {
-            return false;
-        };
-        let flags = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
-        let data = EventData::new_u64(key.mark(if side == Side::Client { CLIENT } else { SERVER }));
-        let watched = epoll::add(&self.poll, socket.as_fd(), data, flags).is_ok();
-        if !watched {
-            self.forget(key);
-        }
-        watched
-    }
-
-    fn try_addresses(&mut self, key: Key, mut addresses: Vec<SocketAddr>) {
-        let Some(connection) = self.connections.get(key) else { return };
-        let dependency = connection.dependency.clone();
-        if addresses.iter().any(|address| self.routes.lead_back(&dependency, *address)) {
-            dependency.counters.looped.fetch_add(1, Ordering::Relaxed);
-            tracing::warn!(
-                "`{}`: its upstream `{}` leads back to it; the connection is closed",
-                dependency.name,
-                dependency.upstream
-            );
-            self.forget(key);
-            return;
-        }
-        addresses.reverse();
-        connection.untried = addresses;
-        self.dial(key, None);
-    }
-
-    /// Tries the next address; where none is left the client sees its connection end.
-    fn dial(&mut self, key: Key, failed: Option<io::Error>) {
-        let Some(connection) = self.connections.get(key) else { return };
-        let mut last = failed;
-        while let Some(begun) = connection.dial() {
-            match begun {
-                Ok(()) => {
-                    self.watch(key, Side::Server);
-                    return;
-                }
-                Err(error) => last = Some(error),
-            }
-        }
-        let dependency = &connection.dependency;
-        dependency.counters.unreached.fetch_add(1, Ordering::Relaxed);
-        let why = last.map_or_else(|| "it has no address".to_owned(), |error| error.to_string());
-        tracing::info!("`{}`: `{}` cannot be reached: {why}", dependency.name, dependency.upstream);
-        self.forget(key);
     }
 
     fn forget(&mut self, key: Key) {
@@ -354,6 +280,9 @@ impl Shard {
             self.listen(key);
             return;
         }
+        if what == GATE {
+            return self.admit_waiting(key, now);
+        }
         let Some(connection) = self.connections.get(key) else { return };
         let stream = if what == CLIENT { Stream::Upstream } else { Stream::Downstream };
         // An earlier deadline was set meanwhile: this one is taken care of.
@@ -401,6 +330,14 @@ impl Shard {
                 }
                 self.try_addresses(key, addresses);
             }
+            Order::Abort => {
+                for key in self.connections.keys(|_| true) {
+                    if let Some(connection) = self.connections.get(key) {
+                        connection.abort();
+                    }
+                    self.forget(key);
+                }
+            }
             Order::Stop => self.ends = true,
         }
     }
@@ -423,6 +360,7 @@ impl Shard {
         for key in self.connections.keys(|connection| connection.dependency.id == id) {
             let Some(connection) = self.connections.get(key) else { continue };
             connection.change(change);
+            self.admit_waiting(key, now);
             self.pump(key, Stream::Upstream, now);
             self.pump(key, Stream::Downstream, now);
         }

@@ -1,0 +1,477 @@
+//! Redirects: new connections of a scope to a dependency are led through a proxy on the same host.
+//!
+//! A BPF program on connect(2) puts the address of the proxy's socket in the place of the dependency's: one socket for each
+//! address, so that the proxy knows where to go on to without asking anybody, and getpeername(2) still gives the address
+//! that was asked for. It is not done by nftables' address translation, which would switch on connection tracking for the
+//! whole network namespace, and needs a base chain whose end costs packets that others hold in queues. Connections that
+//! are there are not touched: they have been connected.
+//!
+//! It holds only while its [`lease`] is renewed, and is gone with the descriptors of its links: when the worker ends, and
+//! before that as soon as the [`proxy`] has.
+
+pub mod lease;
+mod program;
+pub mod proxy;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
+
+use squall_experiments::ailment::Ailment;
+use squall_experiments::change::Redirect;
+use squall_experiments::evidence::{Engine, Evidence, Incident, Unit};
+use squall_experiments::flow::Established;
+use squall_experiments::protocol::Refusal;
+
+use super::aim::{Aim, News};
+use super::means::Means;
+use super::peers::Peers;
+use super::process::{Cgroup, Target};
+use super::sockets::Listed;
+use super::table::Table;
+use super::whom::Whom;
+use super::{disconnect, mark, sys};
+use lease::Lease;
+use program::{Callers, Family, Maps};
+use proxy::{Proxies, Proxy};
+
+/// `BPF_MAP_TYPE_HASH`.
+const HASH: u32 = 1;
+/// `enum bpf_attach_type`: for connect(2), and for getpeername(2).
+const HOOKS: [(Family, u32, u32); 2] = [(Family::V4, 10, 29), (Family::V6, 11, 30)];
+/// As many addresses of a dependency are led elsewhere.
+const MOST: u32 = 1024;
+/// How often the proxy is asked whether it lives, in nanoseconds.
+const LOOK: u64 = 300_000_000;
+/// How long its last counts are waited for.
+const MOMENT: Duration = Duration::from_millis(200);
+/// How long what it still carries is waited for at the end of a run, in milliseconds.
+pub const WAIT_MS: u64 = 10_000;
+
+/// A redirect that has been looked at.
+#[derive(Debug)]
+pub struct Prepared {
+    /// What is aimed at, for the report.
+    pub targets: Vec<String>,
+    /// What the reader must know.
+    pub notes: Vec<String>,
+    /// Whose connections.
+    pub whom: Whom,
+    pub(super) peers: Peers,
+    redirect: Redirect,
+    dependency: BTreeSet<SocketAddr>,
+    /// Connections that are reset when it begins.
+    connections: Vec<Listed>,
+    identity: (u32, u32),
+}
+
+/// Looks at the host. Changes nothing.
+pub fn prepare(
+    redirect: &Redirect,
+    tag: &str,
+    aim: &Aim<'_>,
+    marks: &BTreeSet<u32>,
+) -> Result<Prepared, Refusal> {
+    let flow = &redirect.flow;
+    let whom = Whom::of(flow.scope.as_ref(), tag, aim, marks)?;
+    if whom.has_ports() || whom.by_interface() {
+        return Err(Refusal::new(
+            "this scope does not say who calls the dependency",
+            "say it with `process`, `unit`, `cgroup`, `user`, `container` or `netns`",
+        ));
+    }
+    let identity = proxy::identity()?;
+    let peers = Peers::of(flow, aim)?;
+    let (mut targets, mut notes) = (whom.targets.clone(), whom.notes.clone());
+    targets.extend(peers.shown());
+    let (dependency, protected) = addresses(&peers, aim);
+    notes.extend(protected.iter().map(|address| format!("left alone, as it is protected: {address}")));
+    if dependency.is_empty() {
+        return Err(Refusal::new(
+            "no address of the dependency may be touched",
+            "they are protected by this host's policy, or lead to Squall's own controllers",
+        ));
+    }
+    let established = disconnect::established(flow, aim, &peers)?;
+    let connections = if flow.established == Established::Reset {
+        established
+    } else {
+        notes.push(format!("left alone: {} that had been made before", counted(established.len() as u64)));
+        Vec::new()
+    };
+    Ok(Prepared {
+        targets,
+        notes,
+        whom,
+        peers,
+        redirect: redirect.clone(),
+        dependency,
+        connections,
+        identity,
+    })
+}
+
+fn counted(connections: u64) -> String {
+    if connections == 1 { "one connection".to_owned() } else { format!("{connections} connections") }
+}
+
+/// The addresses of a dependency, and those that are protected.
+fn addresses(peers: &Peers, aim: &Aim<'_>) -> (BTreeSet<SocketAddr>, BTreeSet<SocketAddr>) {
+    let each = peers.to.iter().filter_map(|peer| {
+        let (address, _) = peer.network?;
+        Some(SocketAddr::new(address, peer.ports?.first))
+    });
+    each.partition(|address| !aim.protects((address.ip(), address.port())) && !aim.links().contains(address))
+}
+
+/// The key or the value by which the programs know an address: 16 bytes of it, and the port as it is on the wire.
+pub(super) fn entry(address: SocketAddr) -> [u8; 20] {
+    let mut entry = [0; 20];
+    let v6 = match address.ip() {
+        IpAddr::V4(v4) => v4.to_ipv6_mapped(),
+        IpAddr::V6(v6) => v6,
+    };
+    entry[..16].copy_from_slice(&v6.octets());
+    entry[16..18].copy_from_slice(&address.port().to_be_bytes());
+    entry
+}
+
+/// Where an address leads, with a counter behind it.
+fn way(to: SocketAddr) -> [u8; 32] {
+    let mut value = [0; 32];
+    value[..20].copy_from_slice(&entry(to));
+    value
+}
+
+/// What stands in the kernel for it.
+#[derive(Debug)]
+struct Ways {
+    lease: Lease,
+    ways: OwnedFd,
+    back: OwnedFd,
+    groups: OwnedFd,
+    /// The programs act while these are open.
+    links: Vec<OwnedFd>,
+    known: BTreeMap<SocketAddr, SocketAddr>,
+    grouped: BTreeSet<u64>,
+}
+
+fn refused(what: &'static str) -> impl Fn(io::Error) -> Refusal {
+    move |error| {
+        Refusal::new(
+            format!("connections cannot be led to the proxy: cannot {what}: {error}"),
+            "it needs root on the host itself (CAP_BPF and CAP_NET_ADMIN, no user namespace) and a kernel with \
+             CONFIG_CGROUP_BPF (Linux 5.14 or newer)",
+        )
+    }
+}
+
+impl Ways {
+    fn new() -> Result<Self, Refusal> {
+        let map = |key, value| sys::bpf_map(HASH, key, value, MOST).map_err(refused("make a BPF map"));
+        Ok(Ways {
+            lease: Lease::new().map_err(refused("make a BPF map"))?,
+            ways: map(20, 32)?,
+            back: map(20, 20)?,
+            groups: map(8, 4)?,
+            links: Vec::new(),
+            known: BTreeMap::new(),
+            grouped: BTreeSet::new(),
+        })
+    }
+
+    /// One more address leads elsewhere.
+    fn lead(&mut self, from: SocketAddr, to: SocketAddr) -> io::Result<()> {
+        sys::bpf_put(self.back.as_fd(), &entry(to), &entry(from))?;
+        sys::bpf_put(self.ways.as_fd(), &entry(from), &way(to))?;
+        self.known.insert(from, to);
+        Ok(())
+    }
+
+    /// The control groups of the callers are these, and those that were.
+    fn group(&mut self, groups: &BTreeSet<u64>) -> io::Result<()> {
+        for id in groups {
+            if self.grouped.insert(*id) {
+                sys::bpf_put(self.groups.as_fd(), &id.to_ne_bytes(), &1u32.to_ne_bytes())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The programs act from now on.
+    fn open(&mut self, callers: Callers, means: &Means) -> Result<(), Refusal> {
+        let cookie = sys::netns_cookie().map_err(refused("read the namespace's cookie"))?;
+        let root = File::open(Cgroup::root()?).map_err(refused("open the root control group"))?;
+        means.leases.hold(&self.lease).map_err(refused("fill a BPF map"))?;
+        let maps = Maps {
+            lease: self.lease.as_fd(),
+            ways: self.ways.as_fd(),
+            back: self.back.as_fd(),
+            groups: self.groups.as_fd(),
+        };
+        let mut links = Vec::new();
+        for (family, connect, peername) in HOOKS {
+            let programs = [
+                (peername, program::asking(family, maps, cookie)),
+                (connect, program::connecting(family, callers, maps, cookie)),
+            ];
+            for (hook, program) in programs {
+                let program = sys::bpf_load(sys::SOCK_ADDR, hook, *b"squall_lead\0\0\0\0\0", &program)
+                    .map_err(refused("load a BPF program"))?;
+                links.push(
+                    sys::bpf_link(program.as_fd(), root.as_fd(), hook)
+                        .map_err(refused("attach a BPF program"))?,
+                );
+            }
+        }
+        self.links = links;
+        Ok(())
+    }
+
+    /// How many connections were led elsewhere so far.
+    fn led(&self) -> u64 {
+        let count = |from: &SocketAddr| {
+            let mut value = [0; 32];
+            let found = sys::bpf_get(self.ways.as_fd(), &entry(*from), &mut value);
+            let counter = value[24..].try_into().map(u64::from_ne_bytes).unwrap_or(0);
+            if matches!(found, Ok(true)) { counter } else { 0 }
+        };
+        self.known.keys().map(count).sum()
+    }
+}
+
+/// A redirect that is live.
+#[derive(Debug)]
+pub struct Live {
+    /// Which process carries what is led there.
+    proxy: Target,
+    whom: Whom,
+    mark: Option<mark::Live>,
+    peers: Peers,
+    ailment: Ailment,
+    share: f32,
+    ways: Ways,
+    began: u64,
+    look: u64,
+    /// It ended before it was lifted.
+    cut_short: Option<String>,
+    incidents: Vec<Incident>,
+}
+
+/// Starts a proxy for it: one that holds nothing yet.
+pub fn start(prepared: &Prepared, seed: u64) -> Result<Proxy, Refusal> {
+    Proxy::start(prepared.identity, seed)
+}
+
+/// Leads connections to the proxy, which is ready. Its undo is recorded.
+pub fn perform(
+    mut prepared: Prepared,
+    proxy: &mut Proxy,
+    mark: Option<mark::Live>,
+    means: &Means,
+) -> Result<Live, Refusal> {
+    mark.iter().for_each(|mark| prepared.whom.begin(mark));
+    let Prepared { whom, peers, redirect, dependency, connections, identity, .. } = prepared;
+    let share = redirect.share.fraction() as f32;
+    let mut ways = Ways::new()?;
+    for address in &dependency {
+        let to = proxy.carry(*address, (&redirect.ailment, share))?;
+        ways.lead(*address, to).map_err(refused("fill a BPF map"))?;
+    }
+    let (level, groups) = whom.groups().map_or((None, BTreeSet::new()), |(level, ids)| (Some(level), ids));
+    ways.group(&groups).map_err(refused("fill a BPF map"))?;
+    let bit = whom.mark.as_ref().map_or(0, |mark| mark.bit);
+    ways.open(Callers { bit, level, except: identity.0 }, means)?;
+    let began = sys::boot_nanos();
+    let mut live = Live {
+        proxy: proxy.target().clone(),
+        whom,
+        mark,
+        peers,
+        ailment: redirect.ailment,
+        share,
+        ways,
+        began,
+        look: began + LOOK,
+        cut_short: None,
+        incidents: Vec::new(),
+    };
+    let watched = live.whom.watch(&means.watch).and_then(|()| means.watch.add(proxy.as_fd()));
+    watched.map_err(|error| Refusal::bare(format!("the target cannot be watched: {error}")))?;
+    if redirect.flow.established == Established::Reset {
+        // From here on who comes back is led to the proxy.
+        let reset = disconnect::destroy(&connections)?;
+        live.happened(format!("reset: {} that had been made before", counted(reset)));
+    }
+    Ok(live)
+}
+
+impl Live {
+    /// Which process carries what is led there.
+    pub fn proxy(&self) -> &Target {
+        &self.proxy
+    }
+
+    fn happened(&mut self, what: String) {
+        let after_ms = (sys::boot_nanos() - self.began) / 1_000_000;
+        self.incidents.push(Incident { after_ms, what });
+    }
+
+    /// When [`Live::tick`] wants to be called next, on the boot clock.
+    pub fn due(&self) -> Option<u64> {
+        let look = self.cut_short.is_none().then_some(self.look);
+        [look, self.whom.due()].into_iter().flatten().min()
+    }
+
+    /// Looks whether the proxy lives, and follows targets. Called whenever the worker wakes.
+    pub fn tick(&mut self, table: Option<&mut Table>, proxies: &mut Proxies, aim: &Aim<'_>) {
+        let proxy = proxies.get(&self.proxy);
+        if self.cut_short.is_none() {
+            let lives = proxy.as_ref().is_some_and(|proxy| !proxy.has_ended());
+            let hangs = proxy.as_ref().is_some_and(|proxy| proxy.hangs());
+            if !lives || hangs {
+                // First of all: whoever connects now must reach the dependency.
+                self.ways.links.clear();
+                let why = if lives { "did not answer any more" } else { "has ended" };
+                let seconds = (sys::boot_nanos() - self.began) as f64 / 1e9;
+                self.cut_short = Some(format!(
+                    "its proxy {why} after {seconds:.1} s; from then on connections led to the dependency"
+                ));
+                self.happened(format!(
+                    "the proxy {} {why}: connections are not led to it any more",
+                    self.proxy
+                ));
+                if let Some(proxy) = proxy {
+                    proxy.kill();
+                }
+            } else if let Some(proxy) = proxy
+                && self.look <= sys::boot_nanos()
+            {
+                self.look = sys::boot_nanos() + LOOK;
+                proxy.ask();
+            }
+        }
+        let Some(table) = table else { return };
+        for what in self.whom.follow(table, self.mark.as_mut(), aim) {
+            self.happened(what);
+        }
+        if let Some((_, ids)) = self.whom.groups()
+            && let Err(error) = self.ways.group(&ids)
+        {
+            self.happened(format!("a control group could not be followed: {error}"));
+        }
+    }
+
+    /// A name has been asked again: its new addresses lead to the proxy, too.
+    pub fn hear(&mut self, news: &News, proxies: &mut Proxies, aim: &Aim<'_>) {
+        if !self.peers.name(&news.name) || self.cut_short.is_some() {
+            return;
+        }
+        let joined = self.peers.join(&news.name, &news.addresses);
+        news.incidents(&joined).into_iter().for_each(|what| self.happened(what));
+        let (wanted, _) = addresses(&self.peers, aim);
+        for address in wanted {
+            if self.ways.known.contains_key(&address) {
+                continue;
+            }
+            let Some(proxy) = proxies.get(&self.proxy) else { return };
+            let led = proxy.carry(address, (&self.ailment, self.share)).map_err(|refusal| refusal.what);
+            let led = led.and_then(|to| self.ways.lead(address, to).map_err(|error| error.to_string()));
+            if let Err(why) = led {
+                self.happened(format!("{address} could not be led to the proxy: {why}"));
+            }
+        }
+    }
+
+    /// What has been measured.
+    pub fn observe(&self, proxies: &mut Proxies) -> Evidence {
+        // First what stands in front: what is on its way to the proxy must not look as if it had passed it by.
+        let led = self.ways.led();
+        let counts = proxies.get(&self.proxy).map(|proxy| proxy.counts(MOMENT)).unwrap_or_default();
+        let late = matches!(self.ailment, Ailment::Late { .. });
+        let engine = Engine {
+            name: "proxy".to_owned(),
+            seen: counts.came,
+            delayed: if late { counts.harmed } else { 0 },
+            ..Engine::default()
+        };
+        let mut notes: Vec<String> = self.mark.iter().flat_map(|mark| mark.notes.iter().cloned()).collect();
+        notes.extend(self.whom.told_later());
+        if counts.unreached > 0 {
+            let them = counted(counts.unreached);
+            notes.push(format!(
+                "{them} could not be made on to the dependency: the caller saw an end instead"
+            ));
+        }
+        if counts.open > 0 {
+            notes.push(format!("open through the proxy: {}", counted(counts.open)));
+        }
+        Evidence {
+            unit: Unit::Connections,
+            // Whoever connects by other ways than connect(2), such as to the proxy's own port, is not counted in front.
+            matched: led.max(counts.came),
+            impaired: counts.harmed,
+            incidents: self.incidents.clone(),
+            engine: Some(engine),
+            cut_short: self.cut_short.clone(),
+            notes,
+            ..Evidence::default()
+        }
+    }
+
+    /// Connections lead to the dependency again, and no new socket is marked.
+    pub fn let_go(&mut self) {
+        self.ways.links.clear();
+        self.mark = None;
+    }
+}
+
+/// Whether this kernel takes the programs: loaded, never attached.
+pub fn trial() -> Result<(), Refusal> {
+    let ways = Ways::new()?;
+    let maps = Maps {
+        lease: ways.lease.as_fd(),
+        ways: ways.ways.as_fd(),
+        back: ways.back.as_fd(),
+        groups: ways.groups.as_fd(),
+    };
+    let callers = Callers { bit: 1 << 20, level: Some(1), except: 65_520 };
+    for (family, connect, peername) in HOOKS {
+        for (hook, program) in [
+            (connect, program::connecting(family, callers, maps, 1)),
+            (peername, program::asking(family, maps, 1)),
+        ] {
+            sys::bpf_load(sys::SOCK_ADDR, hook, *b"squall_trial\0\0\0\0", &program)
+                .map_err(refused("load a BPF program"))?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, Ipv6Addr};
+
+    use super::*;
+
+    #[test]
+    fn an_address_is_known_by_sixteen_bytes_and_its_port() {
+        let v4 = entry("10.1.2.3:443".parse().unwrap());
+        assert_eq!(v4[..12], [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff]);
+        assert_eq!(v4[12..], [10, 1, 2, 3, 1, 187, 0, 0]);
+        let v6 = entry(SocketAddr::new(Ipv6Addr::LOCALHOST.into(), 80));
+        assert_eq!((v6[15], &v6[16..]), (1, [0u8, 80, 0, 0].as_slice()));
+        assert_eq!(way(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 80))[12..20], [127, 0, 0, 1, 0, 80, 0, 0]);
+    }
+
+    #[test]
+    fn the_kernel_takes_the_programs_of_every_scope() {
+        if !nix::unistd::geteuid().is_root() {
+            return;
+        }
+        trial().unwrap();
+    }
+}

@@ -1,0 +1,311 @@
+//! The proxies that run, as the worker sees them: started, told, counted, ended.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::unistd::{Uid, User};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use rustix::process::{Signal, pidfd_send_signal};
+use squall_experiments::protocol::Refusal;
+
+use crate::deputy::Hand;
+use crate::host::process::Target;
+use crate::host::sys;
+use crate::host::undo::Undone;
+use crate::line::Line;
+use crate::outage::order::{Answer, Counts, Order};
+
+/// How long a proxy may take to be ready.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// How long one that lives may say nothing, in nanoseconds.
+const SILENCE: u64 = 5_000_000_000;
+/// How long one that is told to end may take before it is killed.
+const ENDING: Duration = Duration::from_millis(300);
+/// The user that a host may have for it.
+const ACCOUNT: &str = "squall-proxy";
+/// Numbers that nobody is given by usual rules: above those of dynamic users, below `nobody`.
+const UNUSED: std::ops::RangeInclusive<u32> = 65_520..=65_533;
+/// How many connections may wait to be accepted.
+const BACKLOG: i32 = 4096;
+
+/// The user and the group of a proxy: nobody else's, now.
+pub fn identity() -> Result<(u32, u32), Refusal> {
+    let refused = |what: &str| {
+        Refusal::new(
+            format!("the proxy of an outage needs a user of its own, and {what}"),
+            format!("make a system user `{ACCOUNT}` that nothing else runs as"),
+        )
+    };
+    let processes = procfs::process::all_processes()
+        .map_err(|error| refused(&format!("`/proc` cannot be read: {error}")))?;
+    let paths = processes.flatten().map(|process| format!("/proc/{}", process.pid));
+    let used: BTreeSet<u32> =
+        paths.filter_map(|path| std::fs::metadata(path).ok()).map(|found| found.uid()).collect();
+    if let Ok(Some(user)) = User::from_name(ACCOUNT) {
+        return Ok((user.uid.as_raw(), user.gid.as_raw()));
+    }
+    let named = |uid: u32| matches!(User::from_uid(Uid::from_raw(uid)), Ok(Some(_)) | Err(_));
+    let free = UNUSED.into_iter().find(|uid| !used.contains(uid) && !named(*uid));
+    free.map(|uid| (uid, uid)).ok_or_else(|| refused("no number from 65520 to 65533 is free"))
+}
+
+/// A proxy that runs, or did.
+#[derive(Debug)]
+pub struct Proxy {
+    target: Target,
+    pidfd: OwnedFd,
+    child: Child,
+    line: Line,
+    counts: Counts,
+    /// When it said something last, on the boot clock.
+    heard: u64,
+    ready: bool,
+    failed: Option<String>,
+    healed: bool,
+}
+
+fn cannot(what: &str, error: impl std::fmt::Display) -> Refusal {
+    Refusal::bare(format!("the proxy of an outage {what}: {error}"))
+}
+
+impl Proxy {
+    /// Starts one in the calling thread's network namespace. It holds nothing and does nothing until it is told, and it
+    /// ends when this process does, or drops it.
+    pub fn start((uid, gid): (u32, u32), seed: u64) -> Result<Self, Refusal> {
+        let failed = |error: io::Error| cannot("cannot be started", error);
+        let (ours, theirs) =
+            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+                .map_err(|error| failed(error.into()))?;
+        rustix::io::ioctl_fionbio(&ours, true).map_err(|error| failed(error.into()))?;
+        let mut command = Command::new("/proc/self/exe");
+        let program = std::fs::read_link("/proc/self/exe").unwrap_or_default();
+        // `squall` carries the agent behind a verb.
+        if program.file_name().is_some_and(|name| name.to_string_lossy().starts_with("squall-agent")) {
+            command.arg("outage-proxy");
+        } else {
+            command.args(["agent", "outage-proxy"]);
+        }
+        for (name, value) in [("--uid", u64::from(uid)), ("--gid", u64::from(gid)), ("--seed", seed)] {
+            command.arg(name).arg(value.to_string());
+        }
+        command.env_clear().current_dir("/").stdin(Stdio::from(theirs));
+        let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().map_err(failed)?;
+        let gone = || cannot("ended at once", "it was not there any more");
+        let target = Target::of(i32::try_from(child.id()).unwrap_or(0)).ok_or_else(gone)?;
+        let pidfd = target.open().ok_or_else(gone)?;
+        Ok(Proxy {
+            target,
+            pidfd,
+            child,
+            line: Line::new(ours),
+            counts: Counts::default(),
+            heard: sys::boot_nanos(),
+            ready: false,
+            failed: None,
+            healed: false,
+        })
+    }
+
+    /// Which process it is.
+    pub fn target(&self) -> &Target {
+        &self.target
+    }
+
+    /// Becomes readable when it has ended.
+    pub fn as_fd(&self) -> BorrowedFd<'_> {
+        self.pidfd.as_fd()
+    }
+
+    /// Waits until it has given up its privileges and listens to orders. The worker goes on living meanwhile.
+    pub fn wait(&mut self, hand: &Hand) -> Result<(), Refusal> {
+        let began = Instant::now();
+        while !self.ready {
+            self.hear();
+            if let Some(why) = &self.failed {
+                return Err(Refusal::new(
+                    format!("the proxy of an outage cannot run: {why}"),
+                    "run the agent as root of the host itself (CAP_SETUID and CAP_SETGID)",
+                ));
+            }
+            if self.has_ended() {
+                return Err(cannot("ended at once", "it said nothing"));
+            }
+            if began.elapsed() > PATIENCE {
+                return Err(cannot("did not get ready", format!("{} s are over", PATIENCE.as_secs())));
+            }
+            hand.shows();
+            self.listen(Duration::from_millis(20));
+        }
+        Ok(())
+    }
+
+    /// Binds a socket for it, and has it carry what comes there. Gives where it is bound.
+    pub fn carry(
+        &mut self,
+        upstream: SocketAddr,
+        (ailment, share): (&squall_experiments::ailment::Ailment, f32),
+    ) -> Result<SocketAddr, Refusal> {
+        let home: SocketAddr = if upstream.is_ipv4() {
+            ([127, 0, 0, 1], 0).into()
+        } else {
+            (std::net::Ipv6Addr::LOCALHOST, 0).into()
+        };
+        let bound = |error: io::Error| {
+            Refusal::new(
+                format!("nothing can listen on {} for the proxy of an outage: {error}", home.ip()),
+                "the loopback interface of the target's network must be up",
+            )
+        };
+        let listener = TcpListener::bind(home).map_err(bound)?;
+        let listen = listener.local_addr().map_err(bound)?;
+        listener.set_nonblocking(true).map_err(bound)?;
+        rustix::net::listen(&listener, BACKLOG).map_err(|error| bound(error.into()))?;
+        let order = Order::Carry { upstream, listen, ailment: ailment.clone(), share };
+        // The copy that stays here is closed at once: with the proxy the socket must go.
+        self.line
+            .send(&order, Some(listener.as_fd()))
+            .map_err(|error| cannot("does not take orders", error))?;
+        Ok(listen)
+    }
+
+    /// Asks for its counts, and takes what it has said since.
+    pub fn ask(&mut self) {
+        let _ = self.line.send(&Order::Count, None);
+        self.hear();
+    }
+
+    /// Its counts, as fresh as it can give them within a moment.
+    pub fn counts(&mut self, moment: Duration) -> Counts {
+        let before = self.heard;
+        self.ask();
+        let began = Instant::now();
+        while self.heard == before && !self.has_ended() && began.elapsed() < moment {
+            self.listen(Duration::from_millis(5));
+            self.hear();
+        }
+        self.counts
+    }
+
+    /// Its counts as it told them last.
+    pub fn told(&self) -> Counts {
+        self.counts
+    }
+
+    fn listen(&self, time: Duration) {
+        let mut ready = [PollFd::new(self.line.as_fd(), PollFlags::POLLIN)];
+        let _ = poll(&mut ready, PollTimeout::try_from(time).unwrap_or(PollTimeout::ZERO));
+    }
+
+    fn hear(&mut self) {
+        while let Ok(Some((answer, _))) = self.line.receive() {
+            self.heard = sys::boot_nanos();
+            match answer {
+                Answer::Ready => self.ready = true,
+                Answer::Failed { why } => self.failed = Some(why),
+                Answer::Counted(counts) => self.counts = counts,
+            }
+        }
+    }
+
+    /// Whether it has ended.
+    pub fn has_ended(&self) -> bool {
+        let mut ended = [PollFd::new(self.pidfd.as_fd(), PollFlags::POLLIN)];
+        poll(&mut ended, PollTimeout::ZERO).is_ok_and(|count| count > 0)
+    }
+
+    /// Whether it has said nothing for too long.
+    pub fn hangs(&self) -> bool {
+        sys::boot_nanos().saturating_sub(self.heard) > SILENCE
+    }
+
+    /// Ends it now.
+    pub fn kill(&mut self) {
+        let _ = pidfd_send_signal(&self.pidfd, Signal::KILL);
+    }
+
+    fn heal(&mut self) {
+        if !std::mem::replace(&mut self.healed, true) {
+            let _ = self.line.send(&Order::Heal, None);
+        }
+    }
+
+    /// Ends it, and says what it still carried.
+    fn end(&mut self) -> Undone {
+        let _ = self.line.send(&Order::End, None);
+        let began = Instant::now();
+        while !self.has_ended() && began.elapsed() < ENDING {
+            let mut ended = [PollFd::new(self.pidfd.as_fd(), PollFlags::POLLIN)];
+            let _ = poll(&mut ended, PollTimeout::from(20u8));
+        }
+        // What it said before it was told to end is older.
+        self.hear();
+        self.kill();
+        self.child
+            .wait()
+            .map_err(|error| format!("the proxy {} cannot be waited for: {error}", self.target))?;
+        Ok(match self.counts.open {
+            0 => "the proxy of an outage has ended, and carried nothing any more".to_owned(),
+            1 => {
+                "the proxy of an outage has ended; one connection that it still carried was reset".to_owned()
+            }
+            open => format!(
+                "the proxy of an outage has ended; {open} connections that it still carried were reset"
+            ),
+        })
+    }
+}
+
+/// The proxies of one network namespace, by their pids.
+#[derive(Debug, Default)]
+pub struct Proxies(BTreeMap<i32, Proxy>);
+
+impl Proxies {
+    /// One more.
+    pub fn add(&mut self, proxy: Proxy) {
+        self.0.insert(proxy.target.pid, proxy);
+    }
+
+    /// One of them.
+    pub fn get(&mut self, target: &Target) -> Option<&mut Proxy> {
+        self.0.get_mut(&target.pid).filter(|proxy| proxy.target == *target)
+    }
+
+    /// It does nothing to connections any more, and ends with the last one.
+    pub fn heal(&mut self, target: &Target) {
+        if let Some(proxy) = self.get(target) {
+            proxy.heal();
+        }
+    }
+
+    /// Whether it still carries connections on.
+    pub fn carries(&mut self, target: &Target) -> bool {
+        self.get(target).is_some_and(|proxy| !proxy.has_ended())
+    }
+
+    /// Ends it; `None` where it is not known here.
+    pub fn end(&mut self, target: &Target) -> Option<Undone> {
+        let done = self.get(target)?.end();
+        if done.is_ok() {
+            self.0.remove(&target.pid);
+        }
+        Some(done)
+    }
+}
+
+/// The proxy of a dead worker: it dies with it. Where it has not, it is killed.
+pub fn gone(target: &Target) -> Undone {
+    for round in 0..100 {
+        let Some(pidfd) = target.open() else { return Ok(format!("the proxy {target} has ended")) };
+        if round >= 10 {
+            let _ = pidfd_send_signal(pidfd, Signal::KILL);
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    Err(format!("the proxy {target} is still there"))
+}

@@ -1,0 +1,193 @@
+//! The proxy of an outage, as a process.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use serde_json::{Map, Value, json};
+use squall_experiments::ailment::Ailment;
+use squall_experiments::exit::Exit;
+
+use super::order::{Answer, CARRIES_ON_MS, Counts, Order};
+use crate::line::Line;
+use crate::probe::privileges;
+use crate::proxy::control::{Control, ControlError, Wanted, WantedToxic};
+
+/// How the process is called: it begins as all of Squall's do, and is never hit.
+pub const NAME: &std::ffi::CStr = c"squall-outage";
+/// How often it looks whether it is still needed once its fault is over.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// Options of the hidden verb.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// As which user.
+    #[arg(long)]
+    uid: u32,
+    /// As which group.
+    #[arg(long)]
+    gid: u32,
+    /// Of every choice.
+    #[arg(long)]
+    seed: u64,
+}
+
+/// Serves until the end of its line, which is standard input.
+pub fn run(arguments: &Arguments) -> Exit {
+    let Ok(line) = io::stdin().as_fd().try_clone_to_owned().map(Line::new) else { return Exit::Bug };
+    // Capabilities belong to threads: before there is a second one.
+    let dropped = privileges::become_number(arguments.uid, arguments.gid).map_err(|error| error.to_string());
+    let _ = nix::sys::prctl::set_name(NAME);
+    let started = dropped.and_then(|()| Control::start(arguments.seed).map_err(|error| error.to_string()));
+    let control = match started {
+        Ok(control) => control,
+        Err(why) => {
+            let _ = line.send(&Answer::Failed { why }, None);
+            return Exit::Refused;
+        }
+    };
+    if line.send(&Answer::Ready, None).is_ok() {
+        serve(&line, &control);
+    }
+    // What is left is reset by whoever wanted that; to wait for threads is for nobody's good.
+    Exit::Held
+}
+
+fn serve(line: &Line, control: &Control) {
+    let mut healed: Option<Instant> = None;
+    loop {
+        if healed.is_some_and(|healed| is_over(control, healed)) {
+            return;
+        }
+        let mut ready = [PollFd::new(line.as_fd(), PollFlags::POLLIN)];
+        let wait = if healed.is_some() {
+            PollTimeout::try_from(LOOK).unwrap_or(PollTimeout::ZERO)
+        } else {
+            PollTimeout::NONE
+        };
+        match poll(&mut ready, wait) {
+            Ok(0) | Err(Errno::EINTR) => continue,
+            Ok(_) => {}
+            Err(_) => return,
+        }
+        let Ok(Some((order, socket))) = line.receive() else { return };
+        match order {
+            Order::Carry { upstream, listen, ailment, share } => {
+                let carried = socket.ok_or_else(|| "a socket is missing".to_owned()).and_then(|socket| {
+                    carry(control, socket, (upstream, listen), &ailment, share)
+                        .map_err(|error| error.to_string())
+                });
+                if let Err(why) = carried {
+                    let _ = line.send(&Answer::Failed { why }, None);
+                    return;
+                }
+            }
+            Order::Count => {
+                if line.send(&Answer::Counted(counts(control)), None).is_err() {
+                    return;
+                }
+            }
+            Order::Heal => {
+                // Everything is enabled already, so that this only takes the toxics away.
+                let _ = control.reset();
+                healed.get_or_insert_with(Instant::now);
+            }
+            Order::End => {
+                let left = counts(control);
+                control.abort();
+                let _ = line.send(&Answer::Counted(left), None);
+                return;
+            }
+        }
+    }
+}
+
+/// Whether nothing is left to be carried on, or for long enough.
+fn is_over(control: &Control, healed: Instant) -> bool {
+    let late = healed.elapsed() > Duration::from_millis(CARRIES_ON_MS);
+    if late {
+        control.abort();
+    }
+    late || counts(control).open == 0
+}
+
+fn carry(
+    control: &Control,
+    socket: OwnedFd,
+    (upstream, listen): (SocketAddr, SocketAddr),
+    ailment: &Ailment,
+    share: f32,
+) -> Result<(), ControlError> {
+    let wanted = Wanted {
+        name: upstream.to_string(),
+        upstream: upstream.to_string(),
+        toxics: vec![WantedToxic { toxicity: Some(share), ..toxic(ailment) }],
+        ..Wanted::default()
+    };
+    control.adopt(&wanted, socket, listen).map(drop)
+}
+
+/// The toxic that does it, to what the dependency answers.
+fn toxic(ailment: &Ailment) -> WantedToxic {
+    let (kind, attributes) = match ailment {
+        Ailment::Reset { after } => ("reset_data", json!({ "bytes": after.bytes() })),
+        Ailment::Hang { after } => ("hang_data", json!({ "bytes": after.bytes() })),
+        Ailment::Close { after } => ("limit_data", json!({ "bytes": after.bytes() })),
+        Ailment::Slow { rate } => ("bandwidth", json!({ "rate": rate.bytes() / 1000 })),
+        Ailment::Late { delay, jitter } => {
+            let ms = |period: &squall_experiments::quantity::Period| {
+                u64::try_from(period.get().as_millis()).unwrap_or(u64::MAX)
+            };
+            ("latency", json!({ "latency": ms(delay), "jitter": ms(jitter) }))
+        }
+    };
+    let attributes = match attributes {
+        Value::Object(attributes) => attributes,
+        _ => Map::new(),
+    };
+    WantedToxic { kind: kind.to_owned(), attributes, ..WantedToxic::default() }
+}
+
+fn counts(control: &Control) -> Counts {
+    let mut all = Counts::default();
+    for proxy in control.list() {
+        let counters = &proxy.counters;
+        all.came += counters.accepted.load(Ordering::Relaxed);
+        all.harmed += counters.harmed.load(Ordering::Relaxed);
+        all.unreached += counters.unreached.load(Ordering::Relaxed);
+        all.open += counters.open.load(Ordering::Relaxed);
+    }
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proxy::toxics::Kind;
+    use squall_experiments::quantity::{Period, Size};
+
+    #[test]
+    fn every_ailment_has_a_toxic_with_attributes_that_exist() {
+        let after = Size::from_bytes(9);
+        let rate = "2kB/s".parse().expect("a rate");
+        let (delay, jitter) = (Period::from_secs(2), Period::from_millis(7));
+        for (ailment, attribute, value) in [
+            (Ailment::Reset { after }, "bytes", 9),
+            (Ailment::Hang { after }, "bytes", 9),
+            (Ailment::Close { after }, "bytes", 9),
+            (Ailment::Slow { rate }, "rate", 2),
+            (Ailment::Late { delay, jitter }, "latency", 2000),
+        ] {
+            let toxic = toxic(&ailment);
+            let kind = Kind::named(&toxic.kind).unwrap_or_else(|| panic!("no toxic `{}`", toxic.kind));
+            assert_eq!(toxic.attributes[attribute], json!(value), "{ailment}");
+            for name in toxic.attributes.keys() {
+                assert!(kind.attributes.iter().any(|(known, _)| known == name), "{ailment}: `{name}`");
+            }
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! What the worker says to the proxy of an outage, and what that answers. One message each, as JSON.
+
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+use squall_experiments::ailment::Ailment;
+
+/// How long the proxy carries connections on once its fault is over.
+pub const CARRIES_ON_MS: u64 = 30_000;
+
+/// What the proxy is told.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Order {
+    /// Carry what comes to the socket that is attached. Not answered.
+    Carry {
+        /// To where.
+        upstream: SocketAddr,
+        /// Where the socket is bound.
+        listen: SocketAddr,
+        /// What happens to it.
+        ailment: Ailment,
+        /// To which share of connections, from 0 to 1.
+        share: f32,
+    },
+    /// Say what was carried.
+    Count,
+    /// Do nothing to connections any more, and end with the last of them, or after [`CARRIES_ON_MS`].
+    Heal,
+    /// Reset what is left, and end.
+    End,
+}
+
+/// What the proxy answers.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Answer {
+    /// It has given up every privilege, and listens to orders.
+    Ready,
+    /// It ends.
+    Failed {
+        /// Why.
+        why: String,
+    },
+    /// What was carried so far.
+    Counted(Counts),
+}
+
+/// Connections.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Counts {
+    /// How many came.
+    pub came: u64,
+    /// To how many something was done.
+    pub harmed: u64,
+    /// How many could not be made to the dependency.
+    pub unreached: u64,
+    /// How many are open.
+    pub open: u64,
+}

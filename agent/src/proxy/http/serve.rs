@@ -1,0 +1,169 @@
+//! One connection that was handed over.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::io::{Interest, copy_bidirectional_with_sizes};
+use tokio::net::TcpStream;
+use tokio::sync::{Mutex, oneshot, watch};
+
+use super::Handed;
+use super::body::Flow;
+use super::exchange::{Exchange, Sender};
+use super::handshake::shake;
+use super::prefixed::{Duplex, Prefixed};
+use crate::proxy::link::Place;
+
+/// How much may be on its way in a stream of HTTP/2, and in all streams of a connection together, in bytes.
+const STREAM: u32 = 1 << 20;
+const STREAMS: u32 = 8 << 20;
+/// What is read at once of a stream that is only decrypted.
+const BUFFER: usize = 64 << 10;
+
+/// Why a connection ends.
+#[derive(Debug, thiserror::Error)]
+enum Ended {
+    #[error("{0}")]
+    Io(#[from] std::io::Error),
+    #[error("{0}")]
+    Http(#[from] hyper::Error),
+}
+
+/// Carries it to its end, or to the end of the connection that it belongs to.
+pub(super) async fn serve(handed: Handed) {
+    let mut alive = handed.alive.clone();
+    let name = handed.dependency.name.clone();
+    tokio::select! {
+        result = carry(handed) => if let Err(error) = result {
+            tracing::debug!("`{name}`: a connection ended: {error}");
+        },
+        _ = alive.changed() => {}
+    }
+}
+
+async fn carry(handed: Handed) -> Result<(), Ended> {
+    handed.near.set_nonblocking(true)?;
+    let near = tokio::net::UnixStream::from_std(handed.near)?;
+    let idle = super::stream(handed.far.try_clone()?)?;
+    let far = super::stream(handed.far)?;
+    let dependency = handed.dependency;
+    let place = Place {
+        seed: dependency.seed,
+        proxy: &dependency.name,
+        client: handed.client.ip(),
+        ..Place::at(handed.number)
+    };
+    let (mut near, mut far) = shake(near, far, &dependency, place, &handed.seen).await?;
+    if dependency.protocol.is_tcp() {
+        copy_bidirectional_with_sizes(&mut near, &mut far, BUFFER, BUFFER).await?;
+        return Ok(());
+    }
+    let (near, second) = tokio::select! {
+        looked = Prefixed::look(near) => looked?,
+        () = hung_up(&idle) => return Ok(()),
+    };
+    drop(idle);
+    let (sender, closed) = if second {
+        let (sender, closed) = second_version(far, &handed.alive).await?;
+        (Sender::Second(sender), closed)
+    } else {
+        let (sender, closed) = first_version(far, &handed.alive).await?;
+        (Sender::First(Mutex::new(sender)), closed)
+    };
+    let exchange = Arc::new(Exchange {
+        toxics: dependency.toxics.subscribe(),
+        dependency,
+        number: handed.number,
+        client: handed.client,
+        caller: handed.caller,
+        sender,
+        alive: handed.alive,
+        requests: AtomicU64::new(0),
+    });
+    let service = service_fn(move |request| exchange.clone().answer(request));
+    let near = TokioIo::new(near);
+    if second {
+        let mut builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+        builder.auto_date_header(false).initial_stream_window_size(STREAM);
+        builder.initial_connection_window_size(STREAMS);
+        let connection = std::pin::pin!(builder.serve_connection(near, service));
+        until(connection, closed, |connection| connection.graceful_shutdown()).await
+    } else {
+        let mut builder = hyper::server::conn::http1::Builder::new();
+        // Who has said all may still wait for the answer (RFC 9112 section 9.6).
+        builder.half_close(true).preserve_header_case(true).auto_date_header(false);
+        let connection = std::pin::pin!(builder.serve_connection(near, service).with_upgrades());
+        until(connection, closed, |connection| connection.graceful_shutdown()).await
+    }
+}
+
+/// Serves; once the dependency has gone, what was begun is ended and nothing more begun.
+async fn until<C>(
+    mut connection: std::pin::Pin<&mut C>,
+    closed: oneshot::Receiver<()>,
+    end: impl Fn(std::pin::Pin<&mut C>),
+) -> Result<(), Ended>
+where
+    C: Future<Output = Result<(), hyper::Error>>,
+{
+    tokio::select! {
+        result = connection.as_mut() => return Ok(result?),
+        _ = closed => end(connection.as_mut()),
+    }
+    Ok(connection.await?)
+}
+
+type Opened<S> = Result<(S, oneshot::Receiver<()>), Ended>;
+
+async fn first_version(
+    far: Box<dyn Duplex>,
+    alive: &watch::Receiver<()>,
+) -> Opened<hyper::client::conn::http1::SendRequest<Flow>> {
+    let mut builder = hyper::client::conn::http1::Builder::new();
+    let (sender, connection) = builder.preserve_header_case(true).handshake(TokioIo::new(far)).await?;
+    Ok((sender, driven(connection.with_upgrades(), alive)))
+}
+
+async fn second_version(
+    far: Box<dyn Duplex>,
+    alive: &watch::Receiver<()>,
+) -> Opened<hyper::client::conn::http2::SendRequest<Flow>> {
+    let mut builder = hyper::client::conn::http2::Builder::new(TokioExecutor::new());
+    builder.initial_stream_window_size(STREAM).initial_connection_window_size(STREAMS);
+    let (sender, connection) = builder.handshake(TokioIo::new(far)).await?;
+    Ok((sender, driven(connection, alive)))
+}
+
+/// Drives the connection to the dependency; the answer is when it is over.
+fn driven(
+    connection: impl Future<Output = Result<(), hyper::Error>> + Send + 'static,
+    alive: &watch::Receiver<()>,
+) -> oneshot::Receiver<()> {
+    let (closing, closed) = oneshot::channel();
+    let mut alive = alive.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            result = connection => if let Err(error) = result {
+                tracing::debug!("a connection to a dependency ended: {error}");
+            },
+            _ = alive.changed() => {}
+        }
+        drop(closing);
+    });
+    closed
+}
+
+/// Until the dependency has closed the connection although nobody has asked it anything.
+async fn hung_up(far: &TcpStream) {
+    let gone = async {
+        far.ready(Interest::READABLE).await?;
+        far.peek(&mut [0]).await
+    };
+    match gone.await {
+        Ok(0) | Err(_) => {}
+        // It speaks first: that is not HTTP, and whoever asks will see.
+        Ok(_) => std::future::pending().await,
+    }
+}

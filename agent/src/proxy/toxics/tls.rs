@@ -1,0 +1,21 @@
+//! The toxics for handshakes: on a proxy that has `tls`. Their direction means nothing.
+
+use std::borrow::Cow;
+
+use super::values::Attribute;
+use super::{Handshake, Kind, Work};
+
+/// The client's handshake ends with an alert.
+pub const TLS_REFUSE: Kind =
+    Kind { name: "tls_refuse", attributes: &[], work: Work::Handshake(Handshake::Refuse) };
+
+/// The client is shown another certificate (`cert` and `key`, PEM): one that has expired, has another name, or is signed
+/// by somebody whom it does not trust.
+pub const TLS_CERTIFICATE: Kind = Kind {
+    name: "tls_certificate",
+    attributes: &[
+        ("cert", Attribute::Text(Cow::Borrowed(""))),
+        ("key", Attribute::Secret(Cow::Borrowed(""))),
+    ],
+    work: Work::Handshake(Handshake::Certificate),
+};

@@ -1,0 +1,36 @@
+//! Runs whose guards the agent looks at itself.
+
+use squall_experiments::protocol::{Guard, Message, Refusal, RunId, Said};
+
+use super::{Heard, Supervisor};
+use crate::guards::{Guards, Told, in_words};
+
+impl Supervisor {
+    /// Looks at the guards of a run from now on.
+    pub(super) fn guard(&mut self, run: &RunId, guards: Vec<Guard>) -> Result<(), Refusal> {
+        let (heard, of) = (self.heard.clone(), run.clone());
+        let told = move |told| drop(heard.send(Heard::Looked(of.clone(), told)));
+        self.guards.insert(run.clone(), Guards::start(guards, told)?);
+        Ok(())
+    }
+
+    /// Passes on what a guard saw, and undoes the run where one of them says so.
+    pub(super) fn looked(&mut self, run: &RunId, told: Told) {
+        let Some(guards) = self.guards.get_mut(run) else { return };
+        let Some(connection) = self.injections.get(run).map(|injection| injection.connection) else { return };
+        let mut why = None;
+        for (guard, said) in guards.take(told) {
+            if let Said::Stopped(stop) = &said {
+                why = Some(in_words(guards.name(guard), stop));
+            }
+            let message = Message::Guard { run: run.clone(), guard, said };
+            // Sent by the worker's loop between two looks; a conductor that does not read keeps nobody waiting.
+            if let Some(client) = self.clients.get(&connection) {
+                let _ = client.outgoing.send(message);
+            }
+        }
+        if let Some(why) = why {
+            self.end(run, Some(&why));
+        }
+    }
+}

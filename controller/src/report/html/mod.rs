@@ -1,0 +1,86 @@
+//! The report as one HTML file: no network, no script, nothing to load; readable on a telephone, on paper, in the dark,
+//! and by who cannot see it. It is well-formed XML too.
+//!
+//! What can be long is bounded: curves have at most some hundred windows, lists at most 200 lines.
+
+mod claims;
+mod curves;
+mod earlier;
+mod faults;
+mod frame;
+mod markup;
+mod repeat;
+mod scale;
+mod timeline;
+mod undo;
+mod verdict;
+
+use std::path::Path;
+
+use squall_experiments::curve::curves;
+use squall_experiments::run::Record;
+use squall_experiments::summary::Summary;
+
+use frame::Frame;
+use markup::Markup;
+
+pub use repeat::quoted;
+
+/// What the browser may do with the page: apply its own style, and nothing else.
+const POLICY: &str =
+    "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'";
+
+/// The whole page. `log` holds the events that the summary was made of; `events` says where they are.
+pub fn html(summary: &Summary, log: &[Record], events: Option<&Path>) -> String {
+    let frame = Frame::new(summary);
+    let known = curves(log);
+    let mut page = Markup::default();
+    page.raw("<!DOCTYPE html>\n");
+    page.element("html", &[("lang", "en")], |page| {
+        page.element("head", &[], |page| head(page, summary));
+        page.element("body", &[], |page| {
+            page.element("main", &[], |page| {
+                verdict::head(page, summary);
+                if let Some(regression) = &summary.regression {
+                    earlier::earlier(page, regression);
+                }
+                timeline::timeline(page, &frame, summary, log);
+                claims::claims(page, &frame, summary, log, &known);
+                faults::faults(page, summary);
+                undo::undo(page, summary);
+                repeat::repeat(page, summary, events);
+                reading(page);
+            });
+        });
+    });
+    let mut text = page.finish();
+    text.push('\n');
+    text
+}
+
+fn head(page: &mut Markup, summary: &Summary) {
+    page.void("meta", &[("charset", "utf-8")]);
+    page.void("meta", &[("http-equiv", "Content-Security-Policy"), ("content", POLICY)]);
+    page.void("meta", &[("name", "viewport"), ("content", "width=device-width, initial-scale=1")]);
+    page.void("meta", &[("name", "color-scheme"), ("content", "light dark")]);
+    page.text("title", &[], &format!("{}: {}", summary.exit.meaning(), summary.title));
+    page.element("style", &[], |page| page.raw(include_str!("style.css")));
+}
+
+/// What the words and bands mean.
+fn reading(page: &mut Markup) {
+    page.element("footer", &[], |page| {
+        page.text("h2", &[], "How to read it");
+        let said = [
+            "Held and deviated have a known error rate: with the usual confidence of 95 % at most one run of twenty that is exactly at its bound is said to deviate, over all bounds together.",
+            "Evidence decides at 1/α: at 20 where 95 % are asked for. One that is below 1 speaks for the opposite.",
+            "“Not excluded” is an interval of the confidence that was asked for. In the tables of phases and bounds it holds at every moment of the run at once; the band behind a curve is that of each window alone (Clopper and Pearson), so one window in twenty may lie outside.",
+            "A request counts for the time when it was to begin. One without the expected answer is slower than any answer: a quantile among those has no time.",
+            "A fault counts as injected only when the kernel's or the engine's own counters, or a probe, show its effect.",
+        ];
+        page.list(&said.map(str::to_owned));
+    });
+}
+
+#[cfg(test)]
+mod tests;
