@@ -176,7 +176,12 @@ impl Made {
         } else if self.live.is_some() && self.site.ground.as_mut().is_some_and(|ground| !ground.stands()) {
             self.lose(machine, books.records);
         } else if let Some(live) = &mut self.live {
-            machine.tick(self.site.at, live, aim);
+            let (run, undos) = (&self.run, &mut self.undos);
+            let may_outlast = self.site.at.is_none();
+            let mut record = |undo: Undo, socket: Option<BorrowedFd<'_>>| {
+                books.record(run, undos, may_outlast, undo, socket)
+            };
+            machine.tick(self.site.at, live, aim, &mut record);
         }
     }
 

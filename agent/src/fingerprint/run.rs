@@ -125,6 +125,12 @@ fn went_with_its_link(difference: &Difference, now: &Fingerprint) -> bool {
     difference.after.is_none() && link.is_some_and(|link| !now.has_link(link))
 }
 
+/// Whether what is new stands on an interface that is new: it was not claimed as it stands, and what is ours bears our mark.
+fn came_with_its_link(difference: &Difference, before: &Fingerprint) -> bool {
+    let link = difference.name.split('`').nth(1).filter(|_| difference.section == Section::Disciplines);
+    difference.before.is_none() && link.is_some_and(|link| !before.has_link(link))
+}
+
 #[derive(Debug, Default)]
 struct Findings {
     alone: bool,
@@ -156,7 +162,9 @@ impl Findings {
                 // What stands has been said above; what was another run's and is gone, is as it should be.
                 continue;
             }
-            if claims.hold(at, &difference) && !went_with_its_link(&difference, now) {
+            let with_its_link =
+                went_with_its_link(&difference, now) || came_with_its_link(&difference, &place.print);
+            if claims.hold(at, &difference) && !with_its_link {
                 // Of marks and queues only what is there now is a residue: it may be another run's that is gone.
                 let stays = difference.section == Section::Disciplines || difference.after.is_some();
                 if self.alone && stays {

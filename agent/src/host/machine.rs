@@ -112,19 +112,15 @@ impl Machine {
             ground.watch(&self.means.watch);
         }
         let at = site.at;
-        let mut within = |undo: Undo, socket: Option<BorrowedFd<'_>>| match at {
-            Some(netns) if undo.within_namespace() => {
-                record(Undo::Within { netns, undo: Box::new(undo) }, socket)
-            }
-            _ => record(undo, socket),
-        };
+        let mut within = recorded_at(at, record);
         self.inside(at, aim, |host, aim| host.perform(&site.change, prepared, place, aim, &mut within))
             .unwrap_or_else(|error| Err(unreachable(&error)))
     }
 
     /// Does what is due of a live change, and follows its targets. Called whenever the worker wakes.
-    pub fn tick(&mut self, at: Option<Id>, live: &mut Live, aim: &Aim<'_>) {
-        let _ = self.inside(at, aim, |host, aim| host.tick(live, aim));
+    pub fn tick(&mut self, at: Option<Id>, live: &mut Live, aim: &Aim<'_>, record: Record<'_>) {
+        let mut within = recorded_at(at, record);
+        let _ = self.inside(at, aim, |host, aim| host.tick(live, aim, &mut within));
     }
 
     /// A name has been asked again; see [`Host::hear`].
@@ -274,4 +270,17 @@ fn unreachable(error: &io::Error) -> Refusal {
         format!("the target's network namespace cannot be entered: {error}"),
         "run the agent as root (CAP_SYS_ADMIN and CAP_NET_ADMIN)",
     )
+}
+
+/// Records undos as what acts in another namespace, where there is one.
+fn recorded_at(
+    at: Option<Id>,
+    record: Record<'_>,
+) -> impl FnMut(Undo, Option<BorrowedFd<'_>>) -> Result<(), Refusal> {
+    move |undo, socket| match at {
+        Some(netns) if undo.within_namespace() => {
+            record(Undo::Within { netns, undo: Box::new(undo) }, socket)
+        }
+        _ => record(undo, socket),
+    }
 }

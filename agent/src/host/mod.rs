@@ -307,7 +307,7 @@ impl Host {
                     Ok(live)
                 });
                 let watched = performed.and_then(|mut live| {
-                    live.packets.watch(&self.means.watch)?;
+                    live.watch(&self.means.watch)?;
                     live.packets.testify();
                     Ok(Live::Shape(live))
                 });
@@ -362,8 +362,11 @@ impl Host {
     }
 
     /// Does what is due of a live change, and follows its targets. Called whenever the worker wakes.
-    pub fn tick(&mut self, live: &mut Live, aim: &Aim<'_>) {
+    pub fn tick(&mut self, live: &mut Live, aim: &Aim<'_>, record: Record<'_>) {
         live.tick(self.table.as_mut().ok(), &self.means.proxies, aim);
+        if let (Live::Shape(live), Ok(table)) = (live, &mut self.table) {
+            live.follow(table, &mut self.discs, record);
+        }
     }
 
     /// A name has been asked again: a live change meets its new addresses too.

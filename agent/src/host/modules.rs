@@ -15,7 +15,8 @@ use super::queue::Queue;
 use super::sockets::Sockets;
 use super::table::Table;
 
-/// What the requests below may load. Where the kernel has loaded them all, or knows no modules, nothing is asked.
+/// What the requests below may load; what leads packets through disciplines and devices is asked for, in the same way, by
+/// [`super::qdisc::kinds`]. Where the kernel has loaded them all, or knows no modules, nothing is asked.
 const MODULES: [&str; 7] =
     ["nf_tables", "nft_socket", "nft_reject_inet", "nft_queue", "nfnetlink_queue", "tcp_diag", "udp_diag"];
 

@@ -197,6 +197,17 @@ impl Socket {
         while self.receive(MsgFlags::MSG_DONTWAIT).is_ok_and(|heard| !heard.is_empty()) {}
     }
 
+    /// Forgets what has been heard; whether that was anything.
+    pub fn drained(&self) -> bool {
+        let first = self.receive(MsgFlags::MSG_DONTWAIT);
+        self.drain();
+        // What was lost, because there was too much, was heard, too.
+        match first {
+            Ok(heard) => !heard.is_empty(),
+            Err(error) => error.errno() == Errno::ENOBUFS,
+        }
+    }
+
     /// Continues with a socket that another process made.
     pub fn adopt(fd: OwnedFd) -> Self {
         sys::ask_for_error_texts(fd.as_fd());

@@ -115,6 +115,16 @@ pub fn new_rule(table: &str, chain: &str) -> Message {
         .text(2, chain)
 }
 
+/// A rule to be put in front of the one with a handle.
+pub fn new_rule_before(table: &str, chain: &str, handle: u64) -> Message {
+    const POSITION: u16 = 6;
+    Message::new(SUBSYSTEM | NEW_RULE, FLAG_CREATE)
+        .raw(&header(INET))
+        .text(1, table)
+        .text(2, chain)
+        .attr(POSITION, &handle.to_be_bytes())
+}
+
 /// Deletes one rule by its handle.
 pub fn delete_rule(table: &str, chain: &str, handle: u64) -> Message {
     Message::new(SUBSYSTEM | DELETE_RULE, 0)
@@ -176,6 +186,8 @@ pub struct Listed {
     pub comment: String,
     /// Packets that its counter has seen.
     pub packets: u64,
+    /// It gives packets a mark or a priority.
+    pub steers: bool,
 }
 
 /// Reads a rule of [`list_rules`].
@@ -184,10 +196,15 @@ pub fn listed(received: &Received) -> Listed {
     let text = |kind| find(body, kind).map(text_of).unwrap_or_default();
     let number = |bytes: &[u8]| bytes.try_into().map(u64::from_be_bytes).unwrap_or(0);
     let comment = find(body, 7).and_then(|data| (data.first() == Some(&0)).then(|| text_of(&data[2..])));
-    let mut packets = 0;
+    const SOURCE: u16 = 3;
+    let (mut packets, mut steers) = (0, false);
     for (_, expression) in attributes(find(body, 4).unwrap_or_default()) {
-        if find(expression, 1).map(text_of).as_deref() == Some("counter") {
-            packets += find(expression, 2).and_then(|data| find(data, 2)).map_or(0, number);
+        let data = find(expression, 2).unwrap_or_default();
+        match find(expression, 1).map(text_of).as_deref() {
+            Some("counter") => packets += find(data, 2).map_or(0, number),
+            // With a source register it sets what without one it asks for.
+            Some("meta") => steers |= find(data, SOURCE).is_some(),
+            _ => {}
         }
     }
     Listed {
@@ -195,6 +212,7 @@ pub fn listed(received: &Received) -> Listed {
         handle: find(body, 3).map_or(0, number),
         comment: comment.unwrap_or_default(),
         packets,
+        steers,
     }
 }
 

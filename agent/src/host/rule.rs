@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::netlink::Message;
-use super::nft::{Hook, IPV4, IPV6, new_rule};
+use super::nft::{Hook, IPV4, IPV6, new_rule, new_rule_before};
 use super::ranges::Addresses;
 use super::set::Filled;
 
@@ -392,10 +392,19 @@ impl Rule {
 
     /// The message that puts this rule at the end of a chain.
     pub fn append(self, table: &str, chain: &str) -> Message {
+        self.told(new_rule(table, chain))
+    }
+
+    /// The message that puts it in front of the rule with a handle.
+    pub fn before(self, table: &str, chain: &str, handle: u64) -> Message {
+        self.told(new_rule_before(table, chain, handle))
+    }
+
+    fn told(self, message: Message) -> Message {
         let mut comment = vec![0, u8::try_from(self.comment.len() + 1).unwrap_or(u8::MAX)];
         comment.extend(self.comment.bytes().take(254));
         comment.push(0);
-        new_rule(table, chain)
+        message
             .nest(4, |mut m| {
                 for (name, data) in self.expressions {
                     m = m.nest(1, |m| m.text(1, name).nest(2, |m| m.splice(data)));

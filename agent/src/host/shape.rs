@@ -19,6 +19,7 @@ use super::rule::Rule;
 use super::slot::{Levels, Slot, Slots, Wish};
 use super::table::Table;
 use super::undo::Undo;
+use super::watch::Watch;
 use super::{Place, Record, mark, matching, sys};
 
 /// A shape that has been looked at.
@@ -56,7 +57,7 @@ pub struct Ground<'a> {
 #[derive(Debug)]
 pub struct Live {
     queues: Vec<(Hook, u16)>,
-    lane: Option<lane::Live>,
+    lane: Option<Box<lane::Live>>,
     /// What its rules had counted when they were last asked.
     counted: lane::Counted,
     limit: u32,
@@ -177,7 +178,7 @@ pub fn perform(
         By::Disciplines(lane) => {
             let way = lane.hooks();
             let (lane, rules) = lane.perform(ground.discs, record)?;
-            live.lane = Some(lane);
+            live.lane = Some(Box::new(lane));
             (way, rules)
         }
     };
@@ -260,6 +261,21 @@ impl Live {
         });
         let counted: Vec<u64> = counted.collect();
         self.evidence(&counted, engines)
+    }
+
+    /// Follows packets that take another way.
+    pub fn follow(&mut self, table: &mut Table, discs: &mut Discs, record: Record<'_>) {
+        if let Some(lane) = &mut self.lane {
+            lane.follow(&self.packets.packets, table, discs, record);
+        }
+    }
+
+    /// Has the worker woken when something happens to a target, or packets may take another way.
+    pub fn watch(&self, watch: &Watch) -> Result<(), Refusal> {
+        self.packets.watch(watch)?;
+        let told = self.lane.as_deref().and_then(lane::Live::told);
+        told.map_or(Ok(()), |fd| watch.add(fd))
+            .map_err(|error| Refusal::bare(format!("the ways of packets cannot be watched: {error}")))
     }
 
     /// The last evidence, once the engines have ended: what was counted stays, the engines have the last word.

@@ -8,11 +8,12 @@ use squall_tests::host::Host;
 use squall_tests::needs;
 use squall_tests::netns::signal;
 use squall_tests::traffic::bulk::bits_per_second;
+use squall_tests::traffic::numbered::Numbered;
 use squall_tests::trial::{Trial, calm, evidence, run};
 use squall_tests::wait::{PATIENCE, holds};
 use squall_tests::world::World;
 
-use super::{AWHILE, LINE, as_asked, free};
+use super::{AWHILE, LINE, as_asked, free, late};
 
 /// The interface of the first host towards the second.
 const LINK: &str = "to1";
@@ -166,6 +167,43 @@ fn a_borrowed_root_is_put_back_as_it_was() {
     shape(host, &["qdisc del dev to1 root"]);
 }
 
+/// An interface with two queues, each with a discipline of its owner's below `mq`: all of it comes back, in its order.
+#[test]
+fn what_stands_at_each_queue_is_put_back_too() {
+    needs!(Root, Nftables, Htb);
+    let world = World::new(1);
+    let host = &world.hosts[0];
+    let pair = "link add many0 numtxqueues 2 type veth peer name many1 numtxqueues 2";
+    host.look(&[&["ip"], &pair.split(' ').collect::<Vec<_>>()[..]].concat());
+    host.look(&["ip", "address", "add", "10.99.0.1/24", "dev", "many0"]);
+    for link in ["many0", "many1"] {
+        host.look(&["ip", "link", "set", link, "up"]);
+    }
+    shape(
+        host,
+        &[
+            "qdisc add dev many0 root handle 1: mq",
+            "qdisc add dev many0 parent 1:1 handle 10: htb default 1",
+            "class add dev many0 parent 10: classid 10:1 htb rate 900mbit burst 15k",
+            "qdisc add dev many0 parent 10:1 handle 11: pfifo limit 300",
+            "qdisc add dev many0 parent 1:2 handle 20: tbf rate 800mbit burst 64kb latency 20ms",
+        ],
+    );
+    let all = || {
+        host.look(&["tc", "qdisc", "show", "dev", "many0"])
+            + &host.look(&["tc", "class", "show", "dev", "many0"])
+    };
+    let before = all();
+    let borrowed = line(9, ", engine: netem, root: borrow").replace("10.77.1.2", "10.99.0.2");
+    let mut trial = Trial::begin(&world, host, &calm(&[&borrowed]));
+    trial.injected();
+    assert!(!all().contains(" mq "), "{}", all());
+    trial.run.signal(Signal::INT);
+    trial.finish().expect_exit(6).expect_told("SIGINT");
+    assert_eq!(before, all());
+    host.look(&["ip", "link", "del", "many0"]);
+}
+
 #[test]
 fn two_runs_share_a_root_and_end_in_any_order() {
     needs!(Root, Nftables, Htb);
@@ -206,6 +244,57 @@ fn the_same_packets_are_steered_once_and_queued_besides() {
     assert_eq!(evidence(&report)["engine"]["name"], "queue", "{report:#}");
     as_asked(speed(&world, 9));
     first.halted();
+}
+
+#[test]
+fn a_route_that_moves_takes_the_line_with_it() {
+    needs!(Root, Nftables, Htb);
+    let world = World::new(2);
+    let host = &world.hosts[0];
+    let mut trial = Trial::begin(&world, host, &calm(&[&line(9, ", engine: netem")]));
+    trial.injected();
+    as_asked(speed(&world, 9));
+    late(&world);
+    let before = host.look(&["tc", "qdisc", "show", "dev", "late0"]);
+    host.look(&["ip", "route", "add", "10.77.1.2/32", "via", "10.98.0.2", "dev", "late0"]);
+    holds("a class at the other interface", PATIENCE, || {
+        host.look(&["tc", "class", "show", "dev", "late0"]).contains("class htb 5a17:")
+            && host.look(&["nft", "list", "table", "inet", "squall"]).matches("oif").count() >= 2
+    });
+    as_asked(speed(&world, 9));
+    free(speed(&world, 10));
+    let report = trial.halted();
+    assert_eq!(evidence(&report)["matched"], evidence(&report)["engine"]["seen"], "{report:#}");
+    assert!(
+        evidence(&report)["incidents"].to_string().contains("packets leave by `late0` now"),
+        "{report:#}"
+    );
+    assert_eq!(before, host.look(&["tc", "qdisc", "show", "dev", "late0"]));
+    host.look(&["ip", "link", "del", "late0"]);
+}
+
+#[test]
+fn packets_that_leave_by_an_interface_of_somebodys_are_counted_and_nothing_is_said_of_them() {
+    needs!(Root, Nftables, Htb);
+    let world = World::new(2);
+    let [host, far] = &world.hosts[..] else { panic!("two hosts are needed") };
+    let mut trial = Trial::begin(&world, host, &calm(&[&line(9, ", engine: netem")]));
+    trial.injected();
+    late(&world);
+    host.look(&["tc", "qdisc", "add", "dev", "late0", "root", "handle", "7:", "pfifo", "limit", "77"]);
+    let before = host.look(&["tc", "qdisc", "show", "dev", "late0"]);
+    host.look(&["ip", "route", "add", "10.77.1.2/32", "via", "10.98.0.2", "dev", "late0"]);
+    let plan = Numbered { count: 300, rate: 1000, size: 200, ..Numbered::default() };
+    let outcome = plan.send(&host.netns, &far.netns, (far.v4, 9).into());
+    assert!(outcome.lost().is_empty(), "{outcome:?}");
+    trial.run.signal(Signal::INT);
+    let report = trial.finish().expect_exit(6).expect_told("SIGINT").json();
+    assert_eq!(report["parts"][0]["measured"], false, "{report:#}");
+    let said = evidence(&report).to_string();
+    assert!(said.contains("root of their own"), "{report:#}");
+    assert!(said.contains("packets left by another interface than the fault is on"), "{report:#}");
+    assert_eq!(before, host.look(&["tc", "qdisc", "show", "dev", "late0"]));
+    host.look(&["ip", "link", "del", "late0"]);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! What is tried on every kernel of the lane.
 
 mod basics;
+mod borrow;
 mod control_group;
 mod lease;
 mod netem;
@@ -44,7 +45,9 @@ use cases;
 
 /// Whether a case runs on every kernel, where there are several: what depends on the kernel most.
 pub fn on_all(name: &str) -> bool {
-    ["basics::", "queue::what_enters", "netem::a_delay"].iter().any(|begin| name.starts_with(begin))
+    ["basics::", "borrow::every", "queue::what_enters", "netem::a_delay"]
+        .iter()
+        .any(|begin| name.starts_with(begin))
 }
 
 /// Whether a case runs on all kernels but the first: a minute is spent once, on the kernels that are newer.
@@ -58,7 +61,7 @@ pub fn all() -> Vec<Case> {
         let name = case.name.strip_prefix(concat!(module_path!(), "::")).unwrap_or(case.name);
         Case { name, ..*case }
     };
-    [basics::CASES, queue::CASES, control_group::CASES, lease::CASES, netem::CASES]
+    [basics::CASES, queue::CASES, control_group::CASES, lease::CASES, netem::CASES, borrow::CASES]
         .concat()
         .iter()
         .map(below)

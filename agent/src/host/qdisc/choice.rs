@@ -12,7 +12,7 @@ use super::super::matching::Packets;
 use super::class::PATIENCE;
 use super::message::Link;
 use super::root::{self, Before, Standing};
-use super::{Device, Discs, LOOPBACK, Tc, entry, htb, ifb, kinds, needs_netem, netem};
+use super::{Device, Discs, LOOPBACK, Tc, entry, htb, ifb, kinds, needs_netem, netem, told};
 use crate::policy::{Graft, Policy};
 
 /// The interfaces by which the packets leave, and what stood at their roots; and those by which they enter.
@@ -130,29 +130,40 @@ fn looked_at(shape: &Shape, packets: &Packets, discs: &mut Discs) -> Result<Root
     let leaves = shape.direction != Direction::Ingress;
     let devices = if leaves { devices(&mut tc, shape, packets)? } else { Vec::new() };
     for device in devices {
-        let before = match root::standing(&mut tc, &device)? {
-            Standing::Ours => discs.before.get(&device).cloned().ok_or_else(|| {
-                Refusal::new(
-                    format!("the root of `{device}` has our mark, and no journal knows of it"),
-                    "`squall-agent recover` removes what a dead agent left",
-                )
-            })?,
-            Standing::Default(_) => Before::Default,
-            Standing::Foreign(disciplines) if shape.root == Root::Borrow => {
-                root::snapshot(&mut tc, &device, &disciplines)?
-            }
-            Standing::Foreign(disciplines) => {
-                let kind = disciplines.first().map(|one| one.kind.clone()).unwrap_or_default();
-                return Err(Refusal::new(
-                    format!("somebody has given `{device}` a root of their own (`{kind}`)"),
-                    "`root: borrow` takes its place and puts it back; `engine: queue` leaves it alone",
-                ));
-            }
-        };
+        let before = before(&mut tc, &device, shape, discs)?;
         roots.roots.push((device, before));
     }
     roots.tell(shape);
     Ok(roots)
+}
+
+/// What is to be put back at the root of an interface; refuses where that could not be done, or must not.
+pub(super) fn before(tc: &mut Tc, device: &Device, shape: &Shape, discs: &Discs) -> Result<Before, Refusal> {
+    match root::standing(tc, device)? {
+        Standing::Ours => discs.stood(device).ok_or_else(|| {
+            Refusal::new(
+                format!("the root of `{device}` has our mark, and no journal knows of it"),
+                "`squall-agent recover` removes what a dead agent left",
+            )
+        }),
+        Standing::Default(_) => match root::lasting(tc, device)? {
+            None => Ok(Before::Default),
+            Some(why) => Err(Refusal::new(
+                format!("the root of `{device}` could not be put back: {why}"),
+                "`engine: queue` leaves interfaces alone",
+            )),
+        },
+        Standing::Foreign(disciplines) if shape.root == Root::Borrow => {
+            told::snapshot(tc, device, &disciplines)
+        }
+        Standing::Foreign(disciplines) => {
+            let kind = disciplines.first().map(|one| one.kind.clone()).unwrap_or_default();
+            Err(Refusal::new(
+                format!("somebody has given `{device}` a root of their own (`{kind}`)"),
+                "`root: borrow` takes its place and puts it back; `engine: queue` leaves it alone",
+            ))
+        }
+    }
 }
 
 impl Roots {
@@ -173,8 +184,7 @@ impl Roots {
         if !self.entries.is_empty() {
             let names = quoted(self.entries.iter().map(|link| format!("`{}`", link.name)).collect());
             self.notes.push(format!(
-                "the engine is the kernel's `{engine}`: what enters by {names} is led through the device `{}`; an \
-                 interface that comes later is not",
+                "the engine is the kernel's `{engine}`: what enters by {names} is led through the device `{}`",
                 ifb::NAME
             ));
         }
@@ -189,17 +199,18 @@ fn harmless(shape: &Shape, roots: &Roots, discs: &Discs) -> Result<(), Refusal> 
         return Err(Refusal::bare("packets may leave by several interfaces, and all are to share one line"));
     }
     let mut tc = Tc::open().map_err(|error| Refusal::bare(error.to_string()))?;
-    for (device, _) in &roots.roots {
-        if discs.before.contains_key(device) {
-            continue;
-        }
-        if let Standing::Default(kind) = root::standing(&mut tc, device)?
-            && COSTLY.contains(&kind.as_str())
-        {
-            return Err(Refusal::bare(format!(
-                "a root in the place of `{kind}` on `{device}` would cost all its traffic"
-            )));
-        }
+    roots.roots.iter().try_for_each(|(device, _)| affordable(&mut tc, device, discs))
+}
+
+/// Whether a root in the place of what stands at an interface costs nobody anything.
+pub(super) fn affordable(tc: &mut Tc, device: &Device, discs: &Discs) -> Result<(), Refusal> {
+    if discs.stood(device).is_none()
+        && let Standing::Default(kind) = root::standing(tc, device)?
+        && COSTLY.contains(&kind.as_str())
+    {
+        return Err(Refusal::bare(format!(
+            "a root in the place of `{kind}` on `{device}` would cost all its traffic"
+        )));
     }
     Ok(())
 }
@@ -230,7 +241,7 @@ pub fn reserved() -> Vec<String> {
 const COSTLY: [&str; 2] = ["mq", "fq"];
 
 /// The interfaces by which the packets may leave: by the routes to the peers, or all that are up.
-fn devices(tc: &mut Tc, shape: &Shape, packets: &Packets) -> Result<Vec<Device>, Refusal> {
+pub(super) fn devices(tc: &mut Tc, shape: &Shape, packets: &Packets) -> Result<Vec<Device>, Refusal> {
     let links = tc.links()?;
     let device = |index: u32| {
         let link = links.iter().find(|link| link.index == index);

@@ -14,6 +14,7 @@ use super::super::undo::Undo;
 use super::super::{Record, sys};
 use super::choice::Roots;
 use super::class::{self, Leaf, PATIENCE};
+use super::follow::Paths;
 use super::message::{Counts, Link};
 use super::root::{self, Before, HANDLE};
 use super::{Device, Discs, Tc, entry, htb, ifb, needs_netem, netem};
@@ -24,34 +25,46 @@ pub struct Lane {
     ways: Vec<(Device, Before, u16)>,
     /// Where packets enter, and the number of their class.
     entry: Option<(Vec<Link>, u16)>,
-    impairment: Impairment,
-    limit: u32,
+    shape: Shape,
+    tag: String,
     rules: Vec<(Hook, Rule)>,
 }
 
 /// A shape that is live.
 #[derive(Debug)]
 pub struct Live {
-    ways: Vec<(Device, u16)>,
-    entry: Option<Entry>,
-    impairment: Impairment,
+    pub(super) ways: Vec<Way>,
+    pub(super) entry: Option<Entry>,
+    pub(super) shape: Shape,
+    pub(super) tag: String,
+    pub(super) paths: Option<Paths>,
     incidents: Vec<Incident>,
     began: u64,
 }
 
+/// A class, and what its leaf had counted when it was last there.
+#[derive(Debug)]
+pub struct Way {
+    pub(super) device: Device,
+    pub(super) minor: u16,
+    counts: Counts,
+}
+
 /// Where packets enter.
 #[derive(Debug)]
-struct Entry {
-    links: Vec<Link>,
-    device: Device,
+pub(super) struct Entry {
+    pub(super) links: Vec<Link>,
+    pub(super) device: Device,
     class: u32,
 }
 
 /// What rules have counted.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Counted {
-    /// Packets that went to the disciplines, or left by another interface.
+    /// Packets that went to the disciplines.
     pub steered: u64,
+    /// Packets that left by another interface.
+    pub strayed: u64,
     /// Packets that entered and passed the disciplines by.
     pub missed: u64,
 }
@@ -74,9 +87,7 @@ impl Lane {
             if ways.is_empty() { Vec::new() } else { packets.rules(Hook::Output, tag, false, None)? };
         for (rule, _) in leaving {
             for (device, _, minor) in &ways {
-                let handle = HANDLE | u32::from(*minor);
-                let steers = rule.clone().leaving(device.index).counter().priority(handle).accept();
-                rules.push((Hook::Output, steers));
+                rules.push((Hook::Output, steers(rule.clone(), device, *minor)));
             }
             // What leaves by another interface is counted, so that the report can say that it passed by.
             rules.push((Hook::Output, rule.counter().accept()));
@@ -87,7 +98,7 @@ impl Lane {
             rules.extend(entry::rules(packets, tag, HANDLE | u32::from(minor))?);
             entry = Some((roots.entries, minor));
         }
-        Ok(Lane { ways, entry, impairment: shape.impairment.clone(), limit: shape.limit, rules })
+        Ok(Lane { ways, entry, shape: shape.clone(), tag: tag.to_owned(), rules })
     }
 
     /// Where its rules stand, behind all slots.
@@ -111,24 +122,15 @@ impl Lane {
         discs: &mut Discs,
         record: Record<'_>,
     ) -> Result<(Live, Vec<(Hook, Rule)>), Refusal> {
-        let Lane { ways, entry, impairment, limit, rules } = self;
+        let Lane { ways, entry, shape, tag, rules } = self;
         let mut tc = Tc::open().map_err(|error| Refusal::bare(error.to_string()))?;
-        let leaf = Leaf::of(&impairment, limit);
-        let longest = impairment.longest().get().min(PATIENCE);
-        let wait_ms = u64::try_from(longest.as_millis()).unwrap_or(u64::MAX) + 200;
+        // Before anything is looked at: what comes later wakes the worker.
+        let paths = Paths::listen();
         for (device, before, minor) in &ways {
-            if !tc.is_there(device)? {
-                return Err(Refusal::bare(format!("`{device}` has gone meanwhile")));
-            }
-            record(Undo::Root { device: device.clone(), before: before.clone() }, None)?;
-            if root::standing(&mut tc, device)? != root::Standing::Ours {
-                root::graft(&mut tc, device, before)?;
-                discs.before.insert(device.clone(), before.clone());
-            }
-            record(Undo::Class { device: device.clone(), minor: *minor, wait_ms }, None)?;
-            class::make(&mut tc, device, *minor, &leaf)?;
+            graft(&mut tc, &shape, device, before, *minor, discs, record)?;
         }
-        let mut ways: Vec<_> = ways.into_iter().map(|(device, _, minor)| (device, minor)).collect();
+        let (leaf, wait_ms) = (leaf(&shape), wait_ms(&shape));
+        let mut ways: Vec<Way> = ways.into_iter().map(|(device, _, minor)| Way::new(device, minor)).collect();
         let mut live_entry = None;
         if let Some((links, minor)) = entry {
             record(Undo::Entry, None)?;
@@ -139,12 +141,63 @@ impl Lane {
             discs.entry = Some(device.clone());
             record(Undo::Class { device: device.clone(), minor, wait_ms }, None)?;
             class::make(&mut tc, &device, minor, &leaf)?;
-            ways.push((device.clone(), minor));
+            ways.push(Way::new(device.clone(), minor));
             live_entry = Some(Entry { links, device, class: HANDLE | u32::from(minor) });
         }
-        let live =
-            Live { ways, entry: live_entry, impairment, incidents: Vec::new(), began: sys::boot_nanos() };
+        let live = Live {
+            ways,
+            entry: live_entry,
+            shape,
+            tag,
+            paths,
+            incidents: Vec::new(),
+            began: sys::boot_nanos(),
+        };
         Ok((live, rules))
+    }
+}
+
+/// The rule that steers packets into a class of an interface, where they leave by it.
+pub(super) fn steers(rule: Rule, device: &Device, minor: u16) -> Rule {
+    rule.leaving(device.index).counter().priority(HANDLE | u32::from(minor)).accept()
+}
+
+fn leaf(shape: &Shape) -> Leaf {
+    Leaf::of(&shape.impairment, shape.limit)
+}
+
+/// How long an end waits for what a class holds, in milliseconds.
+fn wait_ms(shape: &Shape) -> u64 {
+    let longest = shape.impairment.longest().get().min(PATIENCE);
+    u64::try_from(longest.as_millis()).unwrap_or(u64::MAX) + 200
+}
+
+/// Puts the root of an interface in its place where it does not stand yet, and a class below it.
+pub(super) fn graft(
+    tc: &mut Tc,
+    shape: &Shape,
+    device: &Device,
+    before: &Before,
+    minor: u16,
+    discs: &mut Discs,
+    record: Record<'_>,
+) -> Result<(), Refusal> {
+    if !tc.is_there(device)? {
+        return Err(Refusal::bare(format!("`{device}` has gone meanwhile")));
+    }
+    record(Undo::Root { device: device.clone(), before: before.clone() }, None)?;
+    if root::standing(tc, device)? != root::Standing::Ours {
+        root::graft(tc, device, before)?;
+        discs.before.insert(device.clone(), before.clone());
+    }
+    record(Undo::Class { device: device.clone(), minor, wait_ms: wait_ms(shape) }, None)?;
+    class::make(tc, device, minor, &leaf(shape))
+}
+
+impl Way {
+    /// One that is new.
+    pub(super) fn new(device: Device, minor: u16) -> Self {
+        Way { device, minor, counts: Counts::default() }
     }
 }
 
@@ -159,49 +212,68 @@ impl Live {
     /// What the rules with a tag have counted.
     pub fn counted(&mut self, table: &mut Table, tag: &str) -> Counted {
         let rules = table.rules(tag).unwrap_or_default();
-        let at = |hook: Hook| {
-            let mine = rules.iter().filter(|rule| rule.chain.ends_with(hook.suffix()));
+        let at = |hook: Hook, steers: bool| {
+            let mine =
+                rules.iter().filter(|rule| rule.chain.ends_with(hook.suffix()) && rule.steers == steers);
             mine.map(|rule| rule.packets).sum::<u64>()
         };
-        let (left, missed) = (at(Hook::Output), at(Hook::Input));
-        let Some(entry) = &self.entry else { return Counted { steered: left, missed } };
+        let (left, strayed, missed) =
+            (at(Hook::Output, true), at(Hook::Output, false), at(Hook::Input, false));
+        let Some(entry) = &self.entry else { return Counted { steered: left, strayed, missed } };
         let steered = left + table.went_through(tag);
         if Tc::open().is_ok_and(|mut tc| tc.is_there(&entry.device).is_ok_and(|there| !there)) {
             // Who is led to what is not there is lost.
             let _ = table.close_way(tag);
         }
-        Counted { steered, missed }
+        Counted { steered, strayed, missed }
     }
 
     /// What the leaves did; the kernel counted so many packets in front of them.
     pub fn evidence(&mut self, counted: Counted) -> Evidence {
         let mut all = Counts::default();
         if let Ok(mut tc) = Tc::open() {
-            for (device, minor) in self.ways.clone() {
-                all.add(class::counts(&mut tc, &device, minor));
-                let gone = !tc.is_there(&device).unwrap_or(true);
-                self.incident(gone, format!("`{device}` vanished, and with it what it held"));
+            let mut gone = Vec::new();
+            for Way { device, minor, counts } in &mut self.ways {
+                if tc.is_there(device).unwrap_or(true) {
+                    *counts = class::counts(&mut tc, device, *minor);
+                } else {
+                    gone.push(device.clone());
+                }
+                all.add(*counts);
+            }
+            for device in gone {
+                self.happened(format!("`{device}` vanished, and with it what it held"));
             }
         }
         let engine = self.engine(all, counted.steered);
-        self.incident(
-            engine.mislaid > 0,
-            "as many packets were held as allowed: what came then was lost (`limit`)".to_owned(),
-        );
+        if engine.mislaid > 0 {
+            self.happened(
+                "as many packets were held as allowed: what came then was lost (`limit`)".to_owned(),
+            );
+        }
+        let mut notes = Vec::new();
+        let mut passed = |count: u64, what: &str| {
+            if count > 0 {
+                notes.push(format!("{count} packets {what} and passed unharmed"));
+            }
+        };
+        passed(counted.strayed, "left by another interface than the fault is on,");
+        passed(counted.missed, "entered by another interface than the fault is on,");
         Evidence {
             unit: Unit::Packets,
-            matched: counted.steered.max(engine.seen) + counted.missed,
+            matched: counted.steered.max(engine.seen) + counted.strayed + counted.missed,
             impaired: super::super::shape::impaired(&engine),
             incidents: self.incidents.clone(),
             engine: Some(engine),
             witness: None,
             cut_short: None,
-            notes: Vec::new(),
+            notes,
         }
     }
 
-    fn incident(&mut self, happened: bool, what: String) {
-        if happened && !self.incidents.iter().any(|incident| incident.what == what) {
+    /// Notes what happened, once.
+    pub(super) fn happened(&mut self, what: String) {
+        if !self.incidents.iter().any(|incident| incident.what == what) {
             let after_ms = (sys::boot_nanos() - self.began) / 1_000_000;
             self.incidents.push(Incident { after_ms, what });
         }
@@ -209,10 +281,11 @@ impl Live {
 
     /// The kernel's counts, as those of an engine.
     fn engine(&self, sum: Counts, counted: u64) -> Engine {
-        let Impairment { loss, duplicate, bottleneck, delay, corrupt: _, reorder: _ } = &self.impairment;
+        let Impairment { loss, duplicate, bottleneck, delay, corrupt: _, reorder: _ } =
+            &self.shape.impairment;
         let out = sum.packets + sum.waiting;
         let mut engine = Engine {
-            name: if needs_netem(&self.impairment) { netem::KIND } else { htb::KIND }.to_owned(),
+            name: if needs_netem(&self.shape.impairment) { netem::KIND } else { htb::KIND }.to_owned(),
             seen: out + sum.drops,
             ..Engine::default()
         };

@@ -19,22 +19,26 @@
 //! |---|---|
 //! | [`message`] | rtnetlink messages, and what the kernel lists |
 //! | [`root`] | the inert root: what stood there before, graft, and putting it back |
+//! | [`told`] | what stood there, taken down so that it can be told again |
 //! | [`class`] | a class and its leaf |
 //! | [`htb`], [`netem`] | their options |
 //! | [`choice`] | which engine does a shape, and why |
 //! | [`lane`] | a shape that goes by this engine |
+//! | [`follow`] | what it does when packets take another way |
 //! | [`entry`] | its half that concerns what enters |
 //! | [`ifb`] | the device for that |
 
 pub mod choice;
 pub mod class;
 pub mod entry;
+pub mod follow;
 pub mod htb;
 pub mod ifb;
 pub mod lane;
 pub mod message;
 pub mod netem;
 pub mod root;
+pub mod told;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -190,6 +194,11 @@ impl Discs {
         let free = free.ok_or_else(|| Refusal::bare("no class is free below our roots"))?;
         self.minors.insert(free);
         Ok(free)
+    }
+
+    /// What stood at the root of an interface before it became ours.
+    fn stood(&self, device: &Device) -> Option<Before> {
+        self.before.get(device).cloned()
     }
 
     /// A class has been undone, or is not made after all.

@@ -1,22 +1,20 @@
 //! The inert root of an interface: grafted when a change needs it, gone when the last run that needed it ends.
 //!
 //! What stood there before is a default of the kernel's, which comes back by itself when ours is deleted, or somebody's
-//! own discipline: that one is told again, message by message, and compared with what it was.
+//! own discipline: that one is told again, message by message, and compared with what it was ([`told`]).
 
 use serde::{Deserialize, Serialize};
 use squall_experiments::protocol::Refusal;
 
 use super::super::undo::Undone;
 use super::message::{self, Listed, ROOT};
+use super::told::{self, Told, alike, snapshot};
 use super::{Device, Tc, htb};
 
 /// Our mark: the upper half of the handle of every root of ours, and of its classes.
 pub const MAJOR: u32 = 0x5a17;
 /// The root's handle.
 pub const HANDLE: u32 = MAJOR << 16;
-
-/// Disciplines whose options the kernel lists as it takes them.
-const KNOWN: [&str; 8] = ["htb", "tbf", "prio", "pfifo", "bfifo", "fq", "fq_codel", "sfq"];
 
 /// What stands at the root of an interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,18 +38,6 @@ pub enum Before {
     Told(Vec<Told>),
 }
 
-/// A discipline or a class, as it is told to the kernel again.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub struct Told {
-    class: bool,
-    handle: u32,
-    parent: u32,
-    kind: String,
-    /// In hexadecimal digits.
-    options: String,
-}
-
 /// Looks at the root of an interface.
 pub fn standing(tc: &mut Tc, device: &Device) -> Result<Standing, Refusal> {
     let mut all = tc.qdiscs(device.index)?;
@@ -67,56 +53,9 @@ pub fn standing(tc: &mut Tc, device: &Device) -> Result<Standing, Refusal> {
     })
 }
 
-/// Takes down everything that stands below a foreign root, so that it can be told again; refuses what cannot.
-pub fn snapshot(tc: &mut Tc, device: &Device, disciplines: &[Listed]) -> Result<Before, Refusal> {
-    let cannot = |what: String| {
-        Refusal::new(
-            format!("the root of `{device}` cannot be borrowed, as it could not be put back exactly: {what}"),
-            "use `engine: queue`, which leaves interfaces alone",
-        )
-    };
-    let classes = tc.classes(device.index)?;
-    let mut parents = vec![ROOT];
-    parents.extend(disciplines.iter().chain(&classes).map(|one| one.handle).filter(|handle| *handle != 0));
-    for parent in parents.iter().skip(1) {
-        if tc.filters(device.index, *parent)? > 0 {
-            return Err(cannot(format!("filters stand at {}", named(*parent))));
-        }
-    }
-    if let Some(odd) = disciplines.iter().chain(&classes).find(|one| one.odd) {
-        return Err(cannot(format!(
-            "`{}` {} has an estimator, a table or offload",
-            odd.kind,
-            named(odd.handle)
-        )));
-    }
-    if let Some(other) = disciplines.iter().find(|one| !KNOWN.contains(&one.kind.as_str())) {
-        return Err(cannot(format!("`{}` may have options that the kernel does not list", other.kind)));
-    }
-    // A root with bands of its own makes their classes itself; those of `htb` are told.
-    let told = |class: bool| {
-        move |one: &Listed| Told {
-            class,
-            handle: one.handle,
-            parent: one.parent,
-            kind: one.kind.clone(),
-            options: hex(&one.options),
-        }
-    };
-    let mut left: Vec<Told> = disciplines.iter().filter(|one| one.handle != 0).map(told(false)).collect();
-    left.extend(classes.iter().filter(|one| one.kind == htb::KIND).map(told(true)));
-    let mut ordered: Vec<Told> = Vec::new();
-    let banded = |handle: u32| classes.iter().any(|one| one.handle == handle && one.kind != htb::KIND);
-    while !left.is_empty() {
-        let stands = |parent: u32| {
-            parent == ROOT || banded(parent) || ordered.iter().any(|one: &Told| one.handle == parent)
-        };
-        let Some(at) = left.iter().position(|one| stands(one.parent)) else {
-            return Err(cannot(format!("{} stands below nothing", named(left[0].handle))));
-        };
-        ordered.push(left.remove(at));
-    }
-    Ok(Before::Told(ordered))
+/// Why the kernel would not put the same there again that it has put there by itself; `None` where it would.
+pub fn lasting(tc: &mut Tc, device: &Device) -> Result<Option<String>, Refusal> {
+    Ok(told::ungiven(&tc.qdiscs(device.index)?))
 }
 
 /// Puts our inert root in the place of what stands there, in one step.
@@ -222,69 +161,4 @@ fn told_now(tc: &mut Tc, device: &Device) -> Vec<Told> {
 fn is_half(tc: &mut Tc, device: &Device, before: &Before) -> bool {
     let (now, all) = (alike(&Before::Told(told_now(tc, device))), alike(before));
     !now.is_empty() && now.len() < all.len() && now.iter().all(|one| all.contains(one))
-}
-
-impl Told {
-    /// Whether it is the same object, whatever its options.
-    fn is(&self, other: &Told) -> bool {
-        (self.class, self.handle, self.parent) == (other.class, other.handle, other.parent)
-    }
-
-    /// The message that makes it; a root takes the place of ours.
-    fn message(&self, interface: u32) -> super::super::netlink::Message {
-        let mut options = unhex(&self.options);
-        if self.class {
-            return message::new_class(interface, self.handle, self.parent, &self.kind, &options);
-        }
-        // `htb` lists its whole version, and takes the upper half of it (`htb_init`, `htb_dump`).
-        if self.kind == htb::KIND
-            && let Some(version) = options.get_mut(4..8)
-        {
-            version.copy_from_slice(&htb::VERSION.to_ne_bytes());
-        }
-        let options = (!options.is_empty()).then_some(&options[..]);
-        message::new_qdisc(interface, self.handle, self.parent, &self.kind, options, true)
-    }
-}
-
-/// What can be compared: sorted, and without the counts that some options contain.
-fn alike(before: &Before) -> Vec<Told> {
-    let Before::Told(all) = before else { return Vec::new() };
-    let mut all = all.clone();
-    for one in all.iter_mut().filter(|one| !one.class && one.kind == htb::KIND) {
-        // `direct_pkts`, the fifth number of the first attribute.
-        let mut bytes = unhex(&one.options);
-        if let Some(count) = bytes.get_mut(20..24) {
-            count.fill(0);
-        }
-        one.options = hex(&bytes);
-    }
-    all.sort_by_key(|one| (one.class, one.handle, one.parent));
-    all
-}
-
-/// As `tc` names it.
-fn named(handle: u32) -> String {
-    format!("{:x}:{:x}", handle >> 16, handle & 0xffff)
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-fn unhex(text: &str) -> Vec<u8> {
-    let digit = |index: usize| text.get(index..index + 2).and_then(|pair| u8::from_str_radix(pair, 16).ok());
-    (0..text.len() / 2).map_while(|index| digit(index * 2)).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn bytes_survive_the_journal() {
-        let bytes: Vec<u8> = (0..=255).collect();
-        assert_eq!(unhex(&hex(&bytes)), bytes);
-        assert_eq!(named(0x5a17_0010), "5a17:10");
-    }
 }

@@ -184,6 +184,36 @@ impl Table {
         Ok(())
     }
 
+    /// Puts more rules of a live change in front of those that it has, behind what it leaves out: into chains and before
+    /// sets that are there.
+    pub fn add_in_front(&mut self, rules: Vec<(Hook, Rule)>, slot: Slot) -> Result<(), NetlinkError> {
+        let Some(tag) = rules.first().map(|(_, rule)| rule.comment.clone()) else { return Ok(()) };
+        let Some(mut change) = self.changes.live.get(&tag).cloned() else { return Ok(()) };
+        let mut firsts: BTreeMap<String, Option<u64>> = BTreeMap::new();
+        let mut messages = Vec::new();
+        for (hook, rule) in rules {
+            let Some(home) = rule.home.clone() else { continue };
+            let name = format!("{}{}-{}", called(&tag), home.sense, chain(hook, Some(slot)));
+            let Some(known) = change.chains.iter_mut().find(|chain| chain.name == name) else { continue };
+            let first = match firsts.get(&name) {
+                Some(first) => *first,
+                None => {
+                    let listed = self.socket.dump(&nft::list_rules_of(NAME, &name))?;
+                    let first = listed.get(home.head.len()).map(|rule| nft::listed(rule).handle);
+                    firsts.insert(name.clone(), first);
+                    first
+                }
+            };
+            if let Some(first) = first {
+                known.rules += 1;
+                messages.push(rule.before(NAME, &name, first));
+            }
+        }
+        self.socket.request(nft::batch(messages))?;
+        self.changes.live.insert(tag, change);
+        Ok(())
+    }
+
     /// Gives the sets of a live change new elements, and its chains of each sense a new reach.
     pub fn refill(
         &mut self,
