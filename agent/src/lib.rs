@@ -7,7 +7,7 @@
 //! | module | what it is for |
 //! |---|---|
 //! | [`host`] | the mechanisms: the only code that alters a machine |
-//! | [`guardian`], [`pulse`], [`records`], [`line`] | the parent process; how the two notice each other's end; what they say, and over what |
+//! | [`guardian`], [`pulse`], [`records`], [`line`](mod@line) | the parent process; how the two notice each other's end; what they say, and over what |
 //! | [`journal`], [`ledger`], [`recover`] | what to undo, on disk; who writes it; undoing what a dead agent left |
 //! | [`worker`], [`supervisor`], [`injection`], [`made`], [`link`] | the child process: live injections and their changes, their leases, its connections |
 //! | [`guards`] | what stops a run, looked at without the command |

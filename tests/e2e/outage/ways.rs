@@ -29,15 +29,21 @@ fn page(world: &World, patience: Duration) -> (Vec<u8>, io::Result<()>) {
     }
 }
 
+/// A store, and a connection to it that is there before the fault.
+fn connected(world: &World) -> Redis {
+    world.redis(1, 6379);
+    let stream = connect(&world.hosts[0].netns, (world.hosts[1].v4, 6379).into(), LONG);
+    let mut redis = Redis::over(stream.expect("reached before the fault"));
+    redis.call(&["PING"]).expect("answered before the fault");
+    redis
+}
+
 #[test]
 fn a_dependency_resets_and_what_was_there_before_is_left_alone() {
     needs!(Root, Cgroup2, Bpf, Redis);
     let world = World::new(2);
-    world.redis(1, 6379);
-    let [near, far] = &world.hosts[..] else { panic!("two hosts are needed") };
-    let before = connect(&near.netns, (far.v4, 6379).into(), LONG).expect("reached before the fault");
-    let mut before = Redis::over(before);
-    before.call(&["PING"]).expect("answered before the fault");
+    let mut before = connected(&world);
+    let (near, far) = (&world.hosts[0], &world.hosts[1]);
     let trial = outage(&world, 6379, "reset", "");
     for _ in 0..3 {
         let error = ping(near, far.v4, 6379).expect_err("the answer must be a reset");
@@ -59,11 +65,8 @@ fn a_dependency_resets_and_what_was_there_before_is_left_alone() {
 fn connections_that_are_reset_come_back_through_the_proxy() {
     needs!(Root, Cgroup2, Bpf, Redis);
     let world = World::new(2);
-    world.redis(1, 6379);
-    let [near, far] = &world.hosts[..] else { panic!("two hosts are needed") };
-    let before = connect(&near.netns, (far.v4, 6379).into(), LONG).expect("reached before the fault");
-    let mut before = Redis::over(before);
-    before.call(&["PING"]).expect("answered before the fault");
+    let mut before = connected(&world);
+    let (near, far) = (&world.hosts[0], &world.hosts[1]);
     let trial = outage(&world, 6379, "latency, delay: 300ms, established: reset", "");
     before.call(&["PING"]).expect_err("it must have been reset");
     let begun = Instant::now();

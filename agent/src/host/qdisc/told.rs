@@ -1,7 +1,7 @@
 //! What somebody has shaped, taken down so that it can be told to the kernel again: disciplines and classes, parents first.
 //!
 //! Only kinds whose every option the kernel lists, and lists in a way that it takes back, are taken down at all. What a
-//! listing rounds is corrected ([`exact`]), so that the second listing is the first one.
+//! listing rounds is corrected (`exact`), so that the second listing is the first one.
 
 use std::collections::BTreeSet;
 use std::fs;

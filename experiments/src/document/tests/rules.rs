@@ -70,7 +70,7 @@ fn steps_are_one_thing_each() {
         ),
         (
             "[{ fault: { outage: { of: \"db:1\", how: hang } }, in: { port: 80 }, for: 60s }]",
-            "does not say who calls the dependency",
+            "local port 80 does not say who calls the dependency",
         ),
         ("[{ fault: { kill: { signal: KIL } }, in: { user: a }, for: 1s }]", "`signal` cannot be `KIL`"),
         (
