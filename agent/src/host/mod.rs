@@ -357,6 +357,10 @@ impl Host {
         proxy.wait(&self.means.hand)?;
         let mark = marked(prepared.whom.mark.as_ref(), record)?;
         let live = redirect::perform(prepared, &mut proxy, mark, &self.means);
+        if live.is_err() {
+            // Nothing was led to it: nobody has to wait for its end.
+            proxy.heal();
+        }
         self.means.proxies.add(proxy);
         live.map(|live| Live::Redirect(Box::new(live)))
     }
