@@ -24,6 +24,7 @@ pub mod cgroup;
 pub mod client;
 pub mod dns;
 pub mod docker;
+mod failure;
 pub mod fingerprint;
 pub mod host;
 pub mod netns;

@@ -23,8 +23,8 @@ use crate::netns::{self, Netns, PREFIX, Process, feed, look};
 use crate::service::{self, Kind, Recipe, Service};
 use crate::skip;
 use crate::squall::MARK;
-use crate::sweep;
 use crate::wait;
+use crate::{failure, sweep};
 
 /// How long a host may take to be again what it was, after everything of the test has ended.
 const SETTLING: Duration = Duration::from_secs(5);
@@ -51,7 +51,10 @@ impl World {
     pub fn new(hosts: usize) -> Self {
         static SWEEP: Once = Once::new();
         static NEXT: AtomicU32 = AtomicU32::new(1);
-        SWEEP.call_once(sweep::dead_worlds);
+        SWEEP.call_once(|| {
+            sweep::dead_worlds();
+            failure::report_at_once();
+        });
         let name = format!("{PREFIX}{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         World::make(&name, hosts).unwrap_or_else(|error| panic!("cannot make the world `{name}`: {error:#}"))
     }

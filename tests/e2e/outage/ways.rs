@@ -24,6 +24,8 @@ fn page(world: &World, patience: Duration) -> (Vec<u8>, io::Result<()>) {
         match stream.read(&mut buffer) {
             Ok(0) => return (came, Ok(())),
             Ok(length) => came.extend_from_slice(&buffer[..length]),
+            // A call with a time-out is not begun again by itself, such as after the machine was frozen.
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return (came, Err(error)),
         }
     }

@@ -101,7 +101,7 @@ fn a_dependency_that_is_gone_is_an_end_not_a_refusal() {
         let wanted = json!({ "name": "gone", "listen": "127.0.0.1:0", "upstream": upstream });
         let made = server.done("POST", "/proxies", &wanted);
         let listen = made["listen"].as_str().and_then(|listen| listen.parse().ok()).expect("an address");
-        assert_eq!(connect(listen).read(&mut [0]).expect("an orderly end"), 0, "{upstream}");
+        assert_eq!(connect(listen).read_to_end(&mut Vec::new()).expect("an orderly end"), 0, "{upstream}");
         server.done("DELETE", "/proxies/gone", &NONE);
     }
 }

@@ -126,7 +126,7 @@ fn a_reset_on_a_living_connection_is_a_reset_and_an_idle_one_is_spared() {
     ping(&mut idle);
     server.toxic("db", "reset_peer", "upstream", json!({ "timeout": 0 }));
     let _ = busy.write_all(b"x");
-    let error = busy.read(&mut [0]).expect_err("a reset is an error to the reader");
+    let error = busy.read_to_end(&mut Vec::new()).expect_err("a reset is an error to the reader");
     assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
     server.done("DELETE", "/proxies/db/toxics/reset_peer_upstream", &NONE);
     ping(&mut idle);
@@ -211,7 +211,7 @@ fn turning_a_proxy_off_ends_its_connections_and_keeps_its_toxics() {
     let mut stream = connect(listen);
     ping(&mut stream);
     server.done("POST", "/proxies/db", &json!({ "enabled": false }));
-    assert_eq!(stream.read(&mut [0]).expect("an orderly end"), 0);
+    assert_eq!(stream.read_to_end(&mut Vec::new()).expect("an orderly end"), 0);
     assert!(TcpStream::connect(listen).is_err());
     let on = server.done("POST", "/proxies/db", &json!({ "enabled": true }));
     assert_eq!(on["toxics"][0]["name"], "noop_downstream");

@@ -26,6 +26,8 @@ use crate::outage::order::{Answer, Counts, Order};
 const PATIENCE: Duration = Duration::from_secs(20);
 /// How long one that lives may say nothing, in nanoseconds.
 const SILENCE: u64 = 5_000_000_000;
+/// How long it may take to say what it has counted: a busy machine's time, and no longer than a fault may last on.
+const ANSWER: Duration = Duration::from_secs(1);
 /// How long one that is told to end may take before it is killed.
 const ENDING: Duration = Duration::from_millis(300);
 /// The user that a host may have for it.
@@ -64,6 +66,9 @@ pub struct Proxy {
     child: Child,
     line: Line,
     counts: Counts,
+    /// How often it was asked for its counts, and how often it has answered: in this order.
+    asked: u64,
+    answered: u64,
     /// When it said something last, on the boot clock.
     heard: u64,
     ready: bool,
@@ -106,6 +111,8 @@ impl Proxy {
             child,
             line: Line::new(ours),
             counts: Counts::default(),
+            asked: 0,
+            answered: 0,
             heard: sys::boot_nanos(),
             ready: false,
             failed: None,
@@ -177,17 +184,20 @@ impl Proxy {
 
     /// Asks for its counts, and takes what it has said since.
     pub fn ask(&mut self) {
-        let _ = self.line.send(&Order::Count, None);
+        if self.line.send(&Order::Count, None).is_ok() {
+            self.asked += 1;
+        }
         self.hear();
     }
 
-    /// Its counts, as fresh as it can give them within a moment: so many connections are on their way to it at least.
+    /// Its counts as of now, if it answers within [`ANSWER`]. Where it has not met as many connections as were led to it,
+    /// those on their way are waited for, for a moment.
     pub fn counts(&mut self, led: u64, moment: Duration) -> Counts {
         let began = Instant::now();
         loop {
-            let before = self.heard;
+            // An answer to an earlier question does not know what has happened since.
             self.ask();
-            while self.heard == before && !self.has_ended() && began.elapsed() < moment {
+            while self.answered < self.asked && !self.has_ended() && began.elapsed() < ANSWER {
                 self.listen(Duration::from_millis(2));
                 self.hear();
             }
@@ -209,7 +219,10 @@ impl Proxy {
             match answer {
                 Answer::Ready => self.ready = true,
                 Answer::Failed { why } => self.failed = Some(why),
-                Answer::Counted(counts) => self.counts = counts,
+                Answer::Counted(counts) => {
+                    self.counts = counts;
+                    self.answered += 1;
+                }
             }
         }
     }
