@@ -6,3 +6,4 @@ pub mod client;
 pub mod conductor;
 pub mod fleet;
 pub mod report;
+pub mod store;
