@@ -237,7 +237,11 @@ impl Seat {
         if let Some(known) = self.hub.known().get_mut(&self.host)
             && known.connections == self.number
         {
+            let kept = std::mem::take(&mut known.inventory.preflight);
             known.inventory = inventory;
+            if known.inventory.preflight.is_null() {
+                known.inventory.preflight = kept;
+            }
         }
     }
 }

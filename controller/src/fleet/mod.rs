@@ -11,6 +11,7 @@
 //! | [`join`](mod@join) | what a host must prove to join |
 //! | [`listener`] | connections as they come in, until it is known whose they are |
 //! | [`hub`] | all hosts, and streams to them |
+//! | `kept` | the store as that registry |
 //! | `connection`, `carry` | one host's connection, one stream |
 
 pub mod authority;
@@ -18,8 +19,11 @@ mod carry;
 mod connection;
 pub mod hub;
 pub mod join;
+mod kept;
 pub mod listener;
 pub mod registry;
+#[cfg(test)]
+mod tests;
 
 pub use authority::{Authority, AuthorityError};
 pub use hub::{HostInfo, Hub};

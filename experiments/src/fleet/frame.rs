@@ -185,7 +185,7 @@ pub struct Inventory {
     pub kernel: String,
     /// The version of its agent.
     pub version: String,
-    /// What works there, as `squall-agent preflight --format json` says.
+    /// What works there, as `squall-agent preflight --format json` says; nothing (`null`) where that was said already.
     #[serde(default)]
     pub preflight: serde_json::Value,
     /// What is injected there.
