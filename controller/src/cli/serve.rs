@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use squall_controller::fleet::{Authority, Hub, Listener, Terms};
-use squall_controller::store::{NewJoinToken, Store, Where};
+use squall_controller::store::{NewJoinToken, Store};
 use squall_experiments::exit::Exit;
 use squall_experiments::fleet::{Inventory, JoinToken};
 use squall_experiments::protocol::Refusal;
@@ -19,6 +19,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::Common;
 use super::host::refused;
+use super::interface::Interface;
 
 /// How long a token that is written at the start is good for.
 const TOKEN: Duration = Duration::from_secs(3600);
@@ -29,6 +30,8 @@ pub struct Serve {
     /// Where the controller keeps everything: hosts, tokens, the key of its own authority.
     #[arg(long, value_name = "DIR")]
     data: PathBuf,
+    #[command(flatten)]
+    interface: Interface,
     /// Where it listens for agents; they and it know each other by certificates of its own authority.
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8417")]
     listen_agents: SocketAddr,
@@ -67,7 +70,7 @@ impl Serve {
         let (mut interrupt, mut terminate) =
             (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
         let opened = Authority::open(&self.data).map_err(|error| error.to_string());
-        let place = Where::Sqlite(self.data.clone());
+        let place = self.interface.place(&self.data);
         let opened = opened.and_then(|authority| {
             Store::open(&place).map(|store| (authority, store)).map_err(|error| error.to_string())
         });
@@ -97,6 +100,10 @@ impl Serve {
             hub.know(&host.name, Inventory { labels, zone, cell, ..Inventory::default() });
         }
         let terms = Terms { heartbeat: self.heartbeat.get(), certificates: self.certificates.get() };
+        let interface = match self.interface.open(&self.data, &store, &hub, &authority).await {
+            Ok(interface) => interface,
+            Err(error) => return Ok(refused(&Refusal::bare(format!("{error:#}")))),
+        };
         let agents = Listener::new(authority, Arc::new(store.clone()), hub.clone(), terms)?;
         let listener = match TcpListener::bind(self.listen_agents).await {
             Ok(listener) => listener,
@@ -107,10 +114,15 @@ impl Serve {
         };
         let address = listener.local_addr()?;
         eprintln!("squall serves agents at `https://{address}`; its data is in `{}`", self.data.display());
+        let told = async {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+        };
         tokio::select! {
             () = agents.serve(listener) => {}
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
+            () = interface.serve(told) => {}
         }
         Ok(Exit::Held)
     }
