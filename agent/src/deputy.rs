@@ -3,7 +3,7 @@
 //! The worker does everything itself, one thing after the other, and some of it waits for others: for the guardian's
 //! disk, for the kernel's locks (a host that ends network namespaces holds them for seconds). That is no death. So the
 //! deputy stands in, but for [`LONGEST`] at most: a hand that has not shown itself for so long hangs, and hang is death.
-//! Time in which the hand could not do anything, since the kernel had it or no processor was free, does not count.
+//! Time in which the kernel kept it, and no signal would have reached it, does not count.
 //! Whoever stops or freezes the process stops both.
 
 use std::io;
@@ -22,8 +22,8 @@ use crate::pulse::{BEAT, FOREMOST, Other, Pulse};
 
 /// So long the hand may be at one thing.
 pub const LONGEST: Duration = Duration::from_secs(3);
-/// So long it may wait for the kernel, or for a processor: nobody can end it meanwhile. Whoever asked waits longer.
-const HINDERED: Duration = Duration::from_secs(12);
+/// So long the kernel may keep it: nobody could end it meanwhile. Whoever asked waits longer.
+const KEPT: Duration = Duration::from_secs(12);
 /// A beat is overdue, and the deputy's, when it is so late.
 const OVERDUE: Duration = Duration::from_millis(400);
 
@@ -52,39 +52,32 @@ impl Hand {
 struct Excuse {
     /// When the hand was seen last.
     since: u64,
-    /// When it was looked at last, on the boot clock, and how long it had waited for a processor by then.
+    /// When it was looked at last.
     looked: u64,
-    waited: Option<u64>,
-    /// How long it could not do anything, in nanoseconds.
-    hindered: u64,
+    /// How long the kernel had it, in nanoseconds.
+    had: u64,
 }
 
 impl Excuse {
-    /// How long the hand has hidden by its own doing: by when it showed itself last, what time it is, and its looks.
-    fn hidden(&mut self, shown: u64, now: u64, (state, waited): (Option<char>, Option<u64>)) -> Duration {
+    /// How long the hand has hidden by its own doing: by when it showed itself last, what time it is, and whether the
+    /// kernel has it now.
+    fn hidden(&mut self, shown: u64, now: u64, kept: bool) -> Duration {
         if self.since != shown {
-            *self = Excuse { since: shown, looked: shown, ..Excuse::default() };
+            *self = Excuse { since: shown, looked: shown, had: 0 };
         }
-        self.hindered += match (state, self.waited, waited) {
-            // In the hands of the kernel, where no signal reaches it.
-            (Some('D'), ..) => now.saturating_sub(self.looked),
-            (_, Some(before), Some(after)) => after.saturating_sub(before),
-            _ => 0,
-        };
-        (self.looked, self.waited) = (now, waited);
-        let hindered = Duration::from_nanos(self.hindered).min(HINDERED.saturating_sub(LONGEST));
-        Duration::from_nanos(now.saturating_sub(shown)).saturating_sub(hindered)
+        if kept {
+            self.had += now.saturating_sub(self.looked);
+        }
+        self.looked = now;
+        let had = Duration::from_nanos(self.had).min(KEPT.saturating_sub(LONGEST));
+        Duration::from_nanos(now.saturating_sub(shown)).saturating_sub(had)
     }
 }
 
-/// The main thread's state, and for how many nanoseconds it has waited for a processor. Sources: proc_pid_stat(5);
-/// `Documentation/scheduler/sched-stats.rst`, `/proc/<pid>/schedstat`.
-fn looks() -> (Option<char>, Option<u64>) {
-    let own = |name: &str| std::fs::read_to_string(format!("/proc/self/task/{}/{name}", std::process::id()));
-    let state =
-        own("stat").ok().and_then(|stat| stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next()));
-    let waited = own("schedstat").ok().and_then(|all| all.split_whitespace().nth(1)?.parse().ok());
-    (state, waited)
+/// Whether the main thread waits for the kernel where no signal reaches it: state `D` of proc_pid_stat(5).
+fn is_kept() -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/self/task/{}/stat", std::process::id()));
+    stat.is_ok_and(|stat| stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('D')))
 }
 
 /// Whoever has the worker's pulse. Duplicates are the same one.
@@ -148,7 +141,7 @@ impl Deputy {
             let overdue = pulse.last_beat().unwrap_or_default() + OVERDUE.as_nanos() as u64;
             let left = Duration::from_nanos(overdue.saturating_sub(sys::boot_nanos()));
             let busy = self.0.hand.hidden_for() >= OVERDUE;
-            let hangs = busy && excuse.hidden(self.0.hand.shown(), sys::boot_nanos(), looks()) >= LONGEST;
+            let hangs = busy && excuse.hidden(self.0.hand.shown(), sys::boot_nanos(), is_kept()) >= LONGEST;
             self.0.stands_in.store(busy && !hangs, Ordering::Relaxed);
             if !left.is_zero() {
                 pulse = self.0.live.wait_timeout(pulse, left).unwrap_or_else(PoisonError::into_inner).0;
@@ -206,34 +199,35 @@ mod tests {
 
     const S: u64 = 1_000_000_000;
 
-    /// How long a hand has hidden that was seen at 100 s, looked at each second with these looks.
-    fn hidden(looks: &[(char, u64)]) -> Vec<u64> {
+    /// How long a hand has hidden that was seen at 100 s and is looked at each second, `D` being in the kernel's hands.
+    fn hidden(looks: &str) -> Vec<u64> {
         let mut excuse = Excuse::default();
-        let looked = (101..).zip(looks).map(|(now, (state, waited))| {
-            excuse.hidden(100 * S, now * S, (Some(*state), Some(waited * S))).as_secs()
-        });
-        looked.collect()
+        let looked = (101..).zip(looks.chars());
+        looked.map(|(now, state)| excuse.hidden(100 * S, now * S, state == 'D').as_secs()).collect()
     }
 
     #[test]
-    fn only_a_hand_that_could_do_something_hides() {
-        assert_eq!(hidden(&[('S', 7), ('S', 7), ('R', 7), ('S', 7)]), [1, 2, 3, 4], "it sleeps, or spins");
-        assert_eq!(hidden(&[('R', 7), ('R', 8), ('R', 9), ('S', 9)]), [1, 1, 1, 2], "no processor is free");
-        assert_eq!(hidden(&[('D', 7), ('D', 7), ('S', 7), ('S', 7)]), [0, 0, 1, 2], "the kernel has it");
+    fn only_time_that_the_kernel_took_does_not_count() {
+        assert_eq!(hidden("SSRS"), [1, 2, 3, 4]);
+        assert_eq!(hidden("DDSSD"), [0, 0, 1, 2, 2]);
     }
 
     #[test]
     fn no_excuse_lasts_longer_than_whoever_asked_waits() {
-        let ends = hidden(&[('D', 0); 13]);
+        let ends = hidden("DDDDDDDDDDDDD");
         assert_eq!((ends[8], ends[11], ends[12]), (0, 3, 4));
     }
 
     #[test]
     fn a_hand_that_shows_itself_needs_no_excuse() {
         let mut excuse = Excuse::default();
-        assert_eq!(excuse.hidden(S, 9 * S, (Some('D'), None)), Duration::ZERO);
-        assert_eq!(excuse.hidden(10 * S, 11 * S, (Some('S'), None)), Duration::from_secs(1));
-        let (state, waited) = looks();
-        assert!(state.is_some() && waited.is_some(), "this kernel tells both");
+        assert_eq!(excuse.hidden(S, 9 * S, true), Duration::ZERO);
+        assert_eq!(excuse.hidden(10 * S, 11 * S, false), Duration::from_secs(1));
+    }
+
+    #[test]
+    fn a_thread_that_sleeps_is_not_kept() {
+        // The main thread of tests waits for them on a lock of its own.
+        assert!(!is_kept());
     }
 }
