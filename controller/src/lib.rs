@@ -5,3 +5,4 @@
 pub mod client;
 pub mod conductor;
 pub mod report;
+pub mod store;
