@@ -4,5 +4,6 @@
 
 pub mod client;
 pub mod conductor;
+pub mod fleet;
 pub mod report;
 pub mod store;

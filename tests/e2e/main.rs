@@ -16,6 +16,7 @@ mod held;
 mod interface;
 mod journal;
 mod lifecycle;
+mod link;
 mod load;
 mod method;
 mod nets;

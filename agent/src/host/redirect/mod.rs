@@ -81,7 +81,7 @@ pub fn prepare(
             "say it with `process`, `unit`, `cgroup`, `user`, `container` or `netns`",
         ));
     }
-    let identity = proxy::identity()?;
+    let identity = proxy::identity(proxy::ACCOUNT)?;
     let peers = Peers::of(flow, aim)?;
     let (mut targets, mut notes) = (whom.targets.clone(), whom.notes.clone());
     targets.extend(peers.shown());
