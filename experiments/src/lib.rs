@@ -9,6 +9,7 @@
 //! | [`peer`], [`flow`] | whose traffic a fault concerns |
 //! | [`url`] | the parts of an HTTP address |
 //! | [`scope`] | whose processes and sockets a fault concerns |
+//! | [`targets`] | which hosts of a fleet, and what each of them does |
 //! | [`probe`] | how the steady state is looked at, and what is expected |
 //! | [`distribution`] | many latencies, counted in buckets |
 //! | [`faults`] | what a user asks for, one file per fault |
@@ -49,6 +50,7 @@ pub mod run;
 pub mod scope;
 pub mod suite;
 pub mod summary;
+pub mod targets;
 pub mod url;
 pub mod verdict;
 pub mod witness;

@@ -17,7 +17,7 @@ fn steps_are_one_thing_each() {
         ("[{ parallel: [{ parallel: [{ wait: 1s }] }] }]", "`parallel` stands inside of `parallel`"),
         (
             "[{ fault: { pause: {} }, in: { user: a }, for: 1s, on: { labels: {} } }]",
-            "`on` chooses hosts of a controller",
+            "`on` with empty `labels` would choose every host",
         ),
         ("[{ fault: pause, in: { user: a }, for: 1s }]", "`pause` has no parameters"),
         ("[{ fault: { pause: {}, kill: {} }, in: { user: a }, for: 1s }]", "`fault` has more than one fault"),
