@@ -20,7 +20,7 @@ use crate::host::process::Target;
 use crate::host::sys;
 use crate::host::undo::Undone;
 use crate::line::Line;
-use crate::outage::order::{Answer, Counts, Order};
+use crate::outage::order::{Answer, Counts, Order, Task};
 
 /// How long a proxy may take to be ready.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -155,11 +155,7 @@ impl Proxy {
     }
 
     /// Binds a socket for it, and has it carry what comes there. Gives where it is bound.
-    pub fn carry(
-        &mut self,
-        upstream: SocketAddr,
-        (ailment, share): (&squall_experiments::ailment::Ailment, f32),
-    ) -> Result<SocketAddr, Refusal> {
+    pub fn carry(&mut self, upstream: SocketAddr, task: &Task) -> Result<SocketAddr, Refusal> {
         let home: SocketAddr = if upstream.is_ipv4() {
             ([127, 0, 0, 1], 0).into()
         } else {
@@ -175,7 +171,7 @@ impl Proxy {
         let listen = listener.local_addr().map_err(bound)?;
         listener.set_nonblocking(true).map_err(bound)?;
         rustix::net::listen(&listener, BACKLOG).map_err(|error| bound(error.into()))?;
-        let order = Order::Carry { upstream, listen, ailment: ailment.clone(), share };
+        let order = Order::Carry { upstream, listen, task: task.clone() };
         // The copy that stays here is closed at once: with the proxy the socket must go.
         self.line
             .send(&order, Some(listener.as_fd()))

@@ -69,6 +69,22 @@ fn steps_are_one_thing_each() {
             "`brownout` needs a share",
         ),
         (
+            "[{ fault: { outage: { of: \"db:1\", how: errors, status: 99 } }, for: 60s }]",
+            "this is not the status of an answer",
+        ),
+        (
+            "[{ fault: { outage: { of: \"db:1\", how: hang, path: /pay } }, for: 60s }]",
+            "`path` means nothing here",
+        ),
+        (
+            "[{ fault: { outage: { of: \"db:1\", how: truncate, path: pay } }, for: 60s }]",
+            "no request has such a path",
+        ),
+        (
+            "[{ fault: { outage: { of: \"db:1\", how: errors, method: \"A B\" } }, for: 60s }]",
+            "no request has such a method",
+        ),
+        (
             "[{ fault: { outage: { of: \"db:1\", how: hang } }, in: { port: 80 }, for: 60s }]",
             "local port 80 does not say who calls the dependency",
         ),
