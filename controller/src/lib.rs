@@ -2,6 +2,7 @@
 //!
 //! This library never alters a host and does not know how an agent is started: it speaks to one over a socket.
 
+pub mod api;
 pub mod client;
 pub mod conductor;
 pub mod fleet;

@@ -36,6 +36,7 @@ mod self_test;
 mod shaping;
 mod sharing;
 mod shipped;
+mod store;
 mod targets;
 mod traffic;
 mod unit;

@@ -15,7 +15,7 @@ mod tokens;
 mod writer;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -25,7 +25,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 pub use answers::{Answered, Asked};
 pub use audit::{Entry, Head, Verified};
 pub use hosts::{HostRow, NewHost};
-pub use runs::{NewRun, RunRow, RunsPage};
+pub use runs::{LIVE, NewRun, RunRow, RunsPage};
 pub use secrets::{Minted, Secrets};
 pub use tokens::{JoinToken, NewJoinToken, NewToken, Role, Token};
 
@@ -149,6 +149,8 @@ pub struct Store {
     write: Line,
     read: Line,
     place: Arc<Where>,
+    /// Counts what was added to runs by this process.
+    changes: tokio::sync::watch::Sender<u64>,
 }
 
 impl Store {
@@ -178,7 +180,7 @@ impl Store {
         audit::begin(&mut writer)?;
         let read = Line::start("store-read", reader()?)?;
         let write = Line::start("store-write", writer)?;
-        Ok(Store { write, read, place: Arc::new(place.clone()) })
+        Ok(Store { write, read, place: Arc::new(place.clone()), changes: tokio::sync::watch::Sender::new(0) })
     }
 
     async fn write<T: Send + 'static>(
@@ -201,6 +203,17 @@ impl Store {
             Where::Sqlite(directory) => sqlite::file(directory).display().to_string(),
             Where::Postgres(_) => "PostgreSQL".to_owned(),
         }
+    }
+
+    /// Tells whoever watches that some run got events or another state through this process. Other controllers on the same
+    /// database are not heard of: who waits for runs looks by himself from time to time.
+    pub fn changes(&self) -> tokio::sync::watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
+    fn changed<T>(&self, done: Result<T, StoreError>) -> Result<T, StoreError> {
+        self.changes.send_modify(|count| *count += 1);
+        done
     }
 
     /// Whether the database answers.

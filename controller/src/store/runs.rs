@@ -5,6 +5,9 @@ use serde::Serialize;
 use super::sql::{Row, Sql, Value};
 use super::{Store, StoreError, now_ms};
 
+/// The states of a run that goes on; any other is how it ended.
+pub const LIVE: [&str; 3] = ["submitted", "running", "reverting"];
+
 /// A run that is begun.
 #[derive(Clone, Debug)]
 pub struct NewRun {
@@ -97,7 +100,7 @@ impl Store {
     /// Errors: [`StoreError::Gap`], [`StoreError::Clash`] when an event of that number says something else.
     pub async fn append(&self, run: &str, first_seq: u64, events: &[String]) -> Result<u64, StoreError> {
         let (run, events) = (run.to_owned(), events.to_vec());
-        self.write(move |sql| append(sql, &run, first_seq, &events)).await
+        self.changed(self.write(move |sql| append(sql, &run, first_seq, &events)).await)
     }
 
     /// Events of a run from a number on, at most `limit`.
@@ -153,7 +156,7 @@ impl Store {
     /// Errors: [`StoreError::Fenced`] when somebody else does since.
     pub async fn set_run_state(&self, id: &str, state: &str, epoch: u64) -> Result<(), StoreError> {
         let (id, state) = (id.to_owned(), state.to_owned());
-        self.write(move |sql| {
+        let done = self.write(move |sql| {
             let set = "UPDATE runs SET state = $1 WHERE id = $2 AND epoch = $3";
             if sql.execute(set, &[(&state).into(), (&id).into(), epoch.into()])? > 0 {
                 return Ok(());
@@ -161,8 +164,8 @@ impl Store {
             let row = sql.one("SELECT epoch FROM runs WHERE id = $1", &[(&id).into()])?;
             let now = row.ok_or_else(|| missing(&id))?.number(0)?;
             Err(StoreError::Fenced { asked: epoch, now })
-        })
-        .await
+        });
+        self.changed(done.await)
     }
 
     /// Takes a run over: gives the epoch in which it is carried on from now on. Whoever had it before is fenced off.

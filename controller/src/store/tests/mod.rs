@@ -6,25 +6,28 @@ use std::fs;
 use std::future::Future;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use serde_json::json;
 
 use super::*;
 
 /// A directory that goes when the test ends.
-pub(super) struct Scratch(PathBuf);
+pub(crate) struct Scratch(PathBuf);
 
 impl Scratch {
-    pub(super) fn new(name: &str) -> Self {
-        let name = format!("squall-store-{name}-{}-{}", std::process::id(), now_ms());
+    pub(crate) fn new(name: &str) -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let next = NEXT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("squall-store-{name}-{}-{next}", std::process::id());
         Scratch(std::env::temp_dir().join(name))
     }
 
-    pub(super) fn path(&self) -> PathBuf {
+    pub(crate) fn path(&self) -> PathBuf {
         self.0.clone()
     }
 
-    pub(super) fn made(&self) -> PathBuf {
+    pub(crate) fn made(&self) -> PathBuf {
         fs::create_dir_all(&self.0).expect("a directory");
         self.path()
     }
@@ -37,6 +40,14 @@ impl Scratch {
 impl Drop for Scratch {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+impl Store {
+    /// Takes away what every request needs.
+    pub(crate) async fn lose_tables(&self) {
+        let lost = "DROP TABLE tokens; DROP TABLE facts; DROP TABLE audit";
+        self.write(move |sql| sql.batch(lost)).await.expect("they are there");
     }
 }
 
@@ -144,7 +155,7 @@ fn a_read_only_database_is_said() {
     let write = Line::start("read-only", reader().expect("it opens")).expect("a thread");
     let read = Line::start("reads", reader().expect("it opens")).expect("a thread");
     let place = Arc::new(Where::Sqlite(scratch.path()));
-    let store = Store { write, read, place };
+    let store = Store { write, read, place, changes: tokio::sync::watch::Sender::new(0) };
     let refused = wait(store.new_run(a_run("r"))).expect_err("it cannot be written");
     assert!(matches!(refused, StoreError::ReadOnly(_)), "{refused}");
 }
