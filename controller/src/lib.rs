@@ -4,4 +4,5 @@
 
 pub mod client;
 pub mod conductor;
+pub mod muster;
 pub mod report;

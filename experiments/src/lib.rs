@@ -24,6 +24,7 @@
 //! | [`verdict`] | tallies of samples, and what they say |
 //! | [`summary`] | what a run's events add up to |
 //! | [`curve`] | how a claim went over time, for whoever draws it |
+//! | [`muster`] | one run over several hosts: its log, and what it adds up to |
 //! | [`suite`] | several experiments, repeated or not, as one gate: verdict, score, history |
 //! | [`exit`] | the exit codes of every squall command |
 
@@ -39,6 +40,7 @@ pub mod faults;
 pub mod flow;
 pub mod guard;
 pub mod impairment;
+pub mod muster;
 pub mod peer;
 pub mod plan;
 pub mod probe;
