@@ -25,6 +25,7 @@
 //! | [`verdict`] | tallies of samples, and what they say |
 //! | [`summary`] | what a run's events add up to |
 //! | [`curve`] | how a claim went over time, for whoever draws it |
+//! | [`muster`] | one run over several hosts: its log, and what it adds up to |
 //! | [`suite`] | several experiments, repeated or not, as one gate: verdict, score, history |
 //! | [`exit`] | the exit codes of every squall command |
 
@@ -41,6 +42,7 @@ pub mod fleet;
 pub mod flow;
 pub mod guard;
 pub mod impairment;
+pub mod muster;
 pub mod peer;
 pub mod plan;
 pub mod probe;

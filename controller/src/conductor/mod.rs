@@ -363,4 +363,4 @@ impl Run<'_> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
