@@ -1,6 +1,7 @@
 //! What the schema cannot say: meaning, part by part, so that one wrong part does not hide the next.
 
 mod comparison;
+mod load;
 mod looks;
 mod method;
 mod probe;
