@@ -18,6 +18,7 @@ mod journal;
 mod lifecycle;
 mod load;
 mod method;
+mod muster;
 mod nets;
 mod network;
 mod outage;
