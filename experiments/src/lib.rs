@@ -5,6 +5,7 @@
 //! | [`experiment`] | the document that a user writes |
 //! | [`document`] | from text to an experiment, with every problem of it |
 //! | [`quantity`] | values with units: periods, percentages, shares |
+//! | [`fleet`] | what a controller and the hosts of its fleet say to each other |
 //! | [`peer`], [`flow`] | whose traffic a fault concerns |
 //! | [`url`] | the parts of an HTTP address |
 //! | [`scope`] | whose processes and sockets a fault concerns |
@@ -37,6 +38,7 @@ pub mod evidence;
 pub mod exit;
 pub mod experiment;
 pub mod faults;
+pub mod fleet;
 pub mod flow;
 pub mod guard;
 pub mod impairment;

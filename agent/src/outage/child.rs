@@ -1,21 +1,19 @@
 //! The proxy of an outage, as a process.
 
 use std::io;
-use std::net::SocketAddr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use serde_json::{Map, Value, json};
-use squall_experiments::ailment::Ailment;
 use squall_experiments::exit::Exit;
 
 use super::order::{Answer, CARRIES_ON_MS, Counts, Order};
+use super::recipe::wanted;
 use crate::line::Line;
 use crate::probe::privileges;
-use crate::proxy::control::{Control, ControlError, Wanted, WantedToxic};
+use crate::proxy::control::Control;
 
 /// How the process is called: it begins as all of Squall's do, and is never hit.
 pub const NAME: &std::ffi::CStr = c"squall-outage";
@@ -76,10 +74,10 @@ fn serve(line: &Line, control: &Control) {
         }
         let Ok(Some((order, socket))) = line.receive() else { return };
         match order {
-            Order::Carry { upstream, listen, ailment, share } => {
+            Order::Carry { upstream, listen, task } => {
                 let carried = socket.ok_or_else(|| "a socket is missing".to_owned()).and_then(|socket| {
-                    carry(control, socket, (upstream, listen), &ailment, share)
-                        .map_err(|error| error.to_string())
+                    let wanted = wanted(upstream, &task);
+                    control.adopt(&wanted, socket, listen).map(drop).map_err(|error| error.to_string())
                 });
                 if let Err(why) = carried {
                     let _ = line.send(&Answer::Failed { why }, None);
@@ -115,43 +113,6 @@ fn is_over(control: &Control, healed: Instant) -> bool {
     late || counts(control).open == 0
 }
 
-fn carry(
-    control: &Control,
-    socket: OwnedFd,
-    (upstream, listen): (SocketAddr, SocketAddr),
-    ailment: &Ailment,
-    share: f32,
-) -> Result<(), ControlError> {
-    let wanted = Wanted {
-        name: upstream.to_string(),
-        upstream: upstream.to_string(),
-        toxics: vec![WantedToxic { toxicity: Some(share), ..toxic(ailment) }],
-        ..Wanted::default()
-    };
-    control.adopt(&wanted, socket, listen).map(drop)
-}
-
-/// The toxic that does it, to what the dependency answers.
-fn toxic(ailment: &Ailment) -> WantedToxic {
-    let (kind, attributes) = match ailment {
-        Ailment::Reset { after } => ("reset_data", json!({ "bytes": after.bytes() })),
-        Ailment::Hang { after } => ("hang_data", json!({ "bytes": after.bytes() })),
-        Ailment::Close { after } => ("limit_data", json!({ "bytes": after.bytes() })),
-        Ailment::Slow { rate } => ("bandwidth", json!({ "rate": rate.bytes() / 1000 })),
-        Ailment::Late { delay, jitter } => {
-            let ms = |period: &squall_experiments::quantity::Period| {
-                u64::try_from(period.get().as_millis()).unwrap_or(u64::MAX)
-            };
-            ("latency", json!({ "latency": ms(delay), "jitter": ms(jitter) }))
-        }
-    };
-    let attributes = match attributes {
-        Value::Object(attributes) => attributes,
-        _ => Map::new(),
-    };
-    WantedToxic { kind: kind.to_owned(), attributes, ..WantedToxic::default() }
-}
-
 fn counts(control: &Control) -> Counts {
     let mut all = Counts::default();
     for proxy in control.list() {
@@ -160,34 +121,10 @@ fn counts(control: &Control) -> Counts {
         all.harmed += counters.harmed.load(Ordering::Relaxed);
         all.unreached += counters.unreached.load(Ordering::Relaxed);
         all.open += counters.open.load(Ordering::Relaxed);
+        all.requests += counters.requests.load(Ordering::Relaxed);
+        all.requests_harmed += counters.requests_harmed.load(Ordering::Relaxed);
+        all.foreign += counters.foreign.load(Ordering::Relaxed);
+        all.believed += counters.believed.load(Ordering::Relaxed);
     }
     all
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::proxy::toxics::Kind;
-    use squall_experiments::quantity::{Period, Size};
-
-    #[test]
-    fn every_ailment_has_a_toxic_with_attributes_that_exist() {
-        let after = Size::from_bytes(9);
-        let rate = "2kB/s".parse().expect("a rate");
-        let (delay, jitter) = (Period::from_secs(2), Period::from_millis(7));
-        for (ailment, attribute, value) in [
-            (Ailment::Reset { after }, "bytes", 9),
-            (Ailment::Hang { after }, "bytes", 9),
-            (Ailment::Close { after }, "bytes", 9),
-            (Ailment::Slow { rate }, "rate", 2),
-            (Ailment::Late { delay, jitter }, "latency", 2000),
-        ] {
-            let toxic = toxic(&ailment);
-            let kind = Kind::named(&toxic.kind).unwrap_or_else(|| panic!("no toxic `{}`", toxic.kind));
-            assert_eq!(toxic.attributes[attribute], json!(value), "{ailment}");
-            for name in toxic.attributes.keys() {
-                assert!(kind.attributes.iter().any(|(known, _)| known == name), "{ailment}: `{name}`");
-            }
-        }
-    }
 }

@@ -8,6 +8,8 @@
 //! |---|---|
 //! | [`order`] | what the worker says to it, and it answers |
 //! | [`child`] | the process |
+//! | `recipe` | with which toxics it does what |
 
 pub mod child;
 pub mod order;
+mod recipe;

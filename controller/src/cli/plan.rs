@@ -80,7 +80,8 @@ fn human(plan: &plan::Plan, seed: &str) -> String {
         for load in &plan.loads {
             let (name, rate, url) = (&load.name, load.rate, &load.url);
             let most = format!("at most {} requests in {}", load.requests, load.at_most);
-            let _ = writeln!(out, "  {name}: {rate} to {url}, {most}");
+            let control = if load.control { ", each to a control group too" } else { "" };
+            let _ = writeln!(out, "  {name}: {rate} to {url}{control}, {most}");
         }
     }
     out.push_str("\nNever hit\n");

@@ -10,6 +10,7 @@
 //! before that as soon as the [`proxy`] has.
 
 pub mod lease;
+mod material;
 mod program;
 pub mod proxy;
 
@@ -34,6 +35,7 @@ use super::sockets::Listed;
 use super::table::Table;
 use super::whom::Whom;
 use super::{disconnect, mark, sys};
+use crate::outage::order::Task;
 use lease::Lease;
 use program::{Callers, Family, Maps};
 use proxy::{Proxies, Proxy};
@@ -81,7 +83,8 @@ pub fn prepare(
             "say it with `process`, `unit`, `cgroup`, `user`, `container` or `netns`",
         ));
     }
-    let identity = proxy::identity()?;
+    material::check(redirect)?;
+    let identity = proxy::identity(proxy::ACCOUNT)?;
     let peers = Peers::of(flow, aim)?;
     let (mut targets, mut notes) = (whom.targets.clone(), whom.notes.clone());
     targets.extend(peers.shown());
@@ -249,8 +252,7 @@ pub struct Live {
     whom: Whom,
     mark: Option<mark::Live>,
     peers: Peers,
-    ailment: Ailment,
-    share: f32,
+    task: Task,
     ways: Ways,
     began: u64,
     look: u64,
@@ -273,10 +275,11 @@ pub fn perform(
 ) -> Result<Live, Refusal> {
     mark.iter().for_each(|mark| prepared.whom.begin(mark));
     let Prepared { whom, peers, redirect, dependency, connections, identity, .. } = prepared;
-    let share = redirect.share.fraction() as f32;
+    let Redirect { flow, ailment, share, tls } = redirect;
+    let task = Task { ailment, share: share.fraction() as f32, tls };
     let mut ways = Ways::new()?;
     for address in &dependency {
-        let to = proxy.carry(*address, (&redirect.ailment, share))?;
+        let to = proxy.carry(*address, &task)?;
         ways.lead(*address, to).map_err(refused("fill a BPF map"))?;
     }
     let (level, groups) = whom.groups().map_or((None, BTreeSet::new()), |(level, ids)| (Some(level), ids));
@@ -289,8 +292,7 @@ pub fn perform(
         whom,
         mark,
         peers,
-        ailment: redirect.ailment,
-        share,
+        task,
         ways,
         began,
         look: began + LOOK,
@@ -299,7 +301,7 @@ pub fn perform(
     };
     let watched = live.whom.watch(&means.watch).and_then(|()| means.watch.add(proxy.as_fd()));
     watched.map_err(|error| Refusal::bare(format!("the target cannot be watched: {error}")))?;
-    if redirect.flow.established == Established::Reset {
+    if flow.established == Established::Reset {
         // From here on who comes back is led to the proxy.
         let reset = disconnect::destroy(&connections)?;
         live.happened(format!("reset: {} that had been made before", counted(reset)));
@@ -370,8 +372,7 @@ impl Live {
             if self.ways.known.contains_key(&address) {
                 continue;
             }
-            let what = (&self.ailment, self.share);
-            let carried = proxies.with(&self.proxy, |proxy| proxy.carry(address, what));
+            let carried = proxies.with(&self.proxy, |proxy| proxy.carry(address, &self.task));
             let Some(led) = carried else { return };
             let led = led.map_err(|refusal| refusal.what);
             let led = led.and_then(|to| self.ways.lead(address, to).map_err(|error| error.to_string()));
@@ -386,7 +387,7 @@ impl Live {
         // First what stands in front: what is on its way to the proxy must not look as if it had passed it by.
         let led = self.ways.led();
         let counts = proxies.with(&self.proxy, |proxy| proxy.counts(led, MOMENT)).unwrap_or_default();
-        let late = matches!(self.ailment, Ailment::Late { .. });
+        let late = matches!(self.task.ailment, Ailment::Late { .. });
         let engine = Engine {
             name: "proxy".to_owned(),
             seen: counts.came,
@@ -404,11 +405,32 @@ impl Live {
         if counts.open > 0 {
             notes.push(format!("open through the proxy: {}", counted(counts.open)));
         }
+        if counts.foreign > 0 {
+            let them = counted(counts.foreign);
+            let what = match self.task {
+                Task { ailment: Ailment::Handshake(_), .. } => "TLS",
+                Task { tls: Some(_), .. } => "HTTP inside TLS",
+                _ => "HTTP in plain text",
+            };
+            notes.push(format!("carried unharmed, as they did not speak {what}: {them}"));
+        }
+        if counts.believed > 0 {
+            let them = counted(counts.believed);
+            notes
+                .push(format!("{them} went on in spite of the certificate: who made them does not check it"));
+        }
+        let (unit, seen, impaired) = if self.task.ailment.is_of_requests() {
+            (Unit::Requests, counts.requests, counts.requests_harmed)
+        } else {
+            (Unit::Connections, counts.came, counts.harmed)
+        };
+        let engine = Engine { seen, ..engine };
         Evidence {
-            unit: Unit::Connections,
-            // Whoever connects by other ways than connect(2), such as to the proxy's own port, is not counted in front.
-            matched: led.max(counts.came),
-            impaired: counts.harmed,
+            unit,
+            // Whoever connects by other ways than connect(2), such as to the proxy's own port, is not counted in front;
+            // a connection that the proxy has not met would have had a request at least.
+            matched: seen + led.saturating_sub(counts.came),
+            impaired,
             incidents: self.incidents.clone(),
             engine: Some(engine),
             cut_short: self.cut_short.clone(),

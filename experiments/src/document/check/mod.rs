@@ -2,6 +2,7 @@
 
 mod comparison;
 mod hosts;
+mod load;
 mod looks;
 mod method;
 mod probe;

@@ -69,6 +69,22 @@ fn steps_are_one_thing_each() {
             "`brownout` needs a share",
         ),
         (
+            "[{ fault: { outage: { of: \"db:1\", how: errors, status: 99 } }, for: 60s }]",
+            "this is not the status of an answer",
+        ),
+        (
+            "[{ fault: { outage: { of: \"db:1\", how: hang, path: /pay } }, for: 60s }]",
+            "`path` means nothing here",
+        ),
+        (
+            "[{ fault: { outage: { of: \"db:1\", how: truncate, path: pay } }, for: 60s }]",
+            "no request has such a path",
+        ),
+        (
+            "[{ fault: { outage: { of: \"db:1\", how: errors, method: \"A B\" } }, for: 60s }]",
+            "no request has such a method",
+        ),
+        (
             "[{ fault: { outage: { of: \"db:1\", how: hang } }, in: { port: 80 }, for: 60s }]",
             "local port 80 does not say who calls the dependency",
         ),
@@ -265,7 +281,7 @@ fn how_sure_a_verdict_is_has_a_meaning_for_rates() {
         ("mode: fast", "`mode` is of a rate, and single looks are counted"),
         ("expect: { p99: \"<= 1s\" }, confidence: 40%", "`confidence: 40%` is not at least 50%"),
         ("expect: { errors: \"<= 1%\", tolerate: 1% }", "`tolerate` counts single looks"),
-        ("expect: { errors: \"<= 2x baseline\" }", "a guard has no baseline that `errors` could"),
+        ("expect: { errors: \"<= 2x baseline\" }", "a guard has nothing that `errors` could"),
         ("recovers-within: 5s", "a guard is not watched after the revert"),
         ("expect: { errors: \"<= 1%\" }, mode: bold", "`mode` cannot be `bold`"),
     ] {

@@ -1,8 +1,10 @@
+mod check;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Describe, Wrong};
-use crate::ailment::Ailment;
+use crate::ailment::{Ailment, Handshake, Material, Requests};
 use crate::change::{Block, Change, Redirect, Verdict};
 use crate::flow::{Direction, Established, Flow, Protocol};
 use crate::peer::{Peer, PeerHost};
@@ -20,8 +22,8 @@ pub struct Outage {
     pub of: Peer,
     /// What is wrong with it.
     pub how: How,
-    /// For `reset`, `hang` and `close-early`: so many bytes of the dependency's answers pass before, on each connection.
-    /// Without it none do.
+    /// For `reset`, `hang` and `close-early`: so many bytes of the dependency's answers pass before, on each connection;
+    /// for `truncate`: so many of the body of each answer. Without it none do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub after: Option<Size>,
     /// For `slow`: how fast answers come, on each connection, in whole kilobytes (1000 bytes) a second.
@@ -33,8 +35,36 @@ pub struct Outage {
     /// For `latency` and `brownout`: how much that varies, evenly to both sides.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub jitter: Option<Period>,
-    /// Which share of the connections is concerned, drawn with the run's seed; the others pass through the proxy unharmed.
-    /// `refuse` and `blackhole` concern all.
+    /// For `errors`: the status that is answered, from 200 to 599; 503 without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<u16>,
+    /// For `errors`: the status of gRPC, from 1 to 16, that calls of gRPC are answered with instead; 14 (unavailable)
+    /// without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grpc_status: Option<u16>,
+    /// For `errors`: the body of the answer, a text; none without it. For gRPC it is the message of the status.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub body: Option<String>,
+    /// For `errors` and `truncate`: only requests whose path is like this, where `*` stands for any text and `?` for one
+    /// character: `/pay/*`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// For `errors` and `truncate`: only requests with this method.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub method: Option<String>,
+    /// For `tls`: `refused`, the handshake ends with an alert. It needs no certificate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub handshake: Option<Refused>,
+    /// For `tls`: what is wrong with the certificate that is shown. `untrusted` needs none; the others show the one that is
+    /// given in `tls`, which must have expired, or be of another name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<Certificate>,
+    /// A certificate and its key. For `errors` and `truncate`: one that callers trust, so that requests inside TLS can be
+    /// read; for `certificate`: the one that is shown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<Material>,
+    /// Which share of the connections is concerned, for `errors` and `truncate` of the requests, drawn with the run's
+    /// seed; the others pass through the proxy unharmed. `refuse` and `blackhole` concern all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub share: Option<Percent>,
     /// What becomes of TCP connections that are there when the fault begins: `include` is usual for `refuse` and `blackhole`,
@@ -63,6 +93,32 @@ pub enum How {
     Latency,
     /// Some of it is overloaded: a share of the connections (`share`) is answered late (`delay`).
     Brownout,
+    /// It answers requests of HTTP, in versions 1.1 and 2, with an error (`status`); inside TLS only with `tls`.
+    Errors,
+    /// Its answers of HTTP break off in their body (`after`), with the length promised.
+    Truncate,
+    /// Its handshakes of TLS fail (`handshake`, `certificate`).
+    Tls,
+}
+
+/// What becomes of a handshake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Refused {
+    /// It ends with an alert.
+    Refused,
+}
+
+/// What is wrong with a certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Certificate {
+    /// Nobody has signed it whom callers trust; it is made by the agent, for the name that is asked for.
+    Untrusted,
+    /// It has expired.
+    Expired,
+    /// It is of another name.
+    WrongName,
 }
 
 impl How {
@@ -72,7 +128,12 @@ impl How {
     }
 
     fn breaks_off(self) -> bool {
-        matches!(self, How::Reset | How::Hang | How::CloseEarly)
+        matches!(self, How::Reset | How::Hang | How::CloseEarly | How::Truncate)
+    }
+
+    /// Whether it happens to requests of HTTP.
+    fn is_of_requests(self) -> bool {
+        matches!(self, How::Errors | How::Truncate)
     }
 
     fn is_late(self) -> bool {
@@ -80,8 +141,10 @@ impl How {
     }
 }
 
-/// The slowest line of the proxy, in bits a second.
-const SLOWEST: u64 = 8_000;
+/// "Service Unavailable" (RFC 9110 section 15.6.4).
+const UNAVAILABLE: u16 = 503;
+/// "UNAVAILABLE" (gRPC, "Status codes and their use in gRPC").
+const GRPC_UNAVAILABLE: u16 = 14;
 
 impl Outage {
     fn flow(&self, scope: Option<&Scope>) -> Flow {
@@ -95,6 +158,10 @@ impl Outage {
         }
     }
 
+    fn requests(&self) -> Requests {
+        Requests { path: self.path.clone(), method: self.method.clone() }
+    }
+
     fn ailment(&self) -> Option<Ailment> {
         let after = self.after.unwrap_or(Size::from_bytes(0));
         Some(match self.how {
@@ -106,68 +173,26 @@ impl Outage {
             How::Latency | How::Brownout => {
                 Ailment::Late { delay: self.delay?, jitter: self.jitter.unwrap_or(Period::ZERO) }
             }
+            How::Errors => Ailment::Errors {
+                status: self.status.unwrap_or(UNAVAILABLE),
+                grpc: self.grpc_status.unwrap_or(GRPC_UNAVAILABLE),
+                body: self.body.clone().unwrap_or_default(),
+                of: self.requests(),
+            },
+            How::Tls => Ailment::Handshake(match (self.handshake, self.certificate) {
+                (Some(Refused::Refused), _) => Handshake::Refused,
+                (None, Some(Certificate::Expired)) => Handshake::Expired,
+                (None, Some(Certificate::WrongName)) => Handshake::WrongName,
+                (None, _) => Handshake::Untrusted,
+            }),
+            How::Truncate => Ailment::Truncate { after, of: self.requests() },
         })
-    }
-
-    /// What each way needs, and what means nothing for it.
-    fn check_parameters(&self, wrong: &mut Wrong) {
-        let how = self.how;
-        let given = [
-            ("after", self.after.is_some(), how.breaks_off(), "`reset`, `hang` and `close-early`"),
-            ("rate", self.rate.is_some(), how == How::Slow, "`slow`"),
-            ("delay", self.delay.is_some(), how.is_late(), "`latency` and `brownout`"),
-            ("jitter", self.jitter.is_some(), how.is_late(), "`latency` and `brownout`"),
-            ("share", self.share.is_some(), !how.is_kernels(), "the ways that the proxy does"),
-        ];
-        for (name, _, _, of) in given.into_iter().filter(|(_, given, fits, _)| *given && !fits) {
-            wrong.with(name, format!("`{name}` means nothing here"), format!("it belongs to {of}"));
-        }
-        if how == How::Slow && self.rate.is_none_or(|rate| rate.bits() < SLOWEST) {
-            let what = "`slow` needs a rate of at least 1kB/s";
-            wrong.with("rate", what, "say how fast answers come: `rate: 2kB/s`");
-        }
-        if how.is_late() && self.delay.is_none_or(|delay| delay.get().as_millis() == 0) {
-            let what = "this needs a delay of at least 1ms";
-            wrong.with("delay", what, "say how late answers come: `delay: 2s`");
-        }
-        if how == How::Brownout && self.share.is_none() {
-            wrong.with("share", "`brownout` needs a share", "say which share of connections: `share: 20%`");
-        }
-        if self.share.is_some_and(|share| share.is_zero()) {
-            wrong.with("share", "a share of 0% does nothing", "write more, such as `20%`");
-        }
-    }
-
-    /// What the proxy can stand in for.
-    fn check_redirect(&self, scope: Option<&Scope>, wrong: &mut Wrong) {
-        let one_port = self.of.ports.is_some_and(|ports| ports.first == ports.last);
-        let one_host = match &self.of.host {
-            PeerHost::Any => false,
-            PeerHost::Net(address, bits) => *bits == if address.is_ipv4() { 32 } else { 128 },
-            PeerHost::Name(_) => true,
-        };
-        if !(one_port && one_host) {
-            let what = format!("`{}` is not one dependency: an address or a name, with one port", self.of);
-            wrong.with("of", what, "write it as `payments.internal:443` or `10.0.0.7:5432`");
-        }
-        if self.established == Some(Established::Include) {
-            let what = "connections that are there already cannot be led to the proxy";
-            wrong.with(
-                "established",
-                what,
-                "write `keep` to leave them alone, or `reset` to have them made again",
-            );
-        }
-        if let Some(scope @ (Scope::Port(_) | Scope::Interface(_))) = scope {
-            let what = format!("{scope} does not say who calls the dependency");
-            wrong.with("in", what, "say it with `process`, `unit`, `cgroup`, `user`, `container` or `netns`");
-        }
     }
 }
 
 impl Describe for Outage {
     const NAME: &'static str = "outage";
-    const SUMMARY: &'static str = "a dependency is out: it refuses, hangs, resets, closes, is slow or late";
+    const SUMMARY: &'static str = "a dependency is out: it refuses, hangs, resets, closes, is slow or late, answers with errors, or fails at TLS";
     const ENGINE: &'static str = "`refuse` and `blackhole`: nftables, as `refuse` and `partition`; all others: a BPF program on \
                                   connect(2) that leads new connections to a proxy without privileges; both are gone when the \
                                   agent dies";
@@ -192,7 +217,7 @@ impl Describe for Outage {
             (How::Blackhole, _) => block(flow, Direction::Both, Verdict::Drop),
             (_, Some(ailment)) => {
                 let share = self.share.unwrap_or(Percent::ALL);
-                vec![Change::Redirect(Redirect { flow, ailment, share })]
+                vec![Change::Redirect(Redirect { flow, ailment, share, tls: self.tls.clone() })]
             }
             (_, None) => Vec::new(),
         }
@@ -200,49 +225,4 @@ impl Describe for Outage {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::{Partition, Refuse};
-    use super::*;
-
-    fn outage(how: How) -> Outage {
-        Outage {
-            of: "db.internal:5432".parse().unwrap(),
-            how,
-            after: None,
-            rate: None,
-            delay: None,
-            jitter: None,
-            share: None,
-            established: None,
-        }
-    }
-
-    #[test]
-    fn the_ways_of_the_kernel_are_the_same_changes_as_the_faults_of_that_name() {
-        let to = || vec!["db.internal:5432".parse().unwrap()];
-        let refuse = Refuse { to: to(), ..Refuse::default() };
-        assert_eq!(outage(How::Refuse).changes(None), refuse.changes(None));
-        let partition = Partition { to: to(), ..Partition::default() };
-        assert_eq!(outage(How::Blackhole).changes(None), partition.changes(None));
-    }
-
-    #[test]
-    fn the_ways_of_the_proxy_say_what_they_do() {
-        let said = |outage: Outage| {
-            let mut wrong = Wrong::default();
-            outage.check(None, &mut wrong);
-            assert_eq!(wrong.into_findings(), [], "{outage:?}");
-            outage.changes(None)[0].to_string()
-        };
-        let to = "connections to db.internal:5432 tcp only of new connections";
-        assert_eq!(
-            said(outage(How::Reset)),
-            format!("lead through the proxy, and reset at the first byte of an answer, {to}")
-        );
-        let hang = Outage { after: Some(Size::from_bytes(1000)), ..outage(How::Hang) };
-        assert_eq!(said(hang), format!("lead through the proxy, and hang after 1kB of answers, {to}"));
-        let share = Some("20%".parse().unwrap());
-        let brownout = Outage { delay: Some(Period::from_secs(2)), share, ..outage(How::Brownout) };
-        assert_eq!(said(brownout), format!("lead through the proxy, and delay by 2s, for 20% of them, {to}"));
-    }
-}
+mod tests;
