@@ -18,6 +18,7 @@ mod print;
 mod proxy;
 mod run;
 mod schema;
+mod serve;
 mod shop;
 mod status;
 mod telling;
@@ -71,6 +72,8 @@ enum Verb {
     Faults(faults::Faults),
     /// Print the JSON Schema of experiment files, for editors.
     Schema(schema::Schema),
+    /// Be the controller of a fleet: agents dial in, and are known by certificates of its own.
+    Serve(serve::Serve),
     /// Say what is active on this host.
     Status(status::Status),
     /// Stop now: undo everything on this host.
@@ -100,6 +103,7 @@ pub fn main() -> ExitCode {
         Verb::Init(verb) => verb.run(&cli.common),
         Verb::Faults(verb) => verb.run(&cli.common),
         Verb::Schema(verb) => verb.run(&cli.common),
+        Verb::Serve(verb) => verb.run(&cli.common),
         Verb::Status(verb) => verb.run(&cli.common),
         Verb::Halt(verb) => verb.run(&cli.common),
         Verb::Proxy(verb) => verb.run(&cli.common),

@@ -78,7 +78,7 @@ pub fn prepare(
         ));
     }
     material::check(redirect)?;
-    let identity = proxy::identity()?;
+    let identity = proxy::identity(proxy::ACCOUNT)?;
     let peers = Peers::of(flow, aim)?;
     let (mut targets, mut notes) = (whom.targets.clone(), whom.notes.clone());
     targets.extend(peers.shown());

@@ -31,18 +31,19 @@ const ANSWER: Duration = Duration::from_secs(1);
 /// How long one that is told to end may take before it is killed.
 const ENDING: Duration = Duration::from_millis(300);
 /// The user that a host may have for it.
-const ACCOUNT: &str = "squall-proxy";
+pub const ACCOUNT: &str = "squall-proxy";
 /// Numbers that nobody is given by usual rules: above those of dynamic users, below `nobody`.
 const UNUSED: std::ops::RangeInclusive<u32> = 65_520..=65_533;
 /// How many connections may wait to be accepted.
 const BACKLOG: i32 = 4096;
 
-/// The user and the group of a proxy: nobody else's, now.
-pub fn identity() -> Result<(u32, u32), Refusal> {
+/// The user and the group of a process without privileges: those of this account where the host has it, else nobody
+/// else's, now.
+pub fn identity(account: &str) -> Result<(u32, u32), Refusal> {
     let refused = |what: &str| {
         Refusal::new(
-            format!("the proxy of an outage needs a user of its own, and {what}"),
-            format!("make a system user `{ACCOUNT}` that nothing else runs as"),
+            format!("a process without privileges needs a user of its own, and {what}"),
+            format!("make a system user `{account}` that nothing else runs as"),
         )
     };
     let processes = procfs::process::all_processes()
@@ -50,7 +51,7 @@ pub fn identity() -> Result<(u32, u32), Refusal> {
     let paths = processes.flatten().map(|process| format!("/proc/{}", process.pid));
     let used: BTreeSet<u32> =
         paths.filter_map(|path| std::fs::metadata(path).ok()).map(|found| found.uid()).collect();
-    if let Ok(Some(user)) = User::from_name(ACCOUNT) {
+    if let Ok(Some(user)) = User::from_name(account) {
         return Ok((user.uid.as_raw(), user.gid.as_raw()));
     }
     let named = |uid: u32| matches!(User::from_uid(Uid::from_raw(uid)), Ok(Some(_)) | Err(_));

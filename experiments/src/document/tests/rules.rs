@@ -17,7 +17,7 @@ fn steps_are_one_thing_each() {
         ("[{ parallel: [{ parallel: [{ wait: 1s }] }] }]", "`parallel` stands inside of `parallel`"),
         (
             "[{ fault: { pause: {} }, in: { user: a }, for: 1s, on: { labels: {} } }]",
-            "`on` chooses hosts of a controller",
+            "`on` with empty `labels` would choose every host",
         ),
         ("[{ fault: pause, in: { user: a }, for: 1s }]", "`pause` has no parameters"),
         ("[{ fault: { pause: {}, kill: {} }, in: { user: a }, for: 1s }]", "`fault` has more than one fault"),
@@ -281,7 +281,7 @@ fn how_sure_a_verdict_is_has_a_meaning_for_rates() {
         ("mode: fast", "`mode` is of a rate, and single looks are counted"),
         ("expect: { p99: \"<= 1s\" }, confidence: 40%", "`confidence: 40%` is not at least 50%"),
         ("expect: { errors: \"<= 1%\", tolerate: 1% }", "`tolerate` counts single looks"),
-        ("expect: { errors: \"<= 2x baseline\" }", "a guard has no baseline that `errors` could"),
+        ("expect: { errors: \"<= 2x baseline\" }", "a guard has nothing that `errors` could"),
         ("recovers-within: 5s", "a guard is not watched after the revert"),
         ("expect: { errors: \"<= 1%\" }, mode: bold", "`mode` cannot be `bold`"),
     ] {
