@@ -112,7 +112,7 @@ pub fn run(
             rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())
                 .map_err(|errno| broken("hold the worker", errno.into()))
         })?;
-    let pulse = Pulse::new(pulse).map_err(|error| broken("make a timer", error))?;
+    let pulse = Pulse::new(pulse).map_err(|error| broken("make a timer", error))?.urgent();
     let signals = SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
         .map_err(|errno| broken("receive signals", errno.into()))?;
     let ledger = Ledger::new(place.journal());

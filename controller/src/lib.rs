@@ -6,5 +6,6 @@ pub mod api;
 pub mod client;
 pub mod conductor;
 pub mod fleet;
+pub mod muster;
 pub mod report;
 pub mod store;

@@ -89,6 +89,47 @@ fn a_load_deviates_when_nobody_answers_and_is_well_again_after_it() {
     assert!(longest.is_some_and(|bytes| bytes < 8192), "an event of {longest:?} bytes");
 }
 
+/// The same page of two servers, of which the fault concerns one.
+#[test]
+fn a_group_with_the_fault_is_compared_with_one_without() {
+    needs!(Root, Nftables, Nginx);
+    let world = World::new(2);
+    world.nginx(1, 80);
+    world.nginx(1, 81);
+    let claim = |name: &str, tested: u16, control: u16| {
+        format!(
+            "  - name: {name}\n    load:\n      url: \"http://10.77.1.2:{tested}\"\n      \
+             endpoints: [{{ path: \"/?{{{{n}}}}\", weight: 3 }}, {{ path: \"/?{{{{uuid}}}}\" }}]\n      \
+             rate: 100/s\n      timeout: 1s\n      control: {{ server: \"http://10.77.1.2:{control}\" }}\n    \
+             expect: {{ errors: \"<= 2x control\" }}\n    every: 500ms\n"
+        )
+    };
+    let claims = claim("the cut one is as good", 80, 81) + &claim("the other one is as good", 81, 80);
+    let report = run(&world, &world.hosts[0], &document(&claims, &[CUT_NGINX])).expect_exit(5).json();
+    let found = |place: usize| &report["hypotheses"][place]["findings"][0];
+    assert_eq!(
+        (&found(0)["outcome"], &found(1)["outcome"]),
+        (&"deviated".into(), &"held".into()),
+        "{report:#}"
+    );
+    let why = found(0)["why"].as_str().expect("a reason");
+    for words in [
+        "requests failed, and 0 % of ",
+        " in the control group at the same time, at most 2 times that allowed",
+    ] {
+        assert!(why.contains(words), "`{words}` is missing: {why}");
+    }
+    for (place, group) in [(0, "tested"), (1, "control")] {
+        let load = &report["hypotheses"][place]["during"]["load"];
+        let broken = if group == "tested" { load } else { &load["control"] };
+        assert!(count(broken, "failed") * 10 >= count(broken, "requests") * 8, "{group}: {report:#}");
+        let kind = broken["errors"][0]["seen"].as_str().expect("a kind of error");
+        assert!(kind.starts_with("`/?{{n}}`: timed out after 1s "), "{report:#}");
+        let well = if group == "tested" { &load["control"] } else { load };
+        assert_eq!(count(well, "failed"), 0, "{group}: {report:#}");
+    }
+}
+
 #[test]
 fn a_baseline_that_is_not_met_says_which_errors() {
     needs!(Root, Nftables);

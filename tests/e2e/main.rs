@@ -19,6 +19,7 @@ mod lifecycle;
 mod link;
 mod load;
 mod method;
+mod muster;
 mod nets;
 mod network;
 mod outage;

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod conversation;
+mod groups;
 mod http;
 mod load;
 mod looks;

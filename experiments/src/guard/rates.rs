@@ -1,8 +1,10 @@
 //! What is known so far about the rates of a hypothesis or guard, while the run goes on.
 
 use crate::run::Seen;
-use crate::summary::count;
-use crate::verdict::{Bound, Counts, Fast, Phase, Starts, Tally, Terms, chance_of};
+use crate::summary::{count, count_control};
+use crate::verdict::{
+    Bound, Counts, Course, Fast, Mode, Phase, Starts, Tally, Terms, chance_of, control_group,
+};
 
 /// Bad requests of one sample that chance explains less often than this make it a bad sample of the recovery.
 const BY_CHANCE: f64 = 0.01;
@@ -18,7 +20,17 @@ pub(super) struct Rates {
     alpha: f64,
     /// None where there is a budget alone.
     bounds: Vec<Watched>,
+    /// Where errors are compared with those of a control group.
+    groups: Option<Groups>,
     baseline: Tally,
+}
+
+/// The baseline of two groups.
+#[derive(Clone, Debug)]
+struct Groups {
+    times: f64,
+    tested: Counts,
+    control: Counts,
 }
 
 /// One bound that needs no baseline.
@@ -42,13 +54,22 @@ impl Rates {
             since: Counts::default(),
             against: Fast::new(tolerated.max(f64::MIN_POSITIVE), Starts::Open),
         });
-        Rates { alpha: terms.alpha(), bounds: bounds.collect(), baseline: Tally::default() }
+        let groups = terms.bounds.iter().find_map(|bound| match bound {
+            Bound::ErrorsOfControl(times) => {
+                Some(Groups { times: *times, tested: Counts::default(), control: Counts::default() })
+            }
+            _ => None,
+        });
+        Rates { alpha: terms.alpha(), bounds: bounds.collect(), groups, baseline: Tally::default() }
     }
 
     /// Counts a sample.
     pub(super) fn add(&mut self, seen: &Seen) {
         if seen.phase == Phase::Baseline && seen.is_whole() {
             self.baseline.add(seen.good);
+        }
+        if let Some(groups) = self.groups.as_mut().filter(|_| seen.phase == Phase::Baseline) {
+            groups.add(seen);
         }
         for watched in &mut self.bounds {
             if seen.phase == Phase::Baseline {
@@ -68,6 +89,11 @@ impl Rates {
     /// Whether a sample, taken alone, is as good as the bounds let expect: no worse than chance explains. Without a bound
     /// it must be good.
     pub(super) fn is_usual(&self, seen: &Seen) -> bool {
+        if let Some(groups) = &self.groups
+            && !groups.is_usual(seen)
+        {
+            return false;
+        }
         if self.bounds.is_empty() {
             return seen.good;
         }
@@ -82,6 +108,9 @@ impl Rates {
     /// Why the baseline is not met: it is sure that a bound is broken.
     /// Without a bound, that most of it was bad.
     pub(super) fn not_steady(&self) -> Option<String> {
+        if let Some(differ) = self.groups.as_ref().and_then(|groups| groups.differ(self.alpha)) {
+            return Some(differ);
+        }
         if self.bounds.is_empty() {
             let Tally { good, bad } = self.baseline;
             return (bad > good).then(|| format!("{bad} of {} samples were bad", good + bad));
@@ -120,10 +149,37 @@ impl Rates {
     }
 }
 
+impl Groups {
+    fn add(&mut self, seen: &Seen) {
+        count(Bound::ErrorsOfControl(self.times), seen, &mut self.tested);
+        count_control(seen, &mut self.control);
+    }
+
+    /// Why the groups cannot be compared: they differ before anything is done.
+    fn differ(&self, alpha: f64) -> Option<String> {
+        let course = Course::of_groups(&self.tested, &self.control, self.times, Mode::Fast, None, alpha)?;
+        let (all, bad) = self.tested.total();
+        let (others, bad_others) = self.control.total();
+        (course.most() >= 1.0 / alpha && bad >= FEWEST_BAD).then(|| {
+            format!(
+                "the groups differ already: {bad} of {all} requests failed, and {bad_others} of {others} in the control group"
+            )
+        })
+    }
+
+    /// Whether chance explains how the bad requests of one sample are divided.
+    fn is_usual(&self, seen: &Seen) -> bool {
+        let mut own = Groups { times: self.times, tested: Counts::default(), control: Counts::default() };
+        own.add(seen);
+        let ((all, bad), (others, bad_others)) = (own.tested.total(), own.control.total());
+        let even = control_group(all as f64 / (all + others).max(1) as f64, self.times);
+        bad == 0 || (others > 0 && chance_of(bad + bad_others, bad, even) > BY_CHANCE)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use crate::quantity::Percent;
-    use crate::verdict::Mode;
 
     use super::*;
 
@@ -196,6 +252,37 @@ mod tests {
         assert_eq!(rates.tripped(), None, "it is the budget that stops a run");
         assert!(rates.is_usual(&seen(Phase::Recovery, 4, 50, 0)));
         assert!(!rates.is_usual(&seen(Phase::Recovery, 4, 50, 1)));
+    }
+
+    #[test]
+    fn groups_are_compared_with_each_other() {
+        let bounds = vec![Bound::ErrorsOfControl(1.5)];
+        let rates = || {
+            let terms =
+                Terms { bounds: bounds.clone(), mode: Mode::Robust, confidence: Percent::USUALLY_SURE };
+            Rates::new(&terms)
+        };
+        let seen = |phase, at_s, bad, others| {
+            let mut seen = seen(phase, at_s, 50, bad);
+            let control = serde_json::json!({
+                "requests": 50, "errors": [{ "seen": "503", "times": others }], "latency": [], "late": [],
+                "slots": [[50, others]]
+            });
+            seen.good = true;
+            seen.load.as_mut().unwrap().control = Some(serde_json::from_value(control).unwrap());
+            seen
+        };
+        let mut alike = rates();
+        (0..5).for_each(|second| alike.add(&seen(Phase::Baseline, second, 20, 20)));
+        assert_eq!(alike.not_steady(), None, "what hits both is no difference");
+        let mut differ = rates();
+        (0..5).for_each(|second| differ.add(&seen(Phase::Baseline, second, 10, 1)));
+        let why = differ.not_steady().unwrap();
+        let said = "the groups differ already: 50 of 250 requests failed, and 5 of 250 in the control group";
+        assert_eq!(why, said);
+        assert!(differ.is_usual(&seen(Phase::Recovery, 9, 20, 20)));
+        assert!(differ.is_usual(&seen(Phase::Recovery, 9, 1, 0)), "a single one is chance");
+        assert!(!differ.is_usual(&seen(Phase::Recovery, 9, 20, 0)));
     }
 
     #[test]

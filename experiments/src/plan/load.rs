@@ -21,8 +21,11 @@ pub struct PlannedLoad {
     pub rate: Rate,
     /// How long it can go on: baseline, method, recovery.
     pub at_most: Period,
-    /// How many requests that are.
+    /// How many requests that are, those to a control group among them.
     pub requests: u64,
+    /// Whether each of them is sent to a control group too.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub control: bool,
 }
 
 /// The load of every hypothesis and guard. `method` is how long the steps take.
@@ -39,7 +42,8 @@ pub(super) fn of(experiment: &Experiment, method: Duration) -> Vec<PlannedLoad> 
             url: load.url.clone(),
             rate: load.rate,
             at_most: time.into(),
-            requests: load.rate.within(time),
+            requests: load.rate.within(time) * if load.control.is_some() { 2 } else { 1 },
+            control: load.control.is_some(),
         }
     };
     let hypotheses = experiment.hypothesis.iter().map(|claim| (claim, experiment.recovery.get()));

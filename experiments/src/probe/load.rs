@@ -6,7 +6,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{ErrorsBound, Expect, Tls, get, two_seconds};
+use super::{ErrorsBound, Expect, HttpProbe, Tls, get, two_seconds};
 use crate::distribution::Distribution;
 use crate::quantity::{Period, Rate};
 
@@ -17,19 +17,30 @@ use crate::quantity::{Period, Rate};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct LoadProbe {
-    /// An absolute `http://` or `https://` address.
+    /// An absolute `http://` or `https://` address. Words in double braces are filled in anew for each request: see
+    /// [`Template`](super::Template). With `endpoints` it names the server alone.
     pub url: String,
     /// How many requests begin in a second or a minute.
     pub rate: Rate,
     /// The request method.
     #[serde(default = "get")]
     pub method: String,
-    /// Request headers.
+    /// Request headers, with words in double braces as in `url`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub headers: BTreeMap<String, String>,
-    /// The request body.
+    /// The request body, with words in double braces as in `url`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub body: Option<String>,
+    /// What is asked for, each as often as its weight says; without it what `url` names.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub endpoints: Vec<Endpoint>,
+    /// Speak HTTP/2 (RFC 9113): over TLS by ALPN, without TLS by prior knowledge. A connection then carries up to 100
+    /// requests at the same time.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub http2: bool,
+    /// Each request is sent a second time, to a group without the fault: what `errors: "<= 1.5x control"` compares with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub control: Option<Control>,
     /// A request that is not answered after this time, counted from when it was to begin, is an error.
     #[serde(default = "two_seconds")]
     pub timeout: Period,
@@ -44,6 +55,92 @@ pub struct LoadProbe {
 
 fn many() -> u32 {
     512
+}
+
+/// One of the things that a load asks a server for.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Endpoint {
+    /// Path and query, from the first `/`, with words in double braces as in `url`.
+    pub path: String,
+    /// How often, compared with the others: 3 beside 1 is three of four requests.
+    #[serde(default = "once")]
+    #[schemars(range(min = 1, max = 1000))]
+    pub weight: u32,
+    /// The request method, where it is not that of the load.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub method: Option<String>,
+    /// Request headers beside those of the load; of the same name, instead of them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub headers: BTreeMap<String, String>,
+    /// The request body, where it is not that of the load.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub body: Option<String>,
+}
+
+fn once() -> u32 {
+    1
+}
+
+/// The group without the fault. It gets the same requests at the same times, but for what stands here.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Control {
+    /// Another server: scheme, host and port, `http://10.0.0.8:8080`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server: Option<String>,
+    /// Request headers beside those of the load; of the same name, instead of them. For servers that divide their traffic
+    /// by a header.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub headers: BTreeMap<String, String>,
+}
+
+/// One of the two groups that a load with a [`Control`] compares.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Group {
+    /// The one that the fault may concern.
+    Tested,
+    /// The one that it does not.
+    Control,
+}
+
+impl LoadProbe {
+    /// The requests that it sends to a group, each with its weight, and with its templates as they are written. Those to
+    /// the control group are in the same order; none where there is no such group.
+    pub fn requests(&self, group: Group) -> Vec<(u32, HttpProbe)> {
+        let own =
+            Endpoint { path: String::new(), weight: 1, method: None, headers: BTreeMap::new(), body: None };
+        let control = match (group, &self.control) {
+            (Group::Control, None) => return Vec::new(),
+            (Group::Control, control) => control.as_ref(),
+            (Group::Tested, _) => None,
+        };
+        let endpoints = if self.endpoints.is_empty() { std::slice::from_ref(&own) } else { &self.endpoints };
+        let request = |endpoint: &Endpoint| {
+            let mut headers = self.headers.clone();
+            headers.extend(endpoint.headers.clone());
+            headers.extend(control.map(|control| control.headers.clone()).unwrap_or_default());
+            let (server, path) = divided(&self.url);
+            let path = if self.endpoints.is_empty() { path } else { &endpoint.path };
+            let server = control.and_then(|control| control.server.as_deref()).unwrap_or(server);
+            HttpProbe {
+                url: format!("{}{path}", server.trim_end_matches('/')),
+                method: endpoint.method.as_ref().unwrap_or(&self.method).clone(),
+                headers,
+                body: endpoint.body.as_ref().or(self.body.as_ref()).cloned(),
+                timeout: self.timeout,
+                tls: self.tls.clone(),
+            }
+        };
+        endpoints.iter().map(|endpoint| (endpoint.weight, request(endpoint))).collect()
+    }
+}
+
+/// An address without its path and query, and those.
+pub(crate) fn divided(url: &str) -> (&str, &str) {
+    let begin = url.find("://").map_or(0, |at| at + 3);
+    let end = url[begin..].find(['/', '?']).map_or(url.len(), |at| begin + at);
+    url.split_at(end)
 }
 
 /// The quantiles that an expectation can bound: its key, and how many thousandths of the requests it speaks of.
@@ -75,6 +172,9 @@ pub struct Load {
     /// Whether the stretch was cut off before half of its time: it counts in sums, and is no sample.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub short: bool,
+    /// What the same requests came to in the control group, where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub control: Option<Box<Load>>,
 }
 
 fn is_zero(count: &u64) -> bool {
@@ -170,6 +270,9 @@ impl Load {
         Count::sort(&mut self.errors);
         self.latency.merge(&other.latency);
         self.late.merge(&other.late);
+        if let Some(control) = &other.control {
+            self.control.get_or_insert_default().merge(control);
+        }
     }
 
     /// Requests without the expected answer.
@@ -189,11 +292,13 @@ impl Load {
     /// a latency in the same bucket as the bound does not.
     pub fn judge(&mut self, expect: &Expect) {
         let mut missed = Vec::new();
-        // What the baseline or the other bounds decide is not known here.
+        // What the baseline, the control group or the other bounds decide is not known here.
         let share = match expect.errors {
             Some(ErrorsBound::Share(most)) => most.0.get(),
             None if expect.throughput.is_none() => 0.0,
-            Some(ErrorsBound::OfBaseline(_)) | None => 100.0,
+            // But more than half are never usual.
+            Some(ErrorsBound::OfBaseline(_) | ErrorsBound::OfControl(_)) => 50.0,
+            None => 100.0,
         };
         if self.failed() as f64 * 100.0 > share * self.requests as f64 {
             missed.push(format!("errors {}", expect.errors.unwrap_or_default()));

@@ -17,16 +17,19 @@ mod looks;
 mod measurements;
 mod rate;
 mod stores;
+mod template;
 
 pub use answers::{DnsProbe, RecordKind, TlsProbe};
 pub use budget::Budget;
 pub use compare::Comparison;
 pub use kind::Probe;
-pub use load::{Count, Load, LoadProbe, QUANTILES, Slot};
+pub(crate) use load::divided;
+pub use load::{Control, Count, Endpoint, Group, Load, LoadProbe, QUANTILES, Slot};
 pub use looks::{Looks, Quota, When};
 pub use measurements::{LogProbe, MetricsProbe, PrometheusProbe, Take};
 pub use rate::{ErrorsBound, LatencyBound, ThroughputBound};
 pub use stores::{RedisProbe, SqlProbe};
+pub use template::{Filling, Template};
 
 /// One claim about the steady state: a probe with an expectation. Exactly one kind of probe is given.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -266,6 +269,7 @@ impl Expect {
         let errors = match self.errors {
             Some(ErrorsBound::Share(most)) => Some(Bound::Errors(most.0)),
             Some(ErrorsBound::OfBaseline(times)) => Some(Bound::ErrorsOfBaseline(times)),
+            Some(ErrorsBound::OfControl(times)) => Some(Bound::ErrorsOfControl(times)),
             None if load && self.throughput.is_none() => Some(Bound::Errors(Percent::default())),
             None => None,
         };

@@ -5,13 +5,16 @@ use std::str::FromStr;
 
 use crate::quantity::{MostPercent, Percent, QuantityError, as_text};
 
-/// The share of requests that may be without the expected answer: `<= 1%`, or by the baseline: `<= 1.5x baseline`.
+/// The share of requests that may be without the expected answer: `<= 1%`, or by the baseline: `<= 1.5x baseline`, or by
+/// a group without the fault at the same time: `<= 1.5x control`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum ErrorsBound {
     /// At most this share.
     Share(MostPercent),
     /// At most so many times the share of the baseline.
     OfBaseline(f64),
+    /// At most so many times the share of the control group.
+    OfControl(f64),
 }
 
 impl Default for ErrorsBound {
@@ -24,19 +27,22 @@ impl FromStr for ErrorsBound {
     type Err = QuantityError;
 
     fn from_str(text: &str) -> Result<Self, QuantityError> {
-        let Some(rest) = text.trim().strip_suffix("baseline") else {
-            return text.parse().map(ErrorsBound::Share);
+        let bare = text.trim();
+        let (rest, whom, bound) = match (bare.strip_suffix("baseline"), bare.strip_suffix("control")) {
+            (Some(rest), _) => (rest, "baseline", ErrorsBound::OfBaseline as fn(f64) -> ErrorsBound),
+            (_, Some(rest)) => (rest, "control", ErrorsBound::OfControl as fn(f64) -> ErrorsBound),
+            _ => return text.parse().map(ErrorsBound::Share),
         };
-        let help = "write `\"<= 1.5x baseline\"`";
-        let wrong = || QuantityError::new(format!("`{text}` is not a multiple of the baseline"), help);
+        let help = format!("write `\"<= 1.5x {whom}\"`");
+        let wrong = || QuantityError::new(format!("`{text}` is not a multiple of the {whom}"), help.clone());
         let bare = rest.trim();
         let bare = bare.strip_prefix("<=").or_else(|| bare.strip_prefix('≤')).ok_or_else(wrong)?;
         let times = bare.trim().strip_suffix(['x', '×']).ok_or_else(wrong)?;
         let times: f64 = times.trim().parse().map_err(|_| wrong())?;
         if (1.0..=1000.0).contains(&times) {
-            Ok(ErrorsBound::OfBaseline(times))
+            Ok(bound(times))
         } else {
-            Err(QuantityError::new(format!("`{text}` is not between 1 and 1000 times the baseline"), help))
+            Err(QuantityError::new(format!("`{text}` is not between 1 and 1000 times the {whom}"), help))
         }
     }
 }
@@ -46,11 +52,12 @@ impl fmt::Display for ErrorsBound {
         match self {
             ErrorsBound::Share(most) => most.fmt(f),
             ErrorsBound::OfBaseline(times) => write!(f, "<= {times}x baseline"),
+            ErrorsBound::OfControl(times) => write!(f, "<= {times}x control"),
         }
     }
 }
 
-as_text!(ErrorsBound, "errors-bound", "string", ["<= 1%", "<= 1.5x baseline"]);
+as_text!(ErrorsBound, "errors-bound", "string", ["<= 1%", "<= 1.5x baseline", "<= 1.5x control"]);
 
 /// How many requests must be answered as expected in a time, compared with the baseline: `>= 90% of baseline`.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -113,7 +120,7 @@ mod tests {
 
     #[test]
     fn bounds_read_and_print() {
-        for text in ["<= 1%", "<= 1.5x baseline"] {
+        for text in ["<= 1%", "<= 1.5x baseline", "<= 2x control"] {
             assert_eq!(text.parse::<ErrorsBound>().unwrap().to_string(), text);
         }
         assert_eq!("≤2× baseline".parse::<ErrorsBound>().unwrap(), ErrorsBound::OfBaseline(2.0));

@@ -38,6 +38,9 @@ pub struct LoadFigures {
     pub latest_us: Option<u64>,
     /// Whether that lateness is a part of the figures worth a word.
     pub generator_was_late: bool,
+    /// What the same requests came to in the control group, where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub control: Option<Box<LoadFigures>>,
 }
 
 impl From<&Load> for LoadFigures {
@@ -60,6 +63,7 @@ impl From<&Load> for LoadFigures {
             late_p99_us: us(load.late.quantile(990, 0)),
             latest_us: us(load.late.longest()),
             generator_was_late: load.generator_was_late(),
+            control: load.control.as_deref().map(|control| Box::new(control.into())),
         }
     }
 }
@@ -88,7 +92,10 @@ impl fmt::Display for LoadFigures {
                 write!(f, ", {} never sent", Count::of(self.unsent, "request"))?;
             }
         }
-        Ok(())
+        match &self.control {
+            Some(control) => write!(f, "; control group: {control}"),
+            None => Ok(()),
+        }
     }
 }
 
@@ -118,5 +125,17 @@ mod tests {
         let words = LoadFigures::from(&load).to_string();
         let late = "; the load generator itself was late: p99 0.03 ms, max 0.03 ms, 7 requests never sent";
         assert_eq!(words, format!("{expected}{late}"));
+        let both = Load {
+            requests: 1,
+            control: Some(Box::new(Load { requests: 1, ..Load::default() })),
+            ..Load::default()
+        };
+        let words = LoadFigures::from(&both).to_string();
+        assert!(
+            words.ends_with(
+                "; control group: 1 request, 0 errors; p50 no answer, p90 no answer, p99 no answer"
+            ),
+            "{words}"
+        );
     }
 }

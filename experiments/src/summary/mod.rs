@@ -27,7 +27,7 @@ use crate::probe::Budget;
 pub use crate::probe::Count;
 pub use closing::seconds;
 pub use load::{LoadFigures, in_words};
-pub use rates::count;
+pub use rates::{count, count_control};
 pub use regression::{Aspect, Comparison, Incomparable, Regression, Trend, comparable};
 pub use timeline::line;
 

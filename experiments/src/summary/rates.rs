@@ -40,6 +40,14 @@ pub fn count(bound: Bound, seen: &Seen, counts: &mut Counts) {
     }
 }
 
+/// Adds what a sample says of the errors of its control group.
+pub fn count_control(seen: &Seen, counts: &mut Counts) {
+    let Some(control) = seen.load.as_ref().and_then(|load| load.control.as_ref()) else { return };
+    for (at, slot) in (0u64..).zip(&control.slots).filter(|(_, slot)| slot.requests > 0) {
+        counts.add(seen.begun_ms.saturating_add(at * Slot::MS), slot.requests.into(), slot.failed.into());
+    }
+}
+
 /// The findings of every hypothesis that is about a rate, with its place among all hypotheses. `planned_ms` is how long
 /// the method was to take.
 pub(super) fn of(stated: &[Stated], samples: &Samples<'_>, planned_ms: Option<u64>) -> Vec<Vec<Finding>> {
@@ -78,6 +86,14 @@ fn ask(bound: Bound, terms: &Terms, name: &str, samples: &Samples<'_>, planned_m
             Some(Course::of(&during, tolerated, terms.mode, planned_ms, alpha))
         }
         Bound::ErrorsOfBaseline(_) | Bound::Throughput(_) => by_baseline(derived),
+        Bound::ErrorsOfControl(times) => {
+            let mut control = Counts::default();
+            samples.of_phase(name, Phase::During).for_each(|seen| count_control(seen, &mut control));
+            match during.total().0 {
+                0 => Some(Course::default()),
+                _ => Course::of_groups(&during, &control, times, terms.mode, planned_ms, alpha),
+            }
+        }
         Bound::Latency => latency(name, samples, terms.mode, planned_ms, alpha),
     };
     Asked { bound, mode: terms.mode, alpha, from_ms, course }

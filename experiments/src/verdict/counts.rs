@@ -47,6 +47,24 @@ impl Counts {
         grouped
     }
 
+    /// The same in stretches of a length that are counted from a time.
+    pub(super) fn each(&self, from_ms: u64, length_ms: u64) -> Counts {
+        let mut counts = Counts::default();
+        let begin = |at: u64| from_ms + at.saturating_sub(from_ms) / length_ms * length_ms;
+        self.iter().for_each(|(at, all, bad)| counts.add(begin(at), all, bad));
+        counts
+    }
+
+    /// Those whose time is wanted.
+    pub(super) fn filter(&self, wanted: impl Fn(u64) -> bool) -> Counts {
+        Counts(self.0.iter().filter(|(at, _)| wanted(**at)).map(|(at, slot)| (*at, *slot)).collect())
+    }
+
+    /// Requests that began at exactly a time, and the bad ones.
+    pub(super) fn at(&self, at_ms: u64) -> (u64, u64) {
+        self.0.get(&at_ms).copied().unwrap_or_default()
+    }
+
     /// Those that began at or after a time, by the time since then.
     pub fn since(&self, from_ms: u64) -> Counts {
         Counts(self.0.range(from_ms..).map(|(at, slot)| (at - from_ms, *slot)).collect())

@@ -2,9 +2,10 @@
 
 use super::blocks::Blocks;
 use super::counts::Counts;
+use super::interval::upper_share;
 use super::looks::FEWEST;
 use super::process::Starts;
-use super::rate::{Fast, Keeps};
+use super::rate::{Fast, Keeps, control_group};
 use super::shift::{Ranks, Shift, Tick};
 use super::terms::Mode;
 
@@ -18,6 +19,8 @@ const OUTAGE_MS: u64 = 5_000;
 const OUTAGE_REQUESTS: u64 = 20;
 /// How many times as many slow answers as in the baseline are still no worse.
 const TAIL_TIMES: f64 = 2.0;
+/// Where so many of the control group's requests fail, it is not the fault alone that makes others fail.
+const SHARED: f64 = 0.1;
 
 /// The evidence on one bound over a window.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -40,6 +43,8 @@ pub struct Course {
     pub keeps_late: bool,
     /// Of latencies: how often a request is slower than one of the baseline, ties counted half, and how often it may be.
     pub effect: Option<(f64, f64)>,
+    /// Requests to the control group at the same time, and the bad ones among them.
+    pub control: Option<(u64, u64)>,
     /// About how many requests more would show that the bound is kept.
     pub missing: Option<u64>,
 }
@@ -80,6 +85,48 @@ impl Course {
         self.against = self.enough_ms.map(|at| (at, BEYOND_DOUBT)).into_iter().collect();
         self.keeps = if self.bad == 0 && self.all >= FEWEST { BEYOND_DOUBT } else { 0.0 };
         self.keeps_late = self.bad == 0;
+    }
+
+    /// The evidence on "at most `times` as many of the tested group's requests are bad as of the control group's, at the
+    /// same time". `None` where there was no second in which both were asked.
+    ///
+    /// *Against* it, each bad request is a witness of which group it came from ([`control_group`]), so what hits both alike
+    /// is no evidence. *For* it, the tested group must keep `times` the share that the control group does not exclude, and
+    /// half of `alpha` is spent on that: without a single bad request nothing else could show it.
+    pub fn of_groups(
+        tested: &Counts,
+        control: &Counts,
+        times: f64,
+        mode: Mode,
+        planned_ms: Option<u64>,
+        alpha: f64,
+    ) -> Option<Course> {
+        let from = tested.first_ms()?.min(control.first_ms()?);
+        let (fine, begin) = (tested, |at: u64| from + (at - from) / 1000 * 1000);
+        let (tested, control) = (tested.each(from, 1000), control.each(from, 1000));
+        let both = |counts: &Counts, other: &Counts| counts.filter(|at| other.at(at).0 > 0);
+        let (tested, control) = (both(&tested, &control), both(&control, &tested));
+        let ((all, _), (others, bad_others)) = (tested.total(), control.total());
+        if all == 0 || others == 0 {
+            return None;
+        }
+        let mut witnesses = Counts::default();
+        tested.iter().for_each(|(at, _, bad)| witnesses.add(at, bad + control.at(at).1, bad));
+        let even = control_group(all as f64 / (all + others) as f64, times);
+        let against = Course::of(&witnesses, even, mode, planned_ms, alpha);
+        let tolerated = (times * upper_share(others, bad_others, alpha / 2.0)).min(0.9);
+        let kept = Course::of(&tested, tolerated, mode, planned_ms, alpha / 2.0).halved();
+        let alone = fine.filter(|at| {
+            let (all, bad) = control.at(begin(at));
+            all > 0 && (bad as f64) < SHARED * all as f64
+        });
+        Some(Course {
+            against: against.against,
+            enough_ms: against.enough_ms,
+            outage_ms: outage(&alone, 0.0),
+            control: Some((others, bad_others)),
+            ..kept
+        })
     }
 
     /// The evidence on "answers are no slower than in the baseline": the mean of that on the whole distribution and that
@@ -215,5 +262,46 @@ mod tests {
     fn the_value_at_a_time_is_that_of_the_last_step() {
         let course = Course { against: vec![(10, 2.0), (20, 3.0)], ..Course::default() };
         assert_eq!([9, 10, 19, 20, 99].map(|ms| course.at(ms)), [1.0, 2.0, 2.0, 3.0, 3.0]);
+    }
+
+    #[test]
+    fn groups_that_fail_alike_are_no_different_and_one_that_fails_alone_is() {
+        let tenths = |bad: &dyn Fn(u64) -> u64| {
+            let mut counts = Counts::default();
+            (0..600).for_each(|slot| counts.add(slot * 100, 5, (bad(slot / 10) + slot % 10) / 10));
+            counts
+        };
+        let judged = |tested: &dyn Fn(u64) -> u64, control: &dyn Fn(u64) -> u64, mode| {
+            let (tested, control) = (tenths(tested), tenths(control));
+            Course::of_groups(&tested, &control, 1.5, mode, Some(60_000), 0.05).unwrap()
+        };
+        let of =
+            |tested: &dyn Fn(u64) -> u64, control: &dyn Fn(u64) -> u64| judged(tested, control, Mode::Robust);
+        let storm = |second: u64| if (20..40).contains(&second) { 50 } else { 0 };
+        let shared = of(&storm, &storm);
+        assert_eq!((shared.outage_ms, shared.most() < 20.0), (None, true), "{}", shared.most());
+        assert!(shared.keeps >= 20.0, "what hits both alike is no difference: {}", shared.keeps);
+        let alone = of(&storm, &|_| 0);
+        assert_eq!(alone.outage_ms, Some(22_400), "half of five seconds");
+        let few =
+            judged(&|second| u64::from(second > 9) * 3, &|second| u64::from(second % 10 == 0), Mode::Fast);
+        assert!(few.most() >= 20.0 && few.outage_ms.is_none(), "{}", few.most());
+        assert_eq!((few.all, few.bad, few.control), (3000, 150, Some((3000, 6))));
+        let clean = of(&|_| 0, &|_| 0);
+        assert!(clean.keeps >= 20.0, "{}", clean.keeps);
+        // Seconds in which one of the groups was not asked say nothing.
+        let late = Course::of_groups(
+            &counts(60, 50, |_| 5),
+            &counts(60, 50, |_| 5).since(30_000),
+            1.5,
+            Mode::Fast,
+            None,
+            0.05,
+        );
+        assert!(late.unwrap().all < 3000);
+        assert_eq!(
+            Course::of_groups(&counts(6, 5, |_| 0), &Counts::default(), 2.0, Mode::Fast, None, 0.05),
+            None
+        );
     }
 }

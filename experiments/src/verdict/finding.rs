@@ -36,6 +36,9 @@ pub struct Finding {
     pub keeps: f64,
     /// α: the chance of a wrong verdict that is accepted.
     pub alpha: f64,
+    /// Requests to the control group at the same time, and the bad ones among them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub control: Option<(u64, u64)>,
     /// Whether half of the requests of five seconds had failed, which needs no evidence.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub outage: bool,
@@ -127,6 +130,7 @@ impl Finding {
             against,
             keeps: course.keeps,
             alpha: asked.alpha,
+            control: course.control,
             outage: course.outage_ms.is_some(),
             sure_after_ms,
             missing: course.missing.filter(|_| outcome == Outcome::Inconclusive),
@@ -135,7 +139,9 @@ impl Finding {
     }
 
     fn without_baseline(asked: &Asked) -> Finding {
-        let why = format!("`{}`: the baseline has no requests to compare with", asked.bound);
+        let whom =
+            if matches!(asked.bound, Bound::ErrorsOfControl(_)) { "control group" } else { "baseline" };
+        let why = format!("`{}`: the {whom} has no requests to compare with", asked.bound);
         Finding {
             bound: asked.bound.to_string(),
             judgement: Judgement { outcome: Outcome::NoData, why },
@@ -148,6 +154,7 @@ impl Finding {
             against: 1.0,
             keeps: 1.0,
             alpha: asked.alpha,
+            control: None,
             outage: false,
             sure_after_ms: None,
             missing: None,
@@ -163,7 +170,7 @@ impl Asked {
             return "no requests began while it was watched".to_owned();
         }
         let what = match self.bound {
-            Bound::Errors(_) | Bound::ErrorsOfBaseline(_) => "failed".to_owned(),
+            Bound::Errors(_) | Bound::ErrorsOfBaseline(_) | Bound::ErrorsOfControl(_) => "failed".to_owned(),
             Bound::Throughput(_) => "were not served".to_owned(),
             Bound::Quantile { within, .. } => format!("failed or took longer than {within}"),
             Bound::Latency => "were slower than the slowest hundredth of the baseline".to_owned(),
@@ -174,6 +181,14 @@ impl Asked {
             _ if course.tolerated <= 0.0 => "none allowed".to_owned(),
             Bound::Errors(_) | Bound::Quantile { .. } => {
                 format!("at most {} allowed", percent(course.tolerated))
+            }
+            Bound::ErrorsOfControl(times) => {
+                let (all, bad) = course.control.unwrap_or_default();
+                let share = percent(bad as f64 / all.max(1) as f64);
+                let all = thousands(all);
+                format!(
+                    "and {share} of {all} in the control group at the same time, at most {times} times that allowed"
+                )
             }
             Bound::Latency => {
                 let (effect, most) = course.effect.unwrap_or((0.5, 0.5));

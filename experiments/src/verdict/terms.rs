@@ -39,6 +39,8 @@ pub enum Bound {
     Errors(Percent),
     /// At most so many times the share of the baseline is.
     ErrorsOfBaseline(f64),
+    /// At most so many times the share of the control group is, at the same time.
+    ErrorsOfControl(f64),
     /// So many thousandths of the requests are answered within a time.
     Quantile {
         /// 990 is p99.
@@ -58,7 +60,10 @@ impl Bound {
         match self {
             Bound::Errors(share) => Some(share.fraction()),
             Bound::Quantile { thousandths, .. } => Some((1000 - thousandths.min(999)) as f64 / 1000.0),
-            Bound::ErrorsOfBaseline(_) | Bound::Throughput(_) | Bound::Latency => None,
+            Bound::ErrorsOfBaseline(_)
+            | Bound::ErrorsOfControl(_)
+            | Bound::Throughput(_)
+            | Bound::Latency => None,
         }
     }
 }
@@ -69,6 +74,7 @@ impl fmt::Display for Bound {
         match self {
             Bound::Errors(share) => write!(f, "errors <= {share}"),
             Bound::ErrorsOfBaseline(times) => write!(f, "errors <= {times}x baseline"),
+            Bound::ErrorsOfControl(times) => write!(f, "errors <= {times}x control"),
             Bound::Quantile { thousandths, within } => {
                 let digits = format!("{thousandths:03}");
                 write!(f, "p{} <= {within}", digits.strip_suffix('0').unwrap_or(&digits))

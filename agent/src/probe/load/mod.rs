@@ -8,6 +8,8 @@
 mod clock;
 mod pool;
 mod schedule;
+mod streams;
+mod target;
 mod tick;
 
 use std::cell::{Cell, RefCell};
@@ -17,19 +19,18 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use squall_experiments::probe::{Expect, HttpProbe, LoadProbe, ProberReply, Sample};
+use squall_experiments::probe::{Expect, Group, LoadProbe, ProberReply, Sample};
 use squall_experiments::quantity::{Period, Rate};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::mpsc::{Sender, UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::{LocalSet, spawn_local};
 use tokio::time::timeout_at;
 
-use super::expect::{Answer, ExpectHttp};
-use super::request::{HttpRequest, Keep, reason, whole};
+use super::expect::ExpectHttp;
 use super::tcp::{self, Stage, timed_out};
 use clock::{Clock, Timer};
-use pool::{Held, Pool};
 use schedule::{Due, Schedule};
+use target::{Target, Turns};
 use tick::{Tick, words};
 
 /// Files that a prober needs besides the connections of its loads.
@@ -39,11 +40,10 @@ const SOON: Duration = Duration::from_millis(50);
 
 /// A load, ready to be sent.
 pub(super) struct Task {
-    request: HttpRequest,
+    load: LoadProbe,
     rate: Rate,
     tick: Duration,
     timeout: Period,
-    connections: usize,
     answer: ExpectHttp,
     expect: Expect,
 }
@@ -67,21 +67,15 @@ pub(super) struct Generator {
 impl Task {
     /// Understands the request and loads what it trusts; an error says why not.
     pub(super) fn new(load: &LoadProbe, tick: Period, expect: &Expect) -> Result<Self, String> {
-        let request = HttpProbe {
-            url: load.url.clone(),
-            method: load.method.clone(),
-            headers: load.headers.clone(),
-            body: load.body.clone(),
-            timeout: load.timeout,
-            tls: load.tls.clone(),
-        };
-        may_open(u64::from(load.connections))?;
+        // Connections belong to the thread that sends: there they are made anew.
+        let groups = [Group::Tested, Group::Control].map(|group| Target::new(load, group));
+        let all = groups.into_iter().collect::<Result<Vec<_>, _>>()?.into_iter().flatten().count() as u64;
+        may_open(all * u64::from(load.connections))?;
         Ok(Task {
-            request: HttpRequest::new(&request, Keep::Alive)?,
+            load: load.clone(),
             rate: load.rate,
             tick: tick.get().max(load.rate.offset(1)),
             timeout: load.timeout,
-            connections: load.connections as usize,
             answer: ExpectHttp::new(expect)?,
             expect: expect.clone(),
         })
@@ -139,8 +133,11 @@ fn serve(
     let failed = local.block_on(&runtime, async {
         let clock = Clock::start();
         let timer = Timer::new(clock)?;
+        let target = |group| Target::new(&task.load, group).map_err(io::Error::other);
         let sending = Rc::new(Sending {
-            pool: Rc::new(Pool::new(task.connections)),
+            tested: target(Group::Tested)?,
+            control: target(Group::Control)?,
+            turns: Turns::new(&task.load),
             clock,
             current: RefCell::new(None),
             probe,
@@ -165,7 +162,9 @@ fn serve(
 /// A load while its thread lives.
 struct Sending {
     task: Task,
-    pool: Rc<Pool>,
+    tested: Option<Target>,
+    control: Option<Target>,
+    turns: Turns,
     clock: Clock,
     /// `None` while nothing is to be sent.
     current: RefCell<Option<Current>>,
@@ -241,10 +240,16 @@ impl Sending {
             match current.schedule.due(now) {
                 Due::Later(at) => return Some(at),
                 // An answer would come too late in any case, and say nothing of the target.
-                Due::TooLate => current.tick.not_sent(),
+                Due::TooLate => {
+                    self.turns.next();
+                    self.groups(0).for_each(|group| current.tick.not_sent(group));
+                }
                 Due::Request(at) => {
-                    current.tick.begins(at);
-                    spawn_local(self.clone().request(current.tick.clone(), at));
+                    let turn = self.turns.next();
+                    for group in self.groups(turn.1) {
+                        current.tick.begins(at, group);
+                        spawn_local(self.clone().request(current.tick.clone(), at, group, turn));
+                    }
                 }
                 Due::TickEnded { at, last } => {
                     let ended = if last {
@@ -258,28 +263,52 @@ impl Sending {
         }
     }
 
+    /// Who is asked, each first at every other request.
+    fn groups(&self, number: u64) -> impl Iterator<Item = Group> + use<> {
+        let (first, second) = match number % 2 {
+            0 => (Group::Tested, Group::Control),
+            _ => (Group::Control, Group::Tested),
+        };
+        let control = self.control.is_some();
+        [first, second].into_iter().filter(move |group| control || *group == Group::Tested)
+    }
+
     /// One request, from its time to its last byte, its time-out, or whatever goes wrong.
-    async fn request(self: Rc<Self>, tick: Rc<Tick>, at: Duration) {
-        tick.sent(self.clock.now().saturating_sub(at));
+    async fn request(
+        self: Rc<Self>,
+        tick: Rc<Tick>,
+        at: Duration,
+        group: Group,
+        (place, number): (usize, u64),
+    ) {
+        tick.sent(self.clock.now().saturating_sub(at), group);
+        let target = match group {
+            Group::Tested => &self.tested,
+            Group::Control => &self.control,
+        };
+        let Some(target) = target else { return };
+        let asked = target.asked(place);
         let stage = Stage::new(tcp::RESOLVING);
         let deadline = self.clock.instant(at + self.task.timeout.get());
-        let result = timeout_at(deadline, self.exchange(&stage)).await;
+        let exchange = target.exchange(asked, number, &stage, self.task.answer.wants_body());
+        let result = timeout_at(deadline, exchange).await;
         let took = self.clock.now().saturating_sub(at);
+        let failed = |why: &str| tick.failed(at, &asked.failure(why), group);
         let used = match result {
             Err(_) => {
-                tick.failed(at, &timed_out(self.task.timeout, &stage));
+                failed(&timed_out(self.task.timeout, &stage));
                 None
             }
             Ok(Err(why)) => {
-                tick.failed(at, &why);
+                failed(&why);
                 None
             }
-            Ok(Ok((answer, held))) => {
+            Ok(Ok((answer, used))) => {
                 match self.task.answer.objection(&answer) {
-                    Some(objection) => tick.failed(at, &objection.text()),
-                    None => tick.answered(at, took, &self.task.expect),
+                    Some(objection) => failed(&objection.text()),
+                    None => tick.answered(at, took, &self.task.expect, group),
                 }
-                Some(held)
+                Some(used)
             }
         };
         if tick.is_settled() {
@@ -287,27 +316,9 @@ impl Sending {
         } else if self.promptly {
             self.forewarn(tick);
         }
-        if let Some(held) = used {
-            self.pool.give_back(held).await;
+        if let Some(used) = used {
+            target.give_back(used).await;
         }
-    }
-
-    async fn exchange(&self, stage: &Stage) -> Result<(Answer, Held), String> {
-        let mut message = self.task.request.message();
-        let (response, held) = loop {
-            let mut held = self.pool.take(&self.task.request, stage).await?;
-            stage.set(tcp::WAITING);
-            match held.sender().try_send_request(message).await {
-                Ok(response) => break (response, held),
-                Err(mut error) => match error.take_message() {
-                    // The server closed an idle connection before anything was written to it.
-                    Some(unsent) if held.was_used() => message = unsent,
-                    _ => return Err(reason(error.into_error())),
-                },
-            }
-        };
-        stage.set(tcp::READING);
-        Ok((whole(response, self.task.answer.wants_body()).await?, held))
     }
 
     /// Nothing begins in this tick any more.

@@ -11,7 +11,7 @@ use super::super::request::{Connection, HttpRequest};
 use super::super::tcp::Stage;
 
 /// What a request is told that would need one connection more than there may be.
-const NONE_FREE: &str = "no connection free";
+pub(super) const NONE_FREE: &str = "no connection free";
 
 /// The connections of one load.
 pub(super) struct Pool {

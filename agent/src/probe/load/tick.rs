@@ -1,10 +1,10 @@
 //! What became of the requests that began within one stretch of time.
 
-use std::cell::{Cell, OnceCell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell, RefMut};
 use std::time::Duration;
 
 use squall_experiments::distribution::Distribution;
-use squall_experiments::probe::{Count, Expect, Load, QUANTILES};
+use squall_experiments::probe::{Count, Expect, Group, Load, QUANTILES};
 
 use super::super::expect::readable;
 use super::clock::Clock;
@@ -49,27 +49,35 @@ impl Tick {
         }
     }
 
+    /// What is counted of a group.
+    fn load(&self, group: Group) -> RefMut<'_, Load> {
+        RefMut::map(self.load.borrow_mut(), |load| match group {
+            Group::Tested => load,
+            Group::Control => load.control.get_or_insert_default(),
+        })
+    }
+
     /// A request whose time is this is on its way.
-    pub(super) fn begins(&self, at: Duration) {
+    pub(super) fn begins(&self, at: Duration, group: Group) {
         self.open.set(self.open.get() + 1);
-        let mut load = self.load.borrow_mut();
+        let mut load = self.load(group);
         load.requests += 1;
         load.slot(at.saturating_sub(self.begun)).requests += 1;
     }
 
     /// A request was due, and could not be sent any more.
-    pub(super) fn not_sent(&self) {
-        self.load.borrow_mut().unsent += 1;
+    pub(super) fn not_sent(&self, group: Group) {
+        self.load(group).unsent += 1;
     }
 
     /// It was sent so much later than it should have been.
-    pub(super) fn sent(&self, late: Duration) {
-        self.load.borrow_mut().late.add(late);
+    pub(super) fn sent(&self, late: Duration, group: Group) {
+        self.load(group).late.add(late);
     }
 
     /// It was answered as expected; the bounds of quantiles say what is slow.
-    pub(super) fn answered(&self, at: Duration, took: Duration, expect: &Expect) {
-        let mut load = self.load.borrow_mut();
+    pub(super) fn answered(&self, at: Duration, took: Duration, expect: &Expect, group: Group) {
+        let mut load = self.load(group);
         load.latency.add(took);
         let slot = load.slot(at.saturating_sub(self.begun));
         for (name, _, bound) in expect.quantiles() {
@@ -81,14 +89,15 @@ impl Tick {
     }
 
     /// It was not.
-    pub(super) fn failed(&self, at: Duration, why: &str) {
-        let mut load = self.load.borrow_mut();
+    pub(super) fn failed(&self, at: Duration, why: &str, group: Group) {
+        let mut load = self.load(group);
         load.slot(at.saturating_sub(self.begun)).failed += 1;
         let errors = &mut load.errors;
         let known = errors.len() < KINDS || errors.iter().any(|count| count.seen == why);
         Count::add(errors, if known { why } else { OTHERS }, 1);
         self.open.set(self.open.get() - 1);
-        self.update(|failures| failures.all += 1);
+        // The control group has no budget: it is not what is tested.
+        self.update(|failures| failures.all += u64::from(group == Group::Tested));
     }
 
     fn update<T>(&self, change: impl FnOnce(&mut Failures) -> T) -> T {
@@ -138,6 +147,9 @@ impl Tick {
         let mut load = self.load.take();
         load.short |= load.requests == 0;
         Count::sort(&mut load.errors);
+        if let Some(control) = &mut load.control {
+            Count::sort(&mut control.errors);
+        }
         load
     }
 }
@@ -177,13 +189,13 @@ mod tests {
     fn it_is_settled_when_it_is_closed_and_everything_is_answered() {
         let tick = Tick::new(Duration::ZERO);
         let expect = serde_json::from_str(r#"{ "errors": "<= 1%", "p50": "<= 10ms" }"#).unwrap();
-        tick.begins(Duration::ZERO);
-        tick.begins(Duration::from_millis(150));
-        tick.sent(Duration::from_micros(20));
-        tick.answered(Duration::from_millis(150), Duration::from_millis(12), &expect);
+        tick.begins(Duration::ZERO, Group::Tested);
+        tick.begins(Duration::from_millis(150), Group::Tested);
+        tick.sent(Duration::from_micros(20), Group::Tested);
+        tick.answered(Duration::from_millis(150), Duration::from_millis(12), &expect, Group::Tested);
         tick.close(false);
         assert!(!tick.is_settled());
-        tick.failed(Duration::ZERO, "connection refused");
+        tick.failed(Duration::ZERO, "connection refused", Group::Tested);
         assert!(tick.is_settled());
         let mut load = tick.take();
         let expected = [
@@ -201,15 +213,15 @@ mod tests {
     #[test]
     fn failures_are_told_early_once_and_not_after_the_sample() {
         let tick = Tick::new(Duration::ZERO);
-        (0..3).for_each(|_| tick.begins(Duration::ZERO));
+        (0..3).for_each(|_| tick.begins(Duration::ZERO, Group::Tested));
         assert!(!tick.is_to_be_told(), "nothing failed");
-        tick.failed(Duration::ZERO, "503");
+        tick.failed(Duration::ZERO, "503", Group::Tested);
         assert!(tick.is_to_be_told());
-        tick.failed(Duration::ZERO, "503");
+        tick.failed(Duration::ZERO, "503", Group::Tested);
         assert!(!tick.is_to_be_told(), "somebody is about to");
         assert_eq!(tick.told(), Some(2));
         assert!(!tick.is_to_be_told());
-        tick.failed(Duration::ZERO, "503");
+        tick.failed(Duration::ZERO, "503", Group::Tested);
         assert!(tick.is_to_be_told());
         tick.close(false);
         tick.take();
@@ -219,11 +231,26 @@ mod tests {
     }
 
     #[test]
+    fn two_groups_are_counted_apart() {
+        let tick = Tick::new(Duration::ZERO);
+        let groups = [Group::Tested, Group::Control];
+        groups.iter().for_each(|group| tick.begins(Duration::ZERO, *group));
+        tick.failed(Duration::ZERO, "503", Group::Control);
+        assert!(!tick.is_to_be_told(), "it is not what is tested");
+        tick.answered(Duration::ZERO, Duration::from_millis(1), &Expect::default(), Group::Tested);
+        tick.close(false);
+        assert!(tick.is_settled());
+        let load = tick.take();
+        let control = load.control.as_ref().unwrap();
+        assert_eq!((load.requests, load.failed(), control.requests, control.failed()), (1, 0, 1, 1));
+    }
+
+    #[test]
     fn a_server_that_says_something_new_each_time_does_not_fill_the_memory() {
         let tick = Tick::new(Duration::ZERO);
         for number in 0..1000 {
-            tick.begins(Duration::ZERO);
-            tick.failed(Duration::ZERO, &format!("`$.n` is {number} (expected 0)"));
+            tick.begins(Duration::ZERO, Group::Tested);
+            tick.failed(Duration::ZERO, &format!("`$.n` is {number} (expected 0)"), Group::Tested);
         }
         let load = tick.take();
         assert_eq!((load.errors.len(), load.failed()), (KINDS + 1, 1000));

@@ -87,7 +87,10 @@ fn limits(stated: Option<&Stated>, findings: &[Finding]) -> Limits {
         let tolerated = bound.tolerated().or_else(|| findings.get(at).map(|found| found.tolerated));
         match bound {
             Bound::Quantile { within, .. } => limits.times.push((within.get().as_secs_f64(), word)),
-            Bound::Errors(_) | Bound::ErrorsOfBaseline(_) | Bound::Throughput(_) => {
+            Bound::Errors(_)
+            | Bound::ErrorsOfBaseline(_)
+            | Bound::ErrorsOfControl(_)
+            | Bound::Throughput(_) => {
                 limits.shares.extend(tolerated.map(|share| (share, word)));
             }
             Bound::Latency => {}
@@ -165,7 +168,16 @@ fn findings(page: &mut Markup, claim: &Claim) {
         vec![
             found.bound.clone(),
             found.judgement.outcome.word().to_owned(),
-            format!("{} of {}", thousands(found.bad), thousands(found.requests)),
+            match found.control {
+                Some((all, bad)) => format!(
+                    "{} of {}; control group: {} of {}",
+                    thousands(found.bad),
+                    thousands(found.requests),
+                    thousands(bad),
+                    thousands(all)
+                ),
+                None => format!("{} of {}", thousands(found.bad), thousands(found.requests)),
+            },
             format!("{} to {}", percent(found.low), percent(found.high)),
             percent(found.tolerated),
             evidence(found.against),
@@ -196,6 +208,10 @@ fn seen(page: &mut Markup, claim: &Claim) {
         let errors = figures.load.as_ref().map_or(&figures.bad_seen, |load| &load.errors);
         if !errors.is_empty() {
             lines.push(format!("{phase}: {}", Count::in_words(errors)));
+        }
+        let control = figures.load.as_ref().and_then(|load| load.control.as_ref());
+        if let Some(control) = control.filter(|control| !control.errors.is_empty()) {
+            lines.push(format!("{phase}, in the control group: {}", Count::in_words(&control.errors)));
         }
         notes.extend(late(phase, figures));
         if figures.unclear > 0 {

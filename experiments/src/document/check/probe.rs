@@ -88,6 +88,7 @@ impl Check {
                 self.expectation(claim, kind, path);
                 self.value_needed(claim, kind, path);
                 self.looks(claim, kind, path);
+                self.compared_groups(claim, kind, path);
                 self.terms(claim, kind, path);
             }
             [_, second, ..] => {
@@ -106,8 +107,7 @@ impl Check {
             self.http(http, &format!("{path}.http"));
         }
         if let Some(load) = parent.get("load") {
-            // It is a request like any other; its rate is checked where it is read.
-            self.http(load, &format!("{path}.load"));
+            self.load(load, &format!("{path}.load"));
         }
         if let Some(tcp) = parent.get("tcp") {
             self.address(tcp, &format!("{path}.tcp"));
@@ -149,6 +149,12 @@ impl Check {
         {
             self.at(span, &format!("{path}.url"), error.what, error.help.unwrap_or_default());
         }
+        self.request(http, path);
+        self.not_zero(http, "timeout", path, "write for example `2s`");
+    }
+
+    /// Method and headers.
+    pub(super) fn request(&mut self, http: &Node, path: &str) {
         if let Some((method, span)) = text(http, "method")
             && (method.is_empty() || !method.chars().all(|c| c.is_ascii_uppercase()))
         {
@@ -156,10 +162,9 @@ impl Check {
             self.at(span, &format!("{path}.method"), format!("`{method}` is not a request method"), help);
         }
         self.headers(http, path);
-        self.not_zero(http, "timeout", path, "write for example `2s`");
     }
 
-    fn headers(&mut self, parent: &Node, path: &str) {
+    pub(super) fn headers(&mut self, parent: &Node, path: &str) {
         for entry in parent.get("headers").map(Node::entries).unwrap_or_default() {
             let path = format!("{path}.headers.{}", entry.key);
             let token = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);

@@ -45,8 +45,9 @@ impl Check {
         let guard = path.starts_with("stop-when");
         for key in ["errors", "throughput", "latency"] {
             let Some(node) = expect.get(key) else { continue };
-            if guard && matches!(&node.data, Data::Text(text) if text.contains("baseline")) {
-                let what = format!("a guard has no baseline that `{key}` could be compared with");
+            let compared = matches!(&node.data, Data::Text(text) if text.contains("baseline") || text.contains("control"));
+            if guard && compared {
+                let what = format!("a guard has nothing that `{key}` could be compared with");
                 let help = "give it a limit of its own, as in `errors: \"<= 10%\"`";
                 self.at(node.span, &format!("{path}.{key}"), what, help);
             }

@@ -1,6 +1,7 @@
 //! Whole messages, because a message is what a user sees.
 
 mod hostile;
+mod loads;
 mod references;
 mod rules;
 

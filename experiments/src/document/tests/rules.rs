@@ -17,7 +17,7 @@ fn steps_are_one_thing_each() {
         ("[{ parallel: [{ parallel: [{ wait: 1s }] }] }]", "`parallel` stands inside of `parallel`"),
         (
             "[{ fault: { pause: {} }, in: { user: a }, for: 1s, on: { labels: {} } }]",
-            "`on` chooses hosts of a controller",
+            "`on` with empty `labels` would choose every host",
         ),
         ("[{ fault: pause, in: { user: a }, for: 1s }]", "`pause` has no parameters"),
         ("[{ fault: { pause: {}, kill: {} }, in: { user: a }, for: 1s }]", "`fault` has more than one fault"),
@@ -67,6 +67,22 @@ fn steps_are_one_thing_each() {
         (
             "[{ fault: { outage: { of: \"db:1\", how: brownout, delay: 1s } }, for: 60s }]",
             "`brownout` needs a share",
+        ),
+        (
+            "[{ fault: { outage: { of: \"db:1\", how: errors, status: 99 } }, for: 60s }]",
+            "this is not the status of an answer",
+        ),
+        (
+            "[{ fault: { outage: { of: \"db:1\", how: hang, path: /pay } }, for: 60s }]",
+            "`path` means nothing here",
+        ),
+        (
+            "[{ fault: { outage: { of: \"db:1\", how: truncate, path: pay } }, for: 60s }]",
+            "no request has such a path",
+        ),
+        (
+            "[{ fault: { outage: { of: \"db:1\", how: errors, method: \"A B\" } }, for: 60s }]",
+            "no request has such a method",
         ),
         (
             "[{ fault: { outage: { of: \"db:1\", how: hang } }, in: { port: 80 }, for: 60s }]",
@@ -265,7 +281,7 @@ fn how_sure_a_verdict_is_has_a_meaning_for_rates() {
         ("mode: fast", "`mode` is of a rate, and single looks are counted"),
         ("expect: { p99: \"<= 1s\" }, confidence: 40%", "`confidence: 40%` is not at least 50%"),
         ("expect: { errors: \"<= 1%\", tolerate: 1% }", "`tolerate` counts single looks"),
-        ("expect: { errors: \"<= 2x baseline\" }", "a guard has no baseline that `errors` could"),
+        ("expect: { errors: \"<= 2x baseline\" }", "a guard has nothing that `errors` could"),
         ("recovers-within: 5s", "a guard is not watched after the revert"),
         ("expect: { errors: \"<= 1%\" }, mode: bold", "`mode` cannot be `bold`"),
     ] {

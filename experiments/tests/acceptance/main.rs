@@ -3,6 +3,9 @@
 //! With few replicates by default, so that it takes seconds; in full, and with the narrow bounds, with
 //! `SQUALL_REPLICATES=4000 cargo test --release -p squall-experiments --test acceptance -- --nocapture`.
 
+mod groups;
+mod repeats;
+
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha12Rng;
 use squall_experiments::verdict::{Blocks, Counts, Fast, Keeps, Starts, average, e_holm, well_again};
