@@ -3,6 +3,7 @@
 mod composition;
 mod containers;
 mod control_path;
+mod controller;
 mod crash;
 mod demo;
 mod disciplines;
