@@ -101,9 +101,7 @@ async fn what_is_too_large_or_breaks_off_is_refused_and_the_server_goes_on() {
     let nested = format!("{}{}", "[".repeat(10_000), "]".repeat(10_000));
     let deep = format!("{head}Content-Length: {}\r\n\r\n{nested}", nested.len());
     assert_eq!(raw(&served, &deep).await.0, 400);
-    for nonsense in
-        ["GET\r\n\r\n", "\0\0\0\0\r\n\r\n", &format!("GET / HTTP/1.1\r\nX: {large}\r\n\r\n")]
-    {
+    for nonsense in ["GET\r\n\r\n", "\0\0\0\0\r\n\r\n", &format!("GET / HTTP/1.1\r\nX: {large}\r\n\r\n")] {
         let (status, _) = raw(&served, nonsense).await;
         assert!(matches!(status, 0 | 400 | 431), "{status}");
     }
