@@ -1,6 +1,7 @@
 //! What a dependency does wrong to the connections that are led to the proxy.
 
 use std::fmt;
+use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
@@ -52,6 +53,13 @@ pub enum Ailment {
     },
     /// The handshake of TLS fails; what is inside is never seen.
     Handshake(Handshake),
+    /// Lookups of a name are answered wrongly; this is about its name servers, whoever they are.
+    Lookup {
+        /// The name, in all its forms.
+        names: Vec<String>,
+        /// What is answered.
+        answer: Answered,
+    },
     /// Answers of HTTP break off in their body, and with them the connection (in HTTP/2 the stream).
     Truncate {
         /// So many bytes of the body pass before.
@@ -59,6 +67,31 @@ pub enum Ailment {
         /// The answers to which requests.
         of: Requests,
     },
+}
+
+/// What is answered to the lookup of a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Answered {
+    /// There is no such name.
+    Nxdomain,
+    /// The server could not find out.
+    Servfail,
+    /// Nothing.
+    Timeout,
+    /// This address; of the other family there is none.
+    Wrong(IpAddr),
+}
+
+impl fmt::Display for Answered {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Answered::Nxdomain => f.write_str("answer that there is no such name to"),
+            Answered::Servfail => f.write_str("answer that the server has failed to"),
+            Answered::Timeout => f.write_str("leave without an answer"),
+            Answered::Wrong(address) => write!(f, "answer {address} to"),
+        }
+    }
 }
 
 /// How a handshake of TLS fails.
@@ -115,6 +148,11 @@ impl Ailment {
         }
     }
 
+    /// Whether it happens to lookups of a name, not to connections.
+    pub fn is_of_lookups(&self) -> bool {
+        matches!(self, Ailment::Lookup { .. })
+    }
+
     /// Whether it happens to requests of HTTP, not to connections.
     pub fn is_of_requests(&self) -> bool {
         matches!(self, Ailment::Errors { .. } | Ailment::Truncate { .. })
@@ -147,6 +185,9 @@ impl fmt::Display for Ailment {
             Ailment::Late { delay, jitter } => write!(f, "delay by {delay} ± {jitter}"),
             Ailment::Errors { status, grpc, of, .. } => {
                 write!(f, "answer {of} with status {status} (gRPC {grpc})")
+            }
+            Ailment::Lookup { names, answer } => {
+                write!(f, "{answer} lookups of {}", names.first().map_or("", String::as_str))
             }
             Ailment::Handshake(Handshake::Refused) => write!(f, "refuse the handshake of TLS"),
             Ailment::Handshake(Handshake::Untrusted) => write!(f, "show a certificate that nobody trusts"),

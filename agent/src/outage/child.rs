@@ -1,14 +1,18 @@
 //! The proxy of an outage, as a process.
 
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use squall_experiments::ailment::Ailment;
 use squall_experiments::exit::Exit;
 
+use super::lookups::{Lookups, Socket};
+use super::order::Task;
 use super::order::{Answer, CARRIES_ON_MS, Counts, Order};
 use super::recipe::wanted;
 use crate::line::Line;
@@ -49,16 +53,17 @@ pub fn run(arguments: &Arguments) -> Exit {
         }
     };
     if line.send(&Answer::Ready, None).is_ok() {
-        serve(&line, &control);
+        serve(&line, &control, arguments.seed);
     }
     // What is left is reset by whoever wanted that; to wait for threads is for nobody's good.
     Exit::Held
 }
 
-fn serve(line: &Line, control: &Control) {
+fn serve(line: &Line, control: &Control, seed: u64) {
+    let mut lookups: Option<Lookups> = None;
     let mut healed: Option<Instant> = None;
     loop {
-        if healed.is_some_and(|healed| is_over(control, healed)) {
+        if healed.is_some_and(|healed| is_over(control, lookups.as_ref(), healed)) {
             return;
         }
         let mut ready = [PollFd::new(line.as_fd(), PollFlags::POLLIN)];
@@ -74,8 +79,20 @@ fn serve(line: &Line, control: &Control) {
         }
         let Ok(Some((order, socket))) = line.receive() else { return };
         match order {
+            Order::Hear { upstream, task } => {
+                let heard = socket.ok_or_else(|| "a socket is missing".to_owned()).and_then(|socket| {
+                    hear(&mut lookups, seed, Socket::Udp(socket.into()), (upstream, &task))
+                });
+                if let Err(why) = heard {
+                    let _ = line.send(&Answer::Failed { why }, None);
+                    return;
+                }
+            }
             Order::Carry { upstream, listen, task } => {
                 let carried = socket.ok_or_else(|| "a socket is missing".to_owned()).and_then(|socket| {
+                    if task.ailment.is_of_lookups() {
+                        return hear(&mut lookups, seed, Socket::Tcp(socket.into()), (upstream, &task));
+                    }
                     let wanted = wanted(upstream, &task);
                     control.adopt(&wanted, socket, listen).map(drop).map_err(|error| error.to_string())
                 });
@@ -85,17 +102,18 @@ fn serve(line: &Line, control: &Control) {
                 }
             }
             Order::Count => {
-                if line.send(&Answer::Counted(counts(control)), None).is_err() {
+                if line.send(&Answer::Counted(counts(control, lookups.as_ref())), None).is_err() {
                     return;
                 }
             }
             Order::Heal => {
                 // Everything is enabled already, so that this only takes the toxics away.
                 let _ = control.reset();
+                lookups.iter().for_each(Lookups::heal);
                 healed.get_or_insert_with(Instant::now);
             }
             Order::End => {
-                let left = counts(control);
+                let left = counts(control, lookups.as_ref());
                 control.abort();
                 let _ = line.send(&Answer::Counted(left), None);
                 return;
@@ -105,15 +123,15 @@ fn serve(line: &Line, control: &Control) {
 }
 
 /// Whether nothing is left to be carried on, or for long enough.
-fn is_over(control: &Control, healed: Instant) -> bool {
+fn is_over(control: &Control, lookups: Option<&Lookups>, healed: Instant) -> bool {
     let late = healed.elapsed() > Duration::from_millis(CARRIES_ON_MS);
     if late {
         control.abort();
     }
-    late || counts(control).open == 0
+    late || counts(control, lookups).open == 0
 }
 
-fn counts(control: &Control) -> Counts {
+fn counts(control: &Control, lookups: Option<&Lookups>) -> Counts {
     let mut all = Counts::default();
     for proxy in control.list() {
         let counters = &proxy.counters;
@@ -126,5 +144,27 @@ fn counts(control: &Control) -> Counts {
         all.foreign += counters.foreign.load(Ordering::Relaxed);
         all.believed += counters.believed.load(Ordering::Relaxed);
     }
+    if let Some(lookups) = lookups {
+        lookups.count(&mut all);
+    }
     all
+}
+
+/// One more socket to which questions come.
+fn hear(
+    lookups: &mut Option<Lookups>,
+    seed: u64,
+    socket: Socket,
+    (upstream, task): (SocketAddr, &Task),
+) -> Result<(), String> {
+    let Ailment::Lookup { names, answer } = &task.ailment else {
+        return Err("this is not about lookups".to_owned());
+    };
+    let started = match lookups.take() {
+        Some(lookups) => lookups,
+        None => Lookups::start(seed, names, answer, task.share).map_err(|error| error.to_string())?,
+    };
+    started.serve(socket, upstream);
+    *lookups = Some(started);
+    Ok(())
 }

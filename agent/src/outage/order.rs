@@ -21,6 +21,13 @@ pub enum Order {
         /// What to do to it.
         task: Task,
     },
+    /// Answer questions that come to the datagram socket that is attached. Not answered.
+    Hear {
+        /// Whom they are for.
+        upstream: SocketAddr,
+        /// What to do to them.
+        task: Task,
+    },
     /// Say what was carried.
     Count,
     /// Do nothing to connections any more, and end with the last of them, or after [`CARRIES_ON_MS`].
@@ -74,6 +81,8 @@ pub struct Counts {
     pub requests_harmed: u64,
     /// How many connections did not speak HTTP or TLS where that was to be understood.
     pub foreign: u64,
+    /// How many lookups were of other names.
+    pub passed: u64,
     /// How many callers completed a handshake although they were shown a certificate that is wrong.
     pub believed: u64,
 }

@@ -42,6 +42,8 @@ fn toxic(upstream: SocketAddr, task: &Task) -> WantedToxic {
             ("http_status", json!({ "status": status, "grpc": grpc, "body": body }))
         }
         Ailment::Truncate { after, .. } => ("http_body", json!({ "truncate": after.bytes() })),
+        // Questions do not come to a proxy for connections.
+        Ailment::Lookup { .. } => ("noop", json!({})),
         Ailment::Handshake(Handshake::Refused) => ("tls_refuse", json!({})),
         Ailment::Handshake(Handshake::Untrusted) => {
             ("tls_untrusted", json!({ "name": upstream.ip().to_string() }))

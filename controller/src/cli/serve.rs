@@ -1,7 +1,7 @@
 //! `squall serve`: the controller of a fleet.
 
 use std::fs::OpenOptions;
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -52,7 +52,8 @@ impl Serve {
     pub fn run(&self, _: &Common) -> anyhow::Result<Exit> {
         let log = tracing_subscriber::EnvFilter::try_from_env("SQUALL_LOG");
         let log = log.unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-        let _ = tracing_subscriber::fmt().with_env_filter(log).with_writer(std::io::stderr).try_init();
+        let log = tracing_subscriber::fmt().with_env_filter(log).with_ansi(std::io::stderr().is_terminal());
+        let _ = log.with_writer(std::io::stderr).try_init();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let exit = runtime.block_on(self.serve());
         runtime.shutdown_background();

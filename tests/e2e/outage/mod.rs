@@ -1,6 +1,7 @@
 //! The fault `outage`: what a dependency says instead of its answers, to whom, and for how long.
 
 mod endings;
+mod lookups;
 mod requests;
 mod scope;
 mod tls;

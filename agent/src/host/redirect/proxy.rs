@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::process::{Child, Command, Stdio};
@@ -57,6 +57,26 @@ pub fn identity(account: &str) -> Result<(u32, u32), Refusal> {
     let named = |uid: u32| matches!(User::from_uid(Uid::from_raw(uid)), Ok(Some(_)) | Err(_));
     let free = UNUSED.into_iter().find(|uid| !used.contains(uid) && !named(*uid));
     free.map(|uid| (uid, uid)).ok_or_else(|| refused("no number from 65520 to 65533 is free"))
+}
+
+/// A socket for connections, and one for datagrams at the same port.
+fn bind(home: SocketAddr, datagrams: bool) -> io::Result<(TcpListener, Option<UdpSocket>)> {
+    let mut tries = 0;
+    loop {
+        let listener = TcpListener::bind(home)?;
+        if !datagrams {
+            return Ok((listener, None));
+        }
+        // The port that the kernel chose for one may be taken for the other.
+        match UdpSocket::bind(listener.local_addr()?) {
+            Ok(socket) => {
+                socket.set_nonblocking(true)?;
+                return Ok((listener, Some(socket)));
+            }
+            Err(error) if tries >= 16 => return Err(error),
+            Err(_) => tries += 1,
+        }
+    }
 }
 
 /// A proxy that runs, or did.
@@ -167,11 +187,17 @@ impl Proxy {
                 "the loopback interface of the target's network must be up",
             )
         };
-        let listener = TcpListener::bind(home).map_err(bound)?;
+        let (listener, datagrams) = bind(home, task.ailment.is_of_lookups()).map_err(bound)?;
         let listen = listener.local_addr().map_err(bound)?;
         listener.set_nonblocking(true).map_err(bound)?;
         rustix::net::listen(&listener, BACKLOG).map_err(|error| bound(error.into()))?;
         let order = Order::Carry { upstream, listen, task: task.clone() };
+        if let Some(datagrams) = datagrams {
+            let order = Order::Hear { upstream, task: task.clone() };
+            self.line
+                .send(&order, Some(datagrams.as_fd()))
+                .map_err(|error| cannot("does not take orders", error))?;
+        }
         // The copy that stays here is closed at once: with the proxy the socket must go.
         self.line
             .send(&order, Some(listener.as_fd()))

@@ -36,6 +36,8 @@ impl Outage {
                 how.is_of_requests() || self.shows().is_some(),
                 "`errors`, `truncate`, and `certificate: expired` or `wrong-name`",
             ),
+            ("answer", self.answer.is_some(), how == How::Dns, "`dns`"),
+            ("wrong", self.wrong.is_some(), how == How::Dns, "`dns`"),
             ("share", self.share.is_some(), !how.is_kernels(), "the ways that the proxy does"),
         ];
         for (name, _, _, of) in given.into_iter().filter(|(_, given, fits, _)| *given && !fits) {
@@ -54,6 +56,13 @@ impl Outage {
         }
         self.check_requests(wrong);
         self.check_tls(wrong);
+        if how == How::Dns && self.answer.is_some() == self.wrong.is_some() {
+            wrong.with(
+                "how",
+                "`dns` is one of several faults",
+                "say which: `answer: nxdomain`, `servfail` or `timeout`, or `wrong: 10.9.9.9`",
+            );
+        }
         if self.share.is_some_and(|share| share.is_zero()) {
             wrong.with("share", "a share of 0% does nothing", "write more, such as `20%`");
         }
@@ -61,6 +70,21 @@ impl Outage {
 
     /// What the proxy can stand in for.
     pub(super) fn check_redirect(&self, scope: Option<&Scope>, wrong: &mut Wrong) {
+        if self.how == How::Dns {
+            if !matches!(self.of.host, PeerHost::Name(_)) || self.of.ports.is_some() {
+                let what = format!("`{}` is not the name of a dependency", self.of);
+                wrong.with(
+                    "of",
+                    what,
+                    "write the name that is looked up, without a port: `payments.internal`",
+                );
+            }
+            if self.established.is_some() {
+                let what = "lookups are no connections that could be there already";
+                wrong.with("established", what, "leave it out");
+            }
+            return self.check_callers(scope, wrong);
+        }
         let one_port = self.of.ports.is_some_and(|ports| ports.first == ports.last);
         let one_host = match &self.of.host {
             PeerHost::Any => false,
@@ -79,6 +103,11 @@ impl Outage {
                 "write `keep` to leave them alone, or `reset` to have them made again",
             );
         }
+        self.check_callers(scope, wrong);
+    }
+
+    /// Who calls.
+    fn check_callers(&self, scope: Option<&Scope>, wrong: &mut Wrong) {
         if let Some(scope @ (Scope::Port(_) | Scope::Interface(_))) = scope {
             let what = format!("{scope} does not say who calls the dependency");
             wrong.with("in", what, "say it with `process`, `unit`, `cgroup`, `user`, `container` or `netns`");

@@ -1,13 +1,15 @@
 mod check;
 
+use std::net::IpAddr;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Describe, Wrong};
-use crate::ailment::{Ailment, Handshake, Material, Requests};
+use crate::ailment::{Ailment, Answered, Handshake, Material, Requests};
 use crate::change::{Block, Change, Redirect, Verdict};
 use crate::flow::{Direction, Established, Flow, Protocol};
-use crate::peer::{Peer, PeerHost};
+use crate::peer::{Peer, PeerHost, Ports};
 use crate::quantity::{Bandwidth, Percent, Period, Size};
 use crate::scope::Scope;
 
@@ -59,6 +61,12 @@ pub struct Outage {
     /// given in `tls`, which must have expired, or be of another name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub certificate: Option<Certificate>,
+    /// For `dns`: what lookups of the name are answered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answer: Option<Lookup>,
+    /// For `dns`, instead of `answer`: the address that lookups of the name are answered with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wrong: Option<IpAddr>,
     /// A certificate and its key. For `errors` and `truncate`: one that callers trust, so that requests inside TLS can be
     /// read; for `certificate`: the one that is shown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -99,6 +107,20 @@ pub enum How {
     Truncate,
     /// Its handshakes of TLS fail (`handshake`, `certificate`).
     Tls,
+    /// Lookups of its name go wrong (`answer`, `wrong`); `of` is the name, without a port.
+    Dns,
+}
+
+/// What the lookup of a name is answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Lookup {
+    /// There is no such name.
+    Nxdomain,
+    /// The server could not find out.
+    Servfail,
+    /// Nothing.
+    Timeout,
 }
 
 /// What becomes of a handshake.
@@ -141,6 +163,8 @@ impl How {
     }
 }
 
+/// The port of name servers (RFC 1035).
+const DNS: u16 = 53;
 /// "Service Unavailable" (RFC 9110 section 15.6.4).
 const UNAVAILABLE: u16 = 503;
 /// "UNAVAILABLE" (gRPC, "Status codes and their use in gRPC").
@@ -149,9 +173,16 @@ const GRPC_UNAVAILABLE: u16 = 14;
 impl Outage {
     fn flow(&self, scope: Option<&Scope>) -> Flow {
         let usual = if self.how.is_kernels() { Established::Include } else { Established::Keep };
+        // Whom the target asks for names only its host knows.
+        let servers = Peer { host: PeerHost::Any, ports: Some(Ports { first: DNS, last: DNS }) };
+        let to = if self.how == How::Dns { servers } else { self.of.clone() };
         Flow {
-            to: vec![self.of.clone()],
-            protocol: if self.how.is_kernels() { Protocol::Any } else { Protocol::Tcp },
+            to: vec![to],
+            protocol: if self.how.is_kernels() || self.how == How::Dns {
+                Protocol::Any
+            } else {
+                Protocol::Tcp
+            },
             established: self.established.unwrap_or(usual),
             scope: scope.cloned(),
             ..Flow::default()
@@ -179,6 +210,15 @@ impl Outage {
                 body: self.body.clone().unwrap_or_default(),
                 of: self.requests(),
             },
+            How::Dns => Ailment::Lookup {
+                names: vec![self.of.host.to_string()],
+                answer: match (self.answer, self.wrong) {
+                    (_, Some(address)) => Answered::Wrong(address),
+                    (Some(Lookup::Nxdomain), None) => Answered::Nxdomain,
+                    (Some(Lookup::Timeout), None) => Answered::Timeout,
+                    (Some(Lookup::Servfail) | None, None) => Answered::Servfail,
+                },
+            },
             How::Tls => Ailment::Handshake(match (self.handshake, self.certificate) {
                 (Some(Refused::Refused), _) => Handshake::Refused,
                 (None, Some(Certificate::Expired)) => Handshake::Expired,
@@ -192,9 +232,9 @@ impl Outage {
 
 impl Describe for Outage {
     const NAME: &'static str = "outage";
-    const SUMMARY: &'static str = "a dependency is out: it refuses, hangs, resets, closes, is slow or late, answers with errors, or fails at TLS";
+    const SUMMARY: &'static str = "a dependency is out: it refuses, hangs, resets, closes, is slow or late, answers with errors, fails at TLS, or its name does not resolve";
     const ENGINE: &'static str = "`refuse` and `blackhole`: nftables, as `refuse` and `partition`; all others: a BPF program on \
-                                  connect(2) that leads new connections to a proxy without privileges; both are gone when the \
+                                  connect(2), for `dns` also on sendmsg(2), that leads new connections to a proxy without privileges; both are gone when the \
                                   agent dies";
     const REVERSIBLE: bool = true;
     const EXAMPLE: &'static str = "- fault: { outage: { of: \"payments.internal:443\", how: hang } }\n  in: { unit: \

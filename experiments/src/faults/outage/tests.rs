@@ -16,6 +16,8 @@ fn outage(how: How) -> Outage {
         method: None,
         handshake: None,
         certificate: None,
+        answer: None,
+        wrong: None,
         tls: None,
         share: None,
         established: None,
@@ -58,6 +60,32 @@ fn the_ways_of_the_proxy_say_what_they_do() {
     assert_eq!(said(truncate), format!("lead through the proxy, and {what}, {to}"));
     let tls = Outage { certificate: Some(Certificate::Untrusted), ..outage(How::Tls) };
     assert_eq!(said(tls), format!("lead through the proxy, and show a certificate that nobody trusts, {to}"));
+}
+
+#[test]
+fn lookups_are_of_a_name_and_go_wrong_in_one_way() {
+    let said = |of: &str, answer, address: Option<&str>| {
+        let outage = Outage {
+            of: of.parse().unwrap(),
+            answer,
+            wrong: address.map(|address| address.parse().unwrap()),
+            ..outage(How::Dns)
+        };
+        let mut wrong = Wrong::default();
+        outage.check(None, &mut wrong);
+        let found: Vec<String> = wrong.into_findings().into_iter().map(|finding| finding.what).collect();
+        if found.is_empty() { outage.changes(None)[0].to_string() } else { found.join(", ") }
+    };
+    assert_eq!(
+        said("shop", Some(Lookup::Nxdomain), None),
+        "lead through the proxy, and answer that there is no such name to lookups of shop, connections to any:53 of new connections"
+    );
+    assert!(said("shop", None, Some("10.9.9.9")).contains("answer 10.9.9.9 to lookups of shop"));
+    assert_eq!(said("shop", None, None), "`dns` is one of several faults");
+    assert_eq!(said("shop", Some(Lookup::Timeout), Some("::1")), "`dns` is one of several faults");
+    for of in ["shop:53", "10.0.0.1", "any"] {
+        assert!(said(of, Some(Lookup::Timeout), None).contains("is not"), "{of}");
+    }
 }
 
 #[test]
