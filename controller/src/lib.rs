@@ -8,4 +8,5 @@ pub mod conductor;
 pub mod fleet;
 pub mod muster;
 pub mod report;
+pub mod runs;
 pub mod store;

@@ -98,23 +98,26 @@ impl Drop for Controller {
 }
 
 /// An agent that dials; its identity goes with it.
-struct Linked {
+pub struct Linked {
     agent: Background,
     identity: PathBuf,
 }
 
 impl Linked {
     fn start(host: &Host, name: &str, controller: &Host, token: &str, more: &[&str]) -> Self {
+        Linked::by(host, name, &format!("https://{}:{PORT}", controller.v4), token, more)
+    }
+
+    pub fn by(host: &Host, name: &str, url: &str, token: &str, more: &[&str]) -> Self {
         let file = host.directory.join(format!("token-{name}"));
         fs::write(&file, token).expect("the world's directory can be written");
         let file = file.display().to_string();
-        let url = format!("https://{}:{PORT}", controller.v4);
         let arguments =
-            [&["run", "--controller", &url, "--join-file", &file, "--name", name][..], more].concat();
+            [&["run", "--controller", url, "--join-file", &file, "--name", name][..], more].concat();
         Linked { agent: host.agent(&arguments).start(), identity: host.state.join("link") }
     }
 
-    fn end(mut self) {
+    pub fn end(mut self) {
         self.agent.signal(Signal::TERM);
         holds("the agent to end", PATIENCE, || self.agent.ended());
     }

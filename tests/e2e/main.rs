@@ -35,6 +35,7 @@ mod refusal;
 mod report;
 mod scope;
 mod self_test;
+mod serve;
 mod shaping;
 mod sharing;
 mod shipped;

@@ -52,6 +52,8 @@ pub struct Planned {
     pub title: String,
     /// The hash of its plan.
     pub hash: String,
+    /// The seed of every choice, by which the same is planned again.
+    pub seed: u64,
 }
 
 /// The rest of the controller. Handlers never reach around it.

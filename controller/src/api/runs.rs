@@ -89,9 +89,10 @@ pub(super) async fn stream(api: Arc<Api>, call: Call) -> Result<Answer, Problem>
 }
 
 pub(super) async fn submit(api: Arc<Api>, call: Call) -> Result<Answer, Problem> {
-    let submission: Submission = call.value()?;
+    let mut submission: Submission = call.value()?;
     halts::blocked(&api).await?;
     let planned = api.engine.plan(&submission).await?;
+    submission.seed = Some(planned.seed);
     let id = run_id().0;
     let new = NewRun {
         id: id.clone(),

@@ -1,24 +1,24 @@
 //! The part of `squall serve` that people and pipelines talk to.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context;
-use futures_util::future::BoxFuture;
-use squall_controller::api::engine::{Engine, Live, Planned, Submission};
 use squall_controller::api::server::{Listening, tls};
 use squall_controller::api::{self, Api};
 use squall_controller::fleet::{Authority, Hub};
-use squall_controller::store::{Minted, Secrets, Store, Where};
-use squall_experiments::fleet::JoinToken;
-use squall_experiments::protocol::{Lifted, Refusal};
+use squall_controller::runs::Runs;
+use squall_controller::store::{Secrets, Store, Where};
 
 /// The file in the data directory with the first administrator's token.
 const FIRST: &str = "admin-token";
 /// The file there with the certificate of the controller's own authority.
 const CA: &str = "ca.pem";
+
+/// The folder in the data directory with the secrets of experiments, each a file with the secret's name.
+const SECRETS: &str = "secrets";
 
 /// Options of the interface.
 #[derive(Debug, clap::Args)]
@@ -45,6 +45,7 @@ pub struct Interface {
 /// The interface, ready to be served.
 pub struct Ready {
     api: Arc<Api>,
+    runs: Runs,
     listening: Listening,
 }
 
@@ -92,73 +93,28 @@ impl Interface {
             listening.address()?,
             store.place()
         );
-        let engine = Arc::new(OverHub { hub: hub.clone(), authority: Arc::clone(authority) });
-        Ok(Ready { api: Api::new(store.clone(), secrets, engine, names), listening })
+        let (version, authority) = (env!("CARGO_PKG_VERSION"), Arc::clone(authority));
+        let runs = Runs::new(hub.clone(), store.clone(), authority, data.join(SECRETS), version);
+        // Where others share the store, a run without an end may be one of theirs.
+        if self.database.is_none() {
+            let left = runs.close_interrupted().await?;
+            if left > 0 {
+                tracing::warn!(runs = left, "runs that were not ended are interrupted");
+            }
+        }
+        let api = Api::new(store.clone(), secrets, Arc::new(runs.clone()), names);
+        Ok(Ready { api, runs, listening })
     }
 }
 
 impl Ready {
-    /// Serves until `shutdown`, then lets requests end.
+    /// Serves until `shutdown`, then ends all runs, and lets requests end.
     pub async fn serve(self, shutdown: impl Future<Output = ()>) {
-        self.listening.serve(&self.api, shutdown).await;
-    }
-}
-
-/// What the interface asks for, of the hosts that are connected.
-struct OverHub {
-    hub: Hub,
-    authority: Arc<Authority>,
-}
-
-impl OverHub {
-    fn no_runs() -> Refusal {
-        Refusal::new(
-            "this controller does not run experiments over its hosts",
-            "run it on the host: `squall run FILE`",
-        )
-    }
-}
-
-impl Engine for OverHub {
-    fn hosts(&self) -> BoxFuture<'_, Vec<Live>> {
-        let hosts = self.hub.hosts().into_iter().map(|host| Live {
-            name: host.name,
-            kernel: host.kernel,
-            version: host.version,
-            connected: host.connected,
-            last_contact_ms: host.last_contact_ms,
-            preflight: host.preflight,
-            holds: host.holds,
-        });
-        let hosts = hosts.collect();
-        Box::pin(async move { hosts })
-    }
-
-    fn plan<'a>(&'a self, _: &'a Submission) -> BoxFuture<'a, Result<Planned, Refusal>> {
-        Box::pin(async { Err(Self::no_runs()) })
-    }
-
-    fn start<'a>(&'a self, _: &'a str, _: Submission) -> BoxFuture<'a, Result<(), Refusal>> {
-        Box::pin(async { Err(Self::no_runs()) })
-    }
-
-    fn halt_run<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<(), Refusal>> {
-        Box::pin(async { Ok(()) })
-    }
-
-    fn halt<'a>(
-        &'a self,
-        hosts: Option<&'a [String]>,
-    ) -> BoxFuture<'a, BTreeMap<String, Result<Lifted, Refusal>>> {
-        Box::pin(self.hub.halt(hosts))
-    }
-
-    fn join_token(&self) -> Minted {
-        let token = JoinToken::new(rand::random(), self.authority.fingerprint());
-        Minted { hash: token.hash(), token: token.to_string() }
-    }
-
-    fn cut_off(&self, host: &str) {
-        self.hub.cut_off(host);
+        let runs = self.runs;
+        let over = async move {
+            shutdown.await;
+            runs.close().await;
+        };
+        self.listening.serve(&self.api, over).await;
     }
 }

@@ -60,7 +60,7 @@ impl Engine for Recorder {
             match submission.document.as_str() {
                 "wrong" => Err(Refusal { exit: Exit::Invalid as u8, ..Refusal::bare("line 1: it is wrong") }),
                 "forbidden" => Err(Refusal::new("no host allows it", "ask its owner")),
-                _ => Ok(Planned { title: "A title".to_owned(), hash: "abc".to_owned() }),
+                _ => Ok(Planned { title: "A title".to_owned(), hash: "abc".to_owned(), seed: 7 }),
             }
         })
     }

@@ -1,0 +1,317 @@
+//! The runs of a controller: planned over the hosts that are connected, carried out, kept.
+//!
+//! Each is a task of its own. Its log goes to the store line by line, before whoever asks can see it; when the store fails,
+//! the run is ended, since nobody could tell any more what it did.
+
+use std::collections::BTreeMap;
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use squall_experiments::document::{self, Document, LONGEST_FAULT, Sources};
+use squall_experiments::exit::Exit;
+use squall_experiments::fleet::JoinToken;
+use squall_experiments::muster::{FleetEvent, Line, What};
+use squall_experiments::protocol::{Lifted, Refusal, RunId};
+use squall_experiments::run::Origin;
+use squall_experiments::targets::{Candidate, FleetPlan, Targets};
+use tokio::runtime::Handle;
+use tokio::sync::{Notify, mpsc};
+use tokio::time::timeout;
+
+use crate::api::engine::{Engine, Live, Planned, Submission};
+use crate::conductor::LEASE;
+use crate::fleet::{Authority, Hub};
+use crate::muster::{self, Machines};
+use crate::store::{LIVE, Minted, RunRow, Store, StoreError};
+
+/// How long runs may take to revert when the controller is told to end. Their leases end soon after it.
+const FAREWELL: Duration = Duration::from_secs(20);
+/// The longest secret that is read, in bytes.
+const LONGEST_SECRET: u64 = 64 << 10;
+/// How many events are read at once.
+const PAGE: u64 = 1000;
+
+/// All runs of this controller. A clone is the same.
+#[derive(Clone)]
+pub struct Runs(Arc<Shared>);
+
+struct Shared {
+    hub: Hub,
+    store: Store,
+    authority: Arc<Authority>,
+    /// Where secrets of experiments are files, each with the name of its secret.
+    secrets: PathBuf,
+    version: String,
+    live: Mutex<BTreeMap<String, mpsc::UnboundedSender<String>>>,
+    /// Woken when a run has ended.
+    ended: Notify,
+}
+
+impl Runs {
+    /// None goes on yet. Secrets of experiments are files in a directory, which need not be there.
+    pub fn new(hub: Hub, store: Store, authority: Arc<Authority>, secrets: PathBuf, version: &str) -> Self {
+        Runs(Arc::new(Shared {
+            hub,
+            store,
+            authority,
+            secrets,
+            version: version.to_owned(),
+            live: Mutex::default(),
+            ended: Notify::new(),
+        }))
+    }
+
+    /// Closes the logs of runs that a controller before this one did not end. Their hosts have lost it, and revert by their
+    /// leases: nothing is injected again. Gives how many there were. Only where no other controller shares the store.
+    pub async fn close_interrupted(&self) -> Result<usize, StoreError> {
+        let left = self.0.store.runs_in(&LIVE).await?;
+        for run in &left {
+            let epoch = self.0.store.take_run(&run.id).await?;
+            let last = self.0.store.events(&run.id, run.events.saturating_sub(1), 1).await?;
+            let at_ms = last.first().and_then(|(_, text)| serde_json::from_str::<serde_json::Value>(text).ok());
+            let at_ms = at_ms.and_then(|event| event["at_ms"].as_u64()).unwrap_or_default();
+            let by = "the controller ended in the middle of it; each host reverted by its lease";
+            let sentence = format!("interrupted: {by}");
+            let events = [
+                FleetEvent::Interrupted { by: by.to_owned() },
+                FleetEvent::Finished { exit: Exit::Interrupted, sentence },
+            ];
+            let lines = (run.events..).zip(events).map(|(at, event)| {
+                let line = Line { seq: at + 1, what: What::Fleet { at_ms, event } };
+                serde_json::to_string(&line).unwrap_or_default()
+            });
+            self.0.store.append(&run.id, run.events, &lines.collect::<Vec<_>>()).await?;
+            self.0.store.set_run_state(&run.id, Exit::Interrupted.meaning(), epoch).await?;
+        }
+        Ok(left.len())
+    }
+
+    /// Ends all runs, and waits until they are reverted, for 20 s at most.
+    pub async fn close(&self) {
+        self.interrupt_all("the controller is told to end");
+        let all = async {
+            loop {
+                let ended = self.0.ended.notified();
+                if self.live().is_empty() {
+                    return;
+                }
+                ended.await;
+            }
+        };
+        if timeout(FAREWELL, all).await.is_err() {
+            tracing::warn!("some runs are still reverting: their hosts do so by themselves");
+        }
+    }
+
+    fn live(&self) -> MutexGuard<'_, BTreeMap<String, mpsc::UnboundedSender<String>>> {
+        self.0.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn interrupt_all(&self, by: &str) {
+        self.live().values().for_each(|run| drop(run.send(by.to_owned())));
+    }
+
+    fn read(&self, submission: &Submission) -> Result<Document, Refusal> {
+        let secret = |name: &str| secret(&self.0.secrets.join(name));
+        let sources = Sources { vars: submission.vars.clone(), secret: &secret, longest: LONGEST_FAULT };
+        let name = submission.name.as_deref().unwrap_or("the experiment");
+        document::read(name, submission.document.as_bytes(), &sources).map_err(|problems| Refusal {
+            exit: Exit::Invalid as u8,
+            ..Refusal::bare(problems.render(false))
+        })
+    }
+
+    /// The order of a run, as it would be now.
+    fn order(&self, run: &str, submission: &Submission) -> Result<muster::Order, Refusal> {
+        let document = self.read(submission)?;
+        // 32 bits are enough to repeat a run, and stay exact in every JSON reader.
+        let chosen = || u64::from(rand::random::<u32>());
+        let seed = submission.seed.or(document.experiment.seed).unwrap_or_else(chosen);
+        let targets = Targets::of(&document.experiment, &self.candidates(), seed)?;
+        let origin = Origin { content: Some(document.content()), ..Origin::default() };
+        Ok(muster::Order {
+            run: RunId(run.to_owned()),
+            experiment: document.experiment,
+            targets,
+            seed,
+            version: self.0.version.clone(),
+            origin: Some(origin),
+            lease: LEASE,
+            redactor: document.redactor,
+        })
+    }
+
+    fn candidates(&self) -> Vec<Candidate> {
+        let candidate = |host: crate::fleet::HostInfo| Candidate {
+            name: host.name,
+            labels: host.labels,
+            zone: host.zone,
+            cell: host.cell,
+            connected: host.connected,
+        };
+        self.0.hub.hosts().into_iter().map(candidate).collect()
+    }
+
+    /// Carries a run out, to its end.
+    async fn carry_out(
+        self,
+        run: RunRow,
+        order: muster::Order,
+        machines: Arc<dyn Machines>,
+        interruptions: mpsc::UnboundedReceiver<String>,
+        interrupt: mpsc::UnboundedSender<String>,
+    ) {
+        let (say, mut lines) = mpsc::unbounded_channel::<String>();
+        let outlet = Box::new(move |line: &Line| {
+            let _ = say.send(serde_json::to_string(line).unwrap_or_default());
+        });
+        let (store, id, epoch) = (self.0.store.clone(), run.id.clone(), run.epoch);
+        let kept = async move {
+            let mut next = 0;
+            let mut batch = Vec::new();
+            while lines.recv_many(&mut batch, usize::try_from(PAGE).unwrap_or(usize::MAX)).await > 0 {
+                match store.append(&id, next, &batch).await {
+                    Ok(after) => next = after,
+                    Err(error) => {
+                        tracing::error!(run = id, %error, "the events of a run cannot be kept: it ends");
+                        let _ = interrupt.send("its events cannot be kept".to_owned());
+                        return Err(error);
+                    }
+                }
+                batch.clear();
+            }
+            Ok(())
+        };
+        let state = |state: &'static str| self.0.store.set_run_state(&run.id, state, epoch);
+        if let Err(error) = state("running").await {
+            tracing::error!(run = run.id, %error, "a run does not begin");
+        } else {
+            let (muster, kept) = tokio::join!(muster::run(order, machines, outlet, interruptions), kept);
+            let came = if kept.is_ok() { muster.exit } else { muster.exit.worse(Exit::Interrupted) };
+            tracing::info!(run = run.id, exit = came as u8, "{}", muster.sentence);
+            if let Err(error) = state(came.meaning()).await {
+                tracing::error!(run = run.id, %error, "what became of a run cannot be kept");
+            }
+        }
+        self.live().remove(&run.id);
+        self.0.ended.notify_waiters();
+    }
+}
+
+/// A secret of an experiment: a file whose last line break does not belong to it.
+fn secret(path: &std::path::Path) -> Result<Option<String>, String> {
+    match std::fs::metadata(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Ok(about) if about.len() > LONGEST_SECRET => return Err("its file is too long".to_owned()),
+        _ => {}
+    }
+    let text = std::fs::read_to_string(path).map_err(|error| error.to_string())?;
+    Ok(Some(text.strip_suffix('\n').unwrap_or(&text).to_owned()))
+}
+
+impl Engine for Runs {
+    fn hosts(&self) -> BoxFuture<'_, Vec<Live>> {
+        let live = |host: crate::fleet::HostInfo| Live {
+            name: host.name,
+            kernel: host.kernel,
+            version: host.version,
+            connected: host.connected,
+            last_contact_ms: host.last_contact_ms,
+            preflight: host.preflight,
+            holds: host.holds,
+        };
+        let hosts = self.0.hub.hosts().into_iter().map(live).collect();
+        Box::pin(async move { hosts })
+    }
+
+    fn plan<'a>(&'a self, submission: &'a Submission) -> BoxFuture<'a, Result<Planned, Refusal>> {
+        Box::pin(async move {
+            let order = self.order("", submission)?;
+            let plan = FleetPlan::on(&order.experiment, &order.targets, order.seed);
+            let title = order.redactor.redact(&plan.title).into_owned();
+            Ok(Planned { title, hash: plan.hash, seed: plan.seed })
+        })
+    }
+
+    fn start<'a>(&'a self, run: &'a str, submission: Submission) -> BoxFuture<'a, Result<(), Refusal>> {
+        Box::pin(async move {
+            let order = self.order(run, &submission)?;
+            let kept = self.0.store.run(run).await.map_err(|error| Refusal::bare(error.to_string()))?;
+            let kept = kept.ok_or_else(|| Refusal::bare(format!("there is no run `{run}`")))?;
+            if FleetPlan::on(&order.experiment, &order.targets, order.seed).hash != kept.plan {
+                return Err(Refusal::new(
+                    "the hosts changed after the plan was made",
+                    "submit it again: it is planned anew",
+                ));
+            }
+            let (interrupt, interruptions) = mpsc::unbounded_channel();
+            self.live().insert(run.to_owned(), interrupt.clone());
+            let machines = Arc::new(Way { runs: self.clone(), runtime: Handle::current() });
+            tokio::spawn(self.clone().carry_out(kept, order, machines, interruptions, interrupt));
+            Ok(())
+        })
+    }
+
+    fn halt_run<'a>(&'a self, run: &'a str) -> BoxFuture<'a, Result<(), Refusal>> {
+        if let Some(live) = self.live().get(run) {
+            let _ = live.send("halt".to_owned());
+        }
+        Box::pin(async { Ok(()) })
+    }
+
+    fn halt<'a>(
+        &'a self,
+        hosts: Option<&'a [String]>,
+    ) -> BoxFuture<'a, BTreeMap<String, Result<Lifted, Refusal>>> {
+        if hosts.is_none() {
+            self.interrupt_all("halt");
+        }
+        Box::pin(self.0.hub.halt(hosts))
+    }
+
+    fn join_token(&self) -> Minted {
+        let token = JoinToken::new(rand::random(), self.0.authority.fingerprint());
+        Minted { hash: token.hash(), token: token.to_string() }
+    }
+
+    fn cut_off(&self, host: &str) {
+        self.0.hub.cut_off(host);
+    }
+}
+
+/// The way to the hosts, for the threads that drive them.
+struct Way {
+    runs: Runs,
+    runtime: Handle,
+}
+
+impl Way {
+    /// Waits in a thread of its own for what a task of the controller's runtime finds.
+    fn wait<T: Send + 'static>(
+        &self,
+        what: impl Future<Output = Result<T, Refusal>> + Send + 'static,
+    ) -> Result<T, Refusal> {
+        let (tell, told) = std::sync::mpsc::channel();
+        self.runtime.spawn(async move { tell.send(what.await) });
+        told.recv().unwrap_or_else(|_| Err(Refusal::bare("the controller is about to end")))
+    }
+}
+
+impl Machines for Way {
+    fn hosts(&self) -> Vec<Candidate> {
+        self.runs.candidates()
+    }
+
+    fn agent(&self, host: &str) -> Result<UnixStream, Refusal> {
+        let (hub, host) = (self.runs.0.hub.clone(), host.to_owned());
+        self.wait(async move { hub.agent(&host).await })
+    }
+
+    fn prober(&self, host: &str, user: Option<&str>) -> Result<UnixStream, Refusal> {
+        let (hub, host, user) = (self.runs.0.hub.clone(), host.to_owned(), user.map(str::to_owned));
+        self.wait(async move { hub.prober(&host, user.as_deref()).await })
+    }
+}

@@ -1,0 +1,170 @@
+//! A fleet from nothing: the real controller and the real agents, each on a host of its own, and one run over all of them.
+
+use std::fs;
+use std::path::PathBuf;
+
+use rustix::process::Signal;
+use serde_json::Value;
+use squall_tests::host::Host;
+use squall_tests::needs;
+use squall_tests::squall::{Background, Squall};
+use squall_tests::wait::{PATIENCE, holds, until};
+use squall_tests::world::World;
+
+use crate::link::Linked;
+use crate::trial::SOON;
+
+const URL: &str = "http://127.0.0.1:8416";
+
+/// A controller on the first host, and an agent on each of the others, which all serve a page.
+struct Fleet {
+    linked: Vec<Linked>,
+    controller: Option<Background>,
+    data: PathBuf,
+    world: World,
+}
+
+impl Fleet {
+    fn new(hosts: usize) -> Self {
+        let world = World::new(hosts + 1);
+        (1..=hosts).for_each(|host| drop(world.nginx(host, 8080)));
+        let data = world.place("data");
+        let mut fleet = Fleet { linked: Vec::new(), controller: None, data, world };
+        fleet.serve();
+        for number in 1..=hosts {
+            let token = fleet.asks(&["tokens", "new-join", "--format", "json"]).run();
+            let token = token.expect_exit(0).json()["token"].as_str().expect("a token").to_owned();
+            let host = &fleet.world.hosts[number];
+            let url = format!("https://10.77.{number}.1:8417");
+            let zone = format!("z{number}");
+            let more = ["--label", "role=web", "--zone", &zone];
+            fleet.linked.push(Linked::by(host, &format!("web-{number}"), &url, &token, &more));
+        }
+        fleet.holds_connected();
+        fleet
+    }
+
+    fn serve(&mut self) {
+        let data = self.data.display().to_string();
+        let agents = "0.0.0.0:8417";
+        let serve = ["serve", "--data", &data, "--listen-agents", agents, "--heartbeat", "500ms"];
+        let controller = self.controller().squall(&serve).start();
+        let controller = self.controller.insert(controller);
+        holds("the controller to listen", PATIENCE, || controller.story().contains("serves agents at"));
+    }
+
+    fn controller(&self) -> &Host {
+        &self.world.hosts[0]
+    }
+
+    /// A command of whoever administers it.
+    fn asks(&self, arguments: &[&str]) -> Squall {
+        let token = self.data.join("admin-token");
+        self.controller().squall(arguments).env("SQUALL_TOKEN_FILE", token).env("SQUALL_CONTROLLER", URL)
+    }
+
+    fn hosts(&self) -> Value {
+        self.asks(&["hosts", "--format", "json"]).run().expect_exit(0).json()
+    }
+
+    fn holds_connected(&self) {
+        holds("all hosts to be connected", PATIENCE, || {
+            let hosts = self.hosts();
+            let hosts = hosts["hosts"].as_array().expect("a list of hosts");
+            hosts.len() == self.linked.len() && hosts.iter().all(|host| host["live"]["connected"] == true)
+        });
+    }
+
+    /// Gives an experiment to the controller, and follows it.
+    fn runs(&self, fault: &str, lasts: &str) -> Squall {
+        let document = format!(
+            "squall: 1\ntitle: A page of every host\non: {{ labels: {{ role: web }} }}\n\
+             hypothesis:\n  - name: the page is there\n    http: {{ url: \"http://127.0.0.1:8080/\", timeout: 2s }}\n    every: 100ms\n\
+             method:\n  - fault: {{ {fault} }}\n    for: {lasts}\n"
+        );
+        let file = self.world.file("fleet.yaml", document);
+        self.asks(&["run", &file, "--controller", URL])
+    }
+
+    /// The newest run, as soon as its fault is on every host.
+    fn live(&self) -> String {
+        let live = || self.world.hosts[1..].iter().all(|host| host.tables() == ["table inet squall"]);
+        holds("the fault on every host", PATIENCE, live);
+        let runs = self.asks(&["runs", "--format", "json"]).run().expect_exit(0).json();
+        runs["runs"][0]["id"].as_str().expect("a run").to_owned()
+    }
+
+    fn shows(&self, run: &str) -> Value {
+        self.asks(&["show", run, "--format", "json"]).run().expect_exit(0).json()
+    }
+
+    fn are_clean(&self) {
+        let clean = || self.world.hosts[1..].iter().all(|host| host.tables().is_empty());
+        holds("every host to be as before", PATIENCE, clean);
+    }
+
+    fn end(mut self) {
+        self.linked.drain(..).for_each(Linked::end);
+        if let Some(mut controller) = self.controller.take() {
+            controller.signal(Signal::TERM);
+            controller.finish().expect_exit(0);
+        }
+        self.world.restored(SOON);
+    }
+}
+
+#[test]
+fn a_run_over_hosts_has_one_verdict_and_a_halt_ends_it_on_all() {
+    needs!(Root, Nftables, Queue, Nginx);
+    let fleet = Fleet::new(2);
+    let slow = "latency: { delay: 20ms, to: [\"127.0.0.1:8080\"] }";
+    let refused = "refuse: { to: [\"127.0.0.1:8080\"] }";
+    fleet.runs(slow, "2s").run().expect_exit(0);
+    fleet.runs(refused, "3s").run().expect_exit(5);
+    let runs = fleet.asks(&["runs", "--format", "json"]).run().expect_exit(0).json();
+    assert_eq!((&runs["runs"][0]["state"], &runs["runs"][1]["state"]), (&"deviated".into(), &"held".into()));
+    let held = runs["runs"][1]["id"].as_str().expect("a name").to_owned();
+    let events = fleet.asks(&["show", &held, "--events"]).run();
+    let events = events.expect_exit(0).stdout.clone();
+    for host in ["web-1", "web-2"] {
+        let injected = |line: &str| line.contains(host) && line.contains("\"event\":\"injected\"");
+        assert!(events.lines().any(injected), "{host}: {events}");
+    }
+
+    let followed = fleet.runs(slow, "80s").start();
+    let run = fleet.live();
+    fleet.asks(&["halt", "--controller", URL, "--reason", "seen enough"]).run().expect_exit(0);
+    fleet.are_clean();
+    followed.finish().expect_exit(6);
+    assert_eq!(fleet.shows(&run)["state"], "interrupted");
+    // Until it is lifted, nothing begins.
+    fleet.runs(slow, "1s").run().expect_exit(4).expect_told("seen enough");
+    fleet.asks(&["halt", "--controller", URL, "--lift"]).run().expect_exit(0);
+    fleet.runs(slow, "1s").run().expect_exit(0);
+    fleet.asks(&["audit", "verify"]).run().expect_exit(0);
+    fleet.end();
+}
+
+#[test]
+fn a_controller_that_dies_leaves_nothing_and_its_next_start_says_so() {
+    needs!(Root, Nftables, Queue, Nginx);
+    let mut fleet = Fleet::new(2);
+    let _followed = fleet.runs("latency: { delay: 20ms, to: [\"127.0.0.1:8080\"] }", "80s").start();
+    let run = fleet.live();
+    let mut controller = fleet.controller.take().expect("it was started");
+    controller.signal(Signal::KILL);
+    holds("the controller to be gone", PATIENCE, || controller.ended());
+    fleet.are_clean();
+    fleet.serve();
+    let shown = until("what became of the run", PATIENCE, || {
+        let shown = fleet.shows(&run);
+        (shown["state"] != "running").then_some(shown)
+    });
+    assert_eq!(shown["state"], "interrupted", "{shown}");
+    let events = fleet.asks(&["show", &run, "--events"]).run();
+    let told = "each host reverted by its lease";
+    assert!(events.expect_exit(0).stdout.contains(told), "{}", events.story());
+    fleet.holds_connected();
+    assert!(fs::metadata(fleet.data.join("admin-token")).is_ok());
+    fleet.end();
+}
