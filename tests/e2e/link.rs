@@ -321,7 +321,17 @@ fn two_commands_bring_a_host_into_a_fleet_and_a_token_brings_no_second_one() {
     let (data, token) = (world.place("data"), world.directory.join("token"));
     let (data, token) = (data.display().to_string(), token.display().to_string());
     let listen = format!("0.0.0.0:{PORT}");
-    let serve = ["serve", "--data", &data, "--listen-agents", &listen, "--heartbeat", "500ms"];
+    let serve = [
+        "serve",
+        "--data",
+        &data,
+        "--listen-agents",
+        &listen,
+        "--heartbeat",
+        "500ms",
+        "--certificates",
+        "9s",
+    ];
     let with_token = [&serve[..], &["--join-file", &token]].concat();
     let mut controller = middle.squall(&with_token).start();
     holds("the controller to listen", PATIENCE, || controller.story().contains("serves agents at"));
@@ -348,6 +358,11 @@ fn two_commands_bring_a_host_into_a_fleet_and_a_token_brings_no_second_one() {
     wrong.end();
     let taken = second.agent(&["run", "--controller", "https://10.77.2.1", "--name", "web-2"]).run();
     taken.expect_exit(4).expect_told("does not belong to a fleet yet");
+
+    // After two thirds of its life, over the connection that there is.
+    holds("the certificate to be renewed", PATIENCE, || {
+        controller.story().contains("a certificate was renewed host=\"web-1\"")
+    });
 
     // The controller dies and comes back: the host dials again by itself, with its certificate.
     controller.signal(Signal::KILL);

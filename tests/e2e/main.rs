@@ -3,6 +3,7 @@
 mod composition;
 mod containers;
 mod control_path;
+mod controller;
 mod crash;
 mod demo;
 mod disciplines;
@@ -19,6 +20,7 @@ mod lifecycle;
 mod link;
 mod load;
 mod method;
+mod muster;
 mod nets;
 mod network;
 mod outage;

@@ -9,6 +9,7 @@ use squall_experiments::fleet::Kind;
 use squall_experiments::protocol::Refusal;
 use tokio::io::unix::AsyncFd;
 
+use super::identity::Membership;
 use super::options::Uplink;
 use crate::host::sys;
 use crate::line::Line;
@@ -22,6 +23,8 @@ pub enum Ask {
         /// All that its name has.
         addresses: Vec<SocketAddr>,
     },
+    /// The host belongs to the fleet: to be kept in a file that the link cannot write.
+    Keep(Membership),
     /// A socket to something. Answered by [`Told::Opened`].
     Open {
         /// Comes back.

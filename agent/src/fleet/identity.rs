@@ -1,7 +1,7 @@
 //! Key and certificate of this host in its fleet.
 //!
-//! The key is made here and never leaves. The directory is opened while the process may still reach it; from then on
-//! everything goes by its descriptor.
+//! The key is made here and never leaves. The files are root's: the link reads them before it gives up its privileges, and
+//! the worker writes for it after that.
 
 use std::fs::{DirBuilder, File};
 use std::io::{self, Read, Write};
@@ -11,7 +11,7 @@ use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256};
-use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid, chownat, fsync, openat, renameat};
+use rustix::fs::{Mode, OFlags, fsync, openat, renameat};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use serde::{Deserialize, Serialize};
@@ -23,7 +23,6 @@ use x509_cert::der::Decode;
 pub const DIRECTORY: &str = "link";
 const KEY: &str = "key.pem";
 const MEMBERSHIP: &str = "membership.json";
-const FILES: [&str; 2] = [KEY, MEMBERSHIP];
 
 /// Whether there is a membership in this directory.
 pub fn belongs(directory: &Path) -> bool {
@@ -46,22 +45,11 @@ pub struct Membership {
 }
 
 impl Vault {
-    /// Opens the directory, and makes it where it is not there, for `owner` alone.
-    pub fn open(directory: &Path, owner: Option<(u32, u32)>) -> io::Result<Self> {
+    /// Opens the directory, and makes it where it is not there, for this process's user alone.
+    pub fn open(directory: &Path) -> io::Result<Self> {
         DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
         let flags = OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        let vault = Vault(rustix::fs::open(directory, flags, Mode::empty())?);
-        if let Some((uid, gid)) = owner {
-            let (uid, gid) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
-            rustix::fs::fchown(&vault.0, uid, gid)?;
-            for file in FILES {
-                match chownat(&vault.0, file, uid, gid, AtFlags::SYMLINK_NOFOLLOW) {
-                    Ok(()) | Err(rustix::io::Errno::NOENT) => {}
-                    Err(error) => return Err(error.into()),
-                }
-            }
-        }
-        Ok(vault)
+        Ok(Vault(rustix::fs::open(directory, flags, Mode::empty())?))
     }
 
     /// The key of this host, made where there is none.
@@ -74,20 +62,15 @@ impl Vault {
         Ok(key)
     }
 
-    /// The membership, where there is one that is still good.
+    /// The membership, where there is one.
     pub fn membership(&self) -> io::Result<Option<Membership>> {
         let Some(text) = self.read(MEMBERSHIP)? else { return Ok(None) };
-        let membership: Membership = serde_json::from_str(&text)?;
-        Ok((membership.until > now()).then_some(membership))
+        Ok(Some(serde_json::from_str(&text)?))
     }
 
     /// Keeps a membership in place of the one before. An error leaves that one.
-    pub fn keep(&self, joined: Joined) -> io::Result<Membership> {
-        let until =
-            ends(&joined.certificate).ok_or_else(|| io::Error::other("the certificate is not understood"))?;
-        let membership = Membership { joined, from: now(), until };
-        self.write(MEMBERSHIP, &serde_json::to_string(&membership)?)?;
-        Ok(membership)
+    pub fn keep(&self, membership: &Membership) -> io::Result<()> {
+        self.write(MEMBERSHIP, &serde_json::to_string(membership)?)
     }
 
     fn read(&self, name: &str) -> io::Result<Option<String>> {
@@ -113,6 +96,18 @@ impl Vault {
 }
 
 impl Membership {
+    /// Of what the controller said just now.
+    pub fn new(joined: Joined) -> io::Result<Self> {
+        let until = ends(&joined.certificate);
+        let until = until.ok_or_else(|| io::Error::other("the certificate is not understood"))?;
+        Ok(Membership { joined, from: now(), until })
+    }
+
+    /// Whether its certificate is not over.
+    pub fn is_good(&self) -> bool {
+        self.until > now()
+    }
+
     /// Whether two thirds of the certificate's life are over.
     pub fn is_to_be_renewed(&self) -> bool {
         now() >= self.from + self.until.saturating_sub(self.from) * 2 / 3
@@ -146,20 +141,21 @@ mod tests {
     #[test]
     fn the_key_is_made_once_and_read_by_nobody_else() {
         let directory = std::env::temp_dir().join(format!("squall-identity-{}", std::process::id()));
-        let vault = Vault::open(&directory, None).unwrap();
+        let vault = Vault::open(&directory).unwrap();
         let key = vault.key().unwrap().serialize_pem();
         assert_eq!(vault.key().unwrap().serialize_pem(), key);
         assert_eq!(fs::metadata(directory.join(KEY)).unwrap().mode() & 0o777, 0o600);
         assert_eq!(fs::metadata(&directory).unwrap().mode() & 0o777, 0o700);
         assert!(!belongs(&directory) && vault.membership().unwrap().is_none());
-        let kept = vault.keep(joined(3000)).unwrap();
-        assert!(belongs(&directory) && !kept.is_to_be_renewed());
+        let kept = Membership::new(joined(3000)).unwrap();
+        vault.keep(&kept).unwrap();
+        assert!(belongs(&directory) && kept.is_good() && !kept.is_to_be_renewed());
         assert_eq!(vault.membership().unwrap().unwrap().until, kept.until);
         let old = Membership { from: now() - 7000, ..kept };
         assert!(old.is_to_be_renewed());
-        // One that is over is none, and the key stays.
-        vault.keep(joined(0)).unwrap();
-        assert!(vault.membership().unwrap().is_none());
+        assert!(!Membership::new(joined(0)).unwrap().is_good());
+        let odd = Joined { certificate: "none".to_owned(), ..joined(1) };
+        assert!(Membership::new(odd).is_err());
         assert_eq!(vault.key().unwrap().serialize_pem(), key);
         fs::remove_dir_all(directory).unwrap();
     }

@@ -63,13 +63,14 @@ fn begin(arguments: &Arguments) -> Result<(), Refusal> {
     let line = line.map_err(|error| cannot("hear its agent", &error))?;
     let begin = line.receive::<Told>().map_err(|error| cannot("hear its agent", &error))?;
     let Some((Told::Begin(uplink), _)) = begin else { return Ok(()) };
-    // Both need what is given up below.
-    let owner = arguments.uid.zip(arguments.gid);
-    let vault = Vault::open(&uplink.directory, owner)
-        .map_err(|error| cannot(&format!("use `{}`", uplink.directory.display()), &error))?;
+    // All of this needs what is given up below.
+    let vault = Vault::open(&uplink.directory);
+    let kept = vault.and_then(|vault| Ok((vault.key()?, vault.membership()?)));
+    let (key, membership) =
+        kept.map_err(|error| cannot(&format!("use `{}`", uplink.directory.display()), &error))?;
     let preflight = preflight::Report::of(&Policy::of_this_host()?);
     // Capabilities belong to threads: before there is a second one.
-    let dropped = match owner {
+    let dropped = match arguments.uid.zip(arguments.gid) {
         Some((uid, gid)) => privileges::become_number(uid, gid),
         None => privileges::drop(None),
     };
@@ -88,7 +89,7 @@ fn begin(arguments: &Arguments) -> Result<(), Refusal> {
     let runtime = runtime.map_err(|error| cannot("start", &error))?;
     let done = runtime.block_on(async {
         let errands = Errands::new(line).map_err(|error| cannot("hear its agent", &error))?;
-        work(&uplink, &mut Lasting { errands, errand: 0, vault, inventory }).await;
+        work(&uplink, &mut Lasting { errands, errand: 0, key, membership, inventory }).await;
         Ok(())
     });
     // A name that is being looked up must not keep the process from ending.
@@ -133,16 +134,12 @@ async fn connection(uplink: &Uplink, lasting: &mut Lasting, known: &mut Vec<Sock
         return (Refusal::bare("the agent has ended"), false);
     }
     let connected = async {
-        let broken = |error: io::Error| {
-            Refusal::bare(format!("this host's key or certificate cannot be used: {error}"))
-        };
-        let key = lasting.vault.key().map_err(broken)?;
-        let mut membership = match lasting.vault.membership().map_err(broken)? {
+        let membership = match lasting.membership.clone().filter(Membership::is_good) {
             Some(membership) => membership,
-            None => join(uplink, known, lasting, &key).await?,
+            None => join(uplink, known, lasting).await?,
         };
-        let socket = dial::member(known, &membership, &key).await?;
-        Ok(session::serve(socket, &mut membership, lasting).await)
+        let socket = dial::member(known, &membership, &lasting.key).await?;
+        Ok(session::serve(socket, lasting).await)
     };
     connected.await.unwrap_or_else(|refusal| (refusal, true))
 }
@@ -150,22 +147,18 @@ async fn connection(uplink: &Uplink, lasting: &mut Lasting, known: &mut Vec<Sock
 async fn join(
     uplink: &Uplink,
     addresses: &[SocketAddr],
-    lasting: &Lasting,
-    key: &rcgen::KeyPair,
+    lasting: &mut Lasting,
 ) -> Result<Membership, Refusal> {
     let token = uplink.token.as_deref().and_then(|token| token.parse().ok());
     let token = token.ok_or_else(|| {
-        Refusal::new(
-            "this host's certificate is over",
-            "let it join again with a new token: `--join-file FILE`",
-        )
+        let help = "let it join again with a new token: `--join-file FILE`";
+        Refusal::new("this host's certificate is over", help)
     })?;
-    let joined = dial::join(addresses, uplink, &token, key).await?;
+    let joined = dial::join(addresses, uplink, &token, &lasting.key).await?;
     eprintln!("squall-agent has joined the fleet as `{}`", joined.name);
-    lasting
-        .vault
-        .keep(joined)
-        .map_err(|error| Refusal::bare(format!("a certificate cannot be kept: {error}")))
+    let membership = Membership::new(joined).map_err(dial::unreached)?;
+    lasting.keep(membership.clone())?;
+    Ok(membership)
 }
 
 /// All addresses of all controllers, in their order.

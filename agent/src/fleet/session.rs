@@ -7,6 +7,7 @@ use std::os::unix::net::UnixStream as StdStream;
 use std::time::{Duration, Instant};
 
 use futures_util::{SinkExt, StreamExt};
+use rcgen::KeyPair;
 use squall_experiments::fleet::frame::STREAMS;
 use squall_experiments::fleet::{Fault, Frame, Hello, Inventory, Joined, Kind, Welcome, agreed, frame};
 use squall_experiments::protocol::{
@@ -21,7 +22,7 @@ use tokio_tungstenite::tungstenite::Message;
 use super::carry::{self, Lane, Out};
 use super::dial::{Socket, ask, unreached};
 use super::errand::{Ask, Errands, Told};
-use super::identity::{Membership, Vault};
+use super::identity::Membership;
 
 /// How many messages of streams may wait for the socket.
 const DATA: usize = 8;
@@ -39,18 +40,16 @@ pub struct Lasting {
     pub errands: Errands,
     /// Of the last errand: a number is never used again, so that an answer for an earlier connection is not taken for one.
     pub errand: u64,
-    /// Key and certificate.
-    pub vault: Vault,
+    /// Of this host.
+    pub key: KeyPair,
+    /// What it belongs to, once it does.
+    pub membership: Option<Membership>,
     /// What this host is; what it holds is looked at anew.
     pub inventory: Inventory,
 }
 
 /// Serves a connection until it ends; gives why, and `false` where the worker has ended and with it everything.
-pub async fn serve(
-    mut socket: Socket,
-    membership: &mut Membership,
-    lasting: &mut Lasting,
-) -> (Refusal, bool) {
+pub async fn serve(mut socket: Socket, lasting: &mut Lasting) -> (Refusal, bool) {
     let versions = frame::VERSIONS.to_vec();
     let hello = Frame::Hello(Hello { versions, inventory: lasting.inventory.clone() });
     let welcome = match ask(&mut socket, &hello).await {
@@ -83,7 +82,6 @@ pub async fn serve(
     let reading = async {
         let mut link = Link {
             lasting,
-            membership,
             out: Out { data, control },
             lanes: BTreeMap::new(),
             opening: BTreeMap::new(),
@@ -138,7 +136,6 @@ pub async fn serve(
 
 struct Link<'a> {
     lasting: &'a mut Lasting,
-    membership: &'a mut Membership,
     out: Out,
     lanes: BTreeMap<u64, Lane>,
     /// Errands under way, and the streams that they are for.
@@ -273,7 +270,8 @@ impl Link<'_> {
 
     fn renew_in_time(&mut self) -> Result<(), Refusal> {
         let asked = self.renewing.is_some_and(|since| since.elapsed() < Duration::from_secs(60));
-        if asked || !self.membership.is_to_be_renewed() {
+        let due = self.lasting.membership.as_ref().is_some_and(Membership::is_to_be_renewed);
+        if asked || !due {
             return Ok(());
         }
         self.renewing = Some(Instant::now());
@@ -281,13 +279,22 @@ impl Link<'_> {
     }
 
     fn renewed(&mut self, certificate: String) -> Result<(), Refusal> {
-        self.renewing = None;
-        let joined = Joined { certificate, ..self.membership.joined.clone() };
-        match self.lasting.vault.keep(joined) {
-            Ok(membership) => *self.membership = membership,
-            Err(error) => eprintln!("error: this host's new certificate cannot be kept: {error}"),
+        if self.renewing.take().is_none() {
+            return Err(unreached("it renewed a certificate that nobody had asked for"));
         }
-        Ok(())
+        let Some(membership) = &self.lasting.membership else { return Ok(()) };
+        let joined = Joined { certificate, ..membership.joined.clone() };
+        let membership = Membership::new(joined).map_err(unreached)?;
+        self.lasting.keep(membership)
+    }
+}
+
+impl Lasting {
+    /// This host belongs to a fleet from now on.
+    pub fn keep(&mut self, membership: Membership) -> Result<(), Refusal> {
+        let kept = self.errands.say(&Ask::Keep(membership.clone()), None);
+        self.membership = Some(membership);
+        kept.map_err(|error| Refusal::bare(format!("the agent does not answer its link: {error}")))
     }
 }
 

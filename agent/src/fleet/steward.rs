@@ -16,6 +16,7 @@ use tokio::task::spawn_local;
 use tokio::time::sleep;
 
 use super::errand::{Ask, Errands, Told};
+use super::identity::Vault;
 use super::options::Uplink;
 use crate::host::redirect::proxy::identity;
 use crate::line::Line;
@@ -80,6 +81,13 @@ async fn serve(
         match ask {
             Ask::Pin { addresses } => {
                 let _ = wanted.send(Wanted::Pinned(addresses));
+            }
+            Ask::Keep(membership) => {
+                let kept = Vault::open(&uplink.directory).and_then(|vault| vault.keep(&membership));
+                if let Err(error) = kept {
+                    let place = uplink.directory.display();
+                    eprintln!("error: this host's certificate cannot be kept in `{place}`: {error}");
+                }
             }
             Ask::Open { number, to } => {
                 let (socket, refused) = match open(to, policy, wanted) {

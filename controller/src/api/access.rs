@@ -125,7 +125,7 @@ pub(super) async fn new_join_token(api: Arc<Api>, call: Call) -> Result<Answer, 
         let detail = format!("`uses` is at least 1, `hours` from 1 to {LONGEST_JOIN_HOURS}");
         return Err(Problem::bare(StatusCode::BAD_REQUEST, detail));
     }
-    let minted = api.secrets.mint("join");
+    let minted = api.engine.join_token();
     let expires_at = now_ms() + wanted.hours * HOUR_MS;
     let new =
         NewJoinToken { id: new_id(), hash: minted.hash, made_by: call.name(), expires_at, uses: wanted.uses };

@@ -7,6 +7,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use squall_experiments::protocol::{Active, Lifted, Refusal};
 
+use crate::store::Minted;
+
 /// A host as its connection knows it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Live {
@@ -72,6 +74,9 @@ pub trait Engine: Send + Sync + 'static {
         &'a self,
         hosts: Option<&'a [String]>,
     ) -> BoxFuture<'a, BTreeMap<String, Result<Lifted, Refusal>>>;
+
+    /// A new join token, in the form that hosts understand, and the hash by which they will be let in.
+    fn join_token(&self) -> Minted;
 
     /// A host was revoked: its connection ends now.
     fn cut_off(&self, host: &str);

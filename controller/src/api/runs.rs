@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use axum::http::StatusCode;
-use rand::Rng;
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
@@ -12,7 +11,8 @@ use super::engine::Submission;
 use super::problem::Problem;
 use super::routes::{Answer, Call};
 use super::{Api, halts, stream};
-use crate::store::{NewRun, RunRow, now_ms};
+use crate::conductor::run_id;
+use crate::store::{NewRun, RunRow};
 
 /// How many a page holds at most.
 const MOST: u64 = 1000;
@@ -92,7 +92,7 @@ pub(super) async fn submit(api: Arc<Api>, call: Call) -> Result<Answer, Problem>
     let submission: Submission = call.value()?;
     halts::blocked(&api).await?;
     let planned = api.engine.plan(&submission).await?;
-    let id = new_id();
+    let id = run_id().0;
     let new = NewRun {
         id: id.clone(),
         title: planned.title,
@@ -112,9 +112,4 @@ pub(super) async fn submit(api: Arc<Api>, call: Call) -> Result<Answer, Problem>
     }
     let run = api.store.run(&id).await?;
     Answer::json(StatusCode::CREATED, &run)
-}
-
-/// A run's name: sortable by time, safe as the name of a file.
-fn new_id() -> String {
-    format!("{:013}-{:08x}", now_ms(), rand::rng().next_u32())
 }

@@ -45,7 +45,9 @@ enum What {
 
 fn label(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
-        Some((name, value)) if !name.is_empty() && !value.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        Some((name, value)) if !name.is_empty() && !value.is_empty() => {
+            Ok((name.to_owned(), value.to_owned()))
+        }
         _ => Err("write it as `name=value`".to_owned()),
     }
 }
@@ -58,7 +60,8 @@ impl Hosts {
             What::List => self.at.ask(Method::GET, "/v1/hosts", None)?,
             What::Show { name } => self.at.ask(Method::GET, &one(name), None)?,
             What::Label { name, labels } => {
-                let labels: BTreeMap<&String, &String> = labels.iter().map(|(name, value)| (name, value)).collect();
+                let labels: BTreeMap<&String, &String> =
+                    labels.iter().map(|(name, value)| (name, value)).collect();
                 self.at.ask(Method::PUT, &format!("{}/labels", one(name)), Some(&json!(labels)))?
             }
             What::Revoke { name } => self.at.ask(Method::POST, &format!("{}/revoke", one(name)), None)?,

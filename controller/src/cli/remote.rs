@@ -50,9 +50,8 @@ impl Shown {
     /// A controller by its URL.
     pub fn remote(&self, url: &str) -> anyhow::Result<Remote> {
         let token = match &self.token_file {
-            Some(file) => {
-                fs::read_to_string(file).with_context(|| format!("cannot read the token in `{}`", file.display()))?
-            }
+            Some(file) => fs::read_to_string(file)
+                .with_context(|| format!("cannot read the token in `{}`", file.display()))?,
             None => std::env::var("SQUALL_TOKEN")
                 .context("a token is needed: set SQUALL_TOKEN, or name its file with --token-file")?,
         };
@@ -104,7 +103,8 @@ pub fn part(name: &str) -> String {
 
 /// Lines of columns, each as wide as its widest value; the last as it is.
 pub fn table(heads: &[&str], rows: &[Vec<String>]) -> String {
-    let rows: Vec<Vec<String>> = rows.iter().map(|row| row.iter().map(|value| plain(value)).collect()).collect();
+    let rows: Vec<Vec<String>> =
+        rows.iter().map(|row| row.iter().map(|value| plain(value)).collect()).collect();
     let width = |at: usize| {
         let values = rows.iter().filter_map(|row| row.get(at)).map(|value| value.chars().count());
         values.chain([heads[at].len()]).max().unwrap_or_default()

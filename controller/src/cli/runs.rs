@@ -90,10 +90,11 @@ impl Show {
     fn lines(&self, path: &str) -> anyhow::Result<Exit> {
         let mut from = 0;
         loop {
-            let page = match self.at.ask(Method::GET, &format!("{path}/events?limit=1000&from={from}"), None)? {
-                Ok(page) => page,
-                Err(exit) => return Ok(exit),
-            };
+            let page =
+                match self.at.ask(Method::GET, &format!("{path}/events?limit=1000&from={from}"), None)? {
+                    Ok(page) => page,
+                    Err(exit) => return Ok(exit),
+                };
             let events = page["events"].as_array().map_or(&[][..], Vec::as_slice);
             if events.is_empty() {
                 return Ok(Exit::Held);

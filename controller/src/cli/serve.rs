@@ -1,7 +1,7 @@
 //! `squall serve`: the controller of a fleet.
 
 use std::fs::OpenOptions;
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use squall_controller::fleet::{Authority, Hub, Listener, Terms};
-use squall_controller::store::{NewJoinToken, Store, Where};
+use squall_controller::store::{NewJoinToken, Store};
 use squall_experiments::exit::Exit;
 use squall_experiments::fleet::{Inventory, JoinToken};
 use squall_experiments::protocol::Refusal;
@@ -19,6 +19,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::Common;
 use super::host::refused;
+use super::interface::Interface;
 
 /// How long a token that is written at the start is good for.
 const TOKEN: Duration = Duration::from_secs(3600);
@@ -29,6 +30,8 @@ pub struct Serve {
     /// Where the controller keeps everything: hosts, tokens, the key of its own authority.
     #[arg(long, value_name = "DIR")]
     data: PathBuf,
+    #[command(flatten)]
+    interface: Interface,
     /// Where it listens for agents; they and it know each other by certificates of its own authority.
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8417")]
     listen_agents: SocketAddr,
@@ -52,7 +55,8 @@ impl Serve {
     pub fn run(&self, _: &Common) -> anyhow::Result<Exit> {
         let log = tracing_subscriber::EnvFilter::try_from_env("SQUALL_LOG");
         let log = log.unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-        let _ = tracing_subscriber::fmt().with_env_filter(log).with_writer(std::io::stderr).try_init();
+        let log = tracing_subscriber::fmt().with_env_filter(log).with_ansi(std::io::stderr().is_terminal());
+        let _ = log.with_writer(std::io::stderr).try_init();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let exit = runtime.block_on(self.serve());
         runtime.shutdown_background();
@@ -67,7 +71,7 @@ impl Serve {
         let (mut interrupt, mut terminate) =
             (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
         let opened = Authority::open(&self.data).map_err(|error| error.to_string());
-        let place = Where::Sqlite(self.data.clone());
+        let place = self.interface.place(&self.data);
         let opened = opened.and_then(|authority| {
             Store::open(&place).map(|store| (authority, store)).map_err(|error| error.to_string())
         });
@@ -97,6 +101,10 @@ impl Serve {
             hub.know(&host.name, Inventory { labels, zone, cell, ..Inventory::default() });
         }
         let terms = Terms { heartbeat: self.heartbeat.get(), certificates: self.certificates.get() };
+        let interface = match self.interface.open(&self.data, &store, &hub, &authority).await {
+            Ok(interface) => interface,
+            Err(error) => return Ok(refused(&Refusal::bare(format!("{error:#}")))),
+        };
         let agents = Listener::new(authority, Arc::new(store.clone()), hub.clone(), terms)?;
         let listener = match TcpListener::bind(self.listen_agents).await {
             Ok(listener) => listener,
@@ -107,10 +115,15 @@ impl Serve {
         };
         let address = listener.local_addr()?;
         eprintln!("squall serves agents at `https://{address}`; its data is in `{}`", self.data.display());
+        let told = async {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+        };
         tokio::select! {
             () = agents.serve(listener) => {}
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
+            () = interface.serve(told) => {}
         }
         Ok(Exit::Held)
     }

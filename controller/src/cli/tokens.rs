@@ -104,8 +104,7 @@ impl Tokens {
         if let What::New { out: Some(file), .. } | What::Join { out: Some(file), .. } = what {
             let token = answer["token"].take();
             let mut made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(file);
-            let written =
-                made.as_mut().map(|made| writeln!(made, "{}", token.as_str().unwrap_or_default()));
+            let written = made.as_mut().map(|made| writeln!(made, "{}", token.as_str().unwrap_or_default()));
             if !matches!(written, Ok(Ok(()))) {
                 let id = text(&answer, "id");
                 made.with_context(|| format!("cannot write `{}`; revoke the token `{id}`", file.display()))?;
@@ -116,9 +115,15 @@ impl Tokens {
             (Format::Json, _) => print::json(&answer)?,
             (_, What::List) => print::result(&people(&answer))?,
             (_, What::Joins) => print::result(&joins(&answer))?,
-            (_, What::Revoke { id } | What::RevokeJoin { id }) => print::result(&format!("`{id}` is revoked\n"))?,
+            (_, What::Revoke { id } | What::RevokeJoin { id }) => {
+                print::result(&format!("`{id}` is revoked\n"))?
+            }
             (_, What::New { .. } | What::Join { .. }) => {
-                eprintln!("id {}, until {}; it is shown once:", text(&answer, "id"), time(&answer["expires_at"]));
+                eprintln!(
+                    "id {}, until {}; it is shown once:",
+                    text(&answer, "id"),
+                    time(&answer["expires_at"])
+                );
                 if let Some(token) = answer["token"].as_str() {
                     print::result(&format!("{token}\n"))?;
                 }

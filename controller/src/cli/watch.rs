@@ -83,14 +83,17 @@ fn show(data: &str, common: &Common) -> anyhow::Result<()> {
     let short = members.filter(|(name, value)| *name != "event" && (value.is_string() || value.is_number()));
     let words: Vec<String> = short
         .take(6)
-        .map(|(name, value)| format!("{name} {}", value.as_str().map_or_else(|| value.to_string(), str::to_owned)))
+        .map(|(name, value)| {
+            format!("{name} {}", value.as_str().map_or_else(|| value.to_string(), str::to_owned))
+        })
         .collect();
     Ok(print::result(&remote::plain(&format!("{kind}  {}\n", words.join(", ").replace('\n', " "))))?)
 }
 
 /// The exit code of a run that ended so.
 pub fn exit(state: &str) -> Exit {
-    let known = [Exit::Held, Exit::Refused, Exit::Deviated, Exit::Interrupted, Exit::Modified, Exit::Inconclusive];
+    let known =
+        [Exit::Held, Exit::Refused, Exit::Deviated, Exit::Interrupted, Exit::Modified, Exit::Inconclusive];
     match state {
         "modified" => Exit::Modified,
         "interrupted" => Exit::Interrupted,

@@ -159,6 +159,20 @@ impl Authority {
         Ok(Arc::new(configuration))
     }
 
+    /// How the controller shows itself to people who call it by these names and addresses: they show tokens, no
+    /// certificates.
+    pub fn for_people(&self, names: &[String]) -> Result<Arc<ServerConfig>, AuthorityError> {
+        let tls = |error: &dyn std::fmt::Display| AuthorityError::Tls(error.to_string());
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+        let own = self.of_server(names, &key)?;
+        let chain = vec![own.der().clone(), self.certificate.clone()];
+        let key = PrivateKeyDer::Pkcs8(key.serialize_der().into());
+        let builder = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()));
+        let builder = builder.with_safe_default_protocol_versions().map_err(|error| tls(&error))?;
+        let configuration = builder.with_no_client_auth().with_single_cert(chain, key);
+        Ok(Arc::new(configuration.map_err(|error| tls(&error))?))
+    }
+
     /// Issues a certificate for the controller: for the name that agents ask for, and for these names and addresses.
     pub fn of_server(&self, names: &[String], key: &KeyPair) -> Result<Certificate, AuthorityError> {
         let mut of_server = parameters(CONTROLLER, TEN_YEARS);

@@ -77,7 +77,7 @@ impl Crew {
             let host = share.host.clone();
             let spawned = thread::Builder::new()
                 .name(format!("on {host}"))
-                .spawn(move || drive(&order, &share, remote, watch, interruptions, since_ns));
+                .spawn(move || drive(watch, &order, &share, remote, interruptions, since_ns));
             if let Err(error) = spawned {
                 // The watch went with the closure and has said that it ended.
                 tracing::error!(host, %error, "no thread for a host of a run");
@@ -125,12 +125,12 @@ impl Drop for Crew {
     }
 }
 
-/// Drives one host to the end of its run.
+/// Drives one host to the end of its run. The watch goes last: when it says that this ended, nothing is held any more.
 fn drive(
+    mut watch: Watch,
     order: &Order,
     share: &Share,
     mut remote: Remote,
-    mut watch: Watch,
     interruptions: UnboundedReceiver<String>,
     since_ns: u64,
 ) {

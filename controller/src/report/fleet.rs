@@ -53,11 +53,8 @@ pub fn fleet(muster: &Muster, paint: Paint) -> String {
 
 fn host(on: &OnHost, width: usize, out: &mut String) {
     let name = printable::text(&on.host);
-    let Some(summary) = &on.summary else {
-        let _ = writeln!(out, "  {name:<width$}  {}", on.verdict);
-        return;
-    };
     let _ = writeln!(out, "  {name:<width$}  {}", on.verdict);
+    let Some(summary) = &on.summary else { return };
     let mut line = |text: &str| {
         let _ = writeln!(out, "  {:<width$}    {}", "", printable::text(text));
     };
@@ -73,13 +70,17 @@ fn host(on: &OnHost, width: usize, out: &mut String) {
         });
     }
     // A claim that did not hold stands above.
-    let known = |what: &str| summary.hypotheses.iter().any(|claim| what.starts_with(&format!("`{}`: ", claim.name)));
-    let reasons = summary.reasons.iter().filter(|reason| reason.exit != Exit::Deviated || !known(&reason.what));
+    let known =
+        |what: &str| summary.hypotheses.iter().any(|claim| what.starts_with(&format!("`{}`: ", claim.name)));
+    let reasons =
+        summary.reasons.iter().filter(|reason| reason.exit != Exit::Deviated || !known(&reason.what));
     reasons.for_each(|reason| line(&reason.what));
     let undone = summary.parts.iter().any(|part| part.injected_at_ms.is_some());
     if undone && summary.stuck.is_empty() {
         line(&match &summary.host {
-            Some(host) if host.ours == 0 => format!("undone; {} things of the host are as before", host.things),
+            Some(host) if host.ours == 0 => {
+                format!("undone; {} things of the host are as before", host.things)
+            }
             _ => format!("undone: {}", summary.undone.join("; ")),
         });
     }

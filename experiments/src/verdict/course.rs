@@ -102,6 +102,7 @@ impl Course {
         alpha: f64,
     ) -> Option<Course> {
         let from = tested.first_ms()?.min(control.first_ms()?);
+        let (fine, begin) = (tested, |at: u64| from + (at - from) / 1000 * 1000);
         let (tested, control) = (tested.each(from, 1000), control.each(from, 1000));
         let both = |counts: &Counts, other: &Counts| counts.filter(|at| other.at(at).0 > 0);
         let (tested, control) = (both(&tested, &control), both(&control, &tested));
@@ -115,9 +116,9 @@ impl Course {
         let against = Course::of(&witnesses, even, mode, planned_ms, alpha);
         let tolerated = (times * upper_share(others, bad_others, alpha / 2.0)).min(0.9);
         let kept = Course::of(&tested, tolerated, mode, planned_ms, alpha / 2.0).halved();
-        let alone = tested.filter(|at| {
-            let (all, bad) = control.at(at);
-            (bad as f64) < SHARED * all as f64
+        let alone = fine.filter(|at| {
+            let (all, bad) = control.at(begin(at));
+            all > 0 && (bad as f64) < SHARED * all as f64
         });
         Some(Course {
             against: against.against,
@@ -265,17 +266,25 @@ mod tests {
 
     #[test]
     fn groups_that_fail_alike_are_no_different_and_one_that_fails_alone_is() {
-        let of = |tested: &dyn Fn(u64) -> u64, control: &dyn Fn(u64) -> u64| {
-            let (tested, control) = (counts(60, 50, tested), counts(60, 50, control));
-            Course::of_groups(&tested, &control, 1.5, Mode::Robust, Some(60_000), 0.05).unwrap()
+        let tenths = |bad: &dyn Fn(u64) -> u64| {
+            let mut counts = Counts::default();
+            (0..600).for_each(|slot| counts.add(slot * 100, 5, (bad(slot / 10) + slot % 10) / 10));
+            counts
         };
+        let judged = |tested: &dyn Fn(u64) -> u64, control: &dyn Fn(u64) -> u64, mode| {
+            let (tested, control) = (tenths(tested), tenths(control));
+            Course::of_groups(&tested, &control, 1.5, mode, Some(60_000), 0.05).unwrap()
+        };
+        let of =
+            |tested: &dyn Fn(u64) -> u64, control: &dyn Fn(u64) -> u64| judged(tested, control, Mode::Robust);
         let storm = |second: u64| if (20..40).contains(&second) { 50 } else { 0 };
         let shared = of(&storm, &storm);
         assert_eq!((shared.outage_ms, shared.most() < 20.0), (None, true), "{}", shared.most());
         assert!(shared.keeps >= 20.0, "what hits both alike is no difference: {}", shared.keeps);
         let alone = of(&storm, &|_| 0);
-        assert_eq!(alone.outage_ms, Some(22_000));
-        let few = of(&|second| u64::from(second > 9) * 3, &|second| u64::from(second % 10 == 0));
+        assert_eq!(alone.outage_ms, Some(22_400), "half of five seconds");
+        let few =
+            judged(&|second| u64::from(second > 9) * 3, &|second| u64::from(second % 10 == 0), Mode::Fast);
         assert!(few.most() >= 20.0 && few.outage_ms.is_none(), "{}", few.most());
         assert_eq!((few.all, few.bad, few.control), (3000, 150, Some((3000, 6))));
         let clean = of(&|_| 0, &|_| 0);

@@ -101,9 +101,7 @@ async fn what_is_too_large_or_breaks_off_is_refused_and_the_server_goes_on() {
     let nested = format!("{}{}", "[".repeat(10_000), "]".repeat(10_000));
     let deep = format!("{head}Content-Length: {}\r\n\r\n{nested}", nested.len());
     assert_eq!(raw(&served, &deep).await.0, 400);
-    for nonsense in
-        ["GET\r\n\r\n", "\0\0\0\0\r\n\r\n", &format!("GET / HTTP/1.1\r\nX: {large}\r\n\r\n")]
-    {
+    for nonsense in ["GET\r\n\r\n", "\0\0\0\0\r\n\r\n", &format!("GET / HTTP/1.1\r\nX: {large}\r\n\r\n")] {
         let (status, _) = raw(&served, nonsense).await;
         assert!(matches!(status, 0 | 400 | 431), "{status}");
     }
@@ -136,7 +134,7 @@ async fn with_a_certificate_the_same_is_served_over_tls() {
     std::fs::write(&chain, made.cert.pem()).expect("a file");
     std::fs::write(&key, made.signing_key.serialize_pem()).expect("a file");
     let config = super::super::server::tls(&chain, &key).expect("both are good");
-    super::super::server::tls(&key, &chain).err().expect("the wrong way round");
+    super::super::server::tls(&key, &chain).expect_err("the wrong way round");
 
     let store = Store::open(&Where::Sqlite(directory.join("data"))).expect("a store");
     let secrets = Secrets::open(&directory.join("data")).expect("secrets");

@@ -7,7 +7,6 @@ mod runs;
 mod table;
 
 use std::collections::BTreeMap;
-use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Mutex;
 
@@ -86,6 +85,10 @@ impl Engine for Recorder {
         Box::pin(async { BTreeMap::from([("web".to_owned(), Ok(lifted)), ("db".to_owned(), gone)]) })
     }
 
+    fn join_token(&self) -> Minted {
+        Minted { token: "a token that hosts understand".to_owned(), hash: "its hash".to_owned() }
+    }
+
     fn cut_off(&self, host: &str) {
         self.note(format!("cut off {host}"));
     }
@@ -94,7 +97,6 @@ impl Engine for Recorder {
 /// A controller's interface that listens on loopback, with a token of each role.
 pub(super) struct Served {
     pub store: Store,
-    pub secrets: Secrets,
     pub engine: Arc<Recorder>,
     pub at: SocketAddr,
     api: Arc<Api>,
@@ -133,7 +135,7 @@ impl Served {
             let api = Arc::clone(&api);
             async move { listening.serve(&api, async { drop(stopped.await) }).await }
         });
-        Served { api, store, secrets, engine, at, tokens, stop, serving, _scratch: scratch }
+        Served { api, store, engine, at, tokens, stop, serving, _scratch: scratch }
     }
 
     pub(super) fn token(&self, role: &str) -> &str {
