@@ -24,6 +24,8 @@ pub enum Seen {
     Table,
     /// A process that does not run.
     Paused,
+    /// A process that carries connections or answers lookups.
+    Proxy,
     /// Nothing that lasts: connections are cut, signals are sent.
     Nothing,
 }
@@ -100,6 +102,22 @@ pub const FAULTS: &[Fault] = &[
         "{ fault: { degrade: { delay: 50ms, loss: 1%, duplicate: 1%, rate: 5Mbit/s, to: [\"10.77.1.2:7\"], engine: queue } }, for: 60s }",
         &[Need::Queue],
     ),
+    Fault {
+        seen: Seen::Proxy,
+        ..network(
+            "outage",
+            "{ fault: { outage: { of: \"10.77.1.2:7\", how: reset } }, for: 60s }",
+            &[Need::Cgroup2, Need::Bpf],
+        )
+    },
+    Fault {
+        seen: Seen::Proxy,
+        ..network(
+            "outage of a name",
+            "{ fault: { outage: { of: shop.test, how: dns, answer: timeout } }, for: 60s }",
+            &[Need::Cgroup2, Need::Bpf],
+        )
+    },
     Fault {
         seen: Seen::Nothing,
         ..network(

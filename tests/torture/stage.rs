@@ -101,6 +101,9 @@ impl Stage {
             // A dump that the kernel interrupts is one to be made again.
             Seen::Table => table.existing().map_or(true, |found| found.is_some()),
             Seen::Paused => Process::of(self.sleeper.pid).is_some_and(|process| process.halted().is_some()),
+            Seen::Proxy => {
+                self.host().netns.processes().iter().any(|process| process.name == "squall-outage")
+            }
             Seen::Nothing => false,
         }
     }
