@@ -53,11 +53,8 @@ pub fn fleet(muster: &Muster, paint: Paint) -> String {
 
 fn host(on: &OnHost, width: usize, out: &mut String) {
     let name = printable::text(&on.host);
-    let Some(summary) = &on.summary else {
-        let _ = writeln!(out, "  {name:<width$}  {}", on.verdict);
-        return;
-    };
     let _ = writeln!(out, "  {name:<width$}  {}", on.verdict);
+    let Some(summary) = &on.summary else { return };
     let mut line = |text: &str| {
         let _ = writeln!(out, "  {:<width$}    {}", "", printable::text(text));
     };
