@@ -42,7 +42,13 @@ impl At {
 
     /// Asks, and waits for the answer.
     pub fn ask(&self, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<Answered> {
-        ask(&self.remote()?, method, path, body)
+        match self.remote() {
+            Ok(remote) => ask(&remote, method, path, body),
+            Err(error) => {
+                eprintln!("error: {error:#}");
+                Ok(Err(Exit::Usage))
+            }
+        }
     }
 }
 
@@ -53,17 +59,24 @@ impl Shown {
             Some(file) => fs::read_to_string(file)
                 .with_context(|| format!("cannot read the token in `{}`", file.display()))?,
             None => std::env::var("SQUALL_TOKEN")
+                .ok()
                 .context("a token is needed: set SQUALL_TOKEN, or name its file with --token-file")?,
         };
         Ok(Remote::new(url, token.trim(), self.ca.as_deref())?)
     }
 }
 
-/// Asks a controller, and waits. An error is that there was no answer.
+/// Asks a controller, and waits. That there was no answer is printed as a refusal is.
 pub fn ask(remote: &Remote, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<Answered> {
     // A request that alters something is done once, also when it must be sent again.
     let key = (method == Method::POST).then(|| format!("{:032x}", rand::random::<u128>()));
-    let (status, answer) = runtime()?.block_on(remote.call(method, path, body, key.as_deref()))?;
+    let (status, answer) = match runtime()?.block_on(remote.call(method, path, body, key.as_deref())) {
+        Ok(answered) => answered,
+        Err(error) => {
+            eprintln!("error: {error}");
+            return Ok(Err(Exit::Refused));
+        }
+    };
     Ok(if (200..300).contains(&status) { Ok(answer) } else { Err(refused(&answer)) })
 }
 
