@@ -1,7 +1,6 @@
 //! `squall-agent …` and `squall agent …`: the same verbs.
 
 use std::io::{BufRead, BufReader, Write};
-use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -11,6 +10,7 @@ use squall_experiments::exit::Exit;
 use squall_experiments::protocol::{Call, Message, Refusal, Reply, Request, VERSION};
 
 use crate::fingerprint::command as fingerprint;
+use crate::fleet::{options, process};
 use crate::outage::child;
 use crate::policy::Policy;
 use crate::recover::from_host::{self, Found, Wanted};
@@ -40,9 +40,8 @@ enum Verb {
         /// Speak on standard input, which is a connected socket, and leave when idle.
         #[arg(long, hide = true)]
         on_stdin: bool,
-        /// Where a controller of this agent is: no fault touches the way there. May be repeated.
-        #[arg(long = "controller", value_name = "ADDRESS:PORT")]
-        controllers: Vec<SocketAddr>,
+        #[command(flatten)]
+        fleet: Box<options::Options>,
     },
     /// Say what is active here.
     Status,
@@ -69,6 +68,9 @@ enum Verb {
     /// Carry what an outage leads to it.
     #[command(hide = true)]
     OutageProxy(child::Arguments),
+    /// The unprivileged process that holds the connection to the controller.
+    #[command(hide = true)]
+    Link(process::Arguments),
     /// Undo what a dead agent left behind. Needs no daemon, no controller and no network.
     Recover {
         /// Also what no journal tells of: find Squall's objects by their marks, and take those away alone.
@@ -87,7 +89,7 @@ impl Agent {
     /// Runs a verb in the calling process, which must still be single-threaded.
     pub fn run(self, state_dir: Option<&Path>) -> Exit {
         let done = match self.verb {
-            Verb::Run { on_stdin, controllers } => serve(state_dir, on_stdin, controllers),
+            Verb::Run { on_stdin, fleet } => serve(state_dir, on_stdin, &fleet),
             Verb::Status => status(state_dir),
             Verb::Preflight { format } => preflight(format == Format::Json),
             Verb::Prober(prober) => return prober.run(),
@@ -95,6 +97,7 @@ impl Agent {
             Verb::SelfTest { be: Some(role), .. } => selftest::be(role).map(|()| Exit::Held),
             Verb::SelfTest { format, .. } => selftest::run(format),
             Verb::OutageProxy(arguments) => return child::run(&arguments),
+            Verb::Link(arguments) => return process::run(&arguments),
             Verb::Recover { from_host: false, .. } => return recovered(state_dir),
             Verb::Recover { dry_run, netns, .. } => {
                 let wanted = Wanted { dry: dry_run, netns: &netns };
@@ -111,7 +114,7 @@ impl Agent {
     }
 }
 
-fn serve(state_dir: Option<&Path>, on_stdin: bool, controllers: Vec<SocketAddr>) -> Result<Exit, Refusal> {
+fn serve(state_dir: Option<&Path>, on_stdin: bool, fleet: &options::Options) -> Result<Exit, Refusal> {
     let log = tracing_subscriber::EnvFilter::try_from_env("SQUALL_LOG");
     let log = log.unwrap_or_else(|_| {
         tracing_subscriber::EnvFilter::new("warn,hickory_resolver=error,hickory_net=error")
@@ -132,7 +135,11 @@ fn serve(state_dir: Option<&Path>, on_stdin: bool, controllers: Vec<SocketAddr>)
         );
         None
     };
-    guardian::run(place, control, controllers)
+    let uplink = fleet.uplink(&place.root())?;
+    if uplink.is_some() {
+        Policy::of_this_host()?.permits_controllers()?;
+    }
+    guardian::run(place, control, (fleet.ways(), uplink))
 }
 
 fn status(state_dir: Option<&Path>) -> Result<Exit, Refusal> {

@@ -22,6 +22,7 @@ use squall_experiments::exit::Exit;
 use squall_experiments::protocol::{Refusal, RunId};
 
 use crate::deputy::Hand;
+use crate::fleet::options::Uplink;
 use crate::host::sys;
 use crate::host::undo::Undo;
 use crate::ledger::Ledger;
@@ -56,7 +57,11 @@ struct Guardian {
 /// Forks the worker and guards it until both have ended. The process must be single-threaded.
 ///
 /// `control` is a connection that is there already; with it the agent leaves when nobody needs it any more.
-pub fn run(place: Place, control: Option<UnixStream>, controllers: Vec<SocketAddr>) -> Result<Exit, Refusal> {
+pub fn run(
+    place: Place,
+    control: Option<UnixStream>,
+    (controllers, uplink): (Vec<SocketAddr>, Option<Uplink>),
+) -> Result<Exit, Refusal> {
     place.create()?;
     let broken = |what: &str, error: io::Error| Refusal::bare(format!("cannot {what}: {error}"));
     let lock = place.lock().map_err(|error| broken("take the lock", error))?.ok_or_else(|| {
@@ -91,7 +96,8 @@ pub fn run(place: Place, control: Option<UnixStream>, controllers: Vec<SocketAdd
         let _ = before.thread_set_mask();
         let _ = nix::sys::prctl::set_name(c"squall-worker");
         points::play(Role::Worker, nix::unistd::getppid().as_raw());
-        let setup = Setup { place, records: worker_records, pulse: worker_pulse, control, controllers };
+        let pulse = worker_pulse;
+        let setup = Setup { place, records: worker_records, pulse, control, controllers, uplink };
         std::process::exit(worker::run(setup) as i32);
     };
     drop((worker_records, worker_pulse, control));
@@ -106,7 +112,7 @@ pub fn run(place: Place, control: Option<UnixStream>, controllers: Vec<SocketAdd
             rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())
                 .map_err(|errno| broken("hold the worker", errno.into()))
         })?;
-    let pulse = Pulse::new(pulse).map_err(|error| broken("make a timer", error))?;
+    let pulse = Pulse::new(pulse).map_err(|error| broken("make a timer", error))?.urgent();
     let signals = SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
         .map_err(|errno| broken("receive signals", errno.into()))?;
     let ledger = Ledger::new(place.journal());

@@ -12,6 +12,7 @@
 //! | [`worker`], [`supervisor`], [`injection`], [`made`], [`link`] | the child process: live injections and their changes, their leases, its connections |
 //! | [`guards`] | what stops a run, looked at without the command |
 //! | [`books`] | what a change has had written, and the order in which it is taken back |
+//! | [`fleet`] | the unprivileged process that holds the connection to a controller |
 //! | [`resolve`] | names become addresses |
 //! | [`veto`], [`policy`] | what is never hit; what the host's owner allows |
 //! | [`notify`] | what a service manager is told |
@@ -30,6 +31,7 @@ pub mod cli;
 mod decoding;
 pub mod deputy;
 pub mod fingerprint;
+pub mod fleet;
 pub mod guardian;
 pub mod guards;
 pub mod host;

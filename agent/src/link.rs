@@ -11,6 +11,15 @@ use tokio::sync::mpsc;
 /// A connection's number, never used again.
 pub type Connection = u64;
 
+/// From where a connection comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// Somebody on this host.
+    Here,
+    /// A controller, through the link.
+    Controller,
+}
+
 /// What a connection tells the supervisor.
 #[derive(Debug)]
 pub enum Incoming {
@@ -20,6 +29,8 @@ pub enum Incoming {
         connection: Connection,
         /// The pid of the other side, where the kernel knows it.
         pid: Option<i32>,
+        /// From where it comes.
+        origin: Origin,
         /// Where answers go.
         outgoing: mpsc::UnboundedSender<Message>,
     },
@@ -41,7 +52,11 @@ impl Incoming {
 }
 
 /// Serves one connection until its end. Only the owner of this process, or root, is heard.
-pub async fn serve(stream: StdStream, connection: Connection, inbox: Rc<mpsc::UnboundedSender<Incoming>>) {
+pub async fn serve(
+    stream: StdStream,
+    (connection, origin): (Connection, Origin),
+    inbox: Rc<mpsc::UnboundedSender<Incoming>>,
+) {
     let Ok(stream) = stream.set_nonblocking(true).and_then(|()| UnixStream::from_std(stream)) else {
         let _ = inbox.send(Incoming::Closed(connection));
         return;
@@ -55,7 +70,7 @@ pub async fn serve(stream: StdStream, connection: Connection, inbox: Rc<mpsc::Un
     let (reader, mut writer) = stream.into_split();
     let (outgoing, mut outbox) = mpsc::unbounded_channel::<Message>();
     let pid = peer.and_then(|peer| peer.pid());
-    if inbox.send(Incoming::Opened { connection, pid, outgoing }).is_err() {
+    if inbox.send(Incoming::Opened { connection, pid, origin, outgoing }).is_err() {
         return;
     }
     let writing = tokio::task::spawn_local(async move {

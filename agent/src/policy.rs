@@ -5,6 +5,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use squall_experiments::change::Change;
 use squall_experiments::peer::{Peer, PeerHost};
+use squall_experiments::probe::Probe;
 use squall_experiments::protocol::Refusal;
 use squall_experiments::quantity::Period;
 
@@ -29,9 +30,29 @@ pub struct Policy {
     pub protect_processes: Vec<String>,
     /// Whether the root queueing discipline of an interface may be replaced while a run lasts.
     pub graft: Graft,
+    /// What a controller may do here that somebody on this host may do in any case.
+    pub controllers: Controllers,
     /// A short hash of the file, `none` without one.
     #[serde(skip)]
     pub version: String,
+}
+
+/// See [`Policy::controllers`]. It may be compromised, so that the least is the default.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct Controllers {
+    /// Whether this host may belong to one at all.
+    pub allowed: bool,
+    /// Whether its probes and actions may start programs here.
+    pub programs: bool,
+    /// As which users its probes may run beside `nobody`; never `root`.
+    pub users: Vec<String>,
+}
+
+impl Default for Controllers {
+    fn default() -> Self {
+        Controllers { allowed: true, programs: false, users: Vec::new() }
+    }
 }
 
 /// See [`Policy::graft`].
@@ -57,6 +78,7 @@ impl Default for Policy {
             protect_addresses: Vec::new(),
             protect_processes: Vec::new(),
             graft: Graft::default(),
+            controllers: Controllers::default(),
             version: "none".to_owned(),
         }
     }
@@ -134,6 +156,41 @@ impl Policy {
         Ok(())
     }
 
+    /// Whether this host may belong to a controller.
+    pub fn permits_controllers(&self) -> Result<(), Refusal> {
+        let help = format!("the owner of this host decides, in `{FILE}` (`controllers.allowed`)");
+        let refused = || Refusal::new("this host's policy allows no controller", help);
+        if self.controllers.allowed { Ok(()) } else { Err(refused()) }
+    }
+
+    /// Whether a probe of a controller's may run as this user; without one it runs as nobody.
+    pub fn permits_controllers_prober(&self, user: Option<&str>) -> Result<(), Refusal> {
+        match user {
+            None => Ok(()),
+            Some(user) if user != "root" && self.controllers.users.iter().any(|allowed| allowed == user) => {
+                Ok(())
+            }
+            Some(user) => Err(Refusal::new(
+                format!(
+                    "this host's policy lets no probe of a controller run as `{}`",
+                    user.escape_default()
+                ),
+                format!("the owner of this host decides, in `{FILE}` (`controllers.users`; never `root`)"),
+            )),
+        }
+    }
+
+    /// Whether the agent may look at this for a controller.
+    pub fn permits_controllers_probe(&self, probe: &Probe) -> Result<(), Refusal> {
+        if matches!(probe, Probe::Process(_)) && !self.controllers.programs {
+            return Err(Refusal::new(
+                "this host's policy lets no controller start programs",
+                format!("the owner of this host decides, in `{FILE}` (`controllers.programs`)"),
+            ));
+        }
+        self.permits_controllers_prober(probe.user())
+    }
+
     /// Whether a process of this name is protected.
     pub fn protects_process(&self, name: &str) -> bool {
         self.protect_processes.iter().any(|protected| protected == name)
@@ -167,6 +224,30 @@ mod tests {
     fn the_file_of_the_package_says_what_holds_without_one() {
         let packaged: Policy = serde_json::from_str(include_str!("../package/policy.json")).unwrap();
         assert_eq!(Policy { version: "none".to_owned(), ..packaged }, Policy::default());
+    }
+
+    #[test]
+    fn a_controller_may_look_as_nobody_and_start_nothing_unless_the_owner_says_so() {
+        let probe = |text: &str| serde_json::from_str::<Probe>(text).unwrap();
+        let program = probe(r#"{"process": {"argv": ["true"]}}"#);
+        let by_shop = probe(r#"{"process": {"argv": ["true"], "user": "shop"}}"#);
+        let tcp = probe(r#"{"tcp": {"address": "127.0.0.1:1"}}"#);
+        let strict = Policy::default();
+        strict.permits_controllers().unwrap();
+        strict.permits_controllers_prober(None).unwrap();
+        strict.permits_controllers_probe(&tcp).unwrap();
+        for user in ["shop", "root", "nobody"] {
+            assert!(strict.permits_controllers_prober(Some(user)).is_err(), "{user}");
+        }
+        assert!(strict.permits_controllers_probe(&program).is_err());
+        let text = r#"{"controllers": {"programs": true, "users": ["shop", "root"]}}"#;
+        let wide: Policy = serde_json::from_str(text).unwrap();
+        wide.permits_controllers_probe(&program).unwrap();
+        wide.permits_controllers_probe(&by_shop).unwrap();
+        assert!(wide.permits_controllers_prober(Some("root")).is_err());
+        assert!(wide.permits_controllers_prober(Some("other")).is_err());
+        let none: Policy = serde_json::from_str(r#"{"controllers": {"allowed": false}}"#).unwrap();
+        assert!(none.permits_controllers().is_err());
     }
 
     #[test]

@@ -33,6 +33,8 @@ pub struct Pulse {
     heard: u64,
     listened: u64,
     beaten: u64,
+    /// Whether the thread does so little that it may go before all others.
+    urgent: bool,
     /// The thread's usual niceness, while it has a better one.
     nice: Option<i32>,
 }
@@ -50,7 +52,12 @@ impl Pulse {
     /// Takes one end. Nothing beats yet.
     pub fn new(socket: OwnedFd) -> io::Result<Self> {
         let timer = DeathTimer::new()?;
-        Ok(Pulse { socket, timer, live: false, heard: 0, listened: 0, beaten: 0, nice: None })
+        Ok(Pulse { socket, timer, live: false, heard: 0, listened: 0, beaten: 0, urgent: false, nice: None })
+    }
+
+    /// For a thread that does little else than beat, and sleeps: while something is live it goes before all others.
+    pub fn urgent(self) -> Self {
+        Pulse { urgent: true, ..self }
     }
 
     /// Something is live from now on, or nothing any more.
@@ -66,13 +73,20 @@ impl Pulse {
             if let Some(nice) = self.nice.take() {
                 let _ = setpriority_process(None, nice);
             }
+            if self.urgent {
+                let _ = sys::run_as_usual();
+            }
             self.timer.set(Duration::ZERO);
         }
     }
 
     /// On a host that has more work than processors, a side that waits for its turn looks like one that hangs. Where it is
-    /// allowed, the calling thread gets its turn before ordinary ones.
+    /// allowed, the calling thread gets its turn before ordinary ones: by niceness, which counts within a session or a
+    /// control group only (sched(7), "The autogroup feature"), and by a real-time priority, which counts everywhere.
     fn take_precedence(&mut self) {
+        if self.urgent {
+            let _ = sys::run_urgently();
+        }
         if let Ok(usual) = getpriority_process(None)
             && setpriority_process(None, FOREMOST).is_ok()
         {

@@ -23,7 +23,7 @@ use crate::host::view::Viewpoint;
 use crate::host::watch::Watch;
 use crate::host::witness::{Question, Sights};
 use crate::injection::{Injection, Step, Terms};
-use crate::link::{Connection, Incoming};
+use crate::link::{Connection, Incoming, Origin};
 use crate::policy::Policy;
 use crate::records::{Ask, Records};
 use crate::resolve::{self, Answers, Asked, Follower};
@@ -41,6 +41,7 @@ const AWAY: std::ops::Range<u64> = 600_000_000..10_000_000_000;
 #[derive(Debug)]
 struct Client {
     pid: Option<i32>,
+    origin: Origin,
     outgoing: mpsc::UnboundedSender<Message>,
 }
 
@@ -158,8 +159,8 @@ impl Supervisor {
     /// Takes what a connection says.
     pub fn hear(&mut self, message: Incoming) {
         match message {
-            Incoming::Opened { connection, pid, outgoing } => {
-                self.clients.insert(connection, Client { pid, outgoing });
+            Incoming::Opened { connection, pid, origin, outgoing } => {
+                self.clients.insert(connection, Client { pid, origin, outgoing });
             }
             Incoming::Closed(connection) => {
                 self.clients.remove(&connection);
@@ -260,6 +261,7 @@ impl Supervisor {
             ));
         }
         let (run, title, deadline) = (terms.run.clone(), terms.title.clone(), terms.deadline);
+        self.may_guard(terms.connection, &guards)?;
         self.records.ask(&Ask::Begin { run: run.clone(), title, deadline }, None)?;
         let injection = Injection::begin(terms, &self.records);
         self.injections.insert(run.clone(), injection);

@@ -17,18 +17,21 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
 use crate::deputy::Deputy;
+use crate::fleet::options::Uplink;
+use crate::fleet::steward::{self, Wanted};
 use crate::host::machine::Machine;
 use crate::host::means::Means;
 use crate::host::sys;
 use crate::host::watch::Watch;
+use crate::link::{self, Origin};
 use crate::notify;
 use crate::points::{self, Point};
 use crate::policy::Policy;
 use crate::pulse::{Other, Pulse};
 use crate::records::Records;
+use crate::recover;
 use crate::state::Place;
 use crate::supervisor::Supervisor;
-use crate::{link, recover};
 
 /// What the worker gets from the guardian.
 #[derive(Debug)]
@@ -43,6 +46,8 @@ pub struct Setup {
     pub control: Option<UnixStream>,
     /// Where its controllers are: no fault touches the way there.
     pub controllers: Vec<SocketAddr>,
+    /// The one that it dials.
+    pub uplink: Option<Uplink>,
 }
 
 /// Works until the end of the agent, in a process that has just been forked.
@@ -58,7 +63,7 @@ pub fn run(setup: Setup) -> Exit {
 }
 
 async fn work(setup: Setup) -> Exit {
-    let Setup { place, records, pulse, control, controllers } = setup;
+    let Setup { place, records, pulse, control, controllers, uplink } = setup;
     let guardian = nix::unistd::getppid().as_raw();
     let guardian_fd = rustix::process::Pid::from_raw(guardian)
         .and_then(|pid| rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).ok());
@@ -73,11 +78,12 @@ async fn work(setup: Setup) -> Exit {
     // Connections that have come and not been heard of yet: as long as there are any, the agent does not leave.
     let unheard = RefCell::new(BTreeSet::new());
     let leaves_when_idle = control.is_some();
-    let accept = |stream: UnixStream| {
+    let accept_from = |origin: Origin, stream: UnixStream| {
         next.set(next.get() + 1);
         unheard.borrow_mut().insert(next.get());
-        tokio::task::spawn_local(link::serve(stream, next.get(), inbox.clone()));
+        tokio::task::spawn_local(link::serve(stream, (next.get(), origin), inbox.clone()));
     };
+    let accept = |stream: UnixStream| accept_from(Origin::Here, stream);
     control.into_iter().for_each(&accept);
     let Ok(mut listener) = listen(&place) else { return Exit::Refused };
     // Pulse reads by itself; the runtime only wakes it.
@@ -108,8 +114,12 @@ async fn work(setup: Setup) -> Exit {
     let deputy = Deputy::stand_by(pulse, machine.renewed(), means.clone());
     let Ok(deputy) = deputy else { return Exit::Bug };
     notify::tell("READY=1");
+    let (wanted, mut through_link) = mpsc::unbounded_channel();
+    if let Some(uplink) = uplink {
+        steward::start(uplink, policy.clone(), wanted.clone());
+    }
     let mut supervisor = Supervisor::new(place.clone(), machine, records, policy, watch, heard);
-    supervisor.led_by(controllers);
+    supervisor.led_by(controllers.clone());
     loop {
         let beat = deputy.beat_if_due(supervisor.is_live());
         let wake = [beat, supervisor.due()].into_iter().flatten().min();
@@ -135,6 +145,10 @@ async fn work(setup: Setup) -> Exit {
                 supervisor.hear(message);
             }
             Some(heard) = names.recv() => supervisor.resolved(heard),
+            Some(wanted) = through_link.recv() => match wanted {
+                Wanted::Pinned(addresses) => supervisor.led_by([&controllers[..], &addresses].concat()),
+                Wanted::Connected(stream) => accept_from(Origin::Controller, stream),
+            },
             Ok((stream, _)) = listener.accept() => {
                 if let Ok(stream) = stream.into_std() {
                     accept(stream);

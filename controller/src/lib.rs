@@ -2,6 +2,10 @@
 //!
 //! This library never alters a host and does not know how an agent is started: it speaks to one over a socket.
 
+pub mod api;
 pub mod client;
 pub mod conductor;
+pub mod fleet;
+pub mod muster;
 pub mod report;
+pub mod store;

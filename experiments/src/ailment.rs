@@ -1,6 +1,7 @@
 //! What a dependency does wrong to the connections that are led to the proxy.
 
 use std::fmt;
+use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
@@ -38,6 +39,104 @@ pub enum Ailment {
         /// More or less, evenly distributed.
         jitter: Period,
     },
+    /// Requests of HTTP are answered with an error; the dependency does not hear of them.
+    Errors {
+        /// The status of the answer.
+        status: u16,
+        /// The status of gRPC with which its calls are answered instead.
+        grpc: u16,
+        /// The body of the answer; empty is none.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        body: String,
+        /// Which requests.
+        of: Requests,
+    },
+    /// The handshake of TLS fails; what is inside is never seen.
+    Handshake(Handshake),
+    /// Lookups of a name are answered wrongly; this is about its name servers, whoever they are.
+    Lookup {
+        /// The name, in all its forms.
+        names: Vec<String>,
+        /// What is answered.
+        answer: Answered,
+    },
+    /// Answers of HTTP break off in their body, and with them the connection (in HTTP/2 the stream).
+    Truncate {
+        /// So many bytes of the body pass before.
+        after: Size,
+        /// The answers to which requests.
+        of: Requests,
+    },
+}
+
+/// What is answered to the lookup of a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Answered {
+    /// There is no such name.
+    Nxdomain,
+    /// The server could not find out.
+    Servfail,
+    /// Nothing.
+    Timeout,
+    /// This address; of the other family there is none.
+    Wrong(IpAddr),
+}
+
+impl fmt::Display for Answered {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Answered::Nxdomain => f.write_str("answer that there is no such name to"),
+            Answered::Servfail => f.write_str("answer that the server has failed to"),
+            Answered::Timeout => f.write_str("leave without an answer"),
+            Answered::Wrong(address) => write!(f, "answer {address} to"),
+        }
+    }
+}
+
+/// How a handshake of TLS fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Handshake {
+    /// It ends with an alert.
+    Refused,
+    /// A certificate of the right name is shown that nobody has signed whom a caller trusts.
+    Untrusted,
+    /// The certificate that is given is shown, which has expired.
+    Expired,
+    /// The certificate that is given is shown, which is of another name.
+    WrongName,
+}
+
+/// A certificate that callers trust, and its key.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Material {
+    /// The certificate, and those that lead to one that callers trust, as PEM.
+    pub cert: String,
+    /// Its key, as PEM: `"${secret:NAME}"`.
+    pub key: String,
+    /// Who has signed the dependency's own certificate, as PEM; whom the system trusts without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca: Option<String>,
+}
+
+impl fmt::Debug for Material {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Material").field("cert", &self.cert).finish_non_exhaustive()
+    }
+}
+
+/// Which requests of HTTP: all conditions hold.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Requests {
+    /// Their path is like this, where `*` stands for any text and `?` for one character.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// Their method is this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub method: Option<String>,
 }
 
 impl Ailment {
@@ -45,9 +144,28 @@ impl Ailment {
     pub fn holds_for(&self) -> Option<Period> {
         match self {
             Ailment::Late { delay, jitter } => Some((delay.get() + jitter.get()).into()),
-            Ailment::Reset { .. } | Ailment::Hang { .. } | Ailment::Close { .. } | Ailment::Slow { .. } => {
-                None
-            }
+            _ => None,
+        }
+    }
+
+    /// Whether it happens to lookups of a name, not to connections.
+    pub fn is_of_lookups(&self) -> bool {
+        matches!(self, Ailment::Lookup { .. })
+    }
+
+    /// Whether it happens to requests of HTTP, not to connections.
+    pub fn is_of_requests(&self) -> bool {
+        matches!(self, Ailment::Errors { .. } | Ailment::Truncate { .. })
+    }
+}
+
+impl fmt::Display for Requests {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.method, &self.path) {
+            (None, None) => f.write_str("requests"),
+            (Some(method), None) => write!(f, "{method} requests"),
+            (None, Some(path)) => write!(f, "requests of {path}"),
+            (Some(method), Some(path)) => write!(f, "{method} requests of {path}"),
         }
     }
 }
@@ -65,6 +183,19 @@ impl fmt::Display for Ailment {
             Ailment::Slow { rate } => write!(f, "slow down to {rate}"),
             Ailment::Late { delay, jitter } if jitter.is_zero() => write!(f, "delay by {delay}"),
             Ailment::Late { delay, jitter } => write!(f, "delay by {delay} ± {jitter}"),
+            Ailment::Errors { status, grpc, of, .. } => {
+                write!(f, "answer {of} with status {status} (gRPC {grpc})")
+            }
+            Ailment::Lookup { names, answer } => {
+                write!(f, "{answer} lookups of {}", names.first().map_or("", String::as_str))
+            }
+            Ailment::Handshake(Handshake::Refused) => write!(f, "refuse the handshake of TLS"),
+            Ailment::Handshake(Handshake::Untrusted) => write!(f, "show a certificate that nobody trusts"),
+            Ailment::Handshake(Handshake::Expired) => write!(f, "show a certificate that has expired"),
+            Ailment::Handshake(Handshake::WrongName) => write!(f, "show a certificate of another name"),
+            Ailment::Truncate { after, of } => {
+                write!(f, "break answers to {of} off after {after} of their body")
+            }
         }
     }
 }

@@ -7,7 +7,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::ailment::Ailment;
+use crate::ailment::{Ailment, Material};
 use crate::flow::{Direction, Flow};
 use crate::impairment::Impairment;
 use crate::quantity::{Percent, Period, Pick};
@@ -114,6 +114,9 @@ pub struct Redirect {
     pub ailment: Ailment,
     /// To which share of them.
     pub share: Percent,
+    /// With which certificate TLS is spoken with callers, so that what flows in it is understood.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<Material>,
 }
 
 /// See [`Change::Disconnect`].
@@ -352,8 +355,11 @@ impl fmt::Display for Change {
             Change::Shape(shape) => {
                 write!(f, "{} of the packets {} ({})", shape.impairment, shape.flow, shape.direction)
             }
-            Change::Redirect(Redirect { flow, ailment, share }) => {
+            Change::Redirect(Redirect { flow, ailment, share, tls }) => {
                 write!(f, "lead through the proxy, and {ailment},")?;
+                if tls.is_some() && ailment.is_of_requests() {
+                    write!(f, " inside TLS,")?;
+                }
                 if *share != Percent::ALL {
                     write!(f, " for {share} of them,")?;
                 }

@@ -55,6 +55,8 @@ pub enum Unit {
     Sockets,
     /// Connections, from their beginning.
     Connections,
+    /// Requests, each with its answer.
+    Requests,
     /// Processes.
     Processes,
 }

@@ -8,8 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::faults::Fault;
 use crate::probe::{HttpProbe, Hypothesis, ProcessProbe};
-use crate::quantity::{Period, Pick};
+use crate::quantity::Period;
 use crate::scope::Scope;
+use crate::targets::{Hosts, OnPartial};
 
 /// The format version that this build reads.
 pub const FORMAT: u32 = 1;
@@ -35,6 +36,14 @@ pub struct Experiment {
     /// Makes every choice that Squall makes repeatable; chosen and reported when it is not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seed: Option<u64>,
+    /// Which hosts of a controller: those on which the hypotheses and guards are looked at, and on which every step is done
+    /// that names no others. Without it each step names its own, and all of them are looked at. A command that runs on one
+    /// host refuses it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on: Option<Hosts>,
+    /// What becomes of the other hosts when one cannot take part, or no longer can.
+    #[serde(default, skip_serializing_if = "OnPartial::is_usual")]
+    pub on_partial: OnPartial,
     /// What holds while the system is well. An empty list is allowed and must be written as such: the run then has no
     /// baseline and no recovery, and its verdict says only whether every fault was measured.
     pub hypothesis: Vec<Hypothesis>,
@@ -80,7 +89,8 @@ pub struct Step {
     /// Whose traffic or processes the fault concerns.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub r#in: Option<Scope>,
-    /// Which hosts; without a controller there is only this one, and it is left out.
+    /// On which hosts of a controller a fault is injected, or an action done; without it those of the experiment. A command
+    /// that runs on one host refuses it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on: Option<Hosts>,
     /// How long the fault lasts.
@@ -98,17 +108,6 @@ pub struct Step {
     /// How your own action is undone; played at the revert, also after an interruption.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub undo: Option<Action>,
-}
-
-/// Which hosts of a fleet.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub struct Hosts {
-    /// Labels that a host must carry, all of them.
-    pub labels: BTreeMap<String, String>,
-    /// How many of the hosts that match.
-    #[serde(default)]
-    pub pick: Pick,
 }
 
 /// Something of the user's own, done by the unprivileged prober. It succeeds with HTTP 2xx or exit code 0.

@@ -5,9 +5,11 @@
 //! | [`experiment`] | the document that a user writes |
 //! | [`document`] | from text to an experiment, with every problem of it |
 //! | [`quantity`] | values with units: periods, percentages, shares |
+//! | [`fleet`] | what a controller and the hosts of its fleet say to each other |
 //! | [`peer`], [`flow`] | whose traffic a fault concerns |
 //! | [`url`] | the parts of an HTTP address |
 //! | [`scope`] | whose processes and sockets a fault concerns |
+//! | [`targets`] | which hosts of a fleet, and what each of them does |
 //! | [`probe`] | how the steady state is looked at, and what is expected |
 //! | [`distribution`] | many latencies, counted in buckets |
 //! | [`faults`] | what a user asks for, one file per fault |
@@ -23,6 +25,7 @@
 //! | [`verdict`] | tallies of samples, and what they say |
 //! | [`summary`] | what a run's events add up to |
 //! | [`curve`] | how a claim went over time, for whoever draws it |
+//! | [`muster`] | one run over several hosts: its log, and what it adds up to |
 //! | [`suite`] | several experiments, repeated or not, as one gate: verdict, score, history |
 //! | [`exit`] | the exit codes of every squall command |
 
@@ -35,9 +38,11 @@ pub mod evidence;
 pub mod exit;
 pub mod experiment;
 pub mod faults;
+pub mod fleet;
 pub mod flow;
 pub mod guard;
 pub mod impairment;
+pub mod muster;
 pub mod peer;
 pub mod plan;
 pub mod probe;
@@ -47,6 +52,7 @@ pub mod run;
 pub mod scope;
 pub mod suite;
 pub mod summary;
+pub mod targets;
 pub mod url;
 pub mod verdict;
 pub mod witness;

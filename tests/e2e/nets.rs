@@ -199,6 +199,34 @@ fn a_namespace_that_goes_and_comes_is_followed() {
     world.restored(SOON);
 }
 
+#[test]
+fn a_namespace_that_was_followed_is_clean_when_both_die() {
+    needs!(Root, Nftables);
+    let world = World::new(2);
+    let agent = &world.hosts[0];
+    let name = format!("{}-guest", agent.netns.name());
+    let guest = Netns::create(&name).expect("a namespace can be made");
+    let mut trial = Trial::begin(&world, agent, &step(&name, "partition: { to: [127.0.0.1] }"));
+    trial.injected();
+    guest.delete().expect("it can be deleted");
+    let guest = Netns::create(&name).expect("a namespace can be made");
+    let tables = || squall_tests::netns::look(Some(&guest), &["nft", "list", "tables"]).expect("nft works");
+    holds("the fault in its successor", PATIENCE, || tables() == "table inet squall\n");
+    let (guardian, worker) = agent.agents();
+    for process in [&worker, &guardian] {
+        signal(process, Signal::STOP);
+    }
+    for process in [&worker, &guardian] {
+        assert!(signal(process, Signal::KILL), "it is gone already");
+    }
+    holds("the successor to be as it was made", SOON, || tables().is_empty());
+    holds("the command to end", PATIENCE, || trial.run.ended());
+    trial.finish().expect_exit(6);
+    agent.agent(&["recover"]).run().expect_exit(0);
+    guest.delete().expect("it can be deleted");
+    world.restored(SOON);
+}
+
 /// Who dies while packets are held in a foreign namespace.
 fn crash(victims: &[usize]) {
     let world = World::new(2);

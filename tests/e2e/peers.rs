@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -183,13 +184,15 @@ fn connections_that_are_reset_break_at_once_and_new_ones_hang() {
 }
 
 /// Runs an experiment with a name server of its own.
-fn with_names(world: &World, dns: IpAddr, hosts: &str, step: &str) -> Trial {
+pub fn with_names(world: &World, dns: IpAddr, hosts: &str, step: &str) -> Trial {
     let near = &world.hosts[0];
     let resolv =
         world.file("resolv.conf", format!("nameserver {dns}\nsearch test\noptions timeout:1 attempts:1\n"));
     let hosts = world.file("hosts", hosts);
     let file = world.file("names.yaml", calm(&[step]));
-    let events = world.directory.join("names.ndjson");
+    // Each run has its own: what an earlier one has said must not be taken for this one's.
+    static NEXT: AtomicU32 = AtomicU32::new(1);
+    let events = world.directory.join(format!("names-{}.ndjson", NEXT.fetch_add(1, Ordering::Relaxed)));
     let shown = events.display().to_string();
     let arguments = ["run", &file, "--format", "json", "--events", &shown];
     let files = [(resolv.as_str(), "/etc/resolv.conf"), (hosts.as_str(), "/etc/hosts")];

@@ -279,21 +279,33 @@ fn an_open_connection_of_a_version_1_unit_hangs() {
 fn connections_of_a_unit_are_kept_met_or_reset() {
     needs!(Root, Nftables, Cgroup2, Redis);
     let world = World::new(2);
+    let (unit, path) = world.unit("shop.service", false);
+    kept_met_or_reset(&world, &format!("{{ unit: {unit} }}"), &path);
+}
+
+#[test]
+fn connections_of_a_control_group_are_kept_met_or_reset() {
+    needs!(Root, Nftables, Cgroup2, Redis);
+    let world = World::new(2);
+    let (name, path) = world.cgroup("clients");
+    kept_met_or_reset(&world, &format!("{{ cgroup: {name} }}"), &path);
+}
+
+fn kept_met_or_reset(world: &World, scope: &str, path: &Path) {
     world.redis(1, 6379);
     world.echo(1, 7);
-    let (unit, path) = world.unit("shop.service", false);
-    let fresh = Client::start(&world, "fresh", None, KNOCK, Some(&path));
+    let fresh = Client::start(world, "fresh", None, KNOCK, Some(path));
     // One that loses its connection ends, and another one begins.
     let again = "while :; do redis-cli -h $0 -r -1 -i 0.02 PING; sleep 0.05; done >>$1 2>&1";
-    let held = Client::start(&world, "held", None, again, Some(&path));
-    let spared = Client::start(&world, "spared", None, STAY, None);
+    let held = Client::start(world, "held", None, again, Some(path));
+    let spared = Client::start(world, "spared", None, STAY, None);
     let far = world.hosts[1].v4;
     for established in ["keep", "include", "reset"] {
         let fault = format!(
             "refuse: {{ to: [\"{far}:7\", \"{far}:6379\"], established: {established}, protocol: tcp }}"
         );
-        let step = format!("{{ fault: {{ {fault} }}, in: {{ unit: {unit} }}, for: 80s }}");
-        let mut trial = Trial::begin(&world, &world.hosts[0], &calm(&[&step]));
+        let step = format!("{{ fault: {{ {fault} }}, in: {scope}, for: 80s }}");
+        let mut trial = Trial::begin(world, &world.hosts[0], &calm(&[&step]));
         trial.injected();
         fresh.more(5, "bad");
         spared.more(5, "PONG");
@@ -303,7 +315,7 @@ fn connections_of_a_unit_are_kept_met_or_reset() {
         } else {
             // Broken, and nobody lets it connect again.
             spared.more(20, "PONG");
-            assert!(held.count("PONG") <= at + 3, "a connection of the unit goes on with `{established}`");
+            assert!(held.count("PONG") <= at + 3, "a connection of the scope goes on with `{established}`");
         }
         let report = trial.halted();
         let (notes, incidents) = (report["parts"][0]["notes"].to_string(), told(&report, "incidents"));
@@ -314,5 +326,5 @@ fn connections_of_a_unit_are_kept_met_or_reset() {
         }
         held.more(3, "PONG");
     }
-    assert_eq!(spared.count("PONG"), spared.count(""), "somebody outside of the unit was hit");
+    assert_eq!(spared.count("PONG"), spared.count(""), "somebody outside of the scope was hit");
 }

@@ -84,6 +84,23 @@ fn a_probe_is_taken_for_one_of_the_scope() {
 }
 
 #[test]
+fn a_probe_is_made_in_the_network_of_the_target() {
+    needs!(Root, Nftables, Queue);
+    let world = World::new(2);
+    let (agent, target) = (&world.hosts[0], &world.hosts[1]);
+    // A connection from the agent's own network would be one over its loopback interface.
+    world.echo(0, 7);
+    let peer = "10.77.1.1:7";
+    let fault = format!("{{ latency: {{ delay: 60ms, to: [\"{peer}\"], verify: probe }} }}");
+    let step = format!("{{ fault: {fault}, in: {{ netns: \"{}\" }}, for: 2s }}", target.netns.name());
+    let report = run(&world, agent, &calm(&[&step])).expect_exit(0).json();
+    let said = witness(&report);
+    assert_eq!((&said["shown"], &said["asked"][0]), (&"yes".into(), &format!("TCP {peer}").into()), "{said}");
+    let late = count(&said["during"]["median-us"]) - count(&said["before"]["median-us"]);
+    assert!((60_000..180_000).contains(&late), "{said}");
+}
+
+#[test]
 fn a_fault_that_is_counted_and_not_felt_is_inconclusive() {
     needs!(Root, Nftables);
     let world = World::new(2);

@@ -114,10 +114,11 @@ impl Host {
 
 /// Whether a process of Squall is one of the agent's two.
 fn is_agent(process: &Process) -> bool {
-    // What looks at the guards of a run is the same program.
-    let prober =
-        process.name == "squall-prober" || process.arguments().get(1).is_some_and(|verb| verb == "prober");
-    !prober
+    // What looks at the guards of a run, and what holds the connection to a controller, is the same program.
+    let verb = |verb: &str| process.arguments().get(1).is_some_and(|found| found == verb);
+    let other =
+        ["squall-prober", "squall-link"].contains(&process.name.as_str()) || verb("prober") || verb("link");
+    !other
         && (process.program == "squall-agent"
             || process.arguments().get(1).is_some_and(|verb| verb == "agent"))
 }

@@ -157,7 +157,10 @@ pub(crate) fn postgres(directory: &Path, port: u16) -> io::Result<Recipe> {
         make.arg(programs.join("initdb"))
             .args(["-N", "-A", "trust", "-U", "postgres", "--locale", "C", "-D"]);
         run(make.arg(&data).current_dir("/"))?;
-        fs::write(data.join("pg_hba.conf"), "host all all 0.0.0.0/0 trust\nhost all all ::/0 trust\n")?;
+        fs::write(
+            data.join("pg_hba.conf"),
+            "local all all trust\nhost all all 0.0.0.0/0 trust\nhost all all ::/0 trust\n",
+        )?;
     }
     let arguments = format!(
         "-p {port} -c listen_addresses=* -c fsync=off -c shared_buffers=8MB -k {}",

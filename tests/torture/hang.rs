@@ -67,7 +67,12 @@ fn waits(ground: &Ground) -> Result<(), String> {
 fn processor() -> Option<(PathBuf, Vec<(&'static str, &'static str)>)> {
     let old = Path::new("/sys/fs/cgroup/cpu");
     if old.join("cpu.cfs_quota_us").exists() || old.join("cgroup.procs").exists() {
-        return Some((old.to_owned(), vec![("cpu.cfs_period_us", "1000000"), ("cpu.cfs_quota_us", "1000")]));
+        let mut narrow = vec![("cpu.cfs_period_us", "1000000"), ("cpu.cfs_quota_us", "1000")];
+        // Where real-time threads have a share of their own, a group without one does not take them.
+        if old.join("cpu.rt_runtime_us").exists() {
+            narrow.extend([("cpu.rt_period_us", "1000000"), ("cpu.rt_runtime_us", "1000")]);
+        }
+        return Some((old.to_owned(), narrow));
     }
     let new = Path::new("/sys/fs/cgroup");
     let controllers = fs::read_to_string(new.join("cgroup.subtree_control")).unwrap_or_default();
@@ -75,7 +80,6 @@ fn processor() -> Option<(PathBuf, Vec<(&'static str, &'static str)>)> {
 }
 
 /// A worker that shares a thousandth of a processor with eight others that want all of it.
-// Not with a packet engine, whose thread has real-time priority: such a control group does not take it.
 fn starves(ground: &Ground) -> Result<(), String> {
     let Some((root, narrow)) = processor() else {
         squall_tests::skip::log_as(

@@ -84,11 +84,19 @@ pub fn keep_silent_about_overruns(socket: BorrowedFd<'_>) {
 
 /// Gives the calling thread the lowest real-time priority (`SCHED_FIFO` 1), which its children do not inherit.
 pub fn run_urgently() -> io::Result<()> {
-    let parameter = libc::sched_param { sched_priority: 1 };
+    schedule(libc::SCHED_FIFO, 1)
+}
+
+/// Takes it back.
+pub fn run_as_usual() -> io::Result<()> {
+    schedule(libc::SCHED_OTHER, 0)
+}
+
+fn schedule(policy: i32, sched_priority: i32) -> io::Result<()> {
+    let parameter = libc::sched_param { sched_priority };
     // SAFETY: the pointer is to `parameter`, which outlives the call; 0 names the calling thread.
-    let result = unsafe {
-        libc::sched_setscheduler(0, libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK, &raw const parameter)
-    };
+    let result =
+        unsafe { libc::sched_setscheduler(0, policy | libc::SCHED_RESET_ON_FORK, &raw const parameter) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 

@@ -38,7 +38,12 @@ pub enum Viewpoint {
 impl Viewpoint {
     /// From where the names of a change are seen.
     pub fn of(change: &Change) -> Self {
-        match change.flow().and_then(|flow| flow.scope.as_ref()) {
+        Self::at(change.flow().and_then(|flow| flow.scope.as_ref()))
+    }
+
+    /// Where those of a scope are; everybody is on this host.
+    pub fn at(scope: Option<&Scope>) -> Self {
+        match scope {
             Some(Scope::Container(name)) => Viewpoint::Container(name.clone()),
             Some(Scope::Netns(name)) => Viewpoint::Netns(name.clone()),
             _ => Viewpoint::Host,
@@ -66,6 +71,8 @@ pub struct View {
     pub hosts: Vec<u8>,
     /// `/etc/resolv.conf`; empty where there is none.
     pub servers: Vec<u8>,
+    /// `/etc/nsswitch.conf`; empty where there is none.
+    pub order: Vec<u8>,
     netns: Option<Netns>,
 }
 
@@ -86,8 +93,9 @@ impl View {
         };
         let cannot = |error: io::Error| format!("it cannot be asked {viewpoint}: {error}");
         let netns = netns.map_err(cannot)?;
-        let [hosts, servers] = ["hosts", "resolv.conf"].map(|file| root.read(file).map_err(cannot));
-        Ok(Some(View { hosts: hosts?, servers: servers?, netns: Some(netns) }))
+        let files = ["hosts", "resolv.conf", "nsswitch.conf"];
+        let [hosts, servers, order] = files.map(|file| root.read(file).map_err(cannot));
+        Ok(Some(View { hosts: hosts?, servers: servers?, order: order?, netns: Some(netns) }))
     }
 
     /// Does something in the network of this view, on the calling thread, and comes back.

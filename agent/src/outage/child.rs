@@ -2,20 +2,22 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use serde_json::{Map, Value, json};
 use squall_experiments::ailment::Ailment;
 use squall_experiments::exit::Exit;
 
+use super::lookups::{Lookups, Socket};
+use super::order::Task;
 use super::order::{Answer, CARRIES_ON_MS, Counts, Order};
+use super::recipe::wanted;
 use crate::line::Line;
 use crate::probe::privileges;
-use crate::proxy::control::{Control, ControlError, Wanted, WantedToxic};
+use crate::proxy::control::Control;
 
 /// How the process is called: it begins as all of Squall's do, and is never hit.
 pub const NAME: &std::ffi::CStr = c"squall-outage";
@@ -51,16 +53,17 @@ pub fn run(arguments: &Arguments) -> Exit {
         }
     };
     if line.send(&Answer::Ready, None).is_ok() {
-        serve(&line, &control);
+        serve(&line, &control, arguments.seed);
     }
     // What is left is reset by whoever wanted that; to wait for threads is for nobody's good.
     Exit::Held
 }
 
-fn serve(line: &Line, control: &Control) {
+fn serve(line: &Line, control: &Control, seed: u64) {
+    let mut lookups: Option<Lookups> = None;
     let mut healed: Option<Instant> = None;
     loop {
-        if healed.is_some_and(|healed| is_over(control, healed)) {
+        if healed.is_some_and(|healed| is_over(control, lookups.as_ref(), healed)) {
             return;
         }
         let mut ready = [PollFd::new(line.as_fd(), PollFlags::POLLIN)];
@@ -76,10 +79,22 @@ fn serve(line: &Line, control: &Control) {
         }
         let Ok(Some((order, socket))) = line.receive() else { return };
         match order {
-            Order::Carry { upstream, listen, ailment, share } => {
+            Order::Hear { upstream, task } => {
+                let heard = socket.ok_or_else(|| "a socket is missing".to_owned()).and_then(|socket| {
+                    hear(&mut lookups, seed, Socket::Udp(socket.into()), (upstream, &task))
+                });
+                if let Err(why) = heard {
+                    let _ = line.send(&Answer::Failed { why }, None);
+                    return;
+                }
+            }
+            Order::Carry { upstream, listen, task } => {
                 let carried = socket.ok_or_else(|| "a socket is missing".to_owned()).and_then(|socket| {
-                    carry(control, socket, (upstream, listen), &ailment, share)
-                        .map_err(|error| error.to_string())
+                    if task.ailment.is_of_lookups() {
+                        return hear(&mut lookups, seed, Socket::Tcp(socket.into()), (upstream, &task));
+                    }
+                    let wanted = wanted(upstream, &task);
+                    control.adopt(&wanted, socket, listen).map(drop).map_err(|error| error.to_string())
                 });
                 if let Err(why) = carried {
                     let _ = line.send(&Answer::Failed { why }, None);
@@ -87,17 +102,18 @@ fn serve(line: &Line, control: &Control) {
                 }
             }
             Order::Count => {
-                if line.send(&Answer::Counted(counts(control)), None).is_err() {
+                if line.send(&Answer::Counted(counts(control, lookups.as_ref())), None).is_err() {
                     return;
                 }
             }
             Order::Heal => {
                 // Everything is enabled already, so that this only takes the toxics away.
                 let _ = control.reset();
+                lookups.iter().for_each(Lookups::heal);
                 healed.get_or_insert_with(Instant::now);
             }
             Order::End => {
-                let left = counts(control);
+                let left = counts(control, lookups.as_ref());
                 control.abort();
                 let _ = line.send(&Answer::Counted(left), None);
                 return;
@@ -107,52 +123,15 @@ fn serve(line: &Line, control: &Control) {
 }
 
 /// Whether nothing is left to be carried on, or for long enough.
-fn is_over(control: &Control, healed: Instant) -> bool {
+fn is_over(control: &Control, lookups: Option<&Lookups>, healed: Instant) -> bool {
     let late = healed.elapsed() > Duration::from_millis(CARRIES_ON_MS);
     if late {
         control.abort();
     }
-    late || counts(control).open == 0
+    late || counts(control, lookups).open == 0
 }
 
-fn carry(
-    control: &Control,
-    socket: OwnedFd,
-    (upstream, listen): (SocketAddr, SocketAddr),
-    ailment: &Ailment,
-    share: f32,
-) -> Result<(), ControlError> {
-    let wanted = Wanted {
-        name: upstream.to_string(),
-        upstream: upstream.to_string(),
-        toxics: vec![WantedToxic { toxicity: Some(share), ..toxic(ailment) }],
-        ..Wanted::default()
-    };
-    control.adopt(&wanted, socket, listen).map(drop)
-}
-
-/// The toxic that does it, to what the dependency answers.
-fn toxic(ailment: &Ailment) -> WantedToxic {
-    let (kind, attributes) = match ailment {
-        Ailment::Reset { after } => ("reset_data", json!({ "bytes": after.bytes() })),
-        Ailment::Hang { after } => ("hang_data", json!({ "bytes": after.bytes() })),
-        Ailment::Close { after } => ("limit_data", json!({ "bytes": after.bytes() })),
-        Ailment::Slow { rate } => ("bandwidth", json!({ "rate": rate.bytes() / 1000 })),
-        Ailment::Late { delay, jitter } => {
-            let ms = |period: &squall_experiments::quantity::Period| {
-                u64::try_from(period.get().as_millis()).unwrap_or(u64::MAX)
-            };
-            ("latency", json!({ "latency": ms(delay), "jitter": ms(jitter) }))
-        }
-    };
-    let attributes = match attributes {
-        Value::Object(attributes) => attributes,
-        _ => Map::new(),
-    };
-    WantedToxic { kind: kind.to_owned(), attributes, ..WantedToxic::default() }
-}
-
-fn counts(control: &Control) -> Counts {
+fn counts(control: &Control, lookups: Option<&Lookups>) -> Counts {
     let mut all = Counts::default();
     for proxy in control.list() {
         let counters = &proxy.counters;
@@ -160,34 +139,32 @@ fn counts(control: &Control) -> Counts {
         all.harmed += counters.harmed.load(Ordering::Relaxed);
         all.unreached += counters.unreached.load(Ordering::Relaxed);
         all.open += counters.open.load(Ordering::Relaxed);
+        all.requests += counters.requests.load(Ordering::Relaxed);
+        all.requests_harmed += counters.requests_harmed.load(Ordering::Relaxed);
+        all.foreign += counters.foreign.load(Ordering::Relaxed);
+        all.believed += counters.believed.load(Ordering::Relaxed);
+    }
+    if let Some(lookups) = lookups {
+        lookups.count(&mut all);
     }
     all
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::proxy::toxics::Kind;
-    use squall_experiments::quantity::{Period, Size};
-
-    #[test]
-    fn every_ailment_has_a_toxic_with_attributes_that_exist() {
-        let after = Size::from_bytes(9);
-        let rate = "2kB/s".parse().expect("a rate");
-        let (delay, jitter) = (Period::from_secs(2), Period::from_millis(7));
-        for (ailment, attribute, value) in [
-            (Ailment::Reset { after }, "bytes", 9),
-            (Ailment::Hang { after }, "bytes", 9),
-            (Ailment::Close { after }, "bytes", 9),
-            (Ailment::Slow { rate }, "rate", 2),
-            (Ailment::Late { delay, jitter }, "latency", 2000),
-        ] {
-            let toxic = toxic(&ailment);
-            let kind = Kind::named(&toxic.kind).unwrap_or_else(|| panic!("no toxic `{}`", toxic.kind));
-            assert_eq!(toxic.attributes[attribute], json!(value), "{ailment}");
-            for name in toxic.attributes.keys() {
-                assert!(kind.attributes.iter().any(|(known, _)| known == name), "{ailment}: `{name}`");
-            }
-        }
-    }
+/// One more socket to which questions come.
+fn hear(
+    lookups: &mut Option<Lookups>,
+    seed: u64,
+    socket: Socket,
+    (upstream, task): (SocketAddr, &Task),
+) -> Result<(), String> {
+    let Ailment::Lookup { names, answer } = &task.ailment else {
+        return Err("this is not about lookups".to_owned());
+    };
+    let started = match lookups.take() {
+        Some(lookups) => lookups,
+        None => Lookups::start(seed, names, answer, task.share).map_err(|error| error.to_string())?,
+    };
+    started.serve(socket, upstream);
+    *lookups = Some(started);
+    Ok(())
 }

@@ -8,6 +8,11 @@
 //! |---|---|
 //! | [`order`] | what the worker says to it, and it answers |
 //! | [`child`] | the process |
+//! | `lookups`, `question` | name servers, as those who ask for a name see them |
+//! | `recipe` | with which toxics it does what |
 
 pub mod child;
+mod lookups;
 pub mod order;
+mod question;
+mod recipe;

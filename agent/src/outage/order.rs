@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
-use squall_experiments::ailment::Ailment;
+use squall_experiments::ailment::{Ailment, Material};
 
 /// How long the proxy carries connections on once its fault is over.
 pub const CARRIES_ON_MS: u64 = 30_000;
@@ -18,10 +18,15 @@ pub enum Order {
         upstream: SocketAddr,
         /// Where the socket is bound.
         listen: SocketAddr,
-        /// What happens to it.
-        ailment: Ailment,
-        /// To which share of connections, from 0 to 1.
-        share: f32,
+        /// What to do to it.
+        task: Task,
+    },
+    /// Answer questions that come to the datagram socket that is attached. Not answered.
+    Hear {
+        /// Whom they are for.
+        upstream: SocketAddr,
+        /// What to do to them.
+        task: Task,
     },
     /// Say what was carried.
     Count,
@@ -29,6 +34,18 @@ pub enum Order {
     Heal,
     /// Reset what is left, and end.
     End,
+}
+
+/// What to do to what comes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Task {
+    /// What happens to it.
+    pub ailment: Ailment,
+    /// To which share of connections or requests, from 0 to 1.
+    pub share: f32,
+    /// With which certificate TLS is spoken with callers, or which one they are shown.
+    pub tls: Option<Material>,
 }
 
 /// What the proxy answers.
@@ -46,7 +63,7 @@ pub enum Answer {
     Counted(Counts),
 }
 
-/// Connections.
+/// Connections, and requests where those are understood.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Counts {
@@ -58,4 +75,14 @@ pub struct Counts {
     pub unreached: u64,
     /// How many are open.
     pub open: u64,
+    /// How many requests came.
+    pub requests: u64,
+    /// To how many of them something was done.
+    pub requests_harmed: u64,
+    /// How many connections did not speak HTTP or TLS where that was to be understood.
+    pub foreign: u64,
+    /// How many lookups were of other names.
+    pub passed: u64,
+    /// How many callers completed a handshake although they were shown a certificate that is wrong.
+    pub believed: u64,
 }

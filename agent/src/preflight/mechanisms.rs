@@ -213,7 +213,7 @@ fn cgroup() -> Result<String, String> {
 /// Loaded, never attached.
 fn redirects() -> Result<String, String> {
     redirect::trial().map_err(|refusal| refusal.what)?;
-    redirect::proxy::identity().map_err(|refusal| refusal.what)?;
+    redirect::proxy::identity(redirect::proxy::ACCOUNT).map_err(|refusal| refusal.what)?;
     Ok("new connections can be led to a proxy".to_owned())
 }
 

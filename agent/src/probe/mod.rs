@@ -38,6 +38,9 @@ pub struct Prober {
     /// Run as this user; without it as `nobody` where the process is root.
     #[arg(long)]
     user: Option<String>,
+    /// Start no program for whoever asks: neither probe nor action.
+    #[arg(long)]
+    no_programs: bool,
 }
 
 impl Prober {
@@ -54,7 +57,7 @@ impl Prober {
             }
             return Exit::Refused;
         }
-        match serve::serve(std::io::stdin(), std::io::stdout()) {
+        match serve::serve(std::io::stdin(), std::io::stdout(), !self.no_programs) {
             Ok(()) => Exit::Held,
             Err(error) => {
                 eprintln!("error: {error}");

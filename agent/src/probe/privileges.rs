@@ -56,7 +56,7 @@ impl PrivilegeError {
 /// In every case the process then ends with its parent: it gets `SIGTERM`, which [`serve`](super::serve) takes as the
 /// end of its input, so that the programs of probes end too; `SIGKILL` would leave them behind.
 /// Must be called while the process has one thread: capabilities belong to threads.
-pub(super) fn drop(user: Option<&str>) -> Result<(), PrivilegeError> {
+pub(crate) fn drop(user: Option<&str>) -> Result<(), PrivilegeError> {
     let parent = getppid();
     be_ordinary();
     let named = user.map(find).transpose()?;

@@ -10,7 +10,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use nix::time::{ClockId, clock_gettime};
-use squall_experiments::probe::{Looks, ProberReply, ProberRequest, Sample};
+use squall_experiments::probe::{Looks, Probe, ProberReply, ProberRequest, Sample};
 use squall_experiments::protocol::LONGEST_LINE;
 use squall_experiments::quantity::Period;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
@@ -24,6 +24,9 @@ use super::prepare::{Look, Prepared};
 /// How many samples of one probe may be under way; the next ones are bad at once.
 const IN_FLIGHT: usize = 64;
 
+/// What a program is answered where there are none.
+const NO_PROGRAMS: &str = "this host's policy lets no controller start programs (`controllers.programs`)";
+
 /// Why a prober ends before its input does.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ServeError {
@@ -34,8 +37,8 @@ pub(super) enum ServeError {
 }
 
 /// Serves until the end of `input`, `SIGTERM`, or until nobody reads `output` any more. When it returns, everything
-/// that it started is dead; samples under way are not reported.
-pub(super) fn serve<I, O>(input: I, output: O) -> Result<(), ServeError>
+/// that it started is dead; samples under way are not reported. Without `programs` none is started for anybody.
+pub(super) fn serve<I, O>(input: I, output: O, programs: bool) -> Result<(), ServeError>
 where
     I: Read + Send + 'static,
     O: Write + Send + 'static,
@@ -49,7 +52,7 @@ where
     spawn("replies", move || write(output, replied)).map_err(ServeError::Start)?;
 
     let local = LocalSet::new();
-    let table = Table { family: family.clone(), replies, probes: HashMap::new() };
+    let table = Table { family: family.clone(), replies, probes: HashMap::new(), programs };
     let result = local.block_on(&runtime, table.serve(requests));
     // In this order: no sample goes on, so nothing new is started; then what was started ends.
     drop(local);
@@ -102,6 +105,7 @@ struct Table {
     family: Rc<Family>,
     replies: Sender<ProberReply>,
     probes: HashMap<u32, Loaded>,
+    programs: bool,
 }
 
 /// One loaded probe.
@@ -149,7 +153,10 @@ impl Table {
     async fn take(&mut self, request: ProberRequest) {
         let (probe, order) = match &request {
             ProberRequest::Load { probe, what, expect, looks, promptly } => {
-                let prepared = Prepared::new(what, expect);
+                let prepared = match what {
+                    Probe::Process(_) if !self.programs => Err(NO_PROGRAMS.to_owned()),
+                    what => Prepared::new(what, expect),
+                };
                 let loaded = self.load(*probe, prepared, looks.clone(), *promptly);
                 if let Loaded::Unusable(why) = &loaded {
                     self.unusable(*probe, why.clone()).await;

@@ -32,7 +32,7 @@ pub struct Counters {
     pub accepted: AtomicU64,
     /// Connections that are open.
     pub open: AtomicU64,
-    /// Connections that were closed because the dependency could not be reached.
+    /// Connections that were closed because the dependency could not be reached, or shook no hands.
     pub unreached: AtomicU64,
     /// Connections that were refused because they would have led back to the proxy.
     pub looped: AtomicU64,
@@ -44,7 +44,13 @@ pub struct Counters {
     pub requests: AtomicU64,
     /// Requests that are under way.
     pub requests_open: Arc<AtomicU64>,
-    /// Connections to whose bytes a toxic did something.
+    /// Requests to which a toxic did something.
+    pub requests_harmed: AtomicU64,
+    /// Connections that spoke something else than HTTP or TLS where that is to be understood; carried as they are.
+    pub foreign: AtomicU64,
+    /// Handshakes that clients completed although they were shown a certificate that is wrong.
+    pub believed: AtomicU64,
+    /// Connections to whose bytes or handshake a toxic did something.
     pub harmed: AtomicU64,
 }
 
@@ -93,6 +99,8 @@ pub struct Dependency {
     pub tls: Option<Arc<ServerConfig>>,
     /// How TLS is spoken with it, where it is.
     pub origin: Option<Arc<Origin>>,
+    /// TLS between client and dependency passes on as it is, but for handshakes that toxics concern.
+    pub handshakes: bool,
     /// What every choice depends on.
     pub seed: u64,
     /// What it has seen.
@@ -106,7 +114,7 @@ pub struct Dependency {
 impl Dependency {
     /// Whether more than bytes is to be understood.
     pub fn is_understood(&self) -> bool {
-        !self.protocol.is_tcp() || self.tls.is_some() || self.origin.is_some()
+        !self.protocol.is_tcp() || self.tls.is_some() || self.origin.is_some() || self.handshakes
     }
 
     /// The number of the next connection, from 1.

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use rcgen::{CertificateParams, DnType, KeyPair};
 use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -90,6 +91,16 @@ pub fn server(cert: &str, key: &str) -> Result<Arc<ServerConfig>, BadTls> {
     let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(|error| bad(&error))?;
     let config = builder()?.with_no_client_auth().with_single_cert(chain, key);
     Ok(Arc::new(config.map_err(|error| bad(&error))?))
+}
+
+/// Towards clients, with a certificate for a name, which nobody trusts: it is made now.
+pub fn untrusted(name: &str) -> Result<Arc<ServerConfig>, BadTls> {
+    let bad = |error: rcgen::Error| BadTls::Certificate(error.to_string());
+    let mut wanted = CertificateParams::new([name.to_owned()]).map_err(bad)?;
+    wanted.distinguished_name.push(DnType::CommonName, name);
+    let key = KeyPair::generate().map_err(bad)?;
+    let certificate = wanted.self_signed(&key).map_err(bad)?;
+    server(&certificate.pem(), &key.serialize_pem())
 }
 
 /// Towards clients that are to see their handshake fail.

@@ -4,8 +4,18 @@ use squall_experiments::protocol::{Guard, Message, Refusal, RunId, Said};
 
 use super::{Heard, Supervisor};
 use crate::guards::{Guards, Told, in_words};
+use crate::link::{Connection, Origin};
 
 impl Supervisor {
+    /// Whether this host's policy lets whoever asks have these looked at.
+    pub(super) fn may_guard(&self, connection: Connection, guards: &[Guard]) -> Result<(), Refusal> {
+        if self.clients.get(&connection).is_some_and(|client| client.origin == Origin::Here) {
+            return Ok(());
+        }
+        let probes = guards.iter().filter_map(|guard| guard.claim.probe());
+        probes.into_iter().try_for_each(|probe| self.policy.permits_controllers_probe(&probe))
+    }
+
     /// Looks at the guards of a run from now on.
     pub(super) fn guard(&mut self, run: &RunId, guards: Vec<Guard>) -> Result<(), Refusal> {
         let (heard, of) = (self.heard.clone(), run.clone());

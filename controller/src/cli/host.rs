@@ -9,7 +9,7 @@ use std::process::Command;
 use squall_agent::join;
 use squall_agent::recover;
 use squall_agent::state::{self, Place};
-use squall_controller::conductor::Host;
+use squall_controller::conductor::{Host, Probing};
 use squall_experiments::exit::Exit;
 use squall_experiments::protocol::Refusal;
 
@@ -29,14 +29,14 @@ impl LocalHost {
 }
 
 impl Host for LocalHost {
-    fn prober(&self, user: Option<&str>) -> Command {
+    fn prober(&self, user: Option<&str>) -> Result<Probing, Refusal> {
         // Not by its path: that may name another program by now.
         let mut command = Command::new("/proc/self/exe");
         command.arg0("squall").arg("prober");
         if let Some(user) = user {
             command.arg("--user").arg(user);
         }
-        command
+        Ok(Probing::Here(command))
     }
 
     fn resident(&mut self) -> Result<Option<UnixStream>, Refusal> {

@@ -4,24 +4,32 @@
 //! namespaces, while the process is still single-threaded.
 
 mod appendix;
+mod audit;
 mod check;
 mod demo;
 mod events;
 mod faults;
 mod halt;
 mod host;
+mod hosts;
 mod init;
 mod inject;
+mod interface;
 mod load;
 mod plan;
 mod print;
 mod proxy;
+mod remote;
 mod run;
+mod runs;
 mod schema;
+mod serve;
 mod shop;
 mod status;
 mod telling;
+mod tokens;
 mod verdict;
+mod watch;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -71,9 +79,23 @@ enum Verb {
     Faults(faults::Faults),
     /// Print the JSON Schema of experiment files, for editors.
     Schema(schema::Schema),
+    /// Be the controller of a fleet: agents dial in, and are known by certificates of its own.
+    Serve(serve::Serve),
+    /// The hosts of a controller: list, show, label, revoke.
+    Hosts(hosts::Hosts),
+    /// Who may use a controller, and which hosts may join it.
+    Tokens(tokens::Tokens),
+    /// The runs of a controller, the newest first.
+    Runs(runs::Runs),
+    /// One run of a controller, or its events.
+    Show(runs::Show),
+    /// Follow a run of a controller to its end.
+    Watch(watch::Watch),
+    /// Who decided what on a controller: the log, and whether it is whole.
+    Audit(audit::Audit),
     /// Say what is active on this host.
     Status(status::Status),
-    /// Stop now: undo everything on this host.
+    /// Stop now: undo everything on this host, or on the hosts of a controller.
     Halt(halt::Halt),
     /// Serve as a proxy to dependencies that can be made slow and unreliable, as Toxiproxy does, and command it.
     Proxy(proxy::Proxy),
@@ -100,6 +122,13 @@ pub fn main() -> ExitCode {
         Verb::Init(verb) => verb.run(&cli.common),
         Verb::Faults(verb) => verb.run(&cli.common),
         Verb::Schema(verb) => verb.run(&cli.common),
+        Verb::Serve(verb) => verb.run(&cli.common),
+        Verb::Hosts(verb) => verb.run(&cli.common),
+        Verb::Tokens(verb) => verb.run(&cli.common),
+        Verb::Runs(verb) => verb.run(&cli.common),
+        Verb::Show(verb) => verb.run(&cli.common),
+        Verb::Watch(verb) => verb.run(&cli.common),
+        Verb::Audit(verb) => verb.run(&cli.common),
         Verb::Status(verb) => verb.run(&cli.common),
         Verb::Halt(verb) => verb.run(&cli.common),
         Verb::Proxy(verb) => verb.run(&cli.common),

@@ -7,6 +7,7 @@ use serde_json::json;
 use squall_agent::policy::Policy;
 use squall_experiments::exit::Exit;
 use squall_experiments::plan::{self, PlanStep};
+use squall_experiments::targets::only_here;
 
 use super::appendix::Appendix;
 use super::host::host_name;
@@ -33,7 +34,7 @@ impl Plan {
             Ok(document) => document,
             Err(exit) => return Ok(exit),
         };
-        let policy = match Policy::of_this_host() {
+        let policy = match only_here(&document.experiment).and_then(|()| Policy::of_this_host()) {
             Ok(policy) => policy,
             Err(refusal) => {
                 eprintln!("error: {refusal}");
@@ -118,6 +119,9 @@ fn write_step(step: &PlanStep, indent: &str, out: &mut String) {
         }
         PlanStep::Wait(wait) => {
             let _ = writeln!(out, "{indent}wait {wait}");
+        }
+        PlanStep::Elsewhere { name, .. } => {
+            let _ = writeln!(out, "{indent}on other hosts: {name}");
         }
         PlanStep::Parallel(children) => {
             let _ = writeln!(out, "{indent}at the same time:");

@@ -62,8 +62,8 @@ impl Run<'_> {
     pub(super) fn start_prober(&self, place: usize) -> Result<(), Refusal> {
         let sampling = self.sampling.borrow();
         let user = sampling.users[place].as_deref();
-        let command = self.host.borrow().prober(user);
-        let prober = Prober::start(command, place, self.told.clone())
+        let probing = self.host.borrow().prober(user)?;
+        let prober = Prober::start(probing, place, self.told.clone())
             .map_err(|error| Refusal::bare(format!("the prober cannot be started: {error}")))?;
         sampling.loads(place).for_each(|load| prober.tell(&load));
         let mut probers = self.probers.borrow_mut();

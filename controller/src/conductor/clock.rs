@@ -12,8 +12,9 @@ pub(super) struct Clock {
 }
 
 impl Clock {
-    pub(super) fn start() -> Self {
-        Clock { began_ns: boot_ns() }
+    /// `None` is now.
+    pub(super) fn since(began_ns: Option<u64>) -> Self {
+        Clock { began_ns: began_ns.unwrap_or_else(boot_ns) }
     }
 
     /// Milliseconds since the run began.
@@ -28,7 +29,7 @@ impl Clock {
 }
 
 /// Nanoseconds on the boot clock, which counts through suspends and is never set.
-pub(super) fn boot_ns() -> u64 {
+pub fn boot_ns() -> u64 {
     // It cannot fail for a clock that every kernel since 2.6.39 has.
     let now = clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(Duration::ZERO, Duration::from);
     u64::try_from(now.as_nanos()).unwrap_or(u64::MAX)

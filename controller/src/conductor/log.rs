@@ -152,7 +152,7 @@ mod tests {
             Tell::Note(note) => notes.borrow_mut().push(note.to_owned()),
             Tell::Event(..) => panic!("it must not be told"),
         });
-        let mut log = Log::new(Clock::start(), None, None, watcher);
+        let mut log = Log::new(Clock::since(None), None, None, watcher);
         log.record(Event::BaselineMet);
         assert_eq!(log.illegal().unwrap().to_string(), "`BaselineMet` cannot happen while the run is `new`");
         assert!(log.records().is_empty());
@@ -180,7 +180,7 @@ mod tests {
         });
         // Every write to it fails with "no space left on device".
         let full = File::options().write(true).open("/dev/full").unwrap();
-        let mut log = Log::new(Clock::start(), Some(full), None, watcher);
+        let mut log = Log::new(Clock::since(None), Some(full), None, watcher);
         let started = include_str!("../report/tests/run.ndjson").lines().next().unwrap();
         log.record(serde_json::from_str::<Record>(started).unwrap().event);
         log.record(Event::BaselineMet);

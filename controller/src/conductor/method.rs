@@ -15,7 +15,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 use super::baseline::SLACK;
 use super::link::{Lost, Notice};
 use super::sampling::{Purpose, Sampling};
-use super::{Run, Stopped, clock};
+use super::{Gate, Run, Stopped, clock};
 
 /// What a live fault did is asked this often.
 const OBSERVE: Duration = Duration::from_millis(500);
@@ -29,14 +29,27 @@ impl Run<'_> {
     /// Carries out the steps in order. Ends with [`Event::MethodEnded`], or with whatever stopped it; nothing is left
     /// to itself: what is live stays in the state until the revert.
     pub(super) async fn method(&self) -> Result<(), Stopped> {
+        self.pass(Gate::Method).await?;
         if self.order.plan.has_changes() {
             self.begin().await?;
         }
         for (at, step) in (1..).zip(&self.order.plan.steps) {
+            self.pass(Gate::Step(at)).await?;
             self.step(at.to_string(), step).await?;
         }
+        self.pass(Gate::Step(self.order.plan.steps.len() + 1)).await?;
         self.record(Event::MethodEnded);
         Ok(())
+    }
+
+    /// Waits until the other hosts of the run are as far as this one.
+    async fn pass(&self, gate: Gate) -> Result<(), Stopped> {
+        let gate = self.host.borrow().gate(gate);
+        tokio::select! {
+            biased;
+            () = self.stopped() => Err(Stopped),
+            () = gate => self.go_on(),
+        }
     }
 
     /// Opens the injection on the agent, and keeps its lease.
@@ -94,6 +107,7 @@ impl Run<'_> {
                     self.fault(*part, name, changes, *lasts).await?
                 }
                 PlanStep::Wait(period) => self.pause(Instant::now() + period.get()).await?,
+                PlanStep::Elsewhere { lasts, .. } => self.elsewhere(*lasts).await?,
                 PlanStep::Parallel(children) => {
                     let children = (1..).zip(children);
                     all(children.map(|(child, step)| self.step(format!("{at}.{child}"), step)).collect())
@@ -160,6 +174,20 @@ impl Run<'_> {
             }
             other => return Err(self.misunderstood("lift", &other)),
         }
+        self.schedule(Sampling::look_now);
+        self.go_on()
+    }
+
+    /// Other hosts have a fault: this one is looked at as if it were its own.
+    async fn elsewhere(&self, lasts: Period) -> Result<(), Stopped> {
+        // The end of an action is waited for behind the step.
+        if lasts.is_zero() {
+            return self.go_on();
+        }
+        self.sampling.borrow_mut().spans.fault_began(clock::boot_ns());
+        self.schedule(Sampling::look_now);
+        self.pause(Instant::now() + lasts.get()).await?;
+        self.sampling.borrow_mut().spans.fault_ended(clock::boot_ns());
         self.schedule(Sampling::look_now);
         self.go_on()
     }
@@ -282,6 +310,8 @@ fn in_words(step: &PlanStep) -> String {
     match step {
         PlanStep::Fault { name, lasts, .. } => format!("{name} for {lasts}"),
         PlanStep::Wait(period) => format!("wait {period}"),
+        PlanStep::Elsewhere { name, lasts } if lasts.is_zero() => format!("{name}, on other hosts"),
+        PlanStep::Elsewhere { name, lasts } => format!("{name} for {lasts}, on other hosts"),
         PlanStep::Parallel(children) => format!("{} steps at the same time", children.len()),
         PlanStep::Action { name, .. } => name.clone(),
     }

@@ -25,6 +25,7 @@ mod spans;
 use std::cell::{Cell, RefCell};
 use std::fs::File;
 use std::os::unix::net::UnixStream;
+use std::pin::Pin;
 use std::process::Command;
 use std::time::Duration;
 
@@ -38,7 +39,7 @@ use squall_experiments::summary::Summary;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::AbortHandle;
 
-pub use clock::{date, run_id};
+pub use clock::{boot_ns, date, run_id};
 pub use log::{Redact, Tell, Watcher};
 
 use clock::Clock;
@@ -65,6 +66,9 @@ pub struct Order<'a> {
     pub origin: Option<Origin>,
     /// Without a renewal for this long the agent reverts by itself; it is renewed five times as often.
     pub lease: Duration,
+    /// From when its times are counted, in nanoseconds on the boot clock: `None` is now. Runs on several hosts that belong
+    /// together count from one moment.
+    pub since_ns: Option<u64>,
     /// A connection to the agent, or why there is none. Not looked at where the plan holds no change.
     pub agent: Option<Result<UnixStream, Refusal>>,
 }
@@ -72,12 +76,35 @@ pub struct Order<'a> {
 /// The machine that a run takes place on, as far as a conductor must know it. All calls may block for some
 /// milliseconds.
 pub trait Host {
-    /// The command of a prober that runs as a user; `None` is the default, an unprivileged one.
-    fn prober(&self, user: Option<&str>) -> Command;
+    /// A prober that runs as a user; `None` is the default, an unprivileged one.
+    fn prober(&self, user: Option<&str>) -> Result<Probing, Refusal>;
     /// A new connection to the agent that serves this host; `None` where there is none.
     fn resident(&mut self) -> Result<Option<UnixStream>, Refusal>;
     /// Undoes what a dead agent left behind; a line for each thing that was undone.
     fn recover(&mut self) -> Result<Vec<String>, Refusal>;
+    /// Ready when the run may go on beyond a place of its method. Of a run on this host alone it always may; of runs that
+    /// belong together all pass it together. It is dropped when the run is stopped.
+    fn gate(&self, _gate: Gate) -> Pin<Box<dyn Future<Output = ()>>> {
+        Box::pin(std::future::ready(()))
+    }
+}
+
+/// Where a prober is.
+#[derive(Debug)]
+pub enum Probing {
+    /// A program to be started here, which speaks on its standard input and output.
+    Here(Command),
+    /// One that runs already; when the stream is shut down for writing it ends, and so does the stream.
+    Elsewhere(UnixStream),
+}
+
+/// A place of a method at which runs that belong together wait for each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Gate {
+    /// The hypothesis holds, and nothing was begun yet.
+    Method,
+    /// Before a step, counted from 1; after the last one of the method once more.
+    Step(usize),
 }
 
 /// Who is told what, while the run goes on.
@@ -132,7 +159,7 @@ pub async fn conduct(
     let agent = order.agent.take();
     let (notices, noticed) = mpsc::unbounded_channel();
     let (told, answers) = mpsc::unbounded_channel();
-    let clock = Clock::start();
+    let clock = Clock::since(order.since_ns);
     let sampling = sampling_of(order.experiment, order.plan);
     let run = Run {
         clock,
@@ -163,7 +190,7 @@ pub async fn conduct(
 }
 
 fn sampling_of(experiment: &Experiment, plan: &Plan) -> Sampling {
-    let mut sampling = Sampling::new(plan.has_changes());
+    let mut sampling = Sampling::new(plan.has_faults());
     // Actions first: a program that is not there is reported before the first sample of a hypothesis arrives.
     for (step, planned) in numbered(&plan.steps) {
         if let PlanStep::Action { action, undo, .. } = planned {
@@ -210,6 +237,7 @@ impl Run<'_> {
             seed: self.order.plan.seed,
             plan: self.order.plan.hash(),
             faults: u32::try_from(self.order.plan.faults().count()).unwrap_or(u32::MAX),
+            elsewhere: self.order.plan.has_faults() && !self.order.plan.has_changes(),
             version: self.order.version.clone(),
             agent: words,
             planned_ms: Some(planned_ms(self.order.plan)),
@@ -335,4 +363,4 @@ impl Run<'_> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -2,16 +2,17 @@
 
 use std::io;
 use std::os::unix::process::CommandExt;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::Duration;
 
 use squall_experiments::probe::{ProberReply, ProberRequest};
-use tokio::io::BufReader;
+use tokio::io::{AsyncRead, BufReader};
 use tokio::process::Child;
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use super::lines;
+use super::{Probing, lines};
 
 /// What a prober says.
 #[derive(Debug)]
@@ -34,46 +35,62 @@ const ENDING: Duration = Duration::from_secs(5);
 /// nobody could after it. Dropping it closes its input; [`Prober::end`] also waits.
 pub(super) struct Prober {
     out: mpsc::UnboundedSender<Vec<u8>>,
-    child: Child,
+    end: End,
+}
+
+/// By what its end is known.
+enum End {
+    Child(Child),
+    /// Of one that runs elsewhere: whoever reads what it says.
+    Reader(JoinHandle<()>),
 }
 
 impl Prober {
-    /// Starts a prober. Must be called inside a runtime.
+    /// Starts a prober, or takes over the stream of one. Must be called inside a runtime.
     pub(super) fn start(
-        mut command: Command,
+        probing: Probing,
         place: usize,
         told: mpsc::UnboundedSender<Told>,
     ) -> io::Result<Prober> {
-        // A group of its own: Ctrl-C on the terminal is for squall, which still needs the prober to undo actions.
-        command.process_group(0).stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut command = tokio::process::Command::from(command);
-        let mut child = command.spawn()?;
-        let (Some(input), Some(output)) = (child.stdin.take(), child.stdout.take()) else {
-            return Err(io::Error::other("the prober has no pipes"));
-        };
         let (out, queue) = mpsc::unbounded_channel();
-        tokio::spawn(lines::write(input, queue));
-        tokio::spawn(async move {
-            let mut output = BufReader::new(output);
-            let mut line = Vec::new();
-            let why = loop {
-                match lines::read(&mut output, &mut line).await {
-                    Ok(Some(reply)) => drop(told.send(Told::Reply(reply))),
-                    Ok(None) => break "the prober ended".to_owned(),
-                    Err(error) => break format!("the prober is not understood: {error}"),
-                }
-            };
-            let _ = told.send(Told::Gone { place, why });
-        });
-        Ok(Prober { out, child })
+        let end = match probing {
+            Probing::Here(mut command) => {
+                // A group of its own: Ctrl-C on the terminal is for squall, which still needs the prober to undo actions.
+                command.process_group(0).stdin(Stdio::piped()).stdout(Stdio::piped());
+                let mut child = tokio::process::Command::from(command).spawn()?;
+                let (Some(input), Some(output)) = (child.stdin.take(), child.stdout.take()) else {
+                    return Err(io::Error::other("the prober has no pipes"));
+                };
+                tokio::spawn(lines::write(input, queue));
+                tokio::spawn(read(output, place, told));
+                End::Child(child)
+            }
+            Probing::Elsewhere(stream) => {
+                stream.set_nonblocking(true)?;
+                let (output, input) = tokio::net::UnixStream::from_std(stream)?.into_split();
+                tokio::spawn(lines::write(input, queue));
+                End::Reader(tokio::spawn(read(output, place, told)))
+            }
+        };
+        Ok(Prober { out, end })
     }
 
     /// Closes its input and waits until it and everything that it started has ended.
     pub(super) async fn end(self) {
-        let Prober { out, mut child } = self;
+        let Prober { out, end } = self;
         drop(out);
-        if timeout(ENDING, child.wait()).await.is_err() {
-            let _ = child.kill().await;
+        match end {
+            End::Child(mut child) => {
+                if timeout(ENDING, child.wait()).await.is_err() {
+                    let _ = child.kill().await;
+                }
+            }
+            End::Reader(reader) => {
+                let stop = reader.abort_handle();
+                if timeout(ENDING, reader).await.is_err() {
+                    stop.abort();
+                }
+            }
         }
     }
 
@@ -81,4 +98,18 @@ impl Prober {
     pub(super) fn tell(&self, request: &ProberRequest) {
         let _ = self.out.send(lines::line(request));
     }
+}
+
+/// Passes on what a prober says, until it ends or is not understood.
+async fn read(output: impl AsyncRead + Unpin, place: usize, told: mpsc::UnboundedSender<Told>) {
+    let mut output = BufReader::new(output);
+    let mut line = Vec::new();
+    let why = loop {
+        match lines::read(&mut output, &mut line).await {
+            Ok(Some(reply)) => drop(told.send(Told::Reply(reply))),
+            Ok(None) => break "the prober ended".to_owned(),
+            Err(error) => break format!("the prober is not understood: {error}"),
+        }
+    };
+    let _ = told.send(Told::Gone { place, why });
 }

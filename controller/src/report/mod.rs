@@ -2,6 +2,7 @@
 
 mod code_quality;
 mod figures;
+mod fleet;
 mod github;
 mod html;
 mod human;
@@ -14,6 +15,7 @@ mod progress;
 mod suite;
 
 pub use code_quality::code_quality;
+pub use fleet::{fleet, fleet_json};
 pub use github::{annotation, annotations, harmless, problems};
 pub use html::{html, quoted};
 pub use human::human;

@@ -78,6 +78,13 @@ pub enum PlanStep {
         /// How it is undone at the revert.
         undo: Option<Action>,
     },
+    /// A fault or an action that is for other hosts of the run: nothing is done here.
+    Elsewhere {
+        /// What the report calls it.
+        name: String,
+        /// How long a fault lasts there; zero for an action, whose end all hosts wait for.
+        lasts: Period,
+    },
 }
 
 impl Plan {
@@ -85,9 +92,28 @@ impl Plan {
     ///
     /// A step that `check` would have refused is left out.
     pub fn of(experiment: &Experiment, seed: u64, hosts: &[String], policy: &str) -> Plan {
+        Plan::made(experiment, seed, hosts, policy, &|_| true)
+    }
+
+    /// The plan of one host of a fleet. `here` says of the place of a step (`2`, or `2.1` inside `parallel:`) whether it is
+    /// for this host; what is not is waited for. Parts have the same numbers on all hosts.
+    pub fn on_host(experiment: &Experiment, seed: u64, host: &str, here: &dyn Fn(&str) -> bool) -> Plan {
+        // Each host has a policy of its own, and its agent applies it.
+        Plan::made(experiment, seed, &[host.to_owned()], "the host's", here)
+    }
+
+    fn made(
+        experiment: &Experiment,
+        seed: u64,
+        hosts: &[String],
+        policy: &str,
+        here: &dyn Fn(&str) -> bool,
+    ) -> Plan {
         let mut part = 0;
-        let steps: Vec<PlanStep> =
-            experiment.method.iter().filter_map(|step| PlanStep::of(step, &mut part)).collect();
+        let numbered = (1..).zip(&experiment.method);
+        let steps: Vec<PlanStep> = numbered
+            .filter_map(|(at, step): (usize, &Step)| PlanStep::of(step, &at.to_string(), &mut part, here))
+            .collect();
         let mut hosts = hosts.to_vec();
         hosts.sort();
         let time: std::time::Duration = steps.iter().map(|step| step.takes().get()).sum();
@@ -107,6 +133,18 @@ impl Plan {
     /// Whether anything is done to a host. Without changes neither an agent nor a journal is needed.
     pub fn has_changes(&self) -> bool {
         self.faults().next().is_some()
+    }
+
+    /// Whether a fault is injected, here or on another host of the run.
+    pub fn has_faults(&self) -> bool {
+        let is_fault = |step: &PlanStep| {
+            matches!(step, PlanStep::Fault { .. })
+                || matches!(step, PlanStep::Elsewhere { lasts, .. } if !lasts.is_zero())
+        };
+        self.steps.iter().any(|step| match step {
+            PlanStep::Parallel(children) => children.iter().any(is_fault),
+            single => is_fault(single),
+        })
     }
 
     /// Every fault step, those in `parallel:` too, in order of their parts.
@@ -169,11 +207,11 @@ impl PlanStep {
         match self {
             PlanStep::Action { .. } => true,
             PlanStep::Parallel(children) => children.iter().any(PlanStep::has_action),
-            PlanStep::Fault { .. } | PlanStep::Wait(_) => false,
+            PlanStep::Fault { .. } | PlanStep::Wait(_) | PlanStep::Elsewhere { .. } => false,
         }
     }
 
-    fn of(step: &Step, part: &mut u32) -> Option<PlanStep> {
+    fn of(step: &Step, at: &str, part: &mut u32, here: &dyn Fn(&str) -> bool) -> Option<PlanStep> {
         if let (Some(fault), Some(lasts)) = (&step.fault, step.r#for) {
             *part += 1;
             let changes = fault.changes(step.r#in.as_ref());
@@ -182,14 +220,23 @@ impl PlanStep {
                 format!("{} {}", fault.name(), aims.join(" and "))
             };
             let name = step.name.clone().unwrap_or_else(words);
+            if !here(at) {
+                return Some(PlanStep::Elsewhere { name, lasts });
+            }
             Some(PlanStep::Fault { part: *part, name, changes, lasts })
         } else if let Some(wait) = step.wait {
             Some(PlanStep::Wait(wait))
         } else if let Some(children) = &step.parallel {
-            Some(PlanStep::Parallel(children.iter().filter_map(|child| PlanStep::of(child, part)).collect()))
+            let children = (1..).zip(children);
+            let step =
+                |(child, step): (usize, &Step)| PlanStep::of(step, &format!("{at}.{child}"), part, here);
+            Some(PlanStep::Parallel(children.filter_map(step).collect()))
         } else {
             let action = step.action.clone()?;
             let name = step.name.clone().unwrap_or_else(|| action.to_string());
+            if !here(at) {
+                return Some(PlanStep::Elsewhere { name, lasts: Period::ZERO });
+            }
             Some(PlanStep::Action { name, action, undo: step.undo.clone() })
         }
     }
@@ -197,7 +244,7 @@ impl PlanStep {
     /// How long the step takes at most, without applying and lifting. The undo of an action counts too.
     pub fn takes(&self) -> Period {
         match self {
-            PlanStep::Fault { lasts, .. } => *lasts,
+            PlanStep::Fault { lasts, .. } | PlanStep::Elsewhere { lasts, .. } => *lasts,
             PlanStep::Wait(wait) => *wait,
             PlanStep::Parallel(children) => {
                 children.iter().map(PlanStep::takes).max().unwrap_or(Period::ZERO)
@@ -216,6 +263,7 @@ impl PlanStep {
                 json!({ "part": part, "changes": changes, "lasts": lasts })
             }
             PlanStep::Wait(wait) => json!({ "wait": wait }),
+            PlanStep::Elsewhere { lasts, .. } => json!({ "elsewhere": lasts }),
             PlanStep::Parallel(children) => {
                 json!({ "parallel": children.iter().map(PlanStep::essence).collect::<Vec<_>>() })
             }

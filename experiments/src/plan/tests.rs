@@ -13,6 +13,8 @@ fn experiment(method: Vec<Step>) -> Experiment {
         hypothesis: Vec::new(),
         baseline: None,
         method,
+        on: None,
+        on_partial: Default::default(),
         stop_when: Vec::new(),
         recovery: Period::from_secs(30),
         weight: 1,

@@ -192,6 +192,9 @@ pub struct Started {
     pub plan: String,
     /// How many faults the plan holds.
     pub faults: u32,
+    /// Whether there are none only because they are for other hosts of the run.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub elsewhere: bool,
     /// Which squall ran it.
     pub version: String,
     /// Which agent makes the changes, with its policy; `None` where the plan holds no change.

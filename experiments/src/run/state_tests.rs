@@ -15,6 +15,7 @@ fn started() -> Event {
         seed: 7,
         plan: "abc".to_owned(),
         faults: 1,
+        elsewhere: false,
         version: "0.1.0".to_owned(),
         agent: None,
         planned_ms: None,

@@ -204,6 +204,7 @@ fn in_words(evidence: &Evidence) -> String {
         Unit::Packets => "packets",
         Unit::Sockets => "sockets",
         Unit::Connections => "connections",
+        Unit::Requests => "requests",
         Unit::Processes => "processes",
     };
     format!("{} of {} matching {unit} impaired", evidence.impaired, evidence.matched)

@@ -206,9 +206,9 @@ impl<'a> Making<'a> {
 
     fn finish(mut self, took_ms: u64, log: &[Record]) -> Option<Summary> {
         let started = self.started.take()?;
-        let faults = started.faults > 0;
+        let faults = started.faults > 0 || started.elsewhere;
         let injected = self.parts.iter().any(|part| part.injected_at_ms.is_some());
-        let judged = self.met && (injected || !faults);
+        let judged = self.met && (injected || !faults || started.elsewhere);
         let claims = self.claims(&started, judged, faults);
         let guards: Vec<Guard> = started.guards.iter().map(|guard| self.guard(guard)).collect();
         self.overspent(&guards, &claims);

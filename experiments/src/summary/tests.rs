@@ -33,6 +33,7 @@ impl Log {
             seed: 7,
             plan: "abc".to_owned(),
             faults,
+            elsewhere: false,
             version: "0.1.0".to_owned(),
             agent: None,
             planned_ms: None,

@@ -6,6 +6,7 @@ use std::time::Duration;
 use squall_tests::client::Talk;
 use squall_tests::netns::feed;
 use squall_tests::service::Service;
+use squall_tests::traffic::bulk;
 use squall_tests::traffic::numbered::Numbered;
 use squall_tests::traffic::round_trips;
 use squall_tests::wait::{PATIENCE, holds, median};
@@ -60,6 +61,7 @@ impl Walled {
         self.refuse();
         self.latency();
         self.loss();
+        self.bandwidth();
     }
 
     fn partition(&self, out: bool, peers: &str) {
@@ -112,6 +114,18 @@ impl Walled {
         let allowed = odds::binomial(plan.count, 0.2, odds::ONE_IN_A_MILLION);
         assert!(allowed.contains(&lost), "{lost} lost, {allowed:?} expected");
         assert!(impaired(&trial.halted()) > 0);
+    }
+}
+
+impl Walled {
+    fn bandwidth(&self) {
+        let [near, far] = &self.world.hosts[..] else { panic!("two hosts were asked for") };
+        let trial = self.fault("bandwidth: { rate: 20Mbit/s, to: [\"10.77.1.2:9\"], direction: egress }");
+        let seen = bulk::bits_per_second(&near.netns, &far.netns, (far.v4, 9).into(), Duration::from_secs(1));
+        // Headers and what is sent twice are not counted; what waits in front of the line is, at the end.
+        assert!(seen > 0.0 && seen <= 20e6, "{seen:.0} bit/s of 20 million");
+        let impaired = impaired(&trial.halted());
+        assert!(impaired >= 50, "{impaired} packets waited for the line");
     }
 }
 

@@ -1,7 +1,10 @@
 //! The fault `outage`: what a dependency says instead of its answers, to whom, and for how long.
 
 mod endings;
+mod lookups;
+mod requests;
 mod scope;
+mod tls;
 mod ways;
 
 use std::io;

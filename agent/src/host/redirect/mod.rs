@@ -10,14 +10,14 @@
 //! before that as soon as the [`proxy`] has.
 
 pub mod lease;
+mod material;
 mod program;
 pub mod proxy;
+mod resolvers;
+mod ways;
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
-use std::io;
-use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{AsFd, OwnedFd};
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use squall_experiments::ailment::Ailment;
@@ -29,21 +29,17 @@ use squall_experiments::protocol::Refusal;
 use super::aim::{Aim, News};
 use super::means::Means;
 use super::peers::Peers;
-use super::process::{Cgroup, Target};
+use super::process::Target;
 use super::sockets::Listed;
 use super::table::Table;
 use super::whom::Whom;
 use super::{disconnect, mark, sys};
-use lease::Lease;
-use program::{Callers, Family, Maps};
+use crate::outage::order::Task;
+use program::Callers;
 use proxy::{Proxies, Proxy};
+pub use ways::trial;
+use ways::{CONNECTIONS, DATAGRAMS, Ways, refused};
 
-/// `BPF_MAP_TYPE_HASH`.
-const HASH: u32 = 1;
-/// `enum bpf_attach_type`: for connect(2), and for getpeername(2).
-const HOOKS: [(Family, u32, u32); 2] = [(Family::V4, 10, 29), (Family::V6, 11, 30)];
-/// As many addresses of a dependency are led elsewhere.
-const MOST: u32 = 1024;
 /// How often the proxy is asked whether it lives, in nanoseconds.
 const LOOK: u64 = 300_000_000;
 /// How long counts are waited for that know of all that was led to it.
@@ -81,11 +77,23 @@ pub fn prepare(
             "say it with `process`, `unit`, `cgroup`, `user`, `container` or `netns`",
         ));
     }
-    let identity = proxy::identity()?;
+    material::check(redirect)?;
+    let identity = proxy::identity(proxy::ACCOUNT)?;
     let peers = Peers::of(flow, aim)?;
     let (mut targets, mut notes) = (whom.targets.clone(), whom.notes.clone());
     targets.extend(peers.shown());
-    let (dependency, protected) = addresses(&peers, aim);
+    let mut redirect = redirect.clone();
+    let (dependency, protected) = match &mut redirect.ailment {
+        Ailment::Lookup { names, .. } => {
+            let resolvers = resolvers::of(flow, names.first().map_or("", String::as_str))?;
+            targets = whom.targets.clone();
+            targets.extend(resolvers.servers.iter().map(|server| format!("{server} (name server)")));
+            notes.extend(resolvers.notes);
+            *names = resolvers.names;
+            resolvers.servers.into_iter().partition(|server| is_free(*server, aim))
+        }
+        _ => addresses(&peers, aim),
+    };
     notes.extend(protected.iter().map(|address| format!("left alone, as it is protected: {address}")));
     if dependency.is_empty() {
         return Err(Refusal::new(
@@ -100,16 +108,7 @@ pub fn prepare(
         notes.push(format!("left alone: {} that had been made before", counted(established.len() as u64)));
         Vec::new()
     };
-    Ok(Prepared {
-        targets,
-        notes,
-        whom,
-        peers,
-        redirect: redirect.clone(),
-        dependency,
-        connections,
-        identity,
-    })
+    Ok(Prepared { targets, notes, whom, peers, redirect, dependency, connections, identity })
 }
 
 fn counted(connections: u64) -> String {
@@ -122,123 +121,12 @@ fn addresses(peers: &Peers, aim: &Aim<'_>) -> (BTreeSet<SocketAddr>, BTreeSet<So
         let (address, _) = peer.network?;
         Some(SocketAddr::new(address, peer.ports?.first))
     });
-    each.partition(|address| !aim.protects((address.ip(), address.port())) && !aim.links().contains(address))
+    each.partition(|address| is_free(*address, aim))
 }
 
-/// The key or the value by which the programs know an address: 16 bytes of it, and the port as it is on the wire.
-pub(super) fn entry(address: SocketAddr) -> [u8; 20] {
-    let mut entry = [0; 20];
-    let v6 = match address.ip() {
-        IpAddr::V4(v4) => v4.to_ipv6_mapped(),
-        IpAddr::V6(v6) => v6,
-    };
-    entry[..16].copy_from_slice(&v6.octets());
-    entry[16..18].copy_from_slice(&address.port().to_be_bytes());
-    entry
-}
-
-/// Where an address leads, with a counter behind it.
-fn way(to: SocketAddr) -> [u8; 32] {
-    let mut value = [0; 32];
-    value[..20].copy_from_slice(&entry(to));
-    value
-}
-
-/// What stands in the kernel for it.
-#[derive(Debug)]
-struct Ways {
-    lease: Lease,
-    ways: OwnedFd,
-    back: OwnedFd,
-    groups: OwnedFd,
-    /// The programs act while these are open.
-    links: Vec<OwnedFd>,
-    known: BTreeMap<SocketAddr, SocketAddr>,
-    grouped: BTreeSet<u64>,
-}
-
-fn refused(what: &'static str) -> impl Fn(io::Error) -> Refusal {
-    move |error| {
-        Refusal::new(
-            format!("connections cannot be led to the proxy: cannot {what}: {error}"),
-            "it needs root on the host itself (CAP_BPF and CAP_NET_ADMIN, no user namespace) and a kernel with \
-             CONFIG_CGROUP_BPF (Linux 5.14 or newer)",
-        )
-    }
-}
-
-impl Ways {
-    fn new() -> Result<Self, Refusal> {
-        let map = |key, value| sys::bpf_map(HASH, key, value, MOST).map_err(refused("make a BPF map"));
-        Ok(Ways {
-            lease: Lease::new().map_err(refused("make a BPF map"))?,
-            ways: map(20, 32)?,
-            back: map(20, 20)?,
-            groups: map(8, 4)?,
-            links: Vec::new(),
-            known: BTreeMap::new(),
-            grouped: BTreeSet::new(),
-        })
-    }
-
-    /// One more address leads elsewhere.
-    fn lead(&mut self, from: SocketAddr, to: SocketAddr) -> io::Result<()> {
-        sys::bpf_put(self.back.as_fd(), &entry(to), &entry(from))?;
-        sys::bpf_put(self.ways.as_fd(), &entry(from), &way(to))?;
-        self.known.insert(from, to);
-        Ok(())
-    }
-
-    /// The control groups of the callers are these, and those that were.
-    fn group(&mut self, groups: &BTreeSet<u64>) -> io::Result<()> {
-        for id in groups {
-            if self.grouped.insert(*id) {
-                sys::bpf_put(self.groups.as_fd(), &id.to_ne_bytes(), &1u32.to_ne_bytes())?;
-            }
-        }
-        Ok(())
-    }
-
-    /// The programs act from now on.
-    fn open(&mut self, callers: Callers, means: &Means) -> Result<(), Refusal> {
-        let cookie = sys::netns_cookie().map_err(refused("read the namespace's cookie"))?;
-        let root = File::open(Cgroup::root()?).map_err(refused("open the root control group"))?;
-        means.leases.hold(&self.lease).map_err(refused("fill a BPF map"))?;
-        let maps = Maps {
-            lease: self.lease.as_fd(),
-            ways: self.ways.as_fd(),
-            back: self.back.as_fd(),
-            groups: self.groups.as_fd(),
-        };
-        let mut links = Vec::new();
-        for (family, connect, peername) in HOOKS {
-            let programs = [
-                (peername, program::asking(family, maps, cookie)),
-                (connect, program::connecting(family, callers, maps, cookie)),
-            ];
-            for (hook, program) in programs {
-                let program = sys::bpf_load(sys::SOCK_ADDR, hook, *b"squall_lead\0\0\0\0\0", &program)
-                    .map_err(refused("load a BPF program"))?;
-                links.push(
-                    sys::bpf_link(program.as_fd(), root.as_fd(), hook)
-                        .map_err(refused("attach a BPF program"))?,
-                );
-            }
-        }
-        self.links = links;
-        Ok(())
-    }
-
-    /// How many connections were led elsewhere so far.
-    fn led(&self) -> u64 {
-        let count = |from: &SocketAddr| {
-            let mut value = [0; 32];
-            let found = sys::bpf_get(self.ways.as_fd(), &entry(*from), &mut value);
-            let counter = value[24..].try_into().map(u64::from_ne_bytes).unwrap_or(0);
-            if matches!(found, Ok(true)) { counter } else { 0 }
-        };
-        self.known.keys().map(count).sum()
-    }
+/// Whether nothing protects an address.
+fn is_free(address: SocketAddr, aim: &Aim<'_>) -> bool {
+    !aim.protects((address.ip(), address.port())) && !aim.links().contains(&address)
 }
 
 /// A redirect that is live.
@@ -249,8 +137,7 @@ pub struct Live {
     whom: Whom,
     mark: Option<mark::Live>,
     peers: Peers,
-    ailment: Ailment,
-    share: f32,
+    task: Task,
     ways: Ways,
     began: u64,
     look: u64,
@@ -273,24 +160,26 @@ pub fn perform(
 ) -> Result<Live, Refusal> {
     mark.iter().for_each(|mark| prepared.whom.begin(mark));
     let Prepared { whom, peers, redirect, dependency, connections, identity, .. } = prepared;
-    let share = redirect.share.fraction() as f32;
+    let Redirect { flow, ailment, share, tls } = redirect;
+    let task = Task { ailment, share: share.fraction() as f32, tls };
     let mut ways = Ways::new()?;
     for address in &dependency {
-        let to = proxy.carry(*address, (&redirect.ailment, share))?;
+        let to = proxy.carry(*address, &task)?;
         ways.lead(*address, to).map_err(refused("fill a BPF map"))?;
     }
     let (level, groups) = whom.groups().map_or((None, BTreeSet::new()), |(level, ids)| (Some(level), ids));
     ways.group(&groups).map_err(refused("fill a BPF map"))?;
     let bit = whom.mark.as_ref().map_or(0, |mark| mark.bit);
-    ways.open(Callers { bit, level, except: identity.0 }, means)?;
+    let hooks = [CONNECTIONS, DATAGRAMS].concat();
+    let hooks = if task.ailment.is_of_lookups() { &hooks[..] } else { &CONNECTIONS };
+    ways.open(Callers { bit, level, except: identity.0 }, hooks, means)?;
     let began = sys::boot_nanos();
     let mut live = Live {
         proxy: proxy.target().clone(),
         whom,
         mark,
         peers,
-        ailment: redirect.ailment,
-        share,
+        task,
         ways,
         began,
         look: began + LOOK,
@@ -299,7 +188,7 @@ pub fn perform(
     };
     let watched = live.whom.watch(&means.watch).and_then(|()| means.watch.add(proxy.as_fd()));
     watched.map_err(|error| Refusal::bare(format!("the target cannot be watched: {error}")))?;
-    if redirect.flow.established == Established::Reset {
+    if flow.established == Established::Reset {
         // From here on who comes back is led to the proxy.
         let reset = disconnect::destroy(&connections)?;
         live.happened(format!("reset: {} that had been made before", counted(reset)));
@@ -370,8 +259,7 @@ impl Live {
             if self.ways.known.contains_key(&address) {
                 continue;
             }
-            let what = (&self.ailment, self.share);
-            let carried = proxies.with(&self.proxy, |proxy| proxy.carry(address, what));
+            let carried = proxies.with(&self.proxy, |proxy| proxy.carry(address, &self.task));
             let Some(led) = carried else { return };
             let led = led.map_err(|refusal| refusal.what);
             let led = led.and_then(|to| self.ways.lead(address, to).map_err(|error| error.to_string()));
@@ -385,8 +273,10 @@ impl Live {
     pub fn observe(&self, proxies: &Proxies) -> Evidence {
         // First what stands in front: what is on its way to the proxy must not look as if it had passed it by.
         let led = self.ways.led();
+        // Of lookups a socket may have none or several, so that sockets show nothing.
+        let led = if self.task.ailment.is_of_lookups() { 0 } else { led };
         let counts = proxies.with(&self.proxy, |proxy| proxy.counts(led, MOMENT)).unwrap_or_default();
-        let late = matches!(self.ailment, Ailment::Late { .. });
+        let late = matches!(self.task.ailment, Ailment::Late { .. });
         let engine = Engine {
             name: "proxy".to_owned(),
             seen: counts.came,
@@ -404,11 +294,36 @@ impl Live {
         if counts.open > 0 {
             notes.push(format!("open through the proxy: {}", counted(counts.open)));
         }
+        if counts.foreign > 0 {
+            let them = counted(counts.foreign);
+            let what = match self.task {
+                Task { ailment: Ailment::Handshake(_), .. } => "TLS",
+                Task { tls: Some(_), .. } => "HTTP inside TLS",
+                _ => "HTTP in plain text",
+            };
+            notes.push(format!("carried unharmed, as they did not speak {what}: {them}"));
+        }
+        if counts.passed > 0 {
+            notes.push(format!("passed on unharmed: {} lookups of other names", counts.passed));
+        }
+        if counts.believed > 0 {
+            let them = counted(counts.believed);
+            notes
+                .push(format!("{them} went on in spite of the certificate: who made them does not check it"));
+        }
+        let (unit, seen, impaired) =
+            if self.task.ailment.is_of_requests() || self.task.ailment.is_of_lookups() {
+                (Unit::Requests, counts.requests, counts.requests_harmed)
+            } else {
+                (Unit::Connections, counts.came, counts.harmed)
+            };
+        let engine = Engine { seen, ..engine };
         Evidence {
-            unit: Unit::Connections,
-            // Whoever connects by other ways than connect(2), such as to the proxy's own port, is not counted in front.
-            matched: led.max(counts.came),
-            impaired: counts.harmed,
+            unit,
+            // Whoever connects by other ways than connect(2), such as to the proxy's own port, is not counted in front;
+            // a connection that the proxy has not met would have had a request at least.
+            matched: seen + led.saturating_sub(counts.came),
+            impaired,
             incidents: self.incidents.clone(),
             engine: Some(engine),
             cut_short: self.cut_short.clone(),
@@ -421,52 +336,5 @@ impl Live {
     pub fn let_go(&mut self) {
         self.ways.links.clear();
         self.mark = None;
-    }
-}
-
-/// Whether this kernel takes the programs: loaded, never attached.
-pub fn trial() -> Result<(), Refusal> {
-    let ways = Ways::new()?;
-    let maps = Maps {
-        lease: ways.lease.as_fd(),
-        ways: ways.ways.as_fd(),
-        back: ways.back.as_fd(),
-        groups: ways.groups.as_fd(),
-    };
-    let callers = Callers { bit: 1 << 20, level: Some(1), except: 65_520 };
-    for (family, connect, peername) in HOOKS {
-        for (hook, program) in [
-            (connect, program::connecting(family, callers, maps, 1)),
-            (peername, program::asking(family, maps, 1)),
-        ] {
-            sys::bpf_load(sys::SOCK_ADDR, hook, *b"squall_trial\0\0\0\0", &program)
-                .map_err(refused("load a BPF program"))?;
-        }
-    }
-    Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use std::net::{Ipv4Addr, Ipv6Addr};
-
-    use super::*;
-
-    #[test]
-    fn an_address_is_known_by_sixteen_bytes_and_its_port() {
-        let v4 = entry("10.1.2.3:443".parse().unwrap());
-        assert_eq!(v4[..12], [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff]);
-        assert_eq!(v4[12..], [10, 1, 2, 3, 1, 187, 0, 0]);
-        let v6 = entry(SocketAddr::new(Ipv6Addr::LOCALHOST.into(), 80));
-        assert_eq!((v6[15], &v6[16..]), (1, [0u8, 80, 0, 0].as_slice()));
-        assert_eq!(way(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 80))[12..20], [127, 0, 0, 1, 0, 80, 0, 0]);
-    }
-
-    #[test]
-    fn the_kernel_takes_the_programs_of_every_scope() {
-        if !nix::unistd::geteuid().is_root() {
-            return;
-        }
-        trial().unwrap();
     }
 }

@@ -1,4 +1,5 @@
-//! The two BPF programs of a redirect, assembled here: one for connect(2), one for getpeername(2).
+//! The two BPF programs of a redirect, assembled here: one for connect(2), one for getpeername(2). For datagrams of sockets
+//! that are not connected they stand at sendmsg(2) and recvmsg(2).
 //!
 //! Source: `include/uapi/linux/bpf.h` (`struct bpf_sock_addr`, `struct bpf_sock`), `net/core/filter.c`
 //! (`sock_addr_func_proto`). Both always allow.
@@ -21,7 +22,7 @@ pub enum Family {
 pub struct Maps<'a> {
     /// Until when the redirect holds: one number of nanoseconds on the boot clock.
     pub lease: BorrowedFd<'a>,
-    /// Where to: see [`entry`](super::entry).
+    /// Where to: see [`entry`](super::ways::entry).
     pub ways: BorrowedFd<'a>,
     /// The other way round, for those who ask whom they are connected to.
     pub back: BorrowedFd<'a>,
@@ -60,6 +61,16 @@ const MARK: i16 = 16;
 /// Where the key begins on the stack: an address of 16 bytes and a port.
 const KEY: i16 = -24;
 const TCP: u32 = 6;
+const UDP: u32 = 17;
+
+/// Sockets of which protocols are led elsewhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocols {
+    /// TCP.
+    Tcp,
+    /// TCP and UDP.
+    Both,
+}
 
 /// Instructions, some of which jump to the end.
 struct Code {
@@ -68,14 +79,18 @@ struct Code {
 }
 
 impl Code {
-    /// In the namespace with this cookie, and for TCP. Register 6 is the context from here on.
-    fn begin(cookie: u64) -> Self {
+    /// In the namespace with this cookie, and for these protocols. Register 6 is the context from here on.
+    fn begin(cookie: u64, protocols: Protocols) -> Self {
         let mut code = Code { words: Vec::new(), leaving: Vec::new() };
         code.add(word(0xbf, 6, 1, 0, 0));
         code.call(COOKIE);
         code.long(2, 0, cookie);
         code.leave(word(0x5d, 0, 2, 0, 0));
         code.add(word(0x61, 1, 6, PROTOCOL, 0));
+        if protocols == Protocols::Both {
+            // One jump over the next.
+            code.add(word(0x15, 1, 0, 1, UDP));
+        }
         code.leave(word(0x55, 1, 0, 0, TCP));
         code
     }
@@ -156,8 +171,14 @@ impl Code {
 
 /// For connect(2): while the lease holds, a new connection of the callers to an address of the map leads elsewhere, and
 /// is counted. Sockets that are bound to a device are left alone: loopback is another one.
-pub fn connecting(family: Family, callers: Callers, maps: Maps<'_>, cookie: u64) -> Vec<u64> {
-    let mut code = Code::begin(cookie);
+pub fn connecting(
+    family: Family,
+    callers: Callers,
+    maps: Maps<'_>,
+    cookie: u64,
+    protocols: Protocols,
+) -> Vec<u64> {
+    let mut code = Code::begin(cookie, protocols);
     // r0 = user, the lower half.
     code.call(USER);
     code.add(word(0xbc, 0, 0, 0, 0));
@@ -206,8 +227,8 @@ pub fn connecting(family: Family, callers: Callers, maps: Maps<'_>, cookie: u64)
 }
 
 /// For getpeername(2): who was led elsewhere is connected to whom it asked for, as far as it can see.
-pub fn asking(family: Family, maps: Maps<'_>, cookie: u64) -> Vec<u64> {
-    let mut code = Code::begin(cookie);
+pub fn asking(family: Family, maps: Maps<'_>, cookie: u64, protocols: Protocols) -> Vec<u64> {
+    let mut code = Code::begin(cookie, protocols);
     code.key(family);
     code.look_up(maps.back, KEY);
     code.become_those(family);

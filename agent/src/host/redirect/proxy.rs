@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::process::{Child, Command, Stdio};
@@ -20,7 +20,7 @@ use crate::host::process::Target;
 use crate::host::sys;
 use crate::host::undo::Undone;
 use crate::line::Line;
-use crate::outage::order::{Answer, Counts, Order};
+use crate::outage::order::{Answer, Counts, Order, Task};
 
 /// How long a proxy may take to be ready.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -31,18 +31,19 @@ const ANSWER: Duration = Duration::from_secs(1);
 /// How long one that is told to end may take before it is killed.
 const ENDING: Duration = Duration::from_millis(300);
 /// The user that a host may have for it.
-const ACCOUNT: &str = "squall-proxy";
+pub const ACCOUNT: &str = "squall-proxy";
 /// Numbers that nobody is given by usual rules: above those of dynamic users, below `nobody`.
 const UNUSED: std::ops::RangeInclusive<u32> = 65_520..=65_533;
 /// How many connections may wait to be accepted.
 const BACKLOG: i32 = 4096;
 
-/// The user and the group of a proxy: nobody else's, now.
-pub fn identity() -> Result<(u32, u32), Refusal> {
+/// The user and the group of a process without privileges: those of this account where the host has it, else nobody
+/// else's, now.
+pub fn identity(account: &str) -> Result<(u32, u32), Refusal> {
     let refused = |what: &str| {
         Refusal::new(
-            format!("the proxy of an outage needs a user of its own, and {what}"),
-            format!("make a system user `{ACCOUNT}` that nothing else runs as"),
+            format!("a process without privileges needs a user of its own, and {what}"),
+            format!("make a system user `{account}` that nothing else runs as"),
         )
     };
     let processes = procfs::process::all_processes()
@@ -50,12 +51,32 @@ pub fn identity() -> Result<(u32, u32), Refusal> {
     let paths = processes.flatten().map(|process| format!("/proc/{}", process.pid));
     let used: BTreeSet<u32> =
         paths.filter_map(|path| std::fs::metadata(path).ok()).map(|found| found.uid()).collect();
-    if let Ok(Some(user)) = User::from_name(ACCOUNT) {
+    if let Ok(Some(user)) = User::from_name(account) {
         return Ok((user.uid.as_raw(), user.gid.as_raw()));
     }
     let named = |uid: u32| matches!(User::from_uid(Uid::from_raw(uid)), Ok(Some(_)) | Err(_));
     let free = UNUSED.into_iter().find(|uid| !used.contains(uid) && !named(*uid));
     free.map(|uid| (uid, uid)).ok_or_else(|| refused("no number from 65520 to 65533 is free"))
+}
+
+/// A socket for connections, and one for datagrams at the same port.
+fn bind(home: SocketAddr, datagrams: bool) -> io::Result<(TcpListener, Option<UdpSocket>)> {
+    let mut tries = 0;
+    loop {
+        let listener = TcpListener::bind(home)?;
+        if !datagrams {
+            return Ok((listener, None));
+        }
+        // The port that the kernel chose for one may be taken for the other.
+        match UdpSocket::bind(listener.local_addr()?) {
+            Ok(socket) => {
+                socket.set_nonblocking(true)?;
+                return Ok((listener, Some(socket)));
+            }
+            Err(error) if tries >= 16 => return Err(error),
+            Err(_) => tries += 1,
+        }
+    }
 }
 
 /// A proxy that runs, or did.
@@ -154,11 +175,7 @@ impl Proxy {
     }
 
     /// Binds a socket for it, and has it carry what comes there. Gives where it is bound.
-    pub fn carry(
-        &mut self,
-        upstream: SocketAddr,
-        (ailment, share): (&squall_experiments::ailment::Ailment, f32),
-    ) -> Result<SocketAddr, Refusal> {
+    pub fn carry(&mut self, upstream: SocketAddr, task: &Task) -> Result<SocketAddr, Refusal> {
         let home: SocketAddr = if upstream.is_ipv4() {
             ([127, 0, 0, 1], 0).into()
         } else {
@@ -170,11 +187,17 @@ impl Proxy {
                 "the loopback interface of the target's network must be up",
             )
         };
-        let listener = TcpListener::bind(home).map_err(bound)?;
+        let (listener, datagrams) = bind(home, task.ailment.is_of_lookups()).map_err(bound)?;
         let listen = listener.local_addr().map_err(bound)?;
         listener.set_nonblocking(true).map_err(bound)?;
         rustix::net::listen(&listener, BACKLOG).map_err(|error| bound(error.into()))?;
-        let order = Order::Carry { upstream, listen, ailment: ailment.clone(), share };
+        let order = Order::Carry { upstream, listen, task: task.clone() };
+        if let Some(datagrams) = datagrams {
+            let order = Order::Hear { upstream, task: task.clone() };
+            self.line
+                .send(&order, Some(datagrams.as_fd()))
+                .map_err(|error| cannot("does not take orders", error))?;
+        }
         // The copy that stays here is closed at once: with the proxy the socket must go.
         self.line
             .send(&order, Some(listener.as_fd()))

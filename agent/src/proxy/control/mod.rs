@@ -240,6 +240,7 @@ impl Control {
             protocol: proxy.protocol,
             tls: proxy.tls.clone(),
             origin: proxy.origin.clone(),
+            handshakes: proxy.handshakes,
             seed: self.seed,
             counters: proxy.counters.clone(),
             toxics: watch::Sender::new(proxy.toxics.clone()),

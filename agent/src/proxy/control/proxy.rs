@@ -46,6 +46,7 @@ pub(super) struct Proxy {
     pub(super) protocol: Protocol,
     pub(super) tls: Option<Arc<ServerConfig>>,
     pub(super) origin: Option<Arc<Origin>>,
+    pub(super) handshakes: bool,
     pub(super) running: Option<Arc<Dependency>>,
     pub(super) toxics: Vec<Arc<Toxic>>,
     pub(super) counters: Arc<Counters>,
@@ -57,7 +58,8 @@ impl Proxy {
         let protocol = wanted.read_protocol()?;
         let tls = wanted.tls.as_ref().map(|wanted| tls::server(&wanted.cert, &wanted.key)).transpose()?;
         let origin = wanted.upstream_tls.as_ref().map(Origin::new).transpose()?;
-        let understood = Understood { requests: !protocol.is_tcp(), handshakes: tls.is_some() };
+        let handshakes = tls.is_some() || wanted.handshakes;
+        let understood = Understood { requests: !protocol.is_tcp(), handshakes };
         Ok(Proxy {
             name: wanted.name.clone(),
             listen: wanted.listen.clone(),
@@ -65,6 +67,7 @@ impl Proxy {
             protocol,
             tls,
             origin: origin.map(Arc::new),
+            handshakes: wanted.handshakes,
             running: None,
             toxics: wanted.read_toxics(understood)?,
             counters: Arc::default(),
@@ -73,12 +76,13 @@ impl Proxy {
 
     /// Whether more than bytes is to be understood.
     pub(super) fn is_understood(&self) -> bool {
-        !self.protocol.is_tcp() || self.tls.is_some() || self.origin.is_some()
+        !self.protocol.is_tcp() || self.tls.is_some() || self.origin.is_some() || self.handshakes
     }
 
     /// What it understands of what flows.
     pub(super) fn understood(&self) -> Understood {
-        Understood { requests: !self.protocol.is_tcp(), handshakes: self.tls.is_some() }
+        let handshakes = self.tls.is_some() || self.handshakes;
+        Understood { requests: !self.protocol.is_tcp(), handshakes }
     }
 
     pub(super) fn ordered(&self) -> Vec<Toxic> {

@@ -40,6 +40,9 @@ pub enum ControlError {
     /// Certificates or keys that cannot be used.
     #[error("bad request body: {0}")]
     Tls(#[from] BadTls),
+    /// No header is called so, or can hold that.
+    #[error("bad request body: `{0}` cannot be the {1} of a header")]
+    Header(String, &'static str),
     /// The proxy has no handshakes with its clients.
     #[error("{0} needs a proxy with `tls`")]
     NoTls(&'static str),

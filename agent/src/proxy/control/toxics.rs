@@ -5,11 +5,10 @@ use std::sync::atomic::AtomicU64;
 
 use serde_json::{Map, Value};
 
+use super::wanted::sound;
 use super::{Control, ControlError, WantedToxic};
 use crate::proxy::link::Change;
-use crate::proxy::tls;
 use crate::proxy::toxic::Toxic;
-use crate::proxy::toxics::{Handshake, Work};
 
 impl Control {
     /// The toxics of a proxy: those of the upstream direction first.
@@ -48,9 +47,7 @@ impl Control {
         let at = proxy.toxic(name)?;
         let old = &proxy.toxics[at];
         let values = old.values.with(attributes)?;
-        if matches!(old.kind.work, Work::Handshake(Handshake::Certificate)) {
-            tls::server(values.text(0), values.text(1))?;
-        }
+        sound(old.kind, &values)?;
         let toxic = Arc::new(Toxic {
             values,
             toxicity: toxicity.unwrap_or(old.toxicity),

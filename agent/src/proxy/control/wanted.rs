@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hyper::header::{HeaderName, HeaderValue};
 use serde_json::{Map, Value};
 
 use super::ControlError;
@@ -12,7 +13,7 @@ use crate::proxy::matcher::Matcher;
 use crate::proxy::tls::{self, WantedOrigin};
 use crate::proxy::toxic::{Stream, Toxic};
 use crate::proxy::toxics::values::Values;
-use crate::proxy::toxics::{Handshake, Kind, Work};
+use crate::proxy::toxics::{Handshake, Kind, Message, Work};
 
 /// A proxy that is asked for.
 #[derive(Clone, Debug, Default)]
@@ -31,6 +32,8 @@ pub struct Wanted {
     pub tls: Option<WantedTls>,
     /// How it speaks TLS with the dependency.
     pub upstream_tls: Option<WantedOrigin>,
+    /// Client and dependency speak TLS with each other: it passes on as it is, but for handshakes that toxics concern.
+    pub handshakes: bool,
     /// Its toxics, in their order.
     pub toxics: Vec<WantedToxic>,
 }
@@ -140,6 +143,7 @@ impl WantedToxic {
             return Err(ControlError::ToxicExists);
         }
         let values = Values::of(kind).with(&self.attributes)?;
+        sound(kind, &values)?;
         let concerns = Matcher::read(&self.concerns)?;
         let messages = matches!(kind.work, Work::Message(_));
         if !understood.requests && (messages || concerns.names_requests()) {
@@ -148,13 +152,8 @@ impl WantedToxic {
         if concerns.names_requests() && !messages {
             return Err(ControlError::Requests);
         }
-        if let Work::Handshake(handshake) = kind.work {
-            if !understood.handshakes {
-                return Err(ControlError::NoTls(kind.name));
-            }
-            if handshake == Handshake::Certificate {
-                tls::server(values.text(0), values.text(1))?;
-            }
+        if matches!(kind.work, Work::Handshake(_)) && !understood.handshakes {
+            return Err(ControlError::NoTls(kind.name));
         }
         Ok(Toxic {
             typed: typed.to_owned(),
@@ -165,4 +164,19 @@ impl WantedToxic {
             ..Toxic::new(name, kind, stream)
         })
     }
+}
+
+/// Whether attributes mean something beyond their types.
+pub(super) fn sound(kind: &Kind, values: &Values) -> Result<(), ControlError> {
+    match kind.work {
+        Work::Handshake(Handshake::Certificate) => drop(tls::server(values.text(0), values.text(1))?),
+        Work::Message(Message::Header) => {
+            let bad = |text: &str, what| ControlError::Header(text.escape_debug().to_string(), what);
+            let (name, value) = (values.text(0), values.text(1));
+            HeaderName::from_bytes(name.as_bytes()).map_err(|_| bad(name, "name"))?;
+            HeaderValue::from_str(value).map_err(|_| bad(value, "value"))?;
+        }
+        _ => {}
+    }
+    Ok(())
 }

@@ -9,6 +9,7 @@ use http_body_util::BodyExt;
 use http_body_util::combinators::UnsyncBoxBody;
 use hyper::body::{Body, Frame, SizeHint};
 
+use super::faults::Cut;
 use super::notes::{Notes, Part};
 
 /// A body of any origin.
@@ -32,6 +33,7 @@ pub(super) struct Noted {
     part: Part,
     /// After how many more bytes it breaks off.
     left: Option<u64>,
+    cut: Option<Cut>,
     /// What came before that may be written first: hyper writes when a body makes it wait.
     waited: bool,
     /// Bytes were left out.
@@ -39,11 +41,12 @@ pub(super) struct Noted {
 }
 
 impl Noted {
-    pub(super) fn around(flow: Flow, notes: Arc<Notes>, part: Part, left: Option<u64>) -> Flow {
-        if flow.is_end_stream() && left.is_none() {
+    pub(super) fn around(flow: Flow, notes: Arc<Notes>, part: Part, cut: Option<Cut>) -> Flow {
+        if flow.is_end_stream() && cut.is_none() {
             notes.over(part);
         }
-        Noted { flow, notes, part, left, waited: false, lost: false }.boxed_unsync()
+        let left = cut.as_ref().map(|cut| cut.after);
+        Noted { flow, notes, part, left, cut, waited: false, lost: false }.boxed_unsync()
     }
 }
 
@@ -59,6 +62,9 @@ impl Body for Noted {
             if !std::mem::replace(&mut self.waited, true) {
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
+            }
+            if let Some(cut) = self.cut.take() {
+                cut.hit(&self.notes);
             }
             self.notes.ended("fault");
             return Poll::Ready(Some(Err(Broken::Cut)));

@@ -31,26 +31,43 @@ pub(super) type Toxics = watch::Receiver<Vec<Arc<Toxic>>>;
 /// The toxics that were chosen for a request.
 pub(super) struct Faults {
     chosen: Vec<(Arc<Toxic>, Message, f64)>,
+    /// It is a call of gRPC.
+    grpc: bool,
+}
+
+/// Where a body breaks off.
+pub(super) struct Cut {
+    /// After so many bytes.
+    pub(super) after: u64,
+    toxic: Arc<Toxic>,
+}
+
+impl Cut {
+    /// It breaks off now.
+    pub(super) fn hit(&self, notes: &Notes) {
+        hit(&self.toxic, notes);
+    }
 }
 
 /// What becomes of a body.
 pub(super) struct BodyFault {
     /// It is this instead.
     pub(super) replace: Option<Bytes>,
-    /// It breaks off after so many bytes.
-    pub(super) truncate: Option<u64>,
+    /// It breaks off.
+    pub(super) truncate: Option<Cut>,
 }
 
 impl Faults {
     /// Chooses: by matcher, by number, by a draw against the toxicity.
     pub(super) fn choose(toxics: &Toxics, head: &Parts, place: Place<'_>, request: u64) -> Self {
         let mut chosen = Vec::new();
+        let grpc = is_grpc(&head.headers);
         for toxic in toxics.borrow().iter() {
             let Work::Message(message) = toxic.kind.work else { continue };
             let concerns = &toxic.concerns;
             let meant = concerns.client(place.client)
                 && concerns.request(head)
-                && (message != Message::GrpcStatus || is_grpc(&head.headers));
+                && (message != Message::GrpcStatus || grpc);
             if meant && (!concerns.counts() || toxic.count()) {
                 let mut dice = Dice::new(
                     place.seed,
@@ -67,14 +84,14 @@ impl Faults {
                 }
             }
         }
-        Faults { chosen }
+        Faults { chosen, grpc }
     }
 
-    fn of(&self, wanted: Message, stream: Stream) -> impl Iterator<Item = &Toxic> {
+    fn of(&self, wanted: Message, stream: Stream) -> impl Iterator<Item = &Arc<Toxic>> {
         let chosen = self.chosen.iter();
         chosen
             .filter(move |(toxic, message, _)| *message == wanted && toxic.stream == stream)
-            .map(|(toxic, ..)| toxic.as_ref())
+            .map(|(toxic, ..)| toxic)
     }
 
     /// Waits as long as delays of this direction say. A change of them counts for who waits, too.
@@ -116,10 +133,14 @@ impl Faults {
         hit(toxic, notes);
         let mut response = Response::new(empty());
         let headers = response.headers_mut();
-        if *message == Message::GrpcStatus {
+        let status = match message {
+            Message::GrpcStatus => Some(toxic.values.count(0)),
+            _ => toxic.values.optional_count(2).filter(|_| self.grpc),
+        };
+        if let Some(status) = status {
             // "Trailers-Only" of the protocol: there is no message before the status.
             headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-            headers.insert("grpc-status", HeaderValue::from(toxic.values.count(0)));
+            headers.insert("grpc-status", HeaderValue::from(status));
             if let Ok(words) = HeaderValue::from_str(&percent(toxic.values.text(1))) {
                 headers.insert("grpc-message", words);
             }
@@ -170,11 +191,15 @@ impl Faults {
                 fault.replace = Some(Bytes::copy_from_slice(words.as_bytes()));
                 headers.remove(TRANSFER_ENCODING);
                 headers.insert(CONTENT_LENGTH, HeaderValue::from(words.len()));
+                hit(toxic, notes);
             }
             if let Some(most) = toxic.values.optional_count(0) {
-                fault.truncate = Some(fault.truncate.map_or(most, |other| other.min(most)));
+                let cut = Cut { after: most, toxic: toxic.clone() };
+                fault.truncate = Some(match fault.truncate {
+                    Some(other) if other.after < most => other,
+                    _ => cut,
+                });
             }
-            hit(toxic, notes);
         }
         fault
     }

@@ -9,18 +9,23 @@ use std::sync::atomic::Ordering;
 
 use rustls::server::Acceptor;
 use rustls::{ServerConfig, pki_types::ServerName};
+use tokio::io::Interest;
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::{LazyConfigAcceptor, TlsConnector};
 
 use super::Seen;
-use super::prefixed::Duplex;
+use super::prefixed::{Duplex, Prefixed};
 use crate::proxy::dependency::{Dependency, Protocol};
 use crate::proxy::link::Place;
-use crate::proxy::tls;
+use crate::proxy::tls::{self, Origin, WantedOrigin};
+use crate::proxy::toxic::Toxic;
 use crate::proxy::toxics::{Handshake, Work};
 
 /// The protocols that are understood, the preferred one first (RFC 7301, RFC 9113 section 3.2).
 const UNDERSTOOD: [&[u8]; 2] = [b"h2", b"http/1.1"];
+
+/// How a record of TLS begins that holds a handshake (RFC 8446 section 5.1).
+const RECORD: u8 = 22;
 
 /// Both streams, as what flows in them is to be read.
 pub(super) type Both = (Box<dyn Duplex>, Box<dyn Duplex>);
@@ -34,10 +39,14 @@ pub(super) async fn shake(
     seen: &Seen,
 ) -> io::Result<Both> {
     let Some(config) = &dependency.tls else {
+        if dependency.handshakes {
+            return beside(near, far, dependency, place, seen).await;
+        }
         // Nobody offers anything: what a client speaks without TLS shows only later.
-        return Ok((Box::new(near), origin(far, dependency, None, Vec::new()).await?.0));
+        let far = reach(far, dependency, None, Vec::new()).await?.0;
+        return Ok((Box::new(near), far));
     };
-    let config = chosen(dependency, place, seen)?.unwrap_or_else(|| config.clone());
+    let chosen = chosen(dependency, place, seen);
     let started = LazyConfigAcceptor::new(Acceptor::default(), near).await?;
     let hello = started.client_hello();
     let offered: Vec<Vec<u8>> = hello.alpn().into_iter().flatten().map(<[u8]>::to_vec).collect();
@@ -49,8 +58,13 @@ pub(super) async fn shake(
         }
     };
     let name = hello.server_name().and_then(tls::server_name);
-    let (far, agreed) = origin(far, dependency, name, offered.clone()).await?;
-    let mut config = ServerConfig::clone(&config);
+    let shown = match chosen {
+        Some((Handshake::Untrusted, toxic)) => untrusted(&toxic, hello.server_name())?,
+        Some((forged, toxic)) => forge(forged, &toxic)?,
+        None => config.clone(),
+    };
+    let (far, agreed) = reach(far, dependency, name, offered.clone()).await?;
+    let mut config = ServerConfig::clone(&shown);
     config.alpn_protocols = match (agreed, &dependency.origin) {
         (Some(agreed), _) => vec![agreed],
         (None, Some(_)) => Vec::new(),
@@ -60,15 +74,75 @@ pub(super) async fn shake(
     Ok((Box::new(started.into_stream(config.into()).await?), far))
 }
 
+/// Leaves TLS to client and dependency, but for a handshake that a toxic concerns.
+async fn beside(
+    near: UnixStream,
+    far: TcpStream,
+    dependency: &Dependency,
+    place: Place<'_>,
+    seen: &Seen,
+) -> io::Result<Both> {
+    let mut near = Prefixed::new(Box::new(near));
+    let is_tls = tokio::select! {
+        first = near.first() => first? == Some(RECORD),
+        // Who offers TLS waits for the client; what speaks first is something else.
+        ready = far.ready(Interest::READABLE) => ready.map(|_| false)?,
+    };
+    if !is_tls {
+        dependency.counters.foreign.fetch_add(1, Ordering::Relaxed);
+        return Ok((Box::new(near), Box::new(far)));
+    }
+    let Some((handshake, toxic)) = chosen(dependency, place, seen) else {
+        return Ok((Box::new(near), Box::new(far)));
+    };
+    let started = LazyConfigAcceptor::new(Acceptor::default(), near).await?;
+    let hello = started.client_hello();
+    let offered: Vec<Vec<u8>> = hello.alpn().into_iter().flatten().map(<[u8]>::to_vec).collect();
+    let name = hello.server_name().and_then(tls::server_name);
+    let config = match handshake {
+        Handshake::Refuse => {
+            started.into_stream(tls::refusing().map_err(io::Error::other)?).await?;
+            return Err(io::Error::other("a handshake that was to fail did not"));
+        }
+        Handshake::Untrusted => untrusted(&toxic, hello.server_name())?,
+        Handshake::Certificate => forge(handshake, &toxic)?,
+    };
+    // A client that believes what it is shown would have believed anybody there: so may the proxy.
+    let origin = WantedOrigin { insecure: true, ..WantedOrigin::default() };
+    let origin = Origin::new(&origin).map_err(io::Error::other)?;
+    let (far, agreed) = origin_of(far, &origin, &dependency.upstream, name, offered).await?;
+    let mut config = ServerConfig::clone(&config);
+    config.alpn_protocols = agreed.into_iter().collect();
+    let near = started.into_stream(config.into()).await?;
+    dependency.counters.believed.fetch_add(1, Ordering::Relaxed);
+    Ok((Box::new(near), far))
+}
+
+type Reached = io::Result<(Box<dyn Duplex>, Option<Vec<u8>>)>;
+
 /// Shakes hands with the dependency, where it speaks TLS, and says which protocol was agreed upon.
-async fn origin(
+async fn reach(
     far: TcpStream,
     dependency: &Dependency,
     asked: Option<ServerName<'static>>,
     offered: Vec<Vec<u8>>,
-) -> io::Result<(Box<dyn Duplex>, Option<Vec<u8>>)> {
+) -> Reached {
     let Some(origin) = &dependency.origin else { return Ok((Box::new(far), None)) };
-    let host = || tls::server_name(dependency.upstream.rsplit_once(':').map_or("", |(host, _)| host));
+    let reached = origin_of(far, origin, &dependency.upstream, asked, offered).await;
+    reached.inspect_err(|error| {
+        dependency.counters.unreached.fetch_add(1, Ordering::Relaxed);
+        tracing::info!("`{}`: no handshake with the dependency: {error}", dependency.name);
+    })
+}
+
+async fn origin_of(
+    far: TcpStream,
+    origin: &Origin,
+    upstream: &str,
+    asked: Option<ServerName<'static>>,
+    offered: Vec<Vec<u8>>,
+) -> Reached {
+    let host = || tls::server_name(upstream.rsplit_once(':').map_or("", |(host, _)| host));
     let name = origin.name.clone().or(asked).or_else(host);
     let name = name.ok_or_else(|| io::Error::other("the dependency has no name to ask for"))?;
     let stream = TlsConnector::from(origin.config(offered)).connect(name, far).await?;
@@ -76,20 +150,33 @@ async fn origin(
     Ok((Box::new(stream), agreed))
 }
 
-/// What a toxic shows the client instead of the proxy's certificate.
-fn chosen(dependency: &Dependency, place: Place<'_>, seen: &Seen) -> io::Result<Option<Arc<ServerConfig>>> {
+/// What a toxic does to the handshake instead of the proxy.
+fn chosen(dependency: &Dependency, place: Place<'_>, seen: &Seen) -> Option<(Handshake, Arc<Toxic>)> {
     for toxic in dependency.toxics.borrow().iter() {
         let Work::Handshake(handshake) = toxic.kind.work else { continue };
         if !toxic.means(place) || !toxic.draw(&mut toxic.dice(place)) {
             continue;
         }
         toxic.hits.fetch_add(1, Ordering::Relaxed);
+        dependency.counters.harmed.fetch_add(1, Ordering::Relaxed);
         seen.fault(&toxic.name);
-        let config = match handshake {
-            Handshake::Refuse => tls::refusing(),
-            Handshake::Certificate => tls::server(toxic.values.text(0), toxic.values.text(1)),
-        };
-        return config.map(Some).map_err(io::Error::other);
+        return Some((handshake, toxic.clone()));
     }
-    Ok(None)
+    None
+}
+
+/// A certificate for the name that is asked for, or the one that the toxic says.
+fn untrusted(toxic: &Toxic, asked: Option<&str>) -> io::Result<Arc<ServerConfig>> {
+    let name = asked.unwrap_or(toxic.values.text(0));
+    tls::untrusted(if name.is_empty() { "localhost" } else { name }).map_err(io::Error::other)
+}
+
+/// What the client is shown.
+fn forge(handshake: Handshake, toxic: &Toxic) -> io::Result<Arc<ServerConfig>> {
+    let config = match handshake {
+        Handshake::Refuse => tls::refusing(),
+        Handshake::Untrusted => tls::untrusted(toxic.values.text(0)),
+        Handshake::Certificate => tls::server(toxic.values.text(0), toxic.values.text(1)),
+    };
+    config.map_err(io::Error::other)
 }

@@ -108,7 +108,11 @@ impl Notes {
 
     /// A toxic does something to it.
     pub(super) fn fault(&self, name: &str) {
-        self.open().record.faults.push(cut(name));
+        let mut open = self.open();
+        if open.record.faults.is_empty() {
+            self.dependency.counters.requests_harmed.fetch_add(1, Ordering::Relaxed);
+        }
+        open.record.faults.push(cut(name));
     }
 
     /// Bytes of a body pass.

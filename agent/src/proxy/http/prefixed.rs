@@ -4,7 +4,7 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use bytes::{Buf, Bytes};
+use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 
 /// Bytes in both directions.
@@ -15,25 +15,55 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Duplex for S {}
 /// How a client begins that speaks HTTP/2 (RFC 9113 section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
+/// What a client speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Spoken {
+    /// HTTP/1.1.
+    First,
+    /// HTTP/2.
+    Second,
+    /// Something else, such as TLS.
+    Other,
+}
+
 /// A stream, and what was read of it already.
 pub(super) struct Prefixed {
-    read: Bytes,
+    read: BytesMut,
     stream: Box<dyn Duplex>,
 }
 
 impl Prefixed {
-    /// Reads as much as tells whether HTTP/2 is spoken.
-    pub(super) async fn look(mut stream: Box<dyn Duplex>) -> io::Result<(Self, bool)> {
-        let mut read = [0; PREFACE.len()];
-        let mut length = 0;
-        while length < PREFACE.len() && PREFACE.starts_with(&read[..length]) {
-            match stream.read(&mut read[length..]).await? {
-                0 => break,
-                more => length += more,
+    /// Of which nothing was read.
+    pub(super) fn new(stream: Box<dyn Duplex>) -> Self {
+        Prefixed { read: BytesMut::new(), stream }
+    }
+
+    /// The first byte; `None` at the end of a stream that has none. Nothing is lost where it is not waited for.
+    pub(super) async fn first(&mut self) -> io::Result<Option<u8>> {
+        if self.read.is_empty() {
+            (&mut self.stream).take(1).read_buf(&mut self.read).await?;
+        }
+        Ok(self.read.first().copied())
+    }
+
+    /// Reads as much as tells what is spoken. Nothing is lost where it is not waited for.
+    pub(super) async fn look(&mut self) -> io::Result<Spoken> {
+        while self.read.len() < PREFACE.len() && PREFACE.starts_with(&self.read) {
+            if (&mut self.stream)
+                .take((PREFACE.len() - self.read.len()) as u64)
+                .read_buf(&mut self.read)
+                .await?
+                == 0
+            {
+                break;
             }
         }
-        let is_second = read[..length] == *PREFACE;
-        Ok((Prefixed { read: Bytes::copy_from_slice(&read[..length]), stream }, is_second))
+        Ok(match self.read.first() {
+            _ if self.read[..] == *PREFACE => Spoken::Second,
+            // Every method in use begins with a letter, and an empty line may come before (RFC 9112 section 2.2).
+            Some(byte) if !byte.is_ascii_alphabetic() && !b"\r\n".contains(byte) => Spoken::Other,
+            _ => Spoken::First,
+        })
     }
 }
 

@@ -1,7 +1,7 @@
 //! One connection that was handed over.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -13,7 +13,7 @@ use super::Handed;
 use super::body::Flow;
 use super::exchange::{Exchange, Sender};
 use super::handshake::shake;
-use super::prefixed::{Duplex, Prefixed};
+use super::prefixed::{Duplex, Prefixed, Spoken};
 use crate::proxy::link::Place;
 
 /// How much may be on its way in a stream of HTTP/2, and in all streams of a connection together, in bytes.
@@ -60,11 +60,21 @@ async fn carry(handed: Handed) -> Result<(), Ended> {
         copy_bidirectional_with_sizes(&mut near, &mut far, BUFFER, BUFFER).await?;
         return Ok(());
     }
-    let (near, second) = tokio::select! {
-        looked = Prefixed::look(near) => looked?,
-        () = hung_up(&idle) => return Ok(()),
+    let mut near = Prefixed::new(near);
+    let spoken = tokio::select! {
+        spoken = near.look() => spoken?,
+        first = speaks_first(&idle, dependency.origin.is_some()) => match first {
+            First::Gone => return Ok(()),
+            First::Speaks => Spoken::Other,
+        },
     };
     drop(idle);
+    if spoken == Spoken::Other {
+        dependency.counters.foreign.fetch_add(1, Ordering::Relaxed);
+        copy_bidirectional_with_sizes(&mut near, &mut far, BUFFER, BUFFER).await?;
+        return Ok(());
+    }
+    let second = spoken == Spoken::Second;
     let (sender, closed) = if second {
         let (sender, closed) = second_version(far, &handed.alive).await?;
         (Sender::Second(sender), closed)
@@ -155,15 +165,27 @@ fn driven(
     closed
 }
 
-/// Until the dependency has closed the connection although nobody has asked it anything.
-async fn hung_up(far: &TcpStream) {
-    let gone = async {
+/// What a dependency does that nobody has asked anything.
+enum First {
+    /// It has closed the connection.
+    Gone,
+    /// It says what is not HTTP.
+    Speaks,
+}
+
+/// How a frame of HTTP/2 begins that holds settings: behind its length, its type (RFC 9113 section 6.5).
+const SETTINGS: u8 = 4;
+
+/// Until the dependency does something although nobody has asked it anything. In HTTP/2, and in TLS, it may.
+async fn speaks_first(far: &TcpStream, hidden: bool) -> First {
+    let mut head = [0; 4];
+    let said = async {
         far.ready(Interest::READABLE).await?;
-        far.peek(&mut [0]).await
+        far.peek(&mut head).await
     };
-    match gone.await {
-        Ok(0) | Err(_) => {}
-        // It speaks first: that is not HTTP, and whoever asks will see.
-        Ok(_) => std::future::pending().await,
+    match said.await {
+        Ok(0) | Err(_) => First::Gone,
+        Ok(_) if hidden || head[3] == SETTINGS => std::future::pending().await,
+        Ok(_) => First::Speaks,
     }
 }

@@ -8,10 +8,11 @@ use super::{Kind, Message, Work};
 
 const NO_TEXT: Attribute = Attribute::Text(Cow::Borrowed(""));
 
-/// The request is answered with a status and a body; the dependency does not hear of it.
+/// The request is answered with a status and a body; the dependency does not hear of it. Calls of gRPC are answered with
+/// the status `grpc` instead, where that is not negative, and with the body as its message.
 pub const HTTP_STATUS: Kind = Kind {
     name: "http_status",
-    attributes: &[("status", Attribute::Whole(503)), ("body", NO_TEXT)],
+    attributes: &[("status", Attribute::Whole(503)), ("body", NO_TEXT), ("grpc", Attribute::Whole(-1))],
     work: Work::Message(Message::Status),
 };
 

@@ -32,7 +32,7 @@ use super::queue::{Item, Queue};
 use values::{Attribute, Values};
 
 /// Every kind of toxic, by name.
-pub const KINDS: [&Kind; 23] = [
+pub const KINDS: [&Kind; 24] = [
     &bandwidth::KIND,
     &connect_delay::KIND,
     &connect_refuse::KIND,
@@ -56,6 +56,7 @@ pub const KINDS: [&Kind; 23] = [
     &timeout::KIND,
     &tls::TLS_CERTIFICATE,
     &tls::TLS_REFUSE,
+    &tls::TLS_UNTRUSTED,
 ];
 
 /// A kind of toxic.
@@ -89,6 +90,8 @@ pub enum Handshake {
     Refuse,
     /// Another certificate is shown.
     Certificate,
+    /// A certificate is shown that nobody trusts, of the name that is asked for.
+    Untrusted,
 }
 
 /// What is done to a request or its answer.

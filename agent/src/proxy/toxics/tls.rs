@@ -19,3 +19,11 @@ pub const TLS_CERTIFICATE: Kind = Kind {
     ],
     work: Work::Handshake(Handshake::Certificate),
 };
+
+/// The client is shown a certificate that nobody trusts, made for the name that it asks for, or for `name` where it names
+/// none.
+pub const TLS_UNTRUSTED: Kind = Kind {
+    name: "tls_untrusted",
+    attributes: &[("name", Attribute::Text(Cow::Borrowed("")))],
+    work: Work::Handshake(Handshake::Untrusted),
+};

@@ -1,5 +1,6 @@
 //! `squall run`, and what every other verb that runs an experiment shares with it.
 
+mod elsewhere;
 mod files;
 mod outputs;
 mod pipeline;
@@ -19,6 +20,7 @@ use squall_experiments::quantity::Period;
 use squall_experiments::suite::{Suite, Tested};
 
 use super::host::{recover, refused};
+use super::remote::Shown;
 use super::telling::Telling;
 use super::{Common, Format, load, print};
 pub use files::named;
@@ -45,6 +47,11 @@ pub struct Run {
     /// Run so many experiments at the same time where they want neither the same traffic nor the same processes.
     #[arg(long, value_name = "NUMBER", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=16))]
     parallel: u32,
+    /// Run it on the hosts of the controller at this address, and follow it; one file.
+    #[arg(long, value_name = "URL")]
+    controller: Option<String>,
+    #[command(flatten)]
+    shown: Shown,
     #[command(flatten)]
     options: Options,
 }
@@ -90,6 +97,10 @@ pub struct Options {
 impl Run {
     /// Runs the verb.
     pub fn run(&self, common: &Common) -> anyhow::Result<Exit> {
+        if let Some(url) = &self.controller {
+            let remote = self.shown.remote(url)?;
+            return elsewhere::run(&remote, &self.files, &self.vars, self.options.seed, common);
+        }
         // From here on a signal is kept until somebody can act on it.
         let _held = signals::hold()?;
         let documents = match self.documents() {

@@ -8,6 +8,7 @@ use squall_experiments::document::Document;
 use squall_experiments::plan::{Plan, PlanStep};
 use squall_experiments::protocol::Refusal;
 use squall_experiments::suite::Subject;
+use squall_experiments::targets::only_here;
 
 use super::super::host::host_name;
 use super::pipeline::Pipeline;
@@ -33,6 +34,7 @@ impl Prepared {
         let seed = seed.or(document.experiment.seed);
         // 32 bits are enough to repeat a run, and stay exact in every JSON reader.
         let seed = seed.unwrap_or_else(|| u64::from(rand::random::<u32>()));
+        only_here(&document.experiment)?;
         let policy = Policy::of_this_host()?;
         let plan = |more: u32| {
             Plan::of(&document.experiment, seed.wrapping_add(more.into()), &[host_name()], &policy.version)

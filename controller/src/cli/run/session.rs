@@ -155,6 +155,7 @@ impl Session {
                 version: env!("CARGO_PKG_VERSION").to_owned(),
                 origin: Some(telling::origin(document, plan.seed, std::env::args().skip(1))),
                 lease,
+                since_ns: None,
                 agent,
             };
             let outlet = Outlet {

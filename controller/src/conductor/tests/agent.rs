@@ -16,53 +16,53 @@ use squall_experiments::protocol::{
 
 /// How it behaves; the default is well.
 #[derive(Clone, Default)]
-pub(super) struct Manners {
+pub(crate) struct Manners {
     /// Packets that the fault impairs.
-    pub(super) impaired: u64,
+    pub(crate) impaired: u64,
     /// While a part is live, this file says `bad` instead of `good`.
-    pub(super) breaks: Option<PathBuf>,
+    pub(crate) breaks: Option<PathBuf>,
     /// Once broken, the file is not repaired by a lift.
-    pub(super) ruins: bool,
-    pub(super) refuses_apply: bool,
+    pub(crate) ruins: bool,
+    pub(crate) refuses_apply: bool,
     /// How long `Apply` takes.
-    pub(super) apply_takes: Duration,
-    pub(super) lift_takes: Duration,
+    pub(crate) apply_takes: Duration,
+    pub(crate) lift_takes: Duration,
     /// What no lift can undo.
-    pub(super) stuck: bool,
+    pub(crate) stuck: bool,
     /// Closes the connection right after it answered `Apply`.
-    pub(super) dies: bool,
+    pub(crate) dies: bool,
     /// Answers nothing any more after `Apply`.
-    pub(super) hangs: bool,
+    pub(crate) hangs: bool,
     /// After `Apply`, ends the run unasked, for this reason.
-    pub(super) ends: Option<&'static str>,
+    pub(crate) ends: Option<&'static str>,
     /// Lifts the part unasked right after `Apply`.
-    pub(super) overtakes: bool,
+    pub(crate) overtakes: bool,
     /// Looks at the guards itself, and stops the run for the first right after `Apply`.
-    pub(super) guards: bool,
+    pub(crate) guards: bool,
 }
 
 /// What it did, as long as the test looks.
 #[derive(Clone, Default)]
-pub(super) struct Seen {
-    pub(super) asked: Arc<Mutex<Vec<String>>>,
-    pub(super) live: Arc<Mutex<BTreeSet<u32>>>,
+pub(crate) struct Seen {
+    pub(crate) asked: Arc<Mutex<Vec<String>>>,
+    pub(crate) live: Arc<Mutex<BTreeSet<u32>>>,
     /// How long each part was to last, in milliseconds.
-    pub(super) lasts: Arc<Mutex<Vec<u64>>>,
+    pub(crate) lasts: Arc<Mutex<Vec<u64>>>,
 }
 
 impl Seen {
-    pub(super) fn asked(&self) -> Vec<String> {
+    pub(crate) fn asked(&self) -> Vec<String> {
         self.asked.lock().unwrap().clone()
     }
 
     /// Whether nothing is live any more.
-    pub(super) fn is_clean(&self) -> bool {
+    pub(crate) fn is_clean(&self) -> bool {
         self.live.lock().unwrap().is_empty()
     }
 }
 
 /// Serves one connection in a thread of its own.
-pub(super) fn serve(manners: Manners, seen: Seen) -> UnixStream {
+pub(crate) fn serve(manners: Manners, seen: Seen) -> UnixStream {
     let (ours, theirs) = UnixStream::pair().unwrap();
     thread::spawn(move || {
         let mut agent = Agent { out: theirs.try_clone().unwrap(), manners, seen, run: None, guard: None };

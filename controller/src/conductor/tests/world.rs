@@ -13,7 +13,7 @@ use squall_experiments::run::{Event, Record, State, fold};
 use squall_experiments::summary::Summary;
 use tokio::sync::mpsc;
 
-use super::super::{Host, Order, Outlet, Tell, conduct, run_id};
+use super::super::{Host, Order, Outlet, Probing, Tell, conduct, run_id};
 use super::agent::{Manners, Seen, serve};
 
 /// What the host of a lost agent says.
@@ -57,11 +57,11 @@ struct TestHost<'w> {
 }
 
 impl Host for TestHost<'_> {
-    fn prober(&self, _user: Option<&str>) -> Command {
+    fn prober(&self, _user: Option<&str>) -> Result<Probing, Refusal> {
         let mut command = Command::new("bash");
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/src/conductor/tests/prober.sh");
         command.arg(script).arg(&self.world.directory);
-        command
+        Ok(Probing::Here(command))
     }
 
     fn resident(&mut self) -> Result<Option<std::os::unix::net::UnixStream>, Refusal> {
@@ -137,6 +137,7 @@ impl World {
             plan: &plan,
             version: "test".to_owned(),
             lease: Duration::from_millis(400),
+            since_ns: None,
             agent,
         };
         let outlet = Outlet {

@@ -7,8 +7,8 @@ use crate::scope::Scope;
 /// The keys that say what a step is.
 const KINDS: [&str; 4] = ["fault", "wait", "parallel", "action"];
 /// Keys that only some kind of step has.
-const COMPANIONS: [(&str, &str); 4] =
-    [("in", "fault"), ("on", "fault"), ("for", "fault"), ("undo", "action")];
+const COMPANIONS: [(&str, &[&str]); 4] =
+    [("in", &["fault"]), ("on", &["fault", "action"]), ("for", &["fault"]), ("undo", &["action"])];
 
 impl Check {
     /// One step of `method:`; `nested` inside of `parallel:`.
@@ -61,21 +61,15 @@ impl Check {
             }
         }
         if kinds.len() == 1 {
-            for (key, kind) in COMPANIONS.into_iter().filter(|(_, kind)| kinds != [*kind]) {
+            for (key, own) in COMPANIONS.into_iter().filter(|(_, own)| !own.contains(&kinds[0])) {
                 if let Some(entry) = step.entry(key) {
-                    let what = format!("`{key}` has no meaning without `{kind}`");
+                    let what = format!("`{key}` has no meaning without `{}`", own.join("` or `"));
                     self.at(entry.key_span, &format!("{path}.{key}"), what, format!("leave `{key}` out"));
                 }
             }
         }
-        if let Some(entry) = step.entry("on").filter(|_| kinds == ["fault"]) {
-            let help = "leave it out: without a controller a fault concerns this host";
-            self.at(
-                entry.key_span,
-                &format!("{path}.on"),
-                "`on` chooses hosts of a controller, and there is none yet",
-                help,
-            );
+        if let Some(on) = step.get("on") {
+            self.hosts(on, &format!("{path}.on"));
         }
     }
 

@@ -1,6 +1,7 @@
 //! What the schema cannot say: meaning, part by part, so that one wrong part does not hide the next.
 
 mod comparison;
+mod hosts;
 mod load;
 mod looks;
 mod method;
@@ -57,6 +58,7 @@ impl Check {
             let what = "`baseline` has no meaning without a claim in `hypothesis`";
             self.at(entry.key_span, "baseline", what, "leave `baseline` out, or claim something");
         }
+        self.fleet(root);
         if let Some(entry) = root.entry("method") {
             if matches!(&entry.value.data, Data::List(steps) if steps.is_empty()) {
                 let help = "give it one step: `- fault: …` with `for:`, `- wait: …` or `- action: …`";

@@ -17,7 +17,7 @@ fn steps_are_one_thing_each() {
         ("[{ parallel: [{ parallel: [{ wait: 1s }] }] }]", "`parallel` stands inside of `parallel`"),
         (
             "[{ fault: { pause: {} }, in: { user: a }, for: 1s, on: { labels: {} } }]",
-            "`on` chooses hosts of a controller",
+            "`on` with empty `labels` would choose every host",
         ),
         ("[{ fault: pause, in: { user: a }, for: 1s }]", "`pause` has no parameters"),
         ("[{ fault: { pause: {}, kill: {} }, in: { user: a }, for: 1s }]", "`fault` has more than one fault"),
@@ -67,6 +67,22 @@ fn steps_are_one_thing_each() {
         (
             "[{ fault: { outage: { of: \"db:1\", how: brownout, delay: 1s } }, for: 60s }]",
             "`brownout` needs a share",
+        ),
+        (
+            "[{ fault: { outage: { of: \"db:1\", how: errors, status: 99 } }, for: 60s }]",
+            "this is not the status of an answer",
+        ),
+        (
+            "[{ fault: { outage: { of: \"db:1\", how: hang, path: /pay } }, for: 60s }]",
+            "`path` means nothing here",
+        ),
+        (
+            "[{ fault: { outage: { of: \"db:1\", how: truncate, path: pay } }, for: 60s }]",
+            "no request has such a path",
+        ),
+        (
+            "[{ fault: { outage: { of: \"db:1\", how: errors, method: \"A B\" } }, for: 60s }]",
+            "no request has such a method",
         ),
         (
             "[{ fault: { outage: { of: \"db:1\", how: hang } }, in: { port: 80 }, for: 60s }]",

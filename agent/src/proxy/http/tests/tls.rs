@@ -149,6 +149,45 @@ fn handshakes_fail_as_toxics_say_and_then_no_more() {
 }
 
 #[test]
+fn between_two_who_shake_hands_themselves_only_handshakes_that_are_meant_fail() {
+    run(async {
+        let theirs = certificate("localhost");
+        let upstream = dependency(Arc::default(), Some(acceptor(&theirs, &["http/1.1"]))).await;
+        let world = World::before(upstream, Arc::default(), Wanted { handshakes: true, ..Wanted::default() });
+        let works = async || {
+            let stream = shake(world.listen, &theirs, &["http/1.1"]).await.expect("the dependency's own");
+            let (mut sender, connection) =
+                http1::handshake(TokioIo::new(stream)).await.expect("a connection");
+            tokio::spawn(connection);
+            let response = sender.send_request(post("/", "x")).await.expect("an answer");
+            assert_eq!(response.status(), 200);
+        };
+        works().await;
+        let shown = [("tls_refuse", "alert"), ("tls_untrusted", "invalid peer certificate: UnknownIssuer")];
+        for (kind, said) in shown {
+            world.toxic(kind, "downstream", &json!({}), json!({ "nth": 1 }));
+            let refused = shake(world.listen, &theirs, &[]).await.map(drop).expect_err("it fails");
+            assert!(refused.to_string().contains(said), "{kind}: {refused}");
+            works().await;
+            world.remove(&format!("{kind}_downstream"));
+        }
+        // Who believes anything is carried on.
+        world.toxic("tls_untrusted", "downstream", &json!({}), Value::Null);
+        let stream = TcpStream::connect(world.listen).await.expect("it listens");
+        let origin = WantedOrigin { insecure: true, ..WantedOrigin::default() };
+        let config = Origin::new(&origin).expect("a configuration").config(Vec::new());
+        let name = server_name("localhost").expect("a name");
+        let stream = TlsConnector::from(config).connect(name, stream).await.expect("it is believed");
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.expect("a connection");
+        tokio::spawn(connection);
+        assert_eq!(sender.send_request(post("/", "x")).await.expect("an answer").status(), 200);
+        let counters = world.control.get("shop").expect("it is there").counters;
+        let (harmed, believed) = (&counters.harmed, &counters.believed);
+        assert_eq!((harmed.load(Ordering::Relaxed), believed.load(Ordering::Relaxed)), (3, 1));
+    });
+}
+
+#[test]
 fn a_dependency_that_is_not_who_it_should_be_is_not_spoken_to() {
     run(async {
         let (mine, theirs) = (certificate("localhost"), certificate("elsewhere"));

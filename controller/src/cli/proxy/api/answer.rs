@@ -39,6 +39,7 @@ impl From<ControlError> for Refused {
             | ControlError::Requests
             | ControlError::Tls(_)
             | ControlError::NoTls(_)
+            | ControlError::Header(..)
             | ControlError::Protocol(_) => StatusCode::BAD_REQUEST,
             ControlError::Listen(_) => StatusCode::INTERNAL_SERVER_ERROR,
         };

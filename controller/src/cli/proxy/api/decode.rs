@@ -103,6 +103,7 @@ pub(super) fn proxy(value: &Value) -> Result<Wanted, Refused> {
         protocol: fields.text("protocol")?.unwrap_or_default(),
         tls: fields.get("tls").map(certificate).transpose()?,
         upstream_tls: fields.get("upstream_tls").map(origin).transpose()?,
+        handshakes: false,
         toxics,
     })
 }

@@ -1,0 +1,273 @@
+//! What comes to a name server: questions for the names that are meant are answered by the proxy, or by nobody; all others,
+//! and their answers, pass as they are.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::thread;
+use std::time::Duration;
+
+use squall_experiments::ailment::Answered;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::tcp::OwnedWriteHalf;
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+use tokio::sync::{Mutex, Semaphore};
+use tokio::task::JoinHandle;
+use tokio::time::{sleep, timeout};
+
+use super::order::Counts;
+use super::question::{about, answer, normal};
+use crate::proxy::toxics::Dice;
+
+/// How long an answer to a datagram is waited for: longer than any usual resolver does.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// As many questions and connections are under way at most; of datagrams above that nobody hears.
+const MOST: usize = 1024;
+/// A pause after something that cannot be accepted.
+const REST: Duration = Duration::from_millis(10);
+
+/// What is wrong with answers.
+#[derive(Clone, Debug)]
+struct Fault {
+    names: Vec<String>,
+    answered: Answered,
+    share: f64,
+}
+
+/// What all sockets share.
+#[derive(Debug)]
+struct Shared {
+    fault: RwLock<Option<Fault>>,
+    seed: u64,
+    meant: AtomicU64,
+    harmed: AtomicU64,
+    passed: AtomicU64,
+    room: Arc<Semaphore>,
+}
+
+/// What becomes of a question.
+#[derive(Debug, PartialEq, Eq)]
+enum Verdict {
+    Pass,
+    Drop,
+    Answer(Vec<u8>),
+}
+
+/// A socket to which questions come.
+pub(super) enum Socket {
+    /// Datagrams.
+    Udp(std::net::UdpSocket),
+    /// Connections.
+    Tcp(std::net::TcpListener),
+}
+
+/// The thread that answers. It ends with the process.
+pub(super) struct Lookups {
+    shared: Arc<Shared>,
+    jobs: UnboundedSender<(Socket, SocketAddr)>,
+}
+
+impl Lookups {
+    /// Starts it.
+    pub(super) fn start(seed: u64, names: &[String], answered: &Answered, share: f32) -> io::Result<Self> {
+        let names = names.iter().map(|name| normal(name)).collect();
+        let fault = Fault { names, answered: *answered, share: share.into() };
+        let shared = Arc::new(Shared {
+            fault: RwLock::new(Some(fault)),
+            seed,
+            meant: AtomicU64::default(),
+            harmed: AtomicU64::default(),
+            passed: AtomicU64::default(),
+            room: Arc::new(Semaphore::new(MOST)),
+        });
+        let (jobs, mut wanted) = unbounded_channel();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let work = shared.clone();
+        thread::Builder::new().name("squall-lookups".into()).spawn(move || {
+            runtime.block_on(async {
+                while let Some((socket, server)) = wanted.recv().await {
+                    tokio::spawn(serve(work.clone(), socket, server));
+                }
+            });
+        })?;
+        Ok(Lookups { shared, jobs })
+    }
+
+    /// Answers what comes to a socket, or passes it on to the server.
+    pub(super) fn serve(&self, socket: Socket, server: SocketAddr) {
+        // The thread lives as long as this value.
+        let _ = self.jobs.send((socket, server));
+    }
+
+    /// From now on everything passes.
+    pub(super) fn heal(&self) {
+        *self.shared.fault.write().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// Adds what was counted.
+    pub(super) fn count(&self, all: &mut Counts) {
+        all.requests += self.shared.meant.load(Ordering::Relaxed);
+        all.requests_harmed += self.shared.harmed.load(Ordering::Relaxed);
+        all.passed += self.shared.passed.load(Ordering::Relaxed);
+        all.open += (MOST - self.shared.room.available_permits()) as u64;
+    }
+}
+
+impl Shared {
+    /// What becomes of a question of a client. All questions of one socket have the same fate: those for both families of
+    /// addresses, and what is asked again.
+    fn judge(&self, message: &[u8], client: SocketAddr) -> Verdict {
+        let fault = self.fault.read().unwrap_or_else(PoisonError::into_inner);
+        let Some((fault, question)) =
+            fault.as_ref().and_then(|fault| Some((fault, about(message, &fault.names)?)))
+        else {
+            self.passed.fetch_add(1, Ordering::Relaxed);
+            return Verdict::Pass;
+        };
+        self.meant.fetch_add(1, Ordering::Relaxed);
+        let mut dice = Dice::new(self.seed, &[client.to_string().as_bytes()]);
+        if dice.share() >= fault.share {
+            return Verdict::Pass;
+        }
+        self.harmed.fetch_add(1, Ordering::Relaxed);
+        answer(&question, &fault.answered).map_or(Verdict::Drop, Verdict::Answer)
+    }
+}
+
+async fn serve(shared: Arc<Shared>, socket: Socket, server: SocketAddr) {
+    let ended = match socket {
+        Socket::Udp(socket) => match UdpSocket::from_std(socket) {
+            Ok(socket) => datagrams(&shared, Arc::new(socket), server).await,
+            Err(error) => error,
+        },
+        Socket::Tcp(listener) => match TcpListener::from_std(listener) {
+            Ok(listener) => connections(&shared, &listener, server).await,
+            Err(error) => error,
+        },
+    };
+    tracing::warn!("questions for {server} are not answered any more: {ended}");
+}
+
+async fn datagrams(shared: &Arc<Shared>, socket: Arc<UdpSocket>, server: SocketAddr) -> io::Error {
+    let mut buffer = vec![0; 65_535];
+    loop {
+        let (length, client) = match socket.recv_from(&mut buffer).await {
+            Ok(received) => received,
+            // A client that has gone before its answer came.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => continue,
+            Err(error) => return error,
+        };
+        let question = &buffer[..length];
+        match shared.judge(question, client) {
+            Verdict::Drop => {}
+            Verdict::Answer(said) => drop(socket.send_to(&said, client).await),
+            Verdict::Pass => {
+                let Ok(permit) = shared.room.clone().try_acquire_owned() else { continue };
+                let (question, socket) = (question.to_vec(), socket.clone());
+                tokio::spawn(async move {
+                    if let Ok(Ok(said)) = timeout(PATIENCE, ask(&question, server)).await {
+                        let _ = socket.send_to(&said, client).await;
+                    }
+                    drop(permit);
+                });
+            }
+        }
+    }
+}
+
+/// The server's own answer to a datagram.
+async fn ask(question: &[u8], server: SocketAddr) -> io::Result<Vec<u8>> {
+    let any: IpAddr =
+        if server.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let far = UdpSocket::bind((any, 0)).await?;
+    far.connect(server).await?;
+    far.send(question).await?;
+    let mut buffer = vec![0; 65_535];
+    loop {
+        let length = far.recv(&mut buffer).await?;
+        // Its number is the first thing in a message (RFC 1035 section 4.1.1).
+        if length >= 2 && question.get(..2) == Some(&buffer[..2]) {
+            buffer.truncate(length);
+            return Ok(buffer);
+        }
+    }
+}
+
+async fn connections(shared: &Arc<Shared>, listener: &TcpListener, server: SocketAddr) -> io::Error {
+    loop {
+        let Ok((near, client)) = listener.accept().await else {
+            sleep(REST).await;
+            continue;
+        };
+        let Ok(permit) = shared.room.clone().try_acquire_owned() else { continue };
+        let shared = shared.clone();
+        tokio::spawn(async move {
+            if let Err(error) = connection(&shared, near, client, server).await {
+                tracing::debug!("a connection to {server} ended: {error}");
+            }
+            drop(permit);
+        });
+    }
+}
+
+/// Questions of one connection, each behind its length (RFC 1035 section 4.2.2).
+async fn connection(
+    shared: &Shared,
+    near: TcpStream,
+    client: SocketAddr,
+    server: SocketAddr,
+) -> io::Result<()> {
+    let (mut questions, answers) = near.into_split();
+    let answers = Arc::new(Mutex::new(answers));
+    let mut far: Option<(OwnedWriteHalf, JoinHandle<()>)> = None;
+    while let Some(question) = framed(&mut questions).await? {
+        match shared.judge(&question, client) {
+            Verdict::Drop => {}
+            Verdict::Answer(said) => write(&mut *answers.lock().await, &said).await?,
+            Verdict::Pass => {
+                let (sender, _) = match &mut far {
+                    Some(far) => far,
+                    None => {
+                        let (mut back, sender) = TcpStream::connect(server).await?.into_split();
+                        let answers = answers.clone();
+                        let task = tokio::spawn(async move {
+                            while let Ok(Some(said)) = framed(&mut back).await {
+                                if write(&mut *answers.lock().await, &said).await.is_err() {
+                                    return;
+                                }
+                            }
+                            // The server has said all: so has the proxy.
+                            let _ = answers.lock().await.shutdown().await;
+                        });
+                        far.insert((sender, task))
+                    }
+                };
+                write(sender, &question).await?;
+            }
+        }
+    }
+    if let Some((mut sender, task)) = far {
+        sender.shutdown().await?;
+        let _ = timeout(PATIENCE, task).await;
+    }
+    Ok(())
+}
+
+/// One message; `None` at the end.
+async fn framed(stream: &mut (impl AsyncReadExt + Unpin)) -> io::Result<Option<Vec<u8>>> {
+    let length = match stream.read_u16().await {
+        Ok(length) => length,
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let mut message = vec![0; length.into()];
+    stream.read_exact(&mut message).await?;
+    Ok(Some(message))
+}
+
+async fn write(stream: &mut OwnedWriteHalf, message: &[u8]) -> io::Result<()> {
+    let length = u16::try_from(message.len()).map_err(io::Error::other)?;
+    stream.write_all(&[&length.to_be_bytes()[..], message].concat()).await
+}

@@ -1,0 +1,83 @@
+//! What the interface asks of the rest of the controller: hosts that are connected, runs that are begun and halted.
+
+use std::collections::BTreeMap;
+
+use futures_util::future::BoxFuture;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use squall_experiments::protocol::{Active, Lifted, Refusal};
+
+use crate::store::Minted;
+
+/// A host as its connection knows it.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Live {
+    /// Its name.
+    pub name: String,
+    /// Its kernel's release.
+    pub kernel: String,
+    /// Its agent's version.
+    pub version: String,
+    /// Whether it is connected now.
+    pub connected: bool,
+    /// When it last said something: milliseconds since 1970.
+    pub last_contact_ms: u64,
+    /// What works there, as its agent found.
+    pub preflight: serde_json::Value,
+    /// What is active there.
+    pub holds: Vec<Active>,
+}
+
+/// An experiment that somebody wants run.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Submission {
+    /// The experiment file, as text (YAML or JSON).
+    pub document: String,
+    /// What the file is called in messages.
+    #[serde(default)]
+    pub name: Option<String>,
+    /// Values of its variables.
+    #[serde(default)]
+    pub vars: BTreeMap<String, String>,
+    /// The seed of every choice; without it the document's own, else one chosen now.
+    #[serde(default)]
+    pub seed: Option<u64>,
+}
+
+/// What a submission comes to, before anything is done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Planned {
+    /// The experiment's title.
+    pub title: String,
+    /// The hash of its plan.
+    pub hash: String,
+}
+
+/// The rest of the controller. Handlers never reach around it.
+pub trait Engine: Send + Sync + 'static {
+    /// The hosts that are or were connected, with what they last said.
+    fn hosts(&self) -> BoxFuture<'_, Vec<Live>>;
+
+    /// Reads, checks and plans an experiment; nothing is done. The refusal's exit code tells an invalid document
+    /// (3) from one that cannot be run now (4).
+    fn plan<'a>(&'a self, submission: &'a Submission) -> BoxFuture<'a, Result<Planned, Refusal>>;
+
+    /// Begins a run that is in the store by now, and returns. Its events and states go to the store.
+    fn start<'a>(&'a self, run: &'a str, submission: Submission) -> BoxFuture<'a, Result<(), Refusal>>;
+
+    /// Halts one run; a run that has ended is no error. Returns when that has begun, its end is in its events.
+    fn halt_run<'a>(&'a self, run: &'a str) -> BoxFuture<'a, Result<(), Refusal>>;
+
+    /// Undoes everything on these hosts, or on all; returns when every host has answered or will not.
+    fn halt<'a>(
+        &'a self,
+        hosts: Option<&'a [String]>,
+    ) -> BoxFuture<'a, BTreeMap<String, Result<Lifted, Refusal>>>;
+
+    /// A new join token, in the form that hosts understand, and the hash by which they will be let in.
+    fn join_token(&self) -> Minted;
+
+    /// A host was revoked: its connection ends now.
+    fn cut_off(&self, host: &str);
+}

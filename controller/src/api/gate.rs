@@ -1,0 +1,215 @@
+//! Who gets through to a handler: the right name, no foreign web page, a valid token of a sufficient role, a bounded body.
+
+use std::collections::{HashMap, VecDeque};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use axum::body::Body;
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, StatusCode, header};
+use http_body_util::{BodyExt, Limited};
+use hyper::body::Bytes;
+
+use super::Api;
+use super::problem::Problem;
+use crate::store::{Role, Token};
+
+/// The longest body, in bytes.
+pub const LARGEST_BODY: usize = 1 << 20;
+/// How long a body may take to arrive.
+const BODY_PATIENCE: Duration = Duration::from_secs(30);
+/// How many refused tokens an address may show in [`WINDOW`].
+pub const FAILURES: usize = 20;
+/// The time over which refused tokens are counted.
+const WINDOW: Duration = Duration::from_secs(60);
+/// For how long a token may halt while nobody can say whether it is still valid.
+const LATELY: Duration = Duration::from_secs(600);
+/// Of how many addresses they are counted; when there are more, the oldest are forgotten.
+const ADDRESSES: usize = 10_000;
+
+/// Where a request came from; put beside it by the server.
+#[derive(Clone, Copy, Debug)]
+pub struct Peer(pub SocketAddr);
+
+/// When each address last showed tokens that were refused.
+#[derive(Debug, Default)]
+pub(super) struct Failures(Mutex<HashMap<IpAddr, VecDeque<Instant>>>);
+
+impl Failures {
+    /// Whether an address has shown too many.
+    pub(super) fn too_many(&self, from: IpAddr, now: Instant) -> bool {
+        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(times) = seen.get_mut(&key(from)) else { return false };
+        times.retain(|at| now.saturating_duration_since(*at) < WINDOW);
+        times.len() >= FAILURES
+    }
+
+    #[cfg(test)]
+    pub(super) fn forget(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    /// One more was refused.
+    pub(super) fn one_more(&self, from: IpAddr, now: Instant) {
+        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if seen.len() >= ADDRESSES && !seen.contains_key(&key(from)) {
+            seen.retain(|_, times| {
+                times.back().is_some_and(|at| now.saturating_duration_since(*at) < WINDOW)
+            });
+            if seen.len() >= ADDRESSES {
+                let oldest =
+                    seen.iter().min_by_key(|(_, times)| times.back().copied()).map(|(from, _)| *from);
+                oldest.and_then(|oldest| seen.remove(&oldest));
+            }
+        }
+        let times = seen.entry(key(from)).or_default();
+        times.push_back(now);
+        while times.len() > FAILURES {
+            times.pop_front();
+        }
+    }
+}
+
+/// Tokens that were valid lately, by their hashes.
+#[derive(Debug, Default)]
+pub(super) struct Known(Mutex<HashMap<String, (Token, Instant)>>);
+
+impl Known {
+    fn seen(&self, hash: String, token: &Token, now: Instant) {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.retain(|_, (_, at)| now.saturating_duration_since(*at) < LATELY);
+        known.insert(hash, (token.clone(), now));
+    }
+
+    fn lately(&self, hash: &str, now: Instant) -> Option<Token> {
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (token, at) = known.get(hash)?;
+        (now.saturating_duration_since(*at) < LATELY).then(|| token.clone())
+    }
+}
+
+/// One network of IPv6 (/64) belongs to one subscriber: its addresses count together.
+fn key(from: IpAddr) -> IpAddr {
+    match from.to_canonical() {
+        IpAddr::V6(address) => {
+            IpAddr::V6(std::net::Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)))
+        }
+        v4 => v4,
+    }
+}
+
+impl Api {
+    /// The server is called by its own name, and not by a web page of another: a page can point a name of its own at
+    /// loopback, or post from the browser of somebody who may reach this server.
+    pub(super) fn right_name(&self, parts: &Parts) -> Result<(), Problem> {
+        let uri = parts.uri.authority().map(|authority| authority.as_str().to_owned());
+        let named = header(&parts.headers, "host").map(str::to_owned).or(uri).unwrap_or_default();
+        if !self.is_ours(&named) {
+            return Err(Problem::new(
+                StatusCode::MISDIRECTED_REQUEST,
+                "this server does not go by that name",
+                "call it by the name that it was started with (`squall serve --name`), or by a loopback address",
+            ));
+        }
+        if let Some(origin) = header(&parts.headers, "origin") {
+            let ours = origin.split_once("://").is_some_and(|(_, host)| self.is_ours(host));
+            if !ours {
+                return Err(foreign());
+            }
+        }
+        match header(&parts.headers, "sec-fetch-site") {
+            Some("cross-site" | "same-site") => Err(foreign()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether `host` or `host:port` is one of this server's names.
+    fn is_ours(&self, authority: &str) -> bool {
+        let Ok(authority) = authority.parse::<axum::http::uri::Authority>() else { return false };
+        let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_ascii_lowercase();
+        let loopback = host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
+        loopback || host == "localhost" || self.names.contains(&host)
+    }
+
+    /// The token that a request shows, when it is valid and may do this. Who shows bad ones too often waits. While the store
+    /// does not answer, one that was valid shortly before may still halt.
+    pub(super) async fn let_in(&self, parts: &Parts, least: Role, halts: bool) -> Result<Token, Problem> {
+        let from = parts.extensions.get::<Peer>().map_or(IpAddr::from([0, 0, 0, 0]), |peer| peer.0.ip());
+        if self.failures.too_many(from, Instant::now()) {
+            return Err(Problem::new(
+                StatusCode::TOO_MANY_REQUESTS,
+                "too many refused tokens came from this address",
+                "wait a minute",
+            ));
+        }
+        let shown = header(&parts.headers, header::AUTHORIZATION.as_str());
+        let shown = shown.and_then(|shown| shown.split_once(' '));
+        let shown = shown.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
+        let Some((_, token)) = shown else {
+            return Err(Problem::new(
+                StatusCode::UNAUTHORIZED,
+                "a token is needed",
+                "send `Authorization: Bearer TOKEN`; the command line takes it from SQUALL_TOKEN or --token-file",
+            ));
+        };
+        let hash = self.secrets.hash(token.trim());
+        let found = match self.store.token(&hash).await {
+            Err(error) if halts => Some(self.known.lately(&hash, Instant::now()).ok_or(error)?),
+            found => found?,
+        };
+        let Some(token) = found else {
+            self.failures.one_more(from, Instant::now());
+            return Err(Problem::bare(StatusCode::UNAUTHORIZED, "the token is not valid"));
+        };
+        self.known.seen(hash, &token, Instant::now());
+        if token.role < least {
+            return Err(Problem::new(
+                StatusCode::FORBIDDEN,
+                format!("a token of role `{}` may not do this", token.role.name()),
+                format!("use one of role `{}`", least.name()),
+            ));
+        }
+        Ok(token)
+    }
+}
+
+fn foreign() -> Problem {
+    Problem::bare(StatusCode::FORBIDDEN, "a web page of another origin may not call this server")
+}
+
+/// A header's value, when it is there once and is text.
+pub(super) fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    let mut values = headers.get_all(name).iter();
+    let value = values.next()?.to_str().ok()?;
+    values.next().is_none().then_some(value)
+}
+
+/// Reads a body of JSON to its end, within its size and its time.
+pub(super) async fn body(headers: &HeaderMap, body: Body) -> Result<Bytes, Problem> {
+    let read = Limited::new(body, LARGEST_BODY).collect();
+    let read = tokio::time::timeout(BODY_PATIENCE, read).await;
+    let late = |_| Problem::bare(StatusCode::REQUEST_TIMEOUT, "the body took too long");
+    let body = match read.map_err(late)? {
+        Ok(body) => body.to_bytes(),
+        Err(error) if error.is::<http_body_util::LengthLimitError>() => {
+            return Err(Problem::new(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "the body is larger than 1 MiB",
+                "an experiment is far smaller; send one at a time",
+            ));
+        }
+        Err(_) => return Err(Problem::bare(StatusCode::BAD_REQUEST, "the body broke off")),
+    };
+    // A web page can post a form without asking; for JSON its browser has to ask first.
+    let kind = header(headers, "content-type").unwrap_or_default();
+    let kind = kind.split(';').next().unwrap_or_default().trim();
+    if !body.is_empty() && !kind.eq_ignore_ascii_case("application/json") {
+        return Err(Problem::new(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "the body is not JSON",
+            "send `Content-Type: application/json`",
+        ));
+    }
+    Ok(body)
+}

@@ -1,0 +1,149 @@
+//! Halt: undo everything now. It does not wait for the store, and it blocks new runs until it is lifted.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::http::StatusCode;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::problem::Problem;
+use super::routes::{Answer, Call};
+use super::{Api, runs};
+use crate::store::now_ms;
+
+/// The name under which the store keeps that new runs are blocked.
+const FACT: &str = "halt";
+
+/// A halt that is wanted.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Wanted {
+    /// Why; for everybody who wonders later.
+    reason: String,
+    /// On which hosts; none: on all, and new runs are blocked.
+    #[serde(default)]
+    hosts: Option<Vec<String>>,
+}
+
+/// Why something is done.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Reason {
+    /// Why; for everybody who wonders later.
+    reason: String,
+}
+
+/// Whether new runs are blocked.
+#[derive(Debug, Default, Serialize, JsonSchema)]
+pub(super) struct State {
+    /// The halt that blocks them; none: nothing does.
+    blocked: Option<Blocked>,
+}
+
+/// What blocks new runs.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+struct Blocked {
+    /// Why.
+    reason: String,
+    /// Who halted.
+    by: String,
+    /// When: milliseconds since 1970.
+    at: u64,
+}
+
+/// What a halt did.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Done {
+    /// What each host answered.
+    hosts: BTreeMap<String, OnHost>,
+    /// Whether new runs are blocked now.
+    blocked: bool,
+}
+
+/// What a halt did on one host.
+#[derive(Debug, Serialize, JsonSchema)]
+struct OnHost {
+    /// What was undone, a line each.
+    undone: Vec<String>,
+    /// What could not be undone and is still there.
+    stuck: Vec<String>,
+    /// Why nothing is known of it; it reverts by its lease then.
+    refused: Option<String>,
+}
+
+async fn state(api: &Api) -> Result<Option<Blocked>, Problem> {
+    let kept = api.store.fact(FACT).await?;
+    // A fact that cannot be read blocks: whoever wrote it meant a halt.
+    Ok(kept.map(|kept| {
+        serde_json::from_str(&kept).unwrap_or(Blocked { reason: kept, by: "somebody".to_owned(), at: 0 })
+    }))
+}
+
+/// Refuses what begins a run while a halt blocks it.
+pub(super) async fn blocked(api: &Api) -> Result<(), Problem> {
+    match state(api).await? {
+        None => Ok(()),
+        Some(Blocked { reason, by, .. }) => Err(Problem::new(
+            StatusCode::LOCKED,
+            format!("new runs are blocked by a halt of {by}: {reason}"),
+            "when the reason is gone: POST /v1/halt/lift",
+        )),
+    }
+}
+
+fn reason(reason: &str) -> Result<(), Problem> {
+    match reason.trim().is_empty() || reason.len() > 2000 {
+        true => Err(Problem::bare(StatusCode::BAD_REQUEST, "`reason` has 1 to 2000 characters")),
+        false => Ok(()),
+    }
+}
+
+pub(super) async fn show(api: Arc<Api>, _: Call) -> Result<Answer, Problem> {
+    Answer::ok(&State { blocked: state(&api).await? })
+}
+
+pub(super) async fn set(api: Arc<Api>, call: Call) -> Result<Answer, Problem> {
+    let wanted: Wanted = call.value()?;
+    reason(&wanted.reason)?;
+    let all = wanted.hosts.is_none();
+    let block = async {
+        let blocked = Blocked { reason: wanted.reason.clone(), by: call.name(), at: now_ms() };
+        let kept = serde_json::to_string(&blocked).unwrap_or_default();
+        match all {
+            true => api.store.set_fact(FACT, Some(kept)).await,
+            false => Ok(()),
+        }
+    };
+    // At the same time: a store that does not answer does not keep a fault alive.
+    let (kept, hosts) = tokio::join!(block, api.engine.halt(wanted.hosts.as_deref()));
+    let kept =
+        kept.inspect_err(|error| tracing::error!(%error, "a halt was done, and does not block new runs"));
+    let hosts = hosts.into_iter().map(|(name, did)| {
+        let did = match did {
+            Ok(lifted) => OnHost { undone: lifted.undone, stuck: lifted.stuck, refused: None },
+            Err(refusal) => OnHost { undone: Vec::new(), stuck: Vec::new(), refused: Some(refusal.what) },
+        };
+        (name, did)
+    });
+    Answer::ok(&Done { hosts: hosts.collect(), blocked: all && kept.is_ok() })
+}
+
+pub(super) async fn lift(api: Arc<Api>, call: Call) -> Result<Answer, Problem> {
+    let why: Reason = call.value()?;
+    reason(&why.reason)?;
+    let lifted = state(&api).await?;
+    let what = serde_json::json!({ "lifted": lifted.map_or(Value::Null, |halt| halt.reason.into()), "because": why.reason });
+    api.store.audit(&call.name(), what).await?;
+    api.store.set_fact(FACT, None).await?;
+    Answer::ok(&State::default())
+}
+
+pub(super) async fn run(api: Arc<Api>, call: Call) -> Result<Answer, Problem> {
+    let why: Reason = call.value()?;
+    reason(&why.reason)?;
+    // The engine is asked whatever the store says: it knows what goes on.
+    api.engine.halt_run(&call.part("id")).await?;
+    Answer::json(StatusCode::ACCEPTED, &runs::named(&api, &call).await?)
+}

@@ -1,0 +1,126 @@
+//! Hosts: what the store knows of them, with what their connections say.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::http::StatusCode;
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use super::Api;
+use super::engine::Live;
+use super::problem::Problem;
+use super::routes::{Answer, Call};
+use crate::store::HostRow;
+
+/// A host.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Host {
+    /// Its name.
+    name: String,
+    /// By which experiments choose it.
+    labels: BTreeMap<String, String>,
+    /// Where it stands.
+    zone: Option<String>,
+    /// Which part of the service it carries.
+    cell: Option<String>,
+    /// When it enrolled: milliseconds since 1970.
+    enrolled_at: u64,
+    /// When it was revoked.
+    revoked_at: Option<u64>,
+    /// Whether it is connected now.
+    connected: bool,
+    /// When it last said something.
+    last_contact: Option<u64>,
+    /// Its kernel's release.
+    kernel: Option<String>,
+    /// Its agent's version.
+    version: Option<String>,
+    /// What works there, as its agent found.
+    preflight: Option<serde_json::Value>,
+    /// The runs that are active there.
+    holds: Vec<Held>,
+}
+
+/// What is active on a host.
+#[derive(Debug, Serialize, JsonSchema)]
+struct Held {
+    /// Which run.
+    run: String,
+    /// The experiment's title.
+    title: String,
+    /// Seconds until everything is reverted in any case.
+    expires_s: u64,
+    /// Whether something could not be undone.
+    stuck: bool,
+}
+
+/// All hosts.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Hosts {
+    hosts: Vec<Host>,
+}
+
+fn host(row: HostRow, live: Option<&Live>) -> Host {
+    let holds = live.iter().flat_map(|live| &live.holds).map(|active| Held {
+        run: active.run.0.clone(),
+        title: active.title.clone(),
+        expires_s: active.expires_s,
+        stuck: active.stuck,
+    });
+    Host {
+        holds: holds.collect(),
+        connected: live.is_some_and(|live| live.connected) && row.revoked_at.is_none(),
+        last_contact: live.map(|live| live.last_contact_ms),
+        kernel: live.map(|live| live.kernel.clone()),
+        version: live.map(|live| live.version.clone()),
+        preflight: live.map(|live| live.preflight.clone()),
+        name: row.name,
+        labels: row.labels,
+        zone: row.zone,
+        cell: row.cell,
+        enrolled_at: row.enrolled_at,
+        revoked_at: row.revoked_at,
+    }
+}
+
+async fn named(api: &Api, name: &str) -> Result<Host, Problem> {
+    let missing = || Problem::bare(StatusCode::NOT_FOUND, format!("there is no host `{name}`"));
+    let row = api.store.host(name).await?.ok_or_else(missing)?;
+    let live = api.engine.hosts().await;
+    Ok(host(row, live.iter().find(|live| live.name == name)))
+}
+
+pub(super) async fn list(api: Arc<Api>, _: Call) -> Result<Answer, Problem> {
+    let rows = api.store.hosts().await?;
+    let live: BTreeMap<String, Live> =
+        api.engine.hosts().await.into_iter().map(|live| (live.name.clone(), live)).collect();
+    let hosts = rows.into_iter().map(|row| {
+        let live = live.get(&row.name);
+        host(row, live)
+    });
+    Answer::ok(&Hosts { hosts: hosts.collect() })
+}
+
+pub(super) async fn show(api: Arc<Api>, call: Call) -> Result<Answer, Problem> {
+    Answer::ok(&named(&api, &call.part("name")).await?)
+}
+
+pub(super) async fn labels(api: Arc<Api>, call: Call) -> Result<Answer, Problem> {
+    let labels: BTreeMap<String, String> = call.value()?;
+    let bad = |text: &String| text.is_empty() || text.len() > 200 || text.chars().any(char::is_control);
+    if labels.len() > 100 || labels.iter().any(|(key, value)| bad(key) || bad(value)) {
+        let detail = "a host has at most 100 labels, each name and value of 1 to 200 characters";
+        return Err(Problem::bare(StatusCode::BAD_REQUEST, detail));
+    }
+    let name = call.part("name");
+    api.store.set_labels(&name, labels).await?;
+    Answer::ok(&named(&api, &name).await?)
+}
+
+pub(super) async fn revoke(api: Arc<Api>, call: Call) -> Result<Answer, Problem> {
+    let name = call.part("name");
+    api.store.revoke_host(&name).await?;
+    api.engine.cut_off(&name);
+    Answer::none()
+}

@@ -1,0 +1,48 @@
+//! Figures in Prometheus' text form, version 0.0.4.
+
+use std::fmt::Write;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use axum::http::StatusCode;
+
+use super::engine::Live;
+
+/// Answers by the class of their status.
+#[derive(Debug, Default)]
+pub(super) struct Counts([AtomicU64; 6]);
+
+impl Counts {
+    /// One more answer.
+    pub(super) fn answered(&self, status: StatusCode) {
+        let class = usize::from(status.as_u16() / 100).min(5);
+        self.0[class].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// All figures.
+    pub(super) fn text(&self, hosts: &[Live], blocked: bool) -> String {
+        let mut out = String::new();
+        let head = |name: &str, kind: &str, help: &str| {
+            let mut text = String::new();
+            let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}");
+            text
+        };
+        out += &head("squall_api_answers_total", "counter", "Answers of the interface by class of status.");
+        for class in 1..=5 {
+            let count = self.0[class].load(Ordering::Relaxed);
+            let _ = writeln!(out, "squall_api_answers_total{{class=\"{class}xx\"}} {count}");
+        }
+        let connected = hosts.iter().filter(|host| host.connected).count();
+        let held: usize = hosts.iter().map(|host| host.holds.len()).sum();
+        let stuck = hosts.iter().flat_map(|host| &host.holds).filter(|active| active.stuck).count();
+        for (name, help, value) in [
+            ("squall_hosts_connected", "Hosts that are connected.", connected),
+            ("squall_injections_active", "Injections that hosts hold.", held),
+            ("squall_injections_stuck", "Injections of which something could not be undone.", stuck),
+            ("squall_runs_blocked", "Whether a halt blocks new runs.", usize::from(blocked)),
+        ] {
+            out += &head(name, "gauge", help);
+            let _ = writeln!(out, "{name} {value}");
+        }
+        out
+    }
+}

@@ -1,0 +1,110 @@
+//! The interface for people and pipelines: HTTP with JSON, tokens, and one table of routes.
+//!
+//! The table ([`routes`]) drives everything: the router, who may call what, the OpenAPI document and the tests. Every request
+//! passes the same gate ([`gate`]) before a handler sees it: name of this server, origin, token, role, size. What alters
+//! something is in the audit log before it is done; a halt comes first, and is written down after.
+//!
+//! | file | what it is for |
+//! |---|---|
+//! | [`engine`] | what the interface asks of the rest of the controller: the only seam |
+//! | [`routes`] | the table |
+//! | [`gate`] | who gets through |
+//! | [`server`] | connections, with TLS or on loopback |
+//! | [`client`] | the other end, for the command line |
+//! | [`openapi`] | the table as an OpenAPI document |
+//! | [`problem`] | errors (RFC 9457) |
+//! | `access`, `hosts`, `runs`, `halts`, `audit`, `state` | the handlers |
+
+mod access;
+mod audit;
+pub mod client;
+pub mod engine;
+pub mod gate;
+mod halts;
+mod hosts;
+mod metrics;
+pub mod openapi;
+pub mod problem;
+pub mod routes;
+mod runs;
+pub mod server;
+mod state;
+mod stream;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use tokio::sync::{Semaphore, watch};
+
+use crate::store::{Minted, NewToken, Role, Secrets, Store, StoreError};
+use engine::Engine;
+use gate::{Failures, Known};
+use metrics::Counts;
+
+/// How many live streams of events there are at most.
+const STREAMS: usize = 256;
+
+/// Everything that handlers use.
+pub struct Api {
+    store: Store,
+    secrets: Secrets,
+    engine: Arc<dyn Engine>,
+    /// By which names, besides those of loopback, this server may be called.
+    names: BTreeSet<String>,
+    failures: Failures,
+    known: Known,
+    counts: Counts,
+    streams: Arc<Semaphore>,
+    closing: watch::Sender<bool>,
+}
+
+impl Api {
+    /// The interface over a store. `names` are the host names and addresses under which it is reached besides loopback's.
+    pub fn new(
+        store: Store,
+        secrets: Secrets,
+        engine: Arc<dyn Engine>,
+        names: BTreeSet<String>,
+    ) -> Arc<Self> {
+        Arc::new(Api {
+            store,
+            secrets,
+            engine,
+            names: names.into_iter().map(|name| name.to_ascii_lowercase()).collect(),
+            failures: Failures::default(),
+            known: Known::default(),
+            counts: Counts::default(),
+            streams: Arc::new(Semaphore::new(STREAMS)),
+            closing: watch::Sender::new(false),
+        })
+    }
+
+    /// Ends live streams and, once they have answered, connections. For a shutdown.
+    pub fn close(&self) {
+        self.closing.send_replace(true);
+    }
+}
+
+/// Makes the first administrator's token where there is none yet; it is given once, to be written to a file of its owner.
+pub async fn first_token(store: &Store, secrets: &Secrets) -> Result<Option<Minted>, StoreError> {
+    if store.tokens().await?.iter().any(|token| token.role == Role::Admin && token.revoked_at.is_none()) {
+        return Ok(None);
+    }
+    let minted = secrets.mint("token");
+    let new = NewToken {
+        id: access::new_id(),
+        hash: minted.hash.clone(),
+        name: "first".to_owned(),
+        role: Role::Admin,
+        made_by: "squall serve".to_owned(),
+        expires_at: None,
+    };
+    store
+        .audit("squall serve", serde_json::json!({ "did": "made the first token", "token": new.id }))
+        .await?;
+    store.new_token(new).await?;
+    Ok(Some(minted))
+}

@@ -1,0 +1,357 @@
+//! The table of routes: what there is, who may call it, what it takes and gives.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{RawPathParams, Request};
+use axum::http::{HeaderValue, Method, Response, StatusCode, header};
+use axum::response::IntoResponse;
+use axum::routing::{MethodFilter, on};
+use futures_util::future::BoxFuture;
+use hyper::body::Bytes;
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::json;
+
+use super::problem::Problem;
+use super::{Api, access, audit, engine, gate, halts, hosts, runs, state};
+use crate::store::{self, Answered, Asked, Role, Token};
+
+/// A schema in an OpenAPI document.
+type Shape = fn(&mut SchemaGenerator) -> Schema;
+/// What answers a request that got through.
+type Handler = fn(Arc<Api>, Call) -> BoxFuture<'static, Result<Answer, Problem>>;
+
+/// One route.
+pub struct Route {
+    /// The method.
+    pub method: Method,
+    /// The path; a part in braces is a parameter.
+    pub path: &'static str,
+    /// The least role that may call it; `None`: anybody who reaches the server.
+    pub least: Option<Role>,
+    /// What it does, in a sentence.
+    pub summary: &'static str,
+    /// Its query, by name and meaning.
+    pub query: &'static [(&'static str, &'static str)],
+    /// The body that it takes.
+    pub takes: Option<Shape>,
+    /// The status of success, its media type and its body.
+    pub gives: (StatusCode, &'static str, Option<Shape>),
+    handler: Handler,
+}
+
+/// A request that got through the gate.
+pub(super) struct Call {
+    /// Whose it is; nobody's for a route that anybody may call.
+    pub who: Option<Token>,
+    /// The parameters of the path.
+    pub path: BTreeMap<String, String>,
+    /// The query.
+    pub query: BTreeMap<String, String>,
+    /// The body.
+    pub body: Bytes,
+    /// The header `Last-Event-ID`.
+    pub last_event: Option<String>,
+}
+
+/// What a handler gives.
+pub(super) enum Answer {
+    /// JSON with a status.
+    Json(StatusCode, String),
+    /// Anything else, whole.
+    Other(Response<Body>),
+}
+
+impl Answer {
+    /// JSON with status 200.
+    pub(super) fn ok(value: &impl Serialize) -> Result<Answer, Problem> {
+        Answer::json(StatusCode::OK, value)
+    }
+
+    /// JSON with a status.
+    pub(super) fn json(status: StatusCode, value: &impl Serialize) -> Result<Answer, Problem> {
+        let text = serde_json::to_string(value).map_err(|error| {
+            tracing::error!(%error, "an answer is no JSON");
+            Problem::bare(StatusCode::INTERNAL_SERVER_ERROR, "the answer could not be written")
+        })?;
+        Ok(Answer::Json(status, text))
+    }
+
+    /// Done, and nothing to say.
+    pub(super) fn none() -> Result<Answer, Problem> {
+        Ok(Answer::Json(StatusCode::NO_CONTENT, String::new()))
+    }
+
+    fn response(self) -> Response<Body> {
+        match self {
+            Answer::Other(response) => response,
+            Answer::Json(status, text) => {
+                let mut response = Response::new(Body::from(text));
+                *response.status_mut() = status;
+                if status != StatusCode::NO_CONTENT {
+                    let json = HeaderValue::from_static("application/json");
+                    response.headers_mut().insert(header::CONTENT_TYPE, json);
+                }
+                response
+            }
+        }
+    }
+}
+
+impl Call {
+    /// The name of whoever calls, as it stands in the audit log.
+    pub(super) fn name(&self) -> String {
+        self.who.as_ref().map_or_else(|| "nobody".to_owned(), |who| format!("{} ({})", who.name, who.id))
+    }
+
+    /// A parameter of the path.
+    pub(super) fn part(&self, name: &str) -> String {
+        self.path.get(name).cloned().unwrap_or_default()
+    }
+
+    /// The body as a value; every mistake in it is the caller's.
+    pub(super) fn value<T: DeserializeOwned>(&self) -> Result<T, Problem> {
+        serde_json::from_slice(&self.body).map_err(|error| {
+            Problem::new(
+                StatusCode::BAD_REQUEST,
+                format!("the body is not understood: {error}"),
+                "GET /v1/openapi.json says what it may hold",
+            )
+        })
+    }
+
+    /// A number of the query, between 1 and the most that is allowed.
+    pub(super) fn number(&self, name: &str, usual: u64, most: u64) -> Result<u64, Problem> {
+        let Some(text) = self.query.get(name) else { return Ok(usual) };
+        text.parse::<u64>()
+            .map(|number| number.min(most))
+            .map_err(|_| Problem::bare(StatusCode::BAD_REQUEST, format!("`{name}` is not a number")))
+    }
+}
+
+fn shape<T: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
+    generator.subschema_for::<T>()
+}
+
+macro_rules! route {
+    ($method:ident $path:literal, $least:expr, $summary:literal, [$($query:expr),*],
+     $takes:expr, $status:ident $kind:literal $gives:expr, $handler:path) => {
+        Route {
+            method: Method::$method,
+            path: $path,
+            least: $least,
+            summary: $summary,
+            query: &[$($query),*],
+            takes: $takes,
+            gives: (StatusCode::$status, $kind, $gives),
+            handler: |api, call| Box::pin($handler(api, call)),
+        }
+    };
+}
+
+const ANYBODY: Option<Role> = None;
+const LIMIT: (&str, &str) = ("limit", "how many at most: 100 unless said, never more than 1000");
+
+/// Every route that there is.
+pub fn table() -> Vec<Route> {
+    let (viewer, operator, admin) = (Some(Role::Viewer), Some(Role::Operator), Some(Role::Admin));
+    vec![
+        route!(GET "/health", ANYBODY, "The process answers.", [], None, OK "application/json" Some(shape::<state::Well>), state::health),
+        route!(GET "/ready", ANYBODY, "The store answers.", [], None, OK "application/json" Some(shape::<state::Well>), state::ready),
+        route!(GET "/metrics", viewer, "Figures in Prometheus' text form.", [], None, OK "text/plain" None, state::metrics),
+        route!(GET "/v1/openapi.json", viewer, "This interface as an OpenAPI document.", [], None, OK "application/json" None, state::openapi),
+        route!(GET "/v1/me", viewer, "Whose token this is, and what it may do.", [], None, OK "application/json" Some(shape::<store::Token>), access::me),
+        route!(GET "/v1/hosts", viewer, "All hosts, enrolled and connected.", [], None, OK "application/json" Some(shape::<hosts::Hosts>), hosts::list),
+        route!(GET "/v1/hosts/{name}", viewer, "One host.", [], None, OK "application/json" Some(shape::<hosts::Host>), hosts::show),
+        route!(PUT "/v1/hosts/{name}/labels", admin, "Sets all labels of a host.", [], Some(shape::<BTreeMap<String, String>>), OK "application/json" Some(shape::<hosts::Host>), hosts::labels),
+        route!(POST "/v1/hosts/{name}/revoke", admin, "Revokes a host: it is cut off at once, and its certificates are refused.", [], None, NO_CONTENT "" None, hosts::revoke),
+        route!(GET "/v1/join-tokens", admin, "All join tokens, without their secrets.", [], None, OK "application/json" Some(shape::<access::JoinTokens>), access::join_tokens),
+        route!(POST "/v1/join-tokens", admin, "Makes a join token, by which hosts enrol. Its secret is in this answer and nowhere else.", [], Some(shape::<access::WantedJoin>), CREATED "application/json" Some(shape::<access::Made>), access::new_join_token),
+        route!(POST "/v1/join-tokens/{id}/revoke", admin, "Revokes a join token.", [], None, NO_CONTENT "" None, access::revoke_join_token),
+        route!(GET "/v1/tokens", admin, "All tokens, without their secrets.", [], None, OK "application/json" Some(shape::<access::Tokens>), access::tokens),
+        route!(POST "/v1/tokens", admin, "Makes a token. Its secret is in this answer and nowhere else.", [], Some(shape::<access::Wanted>), CREATED "application/json" Some(shape::<access::Made>), access::new_token),
+        route!(POST "/v1/tokens/{id}/revoke", admin, "Revokes a token; live streams of it end.", [], None, NO_CONTENT "" None, access::revoke_token),
+        route!(GET "/v1/runs", viewer, "Runs, the newest first.", [LIMIT, ("after", "the `next` of the page before")], None, OK "application/json" Some(shape::<runs::Runs>), runs::list),
+        route!(POST "/v1/runs", operator, "Begins a run, unless a halt blocks new ones.", [], Some(shape::<engine::Submission>), CREATED "application/json" Some(shape::<store::RunRow>), runs::submit),
+        route!(GET "/v1/runs/{id}", viewer, "One run, with its document.", [], None, OK "application/json" Some(shape::<store::RunRow>), runs::show),
+        route!(GET "/v1/runs/{id}/events", viewer, "Events of a run.", [LIMIT, ("from", "the number of the first: 0 unless said")], None, OK "application/json" Some(shape::<runs::Events>), runs::events),
+        route!(GET "/v1/runs/{id}/stream", viewer, "Events of a run as they come (server-sent events); `Last-Event-ID` continues.", [("from", "the number of the first: 0 unless said")], None, OK "text/event-stream" None, runs::stream),
+        route!(POST "/v1/runs/{id}/halt", operator, "Halts one run.", [], Some(shape::<halts::Reason>), ACCEPTED "application/json" Some(shape::<store::RunRow>), halts::run),
+        route!(GET "/v1/halt", viewer, "Whether new runs are blocked, by whom and why.", [], None, OK "application/json" Some(shape::<halts::State>), halts::show),
+        route!(POST "/v1/halt", operator, "Undoes everything, on all hosts or on some. On all, new runs are blocked until it is lifted.", [], Some(shape::<halts::Wanted>), OK "application/json" Some(shape::<halts::Done>), halts::set),
+        route!(POST "/v1/halt/lift", operator, "Lets new runs begin again.", [], Some(shape::<halts::Reason>), OK "application/json" Some(shape::<halts::State>), halts::lift),
+        route!(GET "/v1/audit", admin, "The audit log, oldest first.", [LIMIT, ("from", "the number of the first: 1 unless said")], None, OK "application/json" Some(shape::<audit::Entries>), audit::page),
+        route!(GET "/v1/audit/head", viewer, "The end of the audit log: its length and last hash.", [], None, OK "application/json" Some(shape::<store::Head>), audit::head),
+        route!(GET "/v1/audit/verify", admin, "Computes every hash of the audit log again.", [], None, OK "application/json" Some(shape::<store::Verified>), audit::verify),
+    ]
+}
+
+/// The router over the table.
+pub fn router(api: &Arc<Api>) -> Router {
+    let mut router = Router::new();
+    for route in table() {
+        let Ok(filter) = MethodFilter::try_from(route.method.clone()) else { continue };
+        let path = route.path;
+        let (route, state) = (Arc::new(route), Arc::clone(api));
+        router = router.route(
+            path,
+            on(filter, move |path: RawPathParams, request: Request| {
+                answer(Arc::clone(&state), Arc::clone(&route), path, request)
+            }),
+        );
+    }
+    let stranger =
+        |detail: &'static str, status| move || async move { Problem::bare(status, detail).response() };
+    router
+        .fallback(stranger("there is nothing at this path", StatusCode::NOT_FOUND))
+        .method_not_allowed_fallback(stranger(
+            "this path does not take that method",
+            StatusCode::METHOD_NOT_ALLOWED,
+        ))
+}
+
+async fn answer(api: Arc<Api>, route: Arc<Route>, path: RawPathParams, request: Request) -> Response<Body> {
+    let answered = through(&api, &route, path, request).await;
+    let mut response = match answered {
+        Ok(answer) => answer.response(),
+        Err(problem) => problem.response(),
+    };
+    api.counts.answered(response.status());
+    // Nothing of this may be shown inside another page, kept by a proxy, or taken for another type.
+    for (name, value) in [
+        (header::CACHE_CONTROL, "no-store"),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::CONTENT_SECURITY_POLICY, "default-src 'none'; frame-ancestors 'none'"),
+    ] {
+        response.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
+    response.into_response()
+}
+
+/// The gate, in its order, then the handler.
+async fn through(
+    api: &Arc<Api>,
+    route: &Route,
+    path: RawPathParams,
+    request: Request,
+) -> Result<Answer, Problem> {
+    let (parts, body) = request.into_parts();
+    api.right_name(&parts)?;
+    let who = match route.least {
+        Some(least) => Some(api.let_in(&parts, least, route.halts()).await?),
+        None => None,
+    };
+    let body = gate::body(&parts.headers, body).await?;
+    let path = path.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+    let query = form_urlencoded::parse(parts.uri.query().unwrap_or_default().as_bytes()).into_owned();
+    let last_event = gate::header(&parts.headers, "last-event-id").map(str::to_owned);
+    let call = Call { who, path, query: query.collect(), body, last_event };
+    if route.method == Method::GET {
+        return (route.handler)(Arc::clone(api), call).await;
+    }
+    match gate::header(&parts.headers, "idempotency-key").map(str::to_owned) {
+        // A halt is idempotent by itself, and does not wait for the store.
+        Some(key) if !route.halts() => once(api, route, parts.uri.path(), &key, call).await,
+        _ => act(api, &route.method, route.handler, route.halts(), parts.uri.path(), call).await,
+    }
+}
+
+/// Does what a request with an idempotency key asks for, unless it was done before: then it is answered as it was then.
+async fn once(api: &Arc<Api>, route: &Route, path: &str, key: &str, call: Call) -> Result<Answer, Problem> {
+    if key.is_empty() || key.len() > 200 {
+        return Err(Problem::bare(StatusCode::BAD_REQUEST, "an idempotency key has 1 to 200 characters"));
+    }
+    let who = call.name();
+    let request = digest(&[route.method.as_str().as_bytes(), path.as_bytes(), &call.body]);
+    match api.store.ask(&who, key, &request).await? {
+        Asked::Anew => {}
+        Asked::Before(Answered { status, body }) => {
+            let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+            return Ok(Answer::Json(status, body));
+        }
+        Asked::UnderWay => {
+            return Err(Problem::new(
+                StatusCode::CONFLICT,
+                "a request with this idempotency key is under way, or was broken off",
+                "look whether it was done; a new key begins anew",
+            ));
+        }
+        Asked::Differently => {
+            return Err(Problem::new(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "this idempotency key belongs to another request",
+                "take a new key for each request",
+            ));
+        }
+    }
+    // In a task of its own: who hangs up does not leave the key taken and the rest undone.
+    let (api, path) = (Arc::clone(api), path.to_owned());
+    let (method, handler, key) = (route.method.clone(), route.handler, key.to_owned());
+    let secret = route.takes_secret_away();
+    let doing = tokio::spawn(async move {
+        let answered = act(&api, &method, handler, false, &path, call).await;
+        let kept = match &answered {
+            // What is shown once is not kept: who asks again is told that it was done.
+            Ok(Answer::Json(..)) if secret => Some(Answered {
+                status: StatusCode::CONFLICT.as_u16(),
+                body: json!({ "detail": "this was done; its secret was shown once and is not kept" })
+                    .to_string(),
+            }),
+            Ok(Answer::Json(status, body)) => Some(Answered { status: status.as_u16(), body: body.clone() }),
+            _ => None,
+        };
+        if let Err(error) = api.store.answered(&who, &key, kept).await {
+            tracing::error!(%error, "an answer was not kept");
+        }
+        answered
+    });
+    doing.await.map_err(|_| Problem::bare(StatusCode::INTERNAL_SERVER_ERROR, "the request failed"))?
+}
+
+/// Writes down who asks for what, then does it. A halt is done first: it must work when the store does not.
+async fn act(
+    api: &Arc<Api>,
+    method: &Method,
+    handler: Handler,
+    halts: bool,
+    path: &str,
+    call: Call,
+) -> Result<Answer, Problem> {
+    let what = json!({ "did": format!("{method} {path}"), "body": digest(&[&call.body]) });
+    let who = call.name();
+    if halts {
+        let answered = handler(Arc::clone(api), call).await;
+        if let Err(error) = api.store.audit(&who, what).await {
+            tracing::error!(%error, %who, "a halt was done and is missing in the audit log");
+        }
+        return answered;
+    }
+    api.store.audit(&who, what).await?;
+    handler(Arc::clone(api), call).await
+}
+
+impl Route {
+    /// Whether it undoes what is active.
+    pub(super) fn halts(&self) -> bool {
+        self.method == Method::POST && self.path.ends_with("/halt")
+    }
+
+    /// Whether its answer holds a secret that is shown once.
+    fn takes_secret_away(&self) -> bool {
+        self.method == Method::POST && matches!(self.path, "/v1/tokens" | "/v1/join-tokens")
+    }
+}
+
+/// A digest of some parts, each with its length, so that they cannot run into each other.
+fn digest(parts: &[&[u8]]) -> String {
+    let mut hasher = blake3::Hasher::new();
+    for part in parts {
+        hasher.update(&(part.len() as u64).to_le_bytes());
+        hasher.update(part);
+    }
+    hasher.finalize().to_hex().to_string()
+}

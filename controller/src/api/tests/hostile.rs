@@ -1,0 +1,169 @@
+//! What somebody tries who should not: raw requests over the socket.
+
+use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use super::super::gate::{FAILURES, LARGEST_BODY};
+use super::super::server::{Listening, ServeError};
+use super::*;
+
+/// Sends bytes; gives the answer's status, and its text to the end of the connection.
+async fn raw(served: &Served, request: &str) -> (u16, String) {
+    let mut stream = TcpStream::connect(served.at).await.expect("it listens");
+    // Who is refused early may not read the rest.
+    let _ = stream.write_all(request.as_bytes()).await;
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer).await;
+    let text = String::from_utf8_lossy(&answer).into_owned();
+    (text.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or_default(), text)
+}
+
+fn get(served: &Served, host: &str, more: &str) -> String {
+    let token = served.token("admin");
+    format!(
+        "GET /v1/me HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {token}\r\nConnection: close\r\n{more}\r\n"
+    )
+}
+
+#[tokio::test]
+async fn a_web_page_of_another_origin_gets_nothing() {
+    let served = Served::new().await;
+    let at = served.at.to_string();
+    for host in [at.as_str(), "localhost:1", "[::1]:1", "squall.example", "127.0.0.2"] {
+        assert_eq!(raw(&served, &get(&served, host, "")).await.0, 200, "{host}");
+    }
+    // A page whose name was pointed at loopback (DNS rebinding) calls the server by that name.
+    for host in ["evil.example", "localhost.evil.example", "squall.example.evil", ""] {
+        assert_eq!(raw(&served, &get(&served, host, "")).await.0, 421, "{host}");
+    }
+    for header in ["Origin: https://evil.example", "Origin: null", "Sec-Fetch-Site: cross-site"] {
+        let (status, answer) = raw(&served, &get(&served, &at, &format!("{header}\r\n"))).await;
+        assert_eq!(status, 403, "{header}: {answer}");
+        assert!(!answer.to_ascii_lowercase().contains("access-control-allow"), "{answer}");
+    }
+    let own = format!("Origin: http://{at}\r\nSec-Fetch-Site: same-origin\r\n");
+    assert_eq!(raw(&served, &get(&served, &at, &own)).await.0, 200);
+    // A form can be posted without asking, and is no JSON.
+    let token = served.token("operator");
+    let form = format!(
+        "POST /v1/halt HTTP/1.1\r\nHost: {at}\r\nAuthorization: Bearer {token}\r\nConnection: close\r\n\
+         Content-Type: text/plain\r\nContent-Length: 16\r\n\r\n{{\"reason\": \"me\"}}"
+    );
+    assert_eq!(raw(&served, &form).await.0, 415);
+    assert!(served.engine.asked().is_empty());
+    served.stop().await;
+}
+
+#[tokio::test]
+async fn who_guesses_tokens_is_made_to_wait() {
+    let served = Served::new().await;
+    for _ in 0..FAILURES {
+        assert_eq!(served.get("", "/v1/me").await.0, 401);
+    }
+    let (status, problem) = served.get("", "/v1/me").await;
+    assert_eq!((status, &problem["help"]), (429, &json!("wait a minute")));
+    // Also with a good one: nobody learns by trying which of them is.
+    assert_eq!(served.get("admin", "/v1/me").await.0, 429);
+    assert_eq!(served.get("", "/health").await.0, 200);
+    served.stop().await;
+}
+
+#[tokio::test]
+async fn a_stolen_viewer_token_alters_nothing() {
+    let served = Served::new().await;
+    served.enrolled("web").await;
+    for route in super::super::routes::table().iter().filter(|route| route.method != Method::GET) {
+        let path = route.path.replace("{name}", "web").replace("{id}", "viewer");
+        let (status, answer) =
+            served.ask("viewer", route.method.clone(), &path, Some(json!({ "reason": "r" }))).await;
+        assert_eq!(status, 403, "{path}: {answer}");
+    }
+    assert!(served.engine.asked().is_empty());
+    assert_eq!(served.store.audit_head().await.expect("a head").seq, 0, "nothing was done");
+    served.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_too_large_or_breaks_off_is_refused_and_the_server_goes_on() {
+    let served = Served::new().await;
+    let (at, token) = (served.at, served.token("operator"));
+    let head = format!(
+        "POST /v1/runs HTTP/1.1\r\nHost: {at}\r\nAuthorization: Bearer {token}\r\nConnection: close\r\n\
+         Content-Type: application/json\r\n"
+    );
+    let large = "x".repeat(LARGEST_BODY + 1);
+    let told = format!("{head}Content-Length: {}\r\n\r\n{large}", large.len());
+    assert_eq!(raw(&served, &told).await.0, 413);
+    // A gigabyte is announced, and the first part of it is the last that is read.
+    let untold = format!("{head}Transfer-Encoding: chunked\r\n\r\n{:x}\r\n{large}\r\n", large.len());
+    assert_eq!(raw(&served, &untold).await.0, 413);
+    let nested = format!("{}{}", "[".repeat(10_000), "]".repeat(10_000));
+    let deep = format!("{head}Content-Length: {}\r\n\r\n{nested}", nested.len());
+    assert_eq!(raw(&served, &deep).await.0, 400);
+    for nonsense in ["GET\r\n\r\n", "\0\0\0\0\r\n\r\n", &format!("GET / HTTP/1.1\r\nX: {large}\r\n\r\n")] {
+        let (status, _) = raw(&served, nonsense).await;
+        assert!(matches!(status, 0 | 400 | 431), "{status}");
+    }
+    let broken = Remote::new(&format!("http://{at}"), token, None).expect("an address");
+    let (status, _) = broken.call(Method::GET, "/v1/hosts/%FF", None, None).await.expect("an answer");
+    assert!((400..500).contains(&status), "{status}");
+    assert_eq!(served.get("viewer", "/v1/me").await.0, 200);
+    assert_eq!(served.store.runs(None, 1).await.expect("runs").runs.len(), 0);
+    served.stop().await;
+}
+
+#[tokio::test]
+async fn plain_http_does_not_leave_the_machine() {
+    for at in ["0.0.0.0:0", "192.0.2.1:0", "[::]:0"] {
+        let refused = Listening::on(at.parse().expect("an address"), None).await.err().expect(at);
+        assert!(matches!(refused, ServeError::Plain(_)), "{at}: {refused}");
+    }
+    for url in ["http://192.0.2.1", "http://example.com:80"] {
+        let refused = Remote::new(url, "t", None).expect_err(url);
+        assert!(refused.to_string().contains("not encrypted"), "{refused}");
+    }
+}
+
+#[tokio::test]
+async fn with_a_certificate_the_same_is_served_over_tls() {
+    let scratch = Scratch::new("tls");
+    let directory = scratch.made();
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
+    let (chain, key) = (directory.join("cert.pem"), directory.join("key.pem"));
+    std::fs::write(&chain, made.cert.pem()).expect("a file");
+    std::fs::write(&key, made.signing_key.serialize_pem()).expect("a file");
+    let config = super::super::server::tls(&chain, &key).expect("both are good");
+    super::super::server::tls(&key, &chain).expect_err("the wrong way round");
+
+    let store = Store::open(&Where::Sqlite(directory.join("data"))).expect("a store");
+    let secrets = Secrets::open(&directory.join("data")).expect("secrets");
+    let first = first_token(&store, &secrets).await.expect("it can be made").expect("there was none");
+    let api = Api::new(store, secrets, Arc::new(Recorder::default()), BTreeSet::new());
+    let listening = Listening::on(([127, 0, 0, 1], 0).into(), Some(config)).await.expect("it listens");
+    let port = listening.address().expect("an address").port();
+    let (stop, stopped) = oneshot::channel::<()>();
+    let serving = tokio::spawn(async move { listening.serve(&api, async { drop(stopped.await) }).await });
+    let url = format!("https://localhost:{port}");
+    let known = Remote::new(&url, &first.token, Some(&chain)).expect("an address");
+    assert_eq!(known.call(Method::GET, "/v1/me", None, None).await.expect("an answer").0, 200);
+    let stranger = Remote::new(&url, &first.token, None).expect("an address");
+    stranger.call(Method::GET, "/v1/me", None, None).await.expect_err("nobody vouches for it");
+    let _ = stop.send(());
+    serving.await.expect("it ends");
+}
+
+#[tokio::test]
+async fn a_store_that_does_not_answer_does_not_keep_anybody_from_halting() {
+    let served = Served::new().await;
+    assert_eq!(served.get("operator", "/v1/me").await.0, 200);
+    served.store.lose_tables().await;
+    assert_eq!(served.get("operator", "/v1/me").await.0, 500);
+    let (status, done) = served.post("operator", "/v1/halt", json!({ "reason": "it hurts" })).await;
+    assert_eq!(status, 200, "{done}");
+    assert_eq!(done["blocked"], false, "it says that it could not keep runs from beginning");
+    assert_eq!(served.engine.asked(), ["halt None"]);
+    // A token that was not seen before stays outside.
+    assert_eq!(served.post("admin", "/v1/halt", json!({ "reason": "x" })).await.0, 500);
+    served.stop().await;
+}

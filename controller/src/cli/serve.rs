@@ -1,0 +1,137 @@
+//! `squall serve`: the controller of a fleet.
+
+use std::fs::OpenOptions;
+use std::io::{IsTerminal, Write};
+use std::net::SocketAddr;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use squall_controller::fleet::{Authority, Hub, Listener, Terms};
+use squall_controller::store::{NewJoinToken, Store};
+use squall_experiments::exit::Exit;
+use squall_experiments::fleet::{Inventory, JoinToken};
+use squall_experiments::protocol::Refusal;
+use squall_experiments::quantity::Period;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::Common;
+use super::host::refused;
+use super::interface::Interface;
+
+/// How long a token that is written at the start is good for.
+const TOKEN: Duration = Duration::from_secs(3600);
+
+/// Options of `squall serve`.
+#[derive(Debug, clap::Args)]
+pub struct Serve {
+    /// Where the controller keeps everything: hosts, tokens, the key of its own authority.
+    #[arg(long, value_name = "DIR")]
+    data: PathBuf,
+    #[command(flatten)]
+    interface: Interface,
+    /// Where it listens for agents; they and it know each other by certificates of its own authority.
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8417")]
+    listen_agents: SocketAddr,
+    /// Write a new join token into this file, which must not be there yet, for one host and one hour:
+    /// `squall-agent run --controller URL --join-file FILE`.
+    #[arg(long, value_name = "FILE")]
+    join_file: Option<PathBuf>,
+    /// For how many hosts that token is good.
+    #[arg(long, value_name = "N", default_value_t = 1, requires = "join_file")]
+    join_uses: u64,
+    /// How often agents show that they are there; who is silent for three times as long is gone.
+    #[arg(long, value_name = "TIME", default_value = "5s")]
+    heartbeat: Period,
+    /// How long the certificate of a host is good for; it is renewed after two thirds of that.
+    #[arg(long, value_name = "TIME", default_value = "7d")]
+    certificates: Period,
+}
+
+impl Serve {
+    /// Runs the verb until it is told to end (`SIGINT`, `SIGTERM`).
+    pub fn run(&self, _: &Common) -> anyhow::Result<Exit> {
+        let log = tracing_subscriber::EnvFilter::try_from_env("SQUALL_LOG");
+        let log = log.unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+        let log = tracing_subscriber::fmt().with_env_filter(log).with_ansi(std::io::stderr().is_terminal());
+        let _ = log.with_writer(std::io::stderr).try_init();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let exit = runtime.block_on(self.serve());
+        runtime.shutdown_background();
+        exit
+    }
+
+    async fn serve(&self) -> anyhow::Result<Exit> {
+        if self.heartbeat.get() < Duration::from_millis(100) {
+            return Ok(refused(&Refusal::new("`--heartbeat` is too short", "100ms is the shortest")));
+        }
+        // Before anything is answered: who ends it early must find it listening.
+        let (mut interrupt, mut terminate) =
+            (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+        let opened = Authority::open(&self.data).map_err(|error| error.to_string());
+        let place = self.interface.place(&self.data);
+        let opened = opened.and_then(|authority| {
+            Store::open(&place).map(|store| (authority, store)).map_err(|error| error.to_string())
+        });
+        let (authority, store) = match opened {
+            Ok((authority, store)) => (Arc::new(authority), store),
+            Err(why) => return Ok(refused(&Refusal::bare(why))),
+        };
+        if let Some(file) = &self.join_file {
+            let token = JoinToken::new(rand::random(), authority.fingerprint());
+            if let Err(error) = write(file, &token) {
+                let what = format!("the join token cannot be written to `{}`: {error}", file.display());
+                return Ok(refused(&Refusal::new(what, "name a file that is not there yet")));
+            }
+            let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
+            let new = NewJoinToken {
+                id: token.hash()[..12].to_owned(),
+                hash: token.hash(),
+                made_by: "squall serve --join-file".to_owned(),
+                expires_at: u64::try_from((now + TOKEN).as_millis())?,
+                uses: self.join_uses,
+            };
+            store.new_join_token(new).await?;
+        }
+        let hub = Hub::new();
+        for host in store.hosts().await?.into_iter().filter(|host| host.revoked_at.is_none()) {
+            let (labels, zone, cell) = (host.labels, host.zone, host.cell);
+            hub.know(&host.name, Inventory { labels, zone, cell, ..Inventory::default() });
+        }
+        let terms = Terms { heartbeat: self.heartbeat.get(), certificates: self.certificates.get() };
+        let interface = match self.interface.open(&self.data, &store, &hub, &authority).await {
+            Ok(interface) => interface,
+            Err(error) => return Ok(refused(&Refusal::bare(format!("{error:#}")))),
+        };
+        let agents = Listener::new(authority, Arc::new(store.clone()), hub.clone(), terms)?;
+        let listener = match TcpListener::bind(self.listen_agents).await {
+            Ok(listener) => listener,
+            Err(error) => {
+                let what = format!("cannot listen on `{}`: {error}", self.listen_agents);
+                return Ok(refused(&Refusal::bare(what)));
+            }
+        };
+        let address = listener.local_addr()?;
+        eprintln!("squall serves agents at `https://{address}`; its data is in `{}`", self.data.display());
+        let told = async {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+        };
+        tokio::select! {
+            () = agents.serve(listener) => {}
+            () = interface.serve(told) => {}
+        }
+        Ok(Exit::Held)
+    }
+}
+
+/// Writes a token for its owner alone, into a file that is not there yet.
+fn write(file: &Path, token: &JoinToken) -> std::io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(file)?;
+    writeln!(file, "{token}")?;
+    file.sync_all()
+}

@@ -1,0 +1,265 @@
+//! All hosts of the fleet, and the way to each.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use futures_util::future::join_all;
+use serde::Serialize;
+use squall_experiments::fleet::{Inventory, Kind};
+use squall_experiments::protocol::{
+    Active, Call, LONGEST_LINE, Lifted, Message, Refusal, Reply, Request, VERSION,
+};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
+
+/// How long a host may take to answer a halt.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How many streams may wait to be opened on one connection.
+const ORDERS: usize = 16;
+
+/// All hosts that have connected, or were [made known](Hub::know). A clone is the same.
+#[derive(Clone, Debug, Default)]
+pub struct Hub(Arc<Mutex<BTreeMap<String, Known>>>);
+
+#[derive(Debug, Default)]
+struct Known {
+    inventory: Inventory,
+    link: Option<Link>,
+    /// How many connections it has had.
+    connections: u64,
+    last_contact: Arc<AtomicU64>,
+}
+
+#[derive(Debug)]
+struct Link {
+    orders: mpsc::Sender<Order>,
+    over: oneshot::Sender<Refusal>,
+}
+
+/// What a connection is told to do.
+#[derive(Debug)]
+pub(super) struct Order {
+    pub(super) to: Kind,
+    pub(super) local: UnixStream,
+    pub(super) opened: oneshot::Sender<Result<(), Refusal>>,
+}
+
+/// A connection's side of its place in the hub.
+#[derive(Debug)]
+pub(super) struct Seat {
+    hub: Hub,
+    host: String,
+    number: u64,
+    last_contact: Arc<AtomicU64>,
+    pub(super) orders: mpsc::Receiver<Order>,
+    pub(super) over: oneshot::Receiver<Refusal>,
+}
+
+/// A host, as far as the controller knows.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct HostInfo {
+    /// What it is called: what stands in its certificate.
+    pub name: String,
+    /// What its owner says of it.
+    pub labels: BTreeMap<String, String>,
+    /// Where it stands.
+    pub zone: Option<String>,
+    /// To which part of the whole it belongs.
+    pub cell: Option<String>,
+    /// The release of its kernel.
+    pub kernel: String,
+    /// The version of its agent.
+    pub version: String,
+    /// Whether it is connected now.
+    pub connected: bool,
+    /// When something was heard of it last: milliseconds since 1970; 0 is never.
+    pub last_contact_ms: u64,
+    /// What works there.
+    pub preflight: serde_json::Value,
+    /// What is injected there, by its own last word.
+    pub holds: Vec<Active>,
+}
+
+impl Hub {
+    /// No host is known yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// A host belongs to the fleet, though it is not connected.
+    pub fn know(&self, host: &str, inventory: Inventory) {
+        self.known().entry(host.to_owned()).or_insert_with(|| Known { inventory, ..Known::default() });
+    }
+
+    /// All hosts by name.
+    pub fn hosts(&self) -> Vec<HostInfo> {
+        let known = self.known();
+        let info = |(name, known): (&String, &Known)| {
+            let Inventory { labels, zone, cell, kernel, version, preflight, holds } = known.inventory.clone();
+            HostInfo {
+                name: name.clone(),
+                labels,
+                zone,
+                cell,
+                kernel,
+                version,
+                connected: known.link.is_some(),
+                last_contact_ms: known.last_contact.load(Ordering::Relaxed),
+                preflight,
+                holds,
+            }
+        };
+        known.iter().map(info).collect()
+    }
+
+    /// A stream to the agent of a host, as a connected socket: lines of [`squall_experiments::protocol`]. It ends when the
+    /// connection to the host does, and the agent then reverts what was begun over it.
+    ///
+    /// Needs no runtime of the caller's. Cancel-safe: what was opened meanwhile is closed again.
+    pub async fn agent(&self, host: &str) -> Result<UnixStream, Refusal> {
+        self.open(host, Kind::Agent).await
+    }
+
+    /// A stream to a prober that begins now on a host: lines of [`squall_experiments::probe`]. The host's policy decides
+    /// as whom it may run, and whether it may start programs. See [`Hub::agent`].
+    pub async fn prober(&self, host: &str, user: Option<&str>) -> Result<UnixStream, Refusal> {
+        self.open(host, Kind::Prober { user: user.map(str::to_owned) }).await
+    }
+
+    /// Undoes everything of every run on these hosts, or on all that are connected; says what came of it by host. Must be
+    /// called in a runtime. Who is not connected, or does not answer within 30 s, reverts by its lease.
+    pub async fn halt(&self, hosts: Option<&[String]>) -> BTreeMap<String, Result<Lifted, Refusal>> {
+        let hosts: Vec<String> = match hosts {
+            Some(hosts) => hosts.to_vec(),
+            None => self.hosts().into_iter().filter(|host| host.connected).map(|host| host.name).collect(),
+        };
+        let halted = hosts.into_iter().map(|host| async move {
+            let silent = || unreached(&host, "it did not answer in time");
+            let lifted = timeout(PATIENCE, self.halt_one(&host)).await.unwrap_or_else(|_| Err(silent()));
+            (host, lifted)
+        });
+        join_all(halted).await.into_iter().collect()
+    }
+
+    /// Ends the connection of a host now: it was revoked. Everything that was begun over it is reverted by the host.
+    pub fn cut_off(&self, host: &str) {
+        let link = self.known().get_mut(host).and_then(|known| known.link.take());
+        if let Some(link) = link {
+            let _ = link.over.send(super::registry::revoked(host));
+        }
+    }
+
+    fn known(&self) -> MutexGuard<'_, BTreeMap<String, Known>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn open(&self, host: &str, to: Kind) -> Result<UnixStream, Refusal> {
+        let orders = self.known().get(host).and_then(|known| Some(known.link.as_ref()?.orders.clone()));
+        let gone = || unreached(host, "it is not connected");
+        let orders = orders.ok_or_else(gone)?;
+        let (local, theirs) =
+            UnixStream::pair().map_err(|error| unreached(host, &format!("no socket pair: {error}")))?;
+        let (opened, answer) = oneshot::channel();
+        orders.send(Order { to, local: theirs, opened }).await.map_err(|_| gone())?;
+        answer.await.map_err(|_| gone())??;
+        Ok(local)
+    }
+
+    async fn halt_one(&self, host: &str) -> Result<Lifted, Refusal> {
+        let stream = self.agent(host).await?;
+        let lost = |error: io::Error| unreached(host, &error.to_string());
+        stream.set_nonblocking(true).map_err(lost)?;
+        let mut stream = tokio::net::UnixStream::from_std(stream).map_err(lost)?;
+        let mut lines = String::new();
+        for (number, request) in [(1, Request::Hello { version: VERSION }), (2, Request::Halt)] {
+            let line =
+                serde_json::to_string(&Call { number, request }).map_err(|error| lost(error.into()))?;
+            lines.push_str(&line);
+            lines.push('\n');
+        }
+        stream.write_all(lines.as_bytes()).await.map_err(lost)?;
+        let mut reader = BufReader::new(stream);
+        loop {
+            let mut line = Vec::new();
+            let mut limited = (&mut reader).take(LONGEST_LINE as u64 + 1);
+            limited.read_until(b'\n', &mut line).await.map_err(lost)?;
+            if !line.ends_with(b"\n") {
+                return Err(unreached(host, "the stream to it ended"));
+            }
+            match serde_json::from_slice(&line).map_err(|error| lost(error.into()))? {
+                Message::Answer { reply: Reply::Refused(refusal), .. } => return Err(refusal),
+                Message::Answer { number: 2, reply: Reply::Lifted(lifted) } => return Ok(lifted),
+                _ => {}
+            }
+        }
+    }
+
+    /// A host has connected. Its older connection ends.
+    pub(super) fn seat(&self, host: &str, inventory: Inventory) -> Seat {
+        let (orders, ordered) = mpsc::channel(ORDERS);
+        let (over, overs) = oneshot::channel();
+        let mut known = self.known();
+        let one = known.entry(host.to_owned()).or_default();
+        one.connections += 1;
+        one.inventory = inventory;
+        if let Some(older) = one.link.replace(Link { orders, over }) {
+            let _ = older.over.send(Refusal::bare(format!("`{host}` has connected anew")));
+        }
+        let (number, last_contact) = (one.connections, one.last_contact.clone());
+        drop(known);
+        let seat = Seat {
+            hub: self.clone(),
+            host: host.to_owned(),
+            number,
+            last_contact,
+            orders: ordered,
+            over: overs,
+        };
+        seat.heard();
+        seat
+    }
+}
+
+impl Seat {
+    /// Something came from the host.
+    pub(super) fn heard(&self) {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        self.last_contact.store(u64::try_from(now.as_millis()).unwrap_or(0), Ordering::Relaxed);
+    }
+
+    /// The host says what it is now.
+    pub(super) fn is_now(&self, inventory: Inventory) {
+        if let Some(known) = self.hub.known().get_mut(&self.host)
+            && known.connections == self.number
+        {
+            let kept = std::mem::take(&mut known.inventory.preflight);
+            known.inventory = inventory;
+            if known.inventory.preflight.is_null() {
+                known.inventory.preflight = kept;
+            }
+        }
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        if let Some(known) = self.hub.known().get_mut(&self.host)
+            && known.connections == self.number
+        {
+            known.link = None;
+        }
+    }
+}
+
+/// That a host cannot be reached, and why.
+pub(super) fn unreached(host: &str, why: &str) -> Refusal {
+    Refusal::new(
+        format!("`{host}` cannot be reached: {why}"),
+        "look at its agent's log; what was begun there ends with its lease",
+    )
+}

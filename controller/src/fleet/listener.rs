@@ -1,0 +1,201 @@
+//! Connections as they come in, until it is known whose they are.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, UNIX_EPOCH};
+
+use futures_util::{SinkExt, StreamExt};
+use squall_experiments::fleet::frame::LONGEST_FRAME;
+use squall_experiments::fleet::{Frame, Hello, Welcome, agreed, hex};
+use squall_experiments::protocol::Refusal;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+use x509_cert::Certificate;
+use x509_cert::der::Decode;
+
+use super::authority::{Authority, AuthorityError};
+use super::connection::{Peer, Surroundings, last_word, serve};
+use super::hub::Hub;
+use super::join::join;
+use super::registry::Registry;
+
+/// How long it may take until it is known who has come.
+const GREETING: Duration = Duration::from_secs(10);
+/// How many may be on their way to that at once; the others wait in the kernel's queue.
+const STRANGERS: usize = 2048;
+/// The longest message of somebody without a certificate.
+const LONGEST_JOIN: usize = 32 << 10;
+/// The common name's object identifier (X.520).
+const COMMON_NAME: &str = "2.5.4.3";
+
+/// On which terms hosts are connected.
+#[derive(Clone, Copy, Debug)]
+pub struct Terms {
+    /// How often each side shows that it is there; who is silent for three times as long is gone.
+    pub heartbeat: Duration,
+    /// How long a host's certificate is good for. It is renewed after two thirds of that.
+    pub certificates: Duration,
+}
+
+impl Default for Terms {
+    fn default() -> Self {
+        Terms { heartbeat: Duration::from_secs(5), certificates: Duration::from_secs(7 * 86_400) }
+    }
+}
+
+/// Lets hosts in.
+pub struct Listener {
+    tls: TlsAcceptor,
+    around: Arc<Surroundings>,
+    hub: Hub,
+}
+
+impl std::fmt::Debug for Listener {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Listener").field("terms", &self.around.terms).finish_non_exhaustive()
+    }
+}
+
+impl Listener {
+    /// One that seats hosts in this hub.
+    pub fn new(
+        authority: Arc<Authority>,
+        registry: Arc<dyn Registry>,
+        hub: Hub,
+        terms: Terms,
+    ) -> Result<Self, AuthorityError> {
+        let tls = TlsAcceptor::from(authority.for_agents()?);
+        Ok(Listener { tls, around: Arc::new(Surroundings { authority, registry, terms }), hub })
+    }
+
+    /// Serves until it is dropped. Connections go on after that, until the runtime ends.
+    pub async fn serve(&self, listener: TcpListener) {
+        let strangers = Arc::new(Semaphore::new(STRANGERS));
+        loop {
+            let Ok(stranger) = strangers.clone().acquire_owned().await else { return };
+            let (stream, from) = match listener.accept().await {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    // Out of descriptors, most likely: that passes.
+                    tracing::warn!(%error, "a connection cannot be accepted");
+                    sleep(Duration::from_millis(100)).await;
+                    continue;
+                }
+            };
+            let (tls, around, hub) = (self.tls.clone(), self.around.clone(), self.hub.clone());
+            tokio::spawn(async move {
+                let greeted = timeout(GREETING, greet(stream, &tls, &around, &hub)).await;
+                drop(stranger);
+                match greeted {
+                    Ok(Ok(Some((socket, peer, seat)))) => {
+                        let host = peer.host.clone();
+                        tracing::info!(host, %from, "a host is connected");
+                        let why = serve(socket, peer, seat, &around).await;
+                        tracing::info!(host, why = why.what, "a host is not connected any more");
+                    }
+                    Ok(Ok(None)) => {}
+                    Ok(Err(why)) => tracing::info!(%from, %why, "a connection was refused"),
+                    Err(_) => tracing::info!(%from, "a connection said nothing in time"),
+                }
+            });
+        }
+    }
+}
+
+type Socket = WebSocketStream<TlsStream<TcpStream>>;
+
+/// Finds out who has come: a host with its place, or nobody, where it has joined or was refused.
+async fn greet(
+    stream: TcpStream,
+    tls: &TlsAcceptor,
+    around: &Surroundings,
+    hub: &Hub,
+) -> io::Result<Option<(Socket, Peer, super::hub::Seat)>> {
+    stream.set_nodelay(true)?;
+    let from = stream.peer_addr()?;
+    let stream = tls.accept(stream).await?;
+    let peer = match stream.get_ref().1.peer_certificates() {
+        Some([first, ..]) => Some(peer(first).ok_or_else(|| other("a certificate is not understood"))?),
+        _ => None,
+    };
+    let longest = if peer.is_some() { LONGEST_FRAME } else { LONGEST_JOIN };
+    // By default each connection has 128 KiB of buffers.
+    let configuration = WebSocketConfig::default()
+        .read_buffer_size(4096)
+        .write_buffer_size(0)
+        .max_message_size(Some(longest))
+        .max_frame_size(Some(longest));
+    let accepted = tokio_tungstenite::accept_async_with_config(stream, Some(configuration)).await;
+    let mut socket = accepted.map_err(io::Error::other)?;
+    let frame = match socket.next().await {
+        Some(Ok(Message::Text(text))) => Frame::read(&text).map_err(io::Error::other)?,
+        Some(Err(error)) => return Err(io::Error::other(error)),
+        _ => return Err(other("it did not say what it wants")),
+    };
+    let answer = match (peer, frame) {
+        (Some(peer), Frame::Hello(Hello { versions, inventory })) => {
+            match welcome(&peer, &versions, around).await {
+                Ok(welcome) => {
+                    let seat = hub.seat(&peer.host, inventory);
+                    let said = socket.send(Message::text(Frame::Welcome(welcome).text())).await;
+                    said.map_err(io::Error::other)?;
+                    return Ok(Some((socket, peer, seat)));
+                }
+                Err(refusal) => refused(refusal, from),
+            }
+        }
+        (None, Frame::Join(wanted)) => {
+            let joined = join(wanted, &around.authority, around.registry.as_ref(), around.terms.certificates);
+            joined.await.map_or_else(|refusal| refused(refusal, from), Frame::Joined)
+        }
+        (Some(_), _) => refused(Refusal::bare("a host begins with its greeting"), from),
+        (None, _) => {
+            let help = "give the agent a join token: `--join-file FILE`";
+            refused(Refusal::new("without a certificate of this fleet a host can only join it", help), from)
+        }
+    };
+    last_word(&mut socket, &answer).await;
+    Ok(None)
+}
+
+fn refused(refusal: Refusal, from: SocketAddr) -> Frame {
+    tracing::info!(%from, why = refusal.what, "a host was refused");
+    Frame::Refused(refusal)
+}
+
+fn other(what: &str) -> io::Error {
+    io::Error::other(what.to_owned())
+}
+
+async fn welcome(peer: &Peer, versions: &[u32], around: &Surroundings) -> Result<Welcome, Refusal> {
+    around.registry.admit(&peer.host, &peer.serial).await?;
+    let version = agreed(versions).ok_or_else(|| {
+        Refusal::new(
+            format!("`{}` speaks none of the versions of this controller", peer.host),
+            "use the same release of squall and squall-agent, or the one before",
+        )
+    })?;
+    let heartbeat_ms = u64::try_from(around.terms.heartbeat.as_millis()).unwrap_or(u64::MAX);
+    Ok(Welcome { version, host: peer.host.clone(), heartbeat_ms })
+}
+
+/// Who a certificate is for. TLS has verified it.
+fn peer(certificate: &[u8]) -> Option<Peer> {
+    let certificate = Certificate::from_der(certificate).ok()?.tbs_certificate;
+    let attributes = certificate.subject.0.iter().flat_map(|relative| relative.0.iter());
+    let mut names = attributes.filter(|attribute| attribute.oid.to_string() == COMMON_NAME);
+    let name = names.next()?;
+    Some(Peer {
+        host: std::str::from_utf8(name.value.value()).ok()?.to_owned(),
+        serial: hex(certificate.serial_number.as_bytes()),
+        key: certificate.subject_public_key_info.subject_public_key.as_bytes()?.to_vec(),
+        until: UNIX_EPOCH + certificate.validity.not_after.to_unix_duration(),
+    })
+}

@@ -1,0 +1,95 @@
+//! Where hosts wait for each other.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+
+use crate::conductor::Gate;
+
+/// From the word to go to the instant of going: time for every thread to hear it, so that none goes later than others only
+/// because it was woken last.
+const LEAD: Duration = Duration::from_millis(50);
+
+/// Lets those that take part pass each gate together.
+pub(super) struct Barrier {
+    /// Those that take part, each with the last gate that it came to; `None` is closed.
+    members: Mutex<Option<BTreeMap<String, Option<Gate>>>>,
+    go: watch::Sender<Go>,
+    /// Is told each gate that was passed, and by how many.
+    told: Box<dyn Fn(Gate, usize) + Send + Sync>,
+}
+
+/// The last gate that was opened, and when it is passed.
+#[derive(Clone, Copy, Debug)]
+struct Go {
+    gate: Option<Gate>,
+    at: Instant,
+}
+
+impl Barrier {
+    pub(super) fn new(
+        members: impl Iterator<Item = String>,
+        told: Box<dyn Fn(Gate, usize) + Send + Sync>,
+    ) -> Barrier {
+        let (go, _) = watch::channel(Go { gate: None, at: Instant::now() });
+        Barrier { members: Mutex::new(Some(members.map(|name| (name, None)).collect())), go, told }
+    }
+
+    /// Comes to a gate; ready at the instant when it is passed, never after a close. The arrival counts even if the future is
+    /// not polled.
+    pub(super) fn arrive(&self, member: &str, gate: Gate) -> impl Future<Output = ()> + use<> {
+        let mut go = self.go.subscribe();
+        let mut members = self.members();
+        if let Some(at) = members.as_mut().and_then(|members| members.get_mut(member)) {
+            *at = Some(gate);
+        }
+        self.open(&members);
+        drop(members);
+        async move {
+            let passed = go.wait_for(|go| go.gate >= Some(gate)).await.map(|go| go.at);
+            match passed {
+                Ok(at) => tokio::time::sleep_until(at.into()).await,
+                Err(_) => std::future::pending().await,
+            }
+        }
+    }
+
+    /// Takes part no longer: nobody waits for it.
+    pub(super) fn leave(&self, member: &str) {
+        let mut members = self.members();
+        if let Some(members) = members.as_mut() {
+            members.remove(member);
+        }
+        self.open(&members);
+    }
+
+    /// Nobody passes any gate any more, but one that was opened already.
+    pub(super) fn close(&self) {
+        *self.members() = None;
+    }
+
+    fn open(&self, members: &Option<BTreeMap<String, Option<Gate>>>) {
+        let Some(members) = members else { return };
+        // All have come to a gate that is not open yet: the earliest one at which somebody waits.
+        let Some(gate) = members.values().copied().min().flatten() else { return };
+        if self.go.borrow().gate < Some(gate) {
+            self.go.send_replace(Go { gate: Some(gate), at: Instant::now() + LEAD });
+            (self.told)(gate, members.len());
+        }
+    }
+
+    fn members(&self) -> MutexGuard<'_, Option<BTreeMap<String, Option<Gate>>>> {
+        self.members.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A gate in words, for the log.
+pub(super) fn in_words(gate: Gate, steps: usize) -> String {
+    match gate {
+        Gate::Method => "the baseline".to_owned(),
+        Gate::Step(step) if step > steps => "the method".to_owned(),
+        Gate::Step(step) => format!("to step {step}"),
+    }
+}

@@ -1,0 +1,143 @@
+//! One run over several hosts: a conductor for each, all in step, one log and one verdict.
+//!
+//! Hosts are reached through [`Machines`] only. Each has a thread of its own with a runtime of its own, in which the
+//! conductor of any run drives it; what happens there comes back as lines of one log. At every [`Gate`] all wait for each other:
+//! nobody injects before the hypothesis held on every host, and a step begins on all of them at one agreed instant of this
+//! machine's clock.
+//!
+//! [`Gate`]: crate::conductor::Gate
+
+mod barrier;
+mod crew;
+mod remote;
+
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::time::Duration;
+
+use squall_experiments::document::Redactor;
+use squall_experiments::experiment::Experiment;
+use squall_experiments::muster::{Began, FleetEvent, Line, Muster, What};
+use squall_experiments::protocol::{Refusal, RunId};
+use squall_experiments::run::Origin;
+use squall_experiments::targets::{Candidate, FleetPlan, OnPartial, Targets, shares};
+use tokio::sync::mpsc;
+
+use crate::conductor::{boot_ns, date};
+
+use crew::{Crew, Heard};
+
+/// The hosts of a controller, as far as a run must know them. `agent` and `prober` may block for as long as the host takes to
+/// answer; they are called from threads that do nothing else.
+pub trait Machines: Send + Sync + 'static {
+    /// All that are known, in any order.
+    fn hosts(&self) -> Vec<Candidate>;
+    /// A new connection to the agent of a host. When it breaks, the agent reverts.
+    fn agent(&self, host: &str) -> Result<UnixStream, Refusal>;
+    /// A new prober on a host, which runs as a user; `None` is the default, an unprivileged one. It ends when its stream is shut
+    /// down for writing, with everything that it started, and then shuts down the other way.
+    fn prober(&self, host: &str, user: Option<&str>) -> Result<UnixStream, Refusal>;
+}
+
+/// What is to be run.
+#[derive(Debug)]
+pub struct Order {
+    /// The run's name, the same on all hosts.
+    pub run: RunId,
+    /// The document.
+    pub experiment: Experiment,
+    /// Its hosts, as they were chosen, shown and approved.
+    pub targets: Targets,
+    /// The seed by which they were.
+    pub seed: u64,
+    /// Which squall this is.
+    pub version: String,
+    /// How it was started, as far as that is known.
+    pub origin: Option<Origin>,
+    /// The lease on each host: see [`crate::conductor::Order::lease`].
+    pub lease: Duration,
+    /// What is taken out of every text.
+    pub redactor: Redactor,
+}
+
+/// Is told every line, in order, before the next one is made. May take a moment, in which the hosts go on.
+pub type Outlet<'a> = Box<dyn FnMut(&Line) + Send + 'a>;
+
+/// Runs an experiment on its hosts and sums it up.
+///
+/// `interruptions` brings the names of signals, or of whoever halts: all hosts revert before this returns. Dropping the future
+/// interrupts all hosts; their threads revert by themselves then, and nobody hears how.
+pub async fn run(
+    order: Order,
+    machines: Arc<dyn Machines>,
+    outlet: Outlet<'_>,
+    mut interruptions: mpsc::UnboundedReceiver<String>,
+) -> Muster {
+    let since_ns = boot_ns();
+    let mut log = Log { since_ns, lines: Vec::new(), outlet };
+    let on_partial = order.experiment.on_partial;
+    log.fleet(FleetEvent::Began(Began {
+        run: order.run.clone(),
+        title: order.redactor.redact(&order.experiment.title).into_owned(),
+        date: date(),
+        seed: order.seed,
+        plan: FleetPlan::on(&order.experiment, &order.targets, order.seed).hash,
+        version: order.version.clone(),
+        on_partial,
+        hosts: order.targets.hosts.clone(),
+        unconnected: order.targets.unconnected.clone(),
+    }));
+    let parts = shares(&order.experiment, &order.targets, order.seed);
+    let (mut crew, mut heard) = Crew::start(order, parts, machines, since_ns);
+    while crew.is_under_way() {
+        // An interruption goes before everything.
+        tokio::select! {
+            biased;
+            Some(by) = interruptions.recv() => {
+                log.fleet(FleetEvent::Interrupted { by: by.clone() });
+                crew.interrupt(&by);
+            }
+            Some(heard) = heard.recv() => match heard {
+                Heard::Record(host, record) => log.add(What::OnHost { host, record: *record }),
+                Heard::Passed { gate, hosts } => log.fleet(FleetEvent::Passed { gate, hosts }),
+                Heard::Stopped { host, why, always } if always || on_partial == OnPartial::Revert => {
+                    let why = format!("called off: `{host}`: {why}");
+                    // Of two that stop at once the first one is the reason.
+                    if crew.call_off(&host, &why) {
+                        log.fleet(FleetEvent::CalledOff { host, why });
+                    }
+                }
+                Heard::Stopped { host, why, .. } => log.fleet(FleetEvent::LeftOut { host, why }),
+                Heard::Ended(host) => crew.ended(&host),
+            },
+        }
+    }
+    let Some(muster) = Muster::of(&log.lines) else {
+        unreachable!("the log has its first line");
+    };
+    log.fleet(FleetEvent::Finished { exit: muster.exit, sentence: muster.sentence.clone() });
+    Muster::of(&log.lines).unwrap_or(muster)
+}
+
+/// The log of all hosts.
+struct Log<'a> {
+    since_ns: u64,
+    lines: Vec<Line>,
+    outlet: Outlet<'a>,
+}
+
+impl Log<'_> {
+    fn fleet(&mut self, event: FleetEvent) {
+        let at_ms = boot_ns().saturating_sub(self.since_ns) / 1_000_000;
+        self.add(What::Fleet { at_ms, event });
+    }
+
+    fn add(&mut self, what: What) {
+        let line = Line { seq: self.lines.len() as u64 + 1, what };
+        (self.outlet)(&line);
+        self.lines.push(line);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,39 @@
+//! One host of a run over several, as its conductor sees it.
+
+use std::os::unix::net::UnixStream;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use squall_experiments::protocol::Refusal;
+
+use super::Machines;
+use super::barrier::Barrier;
+use crate::conductor::{Gate, Host, Probing};
+
+pub(super) struct Remote {
+    pub(super) name: String,
+    pub(super) machines: Arc<dyn Machines>,
+    pub(super) barrier: Arc<Barrier>,
+}
+
+impl Host for Remote {
+    fn prober(&self, user: Option<&str>) -> Result<Probing, Refusal> {
+        self.machines.prober(&self.name, user).map(Probing::Elsewhere)
+    }
+
+    /// A host that cannot be reached is never one without an agent: what is there is not known.
+    fn resident(&mut self) -> Result<Option<UnixStream>, Refusal> {
+        self.machines.agent(&self.name).map(Some)
+    }
+
+    fn recover(&mut self) -> Result<Vec<String>, Refusal> {
+        Err(Refusal::bare(format!(
+            "what a dead agent left on `{}` is undone there, by the next one",
+            self.name
+        )))
+    }
+
+    fn gate(&self, gate: Gate) -> Pin<Box<dyn Future<Output = ()>>> {
+        Box::pin(self.barrier.arrive(&self.name, gate))
+    }
+}

@@ -1,0 +1,104 @@
+//! The schema, as numbered steps: each database says which it has, and gets the rest in one transaction.
+//!
+//! A step that was released is never altered; what must be different comes as a further step.
+
+use super::StoreError;
+use super::sql::{Sql, Value};
+
+/// Every step, the first being number 1. One text for both databases: whole numbers (`BIGINT`) and `TEXT` only, times in
+/// milliseconds since 1970, yes and no as a time or nothing.
+const STEPS: &[&str] = &["
+    CREATE TABLE hosts (
+        name TEXT PRIMARY KEY, labels TEXT NOT NULL, zone TEXT, cell TEXT, serial TEXT NOT NULL,
+        previous_serial TEXT, key TEXT NOT NULL, enrolled_at BIGINT NOT NULL, revoked_at BIGINT
+    );
+    CREATE TABLE join_tokens (
+        id TEXT PRIMARY KEY, hash TEXT NOT NULL UNIQUE, made_by TEXT NOT NULL, made_at BIGINT NOT NULL,
+        expires_at BIGINT NOT NULL, uses_left BIGINT NOT NULL, revoked_at BIGINT
+    );
+    CREATE TABLE tokens (
+        id TEXT PRIMARY KEY, hash TEXT NOT NULL UNIQUE, name TEXT NOT NULL, role TEXT NOT NULL,
+        made_by TEXT NOT NULL, made_at BIGINT NOT NULL, expires_at BIGINT, revoked_at BIGINT
+    );
+    CREATE TABLE runs (
+        id TEXT PRIMARY KEY, title TEXT NOT NULL, document TEXT NOT NULL, plan TEXT NOT NULL, made_by TEXT NOT NULL,
+        made_at BIGINT NOT NULL, state TEXT NOT NULL, epoch BIGINT NOT NULL, events BIGINT NOT NULL
+    );
+    CREATE INDEX runs_by_time ON runs (made_at, id);
+    CREATE TABLE events (
+        run TEXT NOT NULL REFERENCES runs (id), seq BIGINT NOT NULL, event TEXT NOT NULL, PRIMARY KEY (run, seq)
+    );
+    CREATE TABLE audit (
+        seq BIGINT PRIMARY KEY, at BIGINT NOT NULL, who TEXT NOT NULL, what TEXT NOT NULL, prev TEXT NOT NULL,
+        hash TEXT NOT NULL
+    );
+    CREATE TABLE audit_head (one BIGINT PRIMARY KEY, seq BIGINT NOT NULL, hash TEXT NOT NULL);
+    CREATE TABLE answers (
+        who TEXT NOT NULL, key TEXT NOT NULL, asked TEXT NOT NULL, at BIGINT NOT NULL, status BIGINT, body TEXT,
+        PRIMARY KEY (who, key)
+    );
+    CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+"];
+
+/// Brings a database to the newest schema. One that is newer than this program is refused and left as it is.
+pub(super) fn migrate(sql: &mut dyn Sql) -> Result<(), StoreError> {
+    apply(sql, STEPS)
+}
+
+fn apply(sql: &mut dyn Sql, steps: &[&str]) -> Result<(), StoreError> {
+    sql.batch("BEGIN")?;
+    let applied = within(sql, steps);
+    match &applied {
+        Ok(()) => sql.batch("COMMIT")?,
+        // Why it failed says more than that it could not be rolled back.
+        Err(_) => drop(sql.batch("ROLLBACK")),
+    }
+    applied
+}
+
+fn within(sql: &mut dyn Sql, steps: &[&str]) -> Result<(), StoreError> {
+    sql.migrates_alone()?;
+    sql.batch("CREATE TABLE IF NOT EXISTS schema_version (version BIGINT PRIMARY KEY)")?;
+    let newest = sql.query("SELECT version FROM schema_version ORDER BY version DESC LIMIT 1", &[])?;
+    let has = newest.first().map_or(Ok(0), |row| row.number(0))?;
+    let known = steps.len() as u64;
+    if has > known {
+        return Err(StoreError::Newer { has, known });
+    }
+    for (number, step) in (1..).zip(steps).filter(|(number, _)| *number > has) {
+        sql.batch(step)?;
+        sql.execute("INSERT INTO schema_version (version) VALUES ($1)", &[Value::from(number)])?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::sqlite;
+    use super::super::tests::Scratch;
+    use super::*;
+
+    #[test]
+    fn steps_are_applied_once_and_a_step_that_fails_leaves_nothing() {
+        let scratch = Scratch::new("steps");
+        let mut sql = sqlite::writer(&scratch.made(), None).expect("it opens");
+        let first = "CREATE TABLE one (n BIGINT)";
+        apply(&mut sql, &[first]).expect("the first step");
+        apply(&mut sql, &[first]).expect("nothing is left to do");
+        let broken = apply(&mut sql, &[first, "CREATE TABLE two (n BIGINT); CREATE TABLE one (n BIGINT)"]);
+        assert!(matches!(broken, Err(StoreError::Sql(_))), "{broken:?}");
+        sql.query("SELECT n FROM two", &[]).expect_err("the half of a step is not there");
+        apply(&mut sql, &[first, "CREATE TABLE two (n BIGINT)"]).expect("the second step, from the first");
+        sql.query("SELECT n FROM two", &[]).expect("it is there now");
+    }
+
+    #[test]
+    fn a_database_of_a_newer_version_is_refused_and_left_alone() {
+        let scratch = Scratch::new("newer");
+        let mut sql = sqlite::writer(&scratch.made(), None).expect("it opens");
+        apply(&mut sql, &["CREATE TABLE one (n BIGINT)", "CREATE TABLE two (n BIGINT)"]).expect("two steps");
+        let refused = apply(&mut sql, &["CREATE TABLE one (n BIGINT)"]).expect_err("it is newer");
+        assert!(matches!(refused, StoreError::Newer { has: 2, known: 1 }), "{refused}");
+        assert!(refused.to_string().contains("version 2"), "{refused}");
+    }
+}

@@ -1,0 +1,278 @@
+//! What the controller remembers: hosts, tokens, runs with their events, and the audit log; in SQLite or in PostgreSQL.
+//!
+//! Both are asked by one text of SQL, through one thread that writes and one that reads. Whatever is answered is on disk.
+
+mod answers;
+mod audit;
+mod hosts;
+mod migrations;
+mod postgres;
+mod runs;
+mod secrets;
+mod sql;
+mod sqlite;
+mod tokens;
+mod writer;
+
+#[cfg(test)]
+pub(crate) mod tests;
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+pub use answers::{Answered, Asked};
+pub use audit::{Entry, Head, Verified};
+pub use hosts::{HostRow, NewHost};
+pub use runs::{LIVE, NewRun, RunRow, RunsPage};
+pub use secrets::{Minted, Secrets};
+pub use tokens::{JoinToken, NewJoinToken, NewToken, Role, Token};
+
+use sql::Sql;
+use writer::Line;
+
+/// Where a store is.
+#[derive(Clone, Debug)]
+pub enum Where {
+    /// SQLite in this directory, which is made when it is not there; one process at a time.
+    Sqlite(PathBuf),
+    /// PostgreSQL 15 or newer at this URL (`postgres://user@host/name`) or string of `key=value`; any number of
+    /// controllers. The connection is not encrypted: a Unix socket, loopback, or a network that is trusted.
+    Postgres(String),
+}
+
+/// Why the store did not do something. Nothing of what was asked is kept then, but for [`StoreError::Away`] where it says so.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// Another process uses the directory.
+    #[error("`{}` is used by {holder}; help: stop it, or give each controller a directory of its own", directory.display())]
+    Taken {
+        /// The data directory.
+        directory: PathBuf,
+        /// Who uses it.
+        holder: String,
+    },
+    /// The database was written by a newer program.
+    #[error(
+        "the database has version {has}, and this program knows versions up to {known}; help: use the newer program, or restore a backup from before"
+    )]
+    Newer {
+        /// The database's version.
+        has: u64,
+        /// The newest that this program knows.
+        known: u64,
+    },
+    /// The disk is full; what was acknowledged before is kept.
+    #[error("the store's disk is full ({0}); help: make room, nothing that was acknowledged is lost")]
+    Full(String),
+    /// The database cannot be written.
+    #[error("the store is read-only ({0}); help: make its file system or database writable")]
+    ReadOnly(String),
+    /// The database does not answer. Where its answer to the last step was lost, what was asked may have been done: asking
+    /// again finds out, because everything that is asked for is idempotent or clashes with itself.
+    #[error("the store does not answer ({0})")]
+    Away(String),
+    /// There is something of that name, or what was referred to is not there.
+    #[error("the store refuses a second one of the same name ({0})")]
+    Clash(String),
+    /// There is no such thing.
+    #[error("there is no {0}")]
+    Missing(String),
+    /// A join token or a token that is wrong, revoked, expired or used up; which of them is not told.
+    #[error("the token is not valid")]
+    Token,
+    /// Events that do not follow on what is there.
+    #[error("events from {first} on leave a gap: the next is {next}; help: send them from there on")]
+    Gap {
+        /// The first that was sent.
+        first: u64,
+        /// The one that is missing.
+        next: u64,
+    },
+    /// A run is carried on by somebody else since.
+    #[error(
+        "the run is at epoch {now}, and this was asked in epoch {asked}; help: another controller has taken it over"
+    )]
+    Fenced {
+        /// The epoch that it was asked in.
+        asked: u64,
+        /// The run's.
+        now: u64,
+    },
+    /// An address of a database that does not parse.
+    #[error("the database's address is not understood: {0}")]
+    Where(String),
+    /// A file of the data directory.
+    #[error("cannot use `{}`: {cause}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        cause: Arc<io::Error>,
+    },
+    /// A secret that others may read.
+    #[error("others may read `{}`; help: chmod 600, and think about who has read it", path.display())]
+    Open {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The database holds what this program never wrote.
+    #[error("the store holds something strange: {0}")]
+    Strange(String),
+    /// The database refuses a statement.
+    #[error("the database refuses: {0}")]
+    Sql(String),
+}
+
+impl StoreError {
+    fn file(path: &Path, cause: io::Error) -> Self {
+        match cause.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                StoreError::Full(format!("`{}`", path.display()))
+            }
+            io::ErrorKind::ReadOnlyFilesystem => StoreError::ReadOnly(format!("`{}`", path.display())),
+            _ => StoreError::File { path: path.to_owned(), cause: Arc::new(cause) },
+        }
+    }
+
+    /// Whether it says something of the database as a whole, not of what was asked.
+    fn is_of_the_database(&self) -> bool {
+        matches!(self, StoreError::Full(_) | StoreError::ReadOnly(_) | StoreError::Away(_))
+    }
+}
+
+/// The store. Clones share it; it is closed when the last is dropped and all that was asked is done.
+#[derive(Clone, Debug)]
+pub struct Store {
+    write: Line,
+    read: Line,
+    place: Arc<Where>,
+    /// Counts what was added to runs by this process.
+    changes: tokio::sync::watch::Sender<u64>,
+}
+
+impl Store {
+    /// Opens a store and brings its schema up to date. Blocks for as long as that takes.
+    ///
+    /// Errors: a directory that another process uses, a database of a newer version, one that does not answer.
+    pub fn open(place: &Where) -> Result<Self, StoreError> {
+        match place {
+            Where::Sqlite(directory) => {
+                let held = sqlite::hold(directory)?;
+                let writer = sqlite::writer(directory, Some(held))?;
+                Store::over(place, writer, || sqlite::reader(directory))
+            }
+            Where::Postgres(at) => {
+                let writer = postgres::connect(at, false)?;
+                Store::over(place, writer, || postgres::connect(at, true))
+            }
+        }
+    }
+
+    fn over<S: Sql + Send + 'static>(
+        place: &Where,
+        mut writer: S,
+        reader: impl FnOnce() -> Result<S, StoreError>,
+    ) -> Result<Self, StoreError> {
+        migrations::migrate(&mut writer)?;
+        audit::begin(&mut writer)?;
+        let read = Line::start("store-read", reader()?)?;
+        let write = Line::start("store-write", writer)?;
+        Ok(Store { write, read, place: Arc::new(place.clone()), changes: tokio::sync::watch::Sender::new(0) })
+    }
+
+    async fn write<T: Send + 'static>(
+        &self,
+        job: impl FnMut(&mut dyn Sql) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        self.write.run(job).await
+    }
+
+    async fn read<T: Send + 'static>(
+        &self,
+        job: impl FnMut(&mut dyn Sql) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        self.read.run(job).await
+    }
+
+    /// What `Debug` and messages call the place: a file, or `PostgreSQL` (its address may hold a password).
+    pub fn place(&self) -> String {
+        match &*self.place {
+            Where::Sqlite(directory) => sqlite::file(directory).display().to_string(),
+            Where::Postgres(_) => "PostgreSQL".to_owned(),
+        }
+    }
+
+    /// Tells whoever watches that some run got events or another state through this process. Other controllers on the same
+    /// database are not heard of: who waits for runs looks by himself from time to time.
+    pub fn changes(&self) -> tokio::sync::watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
+    fn changed<T>(&self, done: Result<T, StoreError>) -> Result<T, StoreError> {
+        self.changes.send_modify(|count| *count += 1);
+        done
+    }
+
+    /// Whether the database answers.
+    pub async fn ready(&self) -> Result<(), StoreError> {
+        self.read(|sql| sql.query("SELECT version FROM schema_version", &[]).map(drop)).await
+    }
+
+    /// Binds the store to the key under which its tokens are hashed, the first time; later another key is refused, because
+    /// under it no token would be valid.
+    pub async fn bind(&self, secrets: &Secrets) -> Result<(), StoreError> {
+        let mark = secrets.mark();
+        let kept = self.fact_or("token-key", &mark).await?;
+        match kept == mark {
+            true => Ok(()),
+            false => Err(StoreError::Strange(format!(
+                "its tokens were hashed under another key than `{}`; help: use the data directory of the first \
+                 controller, or a copy of that file",
+                secrets.path("token-key").display()
+            ))),
+        }
+    }
+
+    /// Keeps a fact under a name unless there is one; gives the one that is there then.
+    async fn fact_or(&self, name: &'static str, value: &str) -> Result<String, StoreError> {
+        let value = value.to_owned();
+        self.write(move |sql| {
+            let kept = "INSERT INTO facts (name, value) VALUES ($1, $2) ON CONFLICT (name) DO NOTHING";
+            sql.execute(kept, &[name.into(), (&value).into()])?;
+            let row = sql.one("SELECT value FROM facts WHERE name = $1", &[name.into()])?;
+            row.ok_or_else(|| StoreError::Strange(format!("the fact `{name}` is missing")))?.text(0)
+        })
+        .await
+    }
+
+    /// The fact of a name, such as what blocks new runs; see [`Store::set_fact`].
+    pub async fn fact(&self, name: &'static str) -> Result<Option<String>, StoreError> {
+        self.read(move |sql| {
+            let row = sql.one("SELECT value FROM facts WHERE name = $1", &[name.into()])?;
+            row.map(|row| row.text(0)).transpose()
+        })
+        .await
+    }
+
+    /// Sets the fact of a name, or forgets it.
+    pub async fn set_fact(&self, name: &'static str, value: Option<String>) -> Result<(), StoreError> {
+        self.write(move |sql| {
+            let set = "INSERT INTO facts (name, value) VALUES ($1, $2) \
+                       ON CONFLICT (name) DO UPDATE SET value = excluded.value";
+            match &value {
+                Some(value) => sql.execute(set, &[name.into(), value.into()]).map(drop),
+                None => sql.execute("DELETE FROM facts WHERE name = $1", &[name.into()]).map(drop),
+            }
+        })
+        .await
+    }
+}
+
+/// Milliseconds since 1970, by the wall clock.
+pub(crate) fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,230 @@
+//! Runs and their events. Events are only ever added; each has a number, from 0 on, without gaps.
+
+use serde::Serialize;
+
+use super::sql::{Row, Sql, Value};
+use super::{Store, StoreError, now_ms};
+
+/// The states of a run that goes on; any other is how it ended.
+pub const LIVE: [&str; 3] = ["submitted", "running", "reverting"];
+
+/// A run that is begun.
+#[derive(Clone, Debug)]
+pub struct NewRun {
+    /// Its name, unique.
+    pub id: String,
+    /// The experiment's title.
+    pub title: String,
+    /// The experiment as it was given.
+    pub document: String,
+    /// The hash of its plan.
+    pub plan: String,
+    /// Who began it.
+    pub by: String,
+}
+
+/// A run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, schemars::JsonSchema)]
+pub struct RunRow {
+    /// Its name.
+    pub id: String,
+    /// The experiment's title.
+    pub title: String,
+    /// The experiment as it was given; left out of lists.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub document: String,
+    /// The hash of its plan.
+    pub plan: String,
+    /// Who began it.
+    pub by: String,
+    /// When: milliseconds since 1970.
+    pub at: u64,
+    /// What became of it so far, in a word.
+    pub state: String,
+    /// How often it was taken over: what is asked in an earlier epoch is refused.
+    pub epoch: u64,
+    /// How many events it has.
+    pub events: u64,
+}
+
+/// A page of runs, the newest first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RunsPage {
+    /// The runs, without their documents.
+    pub runs: Vec<RunRow>,
+    /// What to ask for the next page with; `None`: this was the last.
+    pub next: Option<String>,
+}
+
+fn run(row: &Row) -> Result<RunRow, StoreError> {
+    Ok(RunRow {
+        id: row.text(0)?,
+        title: row.text(1)?,
+        document: row.text(2)?,
+        plan: row.text(3)?,
+        by: row.text(4)?,
+        at: row.number(5)?,
+        state: row.text(6)?,
+        epoch: row.number(7)?,
+        events: row.number(8)?,
+    })
+}
+
+fn missing(id: &str) -> StoreError {
+    StoreError::Missing(format!("run `{id}`"))
+}
+
+impl Store {
+    /// Keeps a run in state `submitted`, at epoch 0, without events.
+    pub async fn new_run(&self, new: NewRun) -> Result<(), StoreError> {
+        let now = now_ms();
+        self.write(move |sql| {
+            let kept = "INSERT INTO runs (id, title, document, plan, made_by, made_at, state, epoch, events) \
+                        VALUES ($1, $2, $3, $4, $5, $6, 'submitted', 0, 0)";
+            let values = [
+                (&new.id).into(),
+                (&new.title).into(),
+                (&new.document).into(),
+                (&new.plan).into(),
+                (&new.by).into(),
+                now.into(),
+            ];
+            sql.execute(kept, &values).map(drop)
+        })
+        .await
+    }
+
+    /// Adds events to a run, the first of them with this number; all or none. Those that are there already must be the
+    /// same, and are left: an append whose answer was lost is sent again. Gives the number that comes next.
+    ///
+    /// Errors: [`StoreError::Gap`], [`StoreError::Clash`] when an event of that number says something else.
+    pub async fn append(&self, run: &str, first_seq: u64, events: &[String]) -> Result<u64, StoreError> {
+        let (run, events) = (run.to_owned(), events.to_vec());
+        self.changed(self.write(move |sql| append(sql, &run, first_seq, &events)).await)
+    }
+
+    /// Events of a run from a number on, at most `limit`.
+    pub async fn events(
+        &self,
+        run: &str,
+        from_seq: u64,
+        limit: u64,
+    ) -> Result<Vec<(u64, String)>, StoreError> {
+        let run = run.to_owned();
+        self.read(move |sql| {
+            let asked = "SELECT seq, event FROM events WHERE run = $1 AND seq >= $2 ORDER BY seq LIMIT $3";
+            let rows = sql.query(asked, &[(&run).into(), from_seq.into(), limit.into()])?;
+            rows.iter().map(|row| Ok((row.number(0)?, row.text(1)?))).collect()
+        })
+        .await
+    }
+
+    /// The run of a name.
+    pub async fn run(&self, id: &str) -> Result<Option<RunRow>, StoreError> {
+        let id = id.to_owned();
+        self.read(move |sql| {
+            let asked = "SELECT id, title, document, plan, made_by, made_at, state, epoch, events FROM runs \
+                         WHERE id = $1";
+            sql.one(asked, &[(&id).into()])?.as_ref().map(run).transpose()
+        })
+        .await
+    }
+
+    /// Runs, the newest first, at most `limit`; `after` is the `next` of the page before.
+    pub async fn runs(&self, after: Option<&str>, limit: u64) -> Result<RunsPage, StoreError> {
+        let (at, id) = match after {
+            Some(cursor) => place(cursor).ok_or_else(|| StoreError::Missing(format!("page `{cursor}`")))?,
+            None => (i64::MAX.unsigned_abs(), String::new()),
+        };
+        let mut runs = self
+            .read(move |sql| {
+                let asked = "SELECT id, title, '', plan, made_by, made_at, state, epoch, events FROM runs \
+                             WHERE made_at < $1 OR (made_at = $1 AND id < $2) \
+                             ORDER BY made_at DESC, id DESC LIMIT $3";
+                let values = [Value::from(at), (&id).into(), (limit + 1).into()];
+                sql.query(asked, &values)?.iter().map(run).collect::<Result<Vec<_>, _>>()
+            })
+            .await?;
+        let more = runs.len() as u64 > limit;
+        runs.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
+        let next = runs.last().filter(|_| more).map(|last| format!("{}.{}", last.at, last.id));
+        Ok(RunsPage { runs, next })
+    }
+
+    /// Sets what became of a run, as the one who carries it on in this epoch.
+    ///
+    /// Errors: [`StoreError::Fenced`] when somebody else does since.
+    pub async fn set_run_state(&self, id: &str, state: &str, epoch: u64) -> Result<(), StoreError> {
+        let (id, state) = (id.to_owned(), state.to_owned());
+        let done = self.write(move |sql| {
+            let set = "UPDATE runs SET state = $1 WHERE id = $2 AND epoch = $3";
+            if sql.execute(set, &[(&state).into(), (&id).into(), epoch.into()])? > 0 {
+                return Ok(());
+            }
+            let row = sql.one("SELECT epoch FROM runs WHERE id = $1", &[(&id).into()])?;
+            let now = row.ok_or_else(|| missing(&id))?.number(0)?;
+            Err(StoreError::Fenced { asked: epoch, now })
+        });
+        self.changed(done.await)
+    }
+
+    /// Takes a run over: gives the epoch in which it is carried on from now on. Whoever had it before is fenced off.
+    pub async fn take_run(&self, id: &str) -> Result<u64, StoreError> {
+        let id = id.to_owned();
+        self.write(move |sql| {
+            let taken = "UPDATE runs SET epoch = epoch + 1 WHERE id = $1 RETURNING epoch";
+            sql.one(taken, &[(&id).into()])?.ok_or_else(|| missing(&id))?.number(0)
+        })
+        .await
+    }
+
+    /// The runs in any of these states, oldest first: those that a controller which starts has to look after.
+    pub async fn runs_in(&self, states: &[&str]) -> Result<Vec<RunRow>, StoreError> {
+        let states: Vec<String> = states.iter().map(|state| (*state).to_owned()).collect();
+        self.read(move |sql| {
+            let asked = "SELECT id, title, document, plan, made_by, made_at, state, epoch, events FROM runs \
+                         WHERE state = $1 ORDER BY made_at, id";
+            let mut found = Vec::new();
+            for state in &states {
+                for row in sql.query(asked, &[state.into()])? {
+                    found.push(run(&row)?);
+                }
+            }
+            found.sort_by(|a, b| (a.at, &a.id).cmp(&(b.at, &b.id)));
+            Ok(found)
+        })
+        .await
+    }
+}
+
+/// Where a page ended: `TIME.ID`.
+fn place(cursor: &str) -> Option<(u64, String)> {
+    let (at, id) = cursor.split_once('.')?;
+    Some((at.parse().ok()?, id.to_owned()))
+}
+
+fn append(sql: &mut dyn Sql, run: &str, first: u64, events: &[String]) -> Result<u64, StoreError> {
+    // Altering the row, even to what it was, keeps other controllers from adding to this run until the commit.
+    let locked = "UPDATE runs SET events = events WHERE id = $1 RETURNING events";
+    let mut next = sql.one(locked, &[run.into()])?.ok_or_else(|| missing(run))?.number(0)?;
+    if first > next {
+        return Err(StoreError::Gap { first, next });
+    }
+    for (seq, event) in (first..).zip(events) {
+        if seq < next {
+            let asked = "SELECT event FROM events WHERE run = $1 AND seq = $2";
+            let row = sql.one(asked, &[run.into(), seq.into()])?;
+            if row.map(|row| row.text(0)).transpose()?.as_ref() != Some(event) {
+                return Err(StoreError::Clash(format!(
+                    "event {seq} of run `{run}`, which says something else"
+                )));
+            }
+            continue;
+        }
+        let added = "INSERT INTO events (run, seq, event) VALUES ($1, $2, $3)";
+        sql.execute(added, &[run.into(), seq.into(), event.into()])?;
+        next = seq + 1;
+    }
+    sql.execute("UPDATE runs SET events = $1 WHERE id = $2", &[next.into(), run.into()])?;
+    Ok(next)
+}

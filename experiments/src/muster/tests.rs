@@ -1,0 +1,155 @@
+use serde_json::{Value, json};
+
+use super::*;
+use crate::evidence::Evidence;
+use crate::run::Event;
+
+/// The log of a run over hosts, from its lines without their numbers.
+fn log(hosts: &[&str], lines: Vec<Value>) -> Vec<Line> {
+    let began = json!({
+        "at_ms": 0, "fleet": "began", "run": "r", "title": "t", "date": "", "seed": 1, "plan": "p", "version": "0",
+        "on_partial": "revert", "hosts": hosts
+    });
+    let numbered = (1u64..).zip(std::iter::once(began).chain(lines));
+    let line = |(seq, mut line): (u64, Value)| {
+        line["seq"] = seq.into();
+        serde_json::from_value(line).unwrap()
+    };
+    numbered.map(line).collect()
+}
+
+fn on(host: &str, at_ms: u64, event: Value) -> Value {
+    let mut line = event;
+    line["host"] = host.into();
+    line["at_ms"] = at_ms.into();
+    line
+}
+
+/// A host from its beginning to the injection, at these times.
+fn injected(host: &str, asked_ms: u64, injected_ms: u64) -> Vec<Value> {
+    vec![
+        on(
+            host,
+            0,
+            json!({
+                "event": "started", "run": "r", "title": "t", "date": "", "seed": 1, "plan": "p", "faults": 1,
+                "version": "0", "agent": null, "hypotheses": [], "guards": []
+            }),
+        ),
+        on(host, 1, json!({ "event": "baseline-met" })),
+        on(
+            host,
+            asked_ms,
+            json!({
+                "event": "injecting", "part": 1, "name": "f", "changes": [{ "what": "c", "reversible": true }],
+                "lasts_ms": 10
+            }),
+        ),
+        on(
+            host,
+            injected_ms,
+            json!({
+                "event": "injected", "part": 1, "applied": { "targets": [], "notes": [], "took_us": 1 }
+            }),
+        ),
+    ]
+}
+
+/// What is left of a host that ends in order.
+fn ends(host: &str, at_ms: u64) -> Vec<Value> {
+    let evidence = Evidence { matched: 9, impaired: 9, ..Evidence::default() };
+    let lifted = json!({ "evidence": [evidence], "undone": [], "stuck": [], "others": [], "took_us": 1 });
+    vec![
+        on(host, at_ms, json!({ "event": "lifted", "part": 1, "lifted": lifted, "why": null })),
+        on(host, at_ms, json!({ "event": "method-ended" })),
+        on(host, at_ms, json!({ "event": "finished", "exit": 0, "sentence": "held" })),
+    ]
+}
+
+#[test]
+fn a_line_is_that_of_a_run_with_its_host() {
+    let lines = log(&["a"], injected("a", 5, 7));
+    let text = serde_json::to_string(&lines[2]).unwrap();
+    assert_eq!(text, r#"{"seq":3,"host":"a","at_ms":1,"event":"baseline-met"}"#);
+    let alone: Record = serde_json::from_str(&text).unwrap();
+    assert_eq!(
+        (alone.at_ms, alone.event),
+        (1, Event::BaselineMet),
+        "a reader of one run passes over the rest"
+    );
+    let first = serde_json::to_string(&lines[0]).unwrap();
+    assert!(first.starts_with(r#"{"seq":1,"at_ms":0,"fleet":"began","run":"r""#), "{first}");
+    let read: Line = serde_json::from_str(&first).unwrap();
+    assert_eq!(read, lines[0]);
+    let started: Record = serde_json::from_value(serde_json::to_value(&lines[1]).unwrap()).unwrap();
+    assert!(matches!(started.event, Event::Started(_)));
+}
+
+#[test]
+fn how_far_hosts_were_apart_is_in_the_sum() {
+    let lines = [injected("a", 5, 7), injected("b", 6, 19), ends("a", 30), ends("b", 31)].concat();
+    let muster = Muster::of(&log(&["a", "b"], lines)).unwrap();
+    assert_eq!(muster.exit, Exit::Held, "{muster:#?}");
+    assert_eq!(
+        muster.sentence,
+        "held on all 2 hosts: `a`: `f` had its effect (9 of 9 matching packets impaired); no hypothesis was stated"
+    );
+    let expected = Start { part: 1, name: "f".to_owned(), hosts: 2, asked_ms: 1, injected_ms: 12 };
+    assert_eq!(muster.starts, [expected]);
+    assert_eq!(muster.as_suite().experiments.len(), 2);
+}
+
+#[test]
+fn a_log_that_breaks_off_says_what_is_still_there_and_one_without_a_host_what_is_missing() {
+    let muster =
+        Muster::of(&log(&["a", "b"], [injected("a", 5, 7), injected("b", 6, 9), ends("b", 9)].concat()));
+    let muster = muster.unwrap();
+    assert_eq!(
+        (muster.exit, muster.hosts[0].exit, muster.hosts[1].exit),
+        (Exit::Modified, Exit::Modified, Exit::Held)
+    );
+    let silent = Muster::of(&log(&["a", "b"], [injected("a", 5, 7), ends("a", 9)].concat())).unwrap();
+    assert_eq!((silent.exit, silent.hosts[1].summary.is_none()), (Exit::Bug, true));
+    assert_eq!(Muster::of(&[]), None);
+}
+
+#[test]
+fn a_host_counts_with_what_it_found_itself() {
+    let why = "called off: `b`: refused: no";
+    let refused =
+        json!({ "event": "refused", "part": 1, "refusal": { "what": "no", "help": null, "exit": 4 } });
+    let late = json!({ "event": "interrupted", "by": why });
+    let mut other = injected("b", 6, 9);
+    other.pop();
+    let lines = [
+        injected("a", 5, 7),
+        other,
+        vec![
+            on("b", 8, refused),
+            json!({ "at_ms": 8, "fleet": "called-off", "host": "b", "why": why }),
+            on("a", 9, late.clone()),
+            on("b", 9, late),
+        ],
+        ends("a", 10)[..1].to_vec(),
+    ];
+    let muster = Muster::of(&log(&["a", "b"], lines.concat())).unwrap();
+    // The refusal is why, though the host that refused heard of its end, too.
+    assert_eq!(
+        (muster.exit, muster.hosts[0].exit, muster.hosts[1].exit),
+        (Exit::Refused, Exit::Held, Exit::Refused)
+    );
+    assert_eq!(muster.hosts[0].verdict, "reverted because of another host");
+    assert_eq!(muster.stopped.as_deref(), Some(why));
+}
+
+#[test]
+fn what_was_ended_on_a_host_says_by_what() {
+    let lifted = serde_json::from_value(json!({
+        "event": "lifted", "part": null, "why": "halted",
+        "lifted": { "evidence": [], "undone": [], "stuck": [], "others": [], "took_us": 1 }
+    }));
+    assert_eq!(own_stop(&lifted.unwrap()), Some(("ended on the host itself: halted".to_owned(), false)));
+    let tripped = Event::GuardTripped { name: "g".to_owned(), seen: "503".to_owned() };
+    assert_eq!(own_stop(&tripped), Some(("the guard `g` did not hold: 503".to_owned(), true)));
+    assert_eq!(own_stop(&Event::MethodEnded), None);
+}

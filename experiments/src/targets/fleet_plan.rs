@@ -1,0 +1,78 @@
+//! What a run over a fleet would do: which hosts, by which seed, and what on each.
+
+use std::collections::BTreeSet;
+
+use serde::Serialize;
+use serde_json::json;
+
+use super::{Candidate, OnPartial, Targets, shares};
+use crate::experiment::Experiment;
+use crate::plan::Plan;
+use crate::protocol::Refusal;
+
+/// What a run would do to all of its hosts.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct FleetPlan {
+    /// The experiment's title. Not part of the hash.
+    pub title: String,
+    /// The seed of every choice, that of the hosts too.
+    pub seed: u64,
+    /// What becomes of the others when one host cannot take part.
+    pub on_partial: OnPartial,
+    /// The hosts, in order of their names.
+    pub hosts: Vec<OnHost>,
+    /// Those that match and are not connected: they were not chosen from. Not part of the hash.
+    pub unconnected: BTreeSet<String>,
+    /// 64 hexadecimal digits over everything that decides what is done, on all hosts: see [`Plan::hash`].
+    pub hash: String,
+}
+
+/// What a run would do to one of its hosts.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct OnHost {
+    /// The host.
+    pub host: String,
+    /// Whether hypotheses and guards are looked at there.
+    pub watching: bool,
+    /// What is done there.
+    pub plan: Plan,
+    /// The hash of that plan, by which the agent knows it.
+    pub hash: String,
+}
+
+impl FleetPlan {
+    /// The plan of an experiment that passed `check`, on hosts that are chosen by the seed. The same experiment, seed and
+    /// candidates give the same plan and the same hash.
+    ///
+    /// Refused as [`Targets::of`] says.
+    pub fn of(experiment: &Experiment, candidates: &[Candidate], seed: u64) -> Result<FleetPlan, Refusal> {
+        let targets = Targets::of(experiment, candidates, seed)?;
+        Ok(FleetPlan::on(experiment, &targets, seed))
+    }
+
+    /// The plan on hosts that were chosen.
+    pub fn on(experiment: &Experiment, targets: &Targets, seed: u64) -> FleetPlan {
+        let hosts = shares(experiment, targets, seed).into_iter().map(|share| OnHost {
+            watching: targets.watching.contains(&share.host),
+            hash: share.plan.hash(),
+            plan: share.plan,
+            host: share.host,
+        });
+        let hosts: Vec<OnHost> = hosts.collect();
+        let essence = json!({
+            "fleet-plan": 1,
+            "on-partial": experiment.on_partial,
+            "hosts": hosts.iter().map(|host| json!([host.host, host.watching, host.hash])).collect::<Vec<_>>(),
+        });
+        FleetPlan {
+            title: experiment.title.clone(),
+            seed,
+            on_partial: experiment.on_partial,
+            unconnected: targets.unconnected.clone(),
+            hash: blake3::hash(essence.to_string().as_bytes()).to_hex().to_string(),
+            hosts,
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! What a dependency's name comes to, over datagrams and connections.
+
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, UdpSocket};
+use std::time::{Duration, Instant};
+
+use squall_tests::client::connect;
+use squall_tests::dns::Dns;
+use squall_tests::host::Host;
+use squall_tests::needs;
+use squall_tests::world::World;
+
+use super::LONG;
+use crate::peers::with_names;
+use crate::trial::{evidence, impaired, timed_out};
+
+const NOERROR: u8 = 0;
+const SERVFAIL: u8 = 2;
+const NXDOMAIN: u8 = 3;
+
+/// The question for an address of version 4 (RFC 1035 section 4.1).
+fn question(name: &str) -> Vec<u8> {
+    let mut message = vec![0x12, 0x34, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+    for label in name.split('.') {
+        message.push(label.len() as u8);
+        message.extend(label.as_bytes());
+    }
+    message.extend([0, 0, 1, 0, 1]);
+    message
+}
+
+/// The code of an answer, and its last four bytes: the address, where there is one.
+fn read(answer: &[u8]) -> (u8, [u8; 4]) {
+    assert_eq!(answer[..2], [0x12, 0x34], "another question's answer");
+    let last = answer.last_chunk::<4>().copied().unwrap_or_default();
+    (answer[3] & 0xf, if answer[7] == 0 { [0; 4] } else { last })
+}
+
+/// How a question is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum By {
+    /// From a socket that is connected, as glibc has it.
+    Connected,
+    /// From one that is not, as musl has it.
+    Loose,
+    /// Over a connection.
+    Stream,
+}
+
+fn ask(from: &Host, server: SocketAddr, name: &str, by: By, patience: Duration) -> io::Result<(u8, [u8; 4])> {
+    let asked = question(name);
+    if by == By::Stream {
+        let mut stream = connect(&from.netns, server, patience)?;
+        stream.write_all(&[&(asked.len() as u16).to_be_bytes()[..], &asked].concat())?;
+        let mut length = [0; 2];
+        stream.read_exact(&mut length)?;
+        let mut answer = vec![0; u16::from_be_bytes(length).into()];
+        stream.read_exact(&mut answer)?;
+        return Ok(read(&answer));
+    }
+    let socket = from.netns.inside(|| UdpSocket::bind("0.0.0.0:0"))?;
+    socket.set_read_timeout(Some(patience))?;
+    if by == By::Connected {
+        from.netns.inside(|| socket.connect(server))?;
+        socket.send(&asked)?;
+    } else {
+        socket.send_to(&asked, server)?;
+    }
+    let mut answer = [0; 512];
+    let begun = Instant::now();
+    loop {
+        match socket.recv_from(&mut answer) {
+            Ok((length, who)) => {
+                assert_eq!(who, server, "{by:?}: whoever asks must not see who answers");
+                return Ok(read(&answer[..length]));
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted && begun.elapsed() < patience => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+#[test]
+fn lookups_of_a_name_go_wrong_over_every_kind_of_socket_and_those_of_other_names_do_not() {
+    needs!(Root, Cgroup2, Bpf);
+    let world = World::new(2);
+    let [near, far] = &world.hosts[..] else { panic!("two hosts are needed") };
+    let dns = Dns::start(&far.netns, far.v4);
+    for name in ["shop.test", "other.test"] {
+        dns.set(name, 1, &["192.0.2.7".parse().expect("an address")]);
+    }
+    let server = SocketAddr::new(far.v4, 53);
+    let right = (NOERROR, [192, 0, 2, 7]);
+    let ways = [By::Connected, By::Loose, By::Stream];
+    for (how, wrong) in [
+        ("answer: nxdomain", (NXDOMAIN, [0; 4])),
+        ("answer: servfail", (SERVFAIL, [0; 4])),
+        ("wrong: 10.9.9.9", (NOERROR, [10, 9, 9, 9])),
+    ] {
+        // The search domain of the world is `test`.
+        let step = format!("{{ fault: {{ outage: {{ of: shop, how: dns, {how} }} }}, for: 80s }}");
+        let mut trial = with_names(&world, far.v4, "", &step);
+        trial.injected();
+        for by in ways {
+            assert_eq!(ask(near, server, "shop.test", by, LONG).expect("an answer"), wrong, "{how} {by:?}");
+            assert_eq!(ask(near, server, "other.test", by, LONG).expect("an answer"), right, "{how} {by:?}");
+        }
+        let report = trial.halted();
+        assert_eq!((impaired(&report), &evidence(&report)["matched"]), (3, &3.into()), "{report:#}");
+        for by in ways {
+            assert_eq!(ask(near, server, "shop.test", by, LONG).expect("an answer"), right, "{by:?}");
+        }
+    }
+}
+
+#[test]
+fn a_lookup_that_times_out_is_never_answered() {
+    needs!(Root, Cgroup2, Bpf);
+    let world = World::new(2);
+    let [near, far] = &world.hosts[..] else { panic!("two hosts are needed") };
+    let dns = Dns::start(&far.netns, far.v4);
+    dns.set("shop.test", 1, &["192.0.2.7".parse().expect("an address")]);
+    let server = SocketAddr::new(far.v4, 53);
+    let step = "{ fault: { outage: { of: shop.test, how: dns, answer: timeout } }, for: 80s }";
+    let mut trial = with_names(&world, far.v4, "", step);
+    trial.injected();
+    let before = dns.asked();
+    for by in [By::Connected, By::Loose] {
+        let error = ask(near, server, "shop.test", by, Duration::from_millis(300)).expect_err("no answer");
+        assert!(timed_out(&error), "{by:?}: it must time out, not fail with {error}");
+    }
+    assert_eq!(dns.asked(), before, "the server must not hear of it");
+    assert_eq!(impaired(&trial.halted()), 2);
+}

@@ -1,0 +1,304 @@
+//! The controller's store: the same cases on SQLite and on PostgreSQL, and what only a database of its own can do.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::json;
+use squall_controller::store::{
+    Answered, Asked, NewHost, NewJoinToken, NewRun, NewToken, Role, Store, StoreError, Verified, Where,
+};
+use squall_tests::needs;
+use squall_tests::netns::Process;
+use squall_tests::service::{Service, postgres_programs};
+use squall_tests::wait::{PATIENCE, holds};
+use squall_tests::world::World;
+
+/// A time that no test reaches: the year 2100.
+const LATER: u64 = 4_102_444_800_000;
+
+fn wait<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime").block_on(future)
+}
+
+fn text(text: &str) -> String {
+    text.to_owned()
+}
+
+fn a_run(id: &str) -> NewRun {
+    NewRun { id: text(id), title: text("T"), document: text("{}"), plan: text("00"), by: text("ada") }
+}
+
+fn a_host(name: &str, serial: &str) -> NewHost {
+    let labels = BTreeMap::from([(text("role"), text("it's \"odd\" ü"))]);
+    let zone = Some(text("a"));
+    NewHost { name: text(name), labels, zone, cell: None, serial: text(serial), key: text("k") }
+}
+
+async fn join(store: &Store, id: &str, expires_at: u64, uses: u64) {
+    let hash = format!("hash of {id}");
+    let new = NewJoinToken { id: text(id), hash, made_by: text("ada"), expires_at, uses };
+    store.new_join_token(new).await.expect("a join token");
+}
+
+/// Everything that both databases do alike.
+fn alike(place: &Where) {
+    let store = Store::open(place).expect("it opens");
+    wait(async {
+        hosts(&store).await;
+        tokens(&store).await;
+        runs(&store).await;
+        audit(&store).await;
+        answers(&store).await;
+    });
+    drop(store);
+    let store = Store::open(place).expect("it opens again, and nothing is migrated twice");
+    wait(async {
+        let verified = store.audit_verify().await.expect("it can be read");
+        assert!(matches!(verified, Verified::Whole(head) if head.seq == 60));
+    });
+}
+
+async fn hosts(store: &Store) {
+    join(store, "two", LATER, 2).await;
+    join(store, "old", 1, 9).await;
+    join(store, "gone", LATER, 9).await;
+    store.revoke_join_token("gone").await.expect("it is there");
+    for hash in ["hash of old", "hash of gone", "hash of nothing", "two"] {
+        let refused = store.enrol(hash, a_host("web", "1")).await.expect_err(hash);
+        assert!(matches!(refused, StoreError::Token), "{hash}: {refused}");
+    }
+    store.enrol("hash of two", a_host("web", "1")).await.expect("the first use");
+    let clash = store.enrol("hash of two", a_host("web", "2")).await.expect_err("its name is taken");
+    assert!(matches!(clash, StoreError::Clash(_)), "{clash}");
+    // Who was refused has used nothing up.
+    store.enrol("hash of two", a_host("db", "3")).await.expect("the second use");
+    let over = store.enrol("hash of two", a_host("x", "4")).await.expect_err("it is used up");
+    assert!(matches!(over, StoreError::Token), "{over}");
+    assert_eq!(store.join_tokens().await.expect("they can be read").len(), 3);
+
+    store.renew_host("web", "5").await.expect("a new certificate");
+    store.renew_host("web", "5").await.expect("told twice");
+    let web = store.host("web").await.expect("it can be read").expect("it is there");
+    assert!(web.accepts("1") && web.accepts("5") && !web.accepts("3"), "{web:?}");
+    assert_eq!(
+        (web.labels["role"].as_str(), web.zone.as_deref(), web.cell),
+        ("it's \"odd\" ü", Some("a"), None)
+    );
+    store.settle_host("web", "5").await.expect("it was used");
+    store.revoke_host("db").await.expect("it is there");
+    store.set_labels("web", BTreeMap::new()).await.expect("it is there");
+    let all = store.hosts().await.expect("they can be read");
+    assert_eq!(all.iter().map(|host| host.name.as_str()).collect::<Vec<_>>(), ["db", "web"]);
+    assert!(!all[0].accepts("3"), "it is revoked");
+    assert!(!all[1].accepts("1") && all[1].accepts("5") && all[1].labels.is_empty(), "{:?}", all[1]);
+    store.renew_host("db", "6").await.expect_err("it is revoked");
+
+    join(store, "again", LATER, 1).await;
+    store.enrol("hash of again", a_host("db", "7")).await.expect("a revoked name may enrol again");
+    let db = store.host("db").await.expect("it can be read").expect("it is there");
+    assert!(db.accepts("7") && !db.accepts("3"), "{db:?}");
+    for missing in [store.revoke_host("x").await, store.set_labels("x", BTreeMap::new()).await] {
+        assert!(matches!(missing, Err(StoreError::Missing(_))), "{missing:?}");
+    }
+}
+
+async fn tokens(store: &Store) {
+    for (id, role, expires_at) in
+        [("a", Role::Admin, None), ("o", Role::Operator, Some(LATER)), ("v", Role::Viewer, Some(1))]
+    {
+        let (hash, name, made_by) = (format!("hash of {id}"), text("ada"), text("root"));
+        let new = NewToken { id: text(id), hash, name, role, made_by, expires_at };
+        store.new_token(new).await.expect("a token");
+    }
+    let token = store.token("hash of a").await.expect("it can be read").expect("it is valid");
+    assert_eq!((token.role, token.expires_at), (Role::Admin, None));
+    assert_eq!(store.token("hash of v").await.expect("it can be read"), None, "it is over");
+    assert_eq!(store.token("hash").await.expect("it can be read"), None);
+    store.revoke_token("o").await.expect("it is there");
+    assert_eq!(store.token("hash of o").await.expect("it can be read"), None, "it is revoked");
+    assert_eq!(store.tokens().await.expect("they can be read").len(), 3);
+    assert!(matches!(store.revoke_token("x").await, Err(StoreError::Missing(_))));
+}
+
+async fn runs(store: &Store) {
+    for number in 0..25 {
+        store.new_run(a_run(&format!("r{number:02}"))).await.expect("a run");
+    }
+    let clash = store.new_run(a_run("r00")).await.expect_err("it is there");
+    assert!(matches!(clash, StoreError::Clash(_)), "{clash}");
+    let (mut after, mut seen) = (None, Vec::new());
+    loop {
+        let page = store.runs(after.as_deref(), 10).await.expect("a page");
+        seen.extend(page.runs.into_iter().map(|run| run.id));
+        match page.next {
+            Some(next) => after = Some(next),
+            None => break,
+        }
+    }
+    let all: Vec<String> = (0..25).rev().map(|number| format!("r{number:02}")).collect();
+    assert_eq!(seen, all, "each once, the newest first");
+
+    let events: Vec<String> = (0..5).map(|number| format!("{{\"n\":{number}}}")).collect();
+    assert_eq!(store.append("r00", 0, &events[..2]).await.expect("the first two"), 2);
+    assert_eq!(store.append("r00", 0, &events[..4]).await.expect("two of them again"), 4);
+    let gap = store.append("r00", 5, &events[..1]).await.expect_err("4 is missing");
+    assert!(matches!(gap, StoreError::Gap { first: 5, next: 4 }), "{gap}");
+    let clash = store.append("r00", 3, &events[..2]).await.expect_err("3 says something else");
+    assert!(matches!(clash, StoreError::Clash(_)), "{clash}");
+    assert!(matches!(store.append("x", 0, &events).await, Err(StoreError::Missing(_))));
+    let kept = store.events("r00", 1, 2).await.expect("they can be read");
+    assert_eq!(kept, [(1, events[1].clone()), (2, events[2].clone())]);
+
+    assert_eq!(store.take_run("r00").await.expect("it is there"), 1);
+    let fenced = store.set_run_state("r00", "running", 0).await.expect_err("it was taken over");
+    assert!(matches!(fenced, StoreError::Fenced { asked: 0, now: 1 }), "{fenced}");
+    store.set_run_state("r00", "running", 1).await.expect("by the one who took it over");
+    let found = store.runs_in(&["running", "reverting"]).await.expect("they can be read");
+    assert_eq!(found.len(), 1);
+    assert_eq!((found[0].state.as_str(), found[0].events, found[0].epoch), ("running", 4, 1));
+}
+
+async fn audit(store: &Store) {
+    for number in 0..10 {
+        let entry = store.audit("ada", json!({ "z": number, "a": { "y": 1.5, "b": null } })).await;
+        assert_eq!(entry.expect("an entry").seq, number + 1);
+    }
+    let mut at_once = tokio::task::JoinSet::new();
+    for number in 0..50 {
+        let store = store.clone();
+        at_once.spawn(async move { store.audit("bob", json!({ "n": number })).await.expect("an entry").seq });
+    }
+    let mut seqs = at_once.join_all().await;
+    seqs.sort_unstable();
+    assert_eq!(seqs, (11..=60).collect::<Vec<_>>());
+    let head = store.audit_head().await.expect("it can be read");
+    assert_eq!(store.audit_verify().await.expect("it can be read"), Verified::Whole(head.clone()));
+    let page = store.audit_page(60, 10).await.expect("a page");
+    assert_eq!((page.len(), &page[0].hash, head.seq), (1, &head.hash, 60));
+}
+
+async fn answers(store: &Store) {
+    let ask = async |who: &str, request: &str| store.ask(who, "k", request).await.expect("it can be asked");
+    assert_eq!(ask("ada", "one").await, Asked::Anew);
+    assert_eq!(ask("ada", "one").await, Asked::UnderWay);
+    assert_eq!(ask("ada", "two").await, Asked::Differently);
+    assert_eq!(ask("bob", "two").await, Asked::Anew, "keys are each caller's own");
+    let answer = Answered { status: 201, body: text("{}") };
+    store.answered("ada", "k", Some(answer.clone())).await.expect("it is kept");
+    assert_eq!(ask("ada", "one").await, Asked::Before(answer));
+    store.answered("bob", "k", None).await.expect("it is free");
+    assert_eq!(ask("bob", "three").await, Asked::Anew);
+}
+
+/// PostgreSQL of a world by its Unix socket, which every network namespace reaches.
+fn place(world: &World, database: &str) -> Where {
+    let directory = world.directory.join("service-0");
+    Where::Postgres(format!("host={} port=5432 user=postgres dbname={database}", directory.display()))
+}
+
+fn query(world: &World, service: &Service, sql: &str) -> std::io::Result<String> {
+    let host = &world.hosts[0];
+    let stream = squall_tests::client::connect(
+        &host.netns,
+        std::net::SocketAddr::from(([127, 0, 0, 1], service.port)),
+        PATIENCE,
+    )?;
+    squall_tests::client::Postgres::over(stream)?.query(sql)
+}
+
+#[test]
+fn sqlite_keeps_what_a_controller_remembers() {
+    needs!(Root);
+    let world = World::new(1);
+    alike(&Where::Sqlite(world.directory.join("data")));
+}
+
+#[test]
+fn postgres_keeps_it_alike_for_many_controllers_and_comes_back() {
+    needs!(Root, Postgres);
+    let world = World::new(1);
+    let service = world.postgres(0, 5432);
+    alike(&place(&world, "postgres"));
+    altered_audit(&world, &service);
+    together(&place(&world, "postgres"));
+    query(&world, &service, "INSERT INTO schema_version (version) VALUES (1000)").expect("it is altered");
+    let newer = Store::open(&place(&world, "postgres")).expect_err("it is newer");
+    assert!(matches!(newer, StoreError::Newer { has: 1000, .. }), "{newer}");
+    query(&world, &service, "CREATE DATABASE second").expect("a database");
+    away(&world, &service);
+}
+
+/// Who alters an entry behind the controller's back is found, with the entry.
+fn altered_audit(world: &World, service: &Service) {
+    let store = Store::open(&place(world, "postgres")).expect("it opens");
+    let verified = || wait(store.audit_verify()).expect("it can be read");
+    let alter = |sql: &str| query(world, service, sql).expect("it is altered");
+    let broken = |at: u64| {
+        assert!(matches!(verified(), Verified::Broken { seq, .. } if seq == at), "{:?}", verified())
+    };
+    alter("UPDATE audit SET who = 'eve' WHERE seq = 7");
+    broken(7);
+    alter("UPDATE audit SET who = 'ada' WHERE seq = 7");
+    assert!(matches!(verified(), Verified::Whole(_)));
+    alter("CREATE TABLE kept AS SELECT * FROM audit WHERE seq IN (30, 60)");
+    alter("DELETE FROM audit WHERE seq = 30");
+    broken(30);
+    alter("INSERT INTO audit SELECT * FROM kept WHERE seq = 30");
+    alter("DELETE FROM audit WHERE seq = 60");
+    broken(60);
+    alter("INSERT INTO audit SELECT * FROM kept WHERE seq = 60");
+    assert!(matches!(verified(), Verified::Whole(_)));
+}
+
+/// Two controllers on one database: the chain has no forks, and a run's events no doubles.
+fn together(place: &Where) {
+    let stores = [Store::open(place).expect("one"), Store::open(place).expect("another")];
+    wait(async {
+        let mut at_once = tokio::task::JoinSet::new();
+        for number in 0..100 {
+            let store = stores[number % 2].clone();
+            at_once.spawn(async move {
+                // Crosswise: rows are locked in different orders, and who loses begins again.
+                let run = format!("r{:02}", 1 + (number / 2) % 3);
+                store.audit("ada", json!({ "n": number })).await.expect("an entry");
+                store.append(&run, 0, &[text("the same")]).await.expect("an event")
+            });
+        }
+        assert!(at_once.join_all().await.iter().all(|next| *next == 1));
+        for store in &stores {
+            let verified = store.audit_verify().await.expect("it can be read");
+            assert!(matches!(verified, Verified::Whole(head) if head.seq == 160));
+        }
+    });
+}
+
+/// The database is ended and started again under a store that is open.
+fn away(world: &World, service: &Service) {
+    let store = Store::open(&place(world, "second")).expect("it opens");
+    wait(store.new_run(a_run("r"))).expect("a run");
+    // Its connections end under it, and it notices only when it uses them.
+    let ended = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'second'";
+    query(world, service, ended).expect("they are ended");
+    wait(store.append("r", 0, &[text("after the first end")])).expect("it connects again by itself");
+
+    let postmaster = Pid::from_raw(service.pid).expect("a process");
+    kill_process(postmaster, Signal::INT).expect("it is ours");
+    holds("PostgreSQL to end", PATIENCE, || {
+        Process::of(service.pid).is_none_or(|process| process.state == 'Z')
+    });
+    let away = wait(store.append("r", 1, &[text("lost")])).expect_err("there is no database");
+    assert!(matches!(away, StoreError::Away(_)), "{away}");
+    wait(store.ready()).expect_err("there is no database");
+
+    let programs = postgres_programs().expect("it was found before");
+    let program = programs.join("postgres").display().to_string();
+    let directory = world.directory.join("service-0");
+    let (data, sockets) = (directory.join("data").display().to_string(), directory.display().to_string());
+    let owner = std::os::unix::fs::MetadataExt::uid(&std::fs::metadata(&data).expect("it is there"));
+    world.program(0, Some(owner), &[&program, "-D", &data, "-k", &sockets, "-p", "5432", "-c", "fsync=off"]);
+    holds("the store to answer", PATIENCE, || wait(store.ready()).is_ok());
+    wait(store.append("r", 1, &[text("back")])).expect("it is back");
+    let kept = wait(store.events("r", 0, 10)).expect("they can be read");
+    assert_eq!(kept, [(0, text("after the first end")), (1, text("back"))]);
+}
