@@ -44,7 +44,7 @@ impl Verdict {
         let summary = ready.tell(summary, Some(&self.file));
         let text = match common.format {
             Format::Human => report::human(&summary, Some(&self.file), Paint::on(&std::io::stdout())),
-            Format::Json => report::json(&summary, Some(&self.file)),
+            Format::Json => report::json(&summary, Some(&self.file), None),
         };
         print::result(&text)?;
         match said(&log) {

@@ -1,12 +1,12 @@
 //! JUnit XML, for pipelines that show tests: a suite for each experiment, with one case for the experiment itself, so that
-//! one that was refused or interrupted is never green, and for each of its runs one for each hypothesis, each guard and
-//! each fault ("measured").
+//! one that was refused or interrupted is never green, and for each of its runs one for each hypothesis, each
+//! comparison with an earlier run, each guard and each fault ("measured").
 
 use quick_xml::events::{BytesDecl, BytesText, Event};
 use quick_xml::writer::Writer;
 use squall_experiments::exit::Exit;
 use squall_experiments::suite::{Ran, Suite, Tested};
-use squall_experiments::summary::{Claim, Guard, Part};
+use squall_experiments::summary::{Claim, Comparison, Guard, Part, Trend};
 use squall_experiments::verdict::Outcome;
 
 use super::figures::{of_claim, of_part};
@@ -121,6 +121,16 @@ fn cases(tested: &Tested) -> Vec<Case> {
         let mut cases: Vec<Case> = claims
             .map(|claim| case("hypothesis", claim.name.clone(), hypothesis(claim, ran), of_claim(claim)))
             .collect();
+        cases.extend(summary.regression.iter().flat_map(|regression| {
+            regression.comparisons.iter().map(|compared| {
+                let name = format!("{}, {}", compared.claim, compared.aspect.word());
+                let evidence = vec![
+                    format!("run {} of {}: {}", regression.run, regression.date, compared.earlier),
+                    format!("this run: {}", compared.now),
+                ];
+                case("regression", name, trend(compared), evidence)
+            })
+        }));
         cases.extend(summary.guards.iter().map(|watched| {
             let tally = watched.samples;
             let evidence = vec![format!("{} of {} samples good", tally.good, tally.total())];
@@ -195,6 +205,15 @@ fn hypothesis(claim: &Claim, ran: &Ran) -> Ended {
             }
             (Outcome::Held, _) => Ended::Passed,
         },
+    }
+}
+
+/// That a run cannot be told from an earlier one is no failure of it.
+fn trend(compared: &Comparison) -> Ended {
+    match compared.trend {
+        Trend::Worse => Ended::Failed(compared.why.clone()),
+        Trend::NoData => Ended::Skipped(compared.why.clone()),
+        _ => Ended::Passed,
     }
 }
 

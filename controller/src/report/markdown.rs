@@ -67,6 +67,14 @@ fn run(tested: &Tested, ran: &Ran, time: &str) -> String {
     for claim in summary.hypotheses.iter().filter(more) {
         items(&format!("Hypothesis {}", claim.name), &of_claim(claim), &mut page);
     }
+    if let Some(regression) = &summary.regression {
+        let lines = regression.comparisons.iter().map(|compared| {
+            let (trend, what) = (compared.trend.word(), compared.aspect.word());
+            format!("{}, {what}: {trend}: {}", compared.claim, compared.why)
+        });
+        let title = format!("Compared with run {} of {}", regression.run, regression.date);
+        items(&title, &lines.collect::<Vec<_>>(), &mut page);
+    }
     for guard in summary.guards.iter().filter(|guard| guard.tripped.is_some()) {
         let seen = guard.tripped.clone().into_iter().collect::<Vec<_>>();
         items(&format!("Guard {} tripped", guard.name), &seen, &mut page);

@@ -30,10 +30,13 @@ use std::path::Path;
 use squall_experiments::suite::Suite;
 use squall_experiments::summary::Summary;
 
-/// One JSON document: the summary, and where the events are.
-pub fn json(summary: &Summary, events: Option<&Path>) -> String {
+/// One JSON document: the summary, where the events are, and what a history says, where there is one.
+pub fn json(summary: &Summary, events: Option<&Path>, story: Option<&str>) -> String {
     let mut document = serde_json::to_value(summary).unwrap_or_default();
     document["events"] = events.map(|path| path.display().to_string()).into();
+    if let Some(story) = story {
+        document["story"] = story.into();
+    }
     let mut text = serde_json::to_string_pretty(&document).unwrap_or_default();
     text.push('\n');
     text

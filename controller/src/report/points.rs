@@ -2,6 +2,7 @@
 
 use squall_experiments::exit::Exit;
 use squall_experiments::suite::{Ran, Suite, Tested};
+use squall_experiments::summary::Regression;
 use squall_experiments::verdict::Outcome;
 
 /// How bad it is.
@@ -19,7 +20,7 @@ pub(super) enum Severity {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Point {
     pub(super) severity: Severity,
-    /// What was looked at: `hypothesis`, `guard`, `fault` or `run`.
+    /// What was looked at: `hypothesis`, `regression`, `guard`, `fault` or `run`.
     pub(super) check: &'static str,
     /// Its name, the same in every run.
     pub(super) name: String,
@@ -103,6 +104,14 @@ fn seen(tested: &Tested, ran: &Ran) -> Vec<Point> {
             _ => None,
         };
         points.extend(found.map(|(severity, what)| point(severity, "hypothesis", &claim.name, what, line)));
+    }
+    for worse in summary.regression.iter().flat_map(Regression::worse) {
+        let at = summary.hypotheses.iter().position(|claim| claim.name == worse.claim);
+        let line = at.and_then(|at| places.hypotheses.get(at));
+        let name = format!("{}, {}", worse.claim, worse.aspect.word());
+        let earlier = summary.regression.as_ref().map_or("", |regression| &regression.date);
+        let what = format!("worse than in the run of {earlier}: {}", worse.why);
+        points.push(point(Severity::Error, "regression", &name, what, line));
     }
     for (at, guard) in summary.guards.iter().enumerate() {
         let tripped = guard.tripped.as_ref().map(|seen| format!("the guard tripped: {seen}"));

@@ -226,7 +226,10 @@ fn print(suite: &Suite, whole: bool, pipeline: &Pipeline, ci: bool, format: Form
                 None => text,
             }
         }
-        (Format::Json, Some((_, ran))) => report::json(&ran.summary, ran.events.as_deref().map(Path::new)),
+        (Format::Json, Some((tested, ran))) => {
+            let events = ran.events.as_deref().map(Path::new);
+            report::json(&ran.summary, events, tested.story.as_deref())
+        }
         (Format::Human, None) => report::suite(suite, paint),
         (Format::Json, None) => report::suite_json(suite),
     };

@@ -63,7 +63,7 @@ fn a_run_that_did_nothing_says_that_nothing_is_left() {
 #[test]
 fn the_json_document_names_everything_and_reads_back() {
     let document: serde_json::Value =
-        serde_json::from_str(&json(&summary(), Some(Path::new("/tmp/e")))).unwrap();
+        serde_json::from_str(&json(&summary(), Some(Path::new("/tmp/e")), Some("held twice"))).unwrap();
     assert_eq!(document["exit"], 5);
     assert_eq!(document["verdict"], "deviated");
     assert_eq!(document["seed"], 7);
@@ -73,8 +73,9 @@ fn the_json_document_names_everything_and_reads_back() {
     assert_eq!(document["parts"][0]["evidence"][0]["impaired"], 14);
     assert_eq!(document["parts"][1]["measured"], false);
     assert_eq!(document["undone"][0], "4 rules removed, none left");
+    assert_eq!(document["story"], "held twice");
     assert_eq!(serde_json::from_value::<Summary>(document).unwrap(), summary());
-    let without: serde_json::Value = serde_json::from_str(&json(&summary(), None)).unwrap();
+    let without: serde_json::Value = serde_json::from_str(&json(&summary(), None, None)).unwrap();
     assert!(without["events"].is_null());
 }
 
@@ -133,7 +134,7 @@ fn a_load_is_reported_with_its_figures() {
     );
     let text = junit_of(summary.clone());
     assert!(text.contains(&format!("<system-out>{before}\n{during}\n</system-out>")), "{text}");
-    let document: serde_json::Value = serde_json::from_str(&super::json(&summary, None)).unwrap();
+    let document: serde_json::Value = serde_json::from_str(&super::json(&summary, None, None)).unwrap();
     let load = &document["hypotheses"][1]["during"]["load"];
     assert_eq!((&load["requests"], &load["failed"]), (&json!(50), &json!(20)));
     assert_eq!((&load["p50_us"], &load["p99_us"]), (&json!(11_994), &json!(null)));
@@ -256,6 +257,37 @@ fn two() -> Suite {
     held.title = "50 % of `a|b`\n<script>".to_owned();
     held.sentence = "held: it was good".to_owned();
     suite_of(vec![held, summary()])
+}
+
+#[test]
+fn what_is_worse_than_in_an_earlier_run_is_shown_as_such() {
+    let regression = json!({
+        "run": "r0", "date": "2026-11-01T00:00:00Z", "version": "0", "sentence": null, "comparisons": [
+            { "claim": "site is up", "aspect": "errors", "trend": "worse", "why": "12 % were bad, 1 % then",
+              "earlier": "1 % of 100 looks bad", "now": "12 % of 100 looks bad" },
+            { "claim": "site is up", "aspect": "recovery", "trend": "no-worse", "why": "as soon", "earlier": "1.0 s", "now": "1.0 s" }
+        ]
+    });
+    let suite = suite_of(vec![summary().compared(serde_json::from_value(regression).unwrap())]);
+    let annotations = annotations(&suite);
+    let worse =
+        "site is up, errors::worse than in the run of 2026-11-01T00:00:00Z: 12 %25 were bad, 1 %25 then";
+    assert!(annotations.contains(&worse.replace("up, e", "up%2C e")), "{annotations}");
+    let page = markdown(&suite);
+    assert!(
+        page.contains("Compared with run r0 of 2026-11-01T00:00:00Z:\n\n* site is up, errors: worse: 12 %"),
+        "{page}"
+    );
+    let xml = junit(&suite).unwrap();
+    assert!(
+        xml.contains(
+            "<testcase classname=\"regression\" name=\"site is up, errors\">\n      <failure message=\"12 %"
+        ),
+        "{xml}"
+    );
+    assert!(xml.contains("name=\"site is up, recovery\""), "{xml}");
+    assert_eq!(xml.matches("12 % were bad, 1 % then</failure>").count(), 1, "{xml}");
+    assert!(code_quality(&suite).contains("worse than in the run of"));
 }
 
 #[test]
