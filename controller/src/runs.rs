@@ -71,7 +71,8 @@ impl Runs {
         for run in &left {
             let epoch = self.0.store.take_run(&run.id).await?;
             let last = self.0.store.events(&run.id, run.events.saturating_sub(1), 1).await?;
-            let at_ms = last.first().and_then(|(_, text)| serde_json::from_str::<serde_json::Value>(text).ok());
+            let at_ms =
+                last.first().and_then(|(_, text)| serde_json::from_str::<serde_json::Value>(text).ok());
             let at_ms = at_ms.and_then(|event| event["at_ms"].as_u64()).unwrap_or_default();
             let by = "the controller ended in the middle of it; each host reverted by its lease";
             let sentence = format!("interrupted: {by}");

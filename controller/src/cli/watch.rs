@@ -74,20 +74,23 @@ fn show(data: &str, common: &Common) -> anyhow::Result<()> {
         return Ok(print::result(&format!("{data}\n"))?);
     }
     let event: Value = serde_json::from_str(data).unwrap_or_default();
-    let kind = event["event"].as_str().unwrap_or("event");
+    // What concerns all hosts, or one of them, or a run that has only one.
+    let kind = event["fleet"].as_str().or(event["event"].as_str()).unwrap_or("event");
     // Samples come by the hundred; whoever wants them asks for JSON.
     if kind == "sample" {
         return Ok(());
     }
     let members = event.as_object().into_iter().flatten();
-    let short = members.filter(|(name, value)| *name != "event" && (value.is_string() || value.is_number()));
+    let told = |name: &str| matches!(name, "event" | "fleet" | "host" | "seq");
+    let short = members.filter(|(name, value)| !told(name) && (value.is_string() || value.is_number()));
+    let host = event["host"].as_str().map(|host| format!("{host}: ")).unwrap_or_default();
     let words: Vec<String> = short
         .take(6)
         .map(|(name, value)| {
             format!("{name} {}", value.as_str().map_or_else(|| value.to_string(), str::to_owned))
         })
         .collect();
-    Ok(print::result(&remote::plain(&format!("{kind}  {}\n", words.join(", ").replace('\n', " "))))?)
+    Ok(print::result(&remote::plain(&format!("{host}{kind}  {}\n", words.join(", ").replace('\n', " "))))?)
 }
 
 /// The exit code of a run that ended so.
