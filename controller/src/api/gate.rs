@@ -19,7 +19,7 @@ use crate::store::{Role, Token};
 pub const LARGEST_BODY: usize = 1 << 20;
 /// How long a body may take to arrive.
 const BODY_PATIENCE: Duration = Duration::from_secs(30);
-/// How many refused tokens an address may show in [`WINDOW`].
+/// How many refused tokens an address may show in a minute.
 pub const FAILURES: usize = 20;
 /// The time over which refused tokens are counted.
 const WINDOW: Duration = Duration::from_secs(60);

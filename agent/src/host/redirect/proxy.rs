@@ -213,7 +213,7 @@ impl Proxy {
         self.hear();
     }
 
-    /// Its counts as of now, if it answers within [`ANSWER`]. Where it has not met as many connections as were led to it,
+    /// Its counts as of now, if it answers within a second. Where it has not met as many connections as were led to it,
     /// those on their way are waited for, for a moment.
     pub fn counts(&mut self, led: u64, moment: Duration) -> Counts {
         let began = Instant::now();
