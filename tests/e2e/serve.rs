@@ -76,8 +76,12 @@ impl Fleet {
 
     /// Gives an experiment to the controller, and follows it.
     fn runs(&self, fault: &str, lasts: &str) -> Squall {
+        self.runs_on("web", fault, lasts)
+    }
+
+    fn runs_on(&self, role: &str, fault: &str, lasts: &str) -> Squall {
         let document = format!(
-            "squall: 1\ntitle: A page of every host\non: {{ labels: {{ role: web }} }}\n\
+            "squall: 1\ntitle: A page of every host\non: {{ labels: {{ role: {role} }} }}\n\
              hypothesis:\n  - name: the page is there\n    http: {{ url: \"http://127.0.0.1:8080/\", timeout: 2s }}\n    every: 100ms\n\
              method:\n  - fault: {{ {fault} }}\n    for: {lasts}\n"
         );
@@ -129,6 +133,19 @@ fn a_run_over_hosts_has_one_verdict_and_a_halt_ends_it_on_all() {
         let injected = |line: &str| line.contains(host) && line.contains("\"event\":\"injected\"");
         assert!(events.lines().any(injected), "{host}: {events}");
     }
+
+    // What is no experiment, or none for these hosts, begins nothing.
+    let none = fleet.world.file("none.yaml", "squall: 1\ntitel: Nothing\n");
+    let none = fleet.asks(&["run", &none, "--controller", URL]).run();
+    none.expect_exit(3).expect_told("did you mean `title`?");
+    fleet.asks(&["run", "no-such-file.yaml", "--controller", URL]).run().expect_exit(3);
+    let nowhere = fleet.runs_on("db", slow, "1s").run();
+    nowhere.expect_exit(4).expect_told("no host matches `labels role=db`");
+    // Whoever writes an experiment does not read what the controller keeps for itself.
+    let theft = "squall: 1\ntitle: ${secret:token_key}\non: { pick: all }\nhypothesis: []\nmethod: []\n";
+    let theft = fleet.world.file("theft.yaml", theft);
+    let theft = fleet.asks(&["run", &theft, "--controller", URL]).run();
+    theft.expect_exit(3).expect_told("the secret `token_key` is not set");
 
     let followed = fleet.runs(slow, "80s").start();
     let run = fleet.live();

@@ -66,8 +66,8 @@ fn longest_fault() -> Period {
     Policy::of_this_host().map_or(LONGEST_FAULT, |policy| policy.max_duration.max(LONGEST_FAULT))
 }
 
-/// A file's name for messages, and its contents: never more than a document may have.
-fn bytes(path: &Path) -> Result<(String, Vec<u8>), Problems> {
+/// A file's name for messages, and its contents: hardly more than a document may have.
+pub fn bytes(path: &Path) -> Result<(String, Vec<u8>), Problems> {
     if path.as_os_str() == "-" {
         let name = "<stdin>".to_owned();
         return contents(io::stdin().lock(), &name).map(|bytes| (name, bytes));

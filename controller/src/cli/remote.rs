@@ -88,7 +88,9 @@ pub fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
 /// Prints why a controller refused, and gives the exit code that it names.
 pub fn refused(problem: &Value) -> Exit {
     let detail = problem["detail"].as_str().map_or_else(|| problem.to_string(), str::to_owned);
-    eprintln!("error: {}", plain(&detail));
+    // What is wrong with a document is told as it is everywhere, each problem with its place.
+    let told = if detail.starts_with("error: ") { "" } else { "error: " };
+    eprintln!("{told}{}", plain(&detail));
     if let Some(help) = problem["help"].as_str() {
         eprintln!("help: {}", plain(help));
     }
