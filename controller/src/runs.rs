@@ -3,7 +3,7 @@
 //! Each is a task of its own. Its log goes to the store line by line, before whoever asks can see it; when the store fails,
 //! the run is ended, since nobody could tell any more what it did.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -21,11 +21,11 @@ use tokio::runtime::Handle;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::timeout;
 
-use crate::api::engine::{Engine, Live, Planned, Submission};
+use crate::api::engine::{Engine, Planned, Submission};
 use crate::conductor::LEASE;
-use crate::fleet::{Authority, Hub};
+use crate::fleet::{Authority, HostInfo, Hub};
 use crate::muster::{self, Machines};
-use crate::store::{LIVE, Minted, RunRow, Store, StoreError};
+use crate::store::{HostRow, LIVE, Minted, RunRow, Store, StoreError};
 
 /// How long runs may take to revert when the controller is told to end. Their leases end soon after it.
 const FAREWELL: Duration = Duration::from_secs(20);
@@ -126,12 +126,13 @@ impl Runs {
     }
 
     /// The order of a run, as it would be now.
-    fn order(&self, run: &str, submission: &Submission) -> Result<muster::Order, Refusal> {
+    async fn order(&self, run: &str, submission: &Submission) -> Result<muster::Order, Refusal> {
         let document = self.read(submission)?;
         // 32 bits are enough to repeat a run, and stay exact in every JSON reader.
         let chosen = || u64::from(rand::random::<u32>());
         let seed = submission.seed.or(document.experiment.seed).unwrap_or_else(chosen);
-        let targets = Targets::of(&document.experiment, &self.candidates(), seed)?;
+        let candidates = self.candidates().await.map_err(|error| Refusal::bare(error.to_string()))?;
+        let targets = Targets::of(&document.experiment, &candidates, seed)?;
         let origin = Origin { content: Some(document.content()), ..Origin::default() };
         Ok(muster::Order {
             run: RunId(run.to_owned()),
@@ -145,15 +146,20 @@ impl Runs {
         })
     }
 
-    fn candidates(&self) -> Vec<Candidate> {
-        let candidate = |host: crate::fleet::HostInfo| Candidate {
+    /// The hosts of the fleet, as `squall hosts` shows them: what a host says of itself once it has joined chooses nothing.
+    async fn candidates(&self) -> Result<Vec<Candidate>, StoreError> {
+        let hosts = self.0.hub.hosts();
+        let connected: BTreeSet<String> =
+            hosts.into_iter().filter(|host| host.connected).map(|host| host.name).collect();
+        let candidate = |host: HostRow| Candidate {
+            connected: connected.contains(&host.name),
             name: host.name,
             labels: host.labels,
             zone: host.zone,
             cell: host.cell,
-            connected: host.connected,
         };
-        self.0.hub.hosts().into_iter().map(candidate).collect()
+        let known = self.0.store.hosts().await?.into_iter().filter(|host| host.revoked_at.is_none());
+        Ok(known.map(candidate).collect())
     }
 
     /// Carries a run out, to its end.
@@ -214,23 +220,13 @@ fn secret(path: &std::path::Path) -> Result<Option<String>, String> {
 }
 
 impl Engine for Runs {
-    fn hosts(&self) -> BoxFuture<'_, Vec<Live>> {
-        let live = |host: crate::fleet::HostInfo| Live {
-            name: host.name,
-            kernel: host.kernel,
-            version: host.version,
-            connected: host.connected,
-            last_contact_ms: host.last_contact_ms,
-            preflight: host.preflight,
-            holds: host.holds,
-        };
-        let hosts = self.0.hub.hosts().into_iter().map(live).collect();
-        Box::pin(async move { hosts })
+    fn hosts(&self) -> BoxFuture<'_, Vec<HostInfo>> {
+        Box::pin(async { self.0.hub.hosts() })
     }
 
     fn plan<'a>(&'a self, submission: &'a Submission) -> BoxFuture<'a, Result<Planned, Refusal>> {
         Box::pin(async move {
-            let order = self.order("", submission)?;
+            let order = self.order("", submission).await?;
             let plan = FleetPlan::on(&order.experiment, &order.targets, order.seed);
             let title = order.redactor.redact(&plan.title).into_owned();
             Ok(Planned { title, hash: plan.hash, seed: plan.seed })
@@ -239,7 +235,7 @@ impl Engine for Runs {
 
     fn start<'a>(&'a self, run: &'a str, submission: Submission) -> BoxFuture<'a, Result<(), Refusal>> {
         Box::pin(async move {
-            let order = self.order(run, &submission)?;
+            let order = self.order(run, &submission).await?;
             let kept = self.0.store.run(run).await.map_err(|error| Refusal::bare(error.to_string()))?;
             let kept = kept.ok_or_else(|| Refusal::bare(format!("there is no run `{run}`")))?;
             if FleetPlan::on(&order.experiment, &order.targets, order.seed).hash != kept.plan {
@@ -250,7 +246,7 @@ impl Engine for Runs {
             }
             let (interrupt, interruptions) = mpsc::unbounded_channel();
             self.live().insert(run.to_owned(), interrupt.clone());
-            let machines = Arc::new(Way { runs: self.clone(), runtime: Handle::current() });
+            let machines = Arc::new(Way { hub: self.0.hub.clone(), runtime: Handle::current() });
             tokio::spawn(self.clone().carry_out(kept, order, machines, interruptions, interrupt));
             Ok(())
         })
@@ -285,12 +281,12 @@ impl Engine for Runs {
 
 /// The way to the hosts, for the threads that drive them.
 struct Way {
-    runs: Runs,
+    hub: Hub,
     runtime: Handle,
 }
 
 impl Way {
-    /// Waits in a thread of its own for what a task of the controller's runtime finds.
+    /// Waits in the calling thread for what a task of the controller's runtime finds.
     fn wait<T: Send + 'static>(
         &self,
         what: impl Future<Output = Result<T, Refusal>> + Send + 'static,
@@ -302,17 +298,13 @@ impl Way {
 }
 
 impl Machines for Way {
-    fn hosts(&self) -> Vec<Candidate> {
-        self.runs.candidates()
-    }
-
     fn agent(&self, host: &str) -> Result<UnixStream, Refusal> {
-        let (hub, host) = (self.runs.0.hub.clone(), host.to_owned());
+        let (hub, host) = (self.hub.clone(), host.to_owned());
         self.wait(async move { hub.agent(&host).await })
     }
 
     fn prober(&self, host: &str, user: Option<&str>) -> Result<UnixStream, Refusal> {
-        let (hub, host, user) = (self.runs.0.hub.clone(), host.to_owned(), user.map(str::to_owned));
+        let (hub, host, user) = (self.hub.clone(), host.to_owned(), user.map(str::to_owned));
         self.wait(async move { hub.prober(&host, user.as_deref()).await })
     }
 }

@@ -83,13 +83,15 @@ fn connect(host: &Host) -> Result<UnixStream, Refusal> {
     UnixStream::connect(place.socket()).map_err(|error| Refusal::bare(format!("not connected: {error}")))
 }
 
-impl Machines for Fleet {
+impl Fleet {
     fn hosts(&self) -> Vec<Candidate> {
         let host =
             |name: &&str| Candidate { name: (*name).to_owned(), connected: true, ..Candidate::default() };
         NAMES.iter().map(host).collect()
     }
+}
 
+impl Machines for Fleet {
     fn agent(&self, host: &str) -> Result<UnixStream, Refusal> {
         connect(self.host(host))
     }

@@ -141,6 +141,16 @@ fn a_run_over_hosts_has_one_verdict_and_a_halt_ends_it_on_all() {
     fleet.asks(&["run", "no-such-file.yaml", "--controller", URL]).run().expect_exit(3);
     let nowhere = fleet.runs_on("db", slow, "1s").run();
     nowhere.expect_exit(4).expect_told("no host matches `labels role=db`");
+    // What an administrator says of a host goes before what it says of itself.
+    fleet.asks(&["hosts", "label", "web-2", "role=db"]).run().expect_exit(0);
+    let events = fleet.runs_on("db", slow, "1s").run();
+    events.expect_exit(0);
+    assert!(
+        events.stdout.contains("web-2: injected") && !events.stdout.contains("web-1: "),
+        "{}",
+        events.story()
+    );
+    fleet.asks(&["hosts", "label", "web-2", "role=web"]).run().expect_exit(0);
     // Whoever writes an experiment does not read what the controller keeps for itself.
     let theft = "squall: 1\ntitle: ${secret:token_key}\non: { pick: all }\nhypothesis: []\nmethod: []\n";
     let theft = fleet.world.file("theft.yaml", theft);

@@ -5,28 +5,10 @@ use std::collections::BTreeMap;
 use futures_util::future::BoxFuture;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use squall_experiments::protocol::{Active, Lifted, Refusal};
+use squall_experiments::protocol::{Lifted, Refusal};
 
+use crate::fleet::HostInfo;
 use crate::store::Minted;
-
-/// A host as its connection knows it.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Live {
-    /// Its name.
-    pub name: String,
-    /// Its kernel's release.
-    pub kernel: String,
-    /// Its agent's version.
-    pub version: String,
-    /// Whether it is connected now.
-    pub connected: bool,
-    /// When it last said something: milliseconds since 1970.
-    pub last_contact_ms: u64,
-    /// What works there, as its agent found.
-    pub preflight: serde_json::Value,
-    /// What is active there.
-    pub holds: Vec<Active>,
-}
 
 /// An experiment that somebody wants run.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
@@ -59,7 +41,7 @@ pub struct Planned {
 /// The rest of the controller. Handlers never reach around it.
 pub trait Engine: Send + Sync + 'static {
     /// The hosts that are or were connected, with what they last said.
-    fn hosts(&self) -> BoxFuture<'_, Vec<Live>>;
+    fn hosts(&self) -> BoxFuture<'_, Vec<HostInfo>>;
 
     /// Reads, checks and plans an experiment; nothing is done. The refusal's exit code tells an invalid document
     /// (3) from one that cannot be run now (4).

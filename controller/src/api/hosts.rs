@@ -8,9 +8,9 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::Api;
-use super::engine::Live;
 use super::problem::Problem;
 use super::routes::{Answer, Call};
+use crate::fleet::HostInfo;
 use crate::store::HostRow;
 
 /// A host.
@@ -61,7 +61,7 @@ pub(super) struct Hosts {
     hosts: Vec<Host>,
 }
 
-fn host(row: HostRow, live: Option<&Live>) -> Host {
+fn host(row: HostRow, live: Option<&HostInfo>) -> Host {
     let holds = live.iter().flat_map(|live| &live.holds).map(|active| Held {
         run: active.run.0.clone(),
         title: active.title.clone(),
@@ -93,7 +93,7 @@ async fn named(api: &Api, name: &str) -> Result<Host, Problem> {
 
 pub(super) async fn list(api: Arc<Api>, _: Call) -> Result<Answer, Problem> {
     let rows = api.store.hosts().await?;
-    let live: BTreeMap<String, Live> =
+    let live: BTreeMap<String, HostInfo> =
         api.engine.hosts().await.into_iter().map(|live| (live.name.clone(), live)).collect();
     let hosts = rows.into_iter().map(|row| {
         let live = live.get(&row.name);

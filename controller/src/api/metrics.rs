@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use axum::http::StatusCode;
 
-use super::engine::Live;
+use crate::fleet::HostInfo;
 
 /// Answers by the class of their status.
 #[derive(Debug, Default)]
@@ -19,7 +19,7 @@ impl Counts {
     }
 
     /// All figures.
-    pub(super) fn text(&self, hosts: &[Live], blocked: bool) -> String {
+    pub(super) fn text(&self, hosts: &[HostInfo], blocked: bool) -> String {
         let mut out = String::new();
         let head = |name: &str, kind: &str, help: &str| {
             let mut text = String::new();

@@ -61,7 +61,7 @@ pub(super) struct Seat {
 }
 
 /// A host, as far as the controller knows.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct HostInfo {
     /// What it is called: what stands in its certificate.
     pub name: String,

@@ -20,7 +20,7 @@ use squall_experiments::experiment::Experiment;
 use squall_experiments::muster::{Began, FleetEvent, Line, Muster, What};
 use squall_experiments::protocol::{Refusal, RunId};
 use squall_experiments::run::Origin;
-use squall_experiments::targets::{Candidate, FleetPlan, OnPartial, Targets, shares};
+use squall_experiments::targets::{FleetPlan, OnPartial, Targets, shares};
 use tokio::sync::mpsc;
 
 use crate::conductor::{boot_ns, date};
@@ -30,8 +30,6 @@ use crew::{Crew, Heard};
 /// The hosts of a controller, as far as a run must know them. `agent` and `prober` may block for as long as the host takes to
 /// answer; they are called from threads that do nothing else.
 pub trait Machines: Send + Sync + 'static {
-    /// All that are known, in any order.
-    fn hosts(&self) -> Vec<Candidate>;
     /// A new connection to the agent of a host. When it breaks, the agent reverts.
     fn agent(&self, host: &str) -> Result<UnixStream, Refusal>;
     /// A new prober on a host, which runs as a user; `None` is the default, an unprivileged one. It ends when its stream is shut

@@ -19,9 +19,10 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use super::client::Remote;
-use super::engine::{Live, Planned, Submission};
+use super::engine::{Planned, Submission};
 use super::server::Listening;
 use super::*;
+use crate::fleet::HostInfo;
 use crate::store::tests::Scratch;
 use crate::store::{NewJoinToken, Where};
 
@@ -42,15 +43,15 @@ impl Recorder {
 }
 
 impl Engine for Recorder {
-    fn hosts(&self) -> BoxFuture<'_, Vec<Live>> {
-        let live = Live {
+    fn hosts(&self) -> BoxFuture<'_, Vec<HostInfo>> {
+        let live = HostInfo {
             name: "web".to_owned(),
             kernel: "6.1.0".to_owned(),
             version: "0.1.0".to_owned(),
             connected: true,
             last_contact_ms: 7,
             preflight: json!({ "nft": true }),
-            holds: Vec::new(),
+            ..HostInfo::default()
         };
         Box::pin(async move { vec![live] })
     }

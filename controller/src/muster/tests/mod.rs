@@ -8,6 +8,7 @@ use std::sync::Mutex;
 use serde_json::json;
 use squall_experiments::exit::Exit;
 use squall_experiments::run::{Event, State, fold};
+use squall_experiments::targets::Candidate;
 
 use super::*;
 use crate::conductor::run_id;
@@ -54,13 +55,15 @@ impl Drop for Fleet {
     }
 }
 
-impl Machines for Fleet {
+impl Fleet {
     fn hosts(&self) -> Vec<Candidate> {
         let host =
             |name: &&str| Candidate { name: (*name).to_owned(), connected: true, ..Candidate::default() };
         self.hosts.keys().map(host).collect()
     }
+}
 
+impl Machines for Fleet {
     fn agent(&self, host: &str) -> Result<UnixStream, Refusal> {
         if self.unreachable.lock().unwrap().contains(&host) {
             return Err(Refusal::bare("it is not connected"));
