@@ -241,8 +241,10 @@ fn an_agent_that_dies_in_the_middle_reverts_the_others_and_its_host_says_what_be
         let made = matches!(&line.what, What::OnHost { record, .. } if matches!(record.event, Event::Injected { .. }));
         injected += u32::from(made);
         if made && injected == 3 {
+            let (guardian, worker) = there.host("stock").agents();
             there.host("stock").kill_agents();
-            // As a service manager does.
+            // As a service manager does: when the one before is gone.
+            holds("the killed agent to be gone", PATIENCE, || !guardian.lives() && !worker.lives());
             there.start("stock");
         }
     });
