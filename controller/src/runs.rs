@@ -3,7 +3,7 @@
 //! Each is a task of its own. Its log goes to the store line by line, before whoever asks can see it; when the store fails,
 //! the run is ended, since nobody could tell any more what it did.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,11 +18,11 @@ use squall_experiments::protocol::{Lifted, Refusal, RunId};
 use squall_experiments::run::Origin;
 use squall_experiments::targets::{Candidate, FleetPlan, Targets};
 use tokio::runtime::Handle;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::timeout;
 
 use crate::api::engine::{Engine, Planned, Submission};
-use crate::conductor::LEASE;
+use crate::conductor::{Answer, LEASE};
 use crate::fleet::{Authority, HostInfo, Hub};
 use crate::muster::{self, Machines};
 use crate::store::{HostRow, LIVE, Minted, RunRow, Store, StoreError};
@@ -148,9 +148,7 @@ impl Runs {
 
     /// The hosts of the fleet, as `squall hosts` shows them: what a host says of itself once it has joined chooses nothing.
     async fn candidates(&self) -> Result<Vec<Candidate>, StoreError> {
-        let hosts = self.0.hub.hosts();
-        let connected: BTreeSet<String> =
-            hosts.into_iter().filter(|host| host.connected).map(|host| host.name).collect();
+        let connected = self.0.hub.connected();
         let candidate = |host: HostRow| Candidate {
             connected: connected.contains(&host.name),
             name: host.name,
@@ -286,25 +284,26 @@ struct Way {
 }
 
 impl Way {
-    /// Waits in the calling thread for what a task of the controller's runtime finds.
-    fn wait<T: Send + 'static>(
+    /// What a task of the controller's runtime finds, for a thread of another.
+    fn found<T: Send + 'static>(
         &self,
         what: impl Future<Output = Result<T, Refusal>> + Send + 'static,
-    ) -> Result<T, Refusal> {
-        let (tell, told) = std::sync::mpsc::channel();
+    ) -> Answer<T> {
+        let (tell, told) = oneshot::channel();
         self.runtime.spawn(async move { tell.send(what.await) });
-        told.recv().unwrap_or_else(|_| Err(Refusal::bare("the controller is about to end")))
+        let ending = || Err(Refusal::bare("the controller is about to end"));
+        Box::pin(async move { told.await.unwrap_or_else(|_| ending()) })
     }
 }
 
 impl Machines for Way {
-    fn agent(&self, host: &str) -> Result<UnixStream, Refusal> {
+    fn agent(&self, host: &str) -> Answer<UnixStream> {
         let (hub, host) = (self.hub.clone(), host.to_owned());
-        self.wait(async move { hub.agent(&host).await })
+        self.found(async move { hub.agent(&host).await })
     }
 
-    fn prober(&self, host: &str, user: Option<&str>) -> Result<UnixStream, Refusal> {
+    fn prober(&self, host: &str, user: Option<&str>) -> Answer<UnixStream> {
         let (hub, host, user) = (self.hub.clone(), host.to_owned(), user.map(str::to_owned));
-        self.wait(async move { hub.prober(&host, user.as_deref()).await })
+        self.found(async move { hub.prober(&host, user.as_deref()).await })
     }
 }

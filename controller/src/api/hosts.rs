@@ -74,7 +74,7 @@ fn host(row: HostRow, live: Option<&HostInfo>) -> Host {
         last_contact: live.map(|live| live.last_contact_ms),
         kernel: live.map(|live| live.kernel.clone()),
         version: live.map(|live| live.version.clone()),
-        preflight: live.map(|live| live.preflight.clone()),
+        preflight: live.map(|live| serde_json::Value::clone(&live.preflight)),
         name: row.name,
         labels: row.labels,
         zone: row.zone,

@@ -50,7 +50,7 @@ impl Engine for Recorder {
             version: "0.1.0".to_owned(),
             connected: true,
             last_contact_ms: 7,
-            preflight: json!({ "nft": true }),
+            preflight: json!({ "nft": true }).into(),
             ..HostInfo::default()
         };
         Box::pin(async move { vec![live] })
