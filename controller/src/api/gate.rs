@@ -143,6 +143,9 @@ impl Api {
                 "wait a minute",
             ));
         }
+        if !halts {
+            self.addresses.one_more(key(from), Instant::now()).map_err(too_often)?;
+        }
         let shown = header(&parts.headers, header::AUTHORIZATION.as_str());
         let shown = shown.and_then(|shown| shown.split_once(' '));
         let shown = shown.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
@@ -163,6 +166,9 @@ impl Api {
             return Err(Problem::bare(StatusCode::UNAUTHORIZED, "the token is not valid"));
         };
         self.known.seen(hash, &token, Instant::now());
+        if !halts {
+            self.tokens.one_more(token.id.clone(), Instant::now()).map_err(too_often)?;
+        }
         if token.role < least {
             return Err(Problem::new(
                 StatusCode::FORBIDDEN,
@@ -171,6 +177,19 @@ impl Api {
             ));
         }
         Ok(token)
+    }
+}
+
+/// The wait is said in whole seconds, and never too short.
+fn too_often(wait: Duration) -> Problem {
+    let seconds = wait.as_secs() + 1;
+    Problem {
+        retry_s: Some(seconds),
+        ..Problem::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            "too many requests came from this address, or with this token",
+            format!("wait {seconds} s, and ask less often: a live stream tells what is new"),
+        )
     }
 }
 
