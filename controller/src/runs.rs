@@ -22,10 +22,11 @@ use tokio::runtime::Handle;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::timeout;
 
-use crate::api::engine::{Engine, Planned, Submission};
+use crate::api::engine::{Engine, Planned, Preview, Submission};
 use crate::conductor::{Answer, LEASE};
 use crate::fleet::{Authority, HostInfo, Hub};
 use crate::muster::{self, Machines};
+use crate::report;
 use crate::store::{HostRow, LIVE, Minted, RunRow, Store, StoreError};
 use keeping::Keeper;
 
@@ -201,6 +202,34 @@ fn secret(path: &std::path::Path) -> Result<Option<String>, String> {
     Ok(Some(text.strip_suffix('\n').unwrap_or(&text).to_owned()))
 }
 
+/// A plan in words; `redact` takes secrets out of them.
+fn preview(plan: &FleetPlan, redact: &dyn Fn(&str) -> String) -> Preview {
+    let mut preview = Preview {
+        watching: plan.hosts.iter().filter(|on| on.watching).map(|on| on.host.clone()).collect(),
+        unconnected: plan.unconnected.iter().cloned().collect(),
+        ..Preview::default()
+    };
+    let once = |all: &mut Vec<String>, new: &[String]| {
+        for line in new.iter().map(|line| redact(line)) {
+            if !all.contains(&line) {
+                all.push(line);
+            }
+        }
+    };
+    for on in &plan.hosts {
+        let steps = redact(&report::steps(&on.plan, ""));
+        match preview.done.iter_mut().find(|(_, known)| *known == steps) {
+            Some((hosts, _)) => hosts.push(on.host.clone()),
+            None => preview.done.push((vec![on.host.clone()], steps)),
+        }
+        once(&mut preview.never_hit, &on.plan.carve_outs);
+        once(&mut preview.warnings, &on.plan.warnings);
+    }
+    let expiry = plan.hosts.iter().map(|on| on.plan.expiry).max();
+    preview.expires = expiry.map(|expiry| expiry.to_string()).unwrap_or_default();
+    preview
+}
+
 impl Engine for Runs {
     fn hosts(&self) -> BoxFuture<'_, Vec<HostInfo>> {
         Box::pin(async { self.0.hub.hosts() })
@@ -211,7 +240,8 @@ impl Engine for Runs {
             let order = self.order("", submission).await?;
             let plan = FleetPlan::on(&order.experiment, &order.targets, order.seed);
             let title = order.redactor.redact(&plan.title).into_owned();
-            Ok(Planned { title, hash: plan.hash, seed: plan.seed })
+            let preview = preview(&plan, &|text| order.redactor.redact(text).into_owned());
+            Ok(Planned { title, hash: plan.hash, seed: plan.seed, preview })
         })
     }
 

@@ -5,12 +5,13 @@ use std::os::unix::net::UnixStream as StdStream;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use squall_experiments::fleet::frame::LONGEST_TEXT;
-use squall_experiments::fleet::stream::whole;
-use squall_experiments::fleet::{Fault, Frame, Incoming, Outgoing};
+use squall_experiments::fleet::stream::{HOLD, whole};
+use squall_experiments::fleet::{Fault, Frame, Held, Incoming, Outgoing};
 use squall_experiments::protocol::Refusal;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::sync::{Notify, mpsc};
+use tokio::time::{Instant, sleep_until};
 
 /// Where frames go, as messages: `control` stands in front of `data`, and nobody who reads the connection waits for it.
 #[derive(Clone, Debug)]
@@ -19,7 +20,8 @@ pub(super) struct Out {
     pub(super) control: mpsc::Sender<String>,
 }
 
-/// The end of a stream at which the connection puts what comes. Dropped, the stream is over.
+/// The end of a stream at which the connection puts what comes. Dropped, the stream is over; one whose connection is
+/// [lost](Lane::lost) ends by itself where no other one [takes it on](Lane::resume) within [`HOLD`].
 #[derive(Debug)]
 pub(super) struct Lane {
     books: Arc<Books>,
@@ -43,6 +45,8 @@ impl Books {
 enum Came {
     Text(String),
     End,
+    Lost,
+    Resumed(Out, Held),
 }
 
 impl Lane {
@@ -67,14 +71,29 @@ impl Lane {
         Ok(())
     }
 
+    /// How far it is, for the other side of the next connection. Nothing may come from the one before any more.
+    pub(super) fn held(&self, stream: u64) -> Held {
+        self.books.both().0.held(stream)
+    }
+
+    /// Its connection is gone.
+    pub(super) fn lost(&self) {
+        let _ = self.came.send(Came::Lost);
+    }
+
+    /// It goes on over another connection, whose other side is so far.
+    pub(super) fn resume(&self, out: Out, theirs: Held) {
+        let _ = self.came.send(Came::Resumed(out, theirs));
+    }
+
     /// Whether nobody listens at its other end any more.
     pub(super) fn is_over(&self) -> bool {
         self.came.is_closed()
     }
 }
 
-/// Begins to carry a stream, in a task of its own, until both directions have ended or the lane is dropped. Then the
-/// socket is closed, whatever was still to be written.
+/// Begins to carry a stream, in a task of its own, until both directions have ended and everything was handed on, or the
+/// lane is dropped. Then the socket is closed, whatever was still to be written.
 pub(super) fn begin(stream: u64, local: StdStream, out: Out) -> std::io::Result<Lane> {
     local.set_nonblocking(true)?;
     let local = UnixStream::from_std(local)?;
@@ -82,14 +101,46 @@ pub(super) fn begin(stream: u64, local: StdStream, out: Out) -> std::io::Result<
     let books = Arc::new(Books::default());
     let lane = Lane { books: books.clone(), came };
     tokio::spawn(async move {
-        let mut carried = Carried { stream, local, books, coming, out };
+        let way = Way { out: Some(out), until: Instant::now() };
+        let mut carried = Carried { stream, local, books, coming, way };
         // An error is said to the other side, which closes what it has of the stream.
         if let Err(why) = carried.carry().await {
             let why = why.map(|fault| Refusal::bare(fault.to_string()));
-            let _ = carried.out.control.send(Frame::Close { stream, why }.text()).await;
+            carried.way.control(&Frame::Close { stream, why }).await;
         }
     });
     Ok(lane)
+}
+
+/// To where frames of a stream go: to nowhere while its connection is lost.
+struct Way {
+    out: Option<Out>,
+    /// Until when another connection is waited for, while there is none.
+    until: Instant,
+}
+
+impl Way {
+    async fn data(&mut self, frame: &Frame) {
+        if let Some(out) = &self.out
+            && out.data.send(frame.text()).await.is_err()
+        {
+            self.lost();
+        }
+    }
+
+    async fn control(&mut self, frame: &Frame) {
+        if let Some(out) = &self.out
+            && out.control.send(frame.text()).await.is_err()
+        {
+            self.lost();
+        }
+    }
+
+    fn lost(&mut self) {
+        if self.out.take().is_some() {
+            self.until = Instant::now() + HOLD;
+        }
+    }
 }
 
 struct Carried {
@@ -97,13 +148,13 @@ struct Carried {
     local: UnixStream,
     books: Arc<Books>,
     coming: mpsc::UnboundedReceiver<Came>,
-    out: Out,
+    way: Way,
 }
 
 impl Carried {
     /// An error is an end that the other side does not know of: because of a fault, or because the socket is closed.
     async fn carry(&mut self) -> Result<(), Option<Fault>> {
-        let Carried { stream, local, books, coming, out } = self;
+        let Carried { stream, local, books, coming, way } = self;
         let stream = *stream;
         let (mut reader, mut writer) = local.split();
         let mut buffer = vec![0; LONGEST_TEXT];
@@ -117,26 +168,48 @@ impl Carried {
                 written = 0;
                 let seq = books.both().0.handed_on();
                 if let Some(seq) = seq {
-                    let ack = Frame::Ack { stream, seq }.text();
-                    out.control.send(ack).await.map_err(|_| None)?;
+                    way.control(&Frame::Ack { stream, seq }).await;
                 }
             }
             if heard_all && pending.is_empty() && !shut {
                 shut = true;
                 let _ = writer.shutdown().await;
             }
-            if shut && read_all {
+            let (room, handed_on) = {
+                let both = books.both();
+                (both.1.room(), both.1.is_empty())
+            };
+            if shut && read_all && handed_on {
                 return Ok(());
             }
-            let room = books.both().1.room();
             tokio::select! {
                 came = coming.recv() => match came {
                     Some(Came::Text(text)) => pending.push_back(text),
                     Some(Came::End) => heard_all = true,
+                    Some(Came::Lost) => way.lost(),
+                    Some(Came::Resumed(out, theirs)) => {
+                        way.out = Some(out);
+                        let (missing, handed) = {
+                            let both = books.both();
+                            (both.1.missing(&theirs)?, both.0.handed())
+                        };
+                        // What was said on the connection before may be lost.
+                        if handed > 0 {
+                            way.control(&Frame::Ack { stream, seq: handed }).await;
+                        }
+                        for (seq, text) in missing.texts {
+                            way.data(&Frame::Data { stream, seq, text }).await;
+                        }
+                        if let Some(seq) = missing.end {
+                            way.data(&Frame::End { stream, seq }).await;
+                        }
+                    }
                     // The connection, or the other side's half of the stream, is gone.
                     None => return Ok(()),
                 },
-                () = books.room.notified(), if room <= begun && !read_all => {}
+                () = books.room.notified(), if read_all || room <= begun => {}
+                // No other connection came: whoever is at the socket is told by its end.
+                () = sleep_until(way.until), if way.out.is_none() => return Ok(()),
                 read = reader.read(&mut buffer[begun..room.max(begun)]), if room > begun && !read_all => {
                     let read = read.map_err(|_| None)?;
                     let filled = begun + read;
@@ -146,14 +219,14 @@ impl Carried {
                         }
                         read_all = true;
                         let seq = books.both().1.end();
-                        out.data.send(Frame::End { stream, seq }.text()).await.map_err(|_| None)?;
+                        way.data(&Frame::End { stream, seq }).await;
                         continue;
                     }
                     let length = whole(&buffer[..filled])?;
                     if length > 0 {
                         let text = String::from_utf8_lossy(&buffer[..length]).into_owned();
-                        let seq = books.both().1.send(length);
-                        out.data.send(Frame::Data { stream, seq, text }.text()).await.map_err(|_| None)?;
+                        let seq = books.both().1.send(text.clone());
+                        way.data(&Frame::Data { stream, seq, text }).await;
                         buffer.copy_within(length..filled, 0);
                     }
                     begun = filled - length;

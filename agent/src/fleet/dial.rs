@@ -32,7 +32,9 @@ use super::identity::Membership;
 use super::options::Uplink;
 
 /// How long one address may take to be connected to.
-const CONNECTING: Duration = Duration::from_secs(5);
+pub const CONNECTING: Duration = Duration::from_secs(5);
+/// The same while a lease goes on: a kernel asks a second time after one second, and then ever more rarely.
+pub const HURRIED: Duration = Duration::from_millis(900);
 /// How long it may take from there to an answer.
 const PATIENCE: Duration = Duration::from_secs(15);
 
@@ -57,7 +59,7 @@ pub async fn join(
     key: &KeyPair,
 ) -> Result<Joined, Refusal> {
     let configuration = configuration(*token.authority(), None).map_err(unreached)?;
-    let mut socket = connect(addresses, configuration).await.map_err(unreached)?;
+    let mut socket = connect(addresses, configuration, CONNECTING).await.map_err(unreached)?;
     let point = hex(key.der_bytes());
     let signature = key.sign(&proof(token, &uplink.name, &point)).map_err(unreached)?;
     let join = Frame::Join(Join {
@@ -76,11 +78,12 @@ pub async fn join(
     }
 }
 
-/// Connects as a member.
+/// Connects as a member. Each address may take `connecting` to be connected to.
 pub async fn member(
     addresses: &[SocketAddr],
     membership: &Membership,
     key: &KeyPair,
+    connecting: Duration,
 ) -> Result<Socket, Refusal> {
     let Joined { certificate, authority, .. } = &membership.joined;
     let authority = fingerprint(authority).ok_or_else(|| unreached("its authority is not understood"))?;
@@ -88,7 +91,7 @@ pub async fn member(
     let certificate = certificate.map_err(|_| unreached("this host's certificate is not understood"))?;
     let key = PrivateKeyDer::Pkcs8(key.serialize_der().into());
     let configuration = configuration(authority, Some((certificate, key))).map_err(unreached)?;
-    connect(addresses, configuration).await.map_err(unreached)
+    connect(addresses, configuration, connecting).await.map_err(unreached)
 }
 
 /// Says something and gives the answer.
@@ -104,10 +107,14 @@ pub async fn ask(socket: &mut Socket, frame: &Frame) -> Result<Frame, Refusal> {
     timeout(PATIENCE, asked).await.unwrap_or_else(|_| Err(unreached("it does not answer")))
 }
 
-async fn connect(addresses: &[SocketAddr], configuration: Arc<ClientConfig>) -> io::Result<Socket> {
+async fn connect(
+    addresses: &[SocketAddr],
+    configuration: Arc<ClientConfig>,
+    connecting: Duration,
+) -> io::Result<Socket> {
     let mut last = io::Error::other("it has no address");
     for address in addresses {
-        match timeout(CONNECTING, TcpStream::connect(address)).await {
+        match timeout(connecting, TcpStream::connect(address)).await {
             Ok(Ok(stream)) => {
                 let shaken = timeout(PATIENCE, shake(stream, configuration.clone())).await;
                 match shaken.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {

@@ -16,7 +16,7 @@ use super::dial;
 use super::errand::{Ask, Errands, Told};
 use super::identity::{Membership, Vault};
 use super::options::Uplink;
-use super::session::{self, Lasting};
+use super::session::{self, Ending, Lasting, Streams};
 use crate::line::Line;
 use crate::policy::Policy;
 use crate::preflight;
@@ -89,7 +89,11 @@ fn begin(arguments: &Arguments) -> Result<(), Refusal> {
     let runtime = runtime.map_err(|error| cannot("start", &error))?;
     let done = runtime.block_on(async {
         let errands = Errands::new(line).map_err(|error| cannot("hear its agent", &error))?;
-        work(&uplink, &mut Lasting { errands, errand: 0, key, membership, inventory }).await;
+        work(
+            &uplink,
+            &mut Lasting { errands, errand: 0, key, membership, inventory, streams: Streams::default() },
+        )
+        .await;
         Ok(())
     });
     // A name that is being looked up must not keep the process from ending.
@@ -103,10 +107,10 @@ async fn work(uplink: &Uplink, lasting: &mut Lasting) {
     let mut known = Vec::new();
     loop {
         let begun = Instant::now();
-        let (why, goes_on) = connection(uplink, lasting, &mut known).await;
-        if !goes_on {
-            return;
-        }
+        let why = match connection(uplink, lasting, &mut known).await {
+            Ending::Lost(why) | Ending::Refused(why) => why,
+            Ending::Agent => return,
+        };
         if begun.elapsed() > GOOD {
             pause = *PAUSE.start();
             said.clear();
@@ -118,30 +122,36 @@ async fn work(uplink: &Uplink, lasting: &mut Lasting) {
             }
             said.clone_from(&why.what);
         }
+        if lasting.streams.wait() {
+            // A lease goes on: it is over sooner than a controller can be overrun.
+            pause = *PAUSE.start();
+        }
         sleep(pause.mul_f64(rand::rng().random_range(0.5..=1.0))).await;
         pause = (pause * 2).min(*PAUSE.end());
     }
 }
 
-/// One connection, and joining before it where that is needed; gives why it ended, and whether to dial again.
-async fn connection(uplink: &Uplink, lasting: &mut Lasting, known: &mut Vec<SocketAddr>) -> (Refusal, bool) {
-    // Where no name is answered, because of a fault perhaps, the last answer stays.
-    let found = addresses(uplink).await;
+/// One connection, and joining before it where that is needed.
+async fn connection(uplink: &Uplink, lasting: &mut Lasting, known: &mut Vec<SocketAddr>) -> Ending {
+    let hurry = lasting.streams.wait();
+    // Where no name is answered, because of a fault perhaps, the last answer stays; so it does where there is no time.
+    let found = if hurry { Vec::new() } else { addresses(uplink).await };
     if !found.is_empty() {
         *known = found;
     }
     if lasting.errands.say(&Ask::Pin { addresses: known.clone() }, None).is_err() {
-        return (Refusal::bare("the agent has ended"), false);
+        return Ending::Agent;
     }
     let connected = async {
         let membership = match lasting.membership.clone().filter(Membership::is_good) {
             Some(membership) => membership,
             None => join(uplink, known, lasting).await?,
         };
-        let socket = dial::member(known, &membership, &lasting.key).await?;
+        let connecting = if hurry { dial::HURRIED } else { dial::CONNECTING };
+        let socket = dial::member(known, &membership, &lasting.key, connecting).await?;
         Ok(session::serve(socket, lasting).await)
     };
-    connected.await.unwrap_or_else(|refusal| (refusal, true))
+    connected.await.unwrap_or_else(Ending::Lost)
 }
 
 async fn join(

@@ -9,7 +9,9 @@ use std::time::Duration;
 use futures_util::{SinkExt, StreamExt};
 use rcgen::KeyPair;
 use squall_experiments::fleet::frame::STREAMS;
-use squall_experiments::fleet::{Fault, Frame, Hello, Inventory, Joined, Kind, Welcome, agreed, frame};
+use squall_experiments::fleet::{
+    Fault, Frame, Hello, Inventory, Joined, Kind, Session, Welcome, agreed, frame,
+};
 use squall_experiments::protocol::{
     Active, Call, LONGEST_LINE, Message as Line, Refusal, Reply, Request, VERSION,
 };
@@ -46,26 +48,99 @@ pub struct Lasting {
     pub membership: Option<Membership>,
     /// What this host is; what it holds is looked at anew.
     pub inventory: Inventory,
+    /// The streams, which outlive a connection for a while.
+    pub streams: Streams,
 }
 
-/// Serves a connection until it ends; gives why, and `false` where the worker has ended and with it everything.
-pub async fn serve(mut socket: Socket, lasting: &mut Lasting) -> (Refusal, bool) {
+/// The streams of this host's session with a controller.
+#[derive(Debug, Default)]
+pub struct Streams {
+    /// By which the controller knows it; empty where it knows of no sessions.
+    number: String,
+    lanes: BTreeMap<u64, Lane>,
+}
+
+impl Streams {
+    /// Whether something waits for another connection.
+    pub fn wait(&self) -> bool {
+        self.lanes.values().any(|lane| !lane.is_over())
+    }
+
+    /// What the controller is told of them.
+    fn told(&mut self) -> Option<Session> {
+        self.lanes.retain(|_, lane| !lane.is_over());
+        let streams = self.lanes.iter().map(|(stream, lane)| lane.held(*stream)).collect();
+        (!self.number.is_empty()).then(|| Session { number: self.number.clone(), streams })
+    }
+
+    /// The controller has answered: those that it has too go on, all others end.
+    fn go_on(&mut self, answer: Option<Session>, out: &Out) {
+        let Session { number, streams } = answer.unwrap_or_default();
+        if number != self.number {
+            self.lanes.clear();
+        }
+        self.number = number;
+        self.lanes.retain(|stream, lane| match streams.iter().find(|held| held.stream == *stream) {
+            Some(theirs) => {
+                lane.resume(out.clone(), *theirs);
+                true
+            }
+            None => false,
+        });
+    }
+
+    /// The connection is gone.
+    fn lost(&mut self) {
+        if self.number.is_empty() {
+            self.lanes.clear();
+        }
+        self.lanes.values().for_each(Lane::lost);
+    }
+}
+
+/// How a connection ended.
+#[derive(Debug)]
+pub enum Ending {
+    /// By itself, or it was not well: this host dials again, and its streams wait for that.
+    Lost(Refusal),
+    /// The controller has ended it: its streams are over.
+    Refused(Refusal),
+    /// The worker has ended, and with it everything.
+    Agent,
+}
+
+/// Serves a connection until it ends.
+pub async fn serve(socket: Socket, lasting: &mut Lasting) -> Ending {
+    let ending = connected(socket, lasting).await;
+    match ending {
+        Ending::Lost(_) => lasting.streams.lost(),
+        Ending::Refused(_) | Ending::Agent => lasting.streams = Streams::default(),
+    }
+    ending
+}
+
+async fn connected(mut socket: Socket, lasting: &mut Lasting) -> Ending {
     let versions = frame::VERSIONS.to_vec();
-    let hello = Frame::Hello(Hello { versions, inventory: lasting.inventory.clone() });
+    let session = lasting.streams.told();
+    let hello = Frame::Hello(Hello { versions, inventory: lasting.inventory.clone(), session });
     let welcome = match ask(&mut socket, &hello).await {
         Ok(Frame::Welcome(welcome)) => welcome,
-        Ok(Frame::Refused(refusal)) | Err(refusal) => return (refusal, true),
-        Ok(_) => return (unreached("it gave another answer than was asked for"), true),
+        Ok(Frame::Refused(refusal)) => return Ending::Refused(refusal),
+        Err(refusal) => return Ending::Lost(refusal),
+        Ok(_) => return Ending::Refused(unreached("it gave another answer than was asked for")),
     };
-    let Welcome { version, host, heartbeat_ms } = welcome;
+    let Welcome { version, host, heartbeat_ms, session } = welcome;
     if agreed(&[version]).is_none() {
-        return (unreached(format!("it speaks version {version}, which this agent does not")), true);
+        let what = format!("it speaks version {version}, which this agent does not");
+        return Ending::Refused(unreached(what));
     }
     eprintln!("squall-agent is connected to its controller as `{host}`");
     let heartbeat = Duration::from_millis(heartbeat_ms).max(FASTEST);
     let (data, mut datas) = mpsc::channel::<String>(DATA);
     let (control, mut controls) = mpsc::channel::<String>(CONTROL);
     let (holds, mut held) = mpsc::channel(1);
+    let out = Out { data, control };
+    lasting.streams.go_on(session, &out);
     let (mut sink, mut source) = socket.split();
     let writing = async {
         loop {
@@ -75,23 +150,17 @@ pub async fn serve(mut socket: Socket, lasting: &mut Lasting) -> (Refusal, bool)
                 Some(message) = datas.recv() => message,
             };
             if let Err(error) = sink.send(Message::text(message)).await {
-                return (unreached(error), true);
+                return Ending::Lost(unreached(error));
             }
         }
     };
     let reading = async {
-        let mut link = Link {
-            lasting,
-            out: Out { data, control },
-            lanes: BTreeMap::new(),
-            opening: BTreeMap::new(),
-            holds: None,
-            holds_to: holds,
-            renewing: None,
-        };
+        let mut link =
+            Link { lasting, out, opening: BTreeMap::new(), holds: None, holds_to: holds, renewing: None };
         link.inventory_preflight_is_known();
         let mut heard = Instant::now();
         let mut number = 0;
+        let lost = |error: &dyn std::fmt::Display| Err(Ending::Lost(unreached(error)));
         let mut tick = interval(heartbeat);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -100,31 +169,34 @@ pub async fn serve(mut socket: Socket, lasting: &mut Lasting) -> (Refusal, bool)
                     heard = Instant::now();
                     match message {
                         Some(Ok(Message::Text(text))) => match Frame::read(&text) {
-                            Ok(frame) => link.take(frame),
-                            Err(error) => Err(unreached(error)),
+                            Ok(frame) => link.take(frame).map_err(Ending::Refused),
+                            Err(error) => Err(Ending::Refused(unreached(error))),
                         },
                         Some(Ok(Message::Ping(_) | Message::Pong(_))) => Ok(()),
-                        Some(Ok(_)) | None => Err(unreached("it closed the connection")),
-                        Some(Err(error)) => Err(unreached(error)),
+                        Some(Ok(_)) | None => lost(&"it closed the connection"),
+                        Some(Err(error)) => lost(&error),
                     }
                 }
                 told = link.lasting.errands.hear::<Told>() => match told {
-                    Ok(Some((Told::Opened { number, refused }, socket))) => link.given(number, refused, socket),
+                    Ok(Some((Told::Opened { number, refused }, socket))) => {
+                        link.given(number, refused, socket).map_err(Ending::Lost)
+                    }
                     Ok(Some((Told::Begin(_), _))) => Ok(()),
-                    Ok(None) | Err(_) => return (Refusal::bare("the agent has ended"), false),
+                    Ok(None) | Err(_) => Err(Ending::Agent),
                 },
-                Some(holds) = held.recv() => link.holds(holds),
+                Some(holds) = held.recv() => link.holds(holds).map_err(Ending::Lost),
                 _ = tick.tick() => {
                     if heard.elapsed() > heartbeat * 3 {
-                        Err(unreached("it says nothing any more"))
+                        lost(&"it says nothing any more")
                     } else {
                         number += 1;
-                        link.look().and_then(|()| link.renew_in_time()).and_then(|()| link.say(&Frame::Ping { number }))
+                        let told = link.look().and_then(|()| link.renew_in_time());
+                        told.and_then(|()| link.say(&Frame::Ping { number })).map_err(Ending::Lost)
                     }
                 }
             };
-            if let Err(refusal) = done {
-                return (refusal, true);
+            if let Err(ending) = done {
+                return ending;
             }
         }
     };
@@ -137,7 +209,6 @@ pub async fn serve(mut socket: Socket, lasting: &mut Lasting) -> (Refusal, bool)
 struct Link<'a> {
     lasting: &'a mut Lasting,
     out: Out,
-    lanes: BTreeMap<u64, Lane>,
     /// Errands under way, and the streams that they are for.
     opening: BTreeMap<u64, u64>,
     /// The errand for a socket of the link's own to the agent; `Some(0)` once it has one.
@@ -163,7 +234,7 @@ impl Link<'_> {
             Frame::Ack { stream, seq } => self.pass(stream, |lane| lane.acknowledged(seq)),
             Frame::End { stream, seq } => self.pass(stream, |lane| lane.end(seq)),
             Frame::Close { stream, .. } => {
-                self.lanes.remove(&stream);
+                self.lasting.streams.lanes.remove(&stream);
                 self.opening.retain(|_, opening| *opening != stream);
                 Ok(())
             }
@@ -187,9 +258,9 @@ impl Link<'_> {
 
     /// Hands something to a stream. One that has ended already is passed over; one with a fault ends.
     fn pass(&mut self, stream: u64, put: impl FnOnce(&Lane) -> Result<(), Fault>) -> Result<(), Refusal> {
-        let Some(lane) = self.lanes.get(&stream) else { return Ok(()) };
+        let Some(lane) = self.lasting.streams.lanes.get(&stream) else { return Ok(()) };
         if let Err(fault) = put(lane) {
-            self.lanes.remove(&stream);
+            self.lasting.streams.lanes.remove(&stream);
             return self.close(stream, Refusal::bare(fault.to_string()));
         }
         Ok(())
@@ -200,11 +271,13 @@ impl Link<'_> {
     }
 
     fn open(&mut self, stream: u64, to: Kind) -> Result<(), Refusal> {
-        self.lanes.retain(|_, lane| !lane.is_over());
-        if self.lanes.contains_key(&stream) || self.opening.values().any(|opening| *opening == stream) {
+        self.lasting.streams.lanes.retain(|_, lane| !lane.is_over());
+        if self.lasting.streams.lanes.contains_key(&stream)
+            || self.opening.values().any(|opening| *opening == stream)
+        {
             return Err(unreached("it opened a stream twice"));
         }
-        if self.lanes.len() + self.opening.len() >= STREAMS {
+        if self.lasting.streams.lanes.len() + self.opening.len() >= STREAMS {
             return self
                 .close(stream, Refusal::bare(format!("{STREAMS} streams to this host are open already")));
         }
@@ -243,7 +316,7 @@ impl Link<'_> {
         };
         match carry::begin(stream, StdStream::from(socket), self.out.clone()) {
             Ok(lane) => {
-                self.lanes.insert(stream, lane);
+                self.lasting.streams.lanes.insert(stream, lane);
                 self.say(&Frame::Opened { stream })
             }
             Err(error) => self.close(stream, Refusal::bare(format!("no socket for the stream: {error}"))),

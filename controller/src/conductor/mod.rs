@@ -39,7 +39,7 @@ use squall_experiments::summary::Summary;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::AbortHandle;
 
-pub use clock::{boot_ns, date, run_id};
+pub use clock::{boot_ns, date, date_of, run_id};
 pub use log::{Redact, Tell, Watcher};
 
 use clock::Clock;

@@ -5,12 +5,13 @@ use std::os::unix::net::UnixStream as StdStream;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use squall_experiments::fleet::frame::LONGEST_TEXT;
-use squall_experiments::fleet::stream::whole;
-use squall_experiments::fleet::{Fault, Frame, Incoming, Outgoing};
+use squall_experiments::fleet::stream::{HOLD, whole};
+use squall_experiments::fleet::{Fault, Frame, Held, Incoming, Outgoing};
 use squall_experiments::protocol::Refusal;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream};
 use tokio::net::UnixStream;
 use tokio::sync::{Notify, mpsc};
+use tokio::time::{Instant, sleep_until};
 
 /// How much is read at once at first: most of what is said is shorter, and there may be ten thousand streams.
 const FIRST: usize = 2 << 10;
@@ -22,7 +23,8 @@ pub(super) struct Out {
     pub(super) control: mpsc::Sender<String>,
 }
 
-/// The end of a stream at which the connection puts what comes. Dropped, the stream is over.
+/// The end of a stream at which the connection puts what comes. Dropped, the stream is over; one whose connection is
+/// [lost](Lane::lost) ends by itself where no other one [takes it on](Lane::resume) within [`HOLD`].
 #[derive(Debug)]
 pub(super) struct Lane {
     books: Arc<Books>,
@@ -46,6 +48,8 @@ impl Books {
 enum Came {
     Text(String),
     End,
+    Lost,
+    Resumed(Out, Held),
 }
 
 impl Lane {
@@ -70,6 +74,21 @@ impl Lane {
         Ok(())
     }
 
+    /// How far it is, for the other side of the next connection. Nothing may come from the one before any more.
+    pub(super) fn held(&self, stream: u64) -> Held {
+        self.books.both().0.held(stream)
+    }
+
+    /// Its connection is gone.
+    pub(super) fn lost(&self) {
+        let _ = self.came.send(Came::Lost);
+    }
+
+    /// It goes on over another connection, whose other side is so far.
+    pub(super) fn resume(&self, out: Out, theirs: Held) {
+        let _ = self.came.send(Came::Resumed(out, theirs));
+    }
+
     /// Whether nobody listens at its other end any more.
     pub(super) fn is_over(&self) -> bool {
         self.came.is_closed()
@@ -85,8 +104,8 @@ pub(super) enum Local {
     Memory(DuplexStream),
 }
 
-/// Begins to carry a stream, in a task of its own, until both directions have ended or the lane is dropped. Then the
-/// socket is closed, whatever was still to be written.
+/// Begins to carry a stream, in a task of its own, until both directions have ended and everything was handed on, or the
+/// lane is dropped. Then the socket is closed, whatever was still to be written.
 pub(super) fn begin(stream: u64, local: Local, out: Out) -> std::io::Result<Lane> {
     match local {
         Local::Socket(local) => {
@@ -105,14 +124,46 @@ where
     let books = Arc::new(Books::default());
     let lane = Lane { books: books.clone(), came };
     tokio::spawn(async move {
-        let mut carried = Carried { stream, local, books, coming, out };
+        let way = Way { out: Some(out), until: Instant::now() };
+        let mut carried = Carried { stream, local, books, coming, way };
         // An error is said to the other side, which closes what it has of the stream.
         if let Err(why) = carried.carry().await {
             let why = why.map(|fault| Refusal::bare(fault.to_string()));
-            let _ = carried.out.control.send(Frame::Close { stream, why }.text()).await;
+            carried.way.control(&Frame::Close { stream, why }).await;
         }
     });
     lane
+}
+
+/// To where frames of a stream go: to nowhere while its connection is lost.
+struct Way {
+    out: Option<Out>,
+    /// Until when another connection is waited for, while there is none.
+    until: Instant,
+}
+
+impl Way {
+    async fn data(&mut self, frame: &Frame) {
+        if let Some(out) = &self.out
+            && out.data.send(frame.text()).await.is_err()
+        {
+            self.lost();
+        }
+    }
+
+    async fn control(&mut self, frame: &Frame) {
+        if let Some(out) = &self.out
+            && out.control.send(frame.text()).await.is_err()
+        {
+            self.lost();
+        }
+    }
+
+    fn lost(&mut self) {
+        if self.out.take().is_some() {
+            self.until = Instant::now() + HOLD;
+        }
+    }
 }
 
 struct Carried<S> {
@@ -120,13 +171,13 @@ struct Carried<S> {
     local: S,
     books: Arc<Books>,
     coming: mpsc::UnboundedReceiver<Came>,
-    out: Out,
+    way: Way,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Carried<S> {
     /// An error is an end that the other side does not know of: because of a fault, or because the socket is closed.
     async fn carry(&mut self) -> Result<(), Option<Fault>> {
-        let Carried { stream, local, books, coming, out } = self;
+        let Carried { stream, local, books, coming, way } = self;
         let stream = *stream;
         let (mut reader, mut writer) = tokio::io::split(local);
         let mut buffer = vec![0; FIRST];
@@ -140,26 +191,49 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Carried<S> {
                 written = 0;
                 let seq = books.both().0.handed_on();
                 if let Some(seq) = seq {
-                    let ack = Frame::Ack { stream, seq }.text();
-                    out.control.send(ack).await.map_err(|_| None)?;
+                    way.control(&Frame::Ack { stream, seq }).await;
                 }
             }
             if heard_all && pending.is_empty() && !shut {
                 shut = true;
                 let _ = writer.shutdown().await;
             }
-            if shut && read_all {
+            let (room, handed_on) = {
+                let both = books.both();
+                (both.1.room(), both.1.is_empty())
+            };
+            if shut && read_all && handed_on {
                 return Ok(());
             }
-            let (room, size) = (books.both().1.room(), buffer.len());
+            let size = buffer.len();
             tokio::select! {
                 came = coming.recv() => match came {
                     Some(Came::Text(text)) => pending.push_back(text),
                     Some(Came::End) => heard_all = true,
+                    Some(Came::Lost) => way.lost(),
+                    Some(Came::Resumed(out, theirs)) => {
+                        way.out = Some(out);
+                        let (missing, handed) = {
+                            let both = books.both();
+                            (both.1.missing(&theirs)?, both.0.handed())
+                        };
+                        // What was said on the connection before may be lost.
+                        if handed > 0 {
+                            way.control(&Frame::Ack { stream, seq: handed }).await;
+                        }
+                        for (seq, text) in missing.texts {
+                            way.data(&Frame::Data { stream, seq, text }).await;
+                        }
+                        if let Some(seq) = missing.end {
+                            way.data(&Frame::End { stream, seq }).await;
+                        }
+                    }
                     // The connection, or the other side's half of the stream, is gone.
                     None => return Ok(()),
                 },
-                () = books.room.notified(), if room <= begun && !read_all => {}
+                () = books.room.notified(), if read_all || room <= begun => {}
+                // No other connection came: whoever is at the socket is told by its end.
+                () = sleep_until(way.until), if way.out.is_none() => return Ok(()),
                 read = reader.read(&mut buffer[begun..room.min(size).max(begun)]), if room > begun && !read_all => {
                     let read = read.map_err(|_| None)?;
                     let filled = begun + read;
@@ -169,14 +243,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Carried<S> {
                         }
                         read_all = true;
                         let seq = books.both().1.end();
-                        out.data.send(Frame::End { stream, seq }.text()).await.map_err(|_| None)?;
+                        way.data(&Frame::End { stream, seq }).await;
                         continue;
                     }
                     let length = whole(&buffer[..filled])?;
                     if length > 0 {
                         let text = String::from_utf8_lossy(&buffer[..length]).into_owned();
-                        let seq = books.both().1.send(length);
-                        out.data.send(Frame::Data { stream, seq, text }.text()).await.map_err(|_| None)?;
+                        let seq = books.both().1.send(text.clone());
+                        way.data(&Frame::Data { stream, seq, text }).await;
                         buffer.copy_within(length..filled, 0);
                     }
                     begun = filled - length;
@@ -238,6 +312,8 @@ mod tests {
         assert_eq!(next(&mut bench.data).await, Frame::Data { stream: 7, seq: 1, text: "späte".to_owned() });
         bench.socket.shutdown().await.unwrap();
         assert_eq!(next(&mut bench.data).await, Frame::End { stream: 7, seq: 2 });
+        assert!(!bench.lane.is_over(), "what is not acknowledged may have to be sent again");
+        bench.lane.acknowledged(1).unwrap();
         timeout(PATIENCE, bench.lane.came.closed()).await.expect("the stream is over");
         assert!(bench.control.recv().await.is_none(), "an orderly end is nothing to close");
     }

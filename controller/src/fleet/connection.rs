@@ -19,6 +19,7 @@ use super::carry::{self, Lane, Local, Out};
 use super::hub::{Order, Seat, unreached};
 use super::listener::Terms;
 use super::registry::Registry;
+use super::session::{Kept, Session};
 
 /// How many messages of streams may wait for the socket.
 const DATA: usize = 8;
@@ -61,6 +62,15 @@ where
     let _ = timeout(FAREWELL, said).await;
 }
 
+/// How a connection ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ending {
+    /// By itself: the host may come back, and its streams wait for it.
+    Lost,
+    /// By us: the host is told, and its streams are over.
+    Over,
+}
+
 /// Serves a host that has been welcomed; gives why it ended.
 pub(super) async fn serve<S>(
     mut socket: WebSocketStream<S>,
@@ -74,7 +84,8 @@ where
     let (data, mut datas) = mpsc::channel::<String>(DATA);
     let (control, mut controls) = mpsc::channel::<String>(CONTROL);
     let out = Out { data, control };
-    let why = {
+    seat.session.resume(seat.number, &out, &std::mem::take(&mut seat.theirs));
+    let (why, ending) = {
         let (mut sink, mut source) = (&mut socket).split();
         let writing = async {
             loop {
@@ -84,7 +95,7 @@ where
                     Some(message) = datas.recv() => message,
                 };
                 if let Err(error) = sink.send(Message::text(message)).await {
-                    return unreached(&peer.host, &error.to_string());
+                    return (unreached(&peer.host, &error.to_string()), Ending::Lost);
                 }
             }
         };
@@ -92,9 +103,9 @@ where
             peer: peer.clone(),
             around,
             out,
-            lanes: BTreeMap::new(),
+            session: seat.session.clone(),
+            number: seat.number,
             opening: BTreeMap::new(),
-            next: 1,
         };
         let silence = around.terms.heartbeat * 3;
         let mut tick = interval(around.terms.heartbeat);
@@ -105,7 +116,8 @@ where
                     // Whoever has been revoked is not heard any more.
                     biased;
                     over = &mut seat.over => {
-                        return over.unwrap_or_else(|_| unreached(&peer.host, "its connection was ended"));
+                        let why = over.unwrap_or_else(|_| unreached(&peer.host, "its connection was ended"));
+                        return (why, Ending::Over);
                     }
                     message = source.next() => {
                         heard = Instant::now();
@@ -113,8 +125,12 @@ where
                         let frame = match message {
                             Some(Ok(Message::Text(text))) => Frame::read(&text),
                             Some(Ok(Message::Ping(_) | Message::Pong(_))) => continue,
-                            Some(Ok(_)) | None => return unreached(&peer.host, "it closed the connection"),
-                            Some(Err(error)) => return unreached(&peer.host, &error.to_string()),
+                            Some(Ok(_)) | None => {
+                                return (unreached(&peer.host, "it closed the connection"), Ending::Lost);
+                            }
+                            Some(Err(error)) => {
+                                return (unreached(&peer.host, &error.to_string()), Ending::Lost);
+                            }
                         };
                         let frame = match frame {
                             Ok(Frame::Inventory(inventory)) => {
@@ -122,19 +138,20 @@ where
                                 continue;
                             }
                             Ok(frame) => frame,
-                            Err(error) => return Refusal::bare(error.to_string()),
+                            Err(error) => return (Refusal::bare(error.to_string()), Ending::Over),
                         };
                         if let Err(refusal) = host.take(frame).await {
-                            return refusal;
+                            return (refusal, Ending::Over);
                         }
                     }
                     Some(order) = seat.orders.recv() => host.open(order),
                     _ = tick.tick() => {
                         if heard.elapsed() > silence {
-                            return unreached(&peer.host, "it says nothing any more");
+                            return (unreached(&peer.host, "it says nothing any more"), Ending::Lost);
                         }
                         if SystemTime::now() > host.peer.until {
-                            return Refusal::bare(format!("the certificate of `{}` is over", peer.host));
+                            let why = format!("the certificate of `{}` is over", peer.host);
+                            return (Refusal::bare(why), Ending::Over);
                         }
                         host.give_up();
                     }
@@ -146,7 +163,10 @@ where
             why = writing => why,
         }
     };
-    last_word(&mut socket, &Frame::Refused(why.clone())).await;
+    if ending == Ending::Over {
+        seat.session.end(Some(seat.number));
+        last_word(&mut socket, &Frame::Refused(why.clone())).await;
+    }
     why
 }
 
@@ -154,9 +174,10 @@ struct Host<'a> {
     peer: Peer,
     around: &'a Surroundings,
     out: Out,
-    lanes: BTreeMap<u64, Lane>,
+    session: Session,
+    /// Of this connection.
+    number: u64,
     opening: BTreeMap<u64, Opening>,
-    next: u64,
 }
 
 struct Opening {
@@ -179,7 +200,7 @@ impl Host<'_> {
                 Ok(())
             }
             Frame::Close { stream, why } => {
-                self.lanes.remove(&stream);
+                self.kept(|kept| kept.lanes.remove(&stream))?;
                 if let Some(opening) = self.opening.remove(&stream) {
                     let why = why.unwrap_or_else(|| unreached(&self.peer.host, "it did not open the stream"));
                     let _ = opening.opened.send(Err(why));
@@ -207,11 +228,22 @@ impl Host<'_> {
         said.map_err(|_| unreached(&self.peer.host, "it does not read what it is told"))
     }
 
+    /// Does something with the streams, which only the newest connection of the host may.
+    fn kept<T>(&self, work: impl FnOnce(&mut Kept) -> T) -> Result<T, Refusal> {
+        let done = self.session.with(Some(self.number), work);
+        done.ok_or_else(|| Refusal::bare(format!("`{}` has connected anew", self.peer.host)))
+    }
+
     /// Hands something to a stream. One that has ended already is passed over; one with a fault ends.
     fn pass(&mut self, stream: u64, put: impl FnOnce(&Lane) -> Result<(), Fault>) -> Result<(), Refusal> {
-        let Some(lane) = self.lanes.get(&stream) else { return Ok(()) };
-        if let Err(fault) = put(lane) {
-            self.lanes.remove(&stream);
+        let handed = self.kept(|kept| match kept.lanes.get(&stream).map(put) {
+            Some(Err(fault)) => {
+                kept.lanes.remove(&stream);
+                Err(fault)
+            }
+            _ => Ok(()),
+        })?;
+        if let Err(fault) = handed {
             tracing::warn!(host = self.peer.host, stream, %fault, "a stream was ended");
             let why = Some(Refusal::bare(fault.to_string()));
             return self.say(&Frame::Close { stream, why });
@@ -221,14 +253,16 @@ impl Host<'_> {
 
     fn open(&mut self, order: Order) {
         let Order { to, local, opened } = order;
-        self.lanes.retain(|_, lane| !lane.is_over());
-        if self.lanes.len() + self.opening.len() >= STREAMS {
-            let why = format!("{STREAMS} streams to it are open already");
-            let _ = opened.send(Err(unreached(&self.peer.host, &why)));
-            return;
-        }
-        let stream = self.next;
-        self.next += 1;
+        let under_way = self.opening.len();
+        let stream = self.kept(|kept| {
+            kept.lanes.retain(|_, lane| !lane.is_over());
+            (kept.lanes.len() + under_way < STREAMS).then(|| kept.next())
+        });
+        let full = || unreached(&self.peer.host, &format!("{STREAMS} streams to it are open already"));
+        let stream = match stream.and_then(|stream| stream.ok_or_else(full)) {
+            Ok(stream) => stream,
+            Err(refusal) => return drop(opened.send(Err(refusal))),
+        };
         match self.say(&Frame::Open { stream, to }) {
             Ok(()) => {
                 self.opening.insert(stream, Opening { local, opened, asked: Instant::now() });
@@ -241,9 +275,9 @@ impl Host<'_> {
         let Some(Opening { local, opened, .. }) = self.opening.remove(&stream) else { return };
         match carry::begin(stream, local, self.out.clone()) {
             Ok(lane) => {
-                self.lanes.insert(stream, lane);
                 // Where nobody waits any more, its socket is closed, and with it the stream.
-                let _ = opened.send(Ok(()));
+                let kept = self.kept(|kept| kept.lanes.insert(stream, lane)).map(drop);
+                let _ = opened.send(kept);
             }
             Err(error) => {
                 let _ = opened.send(Err(unreached(&self.peer.host, &error.to_string())));

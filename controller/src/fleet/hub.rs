@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use futures_util::future::join_all;
 use serde::{Serialize, Serializer};
 use serde_json::Value;
-use squall_experiments::fleet::{Inventory, Kind};
+use squall_experiments::fleet::{Held, Inventory, Kind, Session as Said};
 use squall_experiments::protocol::{
     Active, Call, LONGEST_LINE, Lifted, Message, Refusal, Reply, Request, VERSION,
 };
@@ -19,6 +19,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
 use super::carry::Local;
+use super::session::Session;
 
 /// How long a host may take to answer a halt.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -47,6 +48,7 @@ struct Known {
     link: Option<Link>,
     /// How many connections it has had.
     connections: u64,
+    session: Session,
     last_contact: Arc<AtomicU64>,
 }
 
@@ -69,7 +71,10 @@ pub(super) struct Order {
 pub(super) struct Seat {
     hub: Hub,
     host: String,
-    number: u64,
+    pub(super) number: u64,
+    pub(super) session: Session,
+    /// What the host had of its streams when it came.
+    pub(super) theirs: Vec<Held>,
     last_contact: Arc<AtomicU64>,
     pub(super) orders: mpsc::Receiver<Order>,
     pub(super) over: oneshot::Receiver<Refusal>,
@@ -141,8 +146,9 @@ impl Hub {
         connected.map(|(name, _)| name.clone()).collect()
     }
 
-    /// A stream to the agent of a host, as a connected socket: lines of [`squall_experiments::protocol`]. It ends when the
-    /// connection to the host does, and the agent then reverts what was begun over it.
+    /// A stream to the agent of a host, as a connected socket: lines of [`squall_experiments::protocol`]. It outlives the
+    /// connection to the host for [`HOLD`](squall_experiments::fleet::stream::HOLD), if another one follows; when it ends,
+    /// the agent reverts what was begun over it.
     ///
     /// Needs no runtime of the caller's. Cancel-safe: what was opened meanwhile is closed again.
     pub async fn agent(&self, host: &str) -> Result<UnixStream, Refusal> {
@@ -172,7 +178,12 @@ impl Hub {
 
     /// Ends the connection of a host now: it was revoked. Everything that was begun over it is reverted by the host.
     pub fn cut_off(&self, host: &str) {
-        let link = self.known().hosts.get_mut(host).and_then(|known| known.link.take());
+        let mut known = self.known();
+        let known = known.hosts.get_mut(host);
+        let link = known.and_then(|known| {
+            known.session.end(None);
+            known.link.take()
+        });
         if let Some(link) = link {
             let _ = link.over.send(super::registry::revoked(host));
         }
@@ -226,8 +237,15 @@ impl Hub {
         }
     }
 
-    /// A host has connected. Its older connection ends.
-    pub(super) fn seat(&self, host: &str, mut inventory: Inventory) -> Seat {
+    /// A host has connected; `resumes` is whether it knows of sessions, `theirs` the one that it had. Its older connection
+    /// ends. Gives what it is to be told of its session.
+    pub(super) fn seat(
+        &self,
+        host: &str,
+        mut inventory: Inventory,
+        resumes: bool,
+        theirs: Option<Said>,
+    ) -> (Seat, Option<Said>) {
         let (orders, ordered) = mpsc::channel(ORDERS);
         let (over, overs) = oneshot::channel();
         let mut known = self.known();
@@ -240,17 +258,21 @@ impl Hub {
             let _ = older.over.send(Refusal::bare(format!("`{host}` has connected anew")));
         }
         let (number, last_contact) = (one.connections, one.last_contact.clone());
+        let session = one.session.clone();
         drop(known);
+        let told = session.take_over(number, resumes, theirs.as_ref());
         let seat = Seat {
             hub: self.clone(),
             host: host.to_owned(),
             number,
+            session,
+            theirs: theirs.map(|theirs| theirs.streams).unwrap_or_default(),
             last_contact,
             orders: ordered,
             over: overs,
         };
         seat.heard();
-        seat
+        (seat, told)
     }
 }
 
@@ -277,6 +299,7 @@ impl Seat {
 
 impl Drop for Seat {
     fn drop(&mut self) {
+        self.session.lost(self.number);
         if let Some(known) = self.hub.known().hosts.get_mut(&self.host)
             && known.connections == self.number
         {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use futures_util::{SinkExt, StreamExt};
-use squall_experiments::fleet::frame::LONGEST_FRAME;
+use squall_experiments::fleet::frame::{LONGEST_FRAME, RESUMES};
 use squall_experiments::fleet::{Frame, Hello, Welcome, agreed, hex};
 use squall_experiments::protocol::Refusal;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -170,10 +170,12 @@ where
         _ => return Err(other("it did not say what it wants")),
     };
     let answer = match (peer, frame) {
-        (Some(peer), Frame::Hello(Hello { versions, inventory })) => {
+        (Some(peer), Frame::Hello(Hello { versions, inventory, session })) => {
             match welcome(&peer, &versions, around).await {
-                Ok(welcome) => {
-                    let seat = hub.seat(&peer.host, inventory);
+                Ok(mut welcome) => {
+                    let (seat, session) =
+                        hub.seat(&peer.host, inventory, welcome.version >= RESUMES, session);
+                    welcome.session = session;
                     let said = socket.send(Message::text(Frame::Welcome(welcome).text())).await;
                     said.map_err(io::Error::other)?;
                     return Ok(Some((socket, peer, seat)));
@@ -229,7 +231,7 @@ async fn welcome(peer: &Peer, versions: &[u32], around: &Surroundings) -> Result
         )
     })?;
     let heartbeat_ms = u64::try_from(around.terms.heartbeat.as_millis()).unwrap_or(u64::MAX);
-    Ok(Welcome { version, host: peer.host.clone(), heartbeat_ms })
+    Ok(Welcome { version, host: peer.host.clone(), heartbeat_ms, session: None })
 }
 
 /// Who a certificate is for. TLS has verified it.

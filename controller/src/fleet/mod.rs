@@ -12,7 +12,7 @@
 //! | [`listener`] | connections as they come in, until it is known whose they are |
 //! | [`hub`] | all hosts, and streams to them |
 //! | `kept` | the store as that registry |
-//! | `connection`, `carry` | one host's connection, one stream |
+//! | `connection`, `session`, `carry` | one host's connection, the streams that outlive it, one stream |
 
 pub mod authority;
 mod carry;
@@ -22,6 +22,7 @@ pub mod join;
 mod kept;
 pub mod listener;
 pub mod registry;
+mod session;
 #[cfg(test)]
 mod tests;
 

@@ -11,9 +11,9 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::time_provider::{DefaultTimeProvider, TimeProvider};
 use rustls::{ClientConfig, RootCertStore};
 use squall_experiments::fleet::frame::{LONGEST_FRAME, LONGEST_TEXT};
-use squall_experiments::fleet::{CONTROLLER, Frame, Hello, Inventory, JoinToken, Kind, hex};
+use squall_experiments::fleet::{CONTROLLER, Frame, Held, Hello, Inventory, JoinToken, Kind, Session, hex};
 use squall_experiments::protocol::Refusal;
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsConnector;
@@ -132,7 +132,7 @@ impl Fleet {
 
 fn hello(versions: Vec<u32>) -> Frame {
     let inventory = Inventory { zone: Some("a".to_owned()), ..Inventory::default() };
-    Frame::Hello(Hello { versions, inventory })
+    Frame::Hello(Hello { versions, inventory, session: None })
 }
 
 async fn say(socket: &mut Socket, frame: &Frame) {
@@ -234,7 +234,7 @@ async fn a_host_that_speaks_no_common_version_is_refused() {
     let fleet = fleet("versions", Terms::default()).await;
     let member = fleet.member("web-1").await;
     let mut socket = fleet.dial(Some(&member)).await.unwrap();
-    say(&mut socket, &hello(vec![2, 3])).await;
+    say(&mut socket, &hello(vec![3, 4])).await;
     assert!(refusal(&mut socket).await.contains("none of the versions"));
 }
 
@@ -336,7 +336,7 @@ async fn a_host_that_is_silent_is_gone() {
     let fleet = fleet("silent", terms).await;
     let member = fleet.member("web-1").await;
     let mut socket = fleet.connect(&member).await;
-    assert!(refusal(&mut socket).await.contains("says nothing any more"));
+    assert_eq!(next(&mut socket).await, None, "it may come back: it is refused nothing");
     fleet.until("the host to be gone", |hub| !hub.hosts()[0].connected).await;
 }
 
@@ -358,6 +358,74 @@ async fn a_new_certificate_for_the_same_key_replaces_the_old_one_from_its_first_
     say(&mut old, &hello(vec![1])).await;
     assert!(refusal(&mut old).await.contains("revoked"));
     drop(fleet.connect(&newer).await);
+}
+
+/// A greeting in the newest version, of a host that had these streams; gives its session.
+async fn greet(fleet: &Fleet, member: &Card, had: Option<Session>) -> (Socket, Session) {
+    let mut socket = fleet.dial(Some(member)).await.unwrap();
+    let Frame::Hello(plain) = hello(vec![1, 2]) else { unreachable!() };
+    say(&mut socket, &Frame::Hello(Hello { session: had, ..plain })).await;
+    let Some(Frame::Welcome(welcome)) = next(&mut socket).await else { panic!("no welcome") };
+    (socket, welcome.session.expect("it knows of sessions"))
+}
+
+#[tokio::test]
+async fn streams_go_on_over_the_next_connection_and_nothing_is_lost_or_comes_twice() {
+    let fleet = fleet("resumed", Terms::default()).await;
+    let member = fleet.member("web-1").await;
+    let (mut socket, session) = greet(&fleet, &member, None).await;
+    assert!(session.streams.is_empty());
+    let (mut kept, stream) = fleet.opened("web-1", &mut socket).await;
+    let (mut unknown, other) = fleet.opened("web-1", &mut socket).await;
+    kept.write_all(b"asked").await.unwrap();
+    assert!(matches!(next(&mut socket).await, Some(Frame::Data { seq: 1, .. })));
+    say(&mut socket, &Frame::Data { stream, seq: 1, text: "an".to_owned() }).await;
+    let mut came = [0; 6];
+    timeout(PATIENCE, kept.read_exact(&mut came[..2])).await.unwrap().unwrap();
+    drop(socket);
+    fleet.until("the host to be gone", |hub| !hub.hosts()[0].connected).await;
+    kept.write_all(b" again").await.unwrap();
+
+    // The host did not get the first text, and has not heard that its own was handed on.
+    let held = |stream| Held { stream, received: 0, ended: false };
+    let had = Session { number: session.number.clone(), streams: vec![held(stream)] };
+    let (mut socket, again) = greet(&fleet, &member, Some(had)).await;
+    let theirs = Held { received: 1, ..held(stream) };
+    assert_eq!(again, Session { number: session.number.clone(), streams: vec![theirs] });
+    assert_eq!(timeout(PATIENCE, unknown.read(&mut [0; 1])).await.unwrap().unwrap(), 0, "{other} is over");
+    assert_eq!(next(&mut socket).await, Some(Frame::Ack { stream, seq: 1 }));
+    let mut said = String::new();
+    while said.len() < "asked again".len() {
+        match next(&mut socket).await {
+            Some(Frame::Data { text, .. }) => said.push_str(&text),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(said, "asked again");
+    say(&mut socket, &Frame::Data { stream, seq: 2, text: "swer".to_owned() }).await;
+    timeout(PATIENCE, kept.read_exact(&mut came[2..])).await.unwrap().unwrap();
+    assert_eq!(&came, b"answer");
+
+    // One that has forgotten the session has forgotten its streams; so has one that knows of none.
+    let (mut newer, fresh) = greet(&fleet, &member, None).await;
+    assert!(fresh.streams.is_empty() && fresh.number != session.number);
+    assert_eq!(timeout(PATIENCE, kept.read(&mut [0; 1])).await.unwrap().unwrap(), 0);
+    let (mut local, _) = fleet.opened("web-1", &mut newer).await;
+    let older = fleet.connect(&member).await;
+    assert_eq!(timeout(PATIENCE, local.read(&mut [0; 1])).await.unwrap().unwrap(), 0);
+    drop(older);
+}
+
+#[tokio::test]
+async fn a_host_that_is_away_and_revoked_has_no_streams_left() {
+    let fleet = fleet("away", Terms::default()).await;
+    let member = fleet.member("web-1").await;
+    let (mut socket, _) = greet(&fleet, &member, None).await;
+    let (mut local, _) = fleet.opened("web-1", &mut socket).await;
+    drop(socket);
+    fleet.until("the host to be gone", |hub| !hub.hosts()[0].connected).await;
+    fleet.hub.cut_off("web-1");
+    assert_eq!(timeout(PATIENCE, local.read(&mut [0; 1])).await.unwrap().unwrap(), 0);
 }
 
 /// A registry whose store does not answer.

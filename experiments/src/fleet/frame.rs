@@ -6,8 +6,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::protocol::{Active, Refusal};
 
-/// The versions that this release speaks: its own and the one before, once there is one.
-pub const VERSIONS: &[u32] = &[1];
+/// The versions that this release speaks: its own and the one before. In version 1 a lost connection ends its streams.
+pub const VERSIONS: &[u32] = &[1, RESUMES];
+/// From this version on streams go on over the next connection of the same host: see [`Session`].
+pub const RESUMES: u32 = 2;
 /// The longest frame, in bytes; a longer one ends the connection.
 pub const LONGEST_FRAME: usize = 256 << 10;
 /// The most text of a stream in one frame, in bytes: whatever stands in it, the frame is not too long (JSON takes six
@@ -35,7 +37,7 @@ pub enum Frame {
     Inventory(Inventory),
     /// Controller: join this new stream to something on the host. Answered by [`Frame::Opened`] or [`Frame::Close`].
     Open {
-        /// Its number, never used again on this connection.
+        /// Its number, never used again in this session.
         stream: u64,
         /// To what.
         to: Kind,
@@ -156,6 +158,31 @@ pub struct Hello {
     pub versions: Vec<u32>,
     /// What it is.
     pub inventory: Inventory,
+    /// What it had on its last connection, where that was lost and something of it is left.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<Session>,
+}
+
+/// Streams that outlive a connection. The host says which it still has, the controller which of these go on; each side
+/// closes the others, and sends again what the other has not received.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Session {
+    /// Chosen by the controller. Another number than before: nothing goes on.
+    pub number: String,
+    /// The streams.
+    #[serde(default)]
+    pub streams: Vec<Held>,
+}
+
+/// How far one side of a stream is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Held {
+    /// Which.
+    pub stream: u64,
+    /// The number of the last text that came; 0 where none did.
+    pub received: u64,
+    /// Whether its end came too.
+    pub ended: bool,
 }
 
 /// See [`Frame::Welcome`].
@@ -167,6 +194,9 @@ pub struct Welcome {
     pub host: String,
     /// A [`Frame::Ping`] is wanted so often, in milliseconds; who is silent for three times as long is gone.
     pub heartbeat_ms: u64,
+    /// From version [`RESUMES`] on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<Session>,
 }
 
 /// What a host is, by its own word.
@@ -229,16 +259,19 @@ pub fn agreed(theirs: &[u32]) -> Option<u32> {
 mod tests {
     use super::*;
 
-    /// A conversation in version 1, as it was recorded: what it says must be understood as long as the version is spoken.
-    const RECORDED: &str = include_str!("recorded/v1.ndjson");
+    /// A conversation in each version, as it was recorded: what it says must be understood as long as the version is spoken.
+    const RECORDED: [&str; 2] = [include_str!("recorded/v1.ndjson"), include_str!("recorded/v2.ndjson")];
 
     fn recorded() -> Vec<(String, serde_json::Value)> {
-        let lines = RECORDED.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+        let lines = RECORDED
+            .iter()
+            .flat_map(|recorded| recorded.lines())
+            .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
         lines.map(|line| (line["from"].as_str().unwrap().to_owned(), line["frame"].clone())).collect()
     }
 
     #[test]
-    fn a_recorded_conversation_of_version_1_is_understood_and_said_the_same() {
+    fn a_recorded_conversation_of_each_version_is_understood_and_said_the_same() {
         for (from, said) in recorded() {
             let frame =
                 Frame::read(&said.to_string()).unwrap_or_else(|error| panic!("{from}: {said}: {error}"));
@@ -286,8 +319,8 @@ mod tests {
     #[test]
     fn the_newest_common_version_is_spoken() {
         assert_eq!(agreed(&[1]), Some(1));
-        assert_eq!(agreed(&[7, 1, 2]), Some(1));
-        assert_eq!(agreed(&[0, 2]), None);
+        assert_eq!(agreed(&[7, 1, 2]), Some(2));
+        assert_eq!(agreed(&[0, 3]), None);
         assert_eq!(agreed(&[]), None);
     }
 

@@ -15,7 +15,7 @@ pub mod frame;
 pub mod stream;
 pub mod token;
 
-pub use frame::{Frame, FrameError, Hello, Inventory, Join, Joined, Kind, Welcome, agreed};
+pub use frame::{Frame, FrameError, Held, Hello, Inventory, Join, Joined, Kind, Session, Welcome, agreed};
 pub use stream::{Fault, Incoming, Outgoing};
 pub use token::{JoinToken, TokenError};
 
