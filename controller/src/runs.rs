@@ -1,7 +1,8 @@
 //! The runs of a controller: planned over the hosts that are connected, carried out, kept.
 //!
-//! Each is a task of its own. Its log goes to the store line by line, before whoever asks can see it; when the store fails,
-//! the run is ended, since nobody could tell any more what it did.
+//! Each is a task of its own. Its log goes to the store line by line, before whoever asks can see it ([`keeping`]).
+
+mod keeping;
 
 use std::collections::BTreeMap;
 use std::os::unix::net::UnixStream;
@@ -27,13 +28,12 @@ use crate::fleet::{Authority, HostInfo, Hub};
 use crate::muster::{self, Machines};
 use crate::report;
 use crate::store::{HostRow, LIVE, Minted, RunRow, Store, StoreError};
+use keeping::Keeper;
 
 /// How long runs may take to revert when the controller is told to end. Their leases end soon after it.
 const FAREWELL: Duration = Duration::from_secs(20);
 /// The longest secret that is read, in bytes.
 const LONGEST_SECRET: u64 = 64 << 10;
-/// How many events are read at once.
-const PAGE: u64 = 1000;
 
 /// All runs of this controller. A clone is the same.
 #[derive(Clone)]
@@ -170,35 +170,19 @@ impl Runs {
         interruptions: mpsc::UnboundedReceiver<String>,
         interrupt: mpsc::UnboundedSender<String>,
     ) {
-        let (say, mut lines) = mpsc::unbounded_channel::<String>();
+        let (say, lines) = mpsc::unbounded_channel::<String>();
         let outlet = Box::new(move |line: &Line| {
             let _ = say.send(serde_json::to_string(line).unwrap_or_default());
         });
-        let (store, id, epoch) = (self.0.store.clone(), run.id.clone(), run.epoch);
-        let kept = async move {
-            let mut next = 0;
-            let mut batch = Vec::new();
-            while lines.recv_many(&mut batch, usize::try_from(PAGE).unwrap_or(usize::MAX)).await > 0 {
-                match store.append(&id, next, &batch).await {
-                    Ok(after) => next = after,
-                    Err(error) => {
-                        tracing::error!(run = id, %error, "the events of a run cannot be kept: it ends");
-                        let _ = interrupt.send("its events cannot be kept".to_owned());
-                        return Err(error);
-                    }
-                }
-                batch.clear();
-            }
-            Ok(())
-        };
-        let state = |state: &'static str| self.0.store.set_run_state(&run.id, state, epoch);
-        if let Err(error) = state("running").await {
+        let keeper = Keeper::new(&self.0.store, &run, interrupt);
+        if let Err(error) = self.0.store.set_run_state(&run.id, "running", run.epoch).await {
             tracing::error!(run = run.id, %error, "a run does not begin");
         } else {
-            let (muster, kept) = tokio::join!(muster::run(order, machines, outlet, interruptions), kept);
+            let (muster, kept) =
+                tokio::join!(muster::run(order, machines, outlet, interruptions), keeper.lines(lines));
             let came = if kept.is_ok() { muster.exit } else { muster.exit.worse(Exit::Interrupted) };
             tracing::info!(run = run.id, exit = came as u8, "{}", muster.sentence);
-            if let Err(error) = state(came.meaning()).await {
+            if let Err(error) = keeper.state(came.meaning()).await {
                 tracing::error!(run = run.id, %error, "what became of a run cannot be kept");
             }
         }

@@ -152,6 +152,9 @@ impl Api {
     /// does not answer, one that was valid shortly before may still halt.
     pub(crate) async fn let_in(&self, parts: &Parts, least: Role, halts: bool) -> Result<Token, Problem> {
         let from = self.may_try(parts)?;
+        if !halts {
+            self.addresses.one_more(key(from), Instant::now()).map_err(too_often)?;
+        }
         let shown = header(&parts.headers, header::AUTHORIZATION.as_str());
         let shown = shown.and_then(|shown| shown.split_once(' '));
         let shown = shown.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
@@ -167,6 +170,9 @@ impl Api {
         let Some(token) = self.remembered(hash, found, halts)? else {
             return Err(self.wrong_token(from));
         };
+        if !halts {
+            self.tokens.one_more(token.id.clone(), Instant::now()).map_err(too_often)?;
+        }
         suffices(&token, least)?;
         Ok(token)
     }
@@ -217,6 +223,19 @@ pub(crate) fn suffices(token: &Token, least: Role) -> Result<(), Problem> {
             format!("a token of role `{}` may not do this", token.role.name()),
             format!("use one of role `{}`", least.name()),
         )),
+    }
+}
+
+/// The wait is said in whole seconds, and never too short.
+fn too_often(wait: Duration) -> Problem {
+    let seconds = wait.as_secs() + 1;
+    Problem {
+        retry_s: Some(seconds),
+        ..Problem::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            "too many requests came from this address, or with this token",
+            format!("wait {seconds} s, and ask less often: a live stream tells what is new"),
+        )
     }
 }
 

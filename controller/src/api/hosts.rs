@@ -36,7 +36,8 @@ pub(crate) struct Host {
     kernel: Option<String>,
     /// Its agent's version.
     version: Option<String>,
-    /// What works there, as its agent found.
+    /// What works there, as its agent found; left out of lists.
+    #[serde(skip_serializing_if = "Option::is_none")]
     preflight: Option<serde_json::Value>,
     /// The runs that are active there.
     holds: Vec<Held>,
@@ -74,7 +75,7 @@ fn host(row: HostRow, live: Option<&HostInfo>) -> Host {
         last_contact: live.map(|live| live.last_contact_ms),
         kernel: live.map(|live| live.kernel.clone()),
         version: live.map(|live| live.version.clone()),
-        preflight: live.map(|live| serde_json::Value::clone(&live.preflight)),
+        preflight: None,
         name: row.name,
         labels: row.labels,
         zone: row.zone,
@@ -88,7 +89,9 @@ async fn named(api: &Api, name: &str) -> Result<Host, Problem> {
     let missing = || Problem::bare(StatusCode::NOT_FOUND, format!("there is no host `{name}`"));
     let row = api.store.host(name).await?.ok_or_else(missing)?;
     let live = api.engine.hosts().await;
-    Ok(host(row, live.iter().find(|live| live.name == name)))
+    let live = live.iter().find(|live| live.name == name);
+    let preflight = live.map(|live| serde_json::Value::clone(&live.preflight));
+    Ok(Host { preflight, ..host(row, live) })
 }
 
 pub(crate) async fn list(api: Arc<Api>, _: Call) -> Result<Answer, Problem> {

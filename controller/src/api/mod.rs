@@ -12,6 +12,7 @@
 //! | [`server`] | connections, with TLS or on loopback |
 //! | [`client`] | the other end, for the command line |
 //! | [`openapi`] | the table as an OpenAPI document |
+//! | `rate` | how often somebody may ask |
 //! | [`problem`] | errors (RFC 9457) |
 //! | `access`, `hosts`, `runs`, `halts`, `audit`, `state` | the handlers |
 
@@ -25,6 +26,7 @@ pub(crate) mod hosts;
 mod metrics;
 pub mod openapi;
 pub mod problem;
+mod rate;
 pub mod routes;
 pub(crate) mod runs;
 pub mod server;
@@ -35,6 +37,7 @@ mod stream;
 pub(crate) mod tests;
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use tokio::sync::{Semaphore, watch};
@@ -44,6 +47,7 @@ use crate::web::Views;
 use engine::Engine;
 use gate::{Failures, Known};
 use metrics::Counts;
+use rate::{OF_A_TOKEN, OF_AN_ADDRESS, Rates};
 
 /// How many live streams of events there are at most.
 const STREAMS: usize = 256;
@@ -57,6 +61,8 @@ pub struct Api {
     names: BTreeSet<String>,
     failures: Failures,
     known: Known,
+    addresses: Rates<IpAddr>,
+    tokens: Rates<String>,
     pub(crate) counts: Counts,
     pub(crate) streams: Arc<Semaphore>,
     pub(crate) closing: watch::Sender<bool>,
@@ -79,6 +85,8 @@ impl Api {
             names: names.into_iter().map(|name| name.to_ascii_lowercase()).collect(),
             failures: Failures::default(),
             known: Known::default(),
+            addresses: Rates::new(OF_AN_ADDRESS),
+            tokens: Rates::new(OF_A_TOKEN),
             counts: Counts::default(),
             streams: Arc::new(Semaphore::new(STREAMS)),
             closing: watch::Sender::new(false),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use futures_util::{SinkExt, StreamExt};
 use squall_experiments::fleet::frame::STREAMS;
@@ -10,7 +10,7 @@ use squall_experiments::fleet::{Fault, Frame};
 use squall_experiments::protocol::Refusal;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{interval, timeout};
+use tokio::time::{Instant, interval, timeout};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 
@@ -32,12 +32,15 @@ const FAREWELL: Duration = Duration::from_secs(2);
 
 /// Who is at the other end, by its certificate.
 #[derive(Clone, Debug)]
-pub(super) struct Peer {
-    pub(super) host: String,
-    pub(super) serial: String,
-    /// The uncompressed point.
-    pub(super) key: Vec<u8>,
-    pub(super) until: SystemTime,
+pub struct Peer {
+    /// The host's name.
+    pub host: String,
+    /// The certificate's serial number, in hexadecimal digits.
+    pub serial: String,
+    /// The public key: the uncompressed point.
+    pub key: Vec<u8>,
+    /// When the certificate ends.
+    pub until: SystemTime,
 }
 
 /// What a connection needs beside its socket.

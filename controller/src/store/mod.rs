@@ -139,7 +139,7 @@ impl StoreError {
     }
 
     /// Whether it says something of the database as a whole, not of what was asked.
-    fn is_of_the_database(&self) -> bool {
+    pub(crate) fn is_of_the_database(&self) -> bool {
         matches!(self, StoreError::Full(_) | StoreError::ReadOnly(_) | StoreError::Away(_))
     }
 }

@@ -58,6 +58,7 @@ fn fleet(hosts: usize) {
     connected(hosts);
     let connect = began.elapsed();
     let connect_cpu = controller.on_cpu() - spent;
+    let at_once = (controller.resident() - before) / 1024.0 / hosts as f64;
     // What connecting needed for a moment is given back, and every host has been heard.
     thread::sleep(BEAT * 2);
     let each = (controller.resident() - before) / 1024.0 / hosts as f64;
@@ -92,7 +93,7 @@ fn fleet(hosts: usize) {
         format!("{:.1}", again.as_secs_f64()),
     ]);
     println!(
-        "  connecting took {:.2} s of a processor; a list of all hosts {:.0} ms; after the kill it listened in {:.2} s",
+        "  connecting took {:.2} s of a processor, and {at_once:.1} KiB each at once; a list of all hosts {:.0} ms; after the kill it listened in {:.2} s",
         connect_cpu.as_secs_f64(),
         listed.as_secs_f64() * 1000.0,
         listens.as_secs_f64()
