@@ -11,6 +11,11 @@ use crate::netns;
 /// Where version 2 control groups are mounted: the hybrid layout, or the pure one.
 pub const CGROUP_ROOTS: [&str; 2] = ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"];
 
+/// Whether the kernel has filters of system calls: what reads from the network then bears one.
+pub fn has_filters() -> bool {
+    Path::new("/proc/sys/kernel/seccomp/actions_avail").exists()
+}
+
 /// Something that a machine may lack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Need {
