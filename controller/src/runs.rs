@@ -3,7 +3,7 @@
 //! Each is a task of its own. Its log goes to the store line by line, before whoever asks can see it; when the store fails,
 //! the run is ended, since nobody could tell any more what it did.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,13 +18,14 @@ use squall_experiments::protocol::{Lifted, Refusal, RunId};
 use squall_experiments::run::Origin;
 use squall_experiments::targets::{Candidate, FleetPlan, Targets};
 use tokio::runtime::Handle;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::timeout;
 
-use crate::api::engine::{Engine, Planned, Submission};
-use crate::conductor::LEASE;
+use crate::api::engine::{Engine, Planned, Preview, Submission};
+use crate::conductor::{Answer, LEASE};
 use crate::fleet::{Authority, HostInfo, Hub};
 use crate::muster::{self, Machines};
+use crate::report;
 use crate::store::{HostRow, LIVE, Minted, RunRow, Store, StoreError};
 
 /// How long runs may take to revert when the controller is told to end. Their leases end soon after it.
@@ -148,9 +149,7 @@ impl Runs {
 
     /// The hosts of the fleet, as `squall hosts` shows them: what a host says of itself once it has joined chooses nothing.
     async fn candidates(&self) -> Result<Vec<Candidate>, StoreError> {
-        let hosts = self.0.hub.hosts();
-        let connected: BTreeSet<String> =
-            hosts.into_iter().filter(|host| host.connected).map(|host| host.name).collect();
+        let connected = self.0.hub.connected();
         let candidate = |host: HostRow| Candidate {
             connected: connected.contains(&host.name),
             name: host.name,
@@ -219,6 +218,34 @@ fn secret(path: &std::path::Path) -> Result<Option<String>, String> {
     Ok(Some(text.strip_suffix('\n').unwrap_or(&text).to_owned()))
 }
 
+/// A plan in words; `redact` takes secrets out of them.
+fn preview(plan: &FleetPlan, redact: &dyn Fn(&str) -> String) -> Preview {
+    let mut preview = Preview {
+        watching: plan.hosts.iter().filter(|on| on.watching).map(|on| on.host.clone()).collect(),
+        unconnected: plan.unconnected.iter().cloned().collect(),
+        ..Preview::default()
+    };
+    let once = |all: &mut Vec<String>, new: &[String]| {
+        for line in new.iter().map(|line| redact(line)) {
+            if !all.contains(&line) {
+                all.push(line);
+            }
+        }
+    };
+    for on in &plan.hosts {
+        let steps = redact(&report::steps(&on.plan, ""));
+        match preview.done.iter_mut().find(|(_, known)| *known == steps) {
+            Some((hosts, _)) => hosts.push(on.host.clone()),
+            None => preview.done.push((vec![on.host.clone()], steps)),
+        }
+        once(&mut preview.never_hit, &on.plan.carve_outs);
+        once(&mut preview.warnings, &on.plan.warnings);
+    }
+    let expiry = plan.hosts.iter().map(|on| on.plan.expiry).max();
+    preview.expires = expiry.map(|expiry| expiry.to_string()).unwrap_or_default();
+    preview
+}
+
 impl Engine for Runs {
     fn hosts(&self) -> BoxFuture<'_, Vec<HostInfo>> {
         Box::pin(async { self.0.hub.hosts() })
@@ -229,7 +256,8 @@ impl Engine for Runs {
             let order = self.order("", submission).await?;
             let plan = FleetPlan::on(&order.experiment, &order.targets, order.seed);
             let title = order.redactor.redact(&plan.title).into_owned();
-            Ok(Planned { title, hash: plan.hash, seed: plan.seed })
+            let preview = preview(&plan, &|text| order.redactor.redact(text).into_owned());
+            Ok(Planned { title, hash: plan.hash, seed: plan.seed, preview })
         })
     }
 
@@ -286,25 +314,26 @@ struct Way {
 }
 
 impl Way {
-    /// Waits in the calling thread for what a task of the controller's runtime finds.
-    fn wait<T: Send + 'static>(
+    /// What a task of the controller's runtime finds, for a thread of another.
+    fn found<T: Send + 'static>(
         &self,
         what: impl Future<Output = Result<T, Refusal>> + Send + 'static,
-    ) -> Result<T, Refusal> {
-        let (tell, told) = std::sync::mpsc::channel();
+    ) -> Answer<T> {
+        let (tell, told) = oneshot::channel();
         self.runtime.spawn(async move { tell.send(what.await) });
-        told.recv().unwrap_or_else(|_| Err(Refusal::bare("the controller is about to end")))
+        let ending = || Err(Refusal::bare("the controller is about to end"));
+        Box::pin(async move { told.await.unwrap_or_else(|_| ending()) })
     }
 }
 
 impl Machines for Way {
-    fn agent(&self, host: &str) -> Result<UnixStream, Refusal> {
+    fn agent(&self, host: &str) -> Answer<UnixStream> {
         let (hub, host) = (self.hub.clone(), host.to_owned());
-        self.wait(async move { hub.agent(&host).await })
+        self.found(async move { hub.agent(&host).await })
     }
 
-    fn prober(&self, host: &str, user: Option<&str>) -> Result<UnixStream, Refusal> {
+    fn prober(&self, host: &str, user: Option<&str>) -> Answer<UnixStream> {
         let (hub, host, user) = (self.hub.clone(), host.to_owned(), user.map(str::to_owned));
-        self.wait(async move { hub.prober(&host, user.as_deref()).await })
+        self.found(async move { hub.prober(&host, user.as_deref()).await })
     }
 }

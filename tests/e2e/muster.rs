@@ -1,5 +1,6 @@
 //! One run over several hosts: real agents in namespaces of their own, each reached over its own socket alone.
 
+use std::future::ready;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::process::Stdio;
@@ -7,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use squall_agent::state::Place;
-use squall_controller::conductor::run_id;
+use squall_controller::conductor::{Answer, run_id};
 use squall_controller::muster::{Machines, Order, run};
 use squall_controller::report::{self, Paint};
 use squall_experiments::document::{Sources, read};
@@ -92,11 +93,17 @@ impl Fleet {
 }
 
 impl Machines for Fleet {
-    fn agent(&self, host: &str) -> Result<UnixStream, Refusal> {
-        connect(self.host(host))
+    fn agent(&self, host: &str) -> Answer<UnixStream> {
+        Box::pin(ready(connect(self.host(host))))
     }
 
-    fn prober(&self, host: &str, user: Option<&str>) -> Result<UnixStream, Refusal> {
+    fn prober(&self, host: &str, user: Option<&str>) -> Answer<UnixStream> {
+        Box::pin(ready(self.begin_prober(host, user)))
+    }
+}
+
+impl Fleet {
+    fn begin_prober(&self, host: &str, user: Option<&str>) -> Result<UnixStream, Refusal> {
         let failed = |error: std::io::Error| Refusal::bare(error.to_string());
         let (ours, theirs) = UnixStream::pair().map_err(failed)?;
         let mut command = self.host(host).netns.command(binary("squall-agent"));

@@ -61,6 +61,8 @@ pub enum Need {
     Redis,
     /// PostgreSQL's server, and its user.
     Postgres,
+    /// Chromium, which needs no display here.
+    Chromium,
 }
 
 impl Need {
@@ -124,6 +126,7 @@ impl Need {
             Need::Nginx => unless(found("nginx"), "needs nginx (package `nginx-light`)"),
             Need::Prometheus => unless(found("prometheus"), "needs Prometheus (package `prometheus`)"),
             Need::Redis => unless(found("redis-server"), "needs Redis (package `redis-server`)"),
+            Need::Chromium => unless(found("chromium"), "needs a browser (package `chromium`)"),
             Need::Postgres => unless(
                 crate::service::postgres_programs().is_some(),
                 "needs PostgreSQL (package `postgresql`)",

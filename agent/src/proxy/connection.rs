@@ -317,8 +317,14 @@ impl Connection {
                 if length > 0 {
                     self.observed.data(stream, now, length);
                 }
-                if let Some(item) = item {
+                if let Some(mut item) = item {
                     moved += 1;
+                    // Who reads requests can only end its side; why, it says beside that.
+                    let by_dependency = stream == Stream::Downstream && item == Item::End(Ending::Finished);
+                    if by_dependency && self.seen.is_reset() {
+                        item = Item::End(Ending::Reset);
+                        self.observed.ended(Side::Server, now, true);
+                    }
                     link.offer(item);
                 }
             }

@@ -16,23 +16,23 @@
 //! | `access`, `hosts`, `runs`, `halts`, `audit`, `state` | the handlers |
 
 mod access;
-mod audit;
+pub(crate) mod audit;
 pub mod client;
 pub mod engine;
 pub mod gate;
-mod halts;
-mod hosts;
+pub(crate) mod halts;
+pub(crate) mod hosts;
 mod metrics;
 pub mod openapi;
 pub mod problem;
 pub mod routes;
-mod runs;
+pub(crate) mod runs;
 pub mod server;
 mod state;
 mod stream;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -40,6 +40,7 @@ use std::sync::Arc;
 use tokio::sync::{Semaphore, watch};
 
 use crate::store::{Minted, NewToken, Role, Secrets, Store, StoreError};
+use crate::web::Views;
 use engine::Engine;
 use gate::{Failures, Known};
 use metrics::Counts;
@@ -49,16 +50,18 @@ const STREAMS: usize = 256;
 
 /// Everything that handlers use.
 pub struct Api {
-    store: Store,
-    secrets: Secrets,
-    engine: Arc<dyn Engine>,
+    pub(crate) store: Store,
+    pub(crate) secrets: Secrets,
+    pub(crate) engine: Arc<dyn Engine>,
     /// By which names, besides those of loopback, this server may be called.
     names: BTreeSet<String>,
     failures: Failures,
     known: Known,
-    counts: Counts,
-    streams: Arc<Semaphore>,
-    closing: watch::Sender<bool>,
+    pub(crate) counts: Counts,
+    pub(crate) streams: Arc<Semaphore>,
+    pub(crate) closing: watch::Sender<bool>,
+    /// What pages of runs show, made once for all who look.
+    pub(crate) views: Views,
 }
 
 impl Api {
@@ -79,6 +82,7 @@ impl Api {
             counts: Counts::default(),
             streams: Arc::new(Semaphore::new(STREAMS)),
             closing: watch::Sender::new(false),
+            views: Views::default(),
         })
     }
 

@@ -8,9 +8,12 @@ use squall_experiments::fleet::frame::LONGEST_TEXT;
 use squall_experiments::fleet::stream::whole;
 use squall_experiments::fleet::{Fault, Frame, Incoming, Outgoing};
 use squall_experiments::protocol::Refusal;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream};
 use tokio::net::UnixStream;
 use tokio::sync::{Notify, mpsc};
+
+/// How much is read at once at first: most of what is said is shorter, and there may be ten thousand streams.
+const FIRST: usize = 2 << 10;
 
 /// Where frames go, as messages: `control` stands in front of `data`, and nobody who reads the connection waits for it.
 #[derive(Clone, Debug)]
@@ -73,11 +76,31 @@ impl Lane {
     }
 }
 
+/// The end of a stream that is this process's.
+#[derive(Debug)]
+pub(super) enum Local {
+    /// Whoever has the other end has a runtime of its own, or none.
+    Socket(StdStream),
+    /// Who asks is a task of the same runtime: no descriptor, and no call of the kernel's.
+    Memory(DuplexStream),
+}
+
 /// Begins to carry a stream, in a task of its own, until both directions have ended or the lane is dropped. Then the
 /// socket is closed, whatever was still to be written.
-pub(super) fn begin(stream: u64, local: StdStream, out: Out) -> std::io::Result<Lane> {
-    local.set_nonblocking(true)?;
-    let local = UnixStream::from_std(local)?;
+pub(super) fn begin(stream: u64, local: Local, out: Out) -> std::io::Result<Lane> {
+    match local {
+        Local::Socket(local) => {
+            local.set_nonblocking(true)?;
+            Ok(carried(stream, UnixStream::from_std(local)?, out))
+        }
+        Local::Memory(local) => Ok(carried(stream, local, out)),
+    }
+}
+
+fn carried<S>(stream: u64, local: S, out: Out) -> Lane
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
     let (came, coming) = mpsc::unbounded_channel();
     let books = Arc::new(Books::default());
     let lane = Lane { books: books.clone(), came };
@@ -89,24 +112,24 @@ pub(super) fn begin(stream: u64, local: StdStream, out: Out) -> std::io::Result<
             let _ = carried.out.control.send(Frame::Close { stream, why }.text()).await;
         }
     });
-    Ok(lane)
+    lane
 }
 
-struct Carried {
+struct Carried<S> {
     stream: u64,
-    local: UnixStream,
+    local: S,
     books: Arc<Books>,
     coming: mpsc::UnboundedReceiver<Came>,
     out: Out,
 }
 
-impl Carried {
+impl<S: AsyncRead + AsyncWrite + Unpin> Carried<S> {
     /// An error is an end that the other side does not know of: because of a fault, or because the socket is closed.
     async fn carry(&mut self) -> Result<(), Option<Fault>> {
         let Carried { stream, local, books, coming, out } = self;
         let stream = *stream;
-        let (mut reader, mut writer) = local.split();
-        let mut buffer = vec![0; LONGEST_TEXT];
+        let (mut reader, mut writer) = tokio::io::split(local);
+        let mut buffer = vec![0; FIRST];
         // Of a character whose end has not been read yet.
         let mut begun = 0;
         let (mut pending, mut written) = (VecDeque::<String>::new(), 0);
@@ -128,7 +151,7 @@ impl Carried {
             if shut && read_all {
                 return Ok(());
             }
-            let room = books.both().1.room();
+            let (room, size) = (books.both().1.room(), buffer.len());
             tokio::select! {
                 came = coming.recv() => match came {
                     Some(Came::Text(text)) => pending.push_back(text),
@@ -137,7 +160,7 @@ impl Carried {
                     None => return Ok(()),
                 },
                 () = books.room.notified(), if room <= begun && !read_all => {}
-                read = reader.read(&mut buffer[begun..room.max(begun)]), if room > begun && !read_all => {
+                read = reader.read(&mut buffer[begun..room.min(size).max(begun)]), if room > begun && !read_all => {
                     let read = read.map_err(|_| None)?;
                     let filled = begun + read;
                     if read == 0 {
@@ -157,6 +180,9 @@ impl Carried {
                         buffer.copy_within(length..filled, 0);
                     }
                     begun = filled - length;
+                    if filled == size && size < LONGEST_TEXT {
+                        buffer.resize((size * 4).min(LONGEST_TEXT), 0);
+                    }
                 }
                 wrote = writer.write(pending.front().map_or(&[], |text| &text.as_bytes()[written..])),
                         if !pending.is_empty() => {
@@ -189,7 +215,7 @@ mod tests {
         ours.set_nonblocking(true).unwrap();
         let (data, datas) = mpsc::channel(4);
         let (control, controls) = mpsc::channel(64);
-        let lane = begin(7, theirs, Out { data, control }).unwrap();
+        let lane = begin(7, Local::Socket(theirs), Out { data, control }).unwrap();
         Bench { lane, socket: UnixStream::from_std(ours).unwrap(), data: datas, control: controls }
     }
 

@@ -1,7 +1,6 @@
 //! The connection of one host, from its greeting to its end.
 
 use std::collections::BTreeMap;
-use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -16,7 +15,7 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 
 use super::authority::Authority;
-use super::carry::{self, Lane, Out};
+use super::carry::{self, Lane, Local, Out};
 use super::hub::{Order, Seat, unreached};
 use super::listener::Terms;
 use super::registry::Registry;
@@ -158,7 +157,7 @@ struct Host<'a> {
 }
 
 struct Opening {
-    local: UnixStream,
+    local: Local,
     opened: oneshot::Sender<Result<(), Refusal>>,
     asked: Instant,
 }

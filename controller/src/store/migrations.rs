@@ -38,6 +38,11 @@ const STEPS: &[&str] = &["
         PRIMARY KEY (who, key)
     );
     CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+", "
+    CREATE TABLE sessions (
+        hash TEXT PRIMARY KEY, token TEXT NOT NULL REFERENCES tokens (id), made_at BIGINT NOT NULL, expires_at BIGINT NOT NULL
+    );
+    CREATE INDEX runs_by_title ON runs (title, made_at, id, state);
 "];
 
 /// Brings a database to the newest schema. One that is newer than this program is refused and left as it is.

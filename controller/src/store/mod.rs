@@ -9,6 +9,7 @@ mod migrations;
 mod postgres;
 mod runs;
 mod secrets;
+mod sessions;
 mod sql;
 mod sqlite;
 mod tokens;
@@ -25,7 +26,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 pub use answers::{Answered, Asked};
 pub use audit::{Entry, Head, Verified};
 pub use hosts::{HostRow, NewHost};
-pub use runs::{LIVE, NewRun, RunRow, RunsPage};
+pub use runs::{Ended, LIVE, NewRun, RunRow, RunsPage};
 pub use secrets::{Minted, Secrets};
 pub use tokens::{JoinToken, NewJoinToken, NewToken, Role, Token};
 
@@ -253,6 +254,16 @@ impl Store {
         self.read(move |sql| {
             let row = sql.one("SELECT value FROM facts WHERE name = $1", &[name.into()])?;
             row.map(|row| row.text(0)).transpose()
+        })
+        .await
+    }
+
+    /// Forgets the fact of a name if it is still this one; says whether it was. What somebody else has set since stays.
+    pub async fn forget_fact(&self, name: &'static str, known: &str) -> Result<bool, StoreError> {
+        let known = known.to_owned();
+        self.write(move |sql| {
+            let gone = "DELETE FROM facts WHERE name = $1 AND value = $2";
+            sql.execute(gone, &[name.into(), (&known).into()]).map(|rows| rows > 0)
         })
         .await
     }
