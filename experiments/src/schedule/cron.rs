@@ -4,9 +4,9 @@ use std::fmt;
 use std::str::FromStr;
 
 use croner::parser::{CronParser, Seconds, Year};
-use jiff::{SignedDuration, Timestamp};
 use jiff::civil::date;
 use jiff::tz::TimeZone;
+use jiff::{SignedDuration, Timestamp};
 
 use super::clock::Zone;
 use crate::quantity::{QuantityError, as_text};
@@ -37,7 +37,8 @@ impl Cron {
     pub fn times(&self, zone: &Zone, from: Timestamp) -> impl Iterator<Item = Timestamp> {
         // The crate looks at whole seconds: what is left of one belongs to the time before.
         let rest = i64::from(from.subsec_nanosecond());
-        let up = if rest > 0 { SignedDuration::from_nanos(1_000_000_000 - rest) } else { SignedDuration::ZERO };
+        let up =
+            if rest > 0 { SignedDuration::from_nanos(1_000_000_000 - rest) } else { SignedDuration::ZERO };
         let from = from.checked_add(up).unwrap_or(from);
         let times = self.pattern.iter_from(zone.zoned(from), croner::Direction::Forward);
         times.map(|zoned| zoned.timestamp())
