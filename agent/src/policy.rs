@@ -47,11 +47,24 @@ pub struct Controllers {
     pub programs: bool,
     /// As which users its probes may run beside `nobody`; never `root`.
     pub users: Vec<String>,
+    /// Whether its runs must have been approved.
+    pub approval: Approval,
+}
+
+/// See [`Controllers::approval`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Approval {
+    /// A run needs none.
+    #[default]
+    Optional,
+    /// A run without one is refused.
+    Required,
 }
 
 impl Default for Controllers {
     fn default() -> Self {
-        Controllers { allowed: true, programs: false, users: Vec::new() }
+        Controllers { allowed: true, programs: false, users: Vec::new(), approval: Approval::Optional }
     }
 }
 
@@ -161,6 +174,17 @@ impl Policy {
         let help = format!("the owner of this host decides, in `{FILE}` (`controllers.allowed`)");
         let refused = || Refusal::new("this host's policy allows no controller", help);
         if self.controllers.allowed { Ok(()) } else { Err(refused()) }
+    }
+
+    /// Whether a controller may begin a run that nobody has approved.
+    pub fn permits_unapproved(&self) -> Result<(), Refusal> {
+        match self.controllers.approval {
+            Approval::Optional => Ok(()),
+            Approval::Required => Err(Refusal::new(
+                "this host's policy lets a controller begin nothing that was not approved",
+                "submit it, and let somebody approve it: `squall plan --submit`, `squall approve`",
+            )),
+        }
     }
 
     /// Whether a probe of a controller's may run as this user; without one it runs as nobody.

@@ -13,7 +13,7 @@ use futures_util::future::BoxFuture;
 use squall_experiments::document::{self, Document, LONGEST_FAULT, Sources};
 use squall_experiments::exit::Exit;
 use squall_experiments::fleet::JoinToken;
-use squall_experiments::muster::{FleetEvent, Line, What};
+use squall_experiments::muster::Line;
 use squall_experiments::protocol::{Lifted, Refusal, RunId};
 use squall_experiments::run::Origin;
 use squall_experiments::targets::{Candidate, FleetPlan, Targets};
@@ -25,7 +25,9 @@ use crate::api::engine::{Engine, Planned, Submission};
 use crate::conductor::LEASE;
 use crate::fleet::{Authority, HostInfo, Hub};
 use crate::muster::{self, Machines};
-use crate::store::{HostRow, LIVE, Minted, RunRow, Store, StoreError};
+use crate::store::{HostRow, Minted, RunRow, Store, StoreError};
+
+mod takeover;
 
 /// How long runs may take to revert when the controller is told to end. Their leases end soon after it.
 const FAREWELL: Duration = Duration::from_secs(20);
@@ -62,32 +64,6 @@ impl Runs {
             live: Mutex::default(),
             ended: Notify::new(),
         }))
-    }
-
-    /// Closes the logs of runs that a controller before this one did not end. Their hosts have lost it, and revert by their
-    /// leases: nothing is injected again. Gives how many there were. Only where no other controller shares the store.
-    pub async fn close_interrupted(&self) -> Result<usize, StoreError> {
-        let left = self.0.store.runs_in(&LIVE).await?;
-        for run in &left {
-            let epoch = self.0.store.take_run(&run.id).await?;
-            let last = self.0.store.events(&run.id, run.events.saturating_sub(1), 1).await?;
-            let at_ms =
-                last.first().and_then(|(_, text)| serde_json::from_str::<serde_json::Value>(text).ok());
-            let at_ms = at_ms.and_then(|event| event["at_ms"].as_u64()).unwrap_or_default();
-            let by = "the controller ended in the middle of it; each host reverted by its lease";
-            let sentence = format!("interrupted: {by}");
-            let events = [
-                FleetEvent::Interrupted { by: by.to_owned() },
-                FleetEvent::Finished { exit: Exit::Interrupted, sentence },
-            ];
-            let lines = (run.events..).zip(events).map(|(at, event)| {
-                let line = Line { seq: at + 1, what: What::Fleet { at_ms, event } };
-                serde_json::to_string(&line).unwrap_or_default()
-            });
-            self.0.store.append(&run.id, run.events, &lines.collect::<Vec<_>>()).await?;
-            self.0.store.set_run_state(&run.id, Exit::Interrupted.meaning(), epoch).await?;
-        }
-        Ok(left.len())
     }
 
     /// Ends all runs, and waits until they are reverted, for 20 s at most.
@@ -143,6 +119,8 @@ impl Runs {
             origin: Some(origin),
             lease: LEASE,
             redactor: document.redactor,
+            epoch: 0,
+            approved: None,
         })
     }
 
@@ -176,11 +154,12 @@ impl Runs {
             let _ = say.send(serde_json::to_string(line).unwrap_or_default());
         });
         let (store, id, epoch) = (self.0.store.clone(), run.id.clone(), run.epoch);
+        let held = takeover::hold(self.0.store.clone(), run.id.clone(), run.epoch, interrupt.clone());
         let kept = async move {
             let mut next = 0;
             let mut batch = Vec::new();
             while lines.recv_many(&mut batch, usize::try_from(PAGE).unwrap_or(usize::MAX)).await > 0 {
-                match store.append(&id, next, &batch).await {
+                match store.append_in(epoch, &id, next, &batch).await {
                     Ok(after) => next = after,
                     Err(error) => {
                         tracing::error!(run = id, %error, "the events of a run cannot be kept: it ends");
@@ -196,7 +175,11 @@ impl Runs {
         if let Err(error) = state("running").await {
             tracing::error!(run = run.id, %error, "a run does not begin");
         } else {
-            let (muster, kept) = tokio::join!(muster::run(order, machines, outlet, interruptions), kept);
+            let carried = async { tokio::join!(muster::run(order, machines, outlet, interruptions), kept) };
+            let (muster, kept) = tokio::select! {
+                carried = carried => carried,
+                never = held => match never {},
+            };
             let came = if kept.is_ok() { muster.exit } else { muster.exit.worse(Exit::Interrupted) };
             tracing::info!(run = run.id, exit = came as u8, "{}", muster.sentence);
             if let Err(error) = state(came.meaning()).await {
@@ -229,14 +212,19 @@ impl Engine for Runs {
             let order = self.order("", submission).await?;
             let plan = FleetPlan::on(&order.experiment, &order.targets, order.seed);
             let title = order.redactor.redact(&plan.title).into_owned();
-            Ok(Planned { title, hash: plan.hash, seed: plan.seed })
+            let mut shown = serde_json::to_value(&plan).unwrap_or_default();
+            order.redactor.redact_value(&mut shown);
+            Ok(Planned { title, hash: plan.hash, seed: plan.seed, shown })
         })
     }
 
     fn start<'a>(&'a self, run: &'a str, submission: Submission) -> BoxFuture<'a, Result<(), Refusal>> {
         Box::pin(async move {
-            let order = self.order(run, &submission).await?;
-            let kept = self.0.store.run(run).await.map_err(|error| Refusal::bare(error.to_string()))?;
+            let mut order = self.order(run, &submission).await?;
+            let broken = |error: StoreError| Refusal::bare(error.to_string());
+            let approved = self.0.store.plan_of_run(run).await.map_err(broken)?;
+            let approved = approved.map(|plan| (plan.submitted_by, plan.approved_by.unwrap_or_default()));
+            let kept = self.0.store.run(run).await.map_err(broken)?;
             let kept = kept.ok_or_else(|| Refusal::bare(format!("there is no run `{run}`")))?;
             if FleetPlan::on(&order.experiment, &order.targets, order.seed).hash != kept.plan {
                 return Err(Refusal::new(
@@ -244,6 +232,7 @@ impl Engine for Runs {
                     "submit it again: it is planned anew",
                 ));
             }
+            (order.epoch, order.approved) = (kept.epoch, approved);
             let (interrupt, interruptions) = mpsc::unbounded_channel();
             self.live().insert(run.to_owned(), interrupt.clone());
             let machines = Arc::new(Way { hub: self.0.hub.clone(), runtime: Handle::current() });
@@ -253,10 +242,15 @@ impl Engine for Runs {
     }
 
     fn halt_run<'a>(&'a self, run: &'a str) -> BoxFuture<'a, Result<(), Refusal>> {
-        if let Some(live) = self.live().get(run) {
-            let _ = live.send("halt".to_owned());
-        }
-        Box::pin(async { Ok(()) })
+        let ours = self.live().get(run).map(|live| live.send("halt".to_owned())).is_some();
+        Box::pin(async move {
+            if !ours {
+                // Perhaps another controller carries it on.
+                let wanted = self.0.store.want_halt(run).await;
+                wanted.map_err(|error| Refusal::bare(error.to_string()))?;
+            }
+            Ok(())
+        })
     }
 
     fn halt<'a>(

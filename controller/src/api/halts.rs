@@ -14,7 +14,7 @@ use super::{Api, runs};
 use crate::store::now_ms;
 
 /// The name under which the store keeps that new runs are blocked.
-const FACT: &str = "halt";
+pub(crate) const HALT: &str = "halt";
 
 /// A halt that is wanted.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -74,7 +74,7 @@ struct OnHost {
 }
 
 async fn state(api: &Api) -> Result<Option<Blocked>, Problem> {
-    let kept = api.store.fact(FACT).await?;
+    let kept = api.store.fact(HALT).await?;
     // A fact that cannot be read blocks: whoever wrote it meant a halt.
     Ok(kept.map(|kept| {
         serde_json::from_str(&kept).unwrap_or(Blocked { reason: kept, by: "somebody".to_owned(), at: 0 })
@@ -112,7 +112,7 @@ pub(super) async fn set(api: Arc<Api>, call: Call) -> Result<Answer, Problem> {
         let blocked = Blocked { reason: wanted.reason.clone(), by: call.name(), at: now_ms() };
         let kept = serde_json::to_string(&blocked).unwrap_or_default();
         match all {
-            true => api.store.set_fact(FACT, Some(kept)).await,
+            true => api.store.set_fact(HALT, Some(kept)).await,
             false => Ok(()),
         }
     };
@@ -136,7 +136,7 @@ pub(super) async fn lift(api: Arc<Api>, call: Call) -> Result<Answer, Problem> {
     let lifted = state(&api).await?;
     let what = serde_json::json!({ "lifted": lifted.map_or(Value::Null, |halt| halt.reason.into()), "because": why.reason });
     api.store.audit(&call.name(), what).await?;
-    api.store.set_fact(FACT, None).await?;
+    api.store.set_fact(HALT, None).await?;
     Answer::ok(&State::default())
 }
 

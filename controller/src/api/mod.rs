@@ -13,7 +13,7 @@
 //! | [`client`] | the other end, for the command line |
 //! | [`openapi`] | the table as an OpenAPI document |
 //! | [`problem`] | errors (RFC 9457) |
-//! | `access`, `hosts`, `runs`, `halts`, `audit`, `state` | the handlers |
+//! | `access`, `hosts`, `plans`, `runs`, `halts`, `audit`, `state` | the handlers |
 
 mod access;
 mod audit;
@@ -24,6 +24,7 @@ mod halts;
 mod hosts;
 mod metrics;
 pub mod openapi;
+mod plans;
 pub mod problem;
 pub mod routes;
 mod runs;
@@ -42,7 +43,9 @@ use tokio::sync::{Semaphore, watch};
 use crate::store::{Minted, NewToken, Role, Secrets, Store, StoreError};
 use engine::Engine;
 use gate::{Failures, Known};
+pub(crate) use halts::HALT;
 use metrics::Counts;
+pub use plans::Approvals;
 
 /// How many live streams of events there are at most.
 const STREAMS: usize = 256;
@@ -54,6 +57,7 @@ pub struct Api {
     engine: Arc<dyn Engine>,
     /// By which names, besides those of loopback, this server may be called.
     names: BTreeSet<String>,
+    approvals: Approvals,
     failures: Failures,
     known: Known,
     counts: Counts,
@@ -62,18 +66,21 @@ pub struct Api {
 }
 
 impl Api {
-    /// The interface over a store. `names` are the host names and addresses under which it is reached besides loopback's.
+    /// The interface over a store. `names` are the host names and addresses under which it is reached besides loopback's;
+    /// `approvals` is whether runs need one.
     pub fn new(
         store: Store,
         secrets: Secrets,
         engine: Arc<dyn Engine>,
         names: BTreeSet<String>,
+        approvals: Approvals,
     ) -> Arc<Self> {
         Arc::new(Api {
             store,
             secrets,
             engine,
             names: names.into_iter().map(|name| name.to_ascii_lowercase()).collect(),
+            approvals,
             failures: Failures::default(),
             known: Known::default(),
             counts: Counts::default(),

@@ -38,6 +38,15 @@ const STEPS: &[&str] = &["
         PRIMARY KEY (who, key)
     );
     CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+", "
+    CREATE TABLE plans (
+        hash TEXT PRIMARY KEY, title TEXT NOT NULL, document TEXT NOT NULL, name TEXT, vars TEXT NOT NULL,
+        seed TEXT NOT NULL, shown TEXT NOT NULL, submitted_by TEXT NOT NULL, submitted_at BIGINT NOT NULL,
+        expires_at BIGINT NOT NULL, approved_by TEXT, approved_at BIGINT, note TEXT, run TEXT
+    );
+", "
+    ALTER TABLE runs ADD COLUMN held_until BIGINT NOT NULL DEFAULT 0;
+    ALTER TABLE runs ADD COLUMN halted_at BIGINT;
 "];
 
 /// Brings a database to the newest schema. One that is newer than this program is refused and left as it is.

@@ -3,6 +3,7 @@
 
 mod access;
 mod hostile;
+mod plans;
 mod runs;
 mod table;
 
@@ -61,7 +62,12 @@ impl Engine for Recorder {
             match submission.document.as_str() {
                 "wrong" => Err(Refusal { exit: Exit::Invalid as u8, ..Refusal::bare("line 1: it is wrong") }),
                 "forbidden" => Err(Refusal::new("no host allows it", "ask its owner")),
-                _ => Ok(Planned { title: "A title".to_owned(), hash: "abc".to_owned(), seed: 7 }),
+                _ => Ok(Planned {
+                    title: "A title".to_owned(),
+                    hash: "abc".to_owned(),
+                    seed: 7,
+                    shown: json!({ "hosts": [] }),
+                }),
             }
         })
     }
@@ -102,6 +108,7 @@ pub(super) struct Served {
     pub at: SocketAddr,
     api: Arc<Api>,
     tokens: BTreeMap<&'static str, String>,
+    secrets: Secrets,
     stop: oneshot::Sender<()>,
     serving: JoinHandle<()>,
     _scratch: Scratch,
@@ -109,6 +116,10 @@ pub(super) struct Served {
 
 impl Served {
     pub(super) async fn new() -> Self {
+        Served::with(Approvals::Optional).await
+    }
+
+    pub(super) async fn with(approvals: Approvals) -> Self {
         let scratch = Scratch::new("api");
         let store = Store::open(&Where::Sqlite(scratch.path())).expect("a store");
         let secrets = Secrets::open(&scratch.path()).expect("secrets");
@@ -128,7 +139,13 @@ impl Served {
         }
         let engine = Arc::new(Recorder::default());
         let names = BTreeSet::from(["Squall.Example".to_owned()]);
-        let api = Api::new(store.clone(), secrets.clone(), Arc::clone(&engine) as Arc<dyn Engine>, names);
+        let api = Api::new(
+            store.clone(),
+            secrets.clone(),
+            Arc::clone(&engine) as Arc<dyn Engine>,
+            names,
+            approvals,
+        );
         let listening = Listening::on(([127, 0, 0, 1], 0).into(), None).await.expect("it listens");
         let at = listening.address().expect("an address");
         let (stop, stopped) = oneshot::channel::<()>();
@@ -136,7 +153,7 @@ impl Served {
             let api = Arc::clone(&api);
             async move { listening.serve(&api, async { drop(stopped.await) }).await }
         });
-        Served { api, store, engine, at, tokens, stop, serving, _scratch: scratch }
+        Served { api, store, engine, at, tokens, secrets, stop, serving, _scratch: scratch }
     }
 
     pub(super) fn token(&self, role: &str) -> &str {
@@ -164,6 +181,21 @@ impl Served {
 
     pub(super) async fn post(&self, role: &str, path: &str, body: Value) -> (u16, Value) {
         self.ask(role, Method::POST, path, Some(body)).await
+    }
+
+    /// A token of somebody else, an operator.
+    pub(super) async fn somebody(&mut self, name: &'static str) {
+        let minted = self.secrets.mint("token");
+        let new = NewToken {
+            id: name.to_owned(),
+            hash: minted.hash,
+            name: name.to_owned(),
+            role: Role::Operator,
+            made_by: "the test".to_owned(),
+            expires_at: None,
+        };
+        self.store.new_token(new).await.expect("a token");
+        self.tokens.insert(name, minted.token);
     }
 
     /// Refused tokens are not counted so far.
