@@ -17,6 +17,7 @@ use crate::host::site::Site;
 use crate::host::undo::TAG;
 use crate::host::view::{Seen, Viewpoint};
 use crate::host::{Place, sys};
+use crate::lease::Lease;
 use crate::link::Connection;
 use crate::made::{self, Made, Ready};
 use crate::records::Records;
@@ -34,12 +35,8 @@ pub struct Injection {
     pub title: String,
     /// The connection that is its lease.
     pub connection: Connection,
-    /// Nanoseconds without a renewal after which it ends.
-    pub lease: u64,
-    /// When it was last renewed, on the boot clock.
-    pub renewed: u64,
-    /// When it ends in any case, on the boot clock.
-    pub deadline: u64,
+    /// For how long it lives.
+    pub lease: Lease,
     seed: u64,
     parts: BTreeMap<u32, Part>,
     /// What stays when a step ends: see [`Undo::outlasts_its_step`].
@@ -89,9 +86,9 @@ impl Injection {
     pub fn begin(terms: Terms, records: &Records) -> Self {
         let Terms { run, title, seed, connection, lease, deadline } = terms;
         let before = Before::take(records);
-        let renewed = sys::boot_nanos();
+        let lease = Lease::new(sys::boot_nanos(), lease, deadline);
         let (parts, footings) = (BTreeMap::new(), Vec::new());
-        Injection { run, title, connection, lease, renewed, deadline, seed, parts, footings, before }
+        Injection { run, title, connection, lease, seed, parts, footings, before }
     }
 
     /// Makes the changes of one step, all or none.
@@ -259,7 +256,7 @@ impl Injection {
             let changes = part.made.iter().filter_map(Made::due);
             changes.chain([part.ends])
         });
-        inner.chain([self.deadline, self.renewed + self.lease]).min().unwrap_or(self.deadline)
+        inner.chain([self.lease.due()]).min().unwrap_or(self.lease.deadline())
     }
 
     /// Does what is due inside the steps, and follows their targets; names the steps whose time is over.
@@ -282,7 +279,7 @@ impl Injection {
 
     /// For `status`.
     pub fn active(&mut self, machine: &mut Machine) -> Active {
-        let left = self.deadline.saturating_sub(sys::boot_nanos());
+        let left = self.lease.deadline().saturating_sub(sys::boot_nanos());
         let stuck = self.parts.values().any(|part| part.made.iter().any(Made::is_stuck));
         let live = self.parts.values_mut().flat_map(|part| &mut part.made).filter(|made| made.is_live());
         Active {

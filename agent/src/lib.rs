@@ -38,6 +38,7 @@ pub mod host;
 pub mod injection;
 pub mod join;
 pub mod journal;
+pub mod lease;
 pub mod ledger;
 pub mod line;
 pub mod link;

@@ -216,7 +216,7 @@ impl Supervisor {
             }
             Request::Renew { run } => refused(mine(&self.injections, &run).map(|()| {
                 if let Some(injection) = self.injections.get_mut(&run) {
-                    injection.renewed = sys::boot_nanos();
+                    injection.lease.renew(sys::boot_nanos());
                 }
                 Reply::Done
             })),
@@ -393,10 +393,8 @@ impl Supervisor {
         let mut over = Vec::new();
         for injection in self.injections.values_mut() {
             let parts = injection.tick(&mut self.machine, &self.records, &aim);
-            if injection.deadline <= now {
-                over.push((injection.run.clone(), "its deadline was reached"));
-            } else if injection.renewed + injection.lease <= now {
-                over.push((injection.run.clone(), "its lease was not renewed"));
+            if let Some(why) = injection.lease.over(now) {
+                over.push((injection.run.clone(), why));
             } else {
                 for part in parts {
                     let lifted = injection.lift(part, &mut self.machine, &self.records);
@@ -422,7 +420,7 @@ impl Supervisor {
         let away = now.saturating_sub(std::mem::replace(&mut self.free, now));
         if away > AWAY.start {
             let live = self.injections.values_mut();
-            live.for_each(|injection| injection.renewed = now.min(injection.renewed + away.min(AWAY.end)));
+            live.for_each(|injection| injection.lease.excuse(now, away.min(AWAY.end)));
         }
     }
 

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use procfs::process::{FDTarget, Process as Entry};
 
 use crate::host::process::Target;
-use crate::host::sockets::Sockets;
+use crate::host::sockets::{Listed, Transport};
 use crate::policy::Policy;
 
 /// Servers by which people reach the host.
@@ -106,9 +106,10 @@ fn is_there_to_suffer(entry: &Entry) -> bool {
 }
 
 /// The TCP ports on which people reach the host: where a remote login really listens. When that cannot be seen, 22.
-pub fn login_ports() -> BTreeSet<u16> {
+/// `sockets` are all of this network namespace, `None` where they could not be listed.
+pub fn login_ports(sockets: Option<&[Listed]>) -> BTreeSet<u16> {
     let unseen = || BTreeSet::from([22]);
-    let Ok(sockets) = Sockets::open().and_then(|mut all| all.all()) else { return unseen() };
+    let Some(sockets) = sockets else { return unseen() };
     // To look through all processes takes milliseconds.
     if !sockets.iter().any(|socket| socket.listens() || socket.established()) {
         return BTreeSet::new();
@@ -132,12 +133,12 @@ fn held(processes: impl Iterator<Item = Entry>) -> BTreeSet<u32> {
     sockets.collect()
 }
 
-/// Where the TCP connections of these processes lead that belong to this network namespace: to a controller. What cannot be
-/// seen is none.
-pub fn connections(pids: &BTreeSet<i32>) -> BTreeSet<SocketAddr> {
+/// Where the TCP connections of these processes lead, of those among `sockets`: to a controller. What cannot be seen is
+/// none.
+pub fn connections(pids: &BTreeSet<i32>, sockets: &[Listed]) -> BTreeSet<SocketAddr> {
     let inodes = held(pids.iter().filter_map(|pid| Entry::new(*pid).ok()));
-    let sockets = Sockets::open().and_then(|mut all| all.connections()).unwrap_or_default();
-    let theirs = sockets.iter().filter(|socket| socket.inode != 0 && inodes.contains(&socket.inode));
+    let theirs = sockets.iter().filter(|socket| socket.transport == Transport::Tcp && !socket.listens());
+    let theirs = theirs.filter(|socket| socket.inode != 0 && inodes.contains(&socket.inode));
     theirs.map(|socket| SocketAddr::from(socket.remote)).collect()
 }
 

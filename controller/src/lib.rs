@@ -10,3 +10,4 @@ pub mod muster;
 pub mod report;
 pub mod runs;
 pub mod store;
+pub mod web;

@@ -1,9 +1,11 @@
 //! The runs of a controller: planned over the hosts that are connected, carried out, kept.
 //!
-//! Each is a task of its own. Its log goes to the store line by line, before whoever asks can see it; when the store fails,
-//! the run is ended, since nobody could tell any more what it did.
+//! Each is a task of its own. Its log goes to the store line by line, before whoever asks can see it ([`keeping`]).
 
-use std::collections::{BTreeMap, BTreeSet};
+mod keeping;
+mod takeover;
+
+use std::collections::BTreeMap;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,23 +20,21 @@ use squall_experiments::protocol::{Lifted, Refusal, RunId};
 use squall_experiments::run::Origin;
 use squall_experiments::targets::{Candidate, FleetPlan, Targets};
 use tokio::runtime::Handle;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::timeout;
 
-use crate::api::engine::{Engine, Planned, Submission};
-use crate::conductor::LEASE;
+use crate::api::engine::{Engine, Planned, Preview, Submission};
+use crate::conductor::{Answer, LEASE};
 use crate::fleet::{Authority, HostInfo, Hub};
 use crate::muster::{self, Machines};
+use crate::report;
 use crate::store::{HostRow, Minted, RunRow, Store, StoreError};
-
-mod takeover;
+use keeping::Keeper;
 
 /// How long runs may take to revert when the controller is told to end. Their leases end soon after it.
 const FAREWELL: Duration = Duration::from_secs(20);
 /// The longest secret that is read, in bytes.
 const LONGEST_SECRET: u64 = 64 << 10;
-/// How many events are read at once.
-const PAGE: u64 = 1000;
 
 /// All runs of this controller. A clone is the same.
 #[derive(Clone)]
@@ -126,9 +126,7 @@ impl Runs {
 
     /// The hosts of the fleet, as `squall hosts` shows them: what a host says of itself once it has joined chooses nothing.
     async fn candidates(&self) -> Result<Vec<Candidate>, StoreError> {
-        let hosts = self.0.hub.hosts();
-        let connected: BTreeSet<String> =
-            hosts.into_iter().filter(|host| host.connected).map(|host| host.name).collect();
+        let connected = self.0.hub.connected();
         let candidate = |host: HostRow| Candidate {
             connected: connected.contains(&host.name),
             name: host.name,
@@ -149,40 +147,25 @@ impl Runs {
         interruptions: mpsc::UnboundedReceiver<String>,
         interrupt: mpsc::UnboundedSender<String>,
     ) {
-        let (say, mut lines) = mpsc::unbounded_channel::<String>();
+        let (say, lines) = mpsc::unbounded_channel::<String>();
         let outlet = Box::new(move |line: &Line| {
             let _ = say.send(serde_json::to_string(line).unwrap_or_default());
         });
-        let (store, id, epoch) = (self.0.store.clone(), run.id.clone(), run.epoch);
         let held = takeover::hold(self.0.store.clone(), run.id.clone(), run.epoch, interrupt.clone());
-        let kept = async move {
-            let mut next = 0;
-            let mut batch = Vec::new();
-            while lines.recv_many(&mut batch, usize::try_from(PAGE).unwrap_or(usize::MAX)).await > 0 {
-                match store.append_in(epoch, &id, next, &batch).await {
-                    Ok(after) => next = after,
-                    Err(error) => {
-                        tracing::error!(run = id, %error, "the events of a run cannot be kept: it ends");
-                        let _ = interrupt.send("its events cannot be kept".to_owned());
-                        return Err(error);
-                    }
-                }
-                batch.clear();
-            }
-            Ok(())
-        };
-        let state = |state: &'static str| self.0.store.set_run_state(&run.id, state, epoch);
-        if let Err(error) = state("running").await {
+        let keeper = Keeper::new(&self.0.store, &run, interrupt);
+        if let Err(error) = self.0.store.set_run_state(&run.id, "running", run.epoch).await {
             tracing::error!(run = run.id, %error, "a run does not begin");
         } else {
-            let carried = async { tokio::join!(muster::run(order, machines, outlet, interruptions), kept) };
+            let carried = async {
+                tokio::join!(muster::run(order, machines, outlet, interruptions), keeper.lines(lines))
+            };
             let (muster, kept) = tokio::select! {
                 carried = carried => carried,
                 never = held => match never {},
             };
             let came = if kept.is_ok() { muster.exit } else { muster.exit.worse(Exit::Interrupted) };
             tracing::info!(run = run.id, exit = came as u8, "{}", muster.sentence);
-            if let Err(error) = state(came.meaning()).await {
+            if let Err(error) = keeper.state(came.meaning()).await {
                 tracing::error!(run = run.id, %error, "what became of a run cannot be kept");
             }
         }
@@ -202,6 +185,34 @@ fn secret(path: &std::path::Path) -> Result<Option<String>, String> {
     Ok(Some(text.strip_suffix('\n').unwrap_or(&text).to_owned()))
 }
 
+/// A plan in words; `redact` takes secrets out of them.
+fn preview(plan: &FleetPlan, redact: &dyn Fn(&str) -> String) -> Preview {
+    let mut preview = Preview {
+        watching: plan.hosts.iter().filter(|on| on.watching).map(|on| on.host.clone()).collect(),
+        unconnected: plan.unconnected.iter().cloned().collect(),
+        ..Preview::default()
+    };
+    let once = |all: &mut Vec<String>, new: &[String]| {
+        for line in new.iter().map(|line| redact(line)) {
+            if !all.contains(&line) {
+                all.push(line);
+            }
+        }
+    };
+    for on in &plan.hosts {
+        let steps = redact(&report::steps(&on.plan, ""));
+        match preview.done.iter_mut().find(|(_, known)| *known == steps) {
+            Some((hosts, _)) => hosts.push(on.host.clone()),
+            None => preview.done.push((vec![on.host.clone()], steps)),
+        }
+        once(&mut preview.never_hit, &on.plan.carve_outs);
+        once(&mut preview.warnings, &on.plan.warnings);
+    }
+    let expiry = plan.hosts.iter().map(|on| on.plan.expiry).max();
+    preview.expires = expiry.map(|expiry| expiry.to_string()).unwrap_or_default();
+    preview
+}
+
 impl Engine for Runs {
     fn hosts(&self) -> BoxFuture<'_, Vec<HostInfo>> {
         Box::pin(async { self.0.hub.hosts() })
@@ -214,7 +225,8 @@ impl Engine for Runs {
             let title = order.redactor.redact(&plan.title).into_owned();
             let mut shown = serde_json::to_value(&plan).unwrap_or_default();
             order.redactor.redact_value(&mut shown);
-            Ok(Planned { title, hash: plan.hash, seed: plan.seed, shown })
+            let preview = preview(&plan, &|text| order.redactor.redact(text).into_owned());
+            Ok(Planned { title, hash: plan.hash, seed: plan.seed, shown, preview })
         })
     }
 
@@ -280,25 +292,26 @@ struct Way {
 }
 
 impl Way {
-    /// Waits in the calling thread for what a task of the controller's runtime finds.
-    fn wait<T: Send + 'static>(
+    /// What a task of the controller's runtime finds, for a thread of another.
+    fn found<T: Send + 'static>(
         &self,
         what: impl Future<Output = Result<T, Refusal>> + Send + 'static,
-    ) -> Result<T, Refusal> {
-        let (tell, told) = std::sync::mpsc::channel();
+    ) -> Answer<T> {
+        let (tell, told) = oneshot::channel();
         self.runtime.spawn(async move { tell.send(what.await) });
-        told.recv().unwrap_or_else(|_| Err(Refusal::bare("the controller is about to end")))
+        let ending = || Err(Refusal::bare("the controller is about to end"));
+        Box::pin(async move { told.await.unwrap_or_else(|_| ending()) })
     }
 }
 
 impl Machines for Way {
-    fn agent(&self, host: &str) -> Result<UnixStream, Refusal> {
+    fn agent(&self, host: &str) -> Answer<UnixStream> {
         let (hub, host) = (self.hub.clone(), host.to_owned());
-        self.wait(async move { hub.agent(&host).await })
+        self.found(async move { hub.agent(&host).await })
     }
 
-    fn prober(&self, host: &str, user: Option<&str>) -> Result<UnixStream, Refusal> {
+    fn prober(&self, host: &str, user: Option<&str>) -> Answer<UnixStream> {
         let (hub, host, user) = (self.hub.clone(), host.to_owned(), user.map(str::to_owned));
-        self.wait(async move { hub.prober(&host, user.as_deref()).await })
+        self.found(async move { hub.prober(&host, user.as_deref()).await })
     }
 }

@@ -102,13 +102,13 @@ pub enum Handshake {
     Refused,
     /// A certificate of the right name is shown that nobody has signed whom a caller trusts.
     Untrusted,
-    /// The certificate that is given is shown, which has expired.
+    /// The certificate that is given is shown, which has expired, or an authority issues one.
     Expired,
-    /// The certificate that is given is shown, which is of another name.
+    /// The same of one that is of another name.
     WrongName,
 }
 
-/// A certificate that callers trust, and its key.
+/// A certificate that callers trust, and its key; or an authority that they trust, and its key.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Material {
@@ -119,6 +119,10 @@ pub struct Material {
     /// Who has signed the dependency's own certificate, as PEM; whom the system trusts without it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca: Option<String>,
+    /// `cert` is the certificate of an authority that callers trust, and `key` its key: a certificate is issued for the
+    /// name that a caller asks for.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub authority: bool,
 }
 
 impl fmt::Debug for Material {

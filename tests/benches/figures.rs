@@ -7,6 +7,7 @@
 
 mod agent;
 mod command;
+mod fleet;
 mod flows;
 mod load;
 mod proxy;
@@ -29,6 +30,7 @@ const GROUPS: &[Group] = &[
     ("load", load::figures),
     ("flows", flows::figures),
     ("proxy", proxy::figures),
+    ("fleet", fleet::figures),
 ];
 
 fn main() {

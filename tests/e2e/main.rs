@@ -26,6 +26,7 @@ mod network;
 mod outage;
 mod package;
 mod page;
+mod pages;
 mod peers;
 mod pipelines;
 mod probes;

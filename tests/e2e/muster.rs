@@ -1,5 +1,6 @@
 //! One run over several hosts: real agents in namespaces of their own, each reached over its own socket alone.
 
+use std::future::ready;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::process::Stdio;
@@ -7,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use squall_agent::state::Place;
-use squall_controller::conductor::run_id;
+use squall_controller::conductor::{Answer, run_id};
 use squall_controller::muster::{Machines, Order, run};
 use squall_controller::report::{self, Paint};
 use squall_experiments::document::{Sources, read};
@@ -92,11 +93,17 @@ impl Fleet {
 }
 
 impl Machines for Fleet {
-    fn agent(&self, host: &str) -> Result<UnixStream, Refusal> {
-        connect(self.host(host))
+    fn agent(&self, host: &str) -> Answer<UnixStream> {
+        Box::pin(ready(connect(self.host(host))))
     }
 
-    fn prober(&self, host: &str, user: Option<&str>) -> Result<UnixStream, Refusal> {
+    fn prober(&self, host: &str, user: Option<&str>) -> Answer<UnixStream> {
+        Box::pin(ready(self.begin_prober(host, user)))
+    }
+}
+
+impl Fleet {
+    fn begin_prober(&self, host: &str, user: Option<&str>) -> Result<UnixStream, Refusal> {
         let failed = |error: std::io::Error| Refusal::bare(error.to_string());
         let (ours, theirs) = UnixStream::pair().map_err(failed)?;
         let mut command = self.host(host).netns.command(binary("squall-agent"));
@@ -208,6 +215,20 @@ fn three_hosts_begin_together_and_all_hold() {
     let lines: String = own.map(|line| serde_json::to_string(line).expect("a line") + "\n").collect();
     let file = fleet.world.file("shop.ndjson", lines);
     fleet.host("shop").squall(&["verdict", &file]).run().expect_exit(0).expect_told("held");
+    // All lines are the report of all again, word by word, and that of one host by its name.
+    let lines: String = log.iter().map(|line| serde_json::to_string(line).expect("a line") + "\n").collect();
+    let file = fleet.world.file("all.ndjson", lines);
+    let page = fleet.world.directory.join("shop.html");
+    let verdict = |more: &[&str]| fleet.host("shop").squall(&[&["verdict", &file], more].concat()).run();
+    let again = verdict(&[]);
+    again.expect_exit(0).expect_told("the run itself said the same");
+    assert_eq!(again.stdout, shown);
+    let one = verdict(&["--host", "shop", "--html", &page.display().to_string()]);
+    one.expect_exit(0).expect_told("the run itself said the same");
+    assert!(one.stdout.contains("the page is there"), "{}", one.stdout);
+    assert!(page.is_file());
+    verdict(&["--host", "nobody"]).expect_exit(2).expect_told("holds no run on `nobody`");
+    verdict(&["--baseline", &file]).expect_exit(2).expect_told("`--host NAME`");
 }
 
 #[test]

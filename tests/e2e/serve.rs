@@ -17,15 +17,15 @@ use crate::trial::SOON;
 const URL: &str = "http://127.0.0.1:8416";
 
 /// A controller on the first host, and an agent on each of the others, which all serve a page.
-struct Fleet {
+pub struct Fleet {
     linked: Vec<Linked>,
-    controller: Option<Background>,
-    data: PathBuf,
-    world: World,
+    pub controller: Option<Background>,
+    pub data: PathBuf,
+    pub world: World,
 }
 
 impl Fleet {
-    fn new(hosts: usize) -> Self {
+    pub fn new(hosts: usize) -> Self {
         let world = World::new(hosts + 1);
         (1..=hosts).for_each(|host| drop(world.nginx(host, 8080)));
         let data = world.place("data");
@@ -44,7 +44,7 @@ impl Fleet {
         fleet
     }
 
-    fn serve(&mut self) {
+    pub fn serve(&mut self) {
         let data = self.data.display().to_string();
         let agents = "0.0.0.0:8417";
         let serve = ["serve", "--data", &data, "--listen-agents", agents, "--heartbeat", "500ms"];
@@ -53,12 +53,12 @@ impl Fleet {
         holds("the controller to listen", PATIENCE, || controller.story().contains("serves agents at"));
     }
 
-    fn controller(&self) -> &Host {
+    pub fn controller(&self) -> &Host {
         &self.world.hosts[0]
     }
 
     /// A command of whoever administers it.
-    fn asks(&self, arguments: &[&str]) -> Squall {
+    pub fn asks(&self, arguments: &[&str]) -> Squall {
         let token = self.data.join("admin-token");
         self.controller().squall(arguments).env("SQUALL_TOKEN_FILE", token).env("SQUALL_CONTROLLER", URL)
     }
@@ -91,7 +91,7 @@ impl Fleet {
     }
 
     /// The newest run, as soon as its fault is on every host.
-    fn live(&self) -> String {
+    pub fn live(&self) -> String {
         let live = || self.world.hosts[1..].iter().all(|host| host.tables() == ["table inet squall"]);
         holds("the fault on every host", PATIENCE, live);
         let runs = self.asks(&["runs", "--format", "json"]).run().expect_exit(0).json();
@@ -102,12 +102,12 @@ impl Fleet {
         self.asks(&["show", run, "--format", "json"]).run().expect_exit(0).json()
     }
 
-    fn are_clean(&self) {
+    pub fn are_clean(&self) {
         let clean = || self.world.hosts[1..].iter().all(|host| host.tables().is_empty());
         holds("every host to be as before", PATIENCE, clean);
     }
 
-    fn end(mut self) {
+    pub fn end(mut self) {
         self.linked.drain(..).for_each(Linked::end);
         if let Some(mut controller) = self.controller.take() {
             controller.signal(Signal::TERM);

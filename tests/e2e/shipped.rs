@@ -10,6 +10,8 @@ use squall_tests::squall::{Finished, binary};
 use squall_tests::wait::{PATIENCE, holds};
 use squall_tests::world::World;
 
+use crate::trial::{evidence, impaired};
+
 /// Runs a shipped experiment with values for its variables.
 fn shipped(host: &Host, name: &str, vars: &[&str]) -> Finished {
     let path =
@@ -149,4 +151,15 @@ fn payments_silent_with_fallback() {
     let world = World::new(1);
     shop(&world, &["--payment-timeout", "200ms", "--fallback"]);
     shipped(&world.hosts[0], "payments-silent-with-fallback.yaml", &[]).expect_exit(0);
+}
+
+#[test]
+fn payments_errors() {
+    needs!(Root, Cgroup2, Bpf);
+    let world = World::new(1);
+    shop(&world, &["--fallback"]);
+    let report = shipped(&world.hosts[0], "payments-errors.yaml", &[]).expect_exit(0).json();
+    let (all, failed) = (evidence(&report)["matched"].as_u64().unwrap_or(0), impaired(&report));
+    // The customers alone make hundreds; a tenth of them is far from half by any chance.
+    assert!(failed >= 10 && failed < all, "{failed} of {all} calls failed: {report:#}");
 }

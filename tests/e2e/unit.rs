@@ -19,7 +19,7 @@ fn told(report: &Value, what: &str) -> String {
 }
 
 /// Ends a client and takes its control group away, as systemd does when a unit ends.
-fn stop(client: &Client, path: &Path) {
+pub fn stop(client: &Client, path: &Path) {
     assert!(netns::signal(&client.process, Signal::KILL));
     // Its children are in the group, too.
     holds("the unit's processes to end", PATIENCE, || {

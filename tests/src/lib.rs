@@ -10,6 +10,7 @@
 //! | [`cgroup`] | control groups that tests make, and how they go |
 //! | [`service`] | nginx, Redis, PostgreSQL and an echo server, ready when they answer |
 //! | [`docker`] | a Docker daemon, for real containers |
+//! | [`chromium`] | a browser without a window, for pages |
 //! | [`client`] | clients that talk to them, and a steady one that keeps watching |
 //! | [`traffic`] | measured traffic: numbered datagrams, one fast TCP connection, ICMP echo, the kernel's counts |
 //! | [`trial`] | one experiment under way, watched through its event file |
@@ -21,6 +22,7 @@
 //! A harness is told to stop by a panic: its functions panic with the full story where a test could not go on.
 
 pub mod cgroup;
+pub mod chromium;
 pub mod client;
 pub mod dns;
 pub mod docker;

@@ -11,6 +11,9 @@ use crate::netns;
 /// Where version 2 control groups are mounted: the hybrid layout, or the pure one.
 pub const CGROUP_ROOTS: [&str; 2] = ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"];
 
+/// The server of systemd's journal.
+pub const JOURNALD: &str = "/lib/systemd/systemd-journald";
+
 /// Something that a machine may lack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Need {
@@ -50,12 +53,16 @@ pub enum Need {
     SystemdAnalyze,
     /// nginx.
     Nginx,
+    /// systemd's journal: its server and `journalctl`, neither of which needs systemd to run.
+    Journald,
     /// Prometheus.
     Prometheus,
     /// Redis.
     Redis,
     /// PostgreSQL's server, and its user.
     Postgres,
+    /// Chromium, which needs no display here.
+    Chromium,
 }
 
 impl Need {
@@ -117,8 +124,13 @@ impl Need {
                 unless(found("systemd-analyze"), "needs `systemd-analyze` (package `systemd`)")
             }
             Need::Nginx => unless(found("nginx"), "needs nginx (package `nginx-light`)"),
+            Need::Journald => unless(
+                Path::new(JOURNALD).exists() && found("journalctl"),
+                "needs systemd's journal (package `systemd`)",
+            ),
             Need::Prometheus => unless(found("prometheus"), "needs Prometheus (package `prometheus`)"),
             Need::Redis => unless(found("redis-server"), "needs Redis (package `redis-server`)"),
+            Need::Chromium => unless(found("chromium"), "needs a browser (package `chromium`)"),
             Need::Postgres => unless(
                 crate::service::postgres_programs().is_some(),
                 "needs PostgreSQL (package `postgresql`)",

@@ -98,6 +98,16 @@ pub const FAULTS: &[Fault] = &[
         &[Need::Htb],
     ),
     network(
+        "bandwidth inward by htb",
+        "{ fault: { bandwidth: { rate: 5Mbit/s, from: [\"10.77.1.2:7\"], direction: ingress, engine: netem } }, for: 60s }",
+        &[Need::Htb, Need::Ifb],
+    ),
+    network(
+        "partition tried by probes",
+        "{ fault: { partition: { to: [\"10.77.1.2:7\"], verify: probe } }, for: 60s }",
+        &[],
+    ),
+    network(
         "degrade",
         "{ fault: { degrade: { delay: 50ms, loss: 1%, duplicate: 1%, rate: 5Mbit/s, to: [\"10.77.1.2:7\"], engine: queue } }, for: 60s }",
         &[Need::Queue],

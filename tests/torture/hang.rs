@@ -4,12 +4,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rustix::process::Signal;
 use squall_agent::host::sys::boot_nanos;
 use squall_tests::cgroup;
-use squall_tests::netns::PREFIX;
+use squall_tests::netns::{PREFIX, Process, signal};
 
 use crate::faults::fault;
-use crate::harness::{Ground, Job, lock};
+use crate::harness::{Ground, Job, discard, lock};
 use crate::stage::{Orders, Stage, enter};
 use crate::strike::{Outcome, Strike, mend};
 
@@ -93,9 +94,14 @@ fn starves(ground: &Ground) -> Result<(), String> {
     fs::create_dir(&group).map_err(|error| format!("`{}`: {error}", group.display()))?;
     let came = starved(&stage, &group, &narrow);
     let went = cgroup::clear(&group).map_err(|error| format!("`{}`: {error}", group.display()));
-    let outcome = came?;
-    went?;
-    lock(&ground.table).note(stage.fault.name, outcome);
+    match came.and_then(|outcome| went.map(|()| outcome)) {
+        Ok(outcome) => lock(&ground.table).note(stage.fault.name, outcome),
+        Err(why) => {
+            // What it left would be told instead of the reason.
+            discard(stage);
+            return Err(why);
+        }
+    }
     Ok(())
 }
 
@@ -110,13 +116,15 @@ fn starved(stage: &Stage, group: &Path, narrow: &[(&str, &str)]) -> Result<Outco
     }
     let [_, Some(worker)] = life.pair() else { return Err("there is no worker".to_owned()) };
     narrow.iter().try_for_each(|(file, word)| put(file, word))?;
-    for _ in 0..8 {
-        stage.world.program(1, None, &["sh", "-c", &format!("{}while :; do :; done", enter(group))]);
-    }
+    let loops = format!("{}while :; do :; done", enter(group));
+    let others: Vec<Process> = (0..8).map(|_| stage.world.program(1, None, &["sh", "-c", &loops])).collect();
     put("cgroup.procs", &worker.pid.to_string())?;
     let struck = boot_nanos();
     let watched = stage.watch_until(struck, &life, STARVED, |watched| watched.effects.is_some());
-    // Dead or alive, it needs the processor to go.
+    // Dead or alive, it needs the processor to go; the others would take it from everybody once they may.
+    others.iter().for_each(|other| {
+        signal(other, Signal::KILL);
+    });
     let (file, wide) = if narrow.len() == 1 { ("cpu.max", "max") } else { ("cpu.cfs_quota_us", "-1") };
     put(file, wide)?;
     let gone = stage.watch(struck, &life, STARVED * 2);

@@ -90,7 +90,10 @@ pub fn run(arguments: &[String]) -> ExitCode {
     thread::scope(|scope| {
         for _ in 0..WORLDS {
             scope.spawn(|| {
-                while let Some(job) = lock(&queue).pop_front() {
+                // A job is taken in a statement of its own: a `while let` would hold the lock while the job runs.
+                loop {
+                    let next = lock(&queue).pop_front();
+                    let Some(job) = next else { break };
                     let begun = Instant::now();
                     let came = attempt(&ground, &job);
                     let word = if came.is_ok() { "ok" } else { "FAILED" };

@@ -20,10 +20,10 @@ use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStor
 use squall_experiments::fleet::frame::LONGEST_FRAME;
 use squall_experiments::fleet::{CONTROLLER, Frame, Join, JoinToken, Joined, hex, proof};
 use squall_experiments::protocol::Refusal;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
-use tokio_rustls::client::TlsStream;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
@@ -38,8 +38,13 @@ pub const HURRIED: Duration = Duration::from_millis(900);
 /// How long it may take from there to an answer.
 const PATIENCE: Duration = Duration::from_secs(15);
 
+/// What a connection is made of: TLS over TCP, or what stands for it in a simulation.
+pub trait Wire: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Wire for S {}
+
 /// A connection to a controller.
-pub type Socket = WebSocketStream<TlsStream<TcpStream>>;
+pub type Socket = WebSocketStream<Box<dyn Wire>>;
 
 /// That the controller cannot be reached, and why.
 pub fn unreached(why: impl std::fmt::Display) -> Refusal {
@@ -129,7 +134,11 @@ async fn connect(
 async fn shake(stream: TcpStream, configuration: Arc<ClientConfig>) -> io::Result<Socket> {
     stream.set_nodelay(true)?;
     let name = ServerName::try_from(CONTROLLER).map_err(io::Error::other)?;
-    let stream = TlsConnector::from(configuration).connect(name, stream).await?;
+    over(Box::new(TlsConnector::from(configuration).connect(name, stream).await?)).await
+}
+
+/// Begins to speak as a host over a connection that is there.
+pub async fn over(stream: Box<dyn Wire>) -> io::Result<Socket> {
     let buffers = WebSocketConfig::default()
         .read_buffer_size(4096)
         .write_buffer_size(0)

@@ -16,7 +16,7 @@ use squall_experiments::scope::Scope;
 
 use super::peers::Peers;
 use super::process::{Processes, Target};
-use super::sockets::Listed;
+use super::sockets::{Listed, Sockets};
 use super::view::Viewpoint;
 use super::witness::{Sight, Sights};
 use crate::policy::Policy;
@@ -36,6 +36,7 @@ pub struct Aim<'a> {
     links: OnceCell<BTreeSet<SocketAddr>>,
     veto: OnceCell<Veto>,
     login_ports: OnceCell<BTreeSet<u16>>,
+    sockets: OnceCell<Option<Vec<Listed>>>,
 }
 
 /// The addresses of every name, as resolved for one request.
@@ -118,6 +119,7 @@ impl<'a> Aim<'a> {
             links: OnceCell::new(),
             veto: OnceCell::new(),
             login_ports: OnceCell::new(),
+            sockets: OnceCell::new(),
         }
     }
 
@@ -167,13 +169,18 @@ impl<'a> Aim<'a> {
 
     /// The ports of remote logins.
     pub fn login_ports(&self) -> &BTreeSet<u16> {
-        self.login_ports.get_or_init(veto::login_ports)
+        self.login_ports.get_or_init(|| veto::login_ports(self.sockets()))
+    }
+
+    /// All sockets of this network namespace, listed once: the kernel goes through its whole table for each list.
+    fn sockets(&self) -> Option<&[Listed]> {
+        self.sockets.get_or_init(|| Sockets::open().and_then(|mut all| all.all()).ok()).as_deref()
     }
 
     /// Where Squall's own connections lead: to the controllers of the agent, and from the commands that are connected to it.
     pub fn links(&self) -> &BTreeSet<SocketAddr> {
         self.links.get_or_init(|| {
-            let own = veto::connections(&self.ours).into_iter();
+            let own = veto::connections(&self.ours, self.sockets().unwrap_or_default()).into_iter();
             own.chain(self.controllers.iter().copied()).collect()
         })
     }

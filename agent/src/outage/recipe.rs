@@ -9,6 +9,9 @@ use super::order::Task;
 use crate::proxy::control::{Wanted, WantedTls, WantedToxic};
 use crate::proxy::tls::WantedOrigin;
 
+/// A name that nobody has (RFC 2606 section 2).
+const NOBODY: &str = "wrong-name.invalid";
+
 /// A proxy for one address of a dependency.
 pub(super) fn wanted(upstream: SocketAddr, task: &Task) -> Wanted {
     let inside = task.tls.as_ref().filter(|_| task.ailment.is_of_requests());
@@ -17,7 +20,11 @@ pub(super) fn wanted(upstream: SocketAddr, task: &Task) -> Wanted {
         upstream: upstream.to_string(),
         protocol: if task.ailment.is_of_requests() { "http" } else { "tcp" }.to_owned(),
         handshakes: matches!(task.ailment, Ailment::Handshake(_)),
-        tls: inside.map(|tls| WantedTls { cert: tls.cert.clone(), key: tls.key.clone() }),
+        tls: inside.map(|tls| WantedTls {
+            cert: tls.cert.clone(),
+            key: tls.key.clone(),
+            authority: tls.authority,
+        }),
         upstream_tls: inside
             .map(|tls| WantedOrigin { ca: tls.ca.clone().unwrap_or_default(), ..WantedOrigin::default() }),
         toxics: vec![toxic(upstream, task)],
@@ -50,7 +57,16 @@ fn toxic(upstream: SocketAddr, task: &Task) -> WantedToxic {
         }
         Ailment::Handshake(Handshake::Expired | Handshake::WrongName) => {
             let (cert, key) = task.tls.as_ref().map_or(("", ""), |tls| (&tls.cert, &tls.key));
-            ("tls_certificate", json!({ "cert": cert, "key": key }))
+            if task.tls.as_ref().is_some_and(|tls| tls.authority) {
+                let expired = task.ailment == Ailment::Handshake(Handshake::Expired);
+                let name = if expired { "" } else { NOBODY };
+                (
+                    "tls_issued",
+                    json!({ "cert": cert, "key": key, "name": name, "expired": u8::from(expired) }),
+                )
+            } else {
+                ("tls_certificate", json!({ "cert": cert, "key": key }))
+            }
         }
     };
     let attributes = match attributes {

@@ -20,6 +20,7 @@ mod metrics;
 mod prepare;
 pub(crate) mod privileges;
 mod process;
+mod processes;
 mod prometheus;
 mod redis;
 mod request;

@@ -13,10 +13,12 @@
 //! | `link`, `queue` | one direction: what was read, through the toxics, to what may be written |
 //! | [`toxics`] | what each kind of toxic does |
 //! | [`http`], [`tls`] | requests and answers, and what is encrypted, where they are understood |
+//! | `authority` | certificates for the names that clients ask for |
 //! | [`observations`], `observed`, [`caller`] | what was seen of each connection and request, and whose it was |
 //! | `address`, `names`, `routes` | addresses; names of dependencies; no way back into the proxy |
 
 pub mod address;
+mod authority;
 pub mod caller;
 mod connection;
 pub mod control;

@@ -11,6 +11,8 @@ use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, ServerConfig};
 
+use super::authority::Issuing;
+pub use super::authority::{Authority, Issue};
 use crate::probe::tls as trust;
 
 /// Material that cannot be used.
@@ -91,6 +93,18 @@ pub fn server(cert: &str, key: &str) -> Result<Arc<ServerConfig>, BadTls> {
     let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(|error| bad(&error))?;
     let config = builder()?.with_no_client_auth().with_single_cert(chain, key);
     Ok(Arc::new(config.map_err(|error| bad(&error))?))
+}
+
+/// Towards clients, with certificates that an authority (PEM) issues for whom they ask for.
+pub fn issuing(cert: &str, key: &str, issue: Issue) -> Result<Arc<ServerConfig>, BadTls> {
+    let issuing = Issuing::new(Authority::new(cert, key)?, issue);
+    Ok(Arc::new(builder()?.with_no_client_auth().with_cert_resolver(Arc::new(issuing))))
+}
+
+/// The host of `host:port`, as a certificate names it.
+pub fn host(upstream: &str) -> &str {
+    let host = upstream.rsplit_once(':').map_or(upstream, |(host, _)| host);
+    host.trim_start_matches('[').trim_end_matches(']')
 }
 
 /// Towards clients, with a certificate for a name, which nobody trusts: it is made now.

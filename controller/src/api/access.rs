@@ -19,7 +19,7 @@ const LONGEST_JOIN_HOURS: u64 = 7 * 24;
 /// A token that is wanted.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Wanted {
+pub(crate) struct Wanted {
     /// Whose it will be: this name stands in the audit log.
     name: String,
     /// What it may do.
@@ -32,7 +32,7 @@ pub(super) struct Wanted {
 /// A join token that is wanted.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct WantedJoin {
+pub(crate) struct WantedJoin {
     /// After how many hours it ends: 1 unless said, at most 168.
     #[serde(default = "one")]
     hours: u64,
@@ -51,7 +51,7 @@ fn quarter() -> u64 {
 
 /// A token that was made.
 #[derive(Debug, Serialize, JsonSchema)]
-pub(super) struct Made {
+pub(crate) struct Made {
     /// What it is called in lists.
     id: String,
     /// The token itself: shown once.
@@ -62,30 +62,30 @@ pub(super) struct Made {
 
 /// All tokens.
 #[derive(Debug, Serialize, JsonSchema)]
-pub(super) struct Tokens {
+pub(crate) struct Tokens {
     tokens: Vec<Token>,
 }
 
 /// All join tokens.
 #[derive(Debug, Serialize, JsonSchema)]
-pub(super) struct JoinTokens {
+pub(crate) struct JoinTokens {
     join_tokens: Vec<JoinToken>,
 }
 
 /// An id: not secret, only unique.
-pub(super) fn new_id() -> String {
+pub(crate) fn new_id() -> String {
     format!("{:016x}", rand::rng().next_u64())
 }
 
-pub(super) async fn me(_: Arc<Api>, call: Call) -> Result<Answer, Problem> {
+pub(crate) async fn me(_: Arc<Api>, call: Call) -> Result<Answer, Problem> {
     Answer::ok(&call.who)
 }
 
-pub(super) async fn tokens(api: Arc<Api>, _: Call) -> Result<Answer, Problem> {
+pub(crate) async fn tokens(api: Arc<Api>, _: Call) -> Result<Answer, Problem> {
     Answer::ok(&Tokens { tokens: api.store.tokens().await? })
 }
 
-pub(super) async fn new_token(api: Arc<Api>, call: Call) -> Result<Answer, Problem> {
+pub(crate) async fn new_token(api: Arc<Api>, call: Call) -> Result<Answer, Problem> {
     let wanted: Wanted = call.value()?;
     let name = wanted.name.trim();
     if name.is_empty() || name.chars().count() > 100 || name.chars().any(char::is_control) {
@@ -110,16 +110,16 @@ pub(super) async fn new_token(api: Arc<Api>, call: Call) -> Result<Answer, Probl
     Answer::json(StatusCode::CREATED, &made)
 }
 
-pub(super) async fn revoke_token(api: Arc<Api>, call: Call) -> Result<Answer, Problem> {
+pub(crate) async fn revoke_token(api: Arc<Api>, call: Call) -> Result<Answer, Problem> {
     api.store.revoke_token(&call.part("id")).await?;
     Answer::none()
 }
 
-pub(super) async fn join_tokens(api: Arc<Api>, _: Call) -> Result<Answer, Problem> {
+pub(crate) async fn join_tokens(api: Arc<Api>, _: Call) -> Result<Answer, Problem> {
     Answer::ok(&JoinTokens { join_tokens: api.store.join_tokens().await? })
 }
 
-pub(super) async fn new_join_token(api: Arc<Api>, call: Call) -> Result<Answer, Problem> {
+pub(crate) async fn new_join_token(api: Arc<Api>, call: Call) -> Result<Answer, Problem> {
     let wanted: WantedJoin = call.value()?;
     if wanted.uses == 0 || !(1..=LONGEST_JOIN_HOURS).contains(&wanted.hours) {
         let detail = format!("`uses` is at least 1, `hours` from 1 to {LONGEST_JOIN_HOURS}");
@@ -134,7 +134,7 @@ pub(super) async fn new_join_token(api: Arc<Api>, call: Call) -> Result<Answer, 
     Answer::json(StatusCode::CREATED, &made)
 }
 
-pub(super) async fn revoke_join_token(api: Arc<Api>, call: Call) -> Result<Answer, Problem> {
+pub(crate) async fn revoke_join_token(api: Arc<Api>, call: Call) -> Result<Answer, Problem> {
     api.store.revoke_join_token(&call.part("id")).await?;
     Answer::none()
 }

@@ -38,6 +38,25 @@ pub struct Planned {
     pub seed: u64,
     /// What is done on each host, to be shown; without secrets.
     pub shown: serde_json::Value,
+    /// What would be done where, for who reads it before it is.
+    pub preview: Preview,
+}
+
+/// A plan in words, without secrets.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Preview {
+    /// What is done, with the hosts on which just that is done.
+    pub done: Vec<(Vec<String>, String)>,
+    /// On which hosts hypotheses and guards are looked at.
+    pub watching: Vec<String>,
+    /// Hosts that match and are not connected: they were not chosen from.
+    pub unconnected: Vec<String>,
+    /// What is never hit, whatever the selectors say.
+    pub never_hit: Vec<String>,
+    /// What the reader should know before.
+    pub warnings: Vec<String>,
+    /// After how long, counted from the first injection, everything is reverted in any case.
+    pub expires: String,
 }
 
 /// The rest of the controller. Handlers never reach around it.

@@ -13,7 +13,7 @@ use hyper::body::Bytes;
 
 use super::Api;
 use super::problem::Problem;
-use crate::store::{Role, Token};
+use crate::store::{Role, StoreError, Token};
 
 /// The longest body, in bytes.
 pub const LARGEST_BODY: usize = 1 << 20;
@@ -30,15 +30,20 @@ const ADDRESSES: usize = 10_000;
 
 /// Where a request came from; put beside it by the server.
 #[derive(Clone, Copy, Debug)]
-pub struct Peer(pub SocketAddr);
+pub struct Peer {
+    /// Its address.
+    pub at: SocketAddr,
+    /// Whether it came by TLS.
+    pub encrypted: bool,
+}
 
 /// When each address last showed tokens that were refused.
 #[derive(Debug, Default)]
-pub(super) struct Failures(Mutex<HashMap<IpAddr, VecDeque<Instant>>>);
+pub(crate) struct Failures(Mutex<HashMap<IpAddr, VecDeque<Instant>>>);
 
 impl Failures {
     /// Whether an address has shown too many.
-    pub(super) fn too_many(&self, from: IpAddr, now: Instant) -> bool {
+    pub(crate) fn too_many(&self, from: IpAddr, now: Instant) -> bool {
         let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(times) = seen.get_mut(&key(from)) else { return false };
         times.retain(|at| now.saturating_duration_since(*at) < WINDOW);
@@ -46,12 +51,12 @@ impl Failures {
     }
 
     #[cfg(test)]
-    pub(super) fn forget(&self) {
+    pub(crate) fn forget(&self) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
     /// One more was refused.
-    pub(super) fn one_more(&self, from: IpAddr, now: Instant) {
+    pub(crate) fn one_more(&self, from: IpAddr, now: Instant) {
         let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if seen.len() >= ADDRESSES && !seen.contains_key(&key(from)) {
             seen.retain(|_, times| {
@@ -73,7 +78,7 @@ impl Failures {
 
 /// Tokens that were valid lately, by their hashes.
 #[derive(Debug, Default)]
-pub(super) struct Known(Mutex<HashMap<String, (Token, Instant)>>);
+pub(crate) struct Known(Mutex<HashMap<String, (Token, Instant)>>);
 
 impl Known {
     fn seen(&self, hash: String, token: &Token, now: Instant) {
@@ -102,7 +107,13 @@ fn key(from: IpAddr) -> IpAddr {
 impl Api {
     /// The server is called by its own name, and not by a web page of another: a page can point a name of its own at
     /// loopback, or post from the browser of somebody who may reach this server.
-    pub(super) fn right_name(&self, parts: &Parts) -> Result<(), Problem> {
+    pub(crate) fn right_name(&self, parts: &Parts) -> Result<(), Problem> {
+        self.own_name(parts)?;
+        self.own_origin(parts)
+    }
+
+    /// The first half of it: the name.
+    pub(crate) fn own_name(&self, parts: &Parts) -> Result<(), Problem> {
         let uri = parts.uri.authority().map(|authority| authority.as_str().to_owned());
         let named = header(&parts.headers, "host").map(str::to_owned).or(uri).unwrap_or_default();
         if !self.is_ours(&named) {
@@ -112,6 +123,11 @@ impl Api {
                 "call it by the name that it was started with (`squall serve --name`), or by a loopback address",
             ));
         }
+        Ok(())
+    }
+
+    /// The second half: the web page that asks, where one does.
+    pub(crate) fn own_origin(&self, parts: &Parts) -> Result<(), Problem> {
         if let Some(origin) = header(&parts.headers, "origin") {
             let ours = origin.split_once("://").is_some_and(|(_, host)| self.is_ours(host));
             if !ours {
@@ -134,14 +150,10 @@ impl Api {
 
     /// The token that a request shows, when it is valid and may do this. Who shows bad ones too often waits. While the store
     /// does not answer, one that was valid shortly before may still halt.
-    pub(super) async fn let_in(&self, parts: &Parts, least: Role, halts: bool) -> Result<Token, Problem> {
-        let from = parts.extensions.get::<Peer>().map_or(IpAddr::from([0, 0, 0, 0]), |peer| peer.0.ip());
-        if self.failures.too_many(from, Instant::now()) {
-            return Err(Problem::new(
-                StatusCode::TOO_MANY_REQUESTS,
-                "too many refused tokens came from this address",
-                "wait a minute",
-            ));
+    pub(crate) async fn let_in(&self, parts: &Parts, least: Role, halts: bool) -> Result<Token, Problem> {
+        let from = self.may_try(parts)?;
+        if !halts {
+            self.addresses.one_more(key(from), Instant::now()).map_err(too_often)?;
         }
         let shown = header(&parts.headers, header::AUTHORIZATION.as_str());
         let shown = shown.and_then(|shown| shown.split_once(' '));
@@ -154,23 +166,76 @@ impl Api {
             ));
         };
         let hash = self.secrets.hash(token.trim());
-        let found = match self.store.token(&hash).await {
+        let found = self.store.token(&hash).await;
+        let Some(token) = self.remembered(hash, found, halts)? else {
+            return Err(self.wrong_token(from));
+        };
+        if !halts {
+            self.tokens.one_more(token.id.clone(), Instant::now()).map_err(too_often)?;
+        }
+        suffices(&token, least)?;
+        Ok(token)
+    }
+
+    /// Where a request comes from, unless too many refused tokens came from there lately.
+    pub(crate) fn may_try(&self, parts: &Parts) -> Result<IpAddr, Problem> {
+        let from = parts.extensions.get::<Peer>().map_or(IpAddr::from([0, 0, 0, 0]), |peer| peer.at.ip());
+        match self.failures.too_many(from, Instant::now()) {
+            false => Ok(from),
+            true => Err(Problem::new(
+                StatusCode::TOO_MANY_REQUESTS,
+                "too many refused tokens came from this address",
+                "wait a minute",
+            )),
+        }
+    }
+
+    /// Counts a token that is refused.
+    pub(crate) fn wrong_token(&self, from: IpAddr) -> Problem {
+        self.failures.one_more(from, Instant::now());
+        Problem::bare(StatusCode::UNAUTHORIZED, "the token is not valid")
+    }
+
+    /// What the store found for the hash of a token or of a session; where it fails, what it found lately is good for a halt.
+    pub(crate) fn remembered(
+        &self,
+        hash: String,
+        found: Result<Option<Token>, StoreError>,
+        halts: bool,
+    ) -> Result<Option<Token>, StoreError> {
+        let found = match found {
             Err(error) if halts => Some(self.known.lately(&hash, Instant::now()).ok_or(error)?),
             found => found?,
         };
-        let Some(token) = found else {
-            self.failures.one_more(from, Instant::now());
-            return Err(Problem::bare(StatusCode::UNAUTHORIZED, "the token is not valid"));
-        };
-        self.known.seen(hash, &token, Instant::now());
-        if token.role < least {
-            return Err(Problem::new(
-                StatusCode::FORBIDDEN,
-                format!("a token of role `{}` may not do this", token.role.name()),
-                format!("use one of role `{}`", least.name()),
-            ));
+        if let Some(token) = &found {
+            self.known.seen(hash, token, Instant::now());
         }
-        Ok(token)
+        Ok(found)
+    }
+}
+
+/// Refuses a token of a lesser role.
+pub(crate) fn suffices(token: &Token, least: Role) -> Result<(), Problem> {
+    match token.role < least {
+        false => Ok(()),
+        true => Err(Problem::new(
+            StatusCode::FORBIDDEN,
+            format!("a token of role `{}` may not do this", token.role.name()),
+            format!("use one of role `{}`", least.name()),
+        )),
+    }
+}
+
+/// The wait is said in whole seconds, and never too short.
+fn too_often(wait: Duration) -> Problem {
+    let seconds = wait.as_secs() + 1;
+    Problem {
+        retry_s: Some(seconds),
+        ..Problem::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            "too many requests came from this address, or with this token",
+            format!("wait {seconds} s, and ask less often: a live stream tells what is new"),
+        )
     }
 }
 
@@ -179,32 +244,17 @@ fn foreign() -> Problem {
 }
 
 /// A header's value, when it is there once and is text.
-pub(super) fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+pub(crate) fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     let mut values = headers.get_all(name).iter();
     let value = values.next()?.to_str().ok()?;
     values.next().is_none().then_some(value)
 }
 
 /// Reads a body of JSON to its end, within its size and its time.
-pub(super) async fn body(headers: &HeaderMap, body: Body) -> Result<Bytes, Problem> {
-    let read = Limited::new(body, LARGEST_BODY).collect();
-    let read = tokio::time::timeout(BODY_PATIENCE, read).await;
-    let late = |_| Problem::bare(StatusCode::REQUEST_TIMEOUT, "the body took too long");
-    let body = match read.map_err(late)? {
-        Ok(body) => body.to_bytes(),
-        Err(error) if error.is::<http_body_util::LengthLimitError>() => {
-            return Err(Problem::new(
-                StatusCode::PAYLOAD_TOO_LARGE,
-                "the body is larger than 1 MiB",
-                "an experiment is far smaller; send one at a time",
-            ));
-        }
-        Err(_) => return Err(Problem::bare(StatusCode::BAD_REQUEST, "the body broke off")),
-    };
+pub(crate) async fn body(headers: &HeaderMap, body: Body) -> Result<Bytes, Problem> {
+    let body = bytes(body).await?;
     // A web page can post a form without asking; for JSON its browser has to ask first.
-    let kind = header(headers, "content-type").unwrap_or_default();
-    let kind = kind.split(';').next().unwrap_or_default().trim();
-    if !body.is_empty() && !kind.eq_ignore_ascii_case("application/json") {
+    if !body.is_empty() && !is_of_kind(headers, "application/json") {
         return Err(Problem::new(
             StatusCode::UNSUPPORTED_MEDIA_TYPE,
             "the body is not JSON",
@@ -212,4 +262,26 @@ pub(super) async fn body(headers: &HeaderMap, body: Body) -> Result<Bytes, Probl
         ));
     }
     Ok(body)
+}
+
+/// Whether the body says that it is of a media type, whatever its parameters.
+pub(crate) fn is_of_kind(headers: &HeaderMap, wanted: &str) -> bool {
+    let kind = header(headers, "content-type").unwrap_or_default();
+    kind.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case(wanted)
+}
+
+/// Reads a body to its end, within its size and its time.
+pub(crate) async fn bytes(body: Body) -> Result<Bytes, Problem> {
+    let read = Limited::new(body, LARGEST_BODY).collect();
+    let read = tokio::time::timeout(BODY_PATIENCE, read).await;
+    let late = |_| Problem::bare(StatusCode::REQUEST_TIMEOUT, "the body took too long");
+    match read.map_err(late)? {
+        Ok(body) => Ok(body.to_bytes()),
+        Err(error) if error.is::<http_body_util::LengthLimitError>() => Err(Problem::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "the body is larger than 1 MiB",
+            "an experiment is far smaller; send one at a time",
+        )),
+        Err(_) => Err(Problem::bare(StatusCode::BAD_REQUEST, "the body broke off")),
+    }
 }

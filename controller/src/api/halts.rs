@@ -19,7 +19,7 @@ pub(crate) const HALT: &str = "halt";
 /// A halt that is wanted.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Wanted {
+pub(crate) struct Wanted {
     /// Why; for everybody who wonders later.
     reason: String,
     /// On which hosts; none: on all, and new runs are blocked.
@@ -30,32 +30,32 @@ pub(super) struct Wanted {
 /// Why something is done.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Reason {
+pub(crate) struct Reason {
     /// Why; for everybody who wonders later.
     reason: String,
 }
 
 /// Whether new runs are blocked.
 #[derive(Debug, Default, Serialize, JsonSchema)]
-pub(super) struct State {
+pub(crate) struct State {
     /// The halt that blocks them; none: nothing does.
     blocked: Option<Blocked>,
 }
 
 /// What blocks new runs.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
-struct Blocked {
+pub(crate) struct Blocked {
     /// Why.
-    reason: String,
+    pub(crate) reason: String,
     /// Who halted.
-    by: String,
+    pub(crate) by: String,
     /// When: milliseconds since 1970.
-    at: u64,
+    pub(crate) at: u64,
 }
 
 /// What a halt did.
 #[derive(Debug, Serialize, JsonSchema)]
-pub(super) struct Done {
+pub(crate) struct Done {
     /// What each host answered.
     hosts: BTreeMap<String, OnHost>,
     /// Whether new runs are blocked now.
@@ -73,16 +73,19 @@ struct OnHost {
     refused: Option<String>,
 }
 
-async fn state(api: &Api) -> Result<Option<Blocked>, Problem> {
+pub(crate) async fn state(api: &Api) -> Result<Option<Blocked>, Problem> {
     let kept = api.store.fact(HALT).await?;
-    // A fact that cannot be read blocks: whoever wrote it meant a halt.
-    Ok(kept.map(|kept| {
-        serde_json::from_str(&kept).unwrap_or(Blocked { reason: kept, by: "somebody".to_owned(), at: 0 })
-    }))
+    Ok(kept.as_deref().map(read))
+}
+
+/// What a fact says. One that cannot be read blocks: whoever wrote it meant a halt.
+fn read(kept: &str) -> Blocked {
+    let unreadable = |_| Blocked { reason: kept.to_owned(), by: "somebody".to_owned(), at: 0 };
+    serde_json::from_str(kept).unwrap_or_else(unreadable)
 }
 
 /// Refuses what begins a run while a halt blocks it.
-pub(super) async fn blocked(api: &Api) -> Result<(), Problem> {
+pub(crate) async fn blocked(api: &Api) -> Result<(), Problem> {
     match state(api).await? {
         None => Ok(()),
         Some(Blocked { reason, by, .. }) => Err(Problem::new(
@@ -100,11 +103,11 @@ fn reason(reason: &str) -> Result<(), Problem> {
     }
 }
 
-pub(super) async fn show(api: Arc<Api>, _: Call) -> Result<Answer, Problem> {
+pub(crate) async fn show(api: Arc<Api>, _: Call) -> Result<Answer, Problem> {
     Answer::ok(&State { blocked: state(&api).await? })
 }
 
-pub(super) async fn set(api: Arc<Api>, call: Call) -> Result<Answer, Problem> {
+pub(crate) async fn set(api: Arc<Api>, call: Call) -> Result<Answer, Problem> {
     let wanted: Wanted = call.value()?;
     reason(&wanted.reason)?;
     let all = wanted.hosts.is_none();
@@ -127,20 +130,36 @@ pub(super) async fn set(api: Arc<Api>, call: Call) -> Result<Answer, Problem> {
         };
         (name, did)
     });
-    Answer::ok(&Done { hosts: hosts.collect(), blocked: all && kept.is_ok() })
+    // A lift may have come while the hosts were asked. Where the store does not say, what was kept counts.
+    let blocked = match (all, &kept) {
+        (true, Ok(())) => state(&api).await.map_or(true, |now| now.is_some()),
+        _ => false,
+    };
+    Answer::ok(&Done { hosts: hosts.collect(), blocked })
 }
 
-pub(super) async fn lift(api: Arc<Api>, call: Call) -> Result<Answer, Problem> {
+pub(crate) async fn lift(api: Arc<Api>, call: Call) -> Result<Answer, Problem> {
     let why: Reason = call.value()?;
     reason(&why.reason)?;
-    let lifted = state(&api).await?;
+    let kept = api.store.fact(HALT).await?;
+    let lifted = kept.as_deref().map(read);
     let what = serde_json::json!({ "lifted": lifted.map_or(Value::Null, |halt| halt.reason.into()), "because": why.reason });
     api.store.audit(&call.name(), what).await?;
-    api.store.set_fact(HALT, None).await?;
-    Answer::ok(&State::default())
+    // Only the halt that stands in the log: whoever has halted since is not overruled by who does not know of it.
+    if let Some(kept) = kept
+        && !api.store.forget_fact(HALT, &kept).await?
+        && let Some(Blocked { reason, by, .. }) = state(&api).await?
+    {
+        return Err(Problem::new(
+            StatusCode::CONFLICT,
+            format!("another halt came meanwhile, of {by}: {reason}"),
+            "lift that one too, if its reason is gone",
+        ));
+    }
+    Answer::ok(&State { blocked: state(&api).await? })
 }
 
-pub(super) async fn run(api: Arc<Api>, call: Call) -> Result<Answer, Problem> {
+pub(crate) async fn run(api: Arc<Api>, call: Call) -> Result<Answer, Problem> {
     let why: Reason = call.value()?;
     reason(&why.reason)?;
     // The engine is asked whatever the store says: it knows what goes on.

@@ -15,7 +15,7 @@ use crate::store::HostRow;
 
 /// A host.
 #[derive(Debug, Serialize, JsonSchema)]
-pub(super) struct Host {
+pub(crate) struct Host {
     /// Its name.
     name: String,
     /// By which experiments choose it.
@@ -36,7 +36,8 @@ pub(super) struct Host {
     kernel: Option<String>,
     /// Its agent's version.
     version: Option<String>,
-    /// What works there, as its agent found.
+    /// What works there, as its agent found; left out of lists.
+    #[serde(skip_serializing_if = "Option::is_none")]
     preflight: Option<serde_json::Value>,
     /// The runs that are active there.
     holds: Vec<Held>,
@@ -57,7 +58,7 @@ struct Held {
 
 /// All hosts.
 #[derive(Debug, Serialize, JsonSchema)]
-pub(super) struct Hosts {
+pub(crate) struct Hosts {
     hosts: Vec<Host>,
 }
 
@@ -74,7 +75,7 @@ fn host(row: HostRow, live: Option<&HostInfo>) -> Host {
         last_contact: live.map(|live| live.last_contact_ms),
         kernel: live.map(|live| live.kernel.clone()),
         version: live.map(|live| live.version.clone()),
-        preflight: live.map(|live| live.preflight.clone()),
+        preflight: None,
         name: row.name,
         labels: row.labels,
         zone: row.zone,
@@ -88,10 +89,12 @@ async fn named(api: &Api, name: &str) -> Result<Host, Problem> {
     let missing = || Problem::bare(StatusCode::NOT_FOUND, format!("there is no host `{name}`"));
     let row = api.store.host(name).await?.ok_or_else(missing)?;
     let live = api.engine.hosts().await;
-    Ok(host(row, live.iter().find(|live| live.name == name)))
+    let live = live.iter().find(|live| live.name == name);
+    let preflight = live.map(|live| serde_json::Value::clone(&live.preflight));
+    Ok(Host { preflight, ..host(row, live) })
 }
 
-pub(super) async fn list(api: Arc<Api>, _: Call) -> Result<Answer, Problem> {
+pub(crate) async fn list(api: Arc<Api>, _: Call) -> Result<Answer, Problem> {
     let rows = api.store.hosts().await?;
     let live: BTreeMap<String, HostInfo> =
         api.engine.hosts().await.into_iter().map(|live| (live.name.clone(), live)).collect();
@@ -102,11 +105,11 @@ pub(super) async fn list(api: Arc<Api>, _: Call) -> Result<Answer, Problem> {
     Answer::ok(&Hosts { hosts: hosts.collect() })
 }
 
-pub(super) async fn show(api: Arc<Api>, call: Call) -> Result<Answer, Problem> {
+pub(crate) async fn show(api: Arc<Api>, call: Call) -> Result<Answer, Problem> {
     Answer::ok(&named(&api, &call.part("name")).await?)
 }
 
-pub(super) async fn labels(api: Arc<Api>, call: Call) -> Result<Answer, Problem> {
+pub(crate) async fn labels(api: Arc<Api>, call: Call) -> Result<Answer, Problem> {
     let labels: BTreeMap<String, String> = call.value()?;
     let bad = |text: &String| text.is_empty() || text.len() > 200 || text.chars().any(char::is_control);
     if labels.len() > 100 || labels.iter().any(|(key, value)| bad(key) || bad(value)) {
@@ -118,7 +121,7 @@ pub(super) async fn labels(api: Arc<Api>, call: Call) -> Result<Answer, Problem>
     Answer::ok(&named(&api, &name).await?)
 }
 
-pub(super) async fn revoke(api: Arc<Api>, call: Call) -> Result<Answer, Problem> {
+pub(crate) async fn revoke(api: Arc<Api>, call: Call) -> Result<Answer, Problem> {
     let name = call.part("name");
     api.store.revoke_host(&name).await?;
     api.engine.cut_off(&name);

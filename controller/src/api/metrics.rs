@@ -9,17 +9,17 @@ use crate::fleet::HostInfo;
 
 /// Answers by the class of their status.
 #[derive(Debug, Default)]
-pub(super) struct Counts([AtomicU64; 6]);
+pub(crate) struct Counts([AtomicU64; 6]);
 
 impl Counts {
     /// One more answer.
-    pub(super) fn answered(&self, status: StatusCode) {
+    pub(crate) fn answered(&self, status: StatusCode) {
         let class = usize::from(status.as_u16() / 100).min(5);
         self.0[class].fetch_add(1, Ordering::Relaxed);
     }
 
     /// All figures.
-    pub(super) fn text(&self, hosts: &[HostInfo], blocked: bool) -> String {
+    pub(crate) fn text(&self, hosts: &[HostInfo], blocked: bool) -> String {
         let mut out = String::new();
         let head = |name: &str, kind: &str, help: &str| {
             let mut text = String::new();

@@ -12,57 +12,66 @@
 //! | [`server`] | connections, with TLS or on loopback |
 //! | [`client`] | the other end, for the command line |
 //! | [`openapi`] | the table as an OpenAPI document |
+//! | `rate` | how often somebody may ask |
 //! | [`problem`] | errors (RFC 9457) |
 //! | `access`, `hosts`, `plans`, `runs`, `halts`, `audit`, `state` | the handlers |
 
 mod access;
-mod audit;
+pub(crate) mod audit;
 pub mod client;
 pub mod engine;
 pub mod gate;
-mod halts;
-mod hosts;
+pub(crate) mod halts;
+pub(crate) mod hosts;
 mod metrics;
 pub mod openapi;
 mod plans;
 pub mod problem;
+mod rate;
 pub mod routes;
-mod runs;
+pub(crate) mod runs;
 pub mod server;
 mod state;
 mod stream;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use tokio::sync::{Semaphore, watch};
 
 use crate::store::{Minted, NewToken, Role, Secrets, Store, StoreError};
+use crate::web::Views;
 use engine::Engine;
 use gate::{Failures, Known};
 pub(crate) use halts::HALT;
 use metrics::Counts;
 pub use plans::Approvals;
+use rate::{OF_A_TOKEN, OF_AN_ADDRESS, Rates};
 
 /// How many live streams of events there are at most.
 const STREAMS: usize = 256;
 
 /// Everything that handlers use.
 pub struct Api {
-    store: Store,
-    secrets: Secrets,
-    engine: Arc<dyn Engine>,
+    pub(crate) store: Store,
+    pub(crate) secrets: Secrets,
+    pub(crate) engine: Arc<dyn Engine>,
     /// By which names, besides those of loopback, this server may be called.
     names: BTreeSet<String>,
     approvals: Approvals,
     failures: Failures,
     known: Known,
-    counts: Counts,
-    streams: Arc<Semaphore>,
-    closing: watch::Sender<bool>,
+    addresses: Rates<IpAddr>,
+    tokens: Rates<String>,
+    pub(crate) counts: Counts,
+    pub(crate) streams: Arc<Semaphore>,
+    pub(crate) closing: watch::Sender<bool>,
+    /// What pages of runs show, made once for all who look.
+    pub(crate) views: Views,
 }
 
 impl Api {
@@ -83,9 +92,12 @@ impl Api {
             approvals,
             failures: Failures::default(),
             known: Known::default(),
+            addresses: Rates::new(OF_AN_ADDRESS),
+            tokens: Rates::new(OF_A_TOKEN),
             counts: Counts::default(),
             streams: Arc::new(Semaphore::new(STREAMS)),
             closing: watch::Sender::new(false),
+            views: Views::default(),
         })
     }
 

@@ -23,6 +23,9 @@ pub struct Problem {
     pub help: Option<String>,
     /// The exit code of a command that this ends.
     pub exit: u8,
+    /// After how many seconds it may be asked again, where that is known.
+    #[serde(skip)]
+    pub(super) retry_s: Option<u64>,
 }
 
 impl Problem {
@@ -44,6 +47,7 @@ impl Problem {
             detail: detail.into(),
             help: None,
             exit: exit as u8,
+            retry_s: None,
         }
     }
 
@@ -57,7 +61,7 @@ impl Problem {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         match self.status {
             401 => drop(headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))),
-            429 => drop(headers.insert(header::RETRY_AFTER, HeaderValue::from_static("60"))),
+            429 => drop(headers.insert(header::RETRY_AFTER, self.retry_s.unwrap_or(60).into())),
             503 => drop(headers.insert(header::RETRY_AFTER, HeaderValue::from_static("5"))),
             _ => {}
         }

@@ -45,7 +45,7 @@ pub struct Route {
 }
 
 /// A request that got through the gate.
-pub(super) struct Call {
+pub(crate) struct Call {
     /// Whose it is; nobody's for a route that anybody may call.
     pub who: Option<Token>,
     /// The parameters of the path.
@@ -59,7 +59,7 @@ pub(super) struct Call {
 }
 
 /// What a handler gives.
-pub(super) enum Answer {
+pub(crate) enum Answer {
     /// JSON with a status.
     Json(StatusCode, String),
     /// Anything else, whole.
@@ -68,12 +68,12 @@ pub(super) enum Answer {
 
 impl Answer {
     /// JSON with status 200.
-    pub(super) fn ok(value: &impl Serialize) -> Result<Answer, Problem> {
+    pub(crate) fn ok(value: &impl Serialize) -> Result<Answer, Problem> {
         Answer::json(StatusCode::OK, value)
     }
 
     /// JSON with a status.
-    pub(super) fn json(status: StatusCode, value: &impl Serialize) -> Result<Answer, Problem> {
+    pub(crate) fn json(status: StatusCode, value: &impl Serialize) -> Result<Answer, Problem> {
         let text = serde_json::to_string(value).map_err(|error| {
             tracing::error!(%error, "an answer is no JSON");
             Problem::bare(StatusCode::INTERNAL_SERVER_ERROR, "the answer could not be written")
@@ -82,7 +82,7 @@ impl Answer {
     }
 
     /// Done, and nothing to say.
-    pub(super) fn none() -> Result<Answer, Problem> {
+    pub(crate) fn none() -> Result<Answer, Problem> {
         Ok(Answer::Json(StatusCode::NO_CONTENT, String::new()))
     }
 
@@ -104,17 +104,17 @@ impl Answer {
 
 impl Call {
     /// The name of whoever calls, as it stands in the audit log.
-    pub(super) fn name(&self) -> String {
+    pub(crate) fn name(&self) -> String {
         self.who.as_ref().map_or_else(|| "nobody".to_owned(), |who| format!("{} ({})", who.name, who.id))
     }
 
     /// A parameter of the path.
-    pub(super) fn part(&self, name: &str) -> String {
+    pub(crate) fn part(&self, name: &str) -> String {
         self.path.get(name).cloned().unwrap_or_default()
     }
 
     /// The body as a value; every mistake in it is the caller's.
-    pub(super) fn value<T: DeserializeOwned>(&self) -> Result<T, Problem> {
+    pub(crate) fn value<T: DeserializeOwned>(&self) -> Result<T, Problem> {
         serde_json::from_slice(&self.body).map_err(|error| {
             Problem::new(
                 StatusCode::BAD_REQUEST,
@@ -125,7 +125,7 @@ impl Call {
     }
 
     /// A number of the query, between 1 and the most that is allowed.
-    pub(super) fn number(&self, name: &str, usual: u64, most: u64) -> Result<u64, Problem> {
+    pub(crate) fn number(&self, name: &str, usual: u64, most: u64) -> Result<u64, Problem> {
         let Some(text) = self.query.get(name) else { return Ok(usual) };
         text.parse::<u64>()
             .map(|number| number.min(most))
@@ -341,7 +341,7 @@ async fn act(
 
 impl Route {
     /// Whether it undoes what is active.
-    pub(super) fn halts(&self) -> bool {
+    pub(crate) fn halts(&self) -> bool {
         self.method == Method::POST && self.path.ends_with("/halt")
     }
 
@@ -352,7 +352,7 @@ impl Route {
 }
 
 /// A digest of some parts, each with its length, so that they cannot run into each other.
-fn digest(parts: &[&[u8]]) -> String {
+pub(crate) fn digest(parts: &[&[u8]]) -> String {
     let mut hasher = blake3::Hasher::new();
     for part in parts {
         hasher.update(&(part.len() as u64).to_le_bytes());

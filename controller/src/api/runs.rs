@@ -21,7 +21,7 @@ const USUAL: u64 = 100;
 
 /// A page of runs.
 #[derive(Debug, Serialize, JsonSchema)]
-pub(super) struct Runs {
+pub(crate) struct Runs {
     runs: Vec<RunRow>,
     /// `after` of the next page; none: this was the last.
     next: Option<String>,
@@ -29,7 +29,7 @@ pub(super) struct Runs {
 
 /// A page of events.
 #[derive(Debug, Serialize, JsonSchema)]
-pub(super) struct Events {
+pub(crate) struct Events {
     events: Vec<Event>,
     /// `from` of the next page.
     next: u64,
@@ -37,34 +37,34 @@ pub(super) struct Events {
 
 /// An event with its number.
 #[derive(Debug, Serialize, JsonSchema)]
-pub(super) struct Event {
+pub(crate) struct Event {
     seq: u64,
     event: Value,
 }
 
 /// The limit of a page.
-pub(super) fn limit(call: &Call) -> Result<u64, Problem> {
+pub(crate) fn limit(call: &Call) -> Result<u64, Problem> {
     call.number("limit", USUAL, MOST).map(|limit| limit.max(1))
 }
 
 /// The run that a path names.
-pub(super) async fn named(api: &Api, call: &Call) -> Result<RunRow, Problem> {
+pub(crate) async fn named(api: &Api, call: &Call) -> Result<RunRow, Problem> {
     let id = call.part("id");
     let missing = || Problem::bare(StatusCode::NOT_FOUND, format!("there is no run `{id}`"));
     api.store.run(&id).await?.ok_or_else(missing)
 }
 
-pub(super) async fn list(api: Arc<Api>, call: Call) -> Result<Answer, Problem> {
+pub(crate) async fn list(api: Arc<Api>, call: Call) -> Result<Answer, Problem> {
     let after = call.query.get("after").map(String::as_str);
     let page = api.store.runs(after, limit(&call)?).await?;
     Answer::ok(&Runs { runs: page.runs, next: page.next })
 }
 
-pub(super) async fn show(api: Arc<Api>, call: Call) -> Result<Answer, Problem> {
+pub(crate) async fn show(api: Arc<Api>, call: Call) -> Result<Answer, Problem> {
     Answer::ok(&named(&api, &call).await?)
 }
 
-pub(super) async fn events(api: Arc<Api>, call: Call) -> Result<Answer, Problem> {
+pub(crate) async fn events(api: Arc<Api>, call: Call) -> Result<Answer, Problem> {
     let run = named(&api, &call).await?;
     let from = call.number("from", 0, u64::MAX >> 1)?;
     let page = api.store.events(&run.id, from, limit(&call)?).await?;
@@ -75,7 +75,7 @@ pub(super) async fn events(api: Arc<Api>, call: Call) -> Result<Answer, Problem>
     Answer::ok(&Events { events, next })
 }
 
-pub(super) async fn stream(api: Arc<Api>, call: Call) -> Result<Answer, Problem> {
+pub(crate) async fn stream(api: Arc<Api>, call: Call) -> Result<Answer, Problem> {
     let run = named(&api, &call).await?;
     // `Last-Event-ID` is what a client had; a client that never had anything says where it begins.
     let from = match call.last_event.as_deref().map(str::parse::<u64>) {
@@ -88,7 +88,7 @@ pub(super) async fn stream(api: Arc<Api>, call: Call) -> Result<Answer, Problem>
     stream::of(&api, run.id, from, call.who.as_ref())
 }
 
-pub(super) async fn submit(api: Arc<Api>, call: Call) -> Result<Answer, Problem> {
+pub(crate) async fn submit(api: Arc<Api>, call: Call) -> Result<Answer, Problem> {
     let submission: Submission = call.value()?;
     plans::unapproved(&api)?;
     halts::blocked(&api).await?;

@@ -27,6 +27,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::gate::Peer;
 use super::{Api, routes};
+use crate::web;
 
 /// How many connections there are at most; more wait to be accepted.
 const CONNECTIONS: usize = 1024;
@@ -103,7 +104,7 @@ impl Listening {
 
     /// Serves until `shutdown`, then lets requests end, for at most 10 seconds.
     pub async fn serve(self, api: &Arc<Api>, shutdown: impl Future<Output = ()>) {
-        let router = routes::router(api);
+        let router = routes::router(api).merge(web::router(api));
         let places = Arc::new(Semaphore::new(CONNECTIONS));
         let mut connections = JoinSet::new();
         let mut shutdown = std::pin::pin!(shutdown);
@@ -150,9 +151,9 @@ async fn connection(
 ) {
     let _ = stream.set_nodelay(true);
     match tls {
-        None => talk(api, router, stream, peer).await,
+        None => talk(api, router, stream, Peer { at: peer, encrypted: false }).await,
         Some(tls) => match timeout(PATIENCE, tls.accept(stream)).await {
-            Ok(Ok(stream)) => talk(api, router, stream, peer).await,
+            Ok(Ok(stream)) => talk(api, router, stream, Peer { at: peer, encrypted: true }).await,
             Ok(Err(error)) => tracing::debug!(%error, %peer, "no TLS"),
             Err(_) => tracing::debug!(%peer, "no TLS in time"),
         },
@@ -163,12 +164,12 @@ async fn talk(
     api: &Api,
     router: Router,
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    peer: SocketAddr,
+    peer: Peer,
 ) {
     let service = TowerToHyperService::new(router);
     let service = service_fn(move |request: Request<Incoming>| {
         let mut request = request.map(Body::new);
-        request.extensions_mut().insert(Peer(peer));
+        request.extensions_mut().insert(peer);
         let answer = hyper::service::Service::call(&service, request);
         async move { Ok::<_, Infallible>(answer.await.unwrap_or_else(|never| match never {})) }
     });
@@ -186,6 +187,6 @@ async fn talk(
         }
     };
     if let Err(error) = ended {
-        tracing::debug!(%error, %peer, "a connection ended");
+        tracing::debug!(%error, peer = %peer.at, "a connection ended");
     }
 }

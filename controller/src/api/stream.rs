@@ -37,7 +37,7 @@ struct Following {
 }
 
 /// Follows a run from an event on until it has ended, the token is no longer valid, or the server closes.
-pub(super) fn of(api: &Arc<Api>, run: String, from: u64, who: Option<&Token>) -> Result<Answer, Problem> {
+pub(crate) fn of(api: &Arc<Api>, run: String, from: u64, who: Option<&Token>) -> Result<Answer, Problem> {
     let permit = Arc::clone(&api.streams).try_acquire_owned().map_err(|_| {
         Problem::new(
             StatusCode::SERVICE_UNAVAILABLE,

@@ -1,5 +1,6 @@
 //! This machine, as the verbs that run or end something know it.
 
+use std::future::ready;
 use std::io::{self, Write};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
@@ -9,7 +10,7 @@ use std::process::Command;
 use squall_agent::join;
 use squall_agent::recover;
 use squall_agent::state::{self, Place};
-use squall_controller::conductor::{Host, Probing};
+use squall_controller::conductor::{Answer, Host, Probing};
 use squall_experiments::exit::Exit;
 use squall_experiments::protocol::Refusal;
 
@@ -29,18 +30,18 @@ impl LocalHost {
 }
 
 impl Host for LocalHost {
-    fn prober(&self, user: Option<&str>) -> Result<Probing, Refusal> {
+    fn prober(&self, user: Option<&str>) -> Answer<Probing> {
         // Not by its path: that may name another program by now.
         let mut command = Command::new("/proc/self/exe");
         command.arg0("squall").arg("prober");
         if let Some(user) = user {
             command.arg("--user").arg(user);
         }
-        Ok(Probing::Here(command))
+        Box::pin(ready(Ok(Probing::Here(command))))
     }
 
-    fn resident(&mut self) -> Result<Option<UnixStream>, Refusal> {
-        join::resident(self.state_dir.as_deref())
+    fn resident(&mut self) -> Answer<Option<UnixStream>> {
+        Box::pin(ready(join::resident(self.state_dir.as_deref())))
     }
 
     fn recover(&mut self) -> Result<Vec<String>, Refusal> {

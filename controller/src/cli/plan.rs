@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use serde_json::json;
 use squall_agent::policy::Policy;
+use squall_controller::report;
 use squall_experiments::exit::Exit;
 use squall_experiments::plan::{self, PlanStep};
 use squall_experiments::targets::only_here;
@@ -82,9 +83,7 @@ fn forbidden(step: &PlanStep, policy: &Policy) -> Vec<String> {
 
 fn human(plan: &plan::Plan, seed: &str) -> String {
     let mut out = format!("{}\n\nOn {}\n", plan.title, plan.hosts.join(", "));
-    for step in &plan.steps {
-        write_step(step, "  ", &mut out);
-    }
+    out.push_str(&report::steps(plan, "  "));
     if !plan.loads.is_empty() {
         out.push_str("\nLoad\n");
         for load in &plan.loads {
@@ -109,44 +108,4 @@ fn human(plan: &plan::Plan, seed: &str) -> String {
     let _ = writeln!(out, "Policy    {}", plan.policy);
     let _ = writeln!(out, "Hash      {}", plan.hash());
     out
-}
-
-fn write_step(step: &PlanStep, indent: &str, out: &mut String) {
-    match step {
-        PlanStep::Fault { part, name, changes, lasts } => {
-            let _ = writeln!(out, "{indent}part {part}, for {lasts}: {name}");
-            for change in changes {
-                let end = if change.reversible() { "undone at the end" } else { "not undone" };
-                let words = change.to_string();
-                let words = if name.contains(&words) { String::new() } else { format!("{words}; ") };
-                let claims: Vec<String> = change.claims().iter().map(ToString::to_string).collect();
-                let holds = match claims.is_empty() {
-                    true => "shares its packets with others that shape them".to_owned(),
-                    false => format!("holds {}", claims.join(" and ")),
-                };
-                let _ = writeln!(out, "{indent}  {words}{holds}; {end}");
-            }
-        }
-        PlanStep::Wait(wait) => {
-            let _ = writeln!(out, "{indent}wait {wait}");
-        }
-        PlanStep::Elsewhere { name, .. } => {
-            let _ = writeln!(out, "{indent}on other hosts: {name}");
-        }
-        PlanStep::Parallel(children) => {
-            let _ = writeln!(out, "{indent}at the same time:");
-            for child in children {
-                write_step(child, &format!("{indent}  "), out);
-            }
-        }
-        PlanStep::Action { name, action, undo } => {
-            let words = action.to_string();
-            let words = if *name == words { String::new() } else { format!(": {words}") };
-            let _ = writeln!(out, "{indent}action: {name}{words}");
-            match undo {
-                Some(undo) => drop(writeln!(out, "{indent}  undone by: {undo}")),
-                None => drop(writeln!(out, "{indent}  not undone: it has no `undo`")),
-            }
-        }
-    }
 }

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use squall_controller::fleet::{Authority, Hub, Listener, Terms};
 use squall_controller::store::{NewJoinToken, Store};
 use squall_experiments::exit::Exit;
@@ -23,6 +24,9 @@ use super::interface::Interface;
 
 /// How long a token that is written at the start is good for.
 const TOKEN: Duration = Duration::from_secs(3600);
+
+/// How many descriptors ten thousand hosts need, with streams to all of them.
+const DESCRIPTORS: u64 = 65_536;
 
 /// Options of `squall serve`.
 #[derive(Debug, clap::Args)]
@@ -57,6 +61,7 @@ impl Serve {
         let log = log.unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
         let log = tracing_subscriber::fmt().with_env_filter(log).with_ansi(std::io::stderr().is_terminal());
         let _ = log.with_writer(std::io::stderr).try_init();
+        raise_descriptors();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let exit = runtime.block_on(self.serve());
         runtime.shutdown_background();
@@ -127,6 +132,19 @@ impl Serve {
             () = interface.serve(told) => {}
         }
         Ok(Exit::Held)
+    }
+}
+
+/// As many descriptors as a large fleet needs, else as many as the system allows.
+fn raise_descriptors() {
+    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        let most = hard.max(DESCRIPTORS);
+        // Above the hard limit needs a privilege, which this process need not have.
+        let raised = setrlimit(Resource::RLIMIT_NOFILE, most, most)
+            .or_else(|_| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+        if let Err(error) = raised {
+            tracing::warn!(%error, "no more than {soft} descriptors may be open");
+        }
     }
 }
 

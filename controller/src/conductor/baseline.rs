@@ -19,8 +19,9 @@ pub(super) const SLACK: Duration = Duration::from_secs(2);
 impl Run<'_> {
     /// Ends with [`Event::BaselineMet`], or with whatever stopped it.
     pub(super) async fn baseline(&self) -> Result<(), Stopped> {
-        for place in 0..self.sampling.borrow().users.len() {
-            if let Err(refusal) = self.start_prober(place) {
+        let users = self.sampling.borrow().users.len();
+        for place in 0..users {
+            if let Err(refusal) = self.start_prober(place).await {
                 self.record(Event::Refused { part: None, refusal });
                 return Err(Stopped);
             }
@@ -59,10 +60,11 @@ impl Run<'_> {
     }
 
     /// Starts the prober of a user and tells it its probes.
-    pub(super) fn start_prober(&self, place: usize) -> Result<(), Refusal> {
+    pub(super) async fn start_prober(&self, place: usize) -> Result<(), Refusal> {
+        let user = self.sampling.borrow().users[place].clone();
+        let probing = self.host.borrow().prober(user.as_deref());
+        let probing = probing.await?;
         let sampling = self.sampling.borrow();
-        let user = sampling.users[place].as_deref();
-        let probing = self.host.borrow().prober(user)?;
         let prober = Prober::start(probing, place, self.told.clone())
             .map_err(|error| Refusal::bare(format!("the prober cannot be started: {error}")))?;
         sampling.loads(place).for_each(|load| prober.tell(&load));

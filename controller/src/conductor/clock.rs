@@ -37,8 +37,12 @@ pub fn boot_ns() -> u64 {
 
 /// Now, as RFC 3339 in UTC: `2026-11-21T10:51:12Z`.
 pub fn date() -> String {
-    let Moment { day, time, .. } = Moment::now();
-    format!("{:04}-{:02}-{:02}T{:02}:{:02}:{:02}Z", day.0, day.1, day.2, time.0, time.1, time.2)
+    Moment::now().date()
+}
+
+/// A time in milliseconds since 1970, as RFC 3339 in UTC.
+pub fn date_of(ms: u64) -> String {
+    Moment::of(Duration::from_millis(ms)).date()
 }
 
 /// A new name for a run: sortable by time, unique by 24 random bits within a millisecond.
@@ -59,7 +63,15 @@ struct Moment {
 
 impl Moment {
     fn now() -> Self {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Moment::of(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
+    }
+
+    fn date(&self) -> String {
+        let Moment { day, time, .. } = self;
+        format!("{:04}-{:02}-{:02}T{:02}:{:02}:{:02}Z", day.0, day.1, day.2, time.0, time.1, time.2)
+    }
+
+    fn of(since: Duration) -> Self {
         let seconds = since.as_secs();
         Moment {
             day: civil(i64::try_from(seconds / 86_400).unwrap_or(0)),

@@ -40,7 +40,7 @@ use squall_experiments::summary::Summary;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::AbortHandle;
 
-pub use clock::{boot_ns, date, run_id};
+pub use clock::{boot_ns, date, date_of, run_id};
 pub use log::{Redact, Tell, Watcher};
 
 use clock::Clock;
@@ -76,13 +76,16 @@ pub struct Order<'a> {
     pub agent: Option<Result<UnixStream, Refusal>>,
 }
 
-/// The machine that a run takes place on, as far as a conductor must know it. All calls may block for some
-/// milliseconds.
+/// What a host answers, perhaps later. Cancel-safe: what was opened meanwhile is closed again.
+pub type Answer<T> = Pin<Box<dyn Future<Output = Result<T, Refusal>>>>;
+
+/// The machine that a run takes place on, as far as a conductor must know it. Calls may block for some milliseconds; what
+/// takes longer, because the machine is another one, is waited for without holding up other runs of the same thread.
 pub trait Host {
     /// A prober that runs as a user; `None` is the default, an unprivileged one.
-    fn prober(&self, user: Option<&str>) -> Result<Probing, Refusal>;
+    fn prober(&self, user: Option<&str>) -> Answer<Probing>;
     /// A new connection to the agent that serves this host; `None` where there is none.
-    fn resident(&mut self) -> Result<Option<UnixStream>, Refusal>;
+    fn resident(&mut self) -> Answer<Option<UnixStream>>;
     /// Undoes what a dead agent left behind; a line for each thing that was undone.
     fn recover(&mut self) -> Result<Vec<String>, Refusal>;
     /// Ready when the run may go on beyond a place of its method. Of a run on this host alone it always may; of runs that

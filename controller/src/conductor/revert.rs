@@ -96,7 +96,7 @@ impl Run<'_> {
     /// What the host says of this run: `None` while it is still live there, or nobody can say.
     async fn look_at_host(&self) -> Option<Lifted> {
         let resident = self.host.borrow_mut().resident();
-        match resident {
+        match resident.await {
             Ok(Some(stream)) => {
                 let (notices, _nobody) = mpsc::unbounded_channel();
                 let link = Link::open(stream, notices).ok()?;
@@ -138,7 +138,7 @@ impl Run<'_> {
         for step in live.owed.iter().rev() {
             let purpose = Purpose::Undo(step.clone());
             let failed = |seen: String| Event::UndoPlayed { step: step.clone(), good: false, seen };
-            if let Err(why) = self.see_again(&purpose) {
+            if let Err(why) = self.see_again(&purpose).await {
                 self.record(failed(why));
                 continue;
             }
@@ -153,7 +153,7 @@ impl Run<'_> {
     }
 
     /// A prober that is gone is started once more: undos need it.
-    fn see_again(&self, purpose: &Purpose) -> Result<(), String> {
+    async fn see_again(&self, purpose: &Purpose) -> Result<(), String> {
         let (place, unusable) = {
             let sampling = self.sampling.borrow();
             let number = sampling.number(purpose).ok_or("it is not in the plan")?;
@@ -165,7 +165,7 @@ impl Run<'_> {
         }
         let gone = self.probers.borrow().get(place).is_none_or(Option::is_none);
         if gone {
-            self.start_prober(place).map_err(|refusal| refusal.what)?;
+            self.start_prober(place).await.map_err(|refusal| refusal.what)?;
         }
         Ok(())
     }

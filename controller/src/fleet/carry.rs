@@ -8,10 +8,13 @@ use squall_experiments::fleet::frame::LONGEST_TEXT;
 use squall_experiments::fleet::stream::{HOLD, whole};
 use squall_experiments::fleet::{Fault, Frame, Held, Incoming, Outgoing};
 use squall_experiments::protocol::Refusal;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream};
 use tokio::net::UnixStream;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, sleep_until};
+
+/// How much is read at once at first: most of what is said is shorter, and there may be ten thousand streams.
+const FIRST: usize = 2 << 10;
 
 /// Where frames go, as messages: `control` stands in front of `data`, and nobody who reads the connection waits for it.
 #[derive(Clone, Debug)]
@@ -92,11 +95,31 @@ impl Lane {
     }
 }
 
+/// The end of a stream that is this process's.
+#[derive(Debug)]
+pub(super) enum Local {
+    /// Whoever has the other end has a runtime of its own, or none.
+    Socket(StdStream),
+    /// Who asks is a task of the same runtime: no descriptor, and no call of the kernel's.
+    Memory(DuplexStream),
+}
+
 /// Begins to carry a stream, in a task of its own, until both directions have ended and everything was handed on, or the
 /// lane is dropped. Then the socket is closed, whatever was still to be written.
-pub(super) fn begin(stream: u64, local: StdStream, out: Out) -> std::io::Result<Lane> {
-    local.set_nonblocking(true)?;
-    let local = UnixStream::from_std(local)?;
+pub(super) fn begin(stream: u64, local: Local, out: Out) -> std::io::Result<Lane> {
+    match local {
+        Local::Socket(local) => {
+            local.set_nonblocking(true)?;
+            Ok(carried(stream, UnixStream::from_std(local)?, out))
+        }
+        Local::Memory(local) => Ok(carried(stream, local, out)),
+    }
+}
+
+fn carried<S>(stream: u64, local: S, out: Out) -> Lane
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
     let (came, coming) = mpsc::unbounded_channel();
     let books = Arc::new(Books::default());
     let lane = Lane { books: books.clone(), came };
@@ -109,7 +132,7 @@ pub(super) fn begin(stream: u64, local: StdStream, out: Out) -> std::io::Result<
             carried.way.control(&Frame::Close { stream, why }).await;
         }
     });
-    Ok(lane)
+    lane
 }
 
 /// To where frames of a stream go: to nowhere while its connection is lost.
@@ -143,21 +166,21 @@ impl Way {
     }
 }
 
-struct Carried {
+struct Carried<S> {
     stream: u64,
-    local: UnixStream,
+    local: S,
     books: Arc<Books>,
     coming: mpsc::UnboundedReceiver<Came>,
     way: Way,
 }
 
-impl Carried {
+impl<S: AsyncRead + AsyncWrite + Unpin> Carried<S> {
     /// An error is an end that the other side does not know of: because of a fault, or because the socket is closed.
     async fn carry(&mut self) -> Result<(), Option<Fault>> {
         let Carried { stream, local, books, coming, way } = self;
         let stream = *stream;
-        let (mut reader, mut writer) = local.split();
-        let mut buffer = vec![0; LONGEST_TEXT];
+        let (mut reader, mut writer) = tokio::io::split(local);
+        let mut buffer = vec![0; FIRST];
         // Of a character whose end has not been read yet.
         let mut begun = 0;
         let (mut pending, mut written) = (VecDeque::<String>::new(), 0);
@@ -182,6 +205,7 @@ impl Carried {
             if shut && read_all && handed_on {
                 return Ok(());
             }
+            let size = buffer.len();
             tokio::select! {
                 came = coming.recv() => match came {
                     Some(Came::Text(text)) => pending.push_back(text),
@@ -210,7 +234,7 @@ impl Carried {
                 () = books.room.notified(), if read_all || room <= begun => {}
                 // No other connection came: whoever is at the socket is told by its end.
                 () = sleep_until(way.until), if way.out.is_none() => return Ok(()),
-                read = reader.read(&mut buffer[begun..room.max(begun)]), if room > begun && !read_all => {
+                read = reader.read(&mut buffer[begun..room.min(size).max(begun)]), if room > begun && !read_all => {
                     let read = read.map_err(|_| None)?;
                     let filled = begun + read;
                     if read == 0 {
@@ -230,6 +254,9 @@ impl Carried {
                         buffer.copy_within(length..filled, 0);
                     }
                     begun = filled - length;
+                    if filled == size && size < LONGEST_TEXT {
+                        buffer.resize((size * 4).min(LONGEST_TEXT), 0);
+                    }
                 }
                 wrote = writer.write(pending.front().map_or(&[], |text| &text.as_bytes()[written..])),
                         if !pending.is_empty() => {
@@ -262,7 +289,7 @@ mod tests {
         ours.set_nonblocking(true).unwrap();
         let (data, datas) = mpsc::channel(4);
         let (control, controls) = mpsc::channel(64);
-        let lane = begin(7, theirs, Out { data, control }).unwrap();
+        let lane = begin(7, Local::Socket(theirs), Out { data, control }).unwrap();
         Bench { lane, socket: UnixStream::from_std(ours).unwrap(), data: datas, control: controls }
     }
 

@@ -1,9 +1,8 @@
 //! The connection of one host, from its greeting to its end.
 
 use std::collections::BTreeMap;
-use std::os::unix::net::UnixStream;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use futures_util::{SinkExt, StreamExt};
 use squall_experiments::fleet::frame::STREAMS;
@@ -11,12 +10,12 @@ use squall_experiments::fleet::{Fault, Frame};
 use squall_experiments::protocol::Refusal;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{interval, timeout};
+use tokio::time::{Instant, interval, timeout};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 
 use super::authority::Authority;
-use super::carry::{self, Lane, Out};
+use super::carry::{self, Lane, Local, Out};
 use super::hub::{Order, Seat, unreached};
 use super::listener::Terms;
 use super::registry::Registry;
@@ -33,12 +32,15 @@ const FAREWELL: Duration = Duration::from_secs(2);
 
 /// Who is at the other end, by its certificate.
 #[derive(Clone, Debug)]
-pub(super) struct Peer {
-    pub(super) host: String,
-    pub(super) serial: String,
-    /// The uncompressed point.
-    pub(super) key: Vec<u8>,
-    pub(super) until: SystemTime,
+pub struct Peer {
+    /// The host's name.
+    pub host: String,
+    /// The certificate's serial number, in hexadecimal digits.
+    pub serial: String,
+    /// The public key: the uncompressed point.
+    pub key: Vec<u8>,
+    /// When the certificate ends.
+    pub until: SystemTime,
 }
 
 /// What a connection needs beside its socket.
@@ -179,7 +181,7 @@ struct Host<'a> {
 }
 
 struct Opening {
-    local: UnixStream,
+    local: Local,
     opened: oneshot::Sender<Result<(), Refusal>>,
     asked: Instant,
 }

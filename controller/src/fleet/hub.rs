@@ -1,6 +1,6 @@
 //! All hosts of the fleet, and the way to each.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,7 +8,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures_util::future::join_all;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
+use serde_json::Value;
 use squall_experiments::fleet::{Held, Inventory, Kind, Session as Said};
 use squall_experiments::protocol::{
     Active, Call, LONGEST_LINE, Lifted, Message, Refusal, Reply, Request, RunId, VERSION,
@@ -17,20 +18,33 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
+use super::carry::Local;
 use super::session::Session;
 
 /// How long a host may take to answer a halt.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How many bytes of a halt may wait on their way: all hosts are halted at once.
+const HALTING: usize = 1 << 10;
+/// How many kinds of machines are kept once; what the others say is kept for each.
+const KINDS: usize = 64;
 /// How many streams may wait to be opened on one connection.
 const ORDERS: usize = 16;
 
 /// All hosts that have connected, or were [made known](Hub::know). A clone is the same.
 #[derive(Clone, Debug, Default)]
-pub struct Hub(Arc<Mutex<BTreeMap<String, Known>>>);
+pub struct Hub(Arc<Mutex<All>>);
+
+#[derive(Debug, Default)]
+struct All {
+    hosts: BTreeMap<String, Known>,
+    preflights: Preflights,
+}
 
 #[derive(Debug, Default)]
 struct Known {
+    /// Without what works there, which is kept once for all hosts that say the same.
     inventory: Inventory,
+    preflight: Arc<Value>,
     link: Option<Link>,
     /// How many connections it has had.
     connections: u64,
@@ -48,7 +62,7 @@ struct Link {
 #[derive(Debug)]
 pub(super) struct Order {
     pub(super) to: Kind,
-    pub(super) local: UnixStream,
+    pub(super) local: Local,
     pub(super) opened: oneshot::Sender<Result<(), Refusal>>,
 }
 
@@ -86,7 +100,8 @@ pub struct HostInfo {
     /// When something was heard of it last: milliseconds since 1970; 0 is never.
     pub last_contact_ms: u64,
     /// What works there.
-    pub preflight: serde_json::Value,
+    #[serde(serialize_with = "shared")]
+    pub preflight: Arc<Value>,
     /// What is injected there, by its own last word.
     pub holds: Vec<Active>,
 }
@@ -99,14 +114,15 @@ impl Hub {
 
     /// A host belongs to the fleet, though it is not connected.
     pub fn know(&self, host: &str, inventory: Inventory) {
-        self.known().entry(host.to_owned()).or_insert_with(|| Known { inventory, ..Known::default() });
+        let known = || Known { inventory, ..Known::default() };
+        self.known().hosts.entry(host.to_owned()).or_insert_with(known);
     }
 
     /// All hosts by name.
     pub fn hosts(&self) -> Vec<HostInfo> {
         let known = self.known();
         let info = |(name, known): (&String, &Known)| {
-            let Inventory { labels, zone, cell, kernel, version, preflight, holds } = known.inventory.clone();
+            let Inventory { labels, zone, cell, kernel, version, holds, .. } = known.inventory.clone();
             HostInfo {
                 name: name.clone(),
                 labels,
@@ -116,11 +132,18 @@ impl Hub {
                 version,
                 connected: known.link.is_some(),
                 last_contact_ms: known.last_contact.load(Ordering::Relaxed),
-                preflight,
+                preflight: Arc::clone(&known.preflight),
                 holds,
             }
         };
-        known.iter().map(info).collect()
+        known.hosts.iter().map(info).collect()
+    }
+
+    /// The names of those that are connected now.
+    pub fn connected(&self) -> BTreeSet<String> {
+        let known = self.known();
+        let connected = known.hosts.iter().filter(|(_, known)| known.link.is_some());
+        connected.map(|(name, _)| name.clone()).collect()
     }
 
     /// A stream to the agent of a host, as a connected socket: lines of [`squall_experiments::protocol`]. It outlives the
@@ -129,13 +152,13 @@ impl Hub {
     ///
     /// Needs no runtime of the caller's. Cancel-safe: what was opened meanwhile is closed again.
     pub async fn agent(&self, host: &str) -> Result<UnixStream, Refusal> {
-        self.open(host, Kind::Agent).await
+        self.join(host, Kind::Agent).await
     }
 
     /// A stream to a prober that begins now on a host: lines of [`squall_experiments::probe`]. The host's policy decides
     /// as whom it may run, and whether it may start programs. See [`Hub::agent`].
     pub async fn prober(&self, host: &str, user: Option<&str>) -> Result<UnixStream, Refusal> {
-        self.open(host, Kind::Prober { user: user.map(str::to_owned) }).await
+        self.join(host, Kind::Prober { user: user.map(str::to_owned) }).await
     }
 
     /// Undoes everything of every run on these hosts, or on all that are connected; says what came of it by host. Must be
@@ -143,7 +166,7 @@ impl Hub {
     pub async fn halt(&self, hosts: Option<&[String]>) -> BTreeMap<String, Result<Lifted, Refusal>> {
         let hosts: Vec<String> = match hosts {
             Some(hosts) => hosts.to_vec(),
-            None => self.hosts().into_iter().filter(|host| host.connected).map(|host| host.name).collect(),
+            None => self.connected().into_iter().collect(),
         };
         let halted = hosts.into_iter().map(|host| async move {
             let silent = || unreached(&host, "it did not answer in time");
@@ -156,7 +179,7 @@ impl Hub {
     /// Ends the connection of a host now: it was revoked. Everything that was begun over it is reverted by the host.
     pub fn cut_off(&self, host: &str) {
         let mut known = self.known();
-        let known = known.get_mut(host);
+        let known = known.hosts.get_mut(host);
         let link = known.and_then(|known| {
             known.session.end(None);
             known.link.take()
@@ -166,20 +189,24 @@ impl Hub {
         }
     }
 
-    fn known(&self) -> MutexGuard<'_, BTreeMap<String, Known>> {
+    fn known(&self) -> MutexGuard<'_, All> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn open(&self, host: &str, to: Kind) -> Result<UnixStream, Refusal> {
-        let orders = self.known().get(host).and_then(|known| Some(known.link.as_ref()?.orders.clone()));
+    async fn join(&self, host: &str, to: Kind) -> Result<UnixStream, Refusal> {
+        let failed = |error: io::Error| unreached(host, &format!("no socket pair: {error}"));
+        let (ours, theirs) = UnixStream::pair().map_err(failed)?;
+        self.open(host, to, Local::Socket(theirs)).await?;
+        Ok(ours)
+    }
+
+    async fn open(&self, host: &str, to: Kind, local: Local) -> Result<(), Refusal> {
+        let orders = self.known().hosts.get(host).and_then(|known| Some(known.link.as_ref()?.orders.clone()));
         let gone = || unreached(host, "it is not connected");
         let orders = orders.ok_or_else(gone)?;
-        let (local, theirs) =
-            UnixStream::pair().map_err(|error| unreached(host, &format!("no socket pair: {error}")))?;
         let (opened, answer) = oneshot::channel();
-        orders.send(Order { to, local: theirs, opened }).await.map_err(|_| gone())?;
-        answer.await.map_err(|_| gone())??;
-        Ok(local)
+        orders.send(Order { to, local, opened }).await.map_err(|_| gone())?;
+        answer.await.map_err(|_| gone())?
     }
 
     /// Undoes a run on a host, which refuses it in an earlier epoch from then on.
@@ -195,10 +222,9 @@ impl Hub {
 
     /// Asks a host's agent for something that undoes.
     async fn lift(&self, host: &str, request: Request) -> Result<Lifted, Refusal> {
-        let stream = self.agent(host).await?;
         let lost = |error: io::Error| unreached(host, &error.to_string());
-        stream.set_nonblocking(true).map_err(lost)?;
-        let mut stream = tokio::net::UnixStream::from_std(stream).map_err(lost)?;
+        let (mut stream, theirs) = tokio::io::duplex(HALTING);
+        self.open(host, Kind::Agent, Local::Memory(theirs)).await?;
         let mut lines = String::new();
         for (number, request) in [(1, Request::Hello { version: VERSION }), (2, request)] {
             let line =
@@ -207,7 +233,7 @@ impl Hub {
             lines.push('\n');
         }
         stream.write_all(lines.as_bytes()).await.map_err(lost)?;
-        let mut reader = BufReader::new(stream);
+        let mut reader = BufReader::with_capacity(HALTING, stream);
         loop {
             let mut line = Vec::new();
             let mut limited = (&mut reader).take(LONGEST_LINE as u64 + 1);
@@ -228,16 +254,18 @@ impl Hub {
     pub(super) fn seat(
         &self,
         host: &str,
-        inventory: Inventory,
+        mut inventory: Inventory,
         resumes: bool,
         theirs: Option<Said>,
     ) -> (Seat, Option<Said>) {
         let (orders, ordered) = mpsc::channel(ORDERS);
         let (over, overs) = oneshot::channel();
         let mut known = self.known();
-        let one = known.entry(host.to_owned()).or_default();
+        let preflight = known.preflights.keep(std::mem::take(&mut inventory.preflight));
+        let one = known.hosts.entry(host.to_owned()).or_default();
         one.connections += 1;
         one.inventory = inventory;
+        one.preflight = preflight;
         if let Some(older) = one.link.replace(Link { orders, over }) {
             let _ = older.over.send(Refusal::bare(format!("`{host}` has connected anew")));
         }
@@ -268,15 +296,15 @@ impl Seat {
     }
 
     /// The host says what it is now.
-    pub(super) fn is_now(&self, inventory: Inventory) {
-        if let Some(known) = self.hub.known().get_mut(&self.host)
+    pub(super) fn is_now(&self, mut inventory: Inventory) {
+        let mut all = self.hub.known();
+        let said = std::mem::take(&mut inventory.preflight);
+        let preflight = (!said.is_null()).then(|| all.preflights.keep(said));
+        if let Some(known) = all.hosts.get_mut(&self.host)
             && known.connections == self.number
         {
-            let kept = std::mem::take(&mut known.inventory.preflight);
             known.inventory = inventory;
-            if known.inventory.preflight.is_null() {
-                known.inventory.preflight = kept;
-            }
+            known.preflight = preflight.unwrap_or_else(|| Arc::clone(&known.preflight));
         }
     }
 }
@@ -284,12 +312,34 @@ impl Seat {
 impl Drop for Seat {
     fn drop(&mut self) {
         self.session.lost(self.number);
-        if let Some(known) = self.hub.known().get_mut(&self.host)
+        if let Some(known) = self.hub.known().hosts.get_mut(&self.host)
             && known.connections == self.number
         {
             known.link = None;
         }
     }
+}
+
+/// What hosts say of what works on them, each text of it once: it is some kilobytes, and the same on all machines of a kind.
+#[derive(Debug, Default)]
+struct Preflights(Vec<Arc<Value>>);
+
+impl Preflights {
+    fn keep(&mut self, said: Value) -> Arc<Value> {
+        if let Some(kept) = self.0.iter().find(|kept| ***kept == said) {
+            return Arc::clone(kept);
+        }
+        self.0.retain(|kept| Arc::strong_count(kept) > 1);
+        let said = Arc::new(said);
+        if self.0.len() < KINDS {
+            self.0.push(Arc::clone(&said));
+        }
+        said
+    }
+}
+
+fn shared<S: Serializer>(value: &Arc<Value>, serializer: S) -> Result<S::Ok, S::Error> {
+    value.serialize(serializer)
 }
 
 /// That a host cannot be reached, and why.

@@ -9,19 +9,22 @@ use futures_util::{SinkExt, StreamExt};
 use squall_experiments::fleet::frame::{LONGEST_FRAME, RESUMES};
 use squall_experiments::fleet::{Frame, Hello, Welcome, agreed, hex};
 use squall_experiments::protocol::Refusal;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
+use tokio::time::error::Elapsed;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
-use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use x509_cert::Certificate;
 use x509_cert::der::Decode;
 
 use super::authority::{Authority, AuthorityError};
-use super::connection::{Peer, Surroundings, last_word, serve};
+pub use super::connection::Peer;
+use super::connection::{Surroundings, last_word, serve};
 use super::hub::Hub;
 use super::join::join;
 use super::registry::Registry;
@@ -91,25 +94,44 @@ impl Listener {
             };
             let (tls, around, hub) = (self.tls.clone(), self.around.clone(), self.hub.clone());
             tokio::spawn(async move {
-                let greeted = timeout(GREETING, greet(stream, &tls, &around, &hub)).await;
+                // In a box: what a greeting needs is not kept for as long as its connection lasts.
+                let greeted = Box::pin(timeout(GREETING, greet(stream, &tls, &around, &hub))).await;
                 drop(stranger);
-                match greeted {
-                    Ok(Ok(Some((socket, peer, seat)))) => {
-                        let host = peer.host.clone();
-                        tracing::info!(host, %from, "a host is connected");
-                        let why = serve(socket, peer, seat, &around).await;
-                        tracing::info!(host, why = why.what, "a host is not connected any more");
-                    }
-                    Ok(Ok(None)) => {}
-                    Ok(Err(why)) => tracing::info!(%from, %why, "a connection was refused"),
-                    Err(_) => tracing::info!(%from, "a connection said nothing in time"),
-                }
+                stay(greeted, from, &around).await;
             });
         }
     }
+
+    /// Serves one connection to its end, of which it is known by other means than TLS whose it is.
+    pub async fn serve_known<S>(&self, stream: S, peer: Peer, from: SocketAddr)
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let greeting = introduce(stream, Some(peer), from, &self.around, &self.hub);
+        stay(Box::pin(timeout(GREETING, greeting)).await, from, &self.around).await;
+    }
 }
 
-type Socket = WebSocketStream<TlsStream<TcpStream>>;
+/// Who has come, with its place; nobody, where it has joined or was refused.
+type Greeted<S> = io::Result<Option<(WebSocketStream<S>, Peer, super::hub::Seat)>>;
+
+/// Serves a host that has been welcomed, to its end.
+async fn stay<S>(greeted: Result<Greeted<S>, Elapsed>, from: SocketAddr, around: &Surroundings)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    match greeted {
+        Ok(Ok(Some((socket, peer, seat)))) => {
+            let host = peer.host.clone();
+            tracing::info!(host, %from, "a host is connected");
+            let why = serve(anew(socket).await, peer, seat, around).await;
+            tracing::info!(host, why = why.what, "a host is not connected any more");
+        }
+        Ok(Ok(None)) => {}
+        Ok(Err(why)) => tracing::info!(%from, %why, "a connection was refused"),
+        Err(_) => tracing::info!(%from, "a connection said nothing in time"),
+    }
+}
 
 /// Finds out who has come: a host with its place, or nobody, where it has joined or was refused.
 async fn greet(
@@ -117,7 +139,7 @@ async fn greet(
     tls: &TlsAcceptor,
     around: &Surroundings,
     hub: &Hub,
-) -> io::Result<Option<(Socket, Peer, super::hub::Seat)>> {
+) -> Greeted<TlsStream<TcpStream>> {
     stream.set_nodelay(true)?;
     let from = stream.peer_addr()?;
     let stream = tls.accept(stream).await?;
@@ -125,14 +147,22 @@ async fn greet(
         Some([first, ..]) => Some(peer(first).ok_or_else(|| other("a certificate is not understood"))?),
         _ => None,
     };
+    introduce(stream, peer, from, around, hub).await
+}
+
+/// Hears what somebody wants, of whom TLS has said who it is.
+async fn introduce<S>(
+    stream: S,
+    peer: Option<Peer>,
+    from: SocketAddr,
+    around: &Surroundings,
+    hub: &Hub,
+) -> Greeted<S>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     let longest = if peer.is_some() { LONGEST_FRAME } else { LONGEST_JOIN };
-    // By default each connection has 128 KiB of buffers.
-    let configuration = WebSocketConfig::default()
-        .read_buffer_size(4096)
-        .write_buffer_size(0)
-        .max_message_size(Some(longest))
-        .max_frame_size(Some(longest));
-    let accepted = tokio_tungstenite::accept_async_with_config(stream, Some(configuration)).await;
+    let accepted = tokio_tungstenite::accept_async_with_config(stream, Some(buffers(longest))).await;
     let mut socket = accepted.map_err(io::Error::other)?;
     let frame = match socket.next().await {
         Some(Ok(Message::Text(text))) => Frame::read(&text).map_err(io::Error::other)?,
@@ -165,6 +195,22 @@ async fn greet(
     };
     last_word(&mut socket, &answer).await;
     Ok(None)
+}
+
+/// By default each connection has 128 KiB of buffers.
+fn buffers(longest: usize) -> WebSocketConfig {
+    let buffers = WebSocketConfig::default().read_buffer_size(2048).write_buffer_size(0);
+    buffers.max_message_size(Some(longest)).max_frame_size(Some(longest))
+}
+
+/// The same connection with new buffers: those of a greeting are as long as that was, and stay so. A host says nothing
+/// between its greeting and its welcome.
+async fn anew<S>(socket: WebSocketStream<S>) -> WebSocketStream<S>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let (stream, buffers) = (socket.into_inner(), buffers(LONGEST_FRAME));
+    WebSocketStream::from_raw_socket(stream, Role::Server, Some(buffers)).await
 }
 
 fn refused(refusal: Refusal, from: SocketAddr) -> Frame {

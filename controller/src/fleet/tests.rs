@@ -7,7 +7,8 @@ use std::time::Duration;
 use futures_util::{SinkExt, StreamExt};
 use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256, PublicKeyData};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::time_provider::{DefaultTimeProvider, TimeProvider};
 use rustls::{ClientConfig, RootCertStore};
 use squall_experiments::fleet::frame::{LONGEST_FRAME, LONGEST_TEXT};
 use squall_experiments::fleet::{CONTROLLER, Frame, Held, Hello, Inventory, JoinToken, Kind, Session, hex};
@@ -68,11 +69,16 @@ impl Fleet {
     }
 
     async fn dial(&self, member: Option<&Card>) -> Result<Socket, String> {
+        self.dial_at(member, Arc::new(DefaultTimeProvider)).await
+    }
+
+    /// [`Fleet::dial`] from a host whose clock says something else.
+    async fn dial_at(&self, member: Option<&Card>, clock: Arc<dyn TimeProvider>) -> Result<Socket, String> {
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_slice(self.authority.pem().as_bytes()).unwrap()).unwrap();
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let builder =
-            ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+        let builder = ClientConfig::builder_with_details(provider, clock);
+        let builder = builder.with_safe_default_protocol_versions().unwrap();
         let builder = builder.with_root_certificates(roots);
         let configuration = match member {
             Some(Card { key, issued }) => {
@@ -149,6 +155,33 @@ async fn refusal(socket: &mut Socket) -> String {
     match next(socket).await {
         Some(Frame::Refused(Refusal { what, .. })) => what,
         other => panic!("{other:?} instead of a refusal"),
+    }
+}
+
+/// A clock that is wrong by so many seconds.
+#[derive(Debug)]
+struct Wrong(i64);
+
+impl TimeProvider for Wrong {
+    fn current_time(&self) -> Option<UnixTime> {
+        let seconds = UnixTime::now().as_secs().checked_add_signed(self.0)?;
+        Some(UnixTime::since_unix_epoch(Duration::from_secs(seconds)))
+    }
+}
+
+#[tokio::test]
+async fn a_host_whose_clock_is_an_hour_off_is_connected_and_one_of_the_wrong_decade_is_not() {
+    const HOUR: i64 = 3600;
+    let fleet = fleet("clock", Terms::default()).await;
+    let member = fleet.member("web-1").await;
+    for wrong in [-HOUR, HOUR, -23 * HOUR] {
+        let mut socket = fleet.dial_at(Some(&member), Arc::new(Wrong(wrong))).await.unwrap();
+        say(&mut socket, &hello(vec![1])).await;
+        assert!(matches!(next(&mut socket).await, Some(Frame::Welcome(_))), "{wrong} s");
+    }
+    for wrong in [-10 * 365 * 24 * HOUR, 20 * 365 * 24 * HOUR] {
+        let refused = fleet.dial_at(Some(&member), Arc::new(Wrong(wrong))).await;
+        assert!(refused.is_err_and(|why| why.contains("certificate")), "{wrong} s");
     }
 }
 

@@ -1,4 +1,4 @@
-//! The conductors of a run: one thread for each host.
+//! The conductors of a run: a task for each host, in a few threads.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,13 +11,14 @@ use squall_experiments::protocol::{Refusal, RunId};
 use squall_experiments::run::{Event, Record, State};
 use squall_experiments::targets::{FleetPlan, OnPartial, Share};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::task::LocalSet;
 
 use super::barrier::{Barrier, in_words};
 use super::remote::Remote;
 use super::{Machines, Order};
 use crate::conductor::{self, Outlet, Redact, Tell, conduct};
 
-/// What the threads say.
+/// What the conductors say.
 pub(super) enum Heard {
     /// Something happened on a host.
     Record(String, Box<Record>),
@@ -25,8 +26,20 @@ pub(super) enum Heard {
     Passed { gate: String, hosts: u32 },
     /// A host stopped by itself; whether that stops all in any case.
     Stopped { host: String, why: String, always: bool },
-    /// The thread of a host has ended, whatever became of it.
+    /// The conductor of a host has ended, whatever became of it.
     Ended(String),
+}
+
+/// How many threads conductors share at most: as many as have something to do at once on a usual machine. A conductor waits
+/// for its host nearly all the time.
+const THREADS: usize = 4;
+
+/// One host of a run, before its conductor begins.
+struct Place {
+    watch: Watch,
+    share: Share,
+    remote: Remote,
+    interruptions: UnboundedReceiver<String>,
 }
 
 /// All conductors. Dropped, it interrupts those that are under way.
@@ -38,7 +51,7 @@ pub(super) struct Crew {
 }
 
 impl Crew {
-    /// Starts a thread for each share.
+    /// Starts a conductor for each share.
     pub(super) fn start(
         order: Order,
         shares: Vec<Share>,
@@ -58,7 +71,9 @@ impl Crew {
         let stopped = Arc::new(AtomicBool::new(false));
         let order = Arc::new(order);
         let mut under_way = BTreeMap::new();
-        for share in shares {
+        let threads = THREADS.min(shares.len()).max(1);
+        let mut places: Vec<Vec<Place>> = (0..threads).map(|_| Vec::new()).collect();
+        for (at, share) in shares.into_iter().enumerate() {
             let (interrupt, interruptions) = unbounded_channel();
             under_way.insert(share.host.clone(), interrupt);
             let watch = Watch {
@@ -74,20 +89,22 @@ impl Crew {
                 machines: Arc::clone(&machines),
                 barrier: Arc::clone(&barrier),
             };
+            places[at % threads].push(Place { watch, share, remote, interruptions });
+        }
+        for places in places {
             let order = Arc::clone(&order);
-            let host = share.host.clone();
             let spawned = thread::Builder::new()
-                .name(format!("on {host}"))
-                .spawn(move || drive(watch, &order, &share, remote, interruptions, since_ns));
+                .name("conductors".to_owned())
+                .spawn(move || drive_all(&order, places, since_ns));
             if let Err(error) = spawned {
-                // The watch went with the closure and has said that it ended.
-                tracing::error!(host, %error, "no thread for a host of a run");
+                // The watches went with the closure and have said that they ended.
+                tracing::error!(%error, "no thread for hosts of a run");
             }
         }
         (Crew { under_way, barrier, stopped }, heard)
     }
 
-    /// Whether a thread has not ended yet.
+    /// Whether a conductor has not ended yet.
     pub(super) fn is_under_way(&self) -> bool {
         !self.under_way.is_empty()
     }
@@ -126,24 +143,27 @@ impl Drop for Crew {
     }
 }
 
-/// Drives one host to the end of its run. The watch goes last: when it says that this ended, nothing is held any more.
-fn drive(
-    mut watch: Watch,
-    order: &Order,
-    share: &Share,
-    mut remote: Remote,
-    interruptions: UnboundedReceiver<String>,
-    since_ns: u64,
-) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = match runtime {
+/// Drives hosts to the end of their runs. One whose conductor fails is no reason for the others to end here.
+fn drive_all(order: &Arc<Order>, places: Vec<Place>, since_ns: u64) {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
-        Err(error) => {
-            return tracing::error!(host = share.host, %error, "no runtime for a host of a run");
-        }
+        Err(error) => return tracing::error!(%error, "no runtime for hosts of a run"),
     };
-    let agent: Option<Result<_, Refusal>> =
-        share.plan.has_changes().then(|| remote.machines.agent(&remote.name));
+    let together = LocalSet::new();
+    for place in places {
+        together.spawn_local(drive(Arc::clone(order), place, since_ns));
+    }
+    runtime.block_on(together);
+    runtime.shutdown_background();
+}
+
+/// Drives one host to the end of its run. The watch goes last: when it says that this ended, nothing is done any more.
+async fn drive(order: Arc<Order>, place: Place, since_ns: u64) {
+    let Place { mut watch, share, mut remote, interruptions } = place;
+    let agent: Option<Result<_, Refusal>> = match share.plan.has_changes() {
+        true => Some(remote.machines.agent(&remote.name).await),
+        false => None,
+    };
     let run: RunId = order.run.clone();
     let approved = order.approved.as_ref().map(|(submitted_by, by)| {
         let fleet = FleetPlan::on(&order.experiment, &order.targets, order.seed);
@@ -171,11 +191,10 @@ fn drive(
             Tell::Note(text) => tracing::info!(host = share.host, "{text}"),
         }),
     };
-    runtime.block_on(conduct(part, &mut remote, interruptions, outlet));
-    runtime.shutdown_background();
+    conduct(part, &mut remote, interruptions, outlet).await;
 }
 
-/// Sees every event of one host, in its thread. Dropped, it says that the thread has ended.
+/// Sees every event of one host. Dropped, it says that its conductor has ended.
 struct Watch {
     host: String,
     say: UnboundedSender<Heard>,
@@ -210,7 +229,7 @@ impl Watch {
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        // A thread that ended before its run did: a bug, or no room for it. The others must not wait for it for ever.
+        // A conductor that ended before its run did: a bug, or no thread for it. The others must not wait for it for ever.
         if self.going {
             let why = "its run could not be driven".to_owned();
             self.barrier.close();

@@ -1,7 +1,7 @@
 //! One run over several hosts: a conductor for each, all in step, one log and one verdict.
 //!
-//! Hosts are reached through [`Machines`] only. Each has a thread of its own with a runtime of its own, in which the
-//! conductor of any run drives it; what happens there comes back as lines of one log. At every [`Gate`] all wait for each other:
+//! Hosts are reached through [`Machines`] only. The conductor of any run drives each, as a task of one of a few threads; what
+//! happens there comes back as lines of one log. At every [`Gate`] all wait for each other:
 //! nobody injects before the hypothesis held on every host, and a step begins on all of them at one agreed instant of this
 //! machine's clock.
 //!
@@ -18,23 +18,23 @@ use std::time::Duration;
 use squall_experiments::document::Redactor;
 use squall_experiments::experiment::Experiment;
 use squall_experiments::muster::{Began, FleetEvent, Line, Muster, What};
-use squall_experiments::protocol::{Refusal, RunId};
+use squall_experiments::protocol::RunId;
 use squall_experiments::run::Origin;
 use squall_experiments::targets::{FleetPlan, OnPartial, Targets, shares};
 use tokio::sync::mpsc;
 
-use crate::conductor::{boot_ns, date};
+use crate::conductor::{Answer, boot_ns, date};
 
 use crew::{Crew, Heard};
 
-/// The hosts of a controller, as far as a run must know them. `agent` and `prober` may block for as long as the host takes to
-/// answer; they are called from threads that do nothing else.
+/// The hosts of a controller, as far as a run must know them. What they answer must not need the runtime that asks, and must not
+/// block: conductors of many hosts share a thread.
 pub trait Machines: Send + Sync + 'static {
     /// A new connection to the agent of a host. When it breaks, the agent reverts.
-    fn agent(&self, host: &str) -> Result<UnixStream, Refusal>;
+    fn agent(&self, host: &str) -> Answer<UnixStream>;
     /// A new prober on a host, which runs as a user; `None` is the default, an unprivileged one. It ends when its stream is shut
     /// down for writing, with everything that it started, and then shuts down the other way.
-    fn prober(&self, host: &str, user: Option<&str>) -> Result<UnixStream, Refusal>;
+    fn prober(&self, host: &str, user: Option<&str>) -> Answer<UnixStream>;
 }
 
 /// What is to be run.

@@ -8,7 +8,7 @@ use squall_experiments::protocol::Refusal;
 
 use super::Machines;
 use super::barrier::Barrier;
-use crate::conductor::{Gate, Host, Probing};
+use crate::conductor::{Answer, Gate, Host, Probing};
 
 pub(super) struct Remote {
     pub(super) name: String,
@@ -17,13 +17,15 @@ pub(super) struct Remote {
 }
 
 impl Host for Remote {
-    fn prober(&self, user: Option<&str>) -> Result<Probing, Refusal> {
-        self.machines.prober(&self.name, user).map(Probing::Elsewhere)
+    fn prober(&self, user: Option<&str>) -> Answer<Probing> {
+        let prober = self.machines.prober(&self.name, user);
+        Box::pin(async move { prober.await.map(Probing::Elsewhere) })
     }
 
     /// A host that cannot be reached is never one without an agent: what is there is not known.
-    fn resident(&mut self) -> Result<Option<UnixStream>, Refusal> {
-        self.machines.agent(&self.name).map(Some)
+    fn resident(&mut self) -> Answer<Option<UnixStream>> {
+        let agent = self.machines.agent(&self.name);
+        Box::pin(async move { agent.await.map(Some) })
     }
 
     fn recover(&mut self) -> Result<Vec<String>, Refusal> {

@@ -43,7 +43,7 @@ pub(super) async fn hold(
             Err(error) => {
                 tracing::warn!(run, %error, "a run cannot be held");
                 // Before somebody else may take it for abandoned.
-                if held.elapsed() > Duration::from_millis(LEASE_MS) / 2 {
+                if held.elapsed() > Duration::from_millis(LEASE_MS) * 3 / 4 {
                     let _ = interrupt.send("nobody can say that it is still carried on".to_owned());
                 }
             }

@@ -7,7 +7,7 @@ use super::runs::{missing, run};
 use super::{RunRow, Store, StoreError, now_ms};
 
 /// How long a run stays with a controller that says nothing, in milliseconds.
-pub const LEASE_MS: u64 = 10_000;
+pub const LEASE_MS: u64 = 20_000;
 
 impl Store {
     /// Keeps a run, as the one who carries it on in this epoch; gives whether somebody [wants it halted](Store::want_halt).

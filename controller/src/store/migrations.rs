@@ -39,6 +39,11 @@ const STEPS: &[&str] = &["
     );
     CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 ", "
+    CREATE TABLE sessions (
+        hash TEXT PRIMARY KEY, token TEXT NOT NULL REFERENCES tokens (id), made_at BIGINT NOT NULL, expires_at BIGINT NOT NULL
+    );
+    CREATE INDEX runs_by_title ON runs (title, made_at, id, state);
+", "
     CREATE TABLE plans (
         hash TEXT PRIMARY KEY, title TEXT NOT NULL, document TEXT NOT NULL, name TEXT, vars TEXT NOT NULL,
         seed TEXT NOT NULL, shown TEXT NOT NULL, submitted_by TEXT NOT NULL, submitted_at BIGINT NOT NULL,

@@ -11,6 +11,7 @@ mod plans;
 mod postgres;
 mod runs;
 mod secrets;
+mod sessions;
 mod sql;
 mod sqlite;
 mod tokens;
@@ -29,7 +30,7 @@ pub use audit::{Entry, Head, Verified};
 pub use hosts::{HostRow, NewHost};
 pub use lease::LEASE_MS;
 pub use plans::{NewPlan, PLAN_LASTS_MS, PlanRow};
-pub use runs::{LIVE, NewRun, RunRow, RunsPage};
+pub use runs::{Ended, LIVE, NewRun, RunRow, RunsPage};
 pub use secrets::{Minted, Secrets};
 pub use tokens::{JoinToken, NewJoinToken, NewToken, Role, Token};
 
@@ -142,7 +143,7 @@ impl StoreError {
     }
 
     /// Whether it says something of the database as a whole, not of what was asked.
-    fn is_of_the_database(&self) -> bool {
+    pub(crate) fn is_of_the_database(&self) -> bool {
         matches!(self, StoreError::Full(_) | StoreError::ReadOnly(_) | StoreError::Away(_))
     }
 }
@@ -257,6 +258,16 @@ impl Store {
         self.read(move |sql| {
             let row = sql.one("SELECT value FROM facts WHERE name = $1", &[name.into()])?;
             row.map(|row| row.text(0)).transpose()
+        })
+        .await
+    }
+
+    /// Forgets the fact of a name if it is still this one; says whether it was. What somebody else has set since stays.
+    pub async fn forget_fact(&self, name: &'static str, known: &str) -> Result<bool, StoreError> {
+        let known = known.to_owned();
+        self.write(move |sql| {
+            let gone = "DELETE FROM facts WHERE name = $1 AND value = $2";
+            sql.execute(gone, &[name.into(), (&known).into()]).map(|rows| rows > 0)
         })
         .await
     }

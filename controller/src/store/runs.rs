@@ -57,6 +57,15 @@ pub struct RunsPage {
     pub next: Option<String>,
 }
 
+/// What became of a run that is over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ended {
+    /// When it began: milliseconds since 1970.
+    pub at: u64,
+    /// In a word.
+    pub state: String,
+}
+
 pub(super) fn run(row: &Row) -> Result<RunRow, StoreError> {
     Ok(RunRow {
         id: row.text(0)?,
@@ -164,6 +173,19 @@ impl Store {
         runs.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
         let next = runs.last().filter(|_| more).map(|last| format!("{}.{}", last.at, last.id));
         Ok(RunsPage { runs, next })
+    }
+
+    /// What became of the last runs of a title, the newest first, at most `limit`; those that go on are left out.
+    pub async fn ended(&self, title: &str, limit: u64) -> Result<Vec<Ended>, StoreError> {
+        let title = title.to_owned();
+        self.read(move |sql| {
+            let asked =
+                "SELECT made_at, state FROM runs WHERE title = $1 ORDER BY made_at DESC, id DESC LIMIT $2";
+            let rows = sql.query(asked, &[(&title).into(), limit.into()])?;
+            let ended = rows.iter().map(|row| Ok(Ended { at: row.number(0)?, state: row.text(1)? }));
+            ended.filter(|row| row.as_ref().map_or(true, |row| !LIVE.contains(&row.state.as_str()))).collect()
+        })
+        .await
     }
 
     /// Sets what became of a run, as the one who carries it on in this epoch.

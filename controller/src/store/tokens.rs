@@ -103,7 +103,7 @@ pub struct JoinToken {
     pub revoked_at: Option<u64>,
 }
 
-fn token(row: &Row) -> Result<Token, StoreError> {
+pub(super) fn token(row: &Row) -> Result<Token, StoreError> {
     Ok(Token {
         id: row.text(0)?,
         name: row.text(1)?,

@@ -10,6 +10,7 @@ mod looks;
 mod privileges;
 mod prober;
 mod process;
+mod processes;
 mod server;
 mod services;
 mod tcp;

@@ -95,6 +95,27 @@ fn both_hang() {
 }
 
 #[test]
+fn a_refusal_by_the_kernel_ends_with_the_agent_too() {
+    needs!(Root, Nftables, Redis);
+    for stopped in [false, true] {
+        let world = World::new(2);
+        world.redis(1, 6379);
+        let trial = outage(&world, 6379, "refuse", "");
+        for _ in 0..4 {
+            let error = ping(&world.hosts[0], world.hosts[1].v4, 6379).expect_err("it must be refused");
+            assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused, "{error}");
+        }
+        let (guardian, worker) = world.hosts[0].agents();
+        for hit in if stopped { &[Signal::STOP][..] } else { &[Signal::STOP, Signal::KILL] } {
+            [&guardian, &worker].into_iter().for_each(|victim| assert!(signal(victim, *hit)));
+        }
+        direct(&world);
+        trial.finish().expect_exit(6);
+        world.hosts[0].agent(&["recover"]).run().expect_exit(0);
+    }
+}
+
+#[test]
 fn what_is_carried_at_the_end_goes_on_unharmed() {
     needs!(Root, Cgroup2, Bpf, Redis);
     let world = World::new(2);

@@ -1,7 +1,9 @@
 //! The fault `outage`: what a dependency says instead of its answers, to whom, and for how long.
 
+mod container;
 mod endings;
 mod lookups;
+mod names;
 mod requests;
 mod scope;
 mod tls;

@@ -1,11 +1,14 @@
 //! Whose connections are led to the proxy, and that nobody else's are.
 
+use std::fs;
+
 use squall_tests::needs;
 use squall_tests::world::World;
 
 use super::{outage, ping, step};
 use crate::scope::Client;
-use crate::trial::{Trial, calm, impaired};
+use crate::trial::{Trial, calm, evidence, impaired};
+use crate::unit::stop;
 
 /// Each line of its file is an answer (`ok`) or a failure (`bad`) over a new connection, all made by one process.
 const ASK: &str = "while :; do if { exec 3<>/dev/tcp/$0/7 && echo hello >&3 && read -t 20 line <&3; } 2>/dev/null; then \
@@ -52,6 +55,29 @@ fn a_control_group_is_hit_and_what_is_outside_is_not() {
     let hit = Client::start(&world, "hit", None, ASK, Some(&path));
     let spared = Client::start(&world, "spared", None, ASK, None);
     asks(&world, &format!("{{ cgroup: {name} }}"), &hit, &spared);
+}
+
+#[test]
+fn a_unit_that_restarts_is_followed() {
+    needs!(Root, Cgroup2, Bpf);
+    let world = World::new(2);
+    world.echo(1, 7);
+    let (unit, path) = world.unit("shop.service", false);
+    let first = Client::start(&world, "first", None, ASK, Some(&path));
+    let spared = Client::start(&world, "spared", None, ASK, None);
+    let trial = outage(&world, 7, "reset", &format!("{{ unit: {unit} }}"));
+    first.more(5, "bad");
+    // A control group of the same name and another number, as systemd makes it.
+    stop(&first, &path);
+    fs::create_dir(&path).expect("the unit's control group can be made again");
+    let second = Client::start(&world, "second", None, ASK, Some(&path));
+    second.more(5, "bad");
+    spared.more(5, "ok");
+    let report = trial.halted();
+    second.more(5, "ok");
+    let told = evidence(&report)["incidents"].to_string();
+    assert!(told.contains(&format!("unit {unit} has restarted")), "{told}");
+    assert_eq!(spared.count("bad"), 0, "somebody outside of the scope was reset");
 }
 
 #[test]

@@ -7,8 +7,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use rcgen::{CertifiedKey, KeyPair, generate_simple_self_signed};
-use rustls::pki_types::PrivateKeyDer;
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, CertifiedKey, IsCa, KeyPair, date_time_ymd,
+    generate_simple_self_signed,
+};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, ServerConnection, StreamOwned};
 use squall_tests::client::connect;
 use squall_tests::needs;
@@ -85,9 +88,9 @@ fn serve(stream: TcpStream, config: &Arc<ServerConfig>) -> io::Result<()> {
 }
 
 /// One request over a connection of its own, trusting this alone: the status.
-fn ask(world: &World, trusted: &Certified, path: &str) -> io::Result<String> {
+fn ask(world: &World, trusted: &CertificateDer<'static>, path: &str) -> io::Result<String> {
     let mut roots = RootCertStore::empty();
-    roots.add(trusted.cert.der().clone()).map_err(io::Error::other)?;
+    roots.add(trusted.clone()).map_err(io::Error::other)?;
     let config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
     let name = "shop".try_into().map_err(io::Error::other)?;
     let connection = ClientConnection::new(Arc::new(config), name).map_err(io::Error::other)?;
@@ -103,17 +106,17 @@ fn a_handshake_is_refused_or_a_certificate_is_not_to_be_believed_and_nothing_is_
     let world = World::new(2);
     let theirs = certified();
     let _shop = Shop::start(&world, &theirs);
-    assert_eq!(ask(&world, &theirs, "/").expect("answered before the faults"), "200");
+    assert_eq!(ask(&world, theirs.cert.der(), "/").expect("answered before the faults"), "200");
     for (how, said) in
         [("handshake: refused", "alert"), ("certificate: untrusted", "invalid peer certificate")]
     {
         let trial = outage(&world, 443, &format!("tls, {how}"), "");
-        let error = ask(&world, &theirs, "/").expect_err("the handshake must fail");
+        let error = ask(&world, theirs.cert.der(), "/").expect_err("the handshake must fail");
         assert!(error.to_string().contains(said), "{how}: {error}");
         let report = trial.halted();
         assert_eq!((impaired(&report), &evidence(&report)["matched"]), (1, &1.into()), "{report:#}");
     }
-    assert_eq!(ask(&world, &theirs, "/").expect("answered after the faults"), "200");
+    assert_eq!(ask(&world, theirs.cert.der(), "/").expect("answered after the faults"), "200");
 }
 
 #[test]
@@ -130,8 +133,66 @@ fn requests_inside_tls_are_answered_with_errors_where_callers_trust_the_certific
         quoted(theirs.cert.pem())
     );
     let trial = outage(&world, 443, &format!("errors, status: 502, path: /pay, tls: {{ {material} }}"), "");
-    assert_eq!(ask(&world, &given, "/").expect("answered by the dependency"), "200");
-    assert_eq!(ask(&world, &given, "/pay").expect("answered by the proxy"), "502");
+    assert_eq!(ask(&world, given.cert.der(), "/").expect("answered by the dependency"), "200");
+    assert_eq!(ask(&world, given.cert.der(), "/pay").expect("answered by the proxy"), "502");
+    let report = trial.halted();
+    assert_eq!((impaired(&report), &evidence(&report)["matched"]), (1, &2.into()), "{report:#}");
+}
+
+/// A certificate with its key: of these names, until then, signed by this authority or by itself.
+fn issued(names: &[&str], expired: bool, by: Option<&Authority>) -> (String, String) {
+    let key = KeyPair::generate().expect("a key");
+    let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+    let mut params = CertificateParams::new(names).expect("names");
+    if expired {
+        params.not_after = date_time_ymd(2020, 1, 1);
+    }
+    let certificate = match by {
+        Some(authority) => params.signed_by(&key, authority),
+        None => params.self_signed(&key),
+    };
+    (certificate.expect("a certificate").pem(), key.serialize_pem())
+}
+
+type Authority = CertifiedIssuer<'static, KeyPair>;
+
+fn authority() -> Authority {
+    let mut params = CertificateParams::new(Vec::new()).expect("no names");
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    CertifiedIssuer::self_signed(params, KeyPair::generate().expect("a key")).expect("a certificate")
+}
+
+#[test]
+fn callers_that_trust_an_authority_see_what_it_issues_or_what_is_given_expired_of_another_name_or_valid() {
+    needs!(Root, Cgroup2, Bpf);
+    let world = World::new(2);
+    let theirs = certified();
+    let _shop = Shop::start(&world, &theirs);
+    let trusted = authority();
+    let quoted = |pem: &str| serde_json::Value::from(pem).to_string();
+    let material = |(cert, key): (String, String), more: &str| {
+        format!("tls: {{ cert: {}, key: {}{more} }}", quoted(&cert), quoted(&key))
+    };
+    let key = || (trusted.pem(), trusted.key().serialize_pem());
+    let (expired, named) = ("certificate: expired", "certificate: wrong-name");
+    for (how, material, said) in [
+        (expired, material(key(), ", authority: true"), "expired"),
+        (named, material(key(), ", authority: true"), "not valid for name"),
+        (expired, material(issued(&["shop"], true, Some(&trusted)), ""), "expired"),
+        (named, material(issued(&["elsewhere"], false, Some(&trusted)), ""), "not valid for name"),
+    ] {
+        let trial = outage(&world, 443, &format!("tls, {how}, {material}"), "");
+        let error = ask(&world, trusted.der(), "/").expect_err("the handshake must fail").to_string();
+        assert!(error.contains("invalid peer certificate") && error.contains(said), "{how}: {error}");
+        let report = trial.halted();
+        assert_eq!((impaired(&report), &evidence(&report)["matched"]), (1, &1.into()), "{report:#}");
+        assert!(!report.to_string().contains("PRIVATE KEY"), "the report tells the key");
+    }
+    let more = format!(", authority: true, ca: {}", quoted(&theirs.cert.pem()));
+    let how = format!("errors, status: 502, path: /pay, {}", material(key(), &more));
+    let trial = outage(&world, 443, &how, "");
+    assert_eq!(ask(&world, trusted.der(), "/").expect("answered by the dependency"), "200");
+    assert_eq!(ask(&world, trusted.der(), "/pay").expect("answered by the proxy"), "502");
     let report = trial.halted();
     assert_eq!((impaired(&report), &evidence(&report)["matched"]), (1, &2.into()), "{report:#}");
 }

@@ -3,7 +3,7 @@
 //! | runtime | where |
 //! |---|---|
 //! | Docker | `containers/<id>/config.v2.json` below the data root of each daemon that runs |
-//! | Podman | `overlay-containers/containers.json` below its storage, which the container's monitor names |
+//! | Podman | `containers.json` beside the container's bundle, which its monitor names, or in the system's storage |
 //! | CRI-O | annotations in `config.json` of the bundle, which the container's monitor names |
 //! | containerd | annotations in `config.json` of the running task |
 //!
@@ -37,14 +37,13 @@ fn names(container: &Container, docker: &[PathBuf]) -> Vec<String> {
     for root in docker {
         names.extend(docker_name(&root.join("containers").join(&container.id).join("config.v2.json")));
     }
-    let monitor = monitor(container.init.pid);
-    let bundle = monitor.as_ref().and_then(|arguments| option(arguments, &["-b", "--bundle"]));
-    let storage =
-        bundle.as_deref().and_then(|bundle| Path::new(bundle).ancestors().nth(3)).map(Path::to_owned);
-    for list in [storage, Some(PathBuf::from(STORAGE))].into_iter().flatten() {
-        names.extend(podman_names(&list.join("overlay-containers/containers.json"), &container.id));
+    let bundle = bundle(container.init.pid);
+    // `<storage>/<driver>-containers/<id>/userdata`.
+    let beside = bundle.as_deref().and_then(|bundle| bundle.ancestors().nth(2)).map(Path::to_owned);
+    for list in beside.into_iter().chain(podman_lists(Path::new(STORAGE))) {
+        names.extend(podman_names(&list.join("containers.json"), &container.id));
     }
-    names.extend(bundle.into_iter().flat_map(|bundle| annotated(&Path::new(&bundle).join("config.json"))));
+    names.extend(bundle.into_iter().flat_map(|bundle| annotated(&bundle.join("config.json"))));
     for space in std::fs::read_dir(TASKS).into_iter().flatten().flatten() {
         names.extend(annotated(&space.path().join(&container.id).join("config.json")));
     }
@@ -110,6 +109,12 @@ fn docker_name(path: &Path) -> Option<String> {
     Some(name.strip_prefix('/').unwrap_or(&name).to_owned())
 }
 
+/// Where Podman keeps its lists below its storage: one directory for each storage driver that was ever used.
+fn podman_lists(storage: &Path) -> Vec<PathBuf> {
+    let all = std::fs::read_dir(storage).into_iter().flatten().flatten().map(|entry| entry.path());
+    all.filter(|path| path.as_os_str().as_encoded_bytes().ends_with(b"-containers")).collect()
+}
+
 fn podman_names(path: &Path, id: &str) -> Vec<String> {
     #[derive(Deserialize)]
     struct Known {
@@ -121,10 +126,12 @@ fn podman_names(path: &Path, id: &str) -> Vec<String> {
     all.into_iter().filter(|known| known.id == id).flat_map(|known| known.names).collect()
 }
 
-/// The command line of the `conmon` that watches over a container, where one does.
-fn monitor(init: i32) -> Option<Vec<String>> {
+/// The bundle that the `conmon` which watches over a container was given, as it is reached from here.
+fn bundle(init: i32) -> Option<PathBuf> {
     let parent = Entry::new(Entry::new(init).ok()?.stat().ok()?.ppid).ok()?;
-    (parent.stat().ok()?.comm == "conmon").then(|| parent.cmdline().ok())?
+    let arguments = (parent.stat().ok()?.comm == "conmon").then(|| parent.cmdline().ok())??;
+    let bundle = option(&arguments, &["-b", "--bundle"])?;
+    Some(PathBuf::from(format!("/proc/{}/root{bundle}", parent.pid)))
 }
 
 /// Names from the annotations of an OCI bundle: the container's, and with its pod's and the pod's namespace before it.
@@ -207,6 +214,9 @@ mod tests {
         let podman = file("containers.json", r#"[{"id":"aa","names":["shop"],"layer":"x"},{"id":"bb"}]"#);
         assert_eq!(podman_names(&podman, "aa"), ["shop"]);
         assert!(podman_names(&podman, "bb").is_empty());
+        std::fs::create_dir(directory.join("vfs-containers")).unwrap();
+        std::fs::create_dir(directory.join("vfs-layers")).unwrap();
+        assert_eq!(podman_lists(&directory), [directory.join("vfs-containers")]);
         let torn = file("torn.json", r#"[{"id":"aa","na"#);
         assert!(
             podman_names(&torn, "aa").is_empty()

@@ -1,7 +1,7 @@
 //! Certificates that an outage is given: that they are what they are said to be is looked at before anything is done.
 
 use std::net::IpAddr;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
@@ -13,7 +13,7 @@ use squall_experiments::protocol::Refusal;
 use x509_cert::Certificate;
 use x509_cert::der::Decode;
 
-use crate::proxy::tls;
+use crate::proxy::tls::{self, Authority};
 
 fn refused(what: impl Into<String>, help: &str) -> Refusal {
     Refusal::new(what, help)
@@ -22,6 +22,9 @@ fn refused(what: impl Into<String>, help: &str) -> Refusal {
 /// Whether the material of a redirect can be used for what it is meant for. Reads nothing but it.
 pub(super) fn check(redirect: &Redirect) -> Result<(), Refusal> {
     let Some(material) = &redirect.tls else { return Ok(()) };
+    if material.authority {
+        return check_authority(material);
+    }
     let usable = tls::server(&material.cert, &material.key);
     usable.map_err(|error| {
         refused(error.to_string(), "`tls` holds a certificate and its own key, both as PEM")
@@ -58,6 +61,28 @@ pub(super) fn check(redirect: &Redirect) -> Result<(), Refusal> {
     }
 }
 
+/// Names and times are the proxy's choice, so that only the authority itself has to be one.
+fn check_authority(material: &Material) -> Result<(), Refusal> {
+    let usable = Authority::new(&material.cert, &material.key);
+    let authority = usable.map_err(|error| {
+        refused(
+            error.to_string(),
+            "with `authority: true`, `tls` holds the certificate of an authority and its key, both as PEM",
+        )
+    })?;
+    if authority.expires() < now() {
+        return Err(refused(
+            "the authority's certificate has expired: callers would trust nothing that it issues",
+            "give one that is valid",
+        ));
+    }
+    Ok(())
+}
+
+fn now() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+}
+
 fn first(material: &Material) -> Result<CertificateDer<'static>, Refusal> {
     CertificateDer::from_pem_slice(material.cert.as_bytes())
         .map_err(|error| refused(format!("the certificate cannot be read: {error}"), "PEM is expected"))
@@ -66,8 +91,7 @@ fn first(material: &Material) -> Result<CertificateDer<'static>, Refusal> {
 fn has_expired(material: &Material) -> Result<bool, Refusal> {
     let certificate = Certificate::from_der(&first(material)?)
         .map_err(|error| refused(format!("the certificate cannot be read: {error}"), "X.509 is expected"))?;
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Ok(certificate.tbs_certificate.validity.not_after.to_unix_duration() < now)
+    Ok(certificate.tbs_certificate.validity.not_after.to_unix_duration() < now())
 }
 
 fn is_for(material: &Material, name: &str) -> Result<bool, Refusal> {
@@ -94,7 +118,7 @@ mod tests {
             params.not_after = date_time_ymd(2020, 1, 1);
         }
         let cert = params.self_signed(&key).unwrap().pem();
-        Material { cert, key: key.serialize_pem(), ca: None }
+        Material { cert, key: key.serialize_pem(), ca: None, authority: false }
     }
 
     #[test]

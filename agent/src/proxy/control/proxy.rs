@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::wanted::Understood;
 use super::{ControlError, Wanted};
 use crate::proxy::dependency::{Counters, Dependency, Protocol};
-use crate::proxy::tls::{self, Origin};
+use crate::proxy::tls::Origin;
 use crate::proxy::toxic::{Stream, Toxic};
 
 /// A proxy as it is now.
@@ -56,7 +56,7 @@ impl Proxy {
     /// As it is wanted, not open yet.
     pub(super) fn read(wanted: &Wanted) -> Result<Self, ControlError> {
         let protocol = wanted.read_protocol()?;
-        let tls = wanted.tls.as_ref().map(|wanted| tls::server(&wanted.cert, &wanted.key)).transpose()?;
+        let tls = wanted.tls.as_ref().map(|tls| tls.read(&wanted.upstream)).transpose()?;
         let origin = wanted.upstream_tls.as_ref().map(Origin::new).transpose()?;
         let handshakes = tls.is_some() || wanted.handshakes;
         let understood = Understood { requests: !protocol.is_tcp(), handshakes };

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::header::{HeaderName, HeaderValue};
+use rustls::ServerConfig;
 use serde_json::{Map, Value};
 
 use super::ControlError;
 use crate::proxy::dependency::Protocol;
 use crate::proxy::matcher::Matcher;
-use crate::proxy::tls::{self, WantedOrigin};
+use crate::proxy::tls::{self, Authority, BadTls, Issue, WantedOrigin};
 use crate::proxy::toxic::{Stream, Toxic};
 use crate::proxy::toxics::values::Values;
 use crate::proxy::toxics::{Handshake, Kind, Message, Work};
@@ -45,11 +46,24 @@ pub struct WantedTls {
     pub cert: String,
     /// Its key.
     pub key: String,
+    /// It is the certificate of an authority, which issues one for the name that is asked for.
+    pub authority: bool,
 }
 
 impl fmt::Debug for WantedTls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("WantedTls").field("cert", &self.cert).finish_non_exhaustive()
+    }
+}
+
+impl WantedTls {
+    /// Who asks for no name is shown one of the dependency's address, where they are issued.
+    pub(super) fn read(&self, upstream: &str) -> Result<Arc<ServerConfig>, BadTls> {
+        if !self.authority {
+            return tls::server(&self.cert, &self.key);
+        }
+        let name = tls::host(upstream).to_owned();
+        tls::issuing(&self.cert, &self.key, Issue { name, ..Issue::default() })
     }
 }
 
@@ -170,6 +184,7 @@ impl WantedToxic {
 pub(super) fn sound(kind: &Kind, values: &Values) -> Result<(), ControlError> {
     match kind.work {
         Work::Handshake(Handshake::Certificate) => drop(tls::server(values.text(0), values.text(1))?),
+        Work::Handshake(Handshake::Issued) => drop(Authority::new(values.text(0), values.text(1))?),
         Work::Message(Message::Header) => {
             let bad = |text: &str, what| ControlError::Header(text.escape_debug().to_string(), what);
             let (name, value) = (values.text(0), values.text(1));

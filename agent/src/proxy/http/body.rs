@@ -77,7 +77,7 @@ impl Body for Noted {
                 None
             }
             Some(Err(error)) => {
-                self.notes.broken(part);
+                self.notes.broken(part, &error);
                 Some(Err(error))
             }
             Some(Ok(mut frame)) => {

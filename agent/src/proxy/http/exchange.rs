@@ -14,6 +14,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::copy_bidirectional;
 use tokio::sync::{Mutex, watch};
 
+use super::Seen;
 use super::body::{Broken, Flow, Noted};
 use super::faults::{Faults, Toxics, full, has_body};
 use super::notes::{Notes, Part};
@@ -39,6 +40,7 @@ pub(super) struct Exchange {
     pub(super) sender: Sender,
     pub(super) toxics: Toxics,
     pub(super) alive: watch::Receiver<()>,
+    pub(super) seen: Seen,
     pub(super) requests: AtomicU64,
 }
 
@@ -51,7 +53,8 @@ impl Exchange {
         let number = self.requests.fetch_add(1, Ordering::Relaxed) + 1;
         let (mut head, incoming) = request.into_parts();
         let who = (self.client.to_string(), self.number, number);
-        let notes = Notes::new(self.dependency.clone(), self.caller.clone(), who, &head, self.alive.clone());
+        let ending = (self.alive.clone(), self.seen.clone());
+        let notes = Notes::new(self.dependency.clone(), self.caller.clone(), who, &head, ending);
         let place = Place {
             seed: self.dependency.seed,
             proxy: &self.dependency.name,
@@ -72,7 +75,7 @@ impl Exchange {
                 };
                 let body = Noted::around(body, notes.clone(), Part::Request, cut.truncate);
                 let response = self.send(Request::from_parts(head, body)).await;
-                response.inspect_err(|_| notes.broken(Part::Answer))?
+                response.inspect_err(|error| notes.broken(Part::Answer, error))?
             }
         };
         faults.wait(Stream::Downstream, &self.toxics, &notes).await;
@@ -109,7 +112,7 @@ impl Exchange {
             && is_tunnel(&method, response.status())
         {
             let far = hyper::upgrade::on(&mut response);
-            tokio::spawn(tunnel(near, far, self.alive.clone()));
+            tokio::spawn(tunnel(near, far, self.alive.clone(), self.seen.clone()));
         }
         Ok(response.map(|incoming| incoming.map_err(Broken::Peer).boxed_unsync()))
     }
@@ -121,11 +124,12 @@ fn is_tunnel(method: &Method, status: StatusCode) -> bool {
 }
 
 /// Carries bytes until one side ends, or the connection is over.
-async fn tunnel(near: OnUpgrade, far: OnUpgrade, mut alive: watch::Receiver<()>) {
+async fn tunnel(near: OnUpgrade, far: OnUpgrade, mut alive: watch::Receiver<()>, seen: Seen) {
     let carried = async {
         let (near, far) = tokio::try_join!(near, far)?;
         let (mut near, mut far) = (TokioIo::new(near), TokioIo::new(far));
         if let Err(error) = copy_bidirectional(&mut near, &mut far).await {
+            seen.failed(&error);
             tracing::debug!("a tunnel ended: {error}");
         }
         Ok::<(), hyper::Error>(())

@@ -17,7 +17,7 @@ use super::Seen;
 use super::prefixed::{Duplex, Prefixed};
 use crate::proxy::dependency::{Dependency, Protocol};
 use crate::proxy::link::Place;
-use crate::proxy::tls::{self, Origin, WantedOrigin};
+use crate::proxy::tls::{self, Issue, Origin, WantedOrigin};
 use crate::proxy::toxic::Toxic;
 use crate::proxy::toxics::{Handshake, Work};
 
@@ -59,8 +59,7 @@ pub(super) async fn shake(
     };
     let name = hello.server_name().and_then(tls::server_name);
     let shown = match chosen {
-        Some((Handshake::Untrusted, toxic)) => untrusted(&toxic, hello.server_name())?,
-        Some((forged, toxic)) => forge(forged, &toxic)?,
+        Some((wrong, toxic)) => shown(wrong, &toxic, hello.server_name(), &dependency.upstream)?,
         None => config.clone(),
     };
     let (far, agreed) = reach(far, dependency, name, offered.clone()).await?;
@@ -99,14 +98,11 @@ async fn beside(
     let hello = started.client_hello();
     let offered: Vec<Vec<u8>> = hello.alpn().into_iter().flatten().map(<[u8]>::to_vec).collect();
     let name = hello.server_name().and_then(tls::server_name);
-    let config = match handshake {
-        Handshake::Refuse => {
-            started.into_stream(tls::refusing().map_err(io::Error::other)?).await?;
-            return Err(io::Error::other("a handshake that was to fail did not"));
-        }
-        Handshake::Untrusted => untrusted(&toxic, hello.server_name())?,
-        Handshake::Certificate => forge(handshake, &toxic)?,
-    };
+    let config = shown(handshake, &toxic, hello.server_name(), &dependency.upstream)?;
+    if handshake == Handshake::Refuse {
+        started.into_stream(config).await?;
+        return Err(io::Error::other("a handshake that was to fail did not"));
+    }
     // A client that believes what it is shown would have believed anybody there: so may the proxy.
     let origin = WantedOrigin { insecure: true, ..WantedOrigin::default() };
     let origin = Origin::new(&origin).map_err(io::Error::other)?;
@@ -142,7 +138,7 @@ async fn origin_of(
     asked: Option<ServerName<'static>>,
     offered: Vec<Vec<u8>>,
 ) -> Reached {
-    let host = || tls::server_name(upstream.rsplit_once(':').map_or("", |(host, _)| host));
+    let host = || tls::server_name(tls::host(upstream));
     let name = origin.name.clone().or(asked).or_else(host);
     let name = name.ok_or_else(|| io::Error::other("the dependency has no name to ask for"))?;
     let stream = TlsConnector::from(origin.config(offered)).connect(name, far).await?;
@@ -165,18 +161,25 @@ fn chosen(dependency: &Dependency, place: Place<'_>, seen: &Seen) -> Option<(Han
     None
 }
 
-/// A certificate for the name that is asked for, or the one that the toxic says.
-fn untrusted(toxic: &Toxic, asked: Option<&str>) -> io::Result<Arc<ServerConfig>> {
-    let name = asked.unwrap_or(toxic.values.text(0));
-    tls::untrusted(if name.is_empty() { "localhost" } else { name }).map_err(io::Error::other)
-}
-
-/// What the client is shown.
-fn forge(handshake: Handshake, toxic: &Toxic) -> io::Result<Arc<ServerConfig>> {
+/// What the client is shown that asks for this name.
+fn shown(
+    handshake: Handshake,
+    toxic: &Toxic,
+    asked: Option<&str>,
+    upstream: &str,
+) -> io::Result<Arc<ServerConfig>> {
+    let text = |at| toxic.values.text(at);
     let config = match handshake {
         Handshake::Refuse => tls::refusing(),
-        Handshake::Untrusted => tls::untrusted(toxic.values.text(0)),
-        Handshake::Certificate => tls::server(toxic.values.text(0), toxic.values.text(1)),
+        Handshake::Untrusted => {
+            let name = asked.unwrap_or(text(0));
+            tls::untrusted(if name.is_empty() { "localhost" } else { name })
+        }
+        Handshake::Certificate => tls::server(text(0), text(1)),
+        Handshake::Issued => {
+            let (name, instead) = (tls::host(upstream).to_owned(), text(2).to_owned());
+            tls::issuing(text(0), text(1), Issue { name, instead, expired: toxic.values.count(3) > 0 })
+        }
     };
     config.map_err(io::Error::other)
 }

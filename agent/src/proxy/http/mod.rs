@@ -13,11 +13,12 @@ mod notes;
 mod prefixed;
 mod serve;
 
+use std::error::Error;
 use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
@@ -27,6 +28,7 @@ use tokio::sync::watch;
 use super::caller::Asked;
 use super::dependency::Dependency;
 
+const RESET: io::ErrorKind = io::ErrorKind::ConnectionReset;
 /// More threads than this only take memory.
 const MOST_THREADS: usize = 4;
 
@@ -52,16 +54,39 @@ pub struct Handed {
 
 /// What is to be told of a connection afterwards, beside what its shard has seen.
 #[derive(Clone, Debug, Default)]
-pub struct Seen(Arc<Mutex<Vec<String>>>);
+pub struct Seen(Arc<Told>);
+
+#[derive(Debug, Default)]
+struct Told {
+    faults: Mutex<Vec<String>>,
+    reset: AtomicBool,
+}
 
 impl Seen {
     fn fault(&self, name: &str) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(name.to_owned());
+        self.0.faults.lock().unwrap_or_else(PoisonError::into_inner).push(name.to_owned());
     }
 
     /// The toxics that did something to it.
     pub fn faults(&self) -> Vec<String> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0.faults.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Why the dependency's side ended: what follows on the client's side is a reset where this was one.
+    fn failed(&self, error: &(dyn Error + 'static)) {
+        let mut cause = Some(error);
+        while let Some(error) = cause {
+            if error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == RESET) {
+                self.0.reset.store(true, Ordering::Release);
+                return;
+            }
+            cause = error.source();
+        }
+    }
+
+    /// Whether the dependency has reset its connection.
+    pub fn is_reset(&self) -> bool {
+        self.0.reset.load(Ordering::Acquire)
     }
 }
 

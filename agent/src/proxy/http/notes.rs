@@ -8,6 +8,8 @@ use hyper::header::AUTHORIZATION;
 use hyper::http::request::Parts;
 use tokio::sync::watch;
 
+use super::Seen;
+use super::body::Broken;
 use crate::host::queue::pace::now;
 use crate::proxy::caller::Asked;
 use crate::proxy::dependency::Dependency;
@@ -53,6 +55,7 @@ pub(super) struct Notes {
     caller: Asked,
     in_flight: Arc<AtomicU64>,
     alive: watch::Receiver<()>,
+    seen: Seen,
     open: Mutex<Open>,
 }
 
@@ -63,7 +66,7 @@ impl Notes {
         caller: Asked,
         (client, connection, number): (String, u64, u64),
         head: &Parts,
-        alive: watch::Receiver<()>,
+        (alive, seen): (watch::Receiver<()>, Seen),
     ) -> Arc<Self> {
         let in_flight = dependency.counters.requests_open.clone();
         let count = in_flight.fetch_add(1, Ordering::Relaxed) + 1;
@@ -99,7 +102,7 @@ impl Notes {
             ..Request::default()
         };
         let open = Mutex::new(Open { record, body: hasher, whole });
-        Arc::new(Notes { dependency, caller, in_flight, alive, open })
+        Arc::new(Notes { dependency, caller, in_flight, alive, seen, open })
     }
 
     fn open(&self) -> MutexGuard<'_, Open> {
@@ -146,7 +149,10 @@ impl Notes {
     }
 
     /// Who sends a body went away.
-    pub(super) fn broken(&self, part: Part) {
+    pub(super) fn broken(&self, part: Part, error: &Broken) {
+        if part == Part::Answer {
+            self.seen.failed(error);
+        }
         // Where the whole connection was let go of, the dependency is not to blame.
         if self.alive.has_changed().is_err() {
             return;

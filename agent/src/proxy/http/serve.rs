@@ -9,11 +9,11 @@ use tokio::io::{Interest, copy_bidirectional_with_sizes};
 use tokio::net::TcpStream;
 use tokio::sync::{Mutex, oneshot, watch};
 
-use super::Handed;
 use super::body::Flow;
 use super::exchange::{Exchange, Sender};
 use super::handshake::shake;
 use super::prefixed::{Duplex, Prefixed, Spoken};
+use super::{Handed, Seen};
 use crate::proxy::link::Place;
 
 /// How much may be on its way in a stream of HTTP/2, and in all streams of a connection together, in bytes.
@@ -57,13 +57,14 @@ async fn carry(handed: Handed) -> Result<(), Ended> {
     };
     let (mut near, mut far) = shake(near, far, &dependency, place, &handed.seen).await?;
     if dependency.protocol.is_tcp() {
-        copy_bidirectional_with_sizes(&mut near, &mut far, BUFFER, BUFFER).await?;
+        let carried = copy_bidirectional_with_sizes(&mut near, &mut far, BUFFER, BUFFER).await;
+        carried.inspect_err(|error| handed.seen.failed(error))?;
         return Ok(());
     }
     let mut near = Prefixed::new(near);
     let spoken = tokio::select! {
         spoken = near.look() => spoken?,
-        first = speaks_first(&idle, dependency.origin.is_some()) => match first {
+        first = speaks_first(&idle, dependency.origin.is_some(), &handed.seen) => match first {
             First::Gone => return Ok(()),
             First::Speaks => Spoken::Other,
         },
@@ -71,15 +72,16 @@ async fn carry(handed: Handed) -> Result<(), Ended> {
     drop(idle);
     if spoken == Spoken::Other {
         dependency.counters.foreign.fetch_add(1, Ordering::Relaxed);
-        copy_bidirectional_with_sizes(&mut near, &mut far, BUFFER, BUFFER).await?;
+        let carried = copy_bidirectional_with_sizes(&mut near, &mut far, BUFFER, BUFFER).await;
+        carried.inspect_err(|error| handed.seen.failed(error))?;
         return Ok(());
     }
     let second = spoken == Spoken::Second;
     let (sender, closed) = if second {
-        let (sender, closed) = second_version(far, &handed.alive).await?;
+        let (sender, closed) = second_version(far, &handed.alive, &handed.seen).await?;
         (Sender::Second(sender), closed)
     } else {
-        let (sender, closed) = first_version(far, &handed.alive).await?;
+        let (sender, closed) = first_version(far, &handed.alive, &handed.seen).await?;
         (Sender::First(Mutex::new(sender)), closed)
     };
     let exchange = Arc::new(Exchange {
@@ -90,6 +92,7 @@ async fn carry(handed: Handed) -> Result<(), Ended> {
         caller: handed.caller,
         sender,
         alive: handed.alive,
+        seen: handed.seen,
         requests: AtomicU64::new(0),
     });
     let service = service_fn(move |request| exchange.clone().answer(request));
@@ -130,32 +133,36 @@ type Opened<S> = Result<(S, oneshot::Receiver<()>), Ended>;
 async fn first_version(
     far: Box<dyn Duplex>,
     alive: &watch::Receiver<()>,
+    seen: &Seen,
 ) -> Opened<hyper::client::conn::http1::SendRequest<Flow>> {
     let mut builder = hyper::client::conn::http1::Builder::new();
     let (sender, connection) = builder.preserve_header_case(true).handshake(TokioIo::new(far)).await?;
-    Ok((sender, driven(connection.with_upgrades(), alive)))
+    Ok((sender, driven(connection.with_upgrades(), alive, seen)))
 }
 
 async fn second_version(
     far: Box<dyn Duplex>,
     alive: &watch::Receiver<()>,
+    seen: &Seen,
 ) -> Opened<hyper::client::conn::http2::SendRequest<Flow>> {
     let mut builder = hyper::client::conn::http2::Builder::new(TokioExecutor::new());
     builder.initial_stream_window_size(STREAM).initial_connection_window_size(STREAMS);
     let (sender, connection) = builder.handshake(TokioIo::new(far)).await?;
-    Ok((sender, driven(connection, alive)))
+    Ok((sender, driven(connection, alive, seen)))
 }
 
 /// Drives the connection to the dependency; the answer is when it is over.
 fn driven(
     connection: impl Future<Output = Result<(), hyper::Error>> + Send + 'static,
     alive: &watch::Receiver<()>,
+    seen: &Seen,
 ) -> oneshot::Receiver<()> {
     let (closing, closed) = oneshot::channel();
-    let mut alive = alive.clone();
+    let (mut alive, seen) = (alive.clone(), seen.clone());
     tokio::spawn(async move {
         tokio::select! {
             result = connection => if let Err(error) = result {
+                seen.failed(&error);
                 tracing::debug!("a connection to a dependency ended: {error}");
             },
             _ = alive.changed() => {}
@@ -177,14 +184,18 @@ enum First {
 const SETTINGS: u8 = 4;
 
 /// Until the dependency does something although nobody has asked it anything. In HTTP/2, and in TLS, it may.
-async fn speaks_first(far: &TcpStream, hidden: bool) -> First {
+async fn speaks_first(far: &TcpStream, hidden: bool, seen: &Seen) -> First {
     let mut head = [0; 4];
     let said = async {
         far.ready(Interest::READABLE).await?;
         far.peek(&mut head).await
     };
     match said.await {
-        Ok(0) | Err(_) => First::Gone,
+        Ok(0) => First::Gone,
+        Err(error) => {
+            seen.failed(&error);
+            First::Gone
+        }
         Ok(_) if hidden || head[3] == SETTINGS => std::future::pending().await,
         Ok(_) => First::Speaks,
     }

@@ -32,7 +32,7 @@ use super::queue::{Item, Queue};
 use values::{Attribute, Values};
 
 /// Every kind of toxic, by name.
-pub const KINDS: [&Kind; 24] = [
+pub const KINDS: [&Kind; 25] = [
     &bandwidth::KIND,
     &connect_delay::KIND,
     &connect_refuse::KIND,
@@ -55,6 +55,7 @@ pub const KINDS: [&Kind; 24] = [
     &slow_close::KIND,
     &timeout::KIND,
     &tls::TLS_CERTIFICATE,
+    &tls::TLS_ISSUED,
     &tls::TLS_REFUSE,
     &tls::TLS_UNTRUSTED,
 ];
@@ -90,6 +91,8 @@ pub enum Handshake {
     Refuse,
     /// Another certificate is shown.
     Certificate,
+    /// One that an authority issues is shown, of the name that is asked for or another.
+    Issued,
     /// A certificate is shown that nobody trusts, of the name that is asked for.
     Untrusted,
 }

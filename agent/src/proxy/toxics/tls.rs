@@ -20,6 +20,19 @@ pub const TLS_CERTIFICATE: Kind = Kind {
     work: Work::Handshake(Handshake::Certificate),
 };
 
+/// The client is shown a certificate that an authority (`cert` and `key`, PEM) issues for the name that it asks for, or for
+/// `name` where that is given; where `expired` is not 0 it was valid until yesterday.
+pub const TLS_ISSUED: Kind = Kind {
+    name: "tls_issued",
+    attributes: &[
+        ("cert", Attribute::Text(Cow::Borrowed(""))),
+        ("key", Attribute::Secret(Cow::Borrowed(""))),
+        ("name", Attribute::Text(Cow::Borrowed(""))),
+        ("expired", Attribute::Whole(0)),
+    ],
+    work: Work::Handshake(Handshake::Issued),
+};
+
 /// The client is shown a certificate that nobody trusts, made for the name that it asks for, or for `name` where it names
 /// none.
 pub const TLS_UNTRUSTED: Kind = Kind {

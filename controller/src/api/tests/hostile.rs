@@ -70,6 +70,30 @@ async fn who_guesses_tokens_is_made_to_wait() {
 }
 
 #[tokio::test]
+async fn who_asks_too_often_is_made_to_wait_and_can_halt() {
+    let served = Served::new().await;
+    let own = served.get("admin", "/v1/tokens").await.1;
+    let own = own["tokens"].as_array().expect("tokens").iter().find(|token| token["role"] == "admin");
+    let own = own.and_then(|token| token["id"].as_str()).expect("its own token");
+    // As if all that may be asked at once had been asked, 20 s after now: nothing of it is over when this one comes.
+    let later = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    while served.api.tokens.one_more(own.to_owned(), later).is_ok() {}
+    let request = get(&served, &served.at.to_string(), "");
+    let (status, answer) = raw(&served, &request).await;
+    assert_eq!(status, 429, "{answer}");
+    let waits = answer.to_ascii_lowercase();
+    let waits = waits.split("retry-after: ").nth(1).and_then(|rest| rest.split("\r\n").next());
+    let waits: u64 = waits.and_then(|waits| waits.parse().ok()).expect("how long to wait");
+    assert!((1..=21).contains(&waits), "{answer}");
+    assert_eq!(served.get("viewer", "/v1/me").await.0, 200, "another token has a pace of its own");
+    // Whoever must stop everything does not wait.
+    let (status, answer) =
+        served.ask("admin", Method::POST, "/v1/halt", Some(json!({ "reason": "enough" }))).await;
+    assert_eq!(status, 200, "{answer}");
+    served.stop().await;
+}
+
+#[tokio::test]
 async fn a_stolen_viewer_token_alters_nothing() {
     let served = Served::new().await;
     served.enrolled("web").await;

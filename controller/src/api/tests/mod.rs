@@ -29,7 +29,7 @@ use crate::store::{NewJoinToken, Where};
 
 /// The test double of the engine's seam.
 #[derive(Default)]
-pub(super) struct Recorder {
+pub(crate) struct Recorder {
     asked: Mutex<Vec<String>>,
 }
 
@@ -38,7 +38,7 @@ impl Recorder {
         self.asked.lock().expect("nobody panics while noting").push(what);
     }
 
-    pub(super) fn asked(&self) -> Vec<String> {
+    pub(crate) fn asked(&self) -> Vec<String> {
         self.asked.lock().expect("nobody panics while noting").clone()
     }
 }
@@ -51,7 +51,7 @@ impl Engine for Recorder {
             version: "0.1.0".to_owned(),
             connected: true,
             last_contact_ms: 7,
-            preflight: json!({ "nft": true }),
+            preflight: json!({ "nft": true }).into(),
             ..HostInfo::default()
         };
         Box::pin(async move { vec![live] })
@@ -67,6 +67,7 @@ impl Engine for Recorder {
                     hash: "abc".to_owned(),
                     seed: 7,
                     shown: json!({ "hosts": [] }),
+                    preview: Default::default(),
                 }),
             }
         })
@@ -102,24 +103,24 @@ impl Engine for Recorder {
 }
 
 /// A controller's interface that listens on loopback, with a token of each role.
-pub(super) struct Served {
-    pub store: Store,
-    pub engine: Arc<Recorder>,
-    pub at: SocketAddr,
+pub(crate) struct Served {
+    pub(crate) store: Store,
+    pub(crate) engine: Arc<Recorder>,
+    pub(crate) at: SocketAddr,
     api: Arc<Api>,
     tokens: BTreeMap<&'static str, String>,
     secrets: Secrets,
     stop: oneshot::Sender<()>,
     serving: JoinHandle<()>,
-    _scratch: Scratch,
+    scratch: Scratch,
 }
 
 impl Served {
-    pub(super) async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         Served::with(Approvals::Optional).await
     }
 
-    pub(super) async fn with(approvals: Approvals) -> Self {
+    pub(crate) async fn with(approvals: Approvals) -> Self {
         let scratch = Scratch::new("api");
         let store = Store::open(&Where::Sqlite(scratch.path())).expect("a store");
         let secrets = Secrets::open(&scratch.path()).expect("secrets");
@@ -153,19 +154,19 @@ impl Served {
             let api = Arc::clone(&api);
             async move { listening.serve(&api, async { drop(stopped.await) }).await }
         });
-        Served { api, store, engine, at, tokens, secrets, stop, serving, _scratch: scratch }
+        Served { api, store, engine, at, tokens, secrets, stop, serving, scratch }
     }
 
-    pub(super) fn token(&self, role: &str) -> &str {
+    pub(crate) fn token(&self, role: &str) -> &str {
         self.tokens.get(role).map_or("squall_token_00", String::as_str)
     }
 
-    pub(super) fn remote(&self, role: &str) -> Remote {
+    pub(crate) fn remote(&self, role: &str) -> Remote {
         Remote::new(&format!("http://{}", self.at), self.token(role), None).expect("an address")
     }
 
     /// Asks as a role; gives the status and the answer.
-    pub(super) async fn ask(
+    pub(crate) async fn ask(
         &self,
         role: &str,
         method: Method,
@@ -175,11 +176,11 @@ impl Served {
         self.remote(role).call(method, path, body.as_ref(), None).await.expect("an answer")
     }
 
-    pub(super) async fn get(&self, role: &str, path: &str) -> (u16, Value) {
+    pub(crate) async fn get(&self, role: &str, path: &str) -> (u16, Value) {
         self.ask(role, Method::GET, path, None).await
     }
 
-    pub(super) async fn post(&self, role: &str, path: &str, body: Value) -> (u16, Value) {
+    pub(crate) async fn post(&self, role: &str, path: &str, body: Value) -> (u16, Value) {
         self.ask(role, Method::POST, path, Some(body)).await
     }
 
@@ -199,12 +200,12 @@ impl Served {
     }
 
     /// Refused tokens are not counted so far.
-    pub(super) fn forget_failures(&self) {
+    pub(crate) fn forget_failures(&self) {
         self.api.failures.forget();
     }
 
     /// A host that has enrolled.
-    pub(super) async fn enrolled(&self, name: &str) {
+    pub(crate) async fn enrolled(&self, name: &str) {
         let new = NewJoinToken {
             id: name.to_owned(),
             hash: format!("hash for {name}"),
@@ -218,8 +219,14 @@ impl Served {
         self.store.enrol(&format!("hash for {name}"), host).await.expect("it enrols");
     }
 
+    /// Every byte of the data directory.
+    pub(crate) fn files(&self) -> Vec<u8> {
+        let files = std::fs::read_dir(self.scratch.path()).expect("a directory").flatten();
+        files.filter_map(|file| std::fs::read(file.path()).ok()).flatten().collect()
+    }
+
     /// Closes it, as a signal does.
-    pub(super) async fn stop(self) {
+    pub(crate) async fn stop(self) {
         let _ = self.stop.send(());
         self.serving.await.expect("it ends");
     }

@@ -39,6 +39,40 @@ async fn a_run_is_begun_once_for_a_key_and_refused_as_the_engine_says() {
 }
 
 #[tokio::test]
+async fn ten_thousand_runs_come_in_pages_each_once() {
+    const RUNS: usize = 10_000;
+    let served = Served::new().await;
+    let text = |text: &str| text.to_owned();
+    let kept = (0..RUNS).map(|number| {
+        let id = format!("r{number:05}");
+        // As long as experiments are: lists do not carry them along.
+        let document = "x".repeat(2_000);
+        served.store.new_run(NewRun { id, title: text("T"), document, plan: text("00"), by: text("ada") })
+    });
+    futures_util::future::try_join_all(kept).await.expect("runs");
+    let mut seen = std::collections::BTreeSet::new();
+    let (mut path, mut newest) = ("/v1/runs?limit=1000".to_owned(), u64::MAX);
+    for page in 1.. {
+        let (status, answer) = served.get("viewer", &path).await;
+        assert_eq!(status, 200, "{answer}");
+        for run in answer["runs"].as_array().expect("runs") {
+            let at = run["at"].as_u64().expect("a time");
+            assert!(at <= newest, "the newest come first");
+            newest = at;
+            assert!(seen.insert(run["id"].as_str().expect("an id").to_owned()), "{run} came twice");
+            assert!(run.get("document").is_none(), "{run}");
+        }
+        let Some(next) = answer["next"].as_str() else { break };
+        assert!(page < 20, "there is no end");
+        path = format!("/v1/runs?limit=1000&after={next}");
+    }
+    assert_eq!(seen.len(), RUNS);
+    let (status, _) = served.get("viewer", "/v1/runs?limit=1000000").await;
+    assert_ne!(status, 500);
+    served.stop().await;
+}
+
+#[tokio::test]
 async fn runs_and_events_come_in_pages() {
     let served = Served::new().await;
     for number in 0..5 {

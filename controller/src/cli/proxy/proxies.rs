@@ -65,6 +65,9 @@ pub(super) struct Create {
     /// The key of that certificate (PEM).
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     tls_key: Option<PathBuf>,
+    /// It is the certificate of an authority: one is issued for the name that each client asks for.
+    #[arg(long, requires = "tls_cert")]
+    tls_authority: bool,
     /// Speak TLS with the dependency.
     #[arg(long)]
     upstream_tls: bool,
@@ -91,7 +94,7 @@ impl Create {
             body["protocol"] = Value::from(protocol.as_str());
         }
         if let (Some(cert), Some(key)) = (&self.tls_cert, &self.tls_key) {
-            body["tls"] = json!({ "cert": read(cert)?, "key": read(key)? });
+            body["tls"] = json!({ "cert": read(cert)?, "key": read(key)?, "authority": self.tls_authority });
         }
         if self.upstream_tls {
             let ca = self.upstream_ca.as_ref().map(read).transpose()?;

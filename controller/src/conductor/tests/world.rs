@@ -1,6 +1,7 @@
 //! One run in a test: a directory that probes look at, an agent, and what came out.
 
 use std::fs::{self, File};
+use std::future::ready;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -14,7 +15,7 @@ use squall_experiments::run::{Event, Record, State, fold};
 use squall_experiments::summary::Summary;
 use tokio::sync::mpsc;
 
-use super::super::{Host, Order, Outlet, Probing, Tell, conduct, run_id};
+use super::super::{Answer, Host, Order, Outlet, Probing, Tell, conduct, run_id};
 use super::agent::{Manners, Seen, serve};
 
 /// What the host of a lost agent says.
@@ -58,19 +59,19 @@ struct TestHost<'w> {
 }
 
 impl Host for TestHost<'_> {
-    fn prober(&self, _user: Option<&str>) -> Result<Probing, Refusal> {
+    fn prober(&self, _user: Option<&str>) -> Answer<Probing> {
         let mut command = Command::new("bash");
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/src/conductor/tests/prober.sh");
         command.arg(script).arg(&self.world.directory);
-        Ok(Probing::Here(command))
+        Box::pin(ready(Ok(Probing::Here(command))))
     }
 
-    fn resident(&mut self) -> Result<Option<std::os::unix::net::UnixStream>, Refusal> {
-        match self.world.afterwards {
+    fn resident(&mut self) -> Answer<Option<std::os::unix::net::UnixStream>> {
+        Box::pin(ready(match self.world.afterwards {
             Afterwards::Clean => Ok(None),
             Afterwards::Resident => Ok(Some(serve(Manners::default(), self.world.seen.clone()))),
             Afterwards::Unknown => Err(Refusal::bare("the socket is gone")),
-        }
+        }))
     }
 
     fn recover(&mut self) -> Result<Vec<String>, Refusal> {

@@ -1,5 +1,6 @@
 use std::collections::BTreeMap;
 use std::fs;
+use std::future::ready;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -7,6 +8,7 @@ use std::sync::Mutex;
 
 use serde_json::json;
 use squall_experiments::exit::Exit;
+use squall_experiments::protocol::Refusal;
 use squall_experiments::run::{Event, State, fold};
 use squall_experiments::targets::Candidate;
 
@@ -64,15 +66,15 @@ impl Fleet {
 }
 
 impl Machines for Fleet {
-    fn agent(&self, host: &str) -> Result<UnixStream, Refusal> {
+    fn agent(&self, host: &str) -> Answer<UnixStream> {
         if self.unreachable.lock().unwrap().contains(&host) {
-            return Err(Refusal::bare("it is not connected"));
+            return Box::pin(ready(Err(Refusal::bare("it is not connected"))));
         }
         let (manners, seen) = &self.hosts[host];
-        Ok(serve(manners.clone(), seen.clone()))
+        Box::pin(ready(Ok(serve(manners.clone(), seen.clone()))))
     }
 
-    fn prober(&self, host: &str, _user: Option<&str>) -> Result<UnixStream, Refusal> {
+    fn prober(&self, host: &str, _user: Option<&str>) -> Answer<UnixStream> {
         let (ours, theirs) = UnixStream::pair().unwrap();
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/src/conductor/tests/prober.sh");
         let mut command = Command::new("bash");
@@ -80,7 +82,7 @@ impl Machines for Fleet {
         command.stdin(OwnedFd::from(theirs.try_clone().unwrap())).stdout(Stdio::from(OwnedFd::from(theirs)));
         let mut child = command.spawn().unwrap();
         std::thread::spawn(move || child.wait());
-        Ok(ours)
+        Box::pin(ready(Ok(ours)))
     }
 }
 

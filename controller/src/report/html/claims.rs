@@ -11,7 +11,14 @@ use super::frame::Frame;
 use super::markup::Markup;
 
 /// Writes the sections of the hypotheses and of the guards.
-pub(super) fn claims(page: &mut Markup, frame: &Frame, summary: &Summary, log: &[Record], known: &[Curve]) {
+pub(super) fn claims(
+    page: &mut Markup,
+    frame: &Frame,
+    summary: &Summary,
+    log: &[Record],
+    known: &[Curve],
+    ended: bool,
+) {
     let stated = |name: &str, guard: bool| {
         let started = log.iter().find_map(|record| match &record.event {
             Event::Started(started) => Some(started),
@@ -28,7 +35,7 @@ pub(super) fn claims(page: &mut Markup, frame: &Frame, summary: &Summary, log: &
             for claim in &summary.hypotheses {
                 let limits = limits(stated(&claim.name, false), &claim.findings);
                 page.element("article", &[], |page| {
-                    one(page, frame, claim, curve(&claim.name, false), &limits)
+                    one(page, frame, claim, curve(&claim.name, false), &limits, ended)
                 });
             }
         });
@@ -39,7 +46,7 @@ pub(super) fn claims(page: &mut Markup, frame: &Frame, summary: &Summary, log: &
             for guard in &summary.guards {
                 let limits = limits(stated(&guard.name, true), &[]);
                 page.element("article", &[], |page| {
-                    self::guard(page, guard);
+                    self::guard(page, guard, ended);
                     if let Some(curve) = curve(&guard.name, true) {
                         curves::curve(page, frame, curve, &limits);
                     }
@@ -49,20 +56,26 @@ pub(super) fn claims(page: &mut Markup, frame: &Frame, summary: &Summary, log: &
     }
 }
 
-fn one(page: &mut Markup, frame: &Frame, claim: &Claim, curve: Option<&Curve>, limits: &Limits) {
+fn one(page: &mut Markup, frame: &Frame, claim: &Claim, curve: Option<&Curve>, limits: &Limits, ended: bool) {
     let outcome = claim.judgement.as_ref().map(|judgement| judgement.outcome);
     page.element("h3", &[], |page| {
         page.text("bdi", &[], &claim.name);
         page.words(" ");
         let (tone, word) = match outcome {
-            Some(Outcome::Held) => ("held", "✓ held"),
+            Some(Outcome::Held) if ended => ("held", "✓ held"),
             Some(Outcome::Deviated) => ("deviated", "✗ deviated"),
+            Some(Outcome::Held) => ("held", "holds so far"),
+            Some(_) | None if !ended => ("unclear", "watched"),
             Some(outcome) => ("unclear", outcome.word()),
             None => ("unclear", "not judged"),
         };
         page.text("span", &[("class", &format!("badge {tone}"))], word);
     });
-    let why = claim.judgement.as_ref().map_or("the run did not get that far", |judged| &judged.why);
+    let not_yet = match ended {
+        true => "the run did not get that far",
+        false => "it is judged by what is seen while the fault is live",
+    };
+    let why = claim.judgement.as_ref().map_or(not_yet, |judged| &judged.why);
     page.prosaic("p", &[], why);
     if claim.recovered == Some(false) {
         page.text("p", &[("class", "alarm")], "It did not hold again in time after the revert.");
@@ -93,7 +106,7 @@ fn limits(stated: Option<&Stated>, findings: &[Finding]) -> Limits {
             | Bound::Throughput(_) => {
                 limits.shares.extend(tolerated.map(|share| (share, word)));
             }
-            Bound::Latency => {}
+            Bound::Latency | Bound::LatencyOfControl => {}
         }
     }
     limits
@@ -232,13 +245,14 @@ fn late(phase: &str, figures: &Figures) -> Option<String> {
     Some(format!("note: {phase}, the load generator itself was late: p99 {late}, {} never sent", load.unsent))
 }
 
-fn guard(page: &mut Markup, guard: &Guard) {
+fn guard(page: &mut Markup, guard: &Guard, ended: bool) {
     page.element("h3", &[], |page| {
         page.text("bdi", &[], &guard.name);
         page.words(" ");
         match &guard.tripped {
             Some(_) => page.text("span", &[("class", "badge deviated")], "✗ tripped"),
-            None => page.text("span", &[("class", "badge held")], "✓ never tripped"),
+            None if ended => page.text("span", &[("class", "badge held")], "✓ never tripped"),
+            None => page.text("span", &[("class", "badge held")], "not tripped"),
         }
     });
     let held = format!("{} of {} samples good", guard.samples.good, guard.samples.total());

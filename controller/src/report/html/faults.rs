@@ -6,11 +6,11 @@ use squall_experiments::summary::{Part, Summary, in_words, seconds};
 use super::markup::Markup;
 
 /// Writes the sections.
-pub(super) fn faults(page: &mut Markup, summary: &Summary) {
+pub(super) fn faults(page: &mut Markup, summary: &Summary, ended: bool) {
     if !summary.parts.is_empty() {
         page.element("section", &[], |page| {
             page.text("h2", &[], "Faults: asked and measured");
-            summary.parts.iter().for_each(|part| page.element("article", &[], |page| one(page, part)));
+            summary.parts.iter().for_each(|part| page.element("article", &[], |page| one(page, part, ended)));
         });
     }
     if !summary.actions.is_empty() {
@@ -30,13 +30,15 @@ pub(super) fn faults(page: &mut Markup, summary: &Summary) {
     }
 }
 
-fn one(page: &mut Markup, part: &Part) {
+fn one(page: &mut Markup, part: &Part, ended: bool) {
     page.element("h3", &[], |page| {
         page.text("bdi", &[], &part.name);
         page.words(" ");
         let (tone, word) = match (part.injected_at_ms, part.measured) {
-            (None, _) => ("unclear", "not injected"),
+            (None, _) if ended => ("unclear", "not injected"),
+            (None, _) => ("unclear", "being injected"),
             (Some(_), true) => ("held", "✓ measured"),
+            (Some(_), false) if !ended => ("unclear", "not measured yet"),
             (Some(_), false) => ("unclear", "NOT measured"),
         };
         page.text("span", &[("class", &format!("badge {tone}"))], word);
@@ -46,7 +48,7 @@ fn one(page: &mut Markup, part: &Part) {
         page.fact("asked", &format!("{} for {}", asked.join("; "), seconds(part.lasts_ms)));
         if let Some(from) = part.injected_at_ms {
             let lasted = part.lifted_at_ms.map_or_else(
-                || "its end is not known".to_owned(),
+                || if ended { "its end is not known" } else { "live" }.to_owned(),
                 |to| format!("live for {}", seconds(to.saturating_sub(from))),
             );
             let made = part.apply_us.map_or_else(String::new, |us| format!(", made in {}", in_words(us)));

@@ -49,9 +49,9 @@ impl Frame {
         page.element("figure", &[], |page| {
             page.prosaic("figcaption", &[], chart.title);
             page.element("div", &[("class", "frame")], |page| {
-                page.element("div", &[("class", "upright"), ("aria-hidden", "true")], |page| {
+                labels(page, "upright", |text| {
                     for (share, word) in &chart.marks {
-                        page.text("span", &[("style", &format!("bottom:{:.2}%", share * 100.0))], word);
+                        text.label(("100%", &extent(1.0 - share)), "", word);
                     }
                 });
                 page.element("div", &[("class", "plot")], |page| {
@@ -65,14 +65,13 @@ impl Frame {
                             let _ = write!(text, "<path class=\"limit\" d=\"M0 {y:.1}H{WIDE}\"/>");
                         }
                     });
-                    for (y, word) in chart.limits {
-                        // Where there is no room above its line it stands below.
-                        let side = if *y < HIGH * 0.12 { "tag below" } else { "tag" };
-                        let style = format!("top:{:.2}%", y / HIGH * 100.0);
-                        let attributes =
-                            [("class", side), ("style", style.as_str()), ("aria-hidden", "true")];
-                        page.text("span", &attributes, word);
-                    }
+                    labels(page, "tags", |text| {
+                        for (y, word) in chart.limits {
+                            // Where there is no room above its line it stands below.
+                            let side = if *y < HIGH * 0.12 { "tag below" } else { "tag" };
+                            text.label(("100%", &extent(y / HIGH)), side, word);
+                        }
+                    });
                 });
                 self.axis(page);
             });
@@ -91,9 +90,10 @@ impl Frame {
         draw: impl FnOnce(&mut String),
     ) {
         let (name, description) = (page.name(), page.name());
-        let view = format!("0 0 {WIDE} {high}");
+        let (view, tall) = (format!("0 0 {WIDE} {high}"), high.to_string());
         let attributes = [
             ("class", class),
+            ("height", tall.as_str()),
             ("viewBox", view.as_str()),
             ("preserveAspectRatio", "none"),
             ("role", "img"),
@@ -118,9 +118,16 @@ impl Frame {
 
     /// The axis of time.
     pub(super) fn axis(&self, page: &mut Markup) {
-        page.element("div", &[("class", "along"), ("aria-hidden", "true")], |page| {
-            for (share, word) in self.time.marks() {
-                page.text("span", &[("style", &format!("left:{:.2}%", share * 100.0))], &word);
+        labels(page, "along", |text| {
+            let marks = self.time.marks();
+            let last = marks.len().saturating_sub(1);
+            for (at, (share, word)) in marks.iter().enumerate() {
+                let class = match at {
+                    0 => "first",
+                    at if at == last => "last",
+                    _ => "",
+                };
+                text.label((&extent(*share), "0"), class, word);
             }
         });
     }
@@ -136,4 +143,26 @@ impl Frame {
             }
         });
     }
+}
+
+/// Words on a drawing, in their own size however wide the drawing is: SVG without a view, because a policy that allows no
+/// inline style would ignore places that stand in a `style`.
+pub(super) fn labels(page: &mut Markup, class: &str, write: impl FnOnce(&mut Labels<'_>)) {
+    page.element("svg", &[("class", class), ("aria-hidden", "true")], |page| write(&mut Labels(page)));
+}
+
+/// A drawing of words.
+pub(super) struct Labels<'a>(&'a mut Markup);
+
+impl Labels<'_> {
+    /// A word at a place: lengths of SVG, from the upper left corner.
+    pub(super) fn label(&mut self, (x, y): (&str, &str), class: &str, word: &str) {
+        let place = [("x", x), ("y", y), ("class", class)];
+        self.0.text("text", if class.is_empty() { &place[..2] } else { &place }, word);
+    }
+}
+
+/// A share of the width or height.
+pub(super) fn extent(share: f64) -> String {
+    format!("{:.2}%", share * 100.0)
 }

@@ -4,34 +4,41 @@ use std::fmt::Write;
 
 /// A document that is being written.
 #[derive(Debug, Default)]
-pub(super) struct Markup {
+pub(crate) struct Markup {
     text: String,
+    /// What identifiers begin with.
+    prefix: &'static str,
     /// How many identifiers were given.
     names: u32,
 }
 
 /// The attributes of an element.
-pub(super) type Attributes<'a> = &'a [(&'a str, &'a str)];
+pub(crate) type Attributes<'a> = &'a [(&'a str, &'a str)];
 
 impl Markup {
+    /// A piece of a document, whose identifiers begin with a prefix that no other piece has.
+    pub(crate) fn piece(prefix: &'static str) -> Self {
+        Markup { prefix, ..Markup::default() }
+    }
+
     /// What was written.
-    pub(super) fn finish(self) -> String {
+    pub(crate) fn finish(self) -> String {
         self.text
     }
 
     /// A new identifier, for what one element says of another.
-    pub(super) fn name(&mut self) -> String {
+    pub(crate) fn name(&mut self) -> String {
         self.names += 1;
-        format!("n{}", self.names)
+        format!("{}n{}", self.prefix, self.names)
     }
 
     /// Writes what is markup already.
-    pub(super) fn raw(&mut self, markup: &str) {
+    pub(crate) fn raw(&mut self, markup: &str) {
         self.text.push_str(markup);
     }
 
     /// An element with its content.
-    pub(super) fn element(
+    pub(crate) fn element(
         &mut self,
         tag: &str,
         attributes: Attributes<'_>,
@@ -43,23 +50,23 @@ impl Markup {
     }
 
     /// An element with nothing but text in it.
-    pub(super) fn text(&mut self, tag: &str, attributes: Attributes<'_>, text: &str) {
+    pub(crate) fn text(&mut self, tag: &str, attributes: Attributes<'_>, text: &str) {
         self.element(tag, attributes, |page| page.words(text));
     }
 
     /// An element that cannot have content.
-    pub(super) fn void(&mut self, tag: &str, attributes: Attributes<'_>) {
+    pub(crate) fn void(&mut self, tag: &str, attributes: Attributes<'_>) {
         self.begin(tag, attributes);
         self.text.push_str("/>");
     }
 
     /// Text. What could change how the rest of the page is read is replaced: see [`legal`].
-    pub(super) fn words(&mut self, text: &str) {
+    pub(crate) fn words(&mut self, text: &str) {
         self.text.push_str(&quick_xml::escape::escape(legal(text)));
     }
 
     /// Text of Squall's own, in which names stand in backticks.
-    pub(super) fn prose(&mut self, text: &str) {
+    pub(crate) fn prose(&mut self, text: &str) {
         let pieces = text.split('`').count();
         for (at, piece) in text.split('`').enumerate() {
             // An odd backtick is one of a name.
@@ -75,12 +82,12 @@ impl Markup {
     }
 
     /// An element with prose in it.
-    pub(super) fn prosaic(&mut self, tag: &str, attributes: Attributes<'_>, text: &str) {
+    pub(crate) fn prosaic(&mut self, tag: &str, attributes: Attributes<'_>, text: &str) {
         self.element(tag, attributes, |page| page.prose(text));
     }
 
     /// A list, of at most [`MOST`] items; nothing where there is none.
-    pub(super) fn list(&mut self, items: &[String]) {
+    pub(crate) fn list(&mut self, items: &[String]) {
         if items.is_empty() {
             return;
         }
@@ -93,7 +100,7 @@ impl Markup {
     }
 
     /// A term with what there is to say of it, inside a `dl`; nothing without text.
-    pub(super) fn fact(&mut self, term: &str, text: &str) {
+    pub(crate) fn fact(&mut self, term: &str, text: &str) {
         if text.is_empty() {
             return;
         }
@@ -104,7 +111,7 @@ impl Markup {
     }
 
     /// A table that scrolls by itself where the page is too narrow. The first cell of a row is its head.
-    pub(super) fn table(&mut self, caption: &str, heads: &[&str], rows: &[Vec<String>]) {
+    pub(crate) fn table(&mut self, caption: &str, heads: &[&str], rows: &[Vec<String>]) {
         let attributes =
             [("class", "scroll"), ("tabindex", "0"), ("role", "region"), ("aria-label", caption)];
         self.element("div", &attributes, |page| {
@@ -126,8 +133,15 @@ impl Markup {
                 // Figures stay on one line; only sentences are broken.
                 let long: Attributes<'_> =
                     if cell.chars().count() > LONG { &[("class", "long")] } else { &[] };
-                match at {
-                    0 => page.prosaic("th", &[&[("scope", "row")], long].concat(), cell),
+                // What a figure may also be stands below it: side by side, the tables are wider than a sheet of paper.
+                let range = cell.strip_suffix(')').and_then(|cell| cell.split_once(" ("));
+                match (at, range) {
+                    (0, _) => page.prosaic("th", &[&[("scope", "row")], long].concat(), cell),
+                    (_, Some((figure, range))) if long.is_empty() => page.element("td", &[], |page| {
+                        page.words(figure);
+                        page.raw(" ");
+                        page.text("span", &[("class", "range")], &format!("({range})"));
+                    }),
                     _ => page.prosaic("td", long, cell),
                 }
             }
@@ -158,7 +172,7 @@ impl Markup {
 /// A cell with more characters than this is a sentence.
 const LONG: usize = 32;
 /// So many items of a list are shown.
-pub(super) const MOST: usize = 200;
+pub(crate) const MOST: usize = 200;
 
 /// The text without what XML has no place for, and without the characters that turn the order of what follows them
 /// (Unicode TR9, 2.1 to 2.4): a name must not rewrite the verdict that stands behind it.

@@ -8,7 +8,7 @@ mod curves;
 mod earlier;
 mod faults;
 mod frame;
-mod markup;
+pub(crate) mod markup;
 mod repeat;
 mod scale;
 mod timeline;
@@ -30,6 +30,9 @@ pub use repeat::quoted;
 const POLICY: &str =
     "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'";
 
+/// How it looks.
+pub(crate) const STYLE: &str = include_str!("style.css");
+
 /// The whole page. `log` holds the events that the summary was made of; `events` says where they are.
 pub fn html(summary: &Summary, log: &[Record], events: Option<&Path>) -> String {
     let frame = Frame::new(summary);
@@ -45,8 +48,8 @@ pub fn html(summary: &Summary, log: &[Record], events: Option<&Path>) -> String 
                     earlier::earlier(page, regression);
                 }
                 timeline::timeline(page, &frame, summary, log);
-                claims::claims(page, &frame, summary, log, &known);
-                faults::faults(page, summary);
+                claims::claims(page, &frame, summary, log, &known, true);
+                faults::faults(page, summary, true);
                 undo::undo(page, summary);
                 repeat::repeat(page, summary, events);
                 reading(page);
@@ -58,13 +61,37 @@ pub fn html(summary: &Summary, log: &[Record], events: Option<&Path>) -> String 
     text
 }
 
+/// A piece of the report, for a page that has a frame of its own: what it is called there, and its markup.
+pub(crate) type Piece = (&'static str, String);
+
+/// What was drawn and found on one host, piece by piece. Of a run that goes on, what only its end can say is left out.
+pub(crate) fn pieces(summary: &Summary, log: &[Record], ended: bool) -> Vec<Piece> {
+    let frame = Frame::new(summary);
+    let known = curves(log);
+    let piece = |name: &'static str, write: &dyn Fn(&mut Markup)| {
+        let mut page = Markup::piece(name);
+        write(&mut page);
+        (name, page.finish())
+    };
+    let mut pieces = vec![
+        piece("claims", &|page| claims::claims(page, &frame, summary, log, &known, ended)),
+        piece("faults", &|page| faults::faults(page, summary, ended)),
+    ];
+    pieces.push(piece("undo", &|page| match ended {
+        true => undo::undo(page, summary),
+        false => undo::later(page, summary),
+    }));
+    pieces.push(piece("timeline", &|page| timeline::timeline(page, &frame, summary, log)));
+    pieces
+}
+
 fn head(page: &mut Markup, summary: &Summary) {
     page.void("meta", &[("charset", "utf-8")]);
     page.void("meta", &[("http-equiv", "Content-Security-Policy"), ("content", POLICY)]);
     page.void("meta", &[("name", "viewport"), ("content", "width=device-width, initial-scale=1")]);
     page.void("meta", &[("name", "color-scheme"), ("content", "light dark")]);
     page.text("title", &[], &format!("{}: {}", summary.exit.meaning(), summary.title));
-    page.element("style", &[], |page| page.raw(include_str!("style.css")));
+    page.element("style", &[], |page| page.raw(STYLE));
 }
 
 /// What the words and bands mean.

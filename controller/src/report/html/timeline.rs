@@ -5,7 +5,7 @@ use std::fmt::Write;
 use squall_experiments::run::{Event, Record};
 use squall_experiments::summary::Summary;
 
-use super::frame::Frame;
+use super::frame::{Frame, extent, labels};
 use super::markup::{MOST, Markup};
 use super::scale::WIDE;
 
@@ -50,8 +50,7 @@ fn picture(page: &mut Markup, frame: &Frame, bars: &[Bar], ends: &[u64]) {
         .collect();
     page.element("figure", &[("class", "timeline")], |page| {
         page.element("div", &[("class", "frame wide")], |page| {
-            let style = format!("height:{high}px");
-            page.element("div", &[("class", "plot"), ("style", &style)], |page| {
+            page.element("div", &[("class", "plot")], |page| {
                 frame.svg(page, "rows", high, "Phases and faults over time", &told.join("; "), |drawn| {
                     for bar in bars {
                         let (from, to) = (frame.time.x(bar.from_ms), frame.time.x(bar.to_ms));
@@ -67,17 +66,15 @@ fn picture(page: &mut Markup, frame: &Frame, bars: &[Bar], ends: &[u64]) {
                         let _ = write!(drawn, "<path class=\"stop\" d=\"M{x:.1} 0V{high}\"/>");
                     }
                 });
-                for bar in bars {
-                    let top = bar.row as f64 * ROW;
-                    let (from, to) = (frame.time.share(bar.from_ms), frame.time.share(bar.to_ms));
-                    // A word begins with its bar, or ends with it where it would leave the page.
-                    let side = match from > 0.55 {
-                        true => format!("top:{top}px;right:{:.2}%", (1.0 - to) * 100.0),
-                        false => format!("top:{top}px;left:{:.2}%", from * 100.0),
-                    };
-                    let attributes = [("class", "bar"), ("style", side.as_str()), ("dir", "auto"), ("aria-hidden", "true")];
-                    page.text("span", &attributes, &bar.word);
-                }
+                labels(page, "bars", |text| {
+                    for bar in bars {
+                        let middle = (bar.row as f64 + 0.5) * ROW;
+                        let (from, to) = (frame.time.share(bar.from_ms), frame.time.share(bar.to_ms));
+                        // A word begins with its bar, or ends with it where it would leave the page.
+                        let (at, class) = if from > 0.55 { (to, "end") } else { (from, "") };
+                        text.label((&extent(at), &middle.to_string()), class, &bar.word);
+                    }
+                });
             });
             frame.axis(page);
         });

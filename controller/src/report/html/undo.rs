@@ -36,6 +36,19 @@ pub(super) fn undo(page: &mut Markup, summary: &Summary) {
     });
 }
 
+/// What stands in its place while the run goes on.
+pub(super) fn later(page: &mut Markup, summary: &Summary) {
+    page.element("section", &[], |page| {
+        page.text("h2", &[], "Undone");
+        let said = match summary.parts.iter().any(|part| part.injected_at_ms.is_some()) {
+            true => "What is live is undone at its end, at a halt, or when its lease runs out. The proof stands here then.",
+            false => "Nothing was injected so far.",
+        };
+        page.text("p", &[], said);
+        page.list(&summary.undone);
+    });
+}
+
 fn compared(page: &mut Markup, host: &Compared) {
     page.text("h3", &[], "The host before and after");
     let places = match host.namespaces {

@@ -96,7 +96,8 @@ fn what_needs_a_certificate_says_so() {
         wrong.into_findings().into_iter().map(|finding| finding.what).collect::<Vec<_>>()
     };
     let pem = |what: &str| format!("-----BEGIN {what}-----");
-    let tls = Some(Material { cert: pem("CERTIFICATE"), key: pem("PRIVATE KEY"), ca: None });
+    let tls =
+        Some(Material { cert: pem("CERTIFICATE"), key: pem("PRIVATE KEY"), ca: None, authority: false });
     assert!(!format!("{tls:?}").contains("PRIVATE"), "{tls:?}");
     let expired = Outage { certificate: Some(Certificate::Expired), ..outage(How::Tls) };
     assert_eq!(said(expired.clone()), ["`expired` needs a certificate whose signer callers trust"]);
@@ -105,6 +106,7 @@ fn what_needs_a_certificate_says_so() {
     let refused = Outage { handshake: Some(Refused::Refused), ..outage(How::Tls) };
     assert_eq!(said(Outage { tls: tls.clone(), ..refused }), ["`tls` means nothing here"]);
     assert_eq!(said(Outage { tls, ..outage(How::Errors) }), [""; 0]);
-    let path = Some(Material { cert: "cert.pem".to_owned(), key: "key.pem".to_owned(), ca: None });
+    let path =
+        Some(Material { cert: "cert.pem".to_owned(), key: "key.pem".to_owned(), ca: None, authority: false });
     assert_eq!(said(Outage { tls: path, ..outage(How::Errors) }), ["certificates and keys are texts in PEM"]);
 }

@@ -1,6 +1,8 @@
 //! Real connections over loopback: a client, the proxy, and a dependency that speaks what the client speaks.
 
+mod authority;
 mod foreign;
+mod reset;
 mod tls;
 
 use std::convert::Infallible;

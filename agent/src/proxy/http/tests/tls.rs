@@ -11,7 +11,7 @@ use super::*;
 use crate::proxy::control::WantedTls;
 use crate::proxy::tls::{Origin, WantedOrigin, server, server_name};
 
-fn certificate(name: &str) -> CertifiedKey<KeyPair> {
+pub(super) fn certificate(name: &str) -> CertifiedKey<KeyPair> {
     generate_simple_self_signed([name.to_owned()]).expect("a certificate")
 }
 
@@ -23,14 +23,14 @@ fn expired() -> CertifiedKey<KeyPair> {
 }
 
 fn pem(of: &CertifiedKey<KeyPair>) -> WantedTls {
-    WantedTls { cert: of.cert.pem(), key: of.signing_key.serialize_pem() }
+    WantedTls { cert: of.cert.pem(), key: of.signing_key.serialize_pem(), authority: false }
 }
 
-fn trusting(of: &CertifiedKey<KeyPair>) -> WantedOrigin {
+pub(super) fn trusting(of: &CertifiedKey<KeyPair>) -> WantedOrigin {
     WantedOrigin { ca: of.cert.pem(), ..WantedOrigin::default() }
 }
 
-fn acceptor(of: &CertifiedKey<KeyPair>, protocols: &[&str]) -> TlsAcceptor {
+pub(super) fn acceptor(of: &CertifiedKey<KeyPair>, protocols: &[&str]) -> TlsAcceptor {
     let wanted = pem(of);
     let mut config = ServerConfig::clone(&server(&wanted.cert, &wanted.key).expect("a configuration"));
     config.alpn_protocols = protocols.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
@@ -43,10 +43,20 @@ async fn shake(
     trusted: &CertifiedKey<KeyPair>,
     protocols: &[&str],
 ) -> io::Result<TlsStream<TcpStream>> {
+    connect(listen, &trusting(trusted), "localhost", protocols).await
+}
+
+/// A client's handshake, which asks for this name.
+pub(super) async fn connect(
+    listen: SocketAddr,
+    trusted: &WantedOrigin,
+    name: &str,
+    protocols: &[&str],
+) -> io::Result<TlsStream<TcpStream>> {
     let stream = TcpStream::connect(listen).await?;
-    let origin = Origin::new(&trusting(trusted)).expect("a configuration");
+    let origin = Origin::new(trusted).expect("a configuration");
     let protocols = protocols.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
-    let name = server_name("localhost").expect("a name");
+    let name = server_name(name).expect("a name");
     TlsConnector::from(origin.config(protocols)).connect(name, stream).await
 }
 

@@ -112,7 +112,8 @@ pub(super) fn proxy(value: &Value) -> Result<Wanted, Refused> {
 fn certificate(value: &Value) -> Result<WantedTls, Refused> {
     let fields = Fields::new("TLS", value)?;
     let text = |name| fields.text(name).map(Option::unwrap_or_default);
-    Ok(WantedTls { cert: text("cert")?, key: text("key")? })
+    let authority = fields.flag("authority")?.unwrap_or_default();
+    Ok(WantedTls { cert: text("cert")?, key: text("key")?, authority })
 }
 
 /// How TLS is to be spoken with the dependency.

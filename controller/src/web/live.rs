@@ -1,0 +1,149 @@
+//! Pieces of a page as they change: server-sent events, as the HTML standard has them (section 9.2).
+//!
+//! Each stream remembers what it has sent, so that a piece that did not change is not sent again. A client that comes back
+//! gets every piece once: nothing has to be counted.
+
+use std::collections::{HashMap, VecDeque};
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::http::{HeaderValue, Response, StatusCode, header};
+use futures_util::stream::unfold;
+use serde_json::json;
+use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::time::{Instant, sleep, timeout};
+
+use super::visit::{self, Visit};
+use super::{overview, run};
+use crate::api::Api;
+use crate::api::problem::Problem;
+use crate::report::html::Piece;
+
+/// How long nothing is heard before it is looked anyway: hosts come and go, and another controller may have added something.
+const LOOK: Duration = Duration::from_secs(1);
+/// The least time between two looks: a browser draws no faster than one can read.
+const PAUSE: Duration = Duration::from_millis(200);
+/// How often a quiet stream says that it lives, and every stream looks whether its session is still valid.
+const BEAT: Duration = Duration::from_secs(10);
+
+/// What is followed.
+pub(super) enum Source {
+    /// What is active now.
+    Overview {
+        /// Whether who looks may lift a halt.
+        may_lift: bool,
+    },
+    /// A run, on one of its hosts.
+    Run {
+        /// Its name.
+        id: String,
+        /// The host; empty: the one that says most.
+        host: String,
+    },
+}
+
+struct Following {
+    api: Arc<Api>,
+    source: Source,
+    secret: Option<String>,
+    sent: HashMap<&'static str, blake3::Hash>,
+    ready: VecDeque<String>,
+    ended: bool,
+    changes: watch::Receiver<u64>,
+    closing: watch::Receiver<bool>,
+    beat: Instant,
+    _permit: OwnedSemaphorePermit,
+}
+
+/// Follows it until it has ended, the session is over, or the server closes.
+pub(super) fn of(api: &Arc<Api>, visit: &Visit, source: Source) -> Result<Response<Body>, Problem> {
+    let permit = Arc::clone(&api.streams).try_acquire_owned().map_err(|_| {
+        let detail = "too many pages and streams are open";
+        Problem::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            detail,
+            "close some, or load the page again from time to time",
+        )
+    })?;
+    let following = Following {
+        api: Arc::clone(api),
+        source,
+        secret: visit.secret.clone(),
+        sent: HashMap::new(),
+        // After how long a browser comes back.
+        ready: VecDeque::from(["retry: 1000\n\n".to_owned()]),
+        ended: false,
+        changes: api.store.changes(),
+        closing: api.closing.subscribe(),
+        beat: Instant::now(),
+        _permit: permit,
+    };
+    let chunks = unfold(following, |mut following| async move {
+        let chunk = following.chunk().await?;
+        Some((Ok::<_, Infallible>(chunk), following))
+    });
+    let mut response = Response::new(Body::from_stream(chunks));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    Ok(response)
+}
+
+impl Following {
+    /// What is sent next; `None`: this was all.
+    async fn chunk(&mut self) -> Option<String> {
+        loop {
+            if let Some(chunk) = self.ready.pop_front() {
+                return Some(chunk);
+            }
+            if self.ended || *self.closing.borrow() {
+                return None;
+            }
+            if self.beat.elapsed() >= BEAT {
+                self.beat = Instant::now();
+                // The browser asks again, and is told to sign in.
+                visit::who(&self.api, self.secret.as_deref(), false).await.ok()??;
+                self.ready.push_back(": still here\n\n".to_owned());
+            }
+            self.changes.mark_unchanged();
+            // The store may come back; so does the browser.
+            let (pieces, ended) = self.look().await.ok()?;
+            for (name, markup) in pieces {
+                let hash = blake3::hash(markup.as_bytes());
+                if self.sent.insert(name, hash) != Some(hash) {
+                    // JSON has no line ends of its own.
+                    let data = json!({ "piece": name, "markup": markup });
+                    self.ready.push_back(format!("event: piece\ndata: {data}\n\n"));
+                }
+            }
+            if ended {
+                self.ended = true;
+                self.ready.push_back("event: end\ndata: {}\n\n".to_owned());
+            }
+            if !self.ready.is_empty() {
+                continue;
+            }
+            let changed = async {
+                tokio::select! {
+                    _ = self.changes.changed() => {}
+                    _ = self.closing.changed() => {}
+                }
+            };
+            let _ = timeout(LOOK, changed).await;
+            sleep(PAUSE).await;
+        }
+    }
+
+    async fn look(&self) -> Result<(Vec<Piece>, bool), Problem> {
+        match &self.source {
+            Source::Overview { may_lift } => {
+                let now = self.api.views.now(&self.api).await?;
+                Ok((overview::pieces(&now, *may_lift), false))
+            }
+            Source::Run { id, host } => {
+                let shown = run::shown(&self.api, id, host).await?;
+                Ok((shown.pieces.clone(), shown.ended))
+            }
+        }
+    }
+}

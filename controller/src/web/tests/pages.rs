@@ -1,0 +1,116 @@
+//! What stands on pages.
+
+use std::time::Instant;
+
+use super::*;
+
+#[tokio::test]
+async fn a_run_is_its_report_when_it_has_ended() {
+    let served = Served::new().await;
+    served.store.new_run(a_run("r1", "Checkout survives")).await.expect("a run");
+    served.store.append("r1", 0, &events("shop-1")).await.expect("events");
+    served.store.set_run_state("r1", "running", 0).await.expect("it goes on");
+    let mut browser = Browser::new(served.at);
+    browser.sign_in(served.token("operator")).await;
+    let going = browser.get("/runs/r1").await.body;
+    for word in
+        ["data-live=\"/runs/r1/live?host=\"", "Halt this run", "aria-live=\"polite\"", "<svg class=\"curve\""]
+    {
+        assert!(going.contains(word), "{word}: {going}");
+    }
+    assert!(!going.contains("still modified"), "a run that goes on has not left anything behind: {going}");
+    served.store.set_run_state("r1", "deviated", 0).await.expect("it ended");
+    let ended = browser.get("/runs/r1").await.body;
+    for word in ["✗ deviated", "checkout answers", "Undone", "The experiment as it was given"] {
+        assert!(ended.contains(word), "{word}: {ended}");
+    }
+    assert!(!ended.contains("data-live") && !ended.contains("Halt this run"), "{ended}");
+    let names: Vec<&str> = ended.split(" id=\"").skip(1).filter_map(|rest| rest.split('"').next()).collect();
+    let once: std::collections::BTreeSet<&&str> = names.iter().collect();
+    assert_eq!(once.len(), names.len(), "each name is given once: {names:?}");
+    served.stop().await;
+}
+
+#[tokio::test]
+async fn a_document_is_checked_and_planned_before_it_is_run() {
+    let served = Served::new().await;
+    let mut browser = Browser::new(served.at);
+    browser.sign_in(served.token("operator")).await;
+    let refused = browser.post("/start", &[("document", "wrong")]).await;
+    assert!(refused.status == 422 && refused.body.contains("line 1: it is wrong"), "{refused:?}");
+    assert!(refused.body.contains("\nwrong</textarea>"), "what was typed is still there");
+    let vars = browser.post("/start", &[("document", "x"), ("vars", "a = b\nnonsense")]).await;
+    assert!(vars.status == 422 && vars.body.contains("nonsense"), "{vars:?}");
+    let planned = browser.post("/start", &[("document", "x")]).await;
+    assert!(planned.status == 200 && planned.body.contains("name=\"plan\" value=\"abc\""), "{planned:?}");
+    assert!(served.engine.asked().is_empty(), "nothing is begun by looking");
+    let changed = browser.post("/start/run", &[("document", "x"), ("plan", "other")]).await;
+    assert!(
+        changed.status == 409 && changed.body.contains("changed since the plan was shown"),
+        "{changed:?}"
+    );
+    assert!(served.engine.asked().is_empty());
+    let begun = browser.post("/start/run", &[("document", "x"), ("plan", "abc"), ("seed", "7")]).await;
+    let run = begun.header("location").strip_prefix("/runs/").expect("a run").to_owned();
+    assert_eq!(served.engine.asked(), [format!("start {run}")]);
+    assert_eq!(served.store.run(&run).await.expect("it answers").expect("it is kept").by, "ada (operator)");
+    assert_eq!(browser.get(&format!("/runs/{run}")).await.status, 200, "a run without events has a page");
+    assert_eq!(browser.post(&format!("/runs/{run}/halt"), &[]).await.status, 303);
+    assert_eq!(served.engine.asked().last(), Some(&format!("halt {run}")));
+    served.stop().await;
+}
+
+#[tokio::test]
+async fn hosts_say_what_works_and_an_asset_is_sent_once() {
+    let served = Served::new().await;
+    served.enrolled("web").await;
+    let mut browser = Browser::new(served.at);
+    browser.sign_in(served.token("viewer")).await;
+    let hosts = browser.get("/hosts").await.body;
+    assert!(hosts.contains("connected") && hosts.contains("href=\"/hosts/web\""), "{hosts}");
+    let host = browser.get("/hosts/web").await.body;
+    assert!(host.contains("6.1.0") && host.contains("What works here"), "{host}");
+    for name in ["pages.css", "pages.js", "sign.svg"] {
+        let first = browser.get(&format!("/assets/{name}")).await;
+        let tag = first.header("etag").to_owned();
+        assert!(first.status == 200 && !tag.is_empty() && !first.body.is_empty(), "{first:?}");
+        browser.more = format!("If-None-Match: {tag}\r\n");
+        let again = browser.get(&format!("/assets/{name}")).await;
+        assert!(again.status == 304 && again.body.is_empty(), "{again:?}");
+        browser.more.clear();
+    }
+    assert_eq!(browser.get("/assets/..%2f..%2ftoken-key").await.status, 404);
+    served.stop().await;
+}
+
+/// The median time of a page, in milliseconds.
+async fn median(browser: &mut Browser, path: &str) -> f64 {
+    let mut times = Vec::new();
+    for _ in 0..9 {
+        let begun = Instant::now();
+        let answer = browser.get(path).await;
+        times.push(begun.elapsed().as_secs_f64() * 1000.0);
+        assert_eq!(answer.status, 200, "{answer:?}");
+    }
+    times.sort_by(f64::total_cmp);
+    times[times.len() / 2]
+}
+
+#[tokio::test]
+async fn the_list_of_ten_thousand_runs_is_as_quick_as_that_of_fifty() {
+    let mut medians = Vec::new();
+    for count in [50, 10_000] {
+        let served = Served::new().await;
+        served.store.keep_runs(count, 25).await;
+        let mut browser = Browser::new(served.at);
+        browser.sign_in(served.token("viewer")).await;
+        medians.push(median(&mut browser, "/runs").await);
+        let page = browser.get("/runs").await.body;
+        assert!(page.contains("held ") && page.contains("since 202"), "{page}");
+        assert_eq!(page.contains("Older ones"), count > 50);
+        served.stop().await;
+    }
+    println!("a page of runs: {:.1} ms of 50, {:.1} ms of 10,000", medians[0], medians[1]);
+    // Histories are told by up to 200 runs each, which the fifty do not have.
+    assert!(medians[1] < 3.0 * medians[0] + 300.0, "{medians:?}");
+}

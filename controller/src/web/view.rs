@@ -1,0 +1,123 @@
+//! What pages show of a run, made once for all who look: reading and drawing a log is work, and fifty people may watch.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use squall_experiments::muster::{Line, What};
+use tokio::sync::Mutex as Turn;
+
+use super::overview::Now;
+use super::run;
+use crate::api::Api;
+use crate::api::problem::Problem;
+use crate::report::html::Piece;
+use crate::store::{LIVE, RunRow};
+
+/// How many runs are kept ready; of more, that which nobody asked for longest goes.
+const RUNS: usize = 16;
+/// Of how many hosts of a run the pieces are kept.
+const HOSTS: usize = 8;
+/// How many events are read at a time.
+const PAGE: u64 = 1000;
+/// For how long what is active now is shown to others too.
+const FRESH: Duration = Duration::from_millis(400);
+
+/// A run as it is shown.
+#[derive(Debug)]
+pub(super) struct Shown {
+    /// How many events it is made of, and which state: what else comes is not shown yet.
+    made_of: (u64, String),
+    /// Whether the run has ended.
+    pub(super) ended: bool,
+    /// The pieces, in their order.
+    pub(super) pieces: Vec<Piece>,
+}
+
+/// What one run said so far.
+#[derive(Default)]
+struct View {
+    lines: Arc<Vec<Line>>,
+    next: u64,
+    shown: BTreeMap<String, Arc<Shown>>,
+}
+
+/// When a run was last asked for, and what it said; who draws it keeps the others waiting.
+type Kept = (Instant, Arc<Turn<View>>);
+
+/// All runs that somebody looks at.
+#[derive(Default)]
+pub struct Views {
+    runs: Mutex<HashMap<String, Kept>>,
+    now: Turn<Option<(Instant, Arc<Now>)>>,
+}
+
+impl Views {
+    fn view(&self, run: &str) -> Arc<Turn<View>> {
+        let mut runs = self.runs.lock().unwrap_or_else(PoisonError::into_inner);
+        if runs.len() >= RUNS && !runs.contains_key(run) {
+            let oldest = runs.iter().min_by_key(|(_, (used, _))| *used).map(|(run, _)| run.clone());
+            oldest.and_then(|oldest| runs.remove(&oldest));
+        }
+        let (used, view) = runs.entry(run.to_owned()).or_insert_with(|| (Instant::now(), Arc::default()));
+        *used = Instant::now();
+        Arc::clone(view)
+    }
+
+    /// A run as it is now, on a host of it, or on the one that says most. Who asks while it is being made waits and gets the
+    /// same.
+    pub(super) async fn of(&self, api: &Api, row: &RunRow, host: &str) -> Result<Arc<Shown>, Problem> {
+        let view = self.view(&row.id);
+        let mut view = view.lock().await;
+        let made_of = (row.events, row.state.clone());
+        if let Some(shown) =
+            view.shown.get(host).filter(|shown| shown.made_of.0 >= row.events && shown.made_of.1 == row.state)
+        {
+            return Ok(Arc::clone(shown));
+        }
+        loop {
+            let page = api.store.events(&row.id, view.next, PAGE).await?;
+            let Some((last, _)) = page.last() else { break };
+            view.next = last + 1;
+            // A line that this version does not know is left out.
+            let known = page.iter().filter_map(|(_, text)| serde_json::from_str::<Line>(text).ok());
+            Arc::make_mut(&mut view.lines).extend(known);
+        }
+        let (lines, row, wanted) = (Arc::clone(&view.lines), row.clone(), host.to_owned());
+        let ended = !LIVE.contains(&row.state.as_str());
+        // Not in the thread that answers everybody.
+        let made = tokio::task::spawn_blocking(move || {
+            let host = run::chosen(&lines, &wanted);
+            run::pieces(&row, &lines, host.as_deref(), ended)
+        });
+        let pieces = made.await.map_err(|error| {
+            tracing::error!(%error, "a run cannot be shown");
+            Problem::bare(axum::http::StatusCode::INTERNAL_SERVER_ERROR, "the run cannot be shown")
+        })?;
+        let shown = Arc::new(Shown { made_of, ended, pieces });
+        if view.shown.len() >= HOSTS {
+            view.shown.clear();
+        }
+        view.shown.insert(host.to_owned(), Arc::clone(&shown));
+        Ok(shown)
+    }
+
+    /// What is active now.
+    pub(super) async fn now(&self, api: &Api) -> Result<Arc<Now>, Problem> {
+        let mut kept = self.now.lock().await;
+        if let Some((_, now)) = kept.as_ref().filter(|(made, _)| made.elapsed() < FRESH) {
+            return Ok(Arc::clone(now));
+        }
+        let now = Arc::new(Now::of(api).await?);
+        *kept = Some((Instant::now(), Arc::clone(&now)));
+        Ok(now)
+    }
+}
+
+/// The host that a line is about.
+pub(super) fn host(line: &Line) -> Option<&str> {
+    match &line.what {
+        What::OnHost { host, .. } => Some(host),
+        What::Fleet { .. } => None,
+    }
+}

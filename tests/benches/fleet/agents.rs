@@ -1,0 +1,218 @@
+//! Hosts that are none: each has a connection of its own to the controller, made as a link makes it, and answers as an agent
+//! does that has nothing to do.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use futures_util::{SinkExt, StreamExt};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use rcgen::KeyPair;
+use squall_agent::fleet::dial::{Socket, ask, member};
+use squall_agent::fleet::identity::Membership;
+use squall_agent::policy::Policy;
+use squall_agent::preflight::Report;
+use squall_experiments::evidence::Evidence;
+use squall_experiments::fleet::{Frame, Hello, Incoming, Inventory, Outgoing};
+use squall_experiments::protocol::{Applied, Call, Lifted, Message as Line, Reply, Request, VERSION};
+use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio_tungstenite::tungstenite::Message;
+
+use super::controller::Controller;
+
+/// As a link does: the first pause before it dials again, and the longest.
+const PAUSE: std::ops::RangeInclusive<Duration> = Duration::from_millis(500)..=Duration::from_secs(30);
+
+/// One descriptor a host.
+pub fn many_descriptors() {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    let most = hard.max(65_536);
+    setrlimit(Resource::RLIMIT_NOFILE, most, most)
+        .or_else(|_| setrlimit(Resource::RLIMIT_NOFILE, hard, hard))
+        .unwrap();
+}
+
+#[derive(Default)]
+struct Seen {
+    connected: AtomicUsize,
+    halted: AtomicUsize,
+    told: Mutex<Vec<Instant>>,
+}
+
+/// All hosts, in one thread. It goes on until the process ends, or the herd is dropped.
+pub struct Herd {
+    seen: Arc<Seen>,
+    over: Option<tokio::sync::oneshot::Sender<()>>,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+impl Herd {
+    /// Lets all hosts of a controller dial at once.
+    pub fn of(controller: &Controller) -> Self {
+        let seen = Arc::new(Seen::default());
+        let inventory = Inventory {
+            labels: BTreeMap::from([
+                ("role".to_owned(), "web".to_owned()),
+                ("os".to_owned(), "debian".to_owned()),
+            ]),
+            zone: Some("north-1".to_owned()),
+            kernel: "6.1.0-35-amd64".to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            preflight: serde_json::to_value(Report::of(&Policy::of_this_host().unwrap())).unwrap(),
+            ..Inventory::default()
+        };
+        let hello = Arc::new(Frame::Hello(Hello { versions: vec![1], inventory, session: None }));
+        let key = Arc::new(KeyPair::from_pem(&controller.key.serialize_pem()).unwrap());
+        let (members, at) = (controller.members.clone(), controller.agents);
+        let (over, ended) = tokio::sync::oneshot::channel();
+        let shared = Arc::clone(&seen);
+        let thread = thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                for member in members {
+                    let (seen, hello, key) = (Arc::clone(&shared), Arc::clone(&hello), Arc::clone(&key));
+                    tokio::spawn(async move { live(at, &member, &key, &hello, &seen).await });
+                }
+                let _ = ended.await;
+            });
+            runtime.shutdown_background();
+        });
+        Herd { seen, over: Some(over), thread: Some(thread) }
+    }
+
+    pub fn connected(&self) -> usize {
+        self.seen.connected.load(Ordering::Relaxed)
+    }
+
+    /// How many were halted since [`Herd::forget`].
+    pub fn halted(&self) -> usize {
+        self.seen.halted.load(Ordering::Relaxed)
+    }
+
+    /// When each was told to make a change.
+    pub fn told(&self) -> Vec<Instant> {
+        self.seen.told.lock().unwrap().clone()
+    }
+
+    pub fn forget(&self) {
+        self.seen.halted.store(0, Ordering::Relaxed);
+        self.seen.told.lock().unwrap().clear();
+    }
+}
+
+impl Drop for Herd {
+    fn drop(&mut self) {
+        drop(self.over.take());
+        self.thread.take().map(thread::JoinHandle::join);
+    }
+}
+
+async fn live(at: SocketAddr, membership: &Membership, key: &KeyPair, hello: &Frame, seen: &Seen) {
+    let mut pause = *PAUSE.start();
+    loop {
+        if let Ok(mut socket) = member(&[at], membership, key).await
+            && let Ok(Frame::Welcome(welcome)) = ask(&mut socket, hello).await
+        {
+            pause = *PAUSE.start();
+            seen.connected.fetch_add(1, Ordering::Relaxed);
+            let _ = session(socket, Duration::from_millis(welcome.heartbeat_ms), seen).await;
+            seen.connected.fetch_sub(1, Ordering::Relaxed);
+        }
+        sleep(pause.mul_f64(rand::random_range(0.5..=1.0))).await;
+        pause = (pause * 2).min(*PAUSE.end());
+    }
+}
+
+#[derive(Default)]
+struct Stream {
+    incoming: Incoming,
+    outgoing: Outgoing,
+    text: String,
+}
+
+/// One connection, until it breaks.
+async fn session(mut socket: Socket, beat: Duration, seen: &Seen) -> Option<()> {
+    let mut streams: BTreeMap<u64, Stream> = BTreeMap::new();
+    let mut tick = interval(beat);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut number = 0;
+    loop {
+        let said = tokio::select! {
+            message = socket.next() => match message?.ok()? {
+                Message::Text(text) => answer(Frame::read(&text).ok()?, &mut streams, seen)?,
+                _ => continue,
+            },
+            _ = tick.tick() => {
+                number += 1;
+                vec![Frame::Ping { number }]
+            }
+        };
+        for frame in said {
+            socket.send(Message::text(frame.text())).await.ok()?;
+        }
+    }
+}
+
+fn answer(frame: Frame, streams: &mut BTreeMap<u64, Stream>, seen: &Seen) -> Option<Vec<Frame>> {
+    let mut said = Vec::new();
+    match frame {
+        Frame::Open { stream, .. } => {
+            streams.insert(stream, Stream::default());
+            said.push(Frame::Opened { stream });
+        }
+        Frame::Data { stream, seq, text } => {
+            let Some(one) = streams.get_mut(&stream) else { return Some(said) };
+            one.incoming.take(seq, text.len()).ok()?;
+            said.push(Frame::Ack { stream, seq: one.incoming.handed_on()? });
+            one.text += &text;
+            while let Some((line, rest)) = one.text.split_once('\n') {
+                let Call { number, request } = serde_json::from_str(line).ok()?;
+                one.text = rest.to_owned();
+                let line = Line::Answer { number, reply: reply(&request, seen) };
+                let text = serde_json::to_string(&line).ok()? + "\n";
+                let seq = one.outgoing.send(text.len());
+                said.push(Frame::Data { stream, seq, text });
+            }
+        }
+        Frame::Ack { stream, seq } => {
+            streams.get_mut(&stream).map(|one| one.outgoing.acknowledged(seq));
+        }
+        Frame::End { stream, .. } => {
+            said.extend(streams.remove(&stream).map(|one| Frame::End { stream, seq: one.outgoing.end() }));
+        }
+        Frame::Close { stream, .. } => drop(streams.remove(&stream)),
+        Frame::Ping { number } => said.push(Frame::Pong { number }),
+        Frame::Refused(_) => return None,
+        _ => {}
+    }
+    Some(said)
+}
+
+fn reply(request: &Request, seen: &Seen) -> Reply {
+    let evidence = || vec![Evidence { matched: 9, impaired: 9, ..Evidence::default() }];
+    match request {
+        Request::Hello { .. } => Reply::Hello {
+            version: VERSION,
+            guardian: 1,
+            worker: 2,
+            state: "/var/lib/squall".to_owned(),
+            policy: "none".to_owned(),
+        },
+        Request::Apply { .. } => {
+            seen.told.lock().unwrap().push(Instant::now());
+            Reply::Applied(Applied { targets: vec!["192.0.2.1".to_owned()], ..Applied::default() })
+        }
+        Request::Observe { .. } => Reply::Measured(evidence()),
+        Request::Lift { .. } => Reply::Lifted(Lifted { evidence: evidence(), ..Lifted::default() }),
+        Request::End { .. } => Reply::Lifted(Lifted::default()),
+        Request::Halt => {
+            seen.halted.fetch_add(1, Ordering::Relaxed);
+            Reply::Lifted(Lifted::default())
+        }
+        Request::Status => Reply::Status(Vec::new()),
+        _ => Reply::Done,
+    }
+}
