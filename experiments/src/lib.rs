@@ -43,6 +43,7 @@ pub mod fleet;
 pub mod flow;
 pub mod guard;
 pub mod impairment;
+pub mod mandate;
 pub mod muster;
 pub mod peer;
 pub mod plan;
