@@ -1,6 +1,7 @@
 //! Several experiments as one gate, and what a pipeline is told of it.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use rustix::process::Signal;
@@ -53,8 +54,8 @@ fn a_suite_is_as_bad_as_its_worst_and_tells_the_pipeline_where() {
     let cut = document(ECHO, &[&CUT.replace("for: 3s", "for: 2s")]);
     let directory = suite(&world, &[("b-holds.yaml", held()), ("a-deviates.yaml", cut)]);
     let path = |name: &str| world.directory.join(name).display().to_string();
-    let [junit, quality, history, step, events] =
-        ["junit.xml", "quality.json", "history.ndjson", "step.md", "events"].map(path);
+    let [junit, quality, history, step, events, pages] =
+        ["junit.xml", "quality.json", "history.ndjson", "step.md", "events", "pages"].map(path);
     fs::write(&step, "what an earlier step said\n").expect("it can be written");
     let arguments = [
         "run",
@@ -70,6 +71,8 @@ fn a_suite_is_as_bad_as_its_worst_and_tells_the_pipeline_where() {
         "b1",
         "--events",
         &events,
+        "--html",
+        &pages,
     ];
     let squall = world.hosts[0].squall(&arguments).env("GITHUB_ACTIONS", "true");
     let squall = squall.env("GITHUB_STEP_SUMMARY", &step).env("GITHUB_WORKSPACE", &world.directory);
@@ -103,6 +106,16 @@ fn a_suite_is_as_bad_as_its_worst_and_tells_the_pipeline_where() {
     let begun = runs(&events);
     assert_eq!(begun.len(), 2);
     assert_eq!(begun[0][0]["title"], "a-deviates");
+    // A page for each run, by its name, that only its owner reads.
+    for (run, word) in begun.iter().zip(["deviated", "held"]) {
+        let page = Path::new(&pages).join(format!("{}.html", run[0]["run"].as_str().expect("a name")));
+        let text = read(&page.display().to_string());
+        let title = run[0]["title"].as_str().expect("a title");
+        assert!(text.ends_with("</html>\n") && text.contains(title) && text.contains(word), "{text}");
+        let mode = fs::metadata(&page).expect("it is there").permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{}", page.display());
+    }
+    assert_eq!(fs::read_dir(&pages).expect("a directory").count(), 2);
     let entries = lines(Path::new(&history));
     assert_eq!((entries.len(), &entries[0]["exit"], &entries[1]["build"]), (2, &5.into(), &"b1".into()));
 

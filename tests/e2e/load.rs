@@ -130,6 +130,33 @@ fn a_group_with_the_fault_is_compared_with_one_without() {
     }
 }
 
+/// Two servers that are as fast as each other, until a fault slows one of them down.
+#[test]
+fn a_group_that_is_slower_is_told_from_one_that_is_not() {
+    needs!(Root, Nftables, Queue, Nginx);
+    let world = World::new(2);
+    world.nginx(1, 80);
+    world.nginx(1, 81);
+    let claim = |name: &str, tested: u16, control: u16| {
+        format!(
+            "  - name: {name}\n    load: {{ url: \"http://10.77.1.2:{tested}/\", rate: 100/s, \
+             control: {{ server: \"http://10.77.1.2:{control}\" }} }}\n    \
+             expect: {{ errors: \"<= 99%\", latency: no worse than control }}\n    every: 200ms\n"
+        )
+    };
+    let slow = "{ fault: { latency: { delay: 100ms, to: [\"10.77.1.2:80\"] } }, for: 6s }";
+    let claims = claim("the slow one is as fast", 80, 81) + &claim("the other one is as fast", 81, 80);
+    let report = run(&world, &world.hosts[0], &document(&claims, &[slow])).expect_exit(5).json();
+    let found = |place: usize| &report["hypotheses"][place]["findings"][1];
+    assert_eq!(
+        (&found(0)["outcome"], &found(1)["outcome"]),
+        (&"deviated".into(), &"held".into()),
+        "{report:#}"
+    );
+    let why = found(0)["why"].as_str().expect("a reason");
+    assert!(why.contains("slower than those to the control group in the same sample"), "{why}");
+}
+
 #[test]
 fn a_baseline_that_is_not_met_says_which_errors() {
     needs!(Root, Nftables);

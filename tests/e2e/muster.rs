@@ -213,6 +213,20 @@ fn three_hosts_begin_together_and_all_hold() {
     let lines: String = own.map(|line| serde_json::to_string(line).expect("a line") + "\n").collect();
     let file = fleet.world.file("shop.ndjson", lines);
     fleet.host("shop").squall(&["verdict", &file]).run().expect_exit(0).expect_told("held");
+    // All lines are the report of all again, word by word, and that of one host by its name.
+    let lines: String = log.iter().map(|line| serde_json::to_string(line).expect("a line") + "\n").collect();
+    let file = fleet.world.file("all.ndjson", lines);
+    let page = fleet.world.directory.join("shop.html");
+    let verdict = |more: &[&str]| fleet.host("shop").squall(&[&["verdict", &file], more].concat()).run();
+    let again = verdict(&[]);
+    again.expect_exit(0).expect_told("the run itself said the same");
+    assert_eq!(again.stdout, shown);
+    let one = verdict(&["--host", "shop", "--html", &page.display().to_string()]);
+    one.expect_exit(0).expect_told("the run itself said the same");
+    assert!(one.stdout.contains("the page is there"), "{}", one.stdout);
+    assert!(page.is_file());
+    verdict(&["--host", "nobody"]).expect_exit(2).expect_told("holds no run on `nobody`");
+    verdict(&["--baseline", &file]).expect_exit(2).expect_told("`--host NAME`");
 }
 
 #[test]

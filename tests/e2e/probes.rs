@@ -1,12 +1,13 @@
 //! Every kind of probe against the real thing that it asks.
 
 use std::io::{BufRead, BufReader, Write};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 use squall_tests::dns::Dns;
 use squall_tests::host::Host;
 use squall_tests::needs;
+use squall_tests::skip::JOURNALD;
 use squall_tests::squall::binary;
 use squall_tests::wait::{PATIENCE, holds};
 use squall_tests::world::World;
@@ -15,9 +16,19 @@ use crate::trial::run;
 
 /// One sample of each of these claims, by one prober in a host's namespace: how it was, and what was seen.
 fn sampled(host: &Host, claims: &[(Value, Value)]) -> Vec<(String, String)> {
+    sampled_by(host, &["prober"], claims)
+}
+
+/// The same by a prober that is started so.
+fn sampled_by(host: &Host, arguments: &[&str], claims: &[(Value, Value)]) -> Vec<(String, String)> {
     let mut command = host.netns.command(binary("squall"));
-    let mut prober =
-        command.arg("prober").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("it starts");
+    command.args(arguments);
+    asked(command, claims)
+}
+
+/// The same by a prober that is started by a command.
+fn asked(mut command: Command, claims: &[(Value, Value)]) -> Vec<(String, String)> {
+    let mut prober = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("it starts");
     let mut told = prober.stdin.take().expect("it was asked for");
     for (number, (what, expect)) in claims.iter().enumerate() {
         let load = json!({ "load": { "probe": number, "what": what, "expect": expect } });
@@ -154,6 +165,56 @@ fn postgres_is_asked_and_never_changed() {
 }
 
 #[test]
+fn processes_are_found_by_the_port_on_which_they_listen() {
+    needs!(Root, Nginx);
+    let world = World::new(2);
+    let server = world.nginx(0, 8080);
+    let near = &world.hosts[0];
+    let what = |port: u16| json!({ "processes": { "name": "nginx", "listening": port } });
+    let exe = std::fs::read_link(format!("/proc/{}/exe", server.pid)).expect("it runs");
+    let main = json!({ "processes": { "exe": exe, "pid": server.pid } });
+    let claims = [
+        (what(8080), json!({ "count": ">= 2", "open-files": "< 1000", "memory-mib": "< 512" })),
+        (what(8081), json!({ "count": 0 })),
+        (main.clone(), json!({ "count": 1, "restarts": 0 })),
+    ];
+    for (how, seen) in sampled_by(near, &["prober", "--user", "root"], &claims) {
+        assert_eq!(how, "good", "{seen}");
+    }
+    // Nobody is not shown whose socket it is, nor what a process runs; in another namespace there is no such socket.
+    let hidden = sampled(near, &[(what(8080), json!({})), (main, json!({}))]);
+    assert!(hidden.iter().all(|(how, seen)| how == "unclear" && seen.contains("`user:`")), "{hidden:?}");
+    let elsewhere = sampled(&world.hosts[1], &[(what(8080), json!({}))]);
+    assert!(elsewhere[0].0 == "bad" && elsewhere[0].1.starts_with("count: 0"), "{elsewhere:?}");
+}
+
+/// A journal of its own, in namespaces that end with the prober: what `docs/probes.md` says of it.
+const JOURNAL: &str = "mount --make-rprivate / && mount -t tmpfs none /run && \
+    mkdir -p /run/systemd/journal /run/systemd/journald.conf.d && mkdir -p /run/log/journal/$(cat /etc/machine-id) && \
+    printf '[Journal]\\nAudit=no\\nReadKMsg=no\\nStorage=volatile\\n' > /run/systemd/journald.conf.d/test.conf && \
+    { \"$1\" & } && for try in $(seq 200); do \
+        systemd-cat --identifier=squall-test echo 'error: too slow' 2>/dev/null; \
+        journalctl --quiet --identifier=squall-test | grep -q slow && break; sleep 0.1; done; \
+    exec \"$0\" prober --user root";
+
+#[test]
+fn the_journal_is_asked_as_somebody_who_may() {
+    needs!(Root, Journald);
+    let world = World::new(1);
+    let mut command = world.hosts[0].netns.command("unshare");
+    command.args(["--mount", "--pid", "--fork", "--mount-proc", "--kill-child", "bash", "-c", JOURNAL]);
+    command.arg(binary("squall")).arg(JOURNALD);
+    let ask = |what: &str| {
+        let argv = ["journalctl", "--quiet", "--identifier=squall-test", "--since=-1h", what, "--output=cat"];
+        json!({ "process": { "argv": argv, "user": "root" } })
+    };
+    let none = json!({ "value": "", "exit": { "one-of": [0, 1] } });
+    let seen = asked(command, &[(ask("--grep=^panic"), none.clone()), (ask("--grep=^error"), none)]);
+    assert_eq!(seen[0].0, "good", "{seen:?}");
+    assert!(seen[1].0 == "bad" && seen[1].1.contains("error: too slow"), "{seen:?}");
+}
+
+#[test]
 fn prometheus_is_asked() {
     needs!(Root, Prometheus);
     let world = World::new(1);
@@ -214,7 +275,7 @@ fn prometheus_is_asked() {
 fn a_run_compares_values_with_attempts_and_when_it_is_asked_to() {
     needs!(Root, Redis);
     let world = World::new(2);
-    world.redis(0, 6379);
+    let server = world.redis(0, 6379);
     let near = &world.hosts[0];
     let dns = Dns::start(&near.netns, near.v4);
     dns.set("shop.test", 5, &["10.9.8.7".parse().expect("an address")]);
@@ -229,8 +290,11 @@ fn a_run_compares_values_with_attempts_and_when_it_is_asked_to() {
              expect: {{ value: {{ contains: \"10.9.8.7\", count: 1 }} }}\n    \
              every: 200ms\n    when: [before, after]\n\
          \x20 - name: nobody complains\n    \
-             log: {{ file: {log}, pattern: \"^error\" }}\n    every: 200ms\n",
-        near.v4
+             log: {{ file: {log}, pattern: \"^error\" }}\n    every: 200ms\n\
+         \x20 - name: the cache is the one it was\n    \
+             processes: {{ name: redis-server, pid: {} }}\n    \
+             expect: {{ restarts: 0, memory-mib: \"< 512\", age-seconds: \">= 0\" }}\n    every: 200ms\n",
+        near.v4, server.pid
     );
     let document = |last: &str| {
         format!(

@@ -11,6 +11,14 @@ use crate::netns;
 /// Where version 2 control groups are mounted: the hybrid layout, or the pure one.
 pub const CGROUP_ROOTS: [&str; 2] = ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"];
 
+/// The server of systemd's journal.
+pub const JOURNALD: &str = "/lib/systemd/systemd-journald";
+
+/// Whether the kernel has filters of system calls: what reads from the network then bears one.
+pub fn has_filters() -> bool {
+    Path::new("/proc/sys/kernel/seccomp/actions_avail").exists()
+}
+
 /// Something that a machine may lack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Need {
@@ -50,6 +58,8 @@ pub enum Need {
     SystemdAnalyze,
     /// nginx.
     Nginx,
+    /// systemd's journal: its server and `journalctl`, neither of which needs systemd to run.
+    Journald,
     /// Prometheus.
     Prometheus,
     /// Redis.
@@ -119,6 +129,10 @@ impl Need {
                 unless(found("systemd-analyze"), "needs `systemd-analyze` (package `systemd`)")
             }
             Need::Nginx => unless(found("nginx"), "needs nginx (package `nginx-light`)"),
+            Need::Journald => unless(
+                Path::new(JOURNALD).exists() && found("journalctl"),
+                "needs systemd's journal (package `systemd`)",
+            ),
             Need::Prometheus => unless(found("prometheus"), "needs Prometheus (package `prometheus`)"),
             Need::Redis => unless(found("redis-server"), "needs Redis (package `redis-server`)"),
             Need::Chromium => unless(found("chromium"), "needs a browser (package `chromium`)"),

@@ -101,6 +101,7 @@ fn serve(line: &Line, control: &Control, seed: u64) {
                     return;
                 }
             }
+            Order::Mean { names } => lookups.iter().for_each(|lookups| lookups.mean(&names)),
             Order::Count => {
                 if line.send(&Answer::Counted(counts(control, lookups.as_ref())), None).is_err() {
                     return;

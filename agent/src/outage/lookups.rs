@@ -101,6 +101,14 @@ impl Lookups {
         let _ = self.jobs.send((socket, server));
     }
 
+    /// Lookups of these names are meant, too.
+    pub(super) fn mean(&self, names: &[String]) {
+        let mut fault = self.shared.fault.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(fault) = &mut *fault {
+            fault.names.extend(names.iter().map(|name| normal(name)));
+        }
+    }
+
     /// From now on everything passes.
     pub(super) fn heal(&self) {
         *self.shared.fault.write().unwrap_or_else(PoisonError::into_inner) = None;

@@ -28,6 +28,11 @@ pub enum Order {
         /// What to do to them.
         task: Task,
     },
+    /// Lookups of these names are meant, too. Not answered.
+    Mean {
+        /// In all their forms.
+        names: Vec<String>,
+    },
     /// Say what was carried.
     Count,
     /// Do nothing to connections any more, and end with the last of them, or after [`CARRIES_ON_MS`].

@@ -51,7 +51,7 @@ pub(super) struct Answer {
 /// Expectations of an HTTP answer.
 pub(super) struct ExpectHttp {
     status: Option<Comparison>,
-    headers: Vec<(HeaderName, String)>,
+    headers: Vec<(HeaderName, Comparison)>,
     body: Option<Regex>,
     json: ExpectJson,
     value: Option<Comparison>,
@@ -70,7 +70,7 @@ pub(super) struct ExpectProcess {
 impl ExpectHttp {
     /// Compiles them; an error says which of them makes no sense, and why.
     pub(super) fn new(expect: &Expect) -> Result<Self, String> {
-        let header = |(name, value): (&String, &String)| {
+        let header = |(name, value): (&String, &Comparison)| {
             let parsed: HeaderName = name.parse().map_err(|_| format!("`{name}` is not a header name"))?;
             Ok((parsed, value.clone()))
         };
@@ -113,7 +113,7 @@ impl ExpectHttp {
             None => {}
         }
         if let Some(objection) = self.header_objection(answer) {
-            return Some(Objection::Bad(objection));
+            return Some(objection);
         }
         if let Some(regex) = &self.body
             && !regex.is_match(&String::from_utf8_lossy(&answer.body))
@@ -124,19 +124,22 @@ impl ExpectHttp {
         json.or_else(|| Objection::of(self.value.as_ref()?.judge(&trimmed(&answer.body)), "body is "))
     }
 
-    fn header_objection(&self, answer: &Answer) -> Option<String> {
+    fn header_objection(&self, answer: &Answer) -> Option<Objection> {
         for (name, expected) in &self.headers {
-            let mut values = answer.headers.get_all(name).iter().peekable();
-            if values.peek().is_none() {
-                return Some(format!("header `{name}` is missing (expected `{expected}`)"));
+            let values: Vec<_> = (answer.headers.get_all(name).iter())
+                .map(|value| Found::Text(String::from_utf8_lossy(value.as_bytes()).into_owned()))
+                .collect();
+            if values.is_empty() {
+                if expected.judge(&Found::Nothing) == Compared::Holds {
+                    continue;
+                }
+                return Some(Objection::Bad(format!("header `{name}` is missing (expected {expected})")));
             }
-            let found: Vec<_> = values.map(|value| String::from_utf8_lossy(value.as_bytes())).collect();
-            if !found.iter().any(|value| value == expected) {
-                return Some(format!(
-                    "header `{name}` is `{}` (expected `{expected}`)",
-                    short(&found.join(", "))
-                ));
+            let mut judged = values.iter().map(|value| expected.judge(value)).collect::<Vec<_>>();
+            if judged.contains(&Compared::Holds) {
+                continue;
             }
+            return Objection::of(judged.swap_remove(0), &format!("header `{name}` is "));
         }
         None
     }

@@ -13,6 +13,7 @@ use super::load::Task;
 use super::log::LogLook;
 use super::metrics::MetricsLook;
 use super::process::ProcessLook;
+use super::processes::ProcessesLook;
 use super::prometheus::PrometheusLook;
 use super::redis::RedisLook;
 use super::sql::SqlLook;
@@ -38,6 +39,7 @@ pub(super) enum Look {
     Redis(Box<RedisLook>),
     Sql(Box<SqlLook>),
     Log(Box<LogLook>),
+    Processes(Box<ProcessesLook>),
 }
 
 impl Prepared {
@@ -54,6 +56,7 @@ impl Prepared {
             Probe::Redis(redis) => Look::Redis(Box::new(RedisLook::new(redis, expect)?)),
             Probe::Sql(sql) => Look::Sql(Box::new(SqlLook::new(sql, expect)?)),
             Probe::Log(log) => Look::Log(Box::new(LogLook::new(log, expect)?)),
+            Probe::Processes(probe) => Look::Processes(Box::new(ProcessesLook::new(probe, expect)?)),
             Probe::Load { load, tick } => {
                 return Ok(Prepared::Load(Box::new(Task::new(load, *tick, expect)?)));
             }
@@ -76,6 +79,7 @@ impl Look {
             Look::Redis(redis) => redis.look(left).await,
             Look::Sql(sql) => sql.look(left).await,
             Look::Log(log) => log.look(),
+            Look::Processes(processes) => processes.look(left).await,
         })
     }
 }

@@ -133,47 +133,58 @@ impl ExpectValue {
                 false => Seen::unclear(format!("no data (expected {comparison})")),
             };
         }
-        if comparison.counts() {
-            let all = values.iter().map(|(_, value)| Value::from(value.as_str())).collect();
-            return self.judge(&Found::Typed(Value::Array(all)), took);
+        match objection_to_all(comparison, values, take) {
+            Some(objection) => objection.into(),
+            None => in_time(shown(values), took, self.within),
         }
-        match take {
-            Take::One if values.len() > 1 => Seen::unclear(format!(
-                "{} values, and one is compared: aggregate them in the query",
-                values.len()
-            )),
-            Take::One | Take::All => {
-                let objections = values.iter().filter_map(|(name, value)| {
-                    Objection::of(comparison.judge(&Found::Text(value.clone())), "").map(|why| (name, why))
-                });
-                // What is unclear of one value leaves open whether all are as expected, unless another one is not.
-                let mut unclear = None;
-                for (name, objection) in objections {
-                    let text = |why: String| if values.len() == 1 { why } else { format!("{name}: {why}") };
-                    match objection {
-                        Objection::Bad(why) => return Seen::bad(text(why)),
-                        Objection::Unclear(why) => unclear = unclear.or(Some(text(why))),
+    }
+}
+
+/// What is not as expected of several values, each of them a text with the name of what it belongs to. There is at least one.
+pub(super) fn objection_to_all(
+    comparison: &Comparison,
+    values: &[(String, String)],
+    take: Take,
+) -> Option<Objection> {
+    if comparison.counts() {
+        let all = values.iter().map(|(_, value)| Value::from(value.as_str())).collect();
+        return Objection::of(comparison.judge(&Found::Typed(Value::Array(all))), "");
+    }
+    let judge = |value: &String| Objection::of(comparison.judge(&Found::Text(value.clone())), "");
+    match take {
+        Take::One if values.len() > 1 => Some(Objection::Unclear(format!(
+            "{} values, and one is compared: aggregate them in the query",
+            values.len()
+        ))),
+        Take::One | Take::All => {
+            // What is unclear of one value leaves open whether all are as expected, unless another one is not.
+            let mut unclear = None;
+            for (name, value) in values {
+                let text = |why: String| if values.len() == 1 { why } else { format!("{name}: {why}") };
+                match judge(value) {
+                    None => {}
+                    Some(Objection::Bad(why)) => return Some(Objection::Bad(text(why))),
+                    Some(Objection::Unclear(why)) => {
+                        unclear = unclear.or_else(|| Some(Objection::Unclear(text(why))));
                     }
                 }
-                unclear.map_or_else(|| in_time(shown(values), took, self.within), Seen::unclear)
             }
-            Take::Any => {
-                let judged = values.iter().map(|(_, value)| comparison.judge(&Found::Text(value.clone())));
-                let mut last = None;
-                for compared in judged {
-                    match Objection::of(compared, "") {
-                        None => return in_time(shown(values), took, self.within),
-                        Some(unclear @ Objection::Unclear(_)) => last = Some(unclear),
-                        Some(bad) => last = last.or(Some(bad)),
-                    }
-                }
-                last.map_or_else(|| Seen::unclear("no data"), Seen::from)
-            }
-            Take::Min | Take::Max | Take::Mean | Take::Sum => match aggregate(values, take) {
-                Ok(number) => self.judge(&Found::Text(number.to_string()), took),
-                Err(why) => Seen::unclear(why),
-            },
+            unclear
         }
+        Take::Any => {
+            let mut last = None;
+            for (_, value) in values {
+                match judge(value)? {
+                    unclear @ Objection::Unclear(_) => last = Some(unclear),
+                    bad @ Objection::Bad(_) => last = last.or(Some(bad)),
+                }
+            }
+            last
+        }
+        Take::Min | Take::Max | Take::Mean | Take::Sum => match aggregate(values, take) {
+            Ok(number) => judge(&number.to_string()),
+            Err(why) => Some(Objection::Unclear(why)),
+        },
     }
 }
 
@@ -193,7 +204,8 @@ fn aggregate(values: &[(String, String)], take: Take) -> Result<f64, String> {
     })
 }
 
-fn shown(values: &[(String, String)]) -> String {
+/// Values in a few words.
+pub(super) fn shown(values: &[(String, String)]) -> String {
     match values {
         [(_, value)] => format!("`{value}`"),
         _ => format!("{} values", values.len()),

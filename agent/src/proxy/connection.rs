@@ -22,8 +22,7 @@ use super::http::{Handed, Seen};
 use super::link::{Change, Link, Place};
 use super::observations::Record;
 use super::observed::Observed;
-use super::peer::Peer;
-pub use super::peer::READ;
+use super::peer::{Peer, Scratch};
 use super::queue::{Ending, Item};
 use super::toxic::{Stream, Toxic};
 use crate::host::queue::pace::now;
@@ -243,8 +242,8 @@ impl Connection {
         self.links.iter().map(Link::held).sum()
     }
 
-    /// Moves bytes of one direction as far as they may go now. `buffer` is [`READ`] long, before and after; where memory
-    /// is tight, a link that holds much takes no more.
+    /// Moves bytes of one direction as far as they may go now. Where memory is tight, a link that holds much takes no
+    /// more.
     ///
     /// # Errors
     /// The connection is over.
@@ -252,7 +251,7 @@ impl Connection {
         &mut self,
         stream: Stream,
         now: u64,
-        buffer: &mut Vec<u8>,
+        scratch: &mut Scratch,
         tight: bool,
     ) -> Result<Left, Over> {
         let [client, server] = &mut self.peers;
@@ -311,8 +310,13 @@ impl Connection {
             // What can be read, if there is a place for it.
             let takes = link.takes(now) && !(tight && link.held() > MUCH);
             if self.connected && source.readable && !source.silent && !sink.deaf && takes {
-                let (item, length) =
-                    source.receive(now, buffer, link.is_bare().then_some(&mut *sink), counted);
+                let bare = link.is_bare();
+                // What stands between reads and writes itself; another's bytes need not be seen.
+                let (item, length) = if bare && source.bulky && sink.writable && self.alive.is_none() {
+                    source.pass(now, scratch, sink, counted)
+                } else {
+                    source.receive(now, scratch, bare.then_some(&mut *sink), counted)
+                };
                 moved += length;
                 if length > 0 {
                     self.observed.data(stream, now, length);

@@ -6,6 +6,7 @@
 mod appendix;
 mod audit;
 mod check;
+mod completions;
 mod demo;
 mod events;
 mod faults;
@@ -16,6 +17,7 @@ mod init;
 mod inject;
 mod interface;
 mod load;
+mod man;
 mod plan;
 mod print;
 mod proxy;
@@ -79,6 +81,10 @@ enum Verb {
     Faults(faults::Faults),
     /// Print the JSON Schema of experiment files, for editors.
     Schema(schema::Schema),
+    /// Print what a shell needs to complete these commands.
+    Completions(completions::Completions),
+    /// Write a manual page for each verb.
+    Man(man::Man),
     /// Be the controller of a fleet: agents dial in, and are known by certificates of its own.
     Serve(serve::Serve),
     /// The hosts of a controller: list, show, label, revoke.
@@ -122,6 +128,8 @@ pub fn main() -> ExitCode {
         Verb::Init(verb) => verb.run(&cli.common),
         Verb::Faults(verb) => verb.run(&cli.common),
         Verb::Schema(verb) => verb.run(&cli.common),
+        Verb::Completions(verb) => verb.run(&cli.common),
+        Verb::Man(verb) => verb.run(&cli.common),
         Verb::Serve(verb) => verb.run(&cli.common),
         Verb::Hosts(verb) => verb.run(&cli.common),
         Verb::Tokens(verb) => verb.run(&cli.common),

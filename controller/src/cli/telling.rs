@@ -57,6 +57,11 @@ pub struct Ready {
 }
 
 impl Telling {
+    /// Whether anything is asked for.
+    pub fn is_asked_for(&self) -> bool {
+        self.html.is_some() || self.baseline.is_some()
+    }
+
     /// Opens what is asked for, before anything is done. The earlier run must be one of the document; several runs have
     /// pages in a directory, and nothing to be compared with.
     pub fn prepare(&self, document: Option<&Document>) -> Result<Tellings, Refusal> {

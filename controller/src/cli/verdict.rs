@@ -4,20 +4,26 @@ use std::path::PathBuf;
 
 use squall_controller::report::{self, Paint};
 use squall_experiments::exit::Exit;
+use squall_experiments::muster::{FleetEvent, Line, Muster, What};
 use squall_experiments::run::{Event, Record};
 use squall_experiments::summary::Summary;
 
+use super::events::{self, Log};
 use super::host::refused;
 use super::telling::Telling;
-use super::{Common, Format, events, print};
+use super::{Common, Format, print};
 
 /// Make the report of a run again from its events, and say whether it is the same.
 ///
-/// Every figure is computed anew; nothing else is read, and nothing is touched. The exit code is that of the run.
+/// Every figure is computed anew; nothing else is read, and nothing is touched. The exit code is that of the run. Of a run over
+/// several hosts (`squall show RUN --events`) it is the report of all.
 #[derive(Debug, clap::Args)]
 pub struct Verdict {
     /// The event file of a run.
     file: PathBuf,
+    /// Of a run over several hosts: the whole report of this one.
+    #[arg(long, value_name = "NAME")]
+    host: Option<String>,
     #[command(flatten)]
     telling: Telling,
 }
@@ -25,18 +31,38 @@ pub struct Verdict {
 impl Verdict {
     /// The exit code of the run, or why the file says nothing.
     pub fn run(self, common: &Common) -> anyhow::Result<Exit> {
-        let log = match events::read(&self.file) {
+        let log = match events::either(&self.file) {
             Ok(log) => log,
             Err(error) => {
                 eprintln!("error: {error:#}");
                 return Ok(Exit::Usage);
             }
         };
-        let Some(summary) = Summary::of(&log) else {
-            eprintln!("error: `{}` does not begin with the begin of a run", self.file.display());
+        match (log, &self.host) {
+            (Log::Run(log), None) => self.of_one(&log, common),
+            (Log::Run(_), Some(_)) => {
+                eprintln!("error: `{}` is the log of a run on one host", self.file.display());
+                eprintln!("help: leave `--host` out");
+                Ok(Exit::Usage)
+            }
+            (Log::Fleet(log), None) => self.of_all(&log, common),
+            (Log::Fleet(log), Some(host)) => {
+                let own = of_host(&log, host);
+                self.of_one(&own, common)
+            }
+        }
+    }
+
+    /// The report of one host.
+    fn of_one(self, log: &[Record], common: &Common) -> anyhow::Result<Exit> {
+        let Some(summary) = Summary::of(log) else {
+            match &self.host {
+                Some(host) => eprintln!("error: `{}` holds no run on `{host}`", self.file.display()),
+                None => eprintln!("error: `{}` does not begin with the begin of a run", self.file.display()),
+            }
             return Ok(Exit::Usage);
         };
-        let mut ready = match self.telling.ready_for(&log) {
+        let mut ready = match self.telling.ready_for(log) {
             Ok(ready) => ready,
             Err(refusal) => return Ok(refused(&refusal)),
         };
@@ -47,15 +73,55 @@ impl Verdict {
             Format::Json => report::json(&summary, Some(&self.file), None),
         };
         print::result(&text)?;
-        match said(&log) {
-            Some((exit, sentence)) if exit != summary.exit || sentence != summary.sentence => {
-                eprintln!("note: the run itself said: {sentence} (exit {})", exit as u8);
-            }
-            Some(_) => eprintln!("note: the run itself said the same"),
-            None => eprintln!("note: the run was cut off before its last event"),
-        }
+        compare(said(log), summary.exit, &summary.sentence);
         Ok(summary.exit)
     }
+
+    /// The report of all hosts.
+    fn of_all(self, log: &[Line], common: &Common) -> anyhow::Result<Exit> {
+        if self.telling.is_asked_for() {
+            eprintln!("error: a page, and a comparison with an earlier run, are of one host");
+            eprintln!("help: name it: `--host NAME`");
+            return Ok(Exit::Usage);
+        }
+        let Some(muster) = Muster::of(log) else {
+            eprintln!("error: `{}` does not begin with the begin of a run", self.file.display());
+            return Ok(Exit::Usage);
+        };
+        let text = match common.format {
+            Format::Human => report::fleet(&muster, Paint::on(&std::io::stdout())),
+            Format::Json => report::fleet_json(&muster),
+        };
+        print::result(&text)?;
+        let said = log.last().and_then(|line| match &line.what {
+            What::Fleet { event: FleetEvent::Finished { exit, sentence }, .. } => {
+                Some((*exit, sentence.as_str()))
+            }
+            _ => None,
+        });
+        compare(said, muster.exit, &muster.sentence);
+        Ok(muster.exit)
+    }
+}
+
+/// Says whether a run said itself what was found now.
+fn compare(said: Option<(Exit, &str)>, exit: Exit, sentence: &str) {
+    match said {
+        Some(said) if said != (exit, sentence) => {
+            eprintln!("note: the run itself said: {} (exit {})", said.1, said.0 as u8);
+        }
+        Some(_) => eprintln!("note: the run itself said the same"),
+        None => eprintln!("note: the run was cut off before its last event"),
+    }
+}
+
+/// The events of the run on one host.
+fn of_host(log: &[Line], name: &str) -> Vec<Record> {
+    let own = log.iter().filter_map(|line| match &line.what {
+        What::OnHost { host, record } if host == name => Some(record.clone()),
+        _ => None,
+    });
+    own.collect()
 }
 
 /// What the run said at its end.

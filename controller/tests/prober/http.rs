@@ -44,13 +44,18 @@ fn the_status_is_2xx_unless_another_is_expected() {
 fn headers_must_be_there_with_their_value() {
     let cached = answer("200 OK", "X-Cache: HIT\r\nvary: a\r\nvary: b\r\n", "");
     good(&cached, json!({ "headers": { "x-cache": "HIT", "vary": "b" } }));
+    good(&cached, json!({ "headers": { "x-cache": { "matches": "^H" }, "etag": { "present": false } } }));
+    assert_eq!(
+        bad(&cached, json!({ "headers": { "vary": { "present": false } } })),
+        "header `vary` is `a` (expected nothing)"
+    );
     assert_eq!(
         bad(&cached, json!({ "headers": { "x-cache": "MISS" } })),
-        "header `x-cache` is `HIT` (expected `MISS`)"
+        "header `x-cache` is `HIT` (expected \"MISS\")"
     );
     assert_eq!(
         bad(&cached, json!({ "headers": { "etag": "1" } })),
-        "header `etag` is missing (expected `1`)"
+        "header `etag` is missing (expected \"1\")"
     );
 }
 

@@ -10,6 +10,8 @@ mod looks;
 mod privileges;
 mod prober;
 mod process;
+mod processes;
+mod reach;
 mod server;
 mod services;
 mod tcp;

@@ -3,7 +3,7 @@
 use crate::run::Seen;
 use crate::summary::{count, count_control};
 use crate::verdict::{
-    Bound, Counts, Course, Fast, Mode, Phase, Starts, Tally, Terms, chance_of, control_group,
+    Bound, Counts, Course, Fast, Mode, Paired, Phase, Starts, Tally, Terms, chance_of, control_group, percent,
 };
 
 /// Bad requests of one sample that chance explains less often than this make it a bad sample of the recovery.
@@ -22,6 +22,8 @@ pub(super) struct Rates {
     bounds: Vec<Watched>,
     /// Where errors are compared with those of a control group.
     groups: Option<Groups>,
+    /// Whether the groups are as fast as each other, where that is claimed.
+    pace: Option<Paired>,
     baseline: Tally,
 }
 
@@ -60,13 +62,20 @@ impl Rates {
             }
             _ => None,
         });
-        Rates { alpha: terms.alpha(), bounds: bounds.collect(), groups, baseline: Tally::default() }
+        let pace = terms.bounds.contains(&Bound::LatencyOfControl).then(|| Paired::new(Starts::Open));
+        Rates { alpha: terms.alpha(), bounds: bounds.collect(), groups, pace, baseline: Tally::default() }
     }
 
     /// Counts a sample.
     pub(super) fn add(&mut self, seen: &Seen) {
         if seen.phase == Phase::Baseline && seen.is_whole() {
             self.baseline.add(seen.good);
+        }
+        if let Some(pace) = self.pace.as_mut().filter(|_| seen.phase == Phase::Baseline)
+            && let Some((load, control)) =
+                seen.load.as_ref().and_then(|load| Some((load, load.control.as_ref()?)))
+        {
+            pace.step((&load.latency, load.failed()), (&control.latency, control.failed()));
         }
         if let Some(groups) = self.groups.as_mut().filter(|_| seen.phase == Phase::Baseline) {
             groups.add(seen);
@@ -110,6 +119,12 @@ impl Rates {
     pub(super) fn not_steady(&self) -> Option<String> {
         if let Some(differ) = self.groups.as_ref().and_then(|groups| groups.differ(self.alpha)) {
             return Some(differ);
+        }
+        if let Some(pace) = self.pace.as_ref().filter(|pace| pace.evidence() >= 1.0 / self.alpha) {
+            let share = percent(pace.effect().unwrap_or_default());
+            return Some(format!(
+                "the groups differ already: {share} of requests are slower than the control group's"
+            ));
         }
         if self.bounds.is_empty() {
             let Tally { good, bad } = self.baseline;
@@ -283,6 +298,33 @@ mod tests {
         assert!(differ.is_usual(&seen(Phase::Recovery, 9, 20, 20)));
         assert!(differ.is_usual(&seen(Phase::Recovery, 9, 1, 0)), "a single one is chance");
         assert!(!differ.is_usual(&seen(Phase::Recovery, 9, 20, 0)));
+    }
+
+    #[test]
+    fn groups_of_different_pace_cannot_be_compared() {
+        let terms = Terms {
+            bounds: vec![Bound::LatencyOfControl],
+            mode: Mode::Robust,
+            confidence: Percent::USUALLY_SURE,
+        };
+        let not_steady = |ms: u64| {
+            let mut rates = Rates::new(&terms);
+            for second in 0..15 {
+                let mut seen = seen(Phase::Baseline, second, 50, 0);
+                let group = |ms: u64| {
+                    let latency = [[ms * 1_000_000, 50]];
+                    serde_json::json!({ "requests": 50, "latency": latency, "late": [], "slots": [[50]] })
+                };
+                let mut load = group(ms);
+                load["control"] = group(10);
+                seen.load = Some(serde_json::from_value(load).unwrap());
+                rates.add(&seen);
+            }
+            rates.not_steady()
+        };
+        assert_eq!(not_steady(10), None);
+        let why = not_steady(30).unwrap();
+        assert_eq!(why, "the groups differ already: 100 % of requests are slower than the control group's");
     }
 
     #[test]

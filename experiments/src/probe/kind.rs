@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    DnsProbe, HttpProbe, Hypothesis, LoadProbe, LogProbe, MetricsProbe, ProcessProbe, PrometheusProbe,
-    RedisProbe, SqlProbe, TcpProbe, TlsProbe, two_seconds,
+    DnsProbe, HttpProbe, Hypothesis, LoadProbe, LogProbe, MetricsProbe, ProcessProbe, ProcessesProbe,
+    PrometheusProbe, RedisProbe, SqlProbe, TcpProbe, TlsProbe, two_seconds,
 };
 use crate::quantity::Period;
 use crate::verdict::IN_A_ROW;
@@ -19,6 +19,8 @@ pub enum Probe {
     Tcp(TcpProbe),
     /// See [`ProcessProbe`].
     Process(ProcessProbe),
+    /// See [`ProcessesProbe`].
+    Processes(ProcessesProbe),
     /// See [`LoadProbe`].
     Load {
         /// What is sent, and how often.
@@ -49,6 +51,7 @@ impl Probe {
             Probe::Http(http) => http.timeout,
             Probe::Tcp(tcp) => tcp.timeout,
             Probe::Process(process) => process.timeout,
+            Probe::Processes(processes) => (two_seconds().get() + processes.over.get()).into(),
             // Several samples that are asked for at once follow each other.
             Probe::Load { load, tick } => (tick.get() * IN_A_ROW + load.timeout.get()).into(),
             Probe::Dns(dns) => dns.timeout,
@@ -68,6 +71,7 @@ impl Probe {
     pub fn user(&self) -> Option<&str> {
         match self {
             Probe::Process(process) => process.user.as_deref(),
+            Probe::Processes(processes) => processes.user.as_deref(),
             Probe::Log(log) => log.user.as_deref(),
             _ => None,
         }
@@ -81,6 +85,7 @@ impl Hypothesis {
             self.http.clone().map(Probe::Http),
             self.tcp.clone().map(Probe::Tcp),
             self.process.clone().map(Probe::Process),
+            self.processes.clone().map(Probe::Processes),
             self.load.clone().map(|load| Probe::Load { tick: self.tick(&load), load }),
             self.dns.clone().map(Probe::Dns),
             self.tls.clone().map(Probe::Tls),

@@ -15,6 +15,7 @@ mod kind;
 mod load;
 mod looks;
 mod measurements;
+mod processes;
 mod rate;
 mod stores;
 mod template;
@@ -27,6 +28,7 @@ pub(crate) use load::divided;
 pub use load::{Control, Count, Endpoint, Group, Load, LoadProbe, QUANTILES, Slot};
 pub use looks::{Looks, Quota, When};
 pub use measurements::{LogProbe, MetricsProbe, PrometheusProbe, Take};
+pub use processes::{Figure, ProcessesProbe};
 pub use rate::{ErrorsBound, LatencyBound, ThroughputBound};
 pub use stores::{RedisProbe, SqlProbe};
 pub use template::{Filling, Template};
@@ -46,6 +48,9 @@ pub struct Hypothesis {
     /// Run a program.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub process: Option<ProcessProbe>,
+    /// Look at processes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub processes: Option<ProcessesProbe>,
     /// Send HTTP requests at a steady rate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub load: Option<LoadProbe>,
@@ -199,9 +204,9 @@ pub struct Expect {
     /// HTTP: the status code.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status: Option<Comparison>,
-    /// HTTP: headers that must be present with this value.
+    /// HTTP: headers of the answer and what each is compared with; of one that is there several times, any.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub headers: BTreeMap<String, String>,
+    pub headers: BTreeMap<String, Comparison>,
     /// HTTP: a regular expression found in the body.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub body: Option<String>,
@@ -220,6 +225,24 @@ pub struct Expect {
     /// Process: a regular expression found in standard output.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stdout: Option<String>,
+    /// Processes: how many match; without it, at least one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub count: Option<Comparison>,
+    /// Processes: how many that match began since the first look.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restarts: Option<Comparison>,
+    /// Processes: processor time as a share of one processor, in percent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu_percent: Option<Comparison>,
+    /// Processes: resident memory, in MiB.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_mib: Option<Comparison>,
+    /// Processes: how many files each has open.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub open_files: Option<Comparison>,
+    /// Processes: seconds since they began.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub age_seconds: Option<Comparison>,
     /// The answer arrives within this time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub within: Option<Period>,
@@ -229,7 +252,7 @@ pub struct Expect {
     /// Load: how many requests are answered as expected in a time, compared with the baseline.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub throughput: Option<ThroughputBound>,
-    /// Load: how fast answers are, compared with the baseline.
+    /// Load: how fast answers are, compared with the baseline or with the control group.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub latency: Option<LatencyBound>,
     /// Load: half of the requests are answered within this time.
@@ -276,7 +299,10 @@ impl Expect {
         let quantile =
             |(_, thousandths, most): (&str, u64, MostPeriod)| Bound::Quantile { thousandths, within: most.0 };
         let throughput = self.throughput.map(|bound| Bound::Throughput(bound.0));
-        let latency = self.latency.map(|LatencyBound| Bound::Latency);
+        let latency = self.latency.map(|bound| match bound {
+            LatencyBound::OfBaseline => Bound::Latency,
+            LatencyBound::OfControl => Bound::LatencyOfControl,
+        });
         errors.into_iter().chain(self.quantiles().map(quantile)).chain(throughput).chain(latency).collect()
     }
 

@@ -90,29 +90,41 @@ impl fmt::Display for ThroughputBound {
 
 as_text!(ThroughputBound, "throughput-bound", "string", [">= 90% of baseline"]);
 
-/// How fast answers must be, compared with the baseline: `no worse than baseline`.
+/// How fast answers must be, compared with the baseline, `no worse than baseline`, or with a group without the fault at the
+/// same time, `no worse than control`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct LatencyBound;
+pub enum LatencyBound {
+    /// With the baseline.
+    #[default]
+    OfBaseline,
+    /// With the control group.
+    OfControl,
+}
 
 impl FromStr for LatencyBound {
     type Err = QuantityError;
 
     fn from_str(text: &str) -> Result<Self, QuantityError> {
-        if text.split_whitespace().eq("no worse than baseline".split(' ')) {
-            return Ok(LatencyBound);
+        for bound in [LatencyBound::OfBaseline, LatencyBound::OfControl] {
+            if text.split_whitespace().eq(bound.to_string().split(' ')) {
+                return Ok(bound);
+            }
         }
-        let help = "write `no worse than baseline`; a limit of your own is `p99: \"<= 300ms\"`";
+        let help = "write `no worse than baseline` or `no worse than control`; a limit of your own is `p99: \"<= 300ms\"`";
         Err(QuantityError::new(format!("`{text}` is not how latency is compared"), help))
     }
 }
 
 impl fmt::Display for LatencyBound {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("no worse than baseline")
+        f.write_str(match self {
+            LatencyBound::OfBaseline => "no worse than baseline",
+            LatencyBound::OfControl => "no worse than control",
+        })
     }
 }
 
-as_text!(LatencyBound, "latency-bound", "string", ["no worse than baseline"]);
+as_text!(LatencyBound, "latency-bound", "string", ["no worse than baseline", "no worse than control"]);
 
 #[cfg(test)]
 mod tests {
@@ -128,7 +140,8 @@ mod tests {
             ">= 90%  of  baseline".parse::<ThroughputBound>().unwrap().to_string(),
             ">= 90% of baseline"
         );
-        assert_eq!("no worse  than baseline".parse::<LatencyBound>().unwrap(), LatencyBound);
+        assert_eq!("no worse  than baseline".parse::<LatencyBound>().unwrap(), LatencyBound::OfBaseline);
+        assert_eq!("no worse than control".parse::<LatencyBound>().unwrap(), LatencyBound::OfControl);
     }
 
     #[test]

@@ -305,7 +305,9 @@ impl<'a> Making<'a> {
             let recovered = self.not_recovered.as_ref().map(missing).or(watched);
             let recovered = recovered.filter(|_| stated.is_for(When::After));
             let counted = || unclear::judge(&in_force, |tally| during(tally, stated.tolerate, faults));
-            let judgement = match found.iter().max_by_key(|finding| weight(finding.judgement.outcome)) {
+            // Of several that are as grave, the first: errors go before what is derived from them.
+            let gravest = found.iter().rev().max_by_key(|finding| weight(finding.judgement.outcome));
+            let judgement = match gravest {
                 Some(_) if !faults && in_force.tally.total() == 0 => {
                     during(in_force.tally, stated.tolerate, faults)
                 }

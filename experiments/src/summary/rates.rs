@@ -95,6 +95,10 @@ fn ask(bound: Bound, terms: &Terms, name: &str, samples: &Samples<'_>, planned_m
             }
         }
         Bound::Latency => latency(name, samples, terms.mode, planned_ms, alpha),
+        Bound::LatencyOfControl => match during.total().0 {
+            0 => Some(Course::default()),
+            _ => Course::of_latency_groups(&pairs(name, samples), terms.mode, planned_ms, alpha),
+        },
     };
     Asked { bound, mode: terms.mode, alpha, from_ms, course }
 }
@@ -142,12 +146,27 @@ pub(super) fn ticks<'a>(
     ticks
 }
 
+/// The latencies of both groups of a load while the fault was live, stretch by stretch, with the time when each began.
+fn pairs<'a>(name: &str, samples: &Samples<'a>) -> Vec<(u64, Tick<'a>, Tick<'a>)> {
+    let mut pairs: Vec<_> = samples
+        .of_phase(name, Phase::During)
+        .filter_map(|seen| {
+            let load = seen.load.as_ref()?;
+            let control = load.control.as_ref()?;
+            let (tested, control) = ((&load.latency, load.failed()), (&control.latency, control.failed()));
+            Some((seen.begun_ms, tested, control))
+        })
+        .collect();
+    pairs.sort_by_key(|(at, ..)| *at);
+    pairs
+}
+
 /// Adds to the findings of a claim when each bound was kept again after the faults ended.
 pub(super) fn recover(found: &mut [Finding], stated: &Stated, samples: &Samples<'_>, ended_ms: u64) {
     let Some(terms) = &stated.rate else { return };
     for (finding, bound) in found.iter_mut().zip(&terms.bounds) {
-        // What is compared with the baseline's latencies has no single share to come back to.
-        if *bound == Bound::Latency {
+        // What is compared with other latencies has no single share to come back to.
+        if matches!(bound, Bound::Latency | Bound::LatencyOfControl) {
             continue;
         }
         let (mut counts, mut usual) = (Counts::default(), Counts::default());

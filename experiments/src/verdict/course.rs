@@ -4,6 +4,7 @@ use super::blocks::Blocks;
 use super::counts::Counts;
 use super::interval::upper_share;
 use super::looks::FEWEST;
+use super::paired::Paired;
 use super::process::Starts;
 use super::rate::{Fast, Keeps, control_group};
 use super::shift::{Ranks, Shift, Tick};
@@ -43,6 +44,8 @@ pub struct Course {
     pub keeps_late: bool,
     /// Of latencies: how often a request is slower than one of the baseline, ties counted half, and how often it may be.
     pub effect: Option<(f64, f64)>,
+    /// Of latencies: whether so much was known that the slowest could be compared, too.
+    pub tail: bool,
     /// Requests to the control group at the same time, and the bad ones among them.
     pub control: Option<(u64, u64)>,
     /// About how many requests more would show that the bound is kept.
@@ -166,6 +169,49 @@ impl Course {
             keeps: shift.keeps().min(if limit.is_some() { tail.keeps } else { BEYOND_DOUBT }) / 2.0,
             keeps_late: true,
             effect: shift.effect(&ticks).map(|effect| (effect, shift.tolerated())),
+            tail: limit.is_some(),
+            ..tail
+        })
+    }
+
+    /// The evidence on "answers are no slower than the control group's at the same time": the mean of that on pairs of seconds
+    /// and that on the tail, as with a baseline. The tail is compared with the p99 that the control group's does not exceed.
+    /// `None` where there was no second in which both were asked.
+    pub fn of_latency_groups(
+        pairs: &[(u64, Tick<'_>, Tick<'_>)],
+        mode: Mode,
+        planned_ms: Option<u64>,
+        alpha: f64,
+    ) -> Option<Course> {
+        let asked = |(latency, failed): &Tick<'_>| latency.total() + failed > 0;
+        let both = || pairs.iter().filter(|(_, tested, control)| asked(tested) && asked(control));
+        let control: Vec<Tick<'_>> = both().map(|(_, _, control)| *control).collect();
+        let limit = Ranks::new(&control)?.tail(alpha / 2.0);
+        let mut counts = Counts::default();
+        for (at, (latency, failed), _) in both() {
+            let slow = limit.map_or(0, |limit| latency.beyond(limit) + failed);
+            counts.add(*at, latency.total() + failed, slow);
+        }
+        let tail = Course::of(&counts, TAIL_TIMES * 0.01, mode, planned_ms, alpha / 2.0);
+        let starts = planned_ms.map_or(Starts::Open, |ms| Starts::Planned(ms.div_ceil(1000).max(1)));
+        let mut paired = Paired::new(starts);
+        let against = both().map(|(at, tested, control)| {
+            let in_general = paired.step(*tested, *control);
+            let end = at + 1000;
+            let evidence = if limit.is_some() { f64::midpoint(in_general, tail.at(end)) } else { in_general };
+            (end, evidence / 2.0)
+        });
+        let against = against.collect();
+        let failed = control.iter().map(|(_, failed)| failed).sum();
+        Some(Course {
+            against,
+            enough_ms: counts.first_ms(),
+            outage_ms: None,
+            keeps: paired.keeps().min(if limit.is_some() { tail.keeps } else { BEYOND_DOUBT }) / 2.0,
+            keeps_late: true,
+            effect: paired.effect().map(|effect| (effect, Paired::MOST)),
+            tail: limit.is_some(),
+            control: Some((control.iter().map(|(latency, failed)| latency.total() + failed).sum(), failed)),
             ..tail
         })
     }

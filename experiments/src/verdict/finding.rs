@@ -139,8 +139,10 @@ impl Finding {
     }
 
     fn without_baseline(asked: &Asked) -> Finding {
-        let whom =
-            if matches!(asked.bound, Bound::ErrorsOfControl(_)) { "control group" } else { "baseline" };
+        let whom = match asked.bound {
+            Bound::ErrorsOfControl(_) | Bound::LatencyOfControl => "control group",
+            _ => "baseline",
+        };
         let why = format!("`{}`: the {whom} has no requests to compare with", asked.bound);
         Finding {
             bound: asked.bound.to_string(),
@@ -174,7 +176,30 @@ impl Asked {
             Bound::Throughput(_) => "were not served".to_owned(),
             Bound::Quantile { within, .. } => format!("failed or took longer than {within}"),
             Bound::Latency => "were slower than the slowest hundredth of the baseline".to_owned(),
+            Bound::LatencyOfControl => {
+                "were slower than the slowest hundredth of the control group".to_owned()
+            }
         };
+        if let Some((effect, most)) = course.effect.filter(|_| !course.tail) {
+            let whom = match self.bound {
+                Bound::LatencyOfControl => "those to the control group in the same sample",
+                _ => "the baseline's usual ones",
+            };
+            let figures = format!(
+                "{} of {} requests were slower than {whom}, at most {} allowed (there are too few of those to know their slowest \
+                 hundredth)",
+                percent(effect),
+                thousands(course.all),
+                percent(most)
+            );
+            return match (outcome, sure_after_ms) {
+                (Outcome::Deviated, Some(ms)) => {
+                    format!("{figures}; sure after {}", crate::summary::seconds(ms))
+                }
+                (Outcome::Inconclusive, _) => format!("{figures}: too few to be sure"),
+                _ => figures,
+            };
+        }
         let seen = percent(course.bad as f64 / course.all as f64);
         let requests = thousands(course.all);
         let allowed = match self.bound {
@@ -194,6 +219,15 @@ impl Asked {
                 let (effect, most) = course.effect.unwrap_or((0.5, 0.5));
                 format!(
                     "at most {} allowed, and {} slower than its usual ones, at most {} allowed",
+                    percent(course.tolerated),
+                    percent(effect),
+                    percent(most)
+                )
+            }
+            Bound::LatencyOfControl => {
+                let (effect, most) = course.effect.unwrap_or((0.5, 0.5));
+                format!(
+                    "at most {} allowed, and {} slower than those to the control group in the same sample, at most {} allowed",
                     percent(course.tolerated),
                     percent(effect),
                     percent(most)

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::counts::Counts;
+use super::interval::chance_of;
 use super::process::Starts;
 use super::rate::Keeps;
 
@@ -25,13 +26,18 @@ pub struct WellAgain {
 const MEASURABLE: f64 = 4.6;
 /// Moments whose likelihood is within this of the best one are in the interval, as a logarithm.
 const NEARLY: f64 = 3.0;
+/// Errors between two moments that come up by chance at least this often, at the usual share, are no part of the outage.
+const STRAY: f64 = 0.05;
+/// More errors than this are never taken for strays.
+const MOST_STRAY: u64 = 8;
 
 /// Finds it. `counts` are those after the fault, by milliseconds since it ended; `tolerated` is between 0 and 1, both
 /// excluded; `usual` is the share of bad requests in the baseline; `alpha` is the error of the certificate. `None` where
 /// there are no requests, or the best moment is the end: it did not recover.
 ///
 /// The suffix with the largest likelihood ratio of good against bad begins at the last change, so relapses are seen (the
-/// CUSUM of Page, 1954, run backwards). The bad share is chosen so that the tolerance itself favours neither.
+/// CUSUM of Page, 1954, run backwards). The bad share is chosen so that the tolerance itself favours neither; a usual error soon
+/// after the end then looks like a part of the outage, which is taken back where chance explains it.
 pub fn well_again(counts: &Counts, tolerated: f64, usual: f64, alpha: f64) -> Option<WellAgain> {
     let good = usual.clamp(tolerated / 20.0, tolerated / 2.0);
     let bad = indifferent(good, tolerated);
@@ -46,17 +52,37 @@ pub fn well_again(counts: &Counts, tolerated: f64, usual: f64, alpha: f64) -> Op
     let best = worth.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     let time = |at: usize| slots.get(at).map(|slot| slot.0);
     let place = worth.iter().position(|worth| *worth >= best)?;
+    time(place)?;
+    let place = without_strays(&slots, place, good);
     let after_ms = time(place)?;
     let shown_ms = shown(counts, tolerated, alpha);
     if best - worth[0] < MEASURABLE {
         return Some(WellAgain { after_ms: 0, from_ms: 0, to_ms: 0, shown_ms });
     }
     let near = |at: &usize| worth[*at] >= best - NEARLY;
-    let from = (0..slots.len()).find(near)?;
+    let from = (0..slots.len()).find(near)?.min(place);
     let to = (0..slots.len()).rfind(near)?;
     // The first moment stands for everything before it.
     let from_ms = if time(from)? == first { 0 } else { time(from)? };
     Some(WellAgain { after_ms, from_ms, to_ms: time(to)?, shown_ms })
+}
+
+/// The earliest moment right after an error from which on, up to this place, there were no more errors than the usual share
+/// explains.
+fn without_strays(slots: &[(u64, u64, u64)], place: usize, usual: f64) -> usize {
+    let (mut all, mut bad, mut earliest) = (0, 0, place);
+    for at in (1..place).rev() {
+        all += slots[at].1;
+        bad += slots[at].2;
+        if bad > MOST_STRAY {
+            break;
+        }
+        let begins = slots[at].2 == 0 && slots[at - 1].2 > 0;
+        if begins && bad > 0 && chance_of(all, bad, usual) > STRAY {
+            earliest = at;
+        }
+    }
+    earliest
 }
 
 /// The first moment at which it is shown that the tolerance is kept, at steps of a second.
@@ -114,6 +140,16 @@ mod tests {
         let bad = |slot: u64| u64::from(slot < 20 || (120..150).contains(&slot)) * 4;
         let found = well_again(&counts(400, bad), 0.01, 0.0, 0.05).unwrap();
         assert_eq!(found.after_ms, 15_000);
+    }
+
+    #[test]
+    fn a_usual_error_after_the_end_is_no_part_of_the_outage() {
+        let bad = |stray: u64| move |slot: u64| if slot == stray { 1 } else { u64::from(slot < 30) * 3 };
+        let found = |stray| well_again(&counts(300, bad(stray)), 0.01, 0.001, 0.05).unwrap().after_ms;
+        // 5 requests a slot: one error of 60 comes up in 6 % of all cases, one of 10 in 1 %.
+        assert_eq!((found(42), found(32)), (3000, 3300));
+        let twice = |slot: u64| if slot == 42 { 2 } else { u64::from(slot < 30) * 3 };
+        assert_eq!(well_again(&counts(300, twice), 0.01, 0.001, 0.05).unwrap().after_ms, 4300);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use crate::distribution::Distribution;
 const BETS: [f64; 5] = [0.05, 0.1, 0.2, 0.35, 0.6];
 const SHARES: [f64; 5] = [0.2; 5];
 /// The shift of the effect size that is still "no worse": .06 (.56 is what Vargha and Delaney call small).
-const TOLERATED: f64 = 0.06;
+pub(super) const TOLERATED: f64 = 0.06;
 
 /// What a baseline says of latencies: where each one ranks among them.
 #[derive(Clone, Debug)]
@@ -68,6 +68,15 @@ impl Ranks {
         // Among those that failed in the baseline, or beyond everything.
         let never = (self.answered as f64 + (self.all - self.answered) as f64 / 2.0) / all;
         answered.chain(std::iter::once((never, failed as f64))).filter(|(_, count)| *count > 0.0)
+    }
+
+    /// The effect size of a window: how often a request of it is slower than one of these, ties counted half (the A of
+    /// Vargha and Delaney, 2000). `None` without a request.
+    pub fn effect(&self, ticks: &[Tick<'_>]) -> Option<f64> {
+        let ranks = ticks.iter().flat_map(|tick| self.of(*tick));
+        let (sum, all) =
+            ranks.fold((0.0, 0.0), |(sum, all), (rank, count)| (sum + rank * count, all + count));
+        (all > 0.0).then(|| sum / all)
     }
 
     /// The latency that the baseline's p99 does not exceed with confidence 1 - `alpha`; `None` where it answered too few
@@ -140,13 +149,9 @@ impl Shift {
         self.mirrored.wealth()
     }
 
-    /// The effect size of a window: how often a request of it is slower than one of the baseline, ties counted half (the
-    /// A of Vargha and Delaney, 2000). `None` without a request.
+    /// The effect size of a window against the baseline: see [`Ranks::effect`].
     pub fn effect(&self, ticks: &[Tick<'_>]) -> Option<f64> {
-        let ranks = ticks.iter().flat_map(|tick| self.ranks.of(*tick));
-        let (sum, all) =
-            ranks.fold((0.0, 0.0), |(sum, all), (rank, count)| (sum + rank * count, all + count));
-        (all > 0.0).then(|| sum / all)
+        self.ranks.effect(ticks)
     }
 
     /// The effect size that is still no worse.

@@ -52,6 +52,8 @@ pub enum Bound {
     Throughput(Percent),
     /// Answers are no slower than in the baseline, in general and at their slowest.
     Latency,
+    /// Answers are no slower than the control group's at the same time, in general and at their slowest.
+    LatencyOfControl,
 }
 
 impl Bound {
@@ -63,7 +65,8 @@ impl Bound {
             Bound::ErrorsOfBaseline(_)
             | Bound::ErrorsOfControl(_)
             | Bound::Throughput(_)
-            | Bound::Latency => None,
+            | Bound::Latency
+            | Bound::LatencyOfControl => None,
         }
     }
 }
@@ -81,6 +84,7 @@ impl fmt::Display for Bound {
             }
             Bound::Throughput(share) => write!(f, "throughput >= {share} of baseline"),
             Bound::Latency => f.write_str("latency no worse than baseline"),
+            Bound::LatencyOfControl => f.write_str("latency no worse than control"),
         }
     }
 }

@@ -1,6 +1,9 @@
 //! A group with the fault against one without.
 
-use squall_experiments::verdict::{Counts, Course, Mode};
+use std::time::Duration;
+
+use squall_experiments::distribution::Distribution;
+use squall_experiments::verdict::{Counts, Course, Mode, Paired, Starts};
 
 use super::{Chance, SURE, Traffic, WATCHED, in_full, replicates, share};
 
@@ -63,4 +66,43 @@ fn a_group_that_fails_alone_is_found_in_time() {
     let median = delays[delays.len() / 2] / 1000;
     println!("1 % instead of 0.2 % in the control group: sure after {median} s");
     assert!((16..=38).contains(&median), "{median} s, and 26 s are expected");
+}
+
+/// A second of 50 latencies around 10 ms, with a long tail: log-normal by the sum of twelve draws.
+fn latencies(chance: &mut Chance, times: f64) -> Distribution {
+    let mut latency = Distribution::default();
+    for _ in 0..50 {
+        let normal = (0..12).map(|_| chance.uniform()).sum::<f64>() - 6.0;
+        latency.add(Duration::from_secs_f64(0.01 * times * (0.5 * normal).exp()));
+    }
+    latency
+}
+
+/// When it is sure that the tested group is slower, of so many seconds in each of which both are slowed alike by chance.
+fn slower(chance: &mut Chance, seconds: u64, times: f64) -> Option<u64> {
+    let mut paired = Paired::new(Starts::Planned(seconds));
+    (1..=seconds).find(|_| {
+        let weather = 0.5 + 2.0 * chance.uniform();
+        let (tested, control) = (latencies(chance, times * weather), latencies(chance, weather));
+        paired.step((&tested, 0), (&control, 0)) >= SURE
+    })
+}
+
+#[test]
+fn a_group_that_is_slower_is_found_and_what_slows_both_is_not() {
+    // 28 % slower is an effect of .64, twice as slow one of .84; 11.5 % is one of .56, the most that is allowed.
+    for (seed, times, most) in [(70, 1.0, 0.0), (71, 1.115, 0.05)] {
+        let found = share(seed, |chance| slower(chance, 60, times).is_some());
+        println!("{times} times as slow as the control group, 60 s: {found:.4} called slower");
+        assert!(found <= if in_full() { most } else { most + 0.03 }, "{times}: {found}");
+    }
+    for (times, most) in [(1.28, 90), (2.0, 18)] {
+        let mut delays: Vec<u64> = (0..replicates() as u64 / 4)
+            .map(|replicate| slower(&mut Chance::new(72_000_003 + replicate), 300, times).unwrap_or(u64::MAX))
+            .collect();
+        delays.sort_unstable();
+        let median = delays[delays.len() / 2];
+        println!("{times} times as slow as the control group: sure after {median} s");
+        assert!(median <= most, "{times}: {median} s");
+    }
 }

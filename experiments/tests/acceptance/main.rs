@@ -224,9 +224,9 @@ fn what_is_at_the_tolerance_is_rarely_said_to_keep_it() {
 
 #[test]
 fn the_end_of_an_outage_is_found() {
-    // Half of all requests fail for ten seconds; after it none do, or one of a thousand: then a stray error soon after the
-    // end is taken for a part of the outage, which costs most where requests are few.
-    for (usual, bounds) in [(0.0, [4.0, 1.2, 0.4]), (0.001, [7.0, 1.6, 0.4])] {
+    // Half of all requests fail for ten seconds; after it none do, or one of a thousand.
+    let bounds = [4.0, 1.2, 0.4];
+    for usual in [0.0, 0.001] {
         for ((at, rate), bound) in (0u64..).zip(RATES).zip(bounds) {
             let (broken, well) = (Traffic::new(rate / 10.0, 0.5), Traffic::new(rate / 10.0, usual));
             let mut errors: Vec<f64> = (0..replicates() as u64)

@@ -8,6 +8,7 @@ use squall_tests::client::connect;
 use squall_tests::dns::Dns;
 use squall_tests::host::Host;
 use squall_tests::needs;
+use squall_tests::wait::{PATIENCE, holds};
 use squall_tests::world::World;
 
 use super::LONG;
@@ -58,7 +59,8 @@ fn ask(from: &Host, server: SocketAddr, name: &str, by: By, patience: Duration) 
         stream.read_exact(&mut answer)?;
         return Ok(read(&answer));
     }
-    let socket = from.netns.inside(|| UdpSocket::bind("0.0.0.0:0"))?;
+    let any = if server.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+    let socket = from.netns.inside(|| UdpSocket::bind(any))?;
     socket.set_read_timeout(Some(patience))?;
     if by == By::Connected {
         from.netns.inside(|| socket.connect(server))?;
@@ -85,21 +87,21 @@ fn lookups_of_a_name_go_wrong_over_every_kind_of_socket_and_those_of_other_names
     needs!(Root, Cgroup2, Bpf);
     let world = World::new(2);
     let [near, far] = &world.hosts[..] else { panic!("two hosts are needed") };
-    let dns = Dns::start(&far.netns, far.v4);
-    for name in ["shop.test", "other.test"] {
+    let both = [Dns::start(&far.netns, far.v4), Dns::start(&far.netns, far.v6)];
+    for (dns, name) in both.iter().flat_map(|dns| [(dns, "shop.test"), (dns, "other.test")]) {
         dns.set(name, 1, &["192.0.2.7".parse().expect("an address")]);
     }
-    let server = SocketAddr::new(far.v4, 53);
     let right = (NOERROR, [192, 0, 2, 7]);
     let ways = [By::Connected, By::Loose, By::Stream];
-    for (how, wrong) in [
-        ("answer: nxdomain", (NXDOMAIN, [0; 4])),
-        ("answer: servfail", (SERVFAIL, [0; 4])),
-        ("wrong: 10.9.9.9", (NOERROR, [10, 9, 9, 9])),
+    for (how, wrong, address) in [
+        ("answer: nxdomain", (NXDOMAIN, [0; 4]), far.v4),
+        ("answer: servfail", (SERVFAIL, [0; 4]), far.v6),
+        ("wrong: 10.9.9.9", (NOERROR, [10, 9, 9, 9]), far.v6),
     ] {
+        let server = SocketAddr::new(address, 53);
         // The search domain of the world is `test`.
         let step = format!("{{ fault: {{ outage: {{ of: shop, how: dns, {how} }} }}, for: 80s }}");
-        let mut trial = with_names(&world, far.v4, "", &step);
+        let mut trial = with_names(&world, address, "", &step);
         trial.injected();
         for by in ways {
             assert_eq!(ask(near, server, "shop.test", by, LONG).expect("an answer"), wrong, "{how} {by:?}");
@@ -131,4 +133,29 @@ fn a_lookup_that_times_out_is_never_answered() {
     }
     assert_eq!(dns.asked(), before, "the server must not hear of it");
     assert_eq!(impaired(&trial.halted()), 2);
+}
+
+#[test]
+fn a_name_server_and_a_search_domain_that_come_while_the_fault_lasts_are_met_too() {
+    needs!(Root, Cgroup2, Bpf);
+    let world = World::new(3);
+    let [near, far, other] = &world.hosts[..] else { panic!("three hosts are needed") };
+    let both = [Dns::start(&far.netns, far.v4), Dns::start(&other.netns, other.v6)];
+    for (dns, name) in both.iter().flat_map(|dns| [(dns, "shop.test"), (dns, "shop.new")]) {
+        dns.set(name, 1, &["192.0.2.7".parse().expect("an address")]);
+    }
+    let (first, second) = (SocketAddr::new(far.v4, 53), SocketAddr::new(other.v6, 53));
+    let step = "{ fault: { outage: { of: shop, how: dns, answer: servfail } }, for: 80s }";
+    let mut trial = with_names(&world, far.v4, "", step);
+    trial.injected();
+    let fails = |server, name| ask(near, server, name, By::Connected, LONG).expect("an answer").0 == SERVFAIL;
+    assert!(fails(first, "shop.test") && !fails(first, "shop.new") && !fails(second, "shop.test"));
+    // What a lease of a new network would write.
+    world.file("resolv.conf", format!("nameserver {}\nsearch new\n", other.v6));
+    holds("the new server to be met", PATIENCE, || fails(second, "shop.new"));
+    assert!(fails(first, "shop.test") && fails(second, "shop.test"), "those from before stay met");
+    let report = trial.halted();
+    let told = evidence(&report)["incidents"].to_string();
+    assert!(told.contains("a new name server") && told.contains("shop.new"), "{told}");
+    assert!(!fails(first, "shop.test") && !fails(second, "shop.new"));
 }

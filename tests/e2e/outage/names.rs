@@ -16,7 +16,7 @@ fn a_name_is_followed_to_its_new_addresses_and_its_old_ones_stay_met() {
     needs!(Root, Cgroup2, Bpf, Redis);
     let world = World::new(3);
     let [near, far, other] = &world.hosts[..] else { panic!("three hosts were asked for") };
-    (world.redis(1, 6379), world.redis(2, 6379));
+    let _stores = [world.redis(1, 6379), world.redis(2, 6379)];
     let dns = Dns::start(&far.netns, far.v4);
     dns.set("db.test", 1, &[far.v4]);
     let step = "{ fault: { outage: { of: \"db:6379\", how: reset } }, for: 80s }";

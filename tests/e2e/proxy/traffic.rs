@@ -118,6 +118,60 @@ fn toxics_come_change_and_go_on_a_busy_connection_without_losing_a_byte() {
 }
 
 #[test]
+fn a_torrent_is_whole_and_counted_while_toxics_come_and_go_and_its_reader_rests() {
+    const BLOCKS: usize = 48;
+    let server = Server::start(&["--proxy-metrics"]);
+    let listen = server.proxy("db", echo());
+    // Odd, so that blocks and reads never meet.
+    let block = numbered((1 << 20) + 7);
+    let mut stream = connect(listen);
+    let mut writer = stream.try_clone().expect("a socket can be shared");
+    let given = block.clone();
+    let writing = thread::spawn(move || {
+        for _ in 0..BLOCKS {
+            writer.write_all(&given).expect("it can be sent");
+        }
+        writer.shutdown(Shutdown::Write).expect("it can be closed");
+    });
+    let (done, finished) = channel();
+    let reading = thread::spawn(move || {
+        let mut got = vec![0; block.len()];
+        for at in 0..BLOCKS {
+            if at % 8 == 7 {
+                // Everything on the way fills up.
+                thread::sleep(Duration::from_millis(50));
+            }
+            stream.read_exact(&mut got).expect("the next block");
+            assert!(got == block, "block {at} is another one");
+        }
+        let mut rest = String::new();
+        stream.read_to_string(&mut rest).expect("an orderly end");
+        let _ = done.send(rest);
+    });
+    let rest = loop {
+        if let Ok(rest) = finished.recv_timeout(Duration::from_millis(20)) {
+            break rest;
+        }
+        assert!(!reading.is_finished(), "the reader did not get what was sent");
+        for stream in ["upstream", "downstream"] {
+            server.toxic("db", "latency", stream, json!({ "latency": 1 }));
+            server.done("DELETE", &format!("/proxies/db/toxics/latency_{stream}"), &NONE);
+        }
+    };
+    assert_eq!(rest, "bye");
+    writing.join().expect("the writer ends well");
+    let (_, _, text) = server.raw("GET", "/metrics", "", b"");
+    let sent = BLOCKS * ((1 << 20) + 7);
+    for (direction, bytes) in [("upstream", sent), ("downstream", sent + 3)] {
+        for what in ["received", "sent"] {
+            let of = format!("toxiproxy_proxy_{what}_bytes_total{{direction=\"{direction}\"");
+            let line = text.lines().find(|line| line.starts_with(&of)).unwrap_or_default();
+            assert!(line.ends_with(&format!(" {bytes}")), "{line}");
+        }
+    }
+}
+
+#[test]
 fn a_reset_on_a_living_connection_is_a_reset_and_an_idle_one_is_spared() {
     let server = Server::start(&[]);
     let listen = server.proxy("db", echo());

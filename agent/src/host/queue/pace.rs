@@ -103,20 +103,25 @@ impl Pace {
         self.busy.then(|| TimeSpec::new(0, GATHER))
     }
 
-    /// Lets others run, when they had no chance to for a while.
+    /// Lets others run, when they had no chance to for a while: for a thread that is urgent.
     pub fn breathe(&mut self) {
+        if self.look() > SHARE {
+            thread::sleep(PAUSE);
+        }
+    }
+
+    /// Looks how much of the processor the thread takes, in percent; 0 where it was looked at just now.
+    pub fn look(&mut self) -> u64 {
         let now = now();
         let passed = now.saturating_sub(self.since);
         if passed < WINDOW {
-            return;
+            return 0;
         }
         let used = read(ClockId::CLOCK_THREAD_CPUTIME_ID);
         let share = used.saturating_sub(self.used) * 100 / passed;
         self.idle = share < IDLE;
         self.busy = share > BUSY;
         (self.since, self.used) = (now, used);
-        if share > SHARE {
-            thread::sleep(PAUSE);
-        }
+        share
     }
 }

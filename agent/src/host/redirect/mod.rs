@@ -37,6 +37,7 @@ use super::{disconnect, mark, sys};
 use crate::outage::order::Task;
 use program::Callers;
 use proxy::{Proxies, Proxy};
+use resolvers::Followed;
 pub use ways::trial;
 use ways::{CONNECTIONS, DATAGRAMS, Ways, refused};
 
@@ -138,6 +139,8 @@ pub struct Live {
     mark: Option<mark::Live>,
     peers: Peers,
     task: Task,
+    /// Whom the target asks for names, where the fault is about those.
+    followed: Option<Followed>,
     ways: Ways,
     began: u64,
     look: u64,
@@ -162,6 +165,13 @@ pub fn perform(
     let Prepared { whom, peers, redirect, dependency, connections, identity, .. } = prepared;
     let Redirect { flow, ailment, share, tls } = redirect;
     let task = Task { ailment, share: share.fraction() as f32, tls };
+    let followed = match &task.ailment {
+        // The first is the name itself, the others are what search domains make of it.
+        Ailment::Lookup { names, .. } => {
+            names.first().map(|name| Followed::new(&flow, name, sys::boot_nanos()))
+        }
+        _ => None,
+    };
     let mut ways = Ways::new()?;
     for address in &dependency {
         let to = proxy.carry(*address, &task)?;
@@ -180,6 +190,7 @@ pub fn perform(
         mark,
         peers,
         task,
+        followed,
         ways,
         began,
         look: began + LOOK,
@@ -234,6 +245,7 @@ impl Live {
             } else if self.look <= sys::boot_nanos() {
                 self.look = sys::boot_nanos() + LOOK;
                 proxies.with(&self.proxy, Proxy::ask);
+                self.follow_servers(proxies, aim);
             }
         }
         let Some(table) = table else { return };
@@ -256,15 +268,41 @@ impl Live {
         news.incidents(&joined).into_iter().for_each(|what| self.happened(what));
         let (wanted, _) = addresses(&self.peers, aim);
         for address in wanted {
-            if self.ways.known.contains_key(&address) {
-                continue;
+            self.lead(address, proxies);
+        }
+    }
+
+    /// One more address is led to the proxy. Whether it was not before.
+    fn lead(&mut self, address: SocketAddr, proxies: &Proxies) -> bool {
+        if self.ways.known.contains_key(&address) {
+            return false;
+        }
+        let carried = proxies.with(&self.proxy, |proxy| proxy.carry(address, &self.task));
+        let Some(led) = carried else { return false };
+        let led = led.map_err(|refusal| refusal.what);
+        let led = led.and_then(|to| self.ways.lead(address, to).map_err(|error| error.to_string()));
+        if let Err(why) = &led {
+            self.happened(format!("{address} could not be led to the proxy: {why}"));
+        }
+        led.is_ok()
+    }
+
+    /// Whom the target asks for names may have changed: new servers are led to the proxy, too, and new search domains are
+    /// meant. Those that were stay so.
+    fn follow_servers(&mut self, proxies: &Proxies, aim: &Aim<'_>) {
+        let followed = self.followed.as_mut();
+        let Some(found) = followed.and_then(|followed| followed.again(sys::boot_nanos())) else { return };
+        if let Ailment::Lookup { names, .. } = &mut self.task.ailment {
+            let fresh: Vec<String> = found.names.into_iter().filter(|name| !names.contains(name)).collect();
+            if !fresh.is_empty() {
+                names.extend(fresh.iter().cloned());
+                proxies.with(&self.proxy, |proxy| proxy.mean(&fresh));
+                self.happened(format!("a new search domain: lookups of {} are met, too", fresh.join(", ")));
             }
-            let carried = proxies.with(&self.proxy, |proxy| proxy.carry(address, &self.task));
-            let Some(led) = carried else { return };
-            let led = led.map_err(|refusal| refusal.what);
-            let led = led.and_then(|to| self.ways.lead(address, to).map_err(|error| error.to_string()));
-            if let Err(why) = led {
-                self.happened(format!("{address} could not be led to the proxy: {why}"));
+        }
+        for server in found.servers {
+            if is_free(server, aim) && self.lead(server, proxies) {
+                self.happened(format!("a new name server: lookups at {server} are met, too"));
             }
         }
     }

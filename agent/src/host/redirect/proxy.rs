@@ -205,6 +205,12 @@ impl Proxy {
         Ok(listen)
     }
 
+    /// These names are meant by its lookups, too.
+    pub fn mean(&mut self, names: &[String]) {
+        // One that hears nothing any more has ended, which is looked at anyway.
+        let _ = self.line.send(&Order::Mean { names: names.to_vec() }, None);
+    }
+
     /// Asks for its counts, and takes what it has said since.
     pub fn ask(&mut self) {
         if self.line.send(&Order::Count, None).is_ok() {

@@ -13,6 +13,8 @@ use crate::host::view::{View, Viewpoint};
 
 /// The port of DNS.
 const PORT: u16 = 53;
+/// How often the files are looked at again, in nanoseconds.
+const AGAIN: u64 = 1_000_000_000;
 /// Where systemd-resolved answers those who ask it without DNS (nss-resolve(8)).
 const RESOLVED: &str = "/run/systemd/resolve/io.systemd.Resolve";
 /// Where nscd(8) does.
@@ -27,6 +29,32 @@ pub(super) struct Resolvers {
     pub(super) names: Vec<String>,
     /// What is asked by other ways.
     pub(super) notes: Vec<String>,
+}
+
+/// The files that say so, looked at again while the fault lasts: who is asked may change, as when a machine comes to
+/// another network.
+#[derive(Debug)]
+pub(super) struct Followed {
+    flow: Flow,
+    name: String,
+    /// When they are looked at next, on the boot clock.
+    next: u64,
+}
+
+impl Followed {
+    /// For lookups of this name.
+    pub(super) fn new(flow: &Flow, name: &str, now: u64) -> Self {
+        Followed { flow: flow.clone(), name: name.to_owned(), next: now + AGAIN }
+    }
+
+    /// What they say now; `None` where it is not yet time, or where they cannot be read: what they said last holds.
+    pub(super) fn again(&mut self, now: u64) -> Option<Resolvers> {
+        if now < self.next {
+            return None;
+        }
+        self.next = now + AGAIN;
+        of(&self.flow, &self.name).ok()
+    }
 }
 
 /// Reads the files of the place from which names are seen.

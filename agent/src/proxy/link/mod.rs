@@ -278,4 +278,6 @@ impl Link {
 }
 
 #[cfg(test)]
+mod arbitrary;
+#[cfg(test)]
 mod tests;

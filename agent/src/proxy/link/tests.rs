@@ -10,13 +10,13 @@ use super::super::toxics::{Dice, KINDS, Kind};
 use super::{Change, Link, Place};
 
 const MS: u64 = 1_000_000;
-const SECOND: u64 = 1000 * MS;
+pub(super) const SECOND: u64 = 1000 * MS;
 
-fn place(number: u64) -> Place<'static> {
+pub(super) fn place(number: u64) -> Place<'static> {
     Place { seed: 7, proxy: "db", ..Place::at(number) }
 }
 
-fn toxic(kind: &str, attributes: Value) -> Arc<Toxic> {
+pub(super) fn toxic(kind: &str, attributes: Value) -> Arc<Toxic> {
     let kind = Kind::named(kind).expect("a kind");
     let attributes = attributes.as_object().expect("an object").clone();
     let name = format!("{}_downstream", kind.name);
@@ -28,7 +28,7 @@ fn link(toxics: &[Arc<Toxic>]) -> Link {
     Link::new(toxics.iter(), place(1))
 }
 
-fn data(bytes: impl Into<Bytes>, at: u64) -> Item {
+pub(super) fn data(bytes: impl Into<Bytes>, at: u64) -> Item {
     Item::Data(Chunk { bytes: bytes.into(), at })
 }
 
@@ -52,7 +52,7 @@ fn drain(link: &mut Link, into: &mut Vec<u8>) -> Option<Ending> {
 }
 
 /// Runs at a time and takes what comes out.
-fn at(link: &mut Link, now: u64) -> (Vec<u8>, Option<Ending>, Option<u64>) {
+pub(super) fn at(link: &mut Link, now: u64) -> (Vec<u8>, Option<Ending>, Option<u64>) {
     let (mut out, mut ending) = (Vec::new(), None);
     loop {
         let outcome = link.run(now);

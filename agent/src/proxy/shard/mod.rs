@@ -17,11 +17,12 @@ use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 use rustix::event::{EventfdFlags, Timespec, eventfd};
 use rustix::io::Errno;
 
-use super::connection::{Connection, ENDING, Over, READ, Side};
+use super::connection::{Connection, ENDING, Over, Side};
 use super::dependency::Dependency;
 use super::http::Engine;
 use super::link::Change;
 use super::names::Names;
+use super::peer::Scratch;
 use super::routes::Routes;
 use super::slab::{Key, Slab};
 use super::timers::Timers;
@@ -102,7 +103,7 @@ pub struct Shard {
     waiting: Vec<(Key, Stream)>,
     /// What all connections hold together, in bytes.
     held: usize,
-    buffer: Vec<u8>,
+    scratch: Scratch,
     ends: bool,
 }
 
@@ -116,6 +117,7 @@ impl Shard {
         let poll = epoll::create(CreateFlags::CLOEXEC)?;
         let wake = Arc::new(eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?);
         let timers = Timers::new()?;
+        let scratch = Scratch::new()?;
         epoll::add(&poll, &wake, EventData::new_u64(OWN), EventFlags::IN | EventFlags::ET)?;
         epoll::add(&poll, &timers, EventData::new_u64(TIMER), EventFlags::IN | EventFlags::ET)?;
         let handle = Handle { orders: Arc::default(), wake };
@@ -136,7 +138,7 @@ impl Shard {
                 http,
                 waiting: Vec::new(),
                 held: 0,
-                buffer: vec![0; READ],
+                scratch,
                 ends: false,
             };
             if let Err(error) = shard.run() {
@@ -175,7 +177,7 @@ impl Shard {
             while let Some((time, mark)) = self.timers.due(now) {
                 self.due(time, mark, now);
             }
-            self.pace.breathe();
+            self.pace.look();
         }
         Ok(())
     }
@@ -243,7 +245,7 @@ impl Shard {
             if !connection.is_connected() {
                 return;
             }
-            let pumped = connection.pump(stream, now, &mut self.buffer, self.held > HELD);
+            let pumped = connection.pump(stream, now, &mut self.scratch, self.held > HELD);
             let held = connection.held();
             self.held = self.held + held - std::mem::replace(&mut connection.counted, held);
             match pumped {

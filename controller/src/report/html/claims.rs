@@ -106,7 +106,7 @@ fn limits(stated: Option<&Stated>, findings: &[Finding]) -> Limits {
             | Bound::Throughput(_) => {
                 limits.shares.extend(tolerated.map(|share| (share, word)));
             }
-            Bound::Latency => {}
+            Bound::Latency | Bound::LatencyOfControl => {}
         }
     }
     limits

@@ -133,8 +133,15 @@ impl Markup {
                 // Figures stay on one line; only sentences are broken.
                 let long: Attributes<'_> =
                     if cell.chars().count() > LONG { &[("class", "long")] } else { &[] };
-                match at {
-                    0 => page.prosaic("th", &[&[("scope", "row")], long].concat(), cell),
+                // What a figure may also be stands below it: side by side, the tables are wider than a sheet of paper.
+                let range = cell.strip_suffix(')').and_then(|cell| cell.split_once(" ("));
+                match (at, range) {
+                    (0, _) => page.prosaic("th", &[&[("scope", "row")], long].concat(), cell),
+                    (_, Some((figure, range))) if long.is_empty() => page.element("td", &[], |page| {
+                        page.words(figure);
+                        page.raw(" ");
+                        page.text("span", &[("class", "range")], &format!("({range})"));
+                    }),
                     _ => page.prosaic("td", long, cell),
                 }
             }

@@ -4,7 +4,18 @@ use crate::probe::Comparison;
 use crate::probe::compare::ComparisonError;
 
 /// The expectations that are compared, each with one value.
-const COMPARED: [&str; 4] = ["value", "status", "exit", "days-left"];
+const COMPARED: [&str; 10] = [
+    "value",
+    "status",
+    "exit",
+    "days-left",
+    "count",
+    "restarts",
+    "cpu-percent",
+    "memory-mib",
+    "open-files",
+    "age-seconds",
+];
 /// The response codes of DNS (RFC 1035 4.1.1, RFC 2136 2.2) that a server answers a question with.
 const RCODES: [&str; 6] = ["NOERROR", "FORMERR", "SERVFAIL", "NXDOMAIN", "NOTIMP", "REFUSED"];
 
@@ -23,6 +34,9 @@ impl Check {
                 self.at(entry.key_span, &format!("{path}.json"), what, help);
             }
             self.comparison(&entry.value, &format!("{path}.json.{}", entry.key));
+        }
+        for entry in expect.get("headers").map(Node::entries).unwrap_or_default() {
+            self.comparison(&entry.value, &format!("{path}.headers.{}", entry.key));
         }
         if let Some((status, node)) =
             expect.get("status").and_then(|node| Some((node.decode::<i64>()?, node)))

@@ -1,7 +1,7 @@
 use super::super::node::{Data, Node};
 use super::Check;
 use super::probe::text;
-use crate::probe::{ErrorsBound, Template, divided};
+use crate::probe::{ErrorsBound, LatencyBound, Template, divided};
 use crate::url::HttpUrl;
 
 impl Check {
@@ -114,18 +114,22 @@ impl Check {
 
     /// A control group is there to be compared with, and what compares needs one.
     pub(super) fn compared_groups(&mut self, claim: &Node, kind: &str, path: &str) {
-        let errors = claim.get("expect").and_then(|expect| expect.get("errors"));
-        let compares =
-            errors.filter(|node| matches!(node.decode::<ErrorsBound>(), Some(ErrorsBound::OfControl(_))));
+        let expected = |key| Some((key, claim.get("expect")?.get(key)?));
+        let errors = expected("errors")
+            .filter(|(_, node)| matches!(node.decode::<ErrorsBound>(), Some(ErrorsBound::OfControl(_))));
+        let latency = expected("latency")
+            .filter(|(_, node)| node.decode::<LatencyBound>() == Some(LatencyBound::OfControl));
+        let compares = errors.or(latency);
         let control = claim.get(kind).filter(|_| kind == "load").and_then(|load| load.entry("control"));
         match (compares, control) {
-            (Some(errors), None) => {
+            (Some((key, compared)), None) => {
                 let help = "give the `load` a `control: { server: \"http://10.0.0.8:8080\" }`";
-                let path = format!("{path}.expect.errors");
-                self.at(errors.span, &path, "there is no control group to compare with", help);
+                let path = format!("{path}.expect.{key}");
+                self.at(compared.span, &path, "there is no control group to compare with", help);
             }
             (None, Some(control)) => {
-                let help = "write `expect: { errors: \"<= 1.5x control\" }`";
+                let help =
+                    "write `expect: { errors: \"<= 1.5x control\" }` or `latency: no worse than control`";
                 let path = format!("{path}.load.control");
                 self.at(control.key_span, &path, "nothing is compared with the control group", help);
             }

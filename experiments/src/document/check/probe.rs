@@ -10,10 +10,11 @@ use crate::quantity::{Percent, Period};
 use crate::url::HttpUrl;
 
 /// The kinds of probes, each with its expectations; `load` has those of `http` too.
-const PROBES: [(&str, &[&str]); 11] = [
+const PROBES: [(&str, &[&str]); 12] = [
     ("http", &["status", "headers", "body", "json", "value"]),
     ("tcp", &[]),
     ("process", &["exit", "stdout", "value", "json"]),
+    ("processes", &["count", "restarts", "cpu-percent", "memory-mib", "open-files", "age-seconds"]),
     ("load", &["throughput", "latency"]),
     ("dns", &["rcode", "value"]),
     ("tls", &["days-left"]),

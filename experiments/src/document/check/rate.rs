@@ -1,6 +1,6 @@
 use super::super::node::{Data, Node};
 use super::Check;
-use crate::probe::{ErrorsBound, QUANTILES};
+use crate::probe::{ErrorsBound, QUANTILES, When};
 use crate::quantity::{MostPeriod, Percent, Period};
 
 /// Expectations of rates: every probe that is looked at often enough has one.
@@ -78,6 +78,19 @@ impl Check {
         let recovery = root.get("recovery").map_or(Some(Period::from_secs(30)), Node::decode::<Period>);
         for (key, guard) in [("hypothesis", false), ("stop-when", true)] {
             for (index, claim) in root.get(key).map(Node::items).unwrap_or_default().iter().enumerate() {
+                let late = claim.get("delay").and_then(|node| Some((node.decode::<Period>()?, node.span)));
+                let moments = claim.get("when").map(Node::items).unwrap_or_default();
+                let afterwards = moments.is_empty()
+                    || moments.iter().any(|moment| moment.decode::<When>() == Some(When::After));
+                if let (Some((late, span)), Some(recovery)) = (late, recovery)
+                    && late >= recovery
+                    && afterwards
+                    && !guard
+                {
+                    let what = format!("`delay: {late}` leaves nothing to look at of `recovery: {recovery}`");
+                    let path = format!("{key}[{index}].delay");
+                    self.at(span, &path, what, "give `recovery` more time, or the claim less");
+                }
                 let Some(entry) = claim.entry("recovers-within") else { continue };
                 let path = format!("{key}[{index}].recovers-within");
                 let within = entry.value.decode::<Period>();

@@ -52,7 +52,8 @@ impl Check {
         }
     }
 
-    fn process_selector(&mut self, process: &Node, path: &str) {
+    /// What processes are, field by field.
+    pub(super) fn process_selector(&mut self, process: &Node, path: &str) {
         for entry in process.entries() {
             let path = format!("{path}.{}", entry.key);
             let span = entry.value.span;

@@ -1,6 +1,7 @@
 use std::net::IpAddr;
 
 use super::super::node::{Data, Node};
+use super::super::suggest;
 use super::Check;
 use super::probe::text;
 
@@ -37,6 +38,9 @@ impl Check {
             self.not_empty(sql, "query", &path, "write a query: `SELECT count(*) FROM orders`");
             self.not_empty(sql, "user", &path, "name a user of the database");
         }
+        if let Some(processes) = parent.get("processes") {
+            self.processes(processes, &format!("{path}.processes"));
+        }
         if let Some(log) = parent.get("log") {
             let path = format!("{path}.log");
             if let Some((file, span)) = text(log, "file")
@@ -50,6 +54,17 @@ impl Check {
             }
             self.not_empty(log, "pattern", &path, "the empty pattern is found in every line");
         }
+    }
+
+    fn processes(&mut self, processes: &Node, path: &str) {
+        self.process_selector(processes, path);
+        self.not_empty(processes, "unit", path, "write a unit by its full name: `shop.service`");
+        let chosen = ["exe", "name", "args", "pid", "listening", "unit"];
+        if matches!(processes.data, Data::Map(_)) && !chosen.iter().any(|key| processes.get(key).is_some()) {
+            let help = format!("give it at least one of {}", suggest::list(&chosen));
+            self.at(processes.head(), path, "nothing says which processes", help);
+        }
+        self.not_zero(processes, "over", path, "write for example `1s`");
     }
 
     fn dns(&mut self, dns: &Node, path: &str) {

@@ -231,7 +231,7 @@ fn a_load_is_checked_with_its_bounds() {
         (
             &whole,
             "{ latency: good }",
-            "`good` is not how latency is compared | write `no worse than baseline`; a limit of your own is `p99: \"<= 300ms\"`",
+            "`good` is not how latency is compared | write `no worse than baseline` or `no worse than control`; a limit of your own is `p99: \"<= 300ms\"`",
         ),
         (
             &whole,
@@ -323,6 +323,17 @@ fn services_are_asked_what_they_can_answer() {
         ("redis: { address: \"a:1\", user: x }", "a user without a password"),
         ("sql: { address: \"a:1\", user: x, query: \" \" }", "`query` is empty"),
         ("sql: { address: \"a:1\" }", "`sql` has no `user`"),
+        ("processes: {}", "nothing says which processes"),
+        ("processes: { name: a-name-of-17-bytes }", "`a-name-of-17-bytes` is longer than the 15 bytes"),
+        ("processes: { unit: \" \" }", "`unit` is empty"),
+        ("processes: { name: x, over: 0s }", "`over"),
+        ("processes: { name: x }, expect: { memory-mib: \"<= many\" }", ""),
+        ("processes: { name: x }, expect: { exit: 0 }", "`exit` is an answer of `process`"),
+        ("tcp: { address: \"a:1\" }, expect: { count: 2 }", "`count` is an answer of `processes`"),
+        (
+            "tcp: { address: \"a:1\" }, delay: 30s",
+            "`delay: 30s` leaves nothing to look at of `recovery: 30s`",
+        ),
         ("log: { file: shop.log, pattern: x }", "`shop.log` is a relative path"),
         ("log: { file: /a, pattern: \"(\" }", "`(` is not a regular expression"),
         ("prometheus: { url: \"http://a/\", query: up }", "nothing is expected of what `prometheus` finds"),
