@@ -23,6 +23,7 @@ pub(crate) mod tests;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 pub use answers::{Answered, Asked};
@@ -163,6 +164,12 @@ impl Store {
     ///
     /// Errors: a directory that another process uses, a database of a newer version, one that does not answer.
     pub fn open(place: &Where) -> Result<Self, StoreError> {
+        // In a thread of its own: a connection to PostgreSQL brings a runtime along, and whoever opens it may be in one.
+        let opened = thread::scope(|scope| scope.spawn(|| Store::open_here(place)).join());
+        opened.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    }
+
+    fn open_here(place: &Where) -> Result<Self, StoreError> {
         match place {
             Where::Sqlite(directory) => {
                 let held = sqlite::hold(directory)?;
