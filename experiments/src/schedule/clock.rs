@@ -184,7 +184,7 @@ impl Moment {
         let wall = self.0.0.at(hour.map_err(|_| wrong())?, minute.map_err(|_| wrong())?, 0, 0);
         let found = zone.0.to_ambiguous_timestamp(wall);
         if let AmbiguousOffset::Gap { .. } = found.offset() {
-            let (early, late) = (found.clone().earlier(), found.later());
+            let (early, late) = (found.earlier(), found.later());
             let name = |at: Result<Timestamp, jiff::Error>| {
                 at.map(|at| zone.zoned(at).strftime("%H:%M").to_string()).unwrap_or_default()
             };
