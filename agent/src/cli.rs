@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
-use clap::Subcommand;
+use clap::{Parser, Subcommand};
 use squall_experiments::exit::Exit;
 use squall_experiments::protocol::{Call, Message, Refusal, Reply, Request, VERSION};
 
@@ -16,6 +16,24 @@ use crate::policy::Policy;
 use crate::recover::from_host::{self, Found, Wanted};
 use crate::state::{self, Place};
 use crate::{guardian, join, preflight, recover, say, selftest};
+
+/// The privileged process of a host: it injects faults, undoes them, and answers for both.
+#[derive(Debug, Parser)]
+#[command(name = "squall-agent", version, max_term_width = 100)]
+pub struct Cli {
+    /// Where journals are kept [default: /var/lib/squall for root, else $XDG_STATE_HOME/squall].
+    #[arg(long, global = true, env = "SQUALL_STATE_DIR", value_name = "DIR")]
+    state_dir: Option<PathBuf>,
+    #[command(flatten)]
+    agent: Agent,
+}
+
+impl Cli {
+    /// Runs a verb in the calling process, which must still be single-threaded.
+    pub fn run(self) -> Exit {
+        self.agent.run(self.state_dir.as_deref())
+    }
+}
 
 /// The agent's verbs.
 #[derive(Debug, clap::Args)]

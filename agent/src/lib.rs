@@ -23,6 +23,7 @@
 //! | [`selftest`] | faults and deaths on this host, in namespaces of their own |
 //! | [`probe`] | the unprivileged prober |
 //! | [`proxy`] | the dependency proxy: needs no privilege, alters no host |
+//! | [`seccomp`] | the system calls that those without privileges give up |
 //! | [`outage`] | the process without privileges in which it carries what an outage leads to it |
 
 pub mod books;
@@ -57,6 +58,7 @@ pub mod records;
 pub mod recover;
 pub mod resolve;
 pub mod say;
+pub mod seccomp;
 pub mod selftest;
 pub mod state;
 pub mod supervisor;

@@ -18,6 +18,7 @@ use squall_tests::client::connect;
 use squall_tests::host::Host;
 use squall_tests::needs;
 use squall_tests::netns::Process;
+use squall_tests::skip::has_filters;
 use squall_tests::squall::Background;
 use squall_tests::wait::{PATIENCE, holds, until};
 use squall_tests::world::World;
@@ -213,6 +214,7 @@ fn a_controller_speaks_to_a_host_that_it_has_cut_off_from_everybody_else_and_its
         assert!(status.contains(&format!("{set}:\t0000000000000000")), "{status}");
     }
     assert!(status.contains("NoNewPrivs:\t1"), "{status}");
+    assert!(!has_filters() || status.contains("Seccomp:\t2"), "{status}");
     let key = fs::metadata(near.state.join("link/key.pem")).expect("the host has a key");
     assert_eq!(key.permissions().mode() & 0o777, 0o600);
 

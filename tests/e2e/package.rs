@@ -23,7 +23,11 @@ fn repository() -> PathBuf {
 }
 
 fn unit() -> String {
-    fs::read_to_string(repository().join("agent/systemd/squall-agent.service")).expect("the unit is there")
+    read("agent/systemd/squall-agent.service")
+}
+
+fn read(file: &str) -> String {
+    fs::read_to_string(repository().join(file)).expect("it stands in the repository")
 }
 
 /// Runs a program of the system to its end; gives whether it succeeded, and all that it said.
@@ -35,27 +39,40 @@ fn tool(world: &World, argv: &[&str]) -> (bool, String) {
 }
 
 #[test]
-fn systemd_finds_no_fault_with_the_unit_and_scores_it_as_the_document_says() {
+fn systemd_finds_no_fault_with_the_units_and_scores_them_as_the_document_says() {
     needs!(SystemdAnalyze);
     let world = World::new(0);
-    // The programs need not be installed to be looked for.
-    let placed = unit().replace("/usr/bin/squall-agent", &binary("squall-agent").display().to_string());
-    let file = world.file("squall-agent.service", placed);
-    let (fine, said) = tool(&world, &["systemd-analyze", "verify", "--man=no", &file]);
-    assert!(fine && !said.contains("squall-agent.service:"), "{said}");
-    let score = ["systemd-analyze", "security", "--offline=true", "--no-pager", &file];
-    let (_, said) = tool(&world, &score);
-    let level = said.split("exposure level for squall-agent.service: ").nth(1);
-    let Some(level) = level.and_then(|rest| rest.split(' ').next()) else {
-        // Before version 250 it needs a systemd that runs.
-        skip!("this systemd cannot judge a unit that is not loaded");
-    };
-    let document = fs::read_to_string(repository().join("docs/operating.md")).expect("the document is there");
-    let recorded = document.split("exposure level is ").nth(1).and_then(|rest| rest.split(' ').next());
-    let number = |text: &str| text.trim_end_matches(['.', ',', ';']).parse::<f64>().expect("a number");
-    let recorded = number(recorded.expect("the document records the exposure level"));
-    // Versions differ in what they count.
-    assert!(number(level) <= recorded + 0.5, "the level is {level}, the document says {recorded}");
+    let document = read("docs/operating.md");
+    for (folder, service, program) in [
+        ("agent", "squall-agent.service", "squall-agent"),
+        ("controller", "squall-controller.service", "squall"),
+    ] {
+        // The programs need not be installed to be looked for.
+        let unit = read(&format!("{folder}/systemd/{service}"));
+        let started = format!("=/usr/bin/{program} ");
+        assert!(unit.contains(&started), "{service} starts something else");
+        let placed = unit.replace(&started, &format!("={} ", binary(program).display()));
+        let file = world.file(service, placed);
+        let (fine, said) = tool(&world, &["systemd-analyze", "verify", "--man=no", &file]);
+        assert!(fine && !said.contains(&format!("{service}:")), "{said}");
+        let score = ["systemd-analyze", "security", "--offline=true", "--no-pager", &file];
+        let (_, said) = tool(&world, &score);
+        let level = said.split(&format!("exposure level for {service}: ")).nth(1);
+        let Some(level) = level.and_then(|rest| rest.split(' ').next()) else {
+            // Before version 250 it needs a systemd that runs.
+            skip!("this systemd cannot judge a unit that is not loaded");
+        };
+        let recorded = document.split(&format!("the exposure level of `{service}` is ")).nth(1);
+        let recorded = recorded.and_then(|rest| rest.split([' ', '\n']).next());
+        let number =
+            |text: &str| text.trim_end_matches(['.', ',', ';', ':']).parse::<f64>().expect("a number");
+        let recorded = number(recorded.expect("the document records the exposure level"));
+        // Versions differ in what they count.
+        assert!(
+            number(level) <= recorded + 0.5,
+            "{service}: the level is {level}, the document says {recorded}"
+        );
+    }
 }
 
 /// What a service manager hears. It reads whatever comes at once, as one does: its socket holds few messages, and one that
@@ -229,6 +246,12 @@ fn the_package_is_removed_only_when_everything_is_undone() {
         "usr/bin/squall",
         "usr/bin/squall-agent",
         "usr/lib/systemd/system/squall-agent.service",
+        "usr/lib/systemd/system/squall-controller.service",
+        "usr/share/man/man1/squall.1.gz",
+        "usr/share/man/man1/squall-agent-recover.1.gz",
+        "usr/share/bash-completion/completions/squall-agent",
+        "usr/share/zsh/vendor-completions/_squall",
+        "usr/share/fish/vendor_completions.d/squall.fish",
         "etc/squall/policy.json",
         "usr/share/doc/squall/safety.md",
         "usr/share/doc/squall/copyright",

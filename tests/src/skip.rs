@@ -14,6 +14,11 @@ pub const CGROUP_ROOTS: [&str; 2] = ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"]
 /// The server of systemd's journal.
 pub const JOURNALD: &str = "/lib/systemd/systemd-journald";
 
+/// Whether the kernel has filters of system calls: what reads from the network then bears one.
+pub fn has_filters() -> bool {
+    Path::new("/proc/sys/kernel/seccomp/actions_avail").exists()
+}
+
 /// Something that a machine may lack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Need {

@@ -21,6 +21,7 @@ use crate::line::Line;
 use crate::policy::Policy;
 use crate::preflight;
 use crate::probe::privileges;
+use crate::seccomp::Keeps;
 
 /// How the process is called: it begins as all of Squall's do, and is never hit.
 const NAME: &std::ffi::CStr = c"squall-link";
@@ -72,7 +73,7 @@ fn begin(arguments: &Arguments) -> Result<(), Refusal> {
     // Capabilities belong to threads: before there is a second one.
     let dropped = match arguments.uid.zip(arguments.gid) {
         Some((uid, gid)) => privileges::become_number(uid, gid),
-        None => privileges::drop(None),
+        None => privileges::drop(None, Keeps::ToItself),
     };
     dropped.map_err(|error| cannot("give up its privileges", &error))?;
     let inventory = Inventory {

@@ -20,7 +20,7 @@ use super::identity::Vault;
 use super::options::Uplink;
 use crate::host::redirect::proxy::identity;
 use crate::line::Line;
-use crate::policy::Policy;
+use crate::policy::{Controllers, Policy};
 
 /// The user that a host may have for the link.
 const ACCOUNT: &str = "squall-link";
@@ -114,7 +114,7 @@ fn open(to: Kind, policy: &Policy, wanted: &mpsc::UnboundedSender<Wanted>) -> Re
         }
         Kind::Prober { user } => {
             policy.permits_controllers_prober(user.as_deref())?;
-            prober(user.as_deref(), policy.controllers.programs, ours)
+            prober(user.as_deref(), &policy.controllers, ours)
                 .map_err(|error| failed("a prober cannot be started", error))?;
         }
     }
@@ -122,15 +122,16 @@ fn open(to: Kind, policy: &Policy, wanted: &mpsc::UnboundedSender<Wanted>) -> Re
 }
 
 /// Starts a prober at one end of a socket. It ends with the other.
-fn prober(user: Option<&str>, programs: bool, socket: UnixStream) -> io::Result<()> {
+fn prober(user: Option<&str>, may: &Controllers, socket: UnixStream) -> io::Result<()> {
     let mut command = Command::new("/proc/self/exe");
     command.arg0("squall").arg("prober");
     if let Some(user) = user {
         command.args(["--user", user]);
     }
-    if !programs {
+    if !may.programs {
         command.arg("--no-programs");
     }
+    command.arg("--within").arg(serde_json::to_string(&may.probes)?);
     let output = OwnedFd::from(socket.try_clone()?);
     command
         .process_group(0)

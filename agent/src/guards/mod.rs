@@ -14,6 +14,8 @@ use squall_experiments::quantity::Period;
 use squall_experiments::run::Seen;
 use squall_experiments::verdict::Phase;
 
+use crate::policy::Probes;
+
 use prober::Prober;
 
 pub use prober::Told;
@@ -39,7 +41,12 @@ struct Watched {
 impl Guards {
     /// Begins to look. `told` is called in this thread, later. Refused where a guard is no probe, or wants to run a program
     /// as root: what the agent may do on this host is inject, and its journal would not know of that.
-    pub fn start(guards: Vec<Guard>, told: impl Fn(Told) + Clone + 'static) -> Result<Self, Refusal> {
+    /// Those of a controller reach what they may.
+    pub fn start(
+        guards: Vec<Guard>,
+        within: Option<&Probes>,
+        told: impl Fn(Told) + Clone + 'static,
+    ) -> Result<Self, Refusal> {
         let mut watched = Vec::new();
         let mut probers: BTreeMap<Option<String>, Prober> = BTreeMap::new();
         let mut orders = Vec::new();
@@ -66,7 +73,7 @@ impl Guards {
         }
         for (user, order) in orders {
             if !probers.contains_key(&user) {
-                let started = Prober::start(user.as_deref(), told.clone());
+                let started = Prober::start(user.as_deref(), within, told.clone());
                 let started = started.map_err(|error| {
                     Refusal::bare(format!("the guards' prober cannot be started: {error}"))
                 })?;
@@ -239,7 +246,7 @@ mod tests {
     fn no_probe_of_the_agents_runs_as_root() {
         let root = json!({ "tcp": null, "process": { "argv": ["true"], "user": "root" } });
         let told = Rc::new(RefCell::new(0));
-        let refused = Guards::start(vec![guard(root)], move |_| *told.borrow_mut() += 1).unwrap_err();
+        let refused = Guards::start(vec![guard(root)], None, move |_| *told.borrow_mut() += 1).unwrap_err();
         assert_eq!(refused.what, "the agent runs no probe as root: `site is up`");
     }
 }

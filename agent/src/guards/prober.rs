@@ -11,6 +11,8 @@ use tokio::process::{ChildStdin, ChildStdout, Command};
 use tokio::sync::mpsc;
 use tokio::task::spawn_local;
 
+use crate::policy::Probes;
+
 /// What is heard of a prober.
 #[derive(Debug)]
 pub enum Told {
@@ -25,14 +27,21 @@ pub enum Told {
 pub struct Prober(mpsc::UnboundedSender<Vec<u8>>);
 
 impl Prober {
-    /// Starts one that runs as `user`, or as nobody; `told` is called in this thread with what it says. Returns before it
+    /// Starts one that runs as `user`, or as nobody, and reaches what it may, where it is bound; `told` is called in this thread with what it says. Returns before it
     /// has said anything: what it cannot do is told.
-    pub fn start(user: Option<&str>, told: impl Fn(Told) + 'static) -> io::Result<Self> {
+    pub fn start(
+        user: Option<&str>,
+        within: Option<&Probes>,
+        told: impl Fn(Told) + 'static,
+    ) -> io::Result<Self> {
         // Not by its path: that may name another program by now. Whatever this one is, it has that verb.
         let mut command = std::process::Command::new("/proc/self/exe");
         command.arg0("squall").arg("prober");
         if let Some(user) = user {
             command.args(["--user", user]);
+        }
+        if let Some(within) = within {
+            command.arg("--within").arg(serde_json::to_string(within)?);
         }
         // Everything else that this process has open closes when the prober begins: a socket of the agent's that lived on
         // in it would keep the rules alive, or the guardian from noticing the worker's end.

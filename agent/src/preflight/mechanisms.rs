@@ -15,6 +15,7 @@ use crate::host::queue::Queue;
 use crate::host::sockets::Sockets;
 use crate::host::table::Table;
 use crate::host::{nft, redirect, sys};
+use crate::seccomp;
 
 /// One thing that faults need.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -48,6 +49,8 @@ pub enum Mechanism {
     Redirects,
     /// Entering other network namespaces.
     Namespaces,
+    /// System calls that processes without privileges give up. No fault needs it.
+    Filters,
 }
 
 /// What came of a trial.
@@ -93,6 +96,7 @@ pub fn findings() -> Vec<Finding> {
     add(Mechanism::Marks, "BPF on sock_create, pidfd_getfd", marks());
     add(Mechanism::Redirects, "BPF on connect and getpeername", redirects());
     add(Mechanism::Namespaces, "other network namespaces (setns)", namespaces());
+    add(Mechanism::Filters, "filters of system calls (seccomp)", filters());
     findings
 }
 
@@ -186,6 +190,15 @@ fn socket_diagnosis() -> Result<String, String> {
     } else {
         Err("run as root (CAP_NET_ADMIN)".to_owned())
     }
+}
+
+/// Only looked for: whoever installs one keeps it.
+fn filters() -> Result<String, String> {
+    if seccomp::is_available() {
+        return Ok("prober, proxy and link give up the system calls that they do not need".to_owned());
+    }
+    Err("without `CONFIG_SECCOMP_FILTER` prober, proxy and link have no privileges all the same, and every system call"
+        .to_owned())
 }
 
 fn pidfd() -> Result<String, String> {

@@ -16,6 +16,7 @@ use tokio::time::timeout;
 
 use super::expect::{Seen, short};
 use super::looks::shorter;
+use super::reach;
 use super::tcp::{self, Stage, limited, words};
 use super::value::ExpectValue;
 
@@ -43,6 +44,7 @@ impl DnsLook {
             Some(server) => address(server).ok_or_else(|| format!("`{server}` is not an address"))?,
             None => of_this_host()?,
         };
+        reach::permits(server)?;
         Ok(DnsLook {
             query: Query::query(name, record_type(probe.kind)),
             server,

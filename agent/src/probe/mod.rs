@@ -22,6 +22,7 @@ pub(crate) mod privileges;
 mod process;
 mod processes;
 mod prometheus;
+mod reach;
 mod redis;
 mod request;
 mod serve;
@@ -33,6 +34,9 @@ mod value;
 
 use squall_experiments::exit::Exit;
 
+use crate::policy::Probes;
+use crate::seccomp::Keeps;
+
 /// Options of the hidden `squall prober`.
 #[derive(Debug, clap::Args)]
 pub struct Prober {
@@ -42,6 +46,13 @@ pub struct Prober {
     /// Start no program for whoever asks: neither probe nor action.
     #[arg(long)]
     no_programs: bool,
+    /// Reach nothing but this: the part of the host's policy that is about the probes of controllers, as JSON.
+    #[arg(long, value_name = "JSON", value_parser = bounds)]
+    within: Option<Probes>,
+}
+
+fn bounds(text: &str) -> Result<Probes, String> {
+    serde_json::from_str(text).map_err(|error| error.to_string())
 }
 
 impl Prober {
@@ -51,12 +62,16 @@ impl Prober {
     /// have. Everything that it started is dead when it returns.
     pub fn run(&self) -> Exit {
         let _ = nix::sys::prctl::set_name(c"squall-prober");
-        if let Err(error) = privileges::drop(self.user.as_deref()) {
+        let keeps = if self.no_programs { Keeps::ToItself } else { Keeps::Programs };
+        if let Err(error) = privileges::drop(self.user.as_deref(), keeps) {
             eprintln!("error: {error}");
             if let Some(help) = error.help() {
                 eprintln!("help: {help}");
             }
             return Exit::Refused;
+        }
+        if let Some(within) = &self.within {
+            reach::bind(within.clone());
         }
         match serve::serve(std::io::stdin(), std::io::stdout(), !self.no_programs) {
             Ok(()) => Exit::Held,

@@ -13,6 +13,8 @@ use rustix::thread::{
     set_capabilities_secure_bits,
 };
 
+use crate::seccomp::{self, Keeps, SeccompError};
+
 /// `nobody` and its group, by the kernel's overflow number: the name differs from system to system.
 const NOBODY: u32 = 65534;
 
@@ -29,6 +31,8 @@ pub(crate) enum PrivilegeError {
     NotDropped { what: &'static str, why: Errno },
     #[error("privileges are still held after dropping them: {0}")]
     StillHeld(String),
+    #[error(transparent)]
+    Calls(#[from] SeccompError),
     #[error("the process that started this prober has ended")]
     Orphaned,
 }
@@ -45,18 +49,19 @@ impl PrivilegeError {
     }
 }
 
-/// Drops everything: identity, supplementary groups, capabilities of every set, and the ability to get any back.
+/// Drops everything: identity, supplementary groups, capabilities of every set, the ability to get any back, and the system
+/// calls that it does not need.
 ///
 /// * As root: becomes `user`, or `nobody` where none is named. Named users get their primary group and no other.
 /// * As root in a user namespace that holds nobody but root: keeps the number and drops all capabilities; there the
 ///   number is that of the ordinary user who made the namespace.
 /// * As somebody else: `user` must be that somebody.
-/// * `root`, asked for by name by root, keeps identity and capabilities.
+/// * `root`, asked for by name by root, keeps identity, capabilities and system calls.
 ///
 /// In every case the process then ends with its parent: it gets `SIGTERM`, which [`serve`](super::serve) takes as the
 /// end of its input, so that the programs of probes end too; `SIGKILL` would leave them behind.
 /// Must be called while the process has one thread: capabilities belong to threads.
-pub(crate) fn drop(user: Option<&str>) -> Result<(), PrivilegeError> {
+pub(crate) fn drop(user: Option<&str>, keeps: Keeps) -> Result<(), PrivilegeError> {
     let parent = getppid();
     be_ordinary();
     let named = user.map(find).transpose()?;
@@ -65,6 +70,7 @@ pub(crate) fn drop(user: Option<&str>) -> Result<(), PrivilegeError> {
         named => {
             become_someone(named)?;
             drop_capabilities()?;
+            seccomp::give_up(keeps)?;
         }
     }
     // Last, because a change of identity clears it.
@@ -93,6 +99,7 @@ pub(crate) fn become_number(uid: u32, gid: u32) -> Result<(), PrivilegeError> {
     not_dropped("group", setresgid(gid, gid, gid))?;
     not_dropped("user", setresuid(uid, uid, uid))?;
     drop_capabilities()?;
+    seccomp::give_up(Keeps::ToItself)?;
     // Last, because a change of identity clears it.
     not_dropped("parent death signal", prctl::set_pdeathsig(Signal::SIGKILL))?;
     if getppid() == parent { Ok(()) } else { Err(PrivilegeError::Orphaned) }

@@ -20,6 +20,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use super::family::Family;
 use super::load::{Generator, Order};
 use super::prepare::{Look, Prepared};
+use super::reach;
 
 /// How many samples of one probe may be under way; the next ones are bad at once.
 const IN_FLIGHT: usize = 64;
@@ -155,6 +156,9 @@ impl Table {
             ProberRequest::Load { probe, what, expect, looks, promptly } => {
                 let prepared = match what {
                     Probe::Process(_) if !self.programs => Err(NO_PROGRAMS.to_owned()),
+                    Probe::Load { load, .. } => {
+                        reach::permits_load(load.rate).and_then(|()| Prepared::new(what, expect))
+                    }
                     what => Prepared::new(what, expect),
                 };
                 let loaded = self.load(*probe, prepared, looks.clone(), *promptly);
@@ -274,6 +278,9 @@ impl Sampler {
         let took = boot_clock().saturating_sub(begun);
         self.in_flight.set(self.in_flight.get() - 1);
         let reply = match outcome {
+            Ok(seen) if !seen.good && reach::is_refusal(&seen.text) => {
+                ProberReply::Unusable { probe: self.probe, why: seen.text }
+            }
             Ok(seen) => ProberReply::Sample(Sample {
                 probe: self.probe,
                 begun_ns: nanoseconds(begun),

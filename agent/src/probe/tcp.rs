@@ -11,6 +11,7 @@ use tokio::time::timeout;
 
 use super::expect::{Seen, in_time};
 use super::looks::shorter;
+use super::reach;
 
 /// A host and a port.
 pub(super) struct Address {
@@ -97,6 +98,10 @@ pub(super) async fn connect(host: &str, port: u16, stage: &Stage) -> Result<TcpS
     stage.set(CONNECTING);
     let mut failure = format!("cannot resolve `{host}`: no address");
     for address in addresses {
+        if let Err(refused) = reach::permits(address) {
+            failure = refused;
+            continue;
+        }
         match TcpStream::connect(address).await {
             Ok(stream) => {
                 // Small requests must not wait for an acknowledgement.

@@ -9,18 +9,25 @@ use crate::link::{Connection, Origin};
 impl Supervisor {
     /// Whether this host's policy lets whoever asks have these looked at.
     pub(super) fn may_guard(&self, connection: Connection, guards: &[Guard]) -> Result<(), Refusal> {
-        if self.clients.get(&connection).is_some_and(|client| client.origin == Origin::Here) {
+        if self.is_of_this_host(connection) {
             return Ok(());
         }
         let probes = guards.iter().filter_map(|guard| guard.claim.probe());
         probes.into_iter().try_for_each(|probe| self.policy.permits_controllers_probe(&probe))
     }
 
+    fn is_of_this_host(&self, connection: Connection) -> bool {
+        self.clients.get(&connection).is_some_and(|client| client.origin == Origin::Here)
+    }
+
     /// Looks at the guards of a run from now on.
     pub(super) fn guard(&mut self, run: &RunId, guards: Vec<Guard>) -> Result<(), Refusal> {
         let (heard, of) = (self.heard.clone(), run.clone());
         let told = move |told| drop(heard.send(Heard::Looked(of.clone(), told)));
-        self.guards.insert(run.clone(), Guards::start(guards, told)?);
+        let connection = self.injections.get(run).map(|injection| injection.connection);
+        let here = connection.is_some_and(|connection| self.is_of_this_host(connection));
+        let within = if here { None } else { Some(&self.policy.controllers.probes) };
+        self.guards.insert(run.clone(), Guards::start(guards, within, told)?);
         Ok(())
     }
 

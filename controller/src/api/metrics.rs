@@ -31,10 +31,13 @@ impl Counts {
             let count = self.0[class].load(Ordering::Relaxed);
             let _ = writeln!(out, "squall_api_answers_total{{class=\"{class}xx\"}} {count}");
         }
+        out += &head("squall_build_info", "gauge", "Which release answers.");
+        let _ = writeln!(out, "squall_build_info{{version=\"{}\"}} 1", env!("CARGO_PKG_VERSION"));
         let connected = hosts.iter().filter(|host| host.connected).count();
         let held: usize = hosts.iter().map(|host| host.holds.len()).sum();
         let stuck = hosts.iter().flat_map(|host| &host.holds).filter(|active| active.stuck).count();
         for (name, help, value) in [
+            ("squall_hosts_known", "Hosts that have joined.", hosts.len()),
             ("squall_hosts_connected", "Hosts that are connected.", connected),
             ("squall_injections_active", "Injections that hosts hold.", held),
             ("squall_injections_stuck", "Injections of which something could not be undone.", stuck),

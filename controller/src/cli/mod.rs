@@ -7,6 +7,7 @@ mod appendix;
 mod approve;
 mod audit;
 mod check;
+mod completions;
 mod demo;
 mod events;
 mod faults;
@@ -17,6 +18,7 @@ mod init;
 mod inject;
 mod interface;
 mod load;
+mod man;
 mod plan;
 mod print;
 mod proxy;
@@ -80,6 +82,10 @@ enum Verb {
     Faults(faults::Faults),
     /// Print the JSON Schema of experiment files, for editors.
     Schema(schema::Schema),
+    /// Print what a shell needs to complete these commands.
+    Completions(completions::Completions),
+    /// Write a manual page for each verb.
+    Man(man::Man),
     /// Be the controller of a fleet: agents dial in, and are known by certificates of its own.
     Serve(serve::Serve),
     /// The hosts of a controller: list, show, label, revoke.
@@ -125,6 +131,8 @@ pub fn main() -> ExitCode {
         Verb::Init(verb) => verb.run(&cli.common),
         Verb::Faults(verb) => verb.run(&cli.common),
         Verb::Schema(verb) => verb.run(&cli.common),
+        Verb::Completions(verb) => verb.run(&cli.common),
+        Verb::Man(verb) => verb.run(&cli.common),
         Verb::Serve(verb) => verb.run(&cli.common),
         Verb::Hosts(verb) => verb.run(&cli.common),
         Verb::Tokens(verb) => verb.run(&cli.common),

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use squall_agent::notify;
 use squall_controller::fleet::{Authority, Hub, Listener, Terms};
 use squall_controller::store::{NewJoinToken, Store};
 use squall_experiments::exit::Exit;
@@ -126,7 +127,9 @@ impl Serve {
                 _ = interrupt.recv() => {}
                 _ = terminate.recv() => {}
             }
+            notify::tell("STOPPING=1");
         };
+        notify::tell("READY=1");
         tokio::select! {
             () = agents.serve(listener) => {}
             () = interface.serve(told) => {}

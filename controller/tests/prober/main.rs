@@ -11,6 +11,7 @@ mod privileges;
 mod prober;
 mod process;
 mod processes;
+mod reach;
 mod server;
 mod services;
 mod tcp;

@@ -20,7 +20,9 @@ fn status(pid: u32) -> HashMap<String, String> {
     };
     let threads = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten();
     let all: Vec<_> = threads.map(|thread| read(thread.path().join("status"))).collect();
-    for field in ["Uid", "Gid", "Groups", "CapEff", "CapPrm", "CapInh", "CapBnd", "CapAmb", "NoNewPrivs"] {
+    for field in
+        ["Uid", "Gid", "Groups", "CapEff", "CapPrm", "CapInh", "CapBnd", "CapAmb", "NoNewPrivs", "Seccomp"]
+    {
         assert!(all.iter().all(|thread| thread[field] == all[0][field]), "{field} differs between threads");
     }
     all.into_iter().next().unwrap()
@@ -40,6 +42,13 @@ fn assert_powerless(status: &HashMap<String, String>) {
         assert_eq!(status[set], "0000000000000000", "{set}");
     }
     assert_eq!(status["NoNewPrivs"], "1");
+    if has_filters() {
+        assert_eq!(status["Seccomp"], "2");
+    }
+}
+
+fn has_filters() -> bool {
+    std::path::Path::new("/proc/sys/kernel/seccomp/actions_avail").exists()
 }
 
 fn skip_without_root() -> bool {
@@ -87,6 +96,39 @@ fn root_becomes_nobody_with_nothing() {
 }
 
 #[test]
+fn what_a_probe_starts_makes_no_namespace_and_one_without_programs_starts_nothing() {
+    if !has_filters() {
+        eprintln!("SKIP: this kernel has no filters of system calls");
+        return;
+    }
+    let argv = json!(["unshare", "--user", "true"]);
+    if !Command::new("unshare").args(["--user", "true"]).status().is_ok_and(|status| status.success()) {
+        eprintln!("SKIP: user namespaces are not allowed here");
+        return;
+    }
+    let mut prober = ready(command());
+    prober.load(
+        2,
+        json!({ "process": { "argv": argv } }),
+        json!({ "stderr": "Operation not permitted", "exit": 1 }),
+    );
+    prober.say(&ProberRequest::Once { probe: 2 });
+    let sample = prober.sample();
+    assert!(sample.good, "{}", sample.seen);
+    // One that starts nothing looks, and bears the sterner filter: two more than the other's.
+    let mut alone = command();
+    alone.arg("--no-programs");
+    let mut alone = Prober::with(alone);
+    alone.load(1, json!({ "tcp": { "address": "127.0.0.1:1", "timeout": "1s" } }), expect_nothing());
+    alone.say(&ProberRequest::Once { probe: 1 });
+    assert!(!alone.sample().good);
+    let (with, without) = (status(prober.pid()), status(alone.pid()));
+    assert_powerless(&without);
+    let filters = |status: &HashMap<String, String>| status["Seccomp_filters"].parse::<u32>().unwrap();
+    assert!(filters(&without) > filters(&with), "{with:?}\n{without:?}");
+}
+
+#[test]
 fn root_becomes_the_named_user_and_its_programs_too() {
     if skip_without_root() {
         return;
@@ -118,6 +160,8 @@ fn root_stays_root_only_when_it_is_asked_for_by_name() {
     let status = status(ready(command).pid());
     assert_eq!(status["Uid"], "0\t0\t0\t0");
     assert_ne!(status["CapEff"], "0000000000000000");
+    let own = std::fs::read_to_string("/proc/self/status").unwrap();
+    assert!(own.contains(&format!("Seccomp:\t{}\n", status["Seccomp"])), "no filter is added to root's");
 }
 
 #[test]

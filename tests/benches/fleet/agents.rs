@@ -25,6 +25,8 @@ use super::controller::Controller;
 
 /// As a link does: the first pause before it dials again, and the longest.
 const PAUSE: std::ops::RangeInclusive<Duration> = Duration::from_millis(500)..=Duration::from_secs(30);
+/// How long a connection may take to come about.
+const CONNECTING: Duration = Duration::from_secs(30);
 
 /// One descriptor a host.
 pub fn many_descriptors() {
@@ -113,7 +115,7 @@ impl Drop for Herd {
 async fn live(at: SocketAddr, membership: &Membership, key: &KeyPair, hello: &Frame, seen: &Seen) {
     let mut pause = *PAUSE.start();
     loop {
-        if let Ok(mut socket) = member(&[at], membership, key).await
+        if let Ok(mut socket) = member(&[at], membership, key, CONNECTING).await
             && let Ok(Frame::Welcome(welcome)) = ask(&mut socket, hello).await
         {
             pause = *PAUSE.start();
@@ -173,7 +175,7 @@ fn answer(frame: Frame, streams: &mut BTreeMap<u64, Stream>, seen: &Seen) -> Opt
                 one.text = rest.to_owned();
                 let line = Line::Answer { number, reply: reply(&request, seen) };
                 let text = serde_json::to_string(&line).ok()? + "\n";
-                let seq = one.outgoing.send(text.len());
+                let seq = one.outgoing.send(text.clone());
                 said.push(Frame::Data { stream, seq, text });
             }
         }
@@ -181,7 +183,9 @@ fn answer(frame: Frame, streams: &mut BTreeMap<u64, Stream>, seen: &Seen) -> Opt
             streams.get_mut(&stream).map(|one| one.outgoing.acknowledged(seq));
         }
         Frame::End { stream, .. } => {
-            said.extend(streams.remove(&stream).map(|one| Frame::End { stream, seq: one.outgoing.end() }));
+            said.extend(
+                streams.remove(&stream).map(|mut one| Frame::End { stream, seq: one.outgoing.end() }),
+            );
         }
         Frame::Close { stream, .. } => drop(streams.remove(&stream)),
         Frame::Ping { number } => said.push(Frame::Pong { number }),

@@ -1,5 +1,6 @@
 //! However an outage ends, new connections lead to the dependency at once, and nothing of it is left.
 
+use std::fs;
 use std::io;
 use std::time::{Duration, Instant};
 
@@ -7,6 +8,7 @@ use rustix::process::Signal;
 use squall_tests::client::{Redis, connect};
 use squall_tests::needs;
 use squall_tests::netns::{Process, signal};
+use squall_tests::skip::has_filters;
 use squall_tests::wait::{PATIENCE, holds};
 use squall_tests::world::World;
 
@@ -19,6 +21,9 @@ fn reset() -> (World, Trial) {
     world.redis(1, 6379);
     let trial = outage(&world, 6379, "reset", "");
     ping(&world.hosts[0], world.hosts[1].v4, 6379).expect_err("the answer must be a reset");
+    let carrier = proxy(&world.hosts[0]).expect("connections are led to a process");
+    let status = fs::read_to_string(format!("/proc/{}/status", carrier.pid)).expect("it runs");
+    assert!(!has_filters() || status.contains("Seccomp:\t2"), "{status}");
     (world, trial)
 }
 

@@ -27,6 +27,7 @@ use tokio::task::{LocalSet, spawn_local};
 use tokio::time::timeout_at;
 
 use super::expect::ExpectHttp;
+use super::reach;
 use super::tcp::{self, Stage, timed_out};
 use clock::{Clock, Timer};
 use schedule::{Due, Schedule};
@@ -301,6 +302,9 @@ impl Sending {
             }
             Ok(Err(why)) => {
                 failed(&why);
+                if reach::is_refusal(&why) {
+                    self.give_up(why).await;
+                }
                 None
             }
             Ok(Ok((answer, used))) => {
@@ -318,6 +322,15 @@ impl Sending {
         }
         if let Some(used) = used {
             target.give_back(used).await;
+        }
+    }
+
+    /// Sends no more, and says why.
+    async fn give_up(self: &Rc<Self>, why: String) {
+        let current = self.current.borrow_mut().take();
+        if let Some(mut current) = current {
+            self.close(&current.tick, current.schedule.cut(self.clock.now()));
+            let _ = self.replies.send(ProberReply::Unusable { probe: self.probe, why }).await;
         }
     }
 

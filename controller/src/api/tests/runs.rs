@@ -171,9 +171,12 @@ async fn figures_are_shown_in_prometheus_form() {
     let (status, text) = served.get("viewer", "/metrics").await;
     let text = text.as_str().expect("text").to_owned();
     assert_eq!(status, 200);
-    for line in
-        ["squall_hosts_connected 1", "squall_runs_blocked 0", "squall_api_answers_total{class=\"4xx\"} 1"]
-    {
+    for line in [
+        concat!("squall_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),
+        "squall_hosts_connected 1",
+        "squall_runs_blocked 0",
+        "squall_api_answers_total{class=\"4xx\"} 1",
+    ] {
         assert!(text.lines().any(|is| is == line), "{line}: {text}");
     }
     served.stop().await;

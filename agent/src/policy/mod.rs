@@ -1,13 +1,23 @@
 //! What the owner of this host allows: a file that no controller can change.
 
+mod reach;
+mod windows;
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use squall_experiments::change::Change;
 use squall_experiments::peer::{Peer, PeerHost};
 use squall_experiments::probe::Probe;
 use squall_experiments::protocol::Refusal;
 use squall_experiments::quantity::Period;
+
+pub use reach::Probes;
+pub use windows::Window;
 
 /// Where the policy lies.
 pub const FILE: &str = "/etc/squall/policy.json";
@@ -22,6 +32,8 @@ pub struct Policy {
     pub max_duration: Period,
     /// The longest that packets may be held.
     pub max_delay: Period,
+    /// When faults may be live; at any time where there are none. A change that would last beyond is refused.
+    pub windows: Vec<Window>,
     /// Which changes are allowed: `block`, `shape`, `redirect`, `disconnect`, `signal`, `pause`.
     pub allow: Vec<String>,
     /// Networks and addresses that no fault touches.
@@ -47,6 +59,8 @@ pub struct Controllers {
     pub programs: bool,
     /// As which users its probes may run beside `nobody`; never `root`.
     pub users: Vec<String>,
+    /// Where its probes may send requests, and how many.
+    pub probes: Probes,
     /// Whether its runs must have been approved.
     pub approval: Approval,
 }
@@ -64,7 +78,13 @@ pub enum Approval {
 
 impl Default for Controllers {
     fn default() -> Self {
-        Controllers { allowed: true, programs: false, users: Vec::new(), approval: Approval::Optional }
+        Controllers {
+            allowed: true,
+            programs: false,
+            users: Vec::new(),
+            probes: Probes::default(),
+            approval: Approval::Optional,
+        }
     }
 }
 
@@ -87,6 +107,7 @@ impl Default for Policy {
             enabled: true,
             max_duration: Period::from_secs(3600),
             max_delay: Period::from_secs(60),
+            windows: Vec::new(),
             allow,
             protect_addresses: Vec::new(),
             protect_processes: Vec::new(),
@@ -104,9 +125,9 @@ impl Policy {
     }
 
     fn read(path: &Path) -> Result<Self, Refusal> {
-        let text = match std::fs::read_to_string(path) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Policy::default()),
-            text => text,
+        let file = match File::open(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Policy::default()),
+            file => file,
         };
         let wrong = |what: String| {
             Refusal::new(
@@ -114,13 +135,22 @@ impl Policy {
                 "nothing is injected until it is mended",
             )
         };
-        let text = text.map_err(|error| wrong(format!("cannot be read: {error}")))?;
+        let mut text = String::new();
+        let file = file.and_then(|mut file| file.read_to_string(&mut text).map(|_| file));
+        let file = file.map_err(|error| wrong(format!("cannot be read: {error}")))?;
+        let mode = file.metadata().map_err(|error| wrong(format!("cannot be read: {error}")))?.mode();
+        if mode & 0o022 != 0 {
+            return Err(wrong(format!("can be written by others than its owner (mode {:o})", mode & 0o777)));
+        }
         let mut policy: Policy =
             serde_json::from_str(&text).map_err(|error| wrong(format!("is not understood: {error}")))?;
         if let Some(peer) =
             policy.protect_addresses.iter().find(|peer| !matches!(peer.host, PeerHost::Net(..)))
         {
             return Err(wrong(format!("protects `{peer}`, which is not an address or a network")));
+        }
+        if let Some(peer) = policy.controllers.probes.named() {
+            return Err(wrong(format!("names `{peer}` for probes, which is not an address or a network")));
         }
         policy.version = blake3::hash(text.as_bytes()).to_hex()[..12].to_owned();
         Ok(policy)
@@ -142,6 +172,9 @@ impl Policy {
         };
         if !self.allow.iter().any(|allowed| allowed == kind) {
             return Err(Refusal::new(format!("this host's policy does not allow `{kind}`"), help));
+        }
+        if let Some(why) = windows::objection(&self.windows, Timestamp::now(), lasts) {
+            return Err(Refusal::new(why, help));
         }
         if lasts > self.max_duration {
             return Err(Refusal::new(
@@ -212,6 +245,14 @@ impl Policy {
                 format!("the owner of this host decides, in `{FILE}` (`controllers.programs`)"),
             ));
         }
+        if let Probe::Load { load, .. } = probe
+            && !self.controllers.probes.permits_load(load.rate)
+        {
+            return Err(Refusal::new(
+                format!("this host's policy allows a controller no load of {}", load.rate),
+                format!("the owner of this host decides, in `{FILE}` (`controllers.probes.load`)"),
+            ));
+        }
         self.permits_controllers_prober(probe.user())
     }
 
@@ -223,6 +264,8 @@ impl Policy {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     #[test]
@@ -237,7 +280,22 @@ mod tests {
             std::fs::write(&file, text).unwrap();
             assert!(Policy::read(&file).is_err(), "{text}");
         }
+        for text in [
+            r#"{"windows": ["Mon 09:00-17:00"]}"#,
+            r#"{"controllers": {"probes": {"allow": ["db.internal"]}}}"#,
+            r#"{"controllers": {"probes": {"load": "fast"}}}"#,
+        ] {
+            std::fs::write(&file, text).unwrap();
+            assert!(Policy::read(&file).is_err(), "{text}");
+        }
         std::fs::write(&file, r#"{"max-duration": "1m", "allow": ["block"]}"#).unwrap();
+        let mode = |mode| std::fs::set_permissions(&file, std::fs::Permissions::from_mode(mode)).unwrap();
+        for open in [0o666, 0o664, 0o646] {
+            mode(open);
+            let refusal = Policy::read(&file).unwrap_err();
+            assert!(refusal.what.contains("by others than its owner"), "{refusal}");
+        }
+        mode(0o640);
         let policy = Policy::read(&file).unwrap();
         assert_eq!(policy.version.len(), 12);
         assert_eq!(policy.max_duration, Period::from_secs(60));
@@ -246,7 +304,7 @@ mod tests {
 
     #[test]
     fn the_file_of_the_package_says_what_holds_without_one() {
-        let packaged: Policy = serde_json::from_str(include_str!("../package/policy.json")).unwrap();
+        let packaged: Policy = serde_json::from_str(include_str!("../../package/policy.json")).unwrap();
         assert_eq!(Policy { version: "none".to_owned(), ..packaged }, Policy::default());
     }
 
@@ -272,6 +330,39 @@ mod tests {
         assert!(wide.permits_controllers_prober(Some("other")).is_err());
         let none: Policy = serde_json::from_str(r#"{"controllers": {"allowed": false}}"#).unwrap();
         assert!(none.permits_controllers().is_err());
+    }
+
+    #[test]
+    fn a_load_above_the_limit_is_refused_to_a_controller() {
+        let load = |rate: &str| {
+            let probe = format!(r#"{{"load": {{"url": "http://127.0.0.1/", "rate": "{rate}"}}}}"#);
+            serde_json::from_str::<Probe>(&probe).unwrap()
+        };
+        let policy = Policy::default();
+        policy.permits_controllers_probe(&load("1000/s")).unwrap();
+        let refusal = policy.permits_controllers_probe(&load("2000/s")).unwrap_err();
+        assert!(refusal.what.contains("no load of 2000/s"), "{refusal}");
+    }
+
+    #[test]
+    fn outside_of_its_windows_nothing_begins() {
+        use squall_experiments::change::{Block, Verdict};
+        use squall_experiments::flow::{Direction, Flow};
+        let block = || {
+            let (flow, direction) = (Flow::default(), Direction::Ingress);
+            Change::Block(Block { flow, direction, verdict: Verdict::Drop })
+        };
+        let policy = |windows: &str| -> Policy {
+            serde_json::from_str(&format!(r#"{{"windows": {windows}}}"#)).unwrap()
+        };
+        let lasts = Period::from_secs(60);
+        policy(r#"["daily 00:00-24:00 UTC"]"#).permits(&block(), lasts).unwrap();
+        // Never today, nor yesterday, by whichever clock.
+        let today = Timestamp::now().to_zoned(jiff::tz::TimeZone::UTC).date();
+        let day = today.checked_add(jiff::ToSpan::days(3)).unwrap().strftime("%a").to_string();
+        let refusal = policy(&format!(r#"["{day} 00:00-24:00 UTC"]"#)).permits(&block(), lasts).unwrap_err();
+        assert!(refusal.what.contains("allows faults only in"), "{refusal}");
+        assert!(refusal.help.is_some_and(|help| help.contains(FILE)));
     }
 
     #[test]
