@@ -63,6 +63,7 @@ fn said() -> Vec<Vec<u8>> {
                 .iter()
                 .map(|claim| Guard { number: 3, claim: claim.clone(), so_far: Tally { good: 1, bad: 0 } })
                 .collect(),
+            mandate: Box::default(),
         },
         Request::Apply { run: run(), part: 0, changes, lasts_ms: 1 },
         Request::Status,

@@ -3,6 +3,7 @@
 //! Everything that alters the host is done here, one thing after the other; connections only carry lines.
 
 mod ending;
+mod mandate;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -97,6 +98,7 @@ pub struct Supervisor {
     controllers: Vec<SocketAddr>,
     /// Ends of runs that wait.
     ending: Vec<Ending>,
+    mandates: mandate::Mandates,
     /// When it last had time to hear, on the boot clock.
     free: u64,
 }
@@ -132,6 +134,7 @@ impl Supervisor {
             guardian: nix::unistd::getppid().as_raw(),
             controllers: Vec::new(),
             ending: Vec::new(),
+            mandates: mandate::Mandates::default(),
             free: sys::boot_nanos(),
         }
     }
@@ -205,10 +208,11 @@ impl Supervisor {
                 state: self.place.directory().display().to_string(),
                 policy: self.policy.version.clone(),
             },
-            Request::Begin { run, title, seed, lease_ms, deadline_ms, plan: _, guards } => {
+            Request::Begin { run, title, seed, lease_ms, deadline_ms, plan, guards, mandate } => {
                 let deadline = sys::boot_nanos() + nanos(deadline_ms);
                 let lease = nanos(lease_ms);
-                refused(self.begin(Terms { run, title, seed, connection, lease, deadline }, guards))
+                let terms = Terms { run, title, seed, connection, lease, deadline };
+                refused(self.may_begin(&terms, &plan, *mandate).and_then(|()| self.begin(terms, guards)))
             }
             Request::Renew { run } => refused(mine(&self.injections, &run).map(|()| {
                 if let Some(injection) = self.injections.get_mut(&run) {
@@ -219,7 +223,8 @@ impl Supervisor {
             Request::Apply { run, part, changes, lasts_ms } => {
                 let step = Step { number: part, changes, lasts: nanos(lasts_ms) };
                 let apply = Apply { run, step };
-                match mine(&self.injections, &apply.run).and_then(|()| self.permits(&apply)) {
+                let may = || self.permits(&apply).and_then(|()| self.is_approved(&apply));
+                match mine(&self.injections, &apply.run).and_then(|()| may()) {
                     Ok(()) => {
                         self.resolve(connection, number, apply);
                         return None;
@@ -239,6 +244,7 @@ impl Supervisor {
                 self.followers.remove(&(run, part));
                 Reply::Lifted(lifted)
             }
+            Request::Fence { run, epoch } => Reply::Lifted(self.fence(&run, epoch)),
             Request::End { run } => return self.end_when_carried(run, connection, number),
             Request::Status => {
                 let machine = &mut self.machine;
@@ -447,6 +453,7 @@ impl Supervisor {
     /// Undoes a run. Whoever began it is told when somebody else wanted it.
     fn end(&mut self, run: &RunId, why: Option<&str>) -> Lifted {
         self.guards.remove(run);
+        self.mandates.ended(run);
         let Some(mut injection) = self.injections.remove(run) else {
             return Lifted::default();
         };
@@ -470,22 +477,6 @@ impl Supervisor {
             self.stuck.push((injection, now + RETRY, now));
         }
         lifted
-    }
-
-    fn end_all(&mut self, why: &str) -> Lifted {
-        let runs: Vec<RunId> = self.injections.keys().cloned().collect();
-        let mut all = Lifted::default();
-        for run in runs {
-            let lifted = self.end(&run, Some(why));
-            all.evidence.extend(lifted.evidence);
-            all.undone.extend(lifted.undone.into_iter().map(|what| format!("{run}: {what}")));
-            all.stuck.extend(lifted.stuck.into_iter().map(|what| format!("{run}: {what}")));
-            all.others.extend(lifted.others);
-            // The last one was alone, and has seen everything.
-            all.host = lifted.host;
-            all.took_us += lifted.took_us;
-        }
-        all
     }
 
     /// Undoes everything and ends the worker.

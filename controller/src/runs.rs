@@ -3,6 +3,7 @@
 //! Each is a task of its own. Its log goes to the store line by line, before whoever asks can see it ([`keeping`]).
 
 mod keeping;
+mod takeover;
 
 use std::collections::BTreeMap;
 use std::os::unix::net::UnixStream;
@@ -14,7 +15,7 @@ use futures_util::future::BoxFuture;
 use squall_experiments::document::{self, Document, LONGEST_FAULT, Sources};
 use squall_experiments::exit::Exit;
 use squall_experiments::fleet::JoinToken;
-use squall_experiments::muster::{FleetEvent, Line, What};
+use squall_experiments::muster::Line;
 use squall_experiments::protocol::{Lifted, Refusal, RunId};
 use squall_experiments::run::Origin;
 use squall_experiments::targets::{Candidate, FleetPlan, Targets};
@@ -27,7 +28,7 @@ use crate::conductor::{Answer, LEASE};
 use crate::fleet::{Authority, HostInfo, Hub};
 use crate::muster::{self, Machines};
 use crate::report;
-use crate::store::{HostRow, LIVE, Minted, RunRow, Store, StoreError};
+use crate::store::{HostRow, Minted, RunRow, Store, StoreError};
 use keeping::Keeper;
 
 /// How long runs may take to revert when the controller is told to end. Their leases end soon after it.
@@ -63,32 +64,6 @@ impl Runs {
             live: Mutex::default(),
             ended: Notify::new(),
         }))
-    }
-
-    /// Closes the logs of runs that a controller before this one did not end. Their hosts have lost it, and revert by their
-    /// leases: nothing is injected again. Gives how many there were. Only where no other controller shares the store.
-    pub async fn close_interrupted(&self) -> Result<usize, StoreError> {
-        let left = self.0.store.runs_in(&LIVE).await?;
-        for run in &left {
-            let epoch = self.0.store.take_run(&run.id).await?;
-            let last = self.0.store.events(&run.id, run.events.saturating_sub(1), 1).await?;
-            let at_ms =
-                last.first().and_then(|(_, text)| serde_json::from_str::<serde_json::Value>(text).ok());
-            let at_ms = at_ms.and_then(|event| event["at_ms"].as_u64()).unwrap_or_default();
-            let by = "the controller ended in the middle of it; each host reverted by its lease";
-            let sentence = format!("interrupted: {by}");
-            let events = [
-                FleetEvent::Interrupted { by: by.to_owned() },
-                FleetEvent::Finished { exit: Exit::Interrupted, sentence },
-            ];
-            let lines = (run.events..).zip(events).map(|(at, event)| {
-                let line = Line { seq: at + 1, what: What::Fleet { at_ms, event } };
-                serde_json::to_string(&line).unwrap_or_default()
-            });
-            self.0.store.append(&run.id, run.events, &lines.collect::<Vec<_>>()).await?;
-            self.0.store.set_run_state(&run.id, Exit::Interrupted.meaning(), epoch).await?;
-        }
-        Ok(left.len())
     }
 
     /// Ends all runs, and waits until they are reverted, for 20 s at most.
@@ -144,6 +119,8 @@ impl Runs {
             origin: Some(origin),
             lease: LEASE,
             redactor: document.redactor,
+            epoch: 0,
+            approved: None,
         })
     }
 
@@ -174,12 +151,18 @@ impl Runs {
         let outlet = Box::new(move |line: &Line| {
             let _ = say.send(serde_json::to_string(line).unwrap_or_default());
         });
+        let held = takeover::hold(self.0.store.clone(), run.id.clone(), run.epoch, interrupt.clone());
         let keeper = Keeper::new(&self.0.store, &run, interrupt);
         if let Err(error) = self.0.store.set_run_state(&run.id, "running", run.epoch).await {
             tracing::error!(run = run.id, %error, "a run does not begin");
         } else {
-            let (muster, kept) =
-                tokio::join!(muster::run(order, machines, outlet, interruptions), keeper.lines(lines));
+            let carried = async {
+                tokio::join!(muster::run(order, machines, outlet, interruptions), keeper.lines(lines))
+            };
+            let (muster, kept) = tokio::select! {
+                carried = carried => carried,
+                never = held => match never {},
+            };
             let came = if kept.is_ok() { muster.exit } else { muster.exit.worse(Exit::Interrupted) };
             tracing::info!(run = run.id, exit = came as u8, "{}", muster.sentence);
             if let Err(error) = keeper.state(came.meaning()).await {
@@ -240,15 +223,20 @@ impl Engine for Runs {
             let order = self.order("", submission).await?;
             let plan = FleetPlan::on(&order.experiment, &order.targets, order.seed);
             let title = order.redactor.redact(&plan.title).into_owned();
+            let mut shown = serde_json::to_value(&plan).unwrap_or_default();
+            order.redactor.redact_value(&mut shown);
             let preview = preview(&plan, &|text| order.redactor.redact(text).into_owned());
-            Ok(Planned { title, hash: plan.hash, seed: plan.seed, preview })
+            Ok(Planned { title, hash: plan.hash, seed: plan.seed, shown, preview })
         })
     }
 
     fn start<'a>(&'a self, run: &'a str, submission: Submission) -> BoxFuture<'a, Result<(), Refusal>> {
         Box::pin(async move {
-            let order = self.order(run, &submission).await?;
-            let kept = self.0.store.run(run).await.map_err(|error| Refusal::bare(error.to_string()))?;
+            let mut order = self.order(run, &submission).await?;
+            let broken = |error: StoreError| Refusal::bare(error.to_string());
+            let approved = self.0.store.plan_of_run(run).await.map_err(broken)?;
+            let approved = approved.map(|plan| (plan.submitted_by, plan.approved_by.unwrap_or_default()));
+            let kept = self.0.store.run(run).await.map_err(broken)?;
             let kept = kept.ok_or_else(|| Refusal::bare(format!("there is no run `{run}`")))?;
             if FleetPlan::on(&order.experiment, &order.targets, order.seed).hash != kept.plan {
                 return Err(Refusal::new(
@@ -256,6 +244,7 @@ impl Engine for Runs {
                     "submit it again: it is planned anew",
                 ));
             }
+            (order.epoch, order.approved) = (kept.epoch, approved);
             let (interrupt, interruptions) = mpsc::unbounded_channel();
             self.live().insert(run.to_owned(), interrupt.clone());
             let machines = Arc::new(Way { hub: self.0.hub.clone(), runtime: Handle::current() });
@@ -265,10 +254,15 @@ impl Engine for Runs {
     }
 
     fn halt_run<'a>(&'a self, run: &'a str) -> BoxFuture<'a, Result<(), Refusal>> {
-        if let Some(live) = self.live().get(run) {
-            let _ = live.send("halt".to_owned());
-        }
-        Box::pin(async { Ok(()) })
+        let ours = self.live().get(run).map(|live| live.send("halt".to_owned())).is_some();
+        Box::pin(async move {
+            if !ours {
+                // Perhaps another controller carries it on.
+                let wanted = self.0.store.want_halt(run).await;
+                wanted.map_err(|error| Refusal::bare(error.to_string()))?;
+            }
+            Ok(())
+        })
     }
 
     fn halt<'a>(

@@ -26,6 +26,7 @@
 //! | [`summary`] | what a run's events add up to |
 //! | [`curve`] | how a claim went over time, for whoever draws it |
 //! | [`muster`] | one run over several hosts: its log, and what it adds up to |
+//! | [`schedule`] | when experiments run: by cron, once, or at random within bounds |
 //! | [`suite`] | several experiments, repeated or not, as one gate: verdict, score, history |
 //! | [`exit`] | the exit codes of every squall command |
 
@@ -42,6 +43,7 @@ pub mod fleet;
 pub mod flow;
 pub mod guard;
 pub mod impairment;
+pub mod mandate;
 pub mod muster;
 pub mod peer;
 pub mod plan;
@@ -49,6 +51,7 @@ pub mod probe;
 pub mod protocol;
 pub mod quantity;
 pub mod run;
+pub mod schedule;
 pub mod scope;
 pub mod suite;
 pub mod summary;

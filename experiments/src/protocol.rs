@@ -12,6 +12,7 @@ use crate::change::Change;
 use crate::evidence::Evidence;
 use crate::exit::Exit;
 use crate::guard::Stop;
+use crate::mandate::Mandate;
 use crate::probe::{Hypothesis, Sample};
 use crate::verdict::Tally;
 
@@ -68,6 +69,9 @@ pub enum Request {
         /// What ends the run at once, without a word from the conductor.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         guards: Vec<Guard>,
+        /// On whose word; nothing is said of it for a run of this host alone.
+        #[serde(default)]
+        mandate: Box<Mandate>,
     },
     /// Make changes, all or none. Answered by [`Reply::Applied`].
     Apply {
@@ -103,6 +107,14 @@ pub enum Request {
     End {
         /// Which run.
         run: RunId,
+    },
+    /// Undo everything of a run, and refuse to begin it in an earlier epoch than this: another controller has taken it
+    /// over. Answered by [`Reply::Lifted`].
+    Fence {
+        /// Which run.
+        run: RunId,
+        /// The epoch in which it is from now on.
+        epoch: u64,
     },
     /// What is active on this host. Answered by [`Reply::Status`].
     Status,

@@ -319,6 +319,38 @@ fn a_controller_may_look_as_nobody_and_start_no_program() {
 }
 
 #[test]
+fn a_run_that_was_taken_over_is_not_begun_by_the_older_controller_nor_another_plan_than_the_approved_one() {
+    needs!(Root, Nftables);
+    let world = World::new(2);
+    let [near, far] = &world.hosts[..] else { panic!("two hosts were asked for") };
+    let controller = Controller::start(&world, 1);
+    let linked = Linked::start(near, "web-1", far, &controller.token, &[]);
+    holds("the host to be connected", PATIENCE, || connected(&controller.hub, "web-1"));
+    let answers = controller.with(|hub| async move {
+        let mut talk = cut_everything(hub.clone()).await?;
+        let run = squall_experiments::protocol::RunId("r1".to_owned());
+        let fenced = hub.fence("web-1", &run, 3).await?;
+        assert!(fenced.stuck.is_empty() && !fenced.undone.is_empty(), "{fenced:?}");
+        let mut begin = async |mandate: Value| {
+            let begin = json!({ "run": "r1", "title": "", "plan": "0", "seed": 1, "lease_ms": 9000, "deadline_ms": 9000, "mandate": mandate });
+            talk.ask(json!({ "begin": begin })).await.to_string()
+        };
+        let approved = json!({ "plan": "1", "submitted_by": "ada", "by": "bob", "fleet": "{}", "host": "{}" });
+        Ok::<_, Refusal>([
+            begin(json!({ "epoch": 2 })).await,
+            begin(json!({ "epoch": 3, "approved": approved })).await,
+            begin(json!({ "epoch": 3 })).await,
+        ])
+    });
+    let [older, other, newer] = answers.expect("the host is reached");
+    assert!(older.contains("is at epoch 3, and this was asked in epoch 2"), "{older}");
+    assert!(other.contains("is not what was approved"), "{other}");
+    assert_eq!(newer, "\"done\"");
+    linked.end();
+    world.restored(SOON);
+}
+
+#[test]
 fn two_commands_bring_a_host_into_a_fleet_and_a_token_brings_no_second_one() {
     needs!(Root, Nftables);
     let world = World::new(3);

@@ -144,6 +144,8 @@ fn muster(
         origin: None,
         lease: Duration::from_secs(10),
         redactor: document.redactor,
+        epoch: 0,
+        approved: None,
     };
     let (interrupt, interruptions) = unbounded_channel();
     let mut log = Vec::new();

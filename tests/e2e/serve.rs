@@ -1,6 +1,7 @@
 //! A fleet from nothing: the real controller and the real agents, each on a host of its own, and one run over all of them.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::process::Signal;
 use serde_json::Value;
@@ -167,6 +168,17 @@ fn a_run_over_hosts_has_one_verdict_and_a_halt_ends_it_on_all() {
     fleet.runs(slow, "1s").run().expect_exit(4).expect_told("seen enough");
     fleet.asks(&["halt", "--controller", URL, "--lift"]).run().expect_exit(0);
     fleet.runs(slow, "1s").run().expect_exit(0);
+
+    // A plan that was approved is run once, and each agent has seen that it is told what was approved.
+    let document = fleet.world.directory.join("fleet.yaml").display().to_string();
+    let plan = fleet.asks(&["plan", "--submit", &document, "--format", "json"]).run().expect_exit(0).json();
+    let hash = plan["hash"].as_str().expect("a hash").to_owned();
+    let approved = ["run", "--controller", URL, "--approved", &hash];
+    fleet.asks(&approved).run().expect_exit(4).expect_told("not approved");
+    let approve = fleet.asks(&["approve", &hash, "--note", "looked at it"]).run();
+    approve.expect_exit(0).expect_told("looked at it");
+    fleet.asks(&approved).run().expect_exit(0).expect_told(&hash);
+    fleet.asks(&approved).run().expect_exit(4).expect_told("was used");
     fleet.asks(&["audit", "verify"]).run().expect_exit(0);
     fleet.end();
 }
@@ -194,4 +206,140 @@ fn a_controller_that_dies_leaves_nothing_and_its_next_start_says_so() {
     followed.finish().expect_exit(6);
     fleet.holds_connected();
     fleet.end();
+}
+
+/// The numbers of the lines of a run, as the controller keeps them, and how often each host says that it injected.
+fn injections(events: &[Value]) -> Vec<(String, usize)> {
+    for (at, event) in (1_u64..).zip(events) {
+        assert_eq!(event["seq"], at, "the lines of the run have no gap: {event}");
+    }
+    let of = |host: &str| {
+        let injected = |event: &&Value| event["host"] == host && event["event"] == "injected";
+        (host.to_owned(), events.iter().filter(injected).count())
+    };
+    ["web-1", "web-2"].map(of).to_vec()
+}
+
+#[test]
+fn a_run_goes_on_over_a_link_that_breaks_and_comes_back_and_a_host_that_stays_away_reverts_by_its_lease() {
+    needs!(Root, Nftables, Queue, Nginx);
+    let fleet = Fleet::new(2);
+    let slow = "latency: { delay: 20ms, to: [\"127.0.0.1:8080\"] }";
+    let away = |host: &Host, verdict: &str| {
+        let rule = format!("add rule inet cut in ip saddr {} tcp dport 8417 {verdict}", host.v4);
+        let chain = "add table inet cut; add chain inet cut in { type filter hook input priority 0 ; }";
+        fleet.controller().look(&["nft", &format!("{chain}; {rule}")]);
+    };
+    let back = || drop(fleet.controller().look(&["nft", "delete", "table", "inet", "cut"]));
+    let connected = |name: &str| {
+        let hosts = fleet.hosts();
+        let hosts = hosts["hosts"].as_array().expect("a list of hosts").clone();
+        hosts.iter().any(|host| host["name"] == name && host["connected"] == true)
+    };
+
+    // Both ends of the connection are told that it is gone: another one takes its streams on.
+    let followed = fleet.runs(slow, "9s").start();
+    let run = fleet.live();
+    away(&fleet.world.hosts[1], "reject with tcp reset");
+    holds("the connection to be lost", PATIENCE, || !connected("web-1"));
+    std::thread::sleep(Duration::from_secs(2));
+    back();
+    holds("the host to be back", PATIENCE, || connected("web-1"));
+    followed.finish().expect_exit(0);
+    let events = fleet.asks(&["show", &run, "--events"]).run().expect_exit(0).stdout.clone();
+    let events: Vec<Value> =
+        events.lines().map(|line| serde_json::from_str(line).expect("a line is JSON")).collect();
+    assert_eq!(injections(&events), [("web-1".to_owned(), 1), ("web-2".to_owned(), 1)]);
+
+    // For longer than the lease: the host is clean by itself, while nobody can tell it anything.
+    let followed = fleet.runs(slow, "60s").start();
+    let run = fleet.live();
+    away(&fleet.world.hosts[2], "drop");
+    let stays = || fleet.world.hosts[2].tables().is_empty();
+    holds("the host that is cut off to revert", PATIENCE, stays);
+    back();
+    fleet.are_clean();
+    followed.finish().expect_exit(6);
+    let events = fleet.asks(&["show", &run, "--events"]).run();
+    let told = events.expect_exit(0).stdout.clone();
+    assert!(told.contains("its lease was not renewed"), "{told}");
+    fleet.holds_connected();
+    fleet.end();
+}
+
+#[test]
+fn a_controller_that_dies_is_followed_by_another_on_the_same_database() {
+    needs!(Root, Nftables, Queue, Nginx, Postgres);
+    let world = World::new(2);
+    let [middle, host] = &world.hosts[..] else { panic!("two hosts were asked for") };
+    world.postgres(0, 5432);
+    world.nginx(1, 8080);
+    let database = world.directory.join("service-0");
+    let database = format!("host={} port=5432 user=postgres dbname=postgres", database.display());
+    let (first, second) = (world.place("first"), world.directory.join("second"));
+    let serve = |data: &Path, people: &str, agents: &str| {
+        let data = data.display().to_string();
+        let arguments = ["serve", "--data", &data, "--listen", people, "--listen-agents", agents];
+        let serve = middle.squall(&[&arguments[..], &["--heartbeat", "500ms"]].concat());
+        let mut controller = serve.env("SQUALL_DATABASE", &database).start();
+        holds("the controller to listen", PATIENCE, || {
+            assert!(!controller.ended(), "{}", controller.story());
+            controller.story().contains("serves agents at")
+        });
+        controller
+    };
+    let mut one = serve(&first, "127.0.0.1:8416", "0.0.0.0:8417");
+    // What controllers share beside the database: keys.
+    std::fs::create_dir(&second).expect("a directory");
+    for entry in std::fs::read_dir(&first).expect("a directory").flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_file()) {
+            std::fs::copy(entry.path(), second.join(entry.file_name())).expect("a copy");
+        }
+    }
+    let mut other = serve(&second, "127.0.0.1:8426", "0.0.0.0:8427");
+    let asks = |url: &str, arguments: &[&str]| {
+        let token = first.join("admin-token");
+        middle.squall(arguments).env("SQUALL_TOKEN_FILE", token).env("SQUALL_CONTROLLER", url)
+    };
+    let (ours, theirs) = (URL, "http://127.0.0.1:8426");
+    let token = asks(ours, &["tokens", "join", "--format", "json"]).run().expect_exit(0).json();
+    let token = token["token"].as_str().expect("a token");
+    let more = ["--controller", "https://10.77.1.1:8427", "--label", "role=web"];
+    let linked = Linked::by(host, "web-1", "https://10.77.1.1:8417", token, &more);
+    let connected = |url: &str| {
+        let hosts = asks(url, &["hosts", "--format", "json"]).run().expect_exit(0).json();
+        hosts["hosts"][0]["connected"] == true
+    };
+    holds("the host to be connected to the first", PATIENCE, || connected(ours));
+
+    let document = |lasts: &str| {
+        let text = format!(
+            "squall: 1\ntitle: A page\non: {{ pick: all }}\nhypothesis:\n  - name: the page is there\n    \
+             http: {{ url: \"http://127.0.0.1:8080/\", timeout: 2s }}\n    every: 100ms\nmethod:\n  \
+             - fault: {{ latency: {{ delay: 20ms, to: [\"127.0.0.1:8080\"] }} }}\n    for: {lasts}\n"
+        );
+        world.file("shared.yaml", text)
+    };
+    let followed = asks(ours, &["run", &document("80s"), "--controller", ours]).start();
+    holds("the fault on the host", PATIENCE, || host.tables() == ["table inet squall"]);
+    let runs = asks(theirs, &["runs", "--format", "json"]).run().expect_exit(0).json();
+    let run = runs["runs"][0]["id"].as_str().expect("the other controller knows of it").to_owned();
+    one.signal(Signal::KILL);
+    holds("the controller to be gone", PATIENCE, || one.ended());
+    drop(followed);
+    holds("the host to be as before", PATIENCE, || host.tables().is_empty());
+    holds("the host to be connected to the other", PATIENCE, || connected(theirs));
+    let closed = until("the run to be closed", PATIENCE * 2, || {
+        let shown = asks(theirs, &["show", &run, "--format", "json"]).run().expect_exit(0).json();
+        (shown["state"] != "running").then_some(shown)
+    });
+    assert_eq!((&closed["state"], &closed["epoch"]), (&"interrupted".into(), &1.into()), "{closed}");
+    let events = asks(theirs, &["show", &run, "--events"]).run().expect_exit(0).stdout.clone();
+    assert_eq!(events.matches("\"event\":\"injected\"").count(), 1, "{events}");
+    holds("the host to be told", PATIENCE, || other.story().contains("a host knows that its run is over"));
+    asks(theirs, &["run", &document("1s"), "--controller", theirs]).run().expect_exit(0);
+    linked.end();
+    other.signal(Signal::TERM);
+    other.finish().expect_exit(0);
+    world.restored(SOON);
 }

@@ -6,7 +6,8 @@ use std::future::Future;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 use squall_controller::store::{
-    Answered, Asked, NewHost, NewJoinToken, NewRun, NewToken, Role, Store, StoreError, Verified, Where,
+    Answered, Asked, NewHost, NewJoinToken, NewPlan, NewRun, NewToken, Role, Store, StoreError, Verified,
+    Where,
 };
 use squall_tests::needs;
 use squall_tests::netns::Process;
@@ -48,6 +49,7 @@ fn alike(place: &Where) {
         hosts(&store).await;
         tokens(&store).await;
         runs(&store).await;
+        plans(&store).await;
         audit(&store).await;
         answers(&store).await;
     });
@@ -153,10 +155,46 @@ async fn runs(store: &Store) {
     assert_eq!(store.take_run("r00").await.expect("it is there"), 1);
     let fenced = store.set_run_state("r00", "running", 0).await.expect_err("it was taken over");
     assert!(matches!(fenced, StoreError::Fenced { asked: 0, now: 1 }), "{fenced}");
+    for fenced in [
+        store.append("r00", 4, &events[4..]).await.map(drop).expect_err("it was taken over"),
+        store.hold_run("r00", 0).await.expect_err("it was taken over"),
+    ] {
+        assert!(matches!(fenced, StoreError::Fenced { asked: 0, now: 1 }), "{fenced}");
+    }
+    store.hold_run("r00", 1).await.expect("by the one who took it over");
+    assert_eq!(store.append_in(1, "r00", 4, &[]).await.expect("nothing is added"), 4);
     store.set_run_state("r00", "running", 1).await.expect("by the one who took it over");
     let found = store.runs_in(&["running", "reverting"]).await.expect("they can be read");
     assert_eq!(found.len(), 1);
     assert_eq!((found[0].state.as_str(), found[0].events, found[0].epoch), ("running", 4, 1));
+}
+
+async fn plans(store: &Store) {
+    let new = |by: &str| NewPlan {
+        hash: text("ab"),
+        title: text("T"),
+        document: text("squall: 1"),
+        name: None,
+        vars: [(text("a"), text("b"))].into(),
+        seed: u64::MAX,
+        shown: json!({ "hosts": [] }),
+        by: text(by),
+    };
+    let kept = store.submit_plan(new("ada")).await.expect("a plan");
+    assert_eq!((kept.submitted_by.as_str(), kept.seed, kept.approved_by.clone()), ("ada", u64::MAX, None));
+    assert_eq!(store.submit_plan(new("bob")).await.expect("the same"), kept, "the first one submitted it");
+    assert!(!store.use_approval("ab", "r1").await.expect("it can be asked"), "nobody has approved it");
+    let approved = store.approve_plan("ab", "bob", Some(text("good"))).await.expect("it is there");
+    assert_eq!(approved.approved_by.as_deref(), Some("bob"));
+    assert_eq!(store.approve_plan("ab", "eve", None).await.expect("it is there"), approved);
+    assert!(store.use_approval("ab", "r1").await.expect("it can be asked"));
+    assert!(!store.use_approval("ab", "r2").await.expect("it can be asked"), "it was used");
+    let of = store.plan_of_run("r1").await.expect("it can be read").expect("a plan");
+    assert_eq!((of.hash.as_str(), of.note.as_deref()), ("ab", Some("good")));
+    assert_eq!(store.plan_of_run("r2").await.expect("it can be read"), None);
+    assert_eq!(store.submit_plan(new("eve")).await.expect("anew").approved_by, None);
+    assert_eq!(store.plans(10).await.expect("they can be read").len(), 1);
+    assert!(matches!(store.plan("cd").await, Err(StoreError::Missing(_))));
 }
 
 async fn audit(store: &Store) {

@@ -122,7 +122,9 @@ fn starved(stage: &Stage, group: &Path, narrow: &[(&str, &str)]) -> Result<Outco
     let struck = boot_nanos();
     let watched = stage.watch_until(struck, &life, STARVED, |watched| watched.effects.is_some());
     // Dead or alive, it needs the processor to go; the others would take it from everybody once they may.
-    others.iter().for_each(|other| signal(other, Signal::KILL));
+    for other in &others {
+        signal(other, Signal::KILL);
+    }
     let (file, wide) = if narrow.len() == 1 { ("cpu.max", "max") } else { ("cpu.cfs_quota_us", "-1") };
     put(file, wide)?;
     let gone = stage.watch(struck, &life, STARVED * 2);

@@ -364,6 +364,7 @@ fn script(state: &Path, changes: Vec<Change>, held: bool, shared: &Shared) -> Re
         lease_ms: 60_000,
         deadline_ms: 60_000,
         guards: Vec::new(),
+        mandate: Box::default(),
     };
     agent.ask(begin)?;
     agent.ask(Request::Apply { run: run.clone(), part: 1, changes, lasts_ms: 60_000 })?;

@@ -61,11 +61,30 @@ pub struct Controllers {
     pub users: Vec<String>,
     /// Where its probes may send requests, and how many.
     pub probes: Probes,
+    /// Whether its runs must have been approved.
+    pub approval: Approval,
+}
+
+/// See [`Controllers::approval`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Approval {
+    /// A run needs none.
+    #[default]
+    Optional,
+    /// A run without one is refused.
+    Required,
 }
 
 impl Default for Controllers {
     fn default() -> Self {
-        Controllers { allowed: true, programs: false, users: Vec::new(), probes: Probes::default() }
+        Controllers {
+            allowed: true,
+            programs: false,
+            users: Vec::new(),
+            probes: Probes::default(),
+            approval: Approval::Optional,
+        }
     }
 }
 
@@ -188,6 +207,17 @@ impl Policy {
         let help = format!("the owner of this host decides, in `{FILE}` (`controllers.allowed`)");
         let refused = || Refusal::new("this host's policy allows no controller", help);
         if self.controllers.allowed { Ok(()) } else { Err(refused()) }
+    }
+
+    /// Whether a controller may begin a run that nobody has approved.
+    pub fn permits_unapproved(&self) -> Result<(), Refusal> {
+        match self.controllers.approval {
+            Approval::Optional => Ok(()),
+            Approval::Required => Err(Refusal::new(
+                "this host's policy lets a controller begin nothing that was not approved",
+                "submit it, and let somebody approve it: `squall plan --submit`, `squall approve`",
+            )),
+        }
     }
 
     /// Whether a probe of a controller's may run as this user; without one it runs as nobody.

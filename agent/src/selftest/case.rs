@@ -146,6 +146,7 @@ impl Stage {
             lease_ms: LASTS,
             deadline_ms: LASTS,
             guards: Vec::new(),
+            mandate: Box::default(),
         })?;
         pair.ask(Request::Apply { run: run.clone(), part: 1, changes, lasts_ms: LASTS }).map(drop)
     }

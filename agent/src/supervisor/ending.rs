@@ -1,6 +1,6 @@
 //! Ends of runs that wait for connections which a proxy carries on without harm.
 
-use squall_experiments::protocol::{Message, Reply, RunId};
+use squall_experiments::protocol::{Lifted, Message, Reply, RunId};
 
 use super::Supervisor;
 use crate::host::sys;
@@ -42,6 +42,23 @@ impl Supervisor {
         let now = sys::boot_nanos();
         self.ending.push(Ending { run, connection, number, until: now + CARRY, look: now + LOOK });
         None
+    }
+
+    /// Undoes everything.
+    pub(super) fn end_all(&mut self, why: &str) -> Lifted {
+        let runs: Vec<RunId> = self.injections.keys().cloned().collect();
+        let mut all = Lifted::default();
+        for run in runs {
+            let lifted = self.end(&run, Some(why));
+            all.evidence.extend(lifted.evidence);
+            all.undone.extend(lifted.undone.into_iter().map(|what| format!("{run}: {what}")));
+            all.stuck.extend(lifted.stuck.into_iter().map(|what| format!("{run}: {what}")));
+            all.others.extend(lifted.others);
+            // The last one was alone, and has seen everything.
+            all.host = lifted.host;
+            all.took_us += lifted.took_us;
+        }
+        all
     }
 
     fn carries(&mut self, run: &RunId) -> bool {

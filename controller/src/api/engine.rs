@@ -36,6 +36,8 @@ pub struct Planned {
     pub hash: String,
     /// The seed of every choice, by which the same is planned again.
     pub seed: u64,
+    /// What is done on each host, to be shown; without secrets.
+    pub shown: serde_json::Value,
     /// What would be done where, for who reads it before it is.
     pub preview: Preview,
 }

@@ -14,7 +14,7 @@ use super::{Api, runs};
 use crate::store::now_ms;
 
 /// The name under which the store keeps that new runs are blocked.
-const FACT: &str = "halt";
+pub(crate) const HALT: &str = "halt";
 
 /// A halt that is wanted.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -74,7 +74,7 @@ struct OnHost {
 }
 
 pub(crate) async fn state(api: &Api) -> Result<Option<Blocked>, Problem> {
-    let kept = api.store.fact(FACT).await?;
+    let kept = api.store.fact(HALT).await?;
     Ok(kept.as_deref().map(read))
 }
 
@@ -115,7 +115,7 @@ pub(crate) async fn set(api: Arc<Api>, call: Call) -> Result<Answer, Problem> {
         let blocked = Blocked { reason: wanted.reason.clone(), by: call.name(), at: now_ms() };
         let kept = serde_json::to_string(&blocked).unwrap_or_default();
         match all {
-            true => api.store.set_fact(FACT, Some(kept)).await,
+            true => api.store.set_fact(HALT, Some(kept)).await,
             false => Ok(()),
         }
     };
@@ -141,13 +141,13 @@ pub(crate) async fn set(api: Arc<Api>, call: Call) -> Result<Answer, Problem> {
 pub(crate) async fn lift(api: Arc<Api>, call: Call) -> Result<Answer, Problem> {
     let why: Reason = call.value()?;
     reason(&why.reason)?;
-    let kept = api.store.fact(FACT).await?;
+    let kept = api.store.fact(HALT).await?;
     let lifted = kept.as_deref().map(read);
     let what = serde_json::json!({ "lifted": lifted.map_or(Value::Null, |halt| halt.reason.into()), "because": why.reason });
     api.store.audit(&call.name(), what).await?;
     // Only the halt that stands in the log: whoever has halted since is not overruled by who does not know of it.
     if let Some(kept) = kept
-        && !api.store.forget_fact(FACT, &kept).await?
+        && !api.store.forget_fact(HALT, &kept).await?
         && let Some(Blocked { reason, by, .. }) = state(&api).await?
     {
         return Err(Problem::new(

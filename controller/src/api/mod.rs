@@ -14,7 +14,7 @@
 //! | [`openapi`] | the table as an OpenAPI document |
 //! | `rate` | how often somebody may ask |
 //! | [`problem`] | errors (RFC 9457) |
-//! | `access`, `hosts`, `runs`, `halts`, `audit`, `state` | the handlers |
+//! | `access`, `hosts`, `plans`, `runs`, `halts`, `audit`, `state` | the handlers |
 
 mod access;
 pub(crate) mod audit;
@@ -25,6 +25,7 @@ pub(crate) mod halts;
 pub(crate) mod hosts;
 mod metrics;
 pub mod openapi;
+mod plans;
 pub mod problem;
 mod rate;
 pub mod routes;
@@ -46,7 +47,9 @@ use crate::store::{Minted, NewToken, Role, Secrets, Store, StoreError};
 use crate::web::Views;
 use engine::Engine;
 use gate::{Failures, Known};
+pub(crate) use halts::HALT;
 use metrics::Counts;
+pub use plans::Approvals;
 use rate::{OF_A_TOKEN, OF_AN_ADDRESS, Rates};
 
 /// How many live streams of events there are at most.
@@ -59,6 +62,7 @@ pub struct Api {
     pub(crate) engine: Arc<dyn Engine>,
     /// By which names, besides those of loopback, this server may be called.
     names: BTreeSet<String>,
+    approvals: Approvals,
     failures: Failures,
     known: Known,
     addresses: Rates<IpAddr>,
@@ -71,18 +75,21 @@ pub struct Api {
 }
 
 impl Api {
-    /// The interface over a store. `names` are the host names and addresses under which it is reached besides loopback's.
+    /// The interface over a store. `names` are the host names and addresses under which it is reached besides loopback's;
+    /// `approvals` is whether runs need one.
     pub fn new(
         store: Store,
         secrets: Secrets,
         engine: Arc<dyn Engine>,
         names: BTreeSet<String>,
+        approvals: Approvals,
     ) -> Arc<Self> {
         Arc::new(Api {
             store,
             secrets,
             engine,
             names: names.into_iter().map(|name| name.to_ascii_lowercase()).collect(),
+            approvals,
             failures: Failures::default(),
             known: Known::default(),
             addresses: Rates::new(OF_AN_ADDRESS),

@@ -17,7 +17,7 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use super::problem::Problem;
-use super::{Api, access, audit, engine, gate, halts, hosts, runs, state};
+use super::{Api, access, audit, engine, gate, halts, hosts, plans, runs, state};
 use crate::store::{self, Answered, Asked, Role, Token};
 
 /// A schema in an OpenAPI document.
@@ -175,6 +175,11 @@ pub fn table() -> Vec<Route> {
         route!(GET "/v1/tokens", admin, "All tokens, without their secrets.", [], None, OK "application/json" Some(shape::<access::Tokens>), access::tokens),
         route!(POST "/v1/tokens", admin, "Makes a token. Its secret is in this answer and nowhere else.", [], Some(shape::<access::Wanted>), CREATED "application/json" Some(shape::<access::Made>), access::new_token),
         route!(POST "/v1/tokens/{id}/revoke", admin, "Revokes a token; live streams of it end.", [], None, NO_CONTENT "" None, access::revoke_token),
+        route!(GET "/v1/plans", viewer, "Plans that were submitted, the newest first.", [LIMIT], None, OK "application/json" Some(shape::<plans::Plans>), plans::list),
+        route!(POST "/v1/plans", operator, "Plans an experiment and keeps the plan for a day, to be approved; nothing is done.", [], Some(shape::<engine::Submission>), CREATED "application/json" Some(shape::<store::PlanRow>), plans::submit),
+        route!(GET "/v1/plans/{id}", viewer, "The plan of a hash.", [], None, OK "application/json" Some(shape::<store::PlanRow>), plans::show),
+        route!(POST "/v1/plans/{id}/approve", operator, "Approves a plan, for one run.", [], Some(shape::<plans::Approval>), OK "application/json" Some(shape::<store::PlanRow>), plans::approve),
+        route!(POST "/v1/plans/{id}/run", operator, "Begins the run of an approved plan.", [], None, CREATED "application/json" Some(shape::<store::RunRow>), plans::run),
         route!(GET "/v1/runs", viewer, "Runs, the newest first.", [LIMIT, ("after", "the `next` of the page before")], None, OK "application/json" Some(shape::<runs::Runs>), runs::list),
         route!(POST "/v1/runs", operator, "Begins a run, unless a halt blocks new ones.", [], Some(shape::<engine::Submission>), CREATED "application/json" Some(shape::<store::RunRow>), runs::submit),
         route!(GET "/v1/runs/{id}", viewer, "One run, with its document.", [], None, OK "application/json" Some(shape::<store::RunRow>), runs::show),

@@ -7,10 +7,10 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::engine::Submission;
+use super::engine::{Planned, Submission};
 use super::problem::Problem;
 use super::routes::{Answer, Call};
-use super::{Api, halts, stream};
+use super::{Api, halts, plans, stream};
 use crate::conductor::run_id;
 use crate::store::{NewRun, RunRow};
 
@@ -89,11 +89,31 @@ pub(crate) async fn stream(api: Arc<Api>, call: Call) -> Result<Answer, Problem>
 }
 
 pub(crate) async fn submit(api: Arc<Api>, call: Call) -> Result<Answer, Problem> {
-    let mut submission: Submission = call.value()?;
+    let submission: Submission = call.value()?;
+    plans::unapproved(&api)?;
     halts::blocked(&api).await?;
     let planned = api.engine.plan(&submission).await?;
+    begin(&api, &call, submission, planned, false).await
+}
+
+/// Begins the run of what was planned; where that is by an approval, it is used up.
+pub(super) async fn begin(
+    api: &Arc<Api>,
+    call: &Call,
+    mut submission: Submission,
+    planned: Planned,
+    approved: bool,
+) -> Result<Answer, Problem> {
     submission.seed = Some(planned.seed);
     let id = run_id().0;
+    if approved && !api.store.use_approval(&planned.hash, &id).await? {
+        let what = "this plan is not approved, or its approval was used or is over";
+        return Err(Problem::new(
+            StatusCode::CONFLICT,
+            what,
+            "`squall approve HASH`; each approval is for one run",
+        ));
+    }
     let new = NewRun {
         id: id.clone(),
         title: planned.title,
@@ -103,7 +123,7 @@ pub(crate) async fn submit(api: Arc<Api>, call: Call) -> Result<Answer, Problem>
     };
     api.store.new_run(new).await?;
     // A halt that came while this was planned blocks it too: either it is seen here, or it finds the run begun.
-    let begun = match halts::blocked(&api).await {
+    let begun = match halts::blocked(api).await {
         Ok(()) => api.engine.start(&id, submission).await.map_err(Problem::from),
         Err(blocked) => Err(blocked),
     };

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use squall_controller::api::server::{Listening, tls};
-use squall_controller::api::{self, Api};
+use squall_controller::api::{self, Api, Approvals};
 use squall_controller::fleet::{Authority, Hub};
 use squall_controller::runs::Runs;
 use squall_controller::store::{Secrets, Store, Where};
@@ -40,6 +40,9 @@ pub struct Interface {
     /// set the environment variable: every user of a machine can read the arguments of its processes.
     #[arg(long, env = "SQUALL_DATABASE", hide_env_values = true, value_name = "URL")]
     database: Option<String>,
+    /// Whether a run needs a plan that another person has approved than who submitted it.
+    #[arg(long, value_enum, default_value_t = Approvals::Optional)]
+    approvals: Approvals,
 }
 
 /// The interface, ready to be served.
@@ -47,6 +50,7 @@ pub struct Ready {
     api: Arc<Api>,
     runs: Runs,
     listening: Listening,
+    shared: bool,
 }
 
 impl Interface {
@@ -102,19 +106,28 @@ impl Interface {
                 tracing::warn!(runs = left, "runs that were not ended are interrupted");
             }
         }
-        let api = Api::new(store.clone(), secrets, Arc::new(runs.clone()), names);
-        Ok(Ready { api, runs, listening })
+        let api = Api::new(store.clone(), secrets, Arc::new(runs.clone()), names, self.approvals);
+        Ok(Ready { api, runs, listening, shared: self.database.is_some() })
     }
 }
 
 impl Ready {
     /// Serves until `shutdown`, then ends all runs, and lets requests end.
     pub async fn serve(self, shutdown: impl Future<Output = ()>) {
-        let runs = self.runs;
+        let (runs, others) = (self.runs.clone(), self.runs);
         let over = async move {
             shutdown.await;
             runs.close().await;
         };
-        self.listening.serve(&self.api, over).await;
+        let taking = async {
+            match self.shared {
+                true => others.take_over().await,
+                false => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = self.listening.serve(&self.api, over) => {}
+            never = taking => match never {},
+        }
     }
 }

@@ -4,6 +4,7 @@
 //! namespaces, while the process is still single-threaded.
 
 mod appendix;
+mod approve;
 mod audit;
 mod check;
 mod completions;
@@ -91,6 +92,8 @@ enum Verb {
     Hosts(hosts::Hosts),
     /// Who may use a controller, and which hosts may join it.
     Tokens(tokens::Tokens),
+    /// Approve a plan that was submitted to a controller, or list those that were.
+    Approve(approve::Approve),
     /// The runs of a controller, the newest first.
     Runs(runs::Runs),
     /// One run of a controller, or its events.
@@ -133,6 +136,7 @@ pub fn main() -> ExitCode {
         Verb::Serve(verb) => verb.run(&cli.common),
         Verb::Hosts(verb) => verb.run(&cli.common),
         Verb::Tokens(verb) => verb.run(&cli.common),
+        Verb::Approve(verb) => verb.run(&cli.common),
         Verb::Runs(verb) => verb.run(&cli.common),
         Verb::Show(verb) => verb.run(&cli.common),
         Verb::Watch(verb) => verb.run(&cli.common),

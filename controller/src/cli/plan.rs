@@ -11,8 +11,10 @@ use squall_experiments::plan::{self, PlanStep};
 use squall_experiments::targets::only_here;
 
 use super::appendix::Appendix;
+use super::approve;
 use super::host::host_name;
 use super::load::{self, Vars};
+use super::remote::At;
 use super::{Common, Format, print};
 
 /// Options of `squall plan`.
@@ -26,11 +28,19 @@ pub struct Plan {
     /// The seed of every choice; without it the document's own, else one chosen now.
     #[arg(long)]
     seed: Option<u64>,
+    /// Not for this host: let a controller make the plan for its hosts and keep it for a day, to be approved.
+    #[arg(long)]
+    submit: bool,
+    #[command(flatten)]
+    at: At,
 }
 
 impl Plan {
     /// Prints changes, carve-outs, claims, expiry and hash. Needs no root and changes nothing.
     pub fn run(&self, common: &Common) -> anyhow::Result<Exit> {
+        if self.submit {
+            return approve::submit(&self.at, &self.file, &self.vars, self.seed, common);
+        }
         let document = match load::document(&self.file, &self.vars, common) {
             Ok(document) => document,
             Err(exit) => return Ok(exit),

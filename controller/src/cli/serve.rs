@@ -78,9 +78,10 @@ impl Serve {
             (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
         let opened = Authority::open(&self.data).map_err(|error| error.to_string());
         let place = self.interface.place(&self.data);
-        let opened = opened.and_then(|authority| {
-            Store::open(&place).map(|store| (authority, store)).map_err(|error| error.to_string())
-        });
+        // It waits for the database, in a runtime of its own.
+        let store = tokio::task::spawn_blocking(move || Store::open(&place)).await?;
+        let opened = opened
+            .and_then(|authority| store.map(|store| (authority, store)).map_err(|error| error.to_string()));
         let (authority, store) = match opened {
             Ok((authority, store)) => (Arc::new(authority), store),
             Err(why) => return Ok(refused(&Refusal::bare(why))),

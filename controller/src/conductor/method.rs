@@ -63,6 +63,7 @@ impl Run<'_> {
             lease_ms: u64::try_from(self.order.lease.as_millis()).unwrap_or(u64::MAX),
             deadline_ms: self.order.plan.expiry.as_millis(),
             guards: self.sampling.borrow().guards(&self.order.experiment.stop_when),
+            mandate: Box::new(self.order.mandate.clone()),
         };
         match self.call(begin).await? {
             Reply::Done => {}

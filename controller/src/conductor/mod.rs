@@ -31,6 +31,7 @@ use std::time::Duration;
 
 use squall_experiments::exit::Exit;
 use squall_experiments::experiment::Experiment;
+use squall_experiments::mandate::Mandate;
 use squall_experiments::plan::{Plan, PlanStep};
 use squall_experiments::probe::ProberRequest;
 use squall_experiments::protocol::{Refusal, RunId};
@@ -69,6 +70,8 @@ pub struct Order<'a> {
     /// From when its times are counted, in nanoseconds on the boot clock: `None` is now. Runs on several hosts that belong
     /// together count from one moment.
     pub since_ns: Option<u64>,
+    /// On whose word it is run.
+    pub mandate: Mandate,
     /// A connection to the agent, or why there is none. Not looked at where the plan holds no change.
     pub agent: Option<Result<UnixStream, Refusal>>,
 }

@@ -12,7 +12,7 @@ use serde::{Serialize, Serializer};
 use serde_json::Value;
 use squall_experiments::fleet::{Held, Inventory, Kind, Session as Said};
 use squall_experiments::protocol::{
-    Active, Call, LONGEST_LINE, Lifted, Message, Refusal, Reply, Request, VERSION,
+    Active, Call, LONGEST_LINE, Lifted, Message, Refusal, Reply, Request, RunId, VERSION,
 };
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::sync::{mpsc, oneshot};
@@ -209,12 +209,24 @@ impl Hub {
         answer.await.map_err(|_| gone())?
     }
 
+    /// Undoes a run on a host, which refuses it in an earlier epoch from then on.
+    pub async fn fence(&self, host: &str, run: &RunId, epoch: u64) -> Result<Lifted, Refusal> {
+        let silent = || unreached(host, "it did not answer in time");
+        let fenced = self.lift(host, Request::Fence { run: run.clone(), epoch });
+        timeout(PATIENCE, fenced).await.unwrap_or_else(|_| Err(silent()))
+    }
+
     async fn halt_one(&self, host: &str) -> Result<Lifted, Refusal> {
+        self.lift(host, Request::Halt).await
+    }
+
+    /// Asks a host's agent for something that undoes.
+    async fn lift(&self, host: &str, request: Request) -> Result<Lifted, Refusal> {
         let lost = |error: io::Error| unreached(host, &error.to_string());
         let (mut stream, theirs) = tokio::io::duplex(HALTING);
         self.open(host, Kind::Agent, Local::Memory(theirs)).await?;
         let mut lines = String::new();
-        for (number, request) in [(1, Request::Hello { version: VERSION }), (2, Request::Halt)] {
+        for (number, request) in [(1, Request::Hello { version: VERSION }), (2, request)] {
             let line =
                 serde_json::to_string(&Call { number, request }).map_err(|error| lost(error.into()))?;
             lines.push_str(&line);

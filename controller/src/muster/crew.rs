@@ -5,10 +5,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
+use squall_experiments::mandate::{Approved, Mandate};
 use squall_experiments::muster::own_stop;
 use squall_experiments::protocol::{Refusal, RunId};
 use squall_experiments::run::{Event, Record, State};
-use squall_experiments::targets::{OnPartial, Share};
+use squall_experiments::targets::{FleetPlan, OnPartial, Share};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::LocalSet;
 
@@ -164,7 +165,12 @@ async fn drive(order: Arc<Order>, place: Place, since_ns: u64) {
         false => None,
     };
     let run: RunId = order.run.clone();
+    let approved = order.approved.as_ref().map(|(submitted_by, by)| {
+        let fleet = FleetPlan::on(&order.experiment, &order.targets, order.seed);
+        Approved::of(&fleet, &share.plan, submitted_by, by)
+    });
     let part = conductor::Order {
+        mandate: Mandate { epoch: order.epoch, approved },
         run,
         experiment: &share.experiment,
         plan: &share.plan,

@@ -56,6 +56,10 @@ pub struct Order {
     pub lease: Duration,
     /// What is taken out of every text.
     pub redactor: Redactor,
+    /// How often the run was taken over.
+    pub epoch: u64,
+    /// Who submitted its plan and who approved it, where somebody has.
+    pub approved: Option<(String, String)>,
 }
 
 /// Is told every line, in order, before the next one is made. May take a moment, in which the hosts go on.

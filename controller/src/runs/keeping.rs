@@ -39,7 +39,7 @@ impl Keeper {
             let mut patience = Patience::new(self);
             // What was kept though its answer was lost is found out by asking again: events have numbers.
             next = loop {
-                match self.store.append(&self.run, next, &batch).await {
+                match self.store.append_in(self.epoch, &self.run, next, &batch).await {
                     Ok(after) => break after,
                     Err(error) => patience.bears(error).await?,
                 }

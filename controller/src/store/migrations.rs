@@ -43,6 +43,15 @@ const STEPS: &[&str] = &["
         hash TEXT PRIMARY KEY, token TEXT NOT NULL REFERENCES tokens (id), made_at BIGINT NOT NULL, expires_at BIGINT NOT NULL
     );
     CREATE INDEX runs_by_title ON runs (title, made_at, id, state);
+", "
+    CREATE TABLE plans (
+        hash TEXT PRIMARY KEY, title TEXT NOT NULL, document TEXT NOT NULL, name TEXT, vars TEXT NOT NULL,
+        seed TEXT NOT NULL, shown TEXT NOT NULL, submitted_by TEXT NOT NULL, submitted_at BIGINT NOT NULL,
+        expires_at BIGINT NOT NULL, approved_by TEXT, approved_at BIGINT, note TEXT, run TEXT
+    );
+", "
+    ALTER TABLE runs ADD COLUMN held_until BIGINT NOT NULL DEFAULT 0;
+    ALTER TABLE runs ADD COLUMN halted_at BIGINT;
 "];
 
 /// Brings a database to the newest schema. One that is newer than this program is refused and left as it is.

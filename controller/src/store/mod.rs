@@ -5,7 +5,9 @@
 mod answers;
 mod audit;
 mod hosts;
+mod lease;
 mod migrations;
+mod plans;
 mod postgres;
 mod runs;
 mod secrets;
@@ -27,6 +29,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 pub use answers::{Answered, Asked};
 pub use audit::{Entry, Head, Verified};
 pub use hosts::{HostRow, NewHost};
+pub use lease::LEASE_MS;
+pub use plans::{NewPlan, PLAN_LASTS_MS, PlanRow};
 pub use runs::{Ended, LIVE, NewRun, RunRow, RunsPage};
 pub use secrets::{Minted, Secrets};
 pub use tokens::{JoinToken, NewJoinToken, NewToken, Role, Token};

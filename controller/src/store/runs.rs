@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use super::lease::LEASE_MS;
 use super::sql::{Row, Sql, Value};
 use super::{Store, StoreError, now_ms};
 
@@ -65,7 +66,7 @@ pub struct Ended {
     pub state: String,
 }
 
-fn run(row: &Row) -> Result<RunRow, StoreError> {
+pub(super) fn run(row: &Row) -> Result<RunRow, StoreError> {
     Ok(RunRow {
         id: row.text(0)?,
         title: row.text(1)?,
@@ -79,7 +80,7 @@ fn run(row: &Row) -> Result<RunRow, StoreError> {
     })
 }
 
-fn missing(id: &str) -> StoreError {
+pub(super) fn missing(id: &str) -> StoreError {
     StoreError::Missing(format!("run `{id}`"))
 }
 
@@ -88,8 +89,8 @@ impl Store {
     pub async fn new_run(&self, new: NewRun) -> Result<(), StoreError> {
         let now = now_ms();
         self.write(move |sql| {
-            let kept = "INSERT INTO runs (id, title, document, plan, made_by, made_at, state, epoch, events) \
-                        VALUES ($1, $2, $3, $4, $5, $6, 'submitted', 0, 0)";
+            let kept = "INSERT INTO runs (id, title, document, plan, made_by, made_at, state, epoch, events, \
+                        held_until) VALUES ($1, $2, $3, $4, $5, $6, 'submitted', 0, 0, $7)";
             let values = [
                 (&new.id).into(),
                 (&new.title).into(),
@@ -97,6 +98,7 @@ impl Store {
                 (&new.plan).into(),
                 (&new.by).into(),
                 now.into(),
+                (now + LEASE_MS).into(),
             ];
             sql.execute(kept, &values).map(drop)
         })
@@ -104,12 +106,25 @@ impl Store {
     }
 
     /// Adds events to a run, the first of them with this number; all or none. Those that are there already must be the
-    /// same, and are left: an append whose answer was lost is sent again. Gives the number that comes next.
+    /// same, and are left: an append whose answer was lost is sent again. Gives the number that comes next. For a run that was
+    /// never taken over; else [`Store::append_in`].
     ///
-    /// Errors: [`StoreError::Gap`], [`StoreError::Clash`] when an event of that number says something else.
+    /// Errors: [`StoreError::Gap`], [`StoreError::Clash`] when an event of that number says something else,
+    /// [`StoreError::Fenced`].
     pub async fn append(&self, run: &str, first_seq: u64, events: &[String]) -> Result<u64, StoreError> {
+        self.append_in(0, run, first_seq, events).await
+    }
+
+    /// [`Store::append`] as the one who carries the run on in this epoch.
+    pub async fn append_in(
+        &self,
+        epoch: u64,
+        run: &str,
+        first_seq: u64,
+        events: &[String],
+    ) -> Result<u64, StoreError> {
         let (run, events) = (run.to_owned(), events.to_vec());
-        self.changed(self.write(move |sql| append(sql, &run, first_seq, &events)).await)
+        self.changed(self.write(move |sql| append(sql, epoch, &run, first_seq, &events)).await)
     }
 
     /// Events of a run from a number on, at most `limit`.
@@ -225,10 +240,20 @@ fn place(cursor: &str) -> Option<(u64, String)> {
     Some((at.parse().ok()?, id.to_owned()))
 }
 
-fn append(sql: &mut dyn Sql, run: &str, first: u64, events: &[String]) -> Result<u64, StoreError> {
+fn append(
+    sql: &mut dyn Sql,
+    epoch: u64,
+    run: &str,
+    first: u64,
+    events: &[String],
+) -> Result<u64, StoreError> {
     // Altering the row, even to what it was, keeps other controllers from adding to this run until the commit.
-    let locked = "UPDATE runs SET events = events WHERE id = $1 RETURNING events";
-    let mut next = sql.one(locked, &[run.into()])?.ok_or_else(|| missing(run))?.number(0)?;
+    let locked = "UPDATE runs SET events = events WHERE id = $1 RETURNING events, epoch";
+    let row = sql.one(locked, &[run.into()])?.ok_or_else(|| missing(run))?;
+    let (mut next, now) = (row.number(0)?, row.number(1)?);
+    if now != epoch {
+        return Err(StoreError::Fenced { asked: epoch, now });
+    }
     if first > next {
         return Err(StoreError::Gap { first, next });
     }

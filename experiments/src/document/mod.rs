@@ -5,6 +5,7 @@
 
 mod check;
 mod node;
+mod other;
 mod parse;
 mod places;
 mod problem;
@@ -20,6 +21,7 @@ use std::sync::LazyLock;
 
 use serde_json::Value;
 
+pub use other::{Finding, read_other};
 pub use parse::LONGEST;
 pub use places::Places;
 pub use problem::{Problem, Problems, Span};
@@ -110,7 +112,7 @@ pub fn read(name: &str, bytes: &[u8], sources: &Sources<'_>) -> Result<Document,
     let mut substitution = vars::Substitution::new(text, sources.secret);
     substitution.apply(&mut root, &sources.vars);
     let mut walk = walk::Walk::new(schema());
-    walk.document(&root);
+    walk.document(&root, "the experiment");
     let mut check = check::Check::new(sources.longest);
     check.document(&root);
 

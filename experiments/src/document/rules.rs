@@ -6,6 +6,7 @@ use super::suggest;
 use crate::peer::{Peer, Ports};
 use crate::probe::{ErrorsBound, LatencyBound, Quota, ThroughputBound};
 use crate::quantity::{MostPercent, MostPeriod, Percent, Period, Pick, QuantityError, Rate};
+use crate::schedule::{Cron, Day, Moment, Name, TimeOfDay, Zone};
 
 /// Reads a text, or says why it cannot.
 pub(super) type Parse = fn(&str) -> Result<(), QuantityError>;
@@ -28,6 +29,12 @@ pub(super) fn parser(format: &str) -> Option<Parse> {
         "throughput-bound" => read::<ThroughputBound>,
         "latency-bound" => read::<LatencyBound>,
         "period-bound" => read::<MostPeriod>,
+        "cron" => read::<Cron>,
+        "zone" => read::<Zone>,
+        "moment" => read::<Moment>,
+        "day" => read::<Day>,
+        "time-of-day" => read::<TimeOfDay>,
+        "schedule-name" => read::<Name>,
         _ => return None,
     })
 }

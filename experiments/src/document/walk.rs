@@ -18,8 +18,10 @@ pub(super) struct Walk<'s> {
 
 /// Where the walk is.
 struct Place {
-    /// The last part, for messages: `method[0]`.
+    /// The last part, for messages: `method[0]`; empty for the document as a whole.
     name: String,
+    /// What the document is called.
+    whole: &'static str,
     path: String,
     /// The key that leads here.
     key: Option<Span>,
@@ -28,15 +30,16 @@ struct Place {
 impl Place {
     fn under(&self, key: &str, span: Span) -> Place {
         let path = if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) };
-        Place { name: key.to_owned(), path, key: Some(span) }
+        Place { name: key.to_owned(), whole: self.whole, path, key: Some(span) }
     }
 
     fn item(&self, index: usize) -> Place {
-        Place { name: format!("{}[{index}]", self.name), path: format!("{}[{index}]", self.path), key: None }
+        let (name, path) = (format!("{}[{index}]", self.name), format!("{}[{index}]", self.path));
+        Place { name, whole: self.whole, path, key: None }
     }
 
     fn words(&self) -> String {
-        if self.name.is_empty() { "the experiment".to_owned() } else { format!("`{}`", self.name) }
+        if self.name.is_empty() { self.whole.to_owned() } else { format!("`{}`", self.name) }
     }
 }
 
@@ -46,9 +49,9 @@ impl<'s> Walk<'s> {
         Walk { root, problems: Vec::new() }
     }
 
-    /// Finds everything about a document that its schema forbids.
-    pub(super) fn document(&mut self, node: &Node) {
-        let place = Place { name: String::new(), path: String::new(), key: None };
+    /// Finds everything about a document that its schema forbids; `whole` is what it is called, such as `the experiment`.
+    pub(super) fn document(&mut self, node: &Node, whole: &'static str) {
+        let place = Place { name: String::new(), whole, path: String::new(), key: None };
         self.walk(self.root, node, &place);
     }
 

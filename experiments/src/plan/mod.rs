@@ -187,7 +187,12 @@ impl Plan {
     /// removed), parameters, durations, actions, carve-outs, policy, seed, hosts and expiry. Titles, names and
     /// warnings are outside. Actions count with the values of their secrets, as they will be done.
     pub fn hash(&self) -> String {
-        let text = canonical(json!({
+        blake3::hash(self.essence().as_bytes()).to_hex().to_string()
+    }
+
+    /// What the hash is made of, as one text of JSON.
+    pub fn essence(&self) -> String {
+        canonical(json!({
             "plan": 1,
             "steps": self.steps.iter().map(PlanStep::essence).collect::<Vec<_>>(),
             "carve-outs": self.carve_outs,
@@ -196,9 +201,25 @@ impl Plan {
             "hosts": self.hosts,
             "expiry": self.expiry,
         }))
-        .to_string();
-        blake3::hash(text.as_bytes()).to_hex().to_string()
+        .to_string()
     }
+}
+
+/// Whether the steps of a plan's [essence](Plan::essence) hold a fault with this number, these changes and this time.
+pub(crate) fn covers(steps: &Value, part: u32, changes: &[Change], lasts: Period) -> bool {
+    let wanted = canonical(json!({ "changes": changes }));
+    holds(steps, part, &wanted["changes"], lasts.as_millis())
+}
+
+fn holds(steps: &Value, part: u32, changes: &Value, lasts_ms: u64) -> bool {
+    let own = |step: &Value| {
+        let lasts = serde_json::from_value::<Period>(step["lasts"].clone());
+        step["part"] == part
+            && step["changes"] == *changes
+            && lasts.is_ok_and(|lasts| lasts.as_millis() == lasts_ms)
+    };
+    let inside = |step: &Value| holds(&step["parallel"], part, changes, lasts_ms);
+    steps.as_array().is_some_and(|steps| steps.iter().any(|step| own(step) || inside(step)))
 }
 
 impl PlanStep {

@@ -61,18 +61,26 @@ impl FleetPlan {
             host: share.host,
         });
         let hosts: Vec<OnHost> = hosts.collect();
-        let essence = json!({
-            "fleet-plan": 1,
-            "on-partial": experiment.on_partial,
-            "hosts": hosts.iter().map(|host| json!([host.host, host.watching, host.hash])).collect::<Vec<_>>(),
-        });
-        FleetPlan {
+        let mut plan = FleetPlan {
             title: experiment.title.clone(),
             seed,
             on_partial: experiment.on_partial,
             unconnected: targets.unconnected.clone(),
-            hash: blake3::hash(essence.to_string().as_bytes()).to_hex().to_string(),
+            hash: String::new(),
             hosts,
-        }
+        };
+        plan.hash = blake3::hash(plan.essence().as_bytes()).to_hex().to_string();
+        plan
+    }
+
+    /// What the hash is made of, as one text of JSON.
+    pub fn essence(&self) -> String {
+        let hosts = self.hosts.iter().map(|host| json!([host.host, host.watching, host.hash]));
+        let essence = json!({
+            "fleet-plan": 1,
+            "on-partial": self.on_partial,
+            "hosts": hosts.collect::<Vec<_>>(),
+        });
+        essence.to_string()
     }
 }

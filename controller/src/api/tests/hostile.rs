@@ -163,7 +163,7 @@ async fn with_a_certificate_the_same_is_served_over_tls() {
     let store = Store::open(&Where::Sqlite(directory.join("data"))).expect("a store");
     let secrets = Secrets::open(&directory.join("data")).expect("secrets");
     let first = first_token(&store, &secrets).await.expect("it can be made").expect("there was none");
-    let api = Api::new(store, secrets, Arc::new(Recorder::default()), BTreeSet::new());
+    let api = Api::new(store, secrets, Arc::new(Recorder::default()), BTreeSet::new(), Approvals::Optional);
     let listening = Listening::on(([127, 0, 0, 1], 0).into(), Some(config)).await.expect("it listens");
     let port = listening.address().expect("an address").port();
     let (stop, stopped) = oneshot::channel::<()>();

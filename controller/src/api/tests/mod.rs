@@ -3,6 +3,7 @@
 
 mod access;
 mod hostile;
+mod plans;
 mod runs;
 mod table;
 
@@ -65,6 +66,7 @@ impl Engine for Recorder {
                     title: "A title".to_owned(),
                     hash: "abc".to_owned(),
                     seed: 7,
+                    shown: json!({ "hosts": [] }),
                     preview: Default::default(),
                 }),
             }
@@ -107,6 +109,7 @@ pub(crate) struct Served {
     pub(crate) at: SocketAddr,
     api: Arc<Api>,
     tokens: BTreeMap<&'static str, String>,
+    secrets: Secrets,
     stop: oneshot::Sender<()>,
     serving: JoinHandle<()>,
     scratch: Scratch,
@@ -114,6 +117,10 @@ pub(crate) struct Served {
 
 impl Served {
     pub(crate) async fn new() -> Self {
+        Served::with(Approvals::Optional).await
+    }
+
+    pub(crate) async fn with(approvals: Approvals) -> Self {
         let scratch = Scratch::new("api");
         let store = Store::open(&Where::Sqlite(scratch.path())).expect("a store");
         let secrets = Secrets::open(&scratch.path()).expect("secrets");
@@ -133,7 +140,13 @@ impl Served {
         }
         let engine = Arc::new(Recorder::default());
         let names = BTreeSet::from(["Squall.Example".to_owned()]);
-        let api = Api::new(store.clone(), secrets.clone(), Arc::clone(&engine) as Arc<dyn Engine>, names);
+        let api = Api::new(
+            store.clone(),
+            secrets.clone(),
+            Arc::clone(&engine) as Arc<dyn Engine>,
+            names,
+            approvals,
+        );
         let listening = Listening::on(([127, 0, 0, 1], 0).into(), None).await.expect("it listens");
         let at = listening.address().expect("an address");
         let (stop, stopped) = oneshot::channel::<()>();
@@ -141,7 +154,7 @@ impl Served {
             let api = Arc::clone(&api);
             async move { listening.serve(&api, async { drop(stopped.await) }).await }
         });
-        Served { api, store, engine, at, tokens, stop, serving, scratch }
+        Served { api, store, engine, at, tokens, secrets, stop, serving, scratch }
     }
 
     pub(crate) fn token(&self, role: &str) -> &str {
@@ -169,6 +182,21 @@ impl Served {
 
     pub(crate) async fn post(&self, role: &str, path: &str, body: Value) -> (u16, Value) {
         self.ask(role, Method::POST, path, Some(body)).await
+    }
+
+    /// A token of somebody else, an operator.
+    pub(super) async fn somebody(&mut self, name: &'static str) {
+        let minted = self.secrets.mint("token");
+        let new = NewToken {
+            id: name.to_owned(),
+            hash: minted.hash,
+            name: name.to_owned(),
+            role: Role::Operator,
+            made_by: "the test".to_owned(),
+            expires_at: None,
+        };
+        self.store.new_token(new).await.expect("a token");
+        self.tokens.insert(name, minted.token);
     }
 
     /// Refused tokens are not counted so far.

@@ -1,12 +1,13 @@
 //! `squall run --controller`: the experiment goes to a controller, and its run is followed from here.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use axum::http::Method;
-use serde_json::json;
+use serde_json::{Value, json};
 use squall_controller::api::client::Remote;
+use squall_experiments::document::Problems;
 use squall_experiments::exit::Exit;
 
 use crate::cli::load::{self, Vars};
@@ -25,14 +26,28 @@ pub fn run(
         eprintln!("error: a controller is given one file at a time");
         return Ok(Exit::Usage);
     };
-    // What is too long, or no text, is for the controller to say: it reads it as every verb does.
-    let (name, document) = match load::bytes(file) {
-        Ok((name, bytes)) => (name, String::from_utf8_lossy(&bytes).into_owned()),
-        Err(problems) => return Ok(load::refuse(&problems, common)),
-    };
+    match submission(file, vars, seed) {
+        Ok(submission) => begin(remote, "/v1/runs", Some(&submission), common),
+        Err(problems) => Ok(load::refuse(&problems, common)),
+    }
+}
+
+/// Begins the run of a plan that was approved, and follows it.
+pub fn approved(remote: &Remote, hash: &str, common: &Common) -> anyhow::Result<Exit> {
+    begin(remote, &format!("/v1/plans/{}/run", remote::part(hash)), None, common)
+}
+
+/// A file as a controller takes it. What is too long, or no text, is for the controller to say: it reads it as every verb
+/// does.
+pub fn submission(file: &Path, vars: &Vars, seed: Option<u64>) -> Result<Value, Problems> {
+    let (name, bytes) = load::bytes(file)?;
     let vars: BTreeMap<&String, &String> = vars.vars.iter().map(|(name, value)| (name, value)).collect();
-    let submission = json!({ "document": document, "name": name, "vars": vars, "seed": seed });
-    let begun = match remote::ask(remote, Method::POST, "/v1/runs", Some(&submission))? {
+    let document = String::from_utf8_lossy(&bytes);
+    Ok(json!({ "document": document, "name": name, "vars": vars, "seed": seed }))
+}
+
+fn begin(remote: &Remote, path: &str, body: Option<&Value>, common: &Common) -> anyhow::Result<Exit> {
+    let begun = match remote::ask(remote, Method::POST, path, body)? {
         Ok(begun) => begun,
         Err(exit) => return Ok(exit),
     };

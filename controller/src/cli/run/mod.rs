@@ -1,6 +1,6 @@
 //! `squall run`, and what every other verb that runs an experiment shares with it.
 
-mod elsewhere;
+pub mod elsewhere;
 mod files;
 mod outputs;
 mod pipeline;
@@ -34,7 +34,7 @@ use session::Session;
 #[derive(Debug, clap::Args)]
 pub struct Run {
     /// The experiments; of a directory all `.yaml`, `.yml` and `.json` files below it, by name; `-` is standard input.
-    #[arg(required = true, value_name = "FILE")]
+    #[arg(required_unless_present = "approved", value_name = "FILE")]
     files: Vec<PathBuf>,
     #[command(flatten)]
     vars: load::Vars,
@@ -50,6 +50,9 @@ pub struct Run {
     /// Run it on the hosts of the controller at this address, and follow it; one file.
     #[arg(long, value_name = "URL")]
     controller: Option<String>,
+    /// Not a file, but the plan with this hash, which was submitted to the controller and approved.
+    #[arg(long, value_name = "HASH", requires = "controller", conflicts_with = "files")]
+    approved: Option<String>,
     #[command(flatten)]
     shown: Shown,
     #[command(flatten)]
@@ -99,6 +102,9 @@ impl Run {
     pub fn run(&self, common: &Common) -> anyhow::Result<Exit> {
         if let Some(url) = &self.controller {
             let remote = self.shown.remote(url)?;
+            if let Some(hash) = &self.approved {
+                return elsewhere::approved(&remote, hash, common);
+            }
             return elsewhere::run(&remote, &self.files, &self.vars, self.options.seed, common);
         }
         // From here on a signal is kept until somebody can act on it.

@@ -144,7 +144,7 @@ impl Agent {
                 thread::sleep(self.manners.lift_takes);
                 Reply::Lifted(self.lift(&[part]))
             }
-            Request::End { .. } | Request::Halt => {
+            Request::End { .. } | Request::Fence { .. } | Request::Halt => {
                 let live: Vec<u32> = self.seen.live.lock().unwrap().iter().copied().collect();
                 let mut lifted = self.lift(&live);
                 lifted.evidence.clear();

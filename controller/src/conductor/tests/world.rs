@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 use squall_experiments::experiment::Experiment;
+use squall_experiments::mandate::Mandate;
 use squall_experiments::plan::Plan;
 use squall_experiments::protocol::Refusal;
 use squall_experiments::run::{Event, Record, State, fold};
@@ -139,6 +140,7 @@ impl World {
             version: "test".to_owned(),
             lease: Duration::from_millis(400),
             since_ns: None,
+            mandate: Mandate::default(),
             agent,
         };
         let outlet = Outlet {

@@ -141,6 +141,8 @@ fn run_with(
         origin: None,
         lease: Duration::from_millis(400),
         redactor: Redactor::default(),
+        epoch: 0,
+        approved: None,
     };
     let machines: Arc<dyn Machines> = Arc::clone(fleet) as _;
     let (interrupt, interruptions) = mpsc::unbounded_channel();

@@ -1,0 +1,107 @@
+//! The schedule file: what is read, and what is said about what is wrong.
+
+use super::*;
+
+fn problems(text: &str) -> String {
+    match read("s.yaml", text.as_bytes()) {
+        Ok(schedule) => panic!("{schedule:?}"),
+        Err(problems) => problems.render(false),
+    }
+}
+
+fn with(when: &str) -> String {
+    format!("schedule: 1\nname: night\nzone: Europe/Berlin\nwhen: {when}\nexperiment: x\n")
+}
+
+#[test]
+fn a_schedule_is_read_and_written_the_same() {
+    let text = "schedule: 1
+name: nightly-checkout
+description: Slow stock, at night
+zone: Europe/Berlin
+when:
+  random: { mean: 5, apart: 2, from: \"09:00\", to: \"16:30\", days: [mon, tue, wed, sun], per: role }
+except:
+  - days: { from: 2027-12-24, to: 2027-12-31, why: the year ends }
+  - calendar: freezes
+opt-in: { chaos: \"yes\" }
+leashed: true
+seed: 42
+experiment: |
+  squall: 1
+";
+    let schedule =
+        read("s.yaml", text.as_bytes()).unwrap_or_else(|problems| panic!("{}", problems.render(false)));
+    let again = serde_json::to_string(&schedule).expect("JSON");
+    assert_eq!(read("s.json", again.as_bytes()).expect("the same"), schedule);
+    assert_eq!(schedule.experiment, "squall: 1\n");
+    let none = schedule.bars(&Default::default(), at("2027-01-01T00:00:00Z"), at("2028-01-01T00:00:00Z"));
+    let unknown = none.expect_err("the controller has no such calendar").to_string();
+    assert!(unknown.contains("there is no calendar `freezes`"), "{unknown}");
+}
+
+#[test]
+fn a_malformed_cron_expression_is_told_by_its_field_and_with_an_example() {
+    for (cron, because) in [
+        ("99 2 * * *", "`99` is no minute"),
+        ("0 25 * * *", "`25` is no hour"),
+        ("0 0 32 * *", "`32` is no day of the month"),
+        ("0 0 * 13 *", "`13` is no month"),
+        ("0 0 * * FUN", "`FUN` is no day of the week"),
+        ("0 0 30 2 *", "never comes"),
+        ("0 0 * *", "has 4 fields, and a cron expression has 5"),
+        ("0 0 0 * * *", "has 6 fields"),
+        ("@daily", "has 1 fields"),
+        ("0 0 13 * FRI", "cron would take either"),
+        ("", "has 0 fields"),
+    ] {
+        let said = problems(&with(&format!("{{ cron: \"{cron}\" }}")));
+        assert!(said.contains(because), "{cron}: {said}");
+        assert!(said.contains("s.yaml:4:"), "{cron}: {said}");
+        if !because.contains("never") && !because.contains("either") {
+            assert!(said.contains("`30 2 * * MON-FRI`"), "{cron}: {said}");
+        }
+    }
+}
+
+#[test]
+fn a_time_that_clocks_skip_is_refused_with_those_beside_it() {
+    let said = problems(&with("{ at: 2027-03-28 02:30 }"));
+    assert!(said.contains("clocks in `Europe/Berlin` skip `2027-03-28 02:30`"), "{said}");
+    assert!(said.contains("write `01:30` or `03:30`"), "{said}");
+    let said = problems(&with("{ at: 2027-02-29 10:00 }"));
+    assert!(said.contains("there is no day `2027-02-29`"), "{said}");
+}
+
+#[test]
+fn everything_that_is_wrong_is_told_at_once_with_its_place() {
+    let text = "schedule: 1\nname: Night\nzone: Europe/Berlim\nwen: {}\nwhen: { crom: x }\nexcept: [{ days: { from: tomorrow } }]\n";
+    let said = problems(text);
+    for because in [
+        "`Night` cannot be the name of a schedule",
+        "did you mean `Europe/Berlin`?",
+        "unknown key `wen` in the schedule",
+        "did you mean `cron`?",
+        "`tomorrow` is not a day",
+        "has no `why`",
+    ] {
+        assert!(said.contains(because), "{because}: {said}");
+    }
+}
+
+#[test]
+fn bounds_that_cannot_be_kept_are_refused() {
+    for (random, because) in [
+        ("{ mean: 2, apart: 3 }", "`mean: 2` is less than `apart: 3`"),
+        ("{ mean: 0 }", "`mean` cannot be `0`"),
+        ("{ mean: 2, from: \"15:00\", to: \"09:00\" }", "are none"),
+        ("{ mean: 2, days: [] }", "`days` is empty"),
+        ("{ mean: 2, to: \"25:00\" }", "`25:00` is not a time of a day"),
+        ("{ mean: 2 }", "only hosts that opted in"),
+    ] {
+        let said = problems(&with(&format!("{{ random: {random} }}")));
+        assert!(said.contains(because), "{random}: {said}");
+    }
+    let said = problems(&format!("{}except: [{{ ics: nothing }}]\n", with("{ cron: \"0 0 * * *\" }")));
+    assert!(said.contains("there is no `:`"), "{said}");
+}
