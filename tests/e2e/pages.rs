@@ -181,6 +181,9 @@ fn halted(tab: &mut Tab<'_>, fleet: &Fleet) {
         picture(tab, if page.is_empty() { "blocked" } else { page.split('/').next_back().unwrap_or(page) });
     }
     tab.goes_to(&format!("{URL}/"));
+    // The host is asked every few seconds; the page says so until then, and does not call it live.
+    assert_eq!(tab.runs("document.body.innerText.includes('Faults are live')"), false);
+    shows(tab, "Calm");
     tab.is_led_by("document.querySelector('a[href=\"/lift\"]').click()");
     tab.is_led_by("document.querySelector('main button').click()");
     tab.sees(

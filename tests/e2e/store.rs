@@ -117,10 +117,38 @@ async fn tokens(store: &Store) {
     assert_eq!((token.role, token.expires_at), (Role::Admin, None));
     assert_eq!(store.token("hash of v").await.expect("it can be read"), None, "it is over");
     assert_eq!(store.token("hash").await.expect("it can be read"), None);
+    sessions(store).await;
     store.revoke_token("o").await.expect("it is there");
+    assert_eq!(store.session("s of o").await.expect("it can be read"), None, "its token is revoked");
     assert_eq!(store.token("hash of o").await.expect("it can be read"), None, "it is revoked");
     assert_eq!(store.tokens().await.expect("they can be read").len(), 3);
     assert!(matches!(store.revoke_token("x").await, Err(StoreError::Missing(_))));
+}
+
+async fn sessions(store: &Store) {
+    for (hash, token, expires_at) in [("s of o", "o", LATER), ("s of v", "v", LATER), ("short", "a", 1)] {
+        store.new_session(hash, token, expires_at).await.expect("a session");
+    }
+    let found = store.session("s of o").await.expect("it can be read").expect("both are valid");
+    assert_eq!((found.id.as_str(), found.role), ("o", Role::Operator));
+    for over in ["s of v", "short", "none"] {
+        assert_eq!(store.session(over).await.expect("it can be read"), None, "{over}");
+    }
+    for number in 0..22 {
+        store.new_session(&format!("s{number:02}"), "a", LATER).await.expect("a session");
+    }
+    let mut valid = Vec::new();
+    for number in 0..22 {
+        valid.extend(store.session(&format!("s{number:02}")).await.expect("it can be read"));
+    }
+    assert_eq!(valid.len(), 20, "a token has no more at once");
+    store.end_session("s21").await.expect("it ends");
+    store.end_session("s21").await.expect("it has ended");
+    assert_eq!(store.session("s21").await.expect("it can be read"), None);
+    store.set_fact("halt", Some(text("one"))).await.expect("a fact");
+    assert!(!store.forget_fact("halt", "other").await.expect("it answers"));
+    assert!(store.forget_fact("halt", "one").await.expect("it answers"));
+    assert_eq!(store.fact("halt").await.expect("it answers"), None);
 }
 
 async fn runs(store: &Store) {
@@ -165,6 +193,11 @@ async fn runs(store: &Store) {
     assert_eq!(store.append_in(1, "r00", 4, &[]).await.expect("nothing is added"), 4);
     store.set_run_state("r00", "running", 1).await.expect("by the one who took it over");
     let found = store.runs_in(&["running", "reverting"]).await.expect("they can be read");
+    let long = "ü".repeat(20_000);
+    store.new_run(NewRun { title: long.clone(), ..a_run("long") }).await.expect("whatever its title");
+    store.set_run_state("long", "held", 0).await.expect("it is there");
+    let ended = store.ended(&long, 10).await.expect("it can be read");
+    assert!(ended.len() == 1 && ended[0].state == "held", "{ended:?}");
     assert_eq!(found.len(), 1);
     assert_eq!((found[0].state.as_str(), found[0].events, found[0].epoch), ("running", 4, 1));
 }

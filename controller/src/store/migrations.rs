@@ -42,7 +42,7 @@ const STEPS: &[&str] = &["
     CREATE TABLE sessions (
         hash TEXT PRIMARY KEY, token TEXT NOT NULL REFERENCES tokens (id), made_at BIGINT NOT NULL, expires_at BIGINT NOT NULL
     );
-    CREATE INDEX runs_by_title ON runs (title, made_at, id, state);
+    CREATE INDEX runs_by_title ON runs (substr(title, 1, 200), made_at);
 ", "
     CREATE TABLE plans (
         hash TEXT PRIMARY KEY, title TEXT NOT NULL, document TEXT NOT NULL, name TEXT, vars TEXT NOT NULL,

@@ -7,7 +7,7 @@ use axum::body::Body;
 use axum::http::{Response, StatusCode};
 use serde_json::Value;
 
-use super::overview::card;
+use super::overview::{Held, card};
 use super::run::path;
 use super::shell::{self, Head};
 use super::visit::Visit;
@@ -101,6 +101,11 @@ pub(super) async fn one(api: Arc<Api>, visit: Visit) -> Result<Response<Body>, P
     let missing = || Problem::bare(StatusCode::NOT_FOUND, format!("there is no host `{name}`"));
     let row = api.store.host(&name).await?.ok_or_else(missing)?;
     let live = api.engine.hosts().await.into_iter().find(|live| live.name == name);
+    let mut holds = Vec::new();
+    for active in live.iter().flat_map(|live| &live.holds) {
+        let connected = live.as_ref().is_some_and(|live| live.connected);
+        holds.push(Held::of(&api, &name, connected, active).await?);
+    }
     let head =
         Head { title: &name, who: visit.who.as_ref(), here: "/hosts", live: None, proof: &visit.proof };
     Ok(shell::page(StatusCode::OK, &head, |page| {
@@ -120,16 +125,10 @@ pub(super) async fn one(api: Arc<Api>, visit: Visit) -> Result<Response<Body>, P
         });
         page.element("section", &[], |page| {
             page.text("h2", &[], "Active here");
-            let holds = live.as_ref().map_or(&[][..], |live| &live.holds);
             if holds.is_empty() {
                 page.text("p", &[("class", "soft")], "Nothing.");
             }
-            page.element("div", &[], |page| {
-                for active in holds {
-                    let connected = live.as_ref().is_some_and(|live| live.connected);
-                    page.element("article", &[], |page| card(page, &row.name, connected, active));
-                }
-            });
+            holds.iter().for_each(|held| page.element("article", &[], |page| card(page, held)));
         });
         if let Some(live) = &live {
             preflight(page, &live.preflight);

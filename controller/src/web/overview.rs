@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::http::{Response, StatusCode};
+use squall_experiments::exit::Exit;
 use squall_experiments::protocol::Active;
 
 use super::live::{self, Source};
@@ -26,7 +27,7 @@ const LAST: u64 = 8;
 pub(super) struct Now {
     blocked: Option<Blocked>,
     running: Vec<RunRow>,
-    holds: Vec<(String, bool, Active)>,
+    holds: Vec<Held>,
     hosts: usize,
     connected: usize,
     last: Vec<RunRow>,
@@ -38,22 +39,44 @@ impl Now {
         let live = api.engine.hosts().await;
         let known: Vec<_> =
             api.store.hosts().await?.into_iter().filter(|host| host.revoked_at.is_none()).collect();
-        let connected = |name: &str| live.iter().any(|host| host.connected && host.name == name);
+        let there =
+            live.iter().filter(|host| host.connected && known.iter().any(|row| row.name == host.name));
+        let connected = there.count();
+        let mut holds = Vec::new();
+        for host in &live {
+            for active in &host.holds {
+                holds.push(Held::of(api, &host.name, host.connected, active).await?);
+            }
+        }
         Ok(Now {
             blocked: halts::state(api).await?,
             running: api.store.runs_in(&LIVE).await?,
             hosts: known.len(),
-            connected: live
-                .iter()
-                .filter(|host| host.connected && known.iter().any(|row| row.name == host.name))
-                .count(),
-            holds: live
-                .iter()
-                .flat_map(|host| host.holds.iter().map(|active| (host.name.clone(), active.clone())))
-                .map(|(host, active)| (host.clone(), connected(&host), active))
-                .collect(),
+            connected,
+            holds,
             last: api.store.runs(None, LAST).await?.runs,
         })
+    }
+}
+
+/// What a host holds, by its own last word, which may be some seconds old.
+pub(super) struct Held {
+    host: String,
+    connected: bool,
+    /// Whether its run has ended since, and left nothing.
+    over: bool,
+    active: Active,
+}
+
+impl Held {
+    /// Compares the word of a host with what the controller knows of the run.
+    pub(super) async fn of(api: &Api, host: &str, connected: bool, active: &Active) -> Result<Held, Problem> {
+        let run = api.store.run(&active.run.0).await?;
+        let ended = run.is_some_and(|run| {
+            !LIVE.contains(&run.state.as_str()) && runs::exit(&run.state) != Exit::Modified
+        });
+        let over = ended && !active.stuck;
+        Ok(Held { host: host.to_owned(), connected, over, active: active.clone() })
     }
 }
 
@@ -100,15 +123,21 @@ pub(super) fn pieces(now: &Now, may_lift: bool) -> Vec<Piece> {
 }
 
 fn state(page: &mut Markup, now: &Now, may_lift: bool) {
-    let stuck = now.holds.iter().filter(|(.., active)| active.stuck).count();
-    let (tone, word, rest) = match (stuck, now.holds.len(), now.running.len()) {
-        (0, 0, 0) => ("held", "Calm", "Nothing is injected anywhere, and no run goes on.".to_owned()),
-        (0, 0, runs) => ("going", "Running", format!("{} on; nothing is injected right now.", goes(runs))),
-        (0, holds, _) => ("going", "Faults are live", format!("{holds} on the hosts below.")),
+    let stuck = now.holds.iter().filter(|held| held.active.stuck).count();
+    let live = now.holds.iter().filter(|held| !held.over).count();
+    let (tone, word, rest) = match (stuck, live, now.running.len(), now.holds.len()) {
+        (0, 0, 0, 0) => ("held", "Calm", "Nothing is injected anywhere, and no run goes on.".to_owned()),
+        (0, 0, 0, _) => (
+            "going",
+            "Ending",
+            "No run goes on; the hosts below have not said yet that they hold nothing.".to_owned(),
+        ),
+        (0, 0, runs, _) => ("going", "Running", format!("{} on; nothing is injected right now.", goes(runs))),
+        (0, live, ..) => ("going", "Faults are live", format!("{live} on the hosts below.")),
         (stuck, ..) => (
             "deviated",
             "Not everything could be undone",
-            format!("{stuck} of the hosts' faults. They are tried again; look at the hosts."),
+            format!("{stuck} of what hosts hold. It is tried again; look at the hosts."),
         ),
     };
     page.element("p", &[("class", &format!("verdict {tone}"))], |page| {
@@ -134,7 +163,7 @@ fn state(page: &mut Markup, now: &Now, may_lift: bool) {
     page.element("dl", &[("class", "facts")], |page| {
         page.fact("hosts connected", &format!("{} of {}", now.connected, now.hosts));
         page.fact("runs going on", &now.running.len().to_string());
-        page.fact("faults live", &now.holds.len().to_string());
+        page.fact("faults live", &live.to_string());
     });
 }
 
@@ -156,8 +185,8 @@ fn active(page: &mut Markup, now: &Now) {
             return;
         }
         page.element("ul", &[("class", "cards")], |page| {
-            for (host, connected, active) in now.holds.iter().take(HOLDING) {
-                page.element("li", &[], |page| card(page, host, *connected, active));
+            for held in now.holds.iter().take(HOLDING) {
+                page.element("li", &[], |page| card(page, held));
             }
         });
         if now.holds.len() > HOLDING {
@@ -166,18 +195,19 @@ fn active(page: &mut Markup, now: &Now) {
     });
 }
 
-/// What a host holds.
-pub(super) fn card(page: &mut Markup, host: &str, connected: bool, active: &Active) {
+/// What a host holds, as a card.
+pub(super) fn card(page: &mut Markup, held: &Held) {
+    let Held { host, connected, over, active } = held;
     page.element("h3", &[], |page| {
         page.element("a", &[("href", &format!("/hosts/{}", path(host)))], |page| page.text("bdi", &[], host));
         page.words(" ");
-        match (active.stuck, connected) {
-            (true, _) => shell::badge(page, "a host is still modified"),
-            (false, true) => page.text("span", &[("class", "badge going")], "live"),
-            (false, false) => {
-                page.text("span", &[("class", "badge unclear")], "not connected: it reverts by its lease")
-            }
-        }
+        let (tone, word) = match (active.stuck, *over, *connected) {
+            (true, ..) => ("deviated", "✗ a host is still modified"),
+            (_, _, false) => ("unclear", "not connected: it reverts by its lease"),
+            (_, true, _) => ("unclear", "its run has ended; not confirmed yet"),
+            (_, false, true) => ("going", "live"),
+        };
+        page.text("span", &[("class", &format!("badge {tone}"))], word);
     });
     page.element("p", &[], |page| {
         page.element("a", &[("href", &format!("/runs/{}", path(&active.run.0)))], |page| {
@@ -189,5 +219,9 @@ pub(super) fn card(page: &mut Markup, host: &str, connected: bool, active: &Acti
         format!("{what}: {} of {} {unit} impaired", evidence.impaired, evidence.matched)
     });
     page.list(&lines.collect::<Vec<_>>());
-    page.text("p", &[("class", "soft")], &format!("reverted in any case within {} s", active.expires_s));
+    page.text(
+        "p",
+        &[("class", "soft")],
+        &format!("by its last word: reverted in any case within {} s", active.expires_s),
+    );
 }
