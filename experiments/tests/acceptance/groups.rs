@@ -92,12 +92,15 @@ fn slower(chance: &mut Chance, seconds: u64, times: f64) -> Option<u64> {
 fn a_group_that_is_slower_is_found_and_what_slows_both_is_not() {
     // 28 % slower is an effect of .64, twice as slow one of .84; 11.5 % is one of .56, the most that is allowed.
     for (seed, times, most) in [(70, 1.0, 0.0), (71, 1.115, 0.05)] {
-        let found = share(seed, |chance| slower(chance, 60, times).is_some());
+        // A quarter of the replicates: ranks cost more than counts.
+        let many = replicates() / 4;
+        let called = |replicate| slower(&mut Chance::new(seed * 1_000_003 + replicate), 60, times).is_some();
+        let found = (0..many as u64).filter(|replicate| called(*replicate)).count() as f64 / many as f64;
         println!("{times} times as slow as the control group, 60 s: {found:.4} called slower");
-        assert!(found <= if in_full() { most } else { most + 0.03 }, "{times}: {found}");
+        assert!(found <= if in_full() { most } else { most + 0.05 }, "{times}: {found}");
     }
     for (times, most) in [(1.28, 90), (2.0, 18)] {
-        let mut delays: Vec<u64> = (0..replicates() as u64 / 4)
+        let mut delays: Vec<u64> = (0..replicates() as u64 / 8)
             .map(|replicate| slower(&mut Chance::new(72_000_003 + replicate), 300, times).unwrap_or(u64::MAX))
             .collect();
         delays.sort_unstable();
