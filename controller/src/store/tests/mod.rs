@@ -197,3 +197,10 @@ fn many_at_once_share_a_commit_and_one_that_fails_fails_alone() {
     let page = wait(store.runs(None, 1000)).expect("runs");
     assert_eq!(page.runs.len(), 91);
 }
+
+#[tokio::test]
+async fn a_database_that_is_not_there_is_said_to_whoever_opens_it_in_a_runtime() {
+    let nowhere = Where::Postgres("host=/nonexistent user=nobody connect_timeout=1".to_owned());
+    let away = Store::open(&nowhere).expect_err("there is none");
+    assert!(matches!(away, StoreError::Away(_)), "{away}");
+}
