@@ -335,7 +335,8 @@ mod tests {
     #[test]
     fn a_load_above_the_limit_is_refused_to_a_controller() {
         let load = |rate: &str| {
-            let probe = format!(r#"{{"load": {{"url": "http://127.0.0.1/", "rate": "{rate}"}}}}"#);
+            let load = format!(r#"{{"url": "http://127.0.0.1/", "rate": "{rate}"}}"#);
+            let probe = format!(r#"{{"load": {{"load": {load}, "tick": "1s"}}}}"#);
             serde_json::from_str::<Probe>(&probe).unwrap()
         };
         let policy = Policy::default();

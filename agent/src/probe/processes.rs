@@ -157,7 +157,7 @@ impl ProcessesLook {
                 return Err(Objection::Unclear(format!("{}: {what}", figure.key())));
             }
             match objection_to_all(comparison, &values, self.take) {
-                None => text.push_str(&format!(", {} {}", figure.key(), shown(&values))),
+                None => text.push_str(&format!(", {} {}", figure.key(), shown(&values, self.take))),
                 Some(Objection::Bad(why)) => {
                     return Err(Objection::Bad(format!("{}: {why}", figure.key())));
                 }

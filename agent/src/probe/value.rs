@@ -135,7 +135,7 @@ impl ExpectValue {
         }
         match objection_to_all(comparison, values, take) {
             Some(objection) => objection.into(),
-            None => in_time(shown(values), took, self.within),
+            None => in_time(shown(values, take), took, self.within),
         }
     }
 }
@@ -204,10 +204,12 @@ fn aggregate(values: &[(String, String)], take: Take) -> Result<f64, String> {
     })
 }
 
-/// Values in a few words.
-pub(super) fn shown(values: &[(String, String)]) -> String {
+/// What was compared, in a few words.
+pub(super) fn shown(values: &[(String, String)], take: Take) -> String {
+    let one = matches!(take, Take::Min | Take::Max | Take::Mean | Take::Sum);
     match values {
         [(_, value)] => format!("`{value}`"),
+        _ if one && let Ok(number) = aggregate(values, take) => format!("`{number}`"),
         _ => format!("{} values", values.len()),
     }
 }

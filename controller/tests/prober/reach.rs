@@ -57,7 +57,7 @@ fn it_is_the_address_behind_a_name_that_counts_and_a_refusal_is_no_bad_sample() 
 fn a_load_is_bound_like_any_probe_and_to_a_rate() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://localhost:{}/", listener.local_addr().unwrap().port());
-    let load = |rate: &str| json!({ "load": { "url": url, "rate": rate } });
+    let load = |rate: &str| json!({ "load": { "load": { "url": url, "rate": rate }, "tick": "200ms" } });
     let mut slow = bound(&json!({ "load": "10/s" }));
     slow.load(1, load("11/s"), expect_nothing());
     assert!(slow.unusable().contains("lets no probe of a controller send 11/s"));

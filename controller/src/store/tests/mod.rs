@@ -57,7 +57,7 @@ impl Store {
         let kept = format!(
             "WITH RECURSIVE numbers(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < {count}) \
              INSERT INTO runs SELECT printf('r%08d', n), printf('Experiment %d', n % {titles}), '{{}}', '00', 'ada', \
-             1700000000000 + n * 60000, CASE n % 7 WHEN 0 THEN 'deviated' ELSE 'held' END, 0, 0 FROM numbers"
+             1700000000000 + n * 60000, CASE n % 7 WHEN 0 THEN 'deviated' ELSE 'held' END, 0, 0, 0, NULL FROM numbers"
         );
         self.write(move |sql| sql.batch(&kept)).await.expect("runs");
     }
