@@ -1,5 +1,6 @@
 //! End to end: the real binaries against real services on real kernels.
 
+mod adversity;
 mod composition;
 mod containers;
 mod control_path;

@@ -13,22 +13,29 @@ use squall_tests::world::World;
 use crate::link::Linked;
 use crate::trial::SOON;
 
-const URL: &str = "http://127.0.0.1:8416";
+pub const URL: &str = "http://127.0.0.1:8416";
 
 /// A controller on the first host, and an agent on each of the others, which all serve a page.
 pub struct Fleet {
     linked: Vec<Linked>,
     pub controller: Option<Background>,
     pub data: PathBuf,
+    /// Where it keeps everything, if not in its data directory.
+    database: Option<String>,
     pub world: World,
 }
 
 impl Fleet {
     pub fn new(hosts: usize) -> Self {
-        let world = World::new(hosts + 1);
+        Fleet::over(World::new(hosts + 1), None)
+    }
+
+    /// On the hosts of a world; the controller keeps everything in a database, where there is one.
+    pub fn over(world: World, database: Option<String>) -> Self {
+        let hosts = world.hosts.len() - 1;
         (1..=hosts).for_each(|host| drop(world.nginx(host, 8080)));
         let data = world.place("data");
-        let mut fleet = Fleet { linked: Vec::new(), controller: None, data, world };
+        let mut fleet = Fleet { linked: Vec::new(), controller: None, data, database, world };
         fleet.serve();
         for number in 1..=hosts {
             let token = fleet.asks(&["tokens", "join", "--format", "json"]).run();
@@ -47,7 +54,11 @@ impl Fleet {
         let data = self.data.display().to_string();
         let agents = "0.0.0.0:8417";
         let serve = ["serve", "--data", &data, "--listen-agents", agents, "--heartbeat", "500ms"];
-        let controller = self.controller().squall(&serve).start();
+        let mut controller = self.controller().squall(&serve);
+        if let Some(database) = &self.database {
+            controller = controller.env("SQUALL_DATABASE", database);
+        }
+        let controller = controller.start();
         let controller = self.controller.insert(controller);
         holds("the controller to listen", PATIENCE, || controller.story().contains("serves agents at"));
     }
@@ -66,7 +77,7 @@ impl Fleet {
         self.asks(&["hosts", "--format", "json"]).run().expect_exit(0).json()
     }
 
-    fn holds_connected(&self) {
+    pub fn holds_connected(&self) {
         holds("all hosts to be connected", PATIENCE, || {
             let hosts = self.hosts();
             let hosts = hosts["hosts"].as_array().expect("a list of hosts");
@@ -75,7 +86,7 @@ impl Fleet {
     }
 
     /// Gives an experiment to the controller, and follows it.
-    fn runs(&self, fault: &str, lasts: &str) -> Squall {
+    pub fn runs(&self, fault: &str, lasts: &str) -> Squall {
         self.runs_on("web", fault, lasts)
     }
 
@@ -97,7 +108,7 @@ impl Fleet {
         runs["runs"][0]["id"].as_str().expect("a run").to_owned()
     }
 
-    fn shows(&self, run: &str) -> Value {
+    pub fn shows(&self, run: &str) -> Value {
         self.asks(&["show", run, "--format", "json"]).run().expect_exit(0).json()
     }
 

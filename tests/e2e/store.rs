@@ -344,6 +344,25 @@ fn together(place: &Where) {
     });
 }
 
+/// Ends PostgreSQL as its administrator does.
+pub fn ends(service: &Service) {
+    let postmaster = Pid::from_raw(service.pid).expect("a process");
+    kill_process(postmaster, Signal::INT).expect("it is ours");
+    holds("PostgreSQL to end", PATIENCE, || {
+        Process::of(service.pid).is_none_or(|process| process.state == 'Z')
+    });
+}
+
+/// Starts PostgreSQL again, the first service of its world.
+pub fn begins_again(world: &World) {
+    let programs = postgres_programs().expect("it was found before");
+    let program = programs.join("postgres").display().to_string();
+    let directory = world.directory.join("service-0");
+    let (data, sockets) = (directory.join("data").display().to_string(), directory.display().to_string());
+    let owner = std::os::unix::fs::MetadataExt::uid(&std::fs::metadata(&data).expect("it is there"));
+    world.program(0, Some(owner), &[&program, "-D", &data, "-k", &sockets, "-p", "5432", "-c", "fsync=off"]);
+}
+
 /// The database is ended and started again under a store that is open.
 fn away(world: &World, service: &Service) {
     let store = Store::open(&place(world, "second")).expect("it opens");
@@ -353,21 +372,12 @@ fn away(world: &World, service: &Service) {
     query(world, service, ended).expect("they are ended");
     wait(store.append("r", 0, &[text("after the first end")])).expect("it connects again by itself");
 
-    let postmaster = Pid::from_raw(service.pid).expect("a process");
-    kill_process(postmaster, Signal::INT).expect("it is ours");
-    holds("PostgreSQL to end", PATIENCE, || {
-        Process::of(service.pid).is_none_or(|process| process.state == 'Z')
-    });
+    ends(service);
     let away = wait(store.append("r", 1, &[text("lost")])).expect_err("there is no database");
     assert!(matches!(away, StoreError::Away(_)), "{away}");
     wait(store.ready()).expect_err("there is no database");
 
-    let programs = postgres_programs().expect("it was found before");
-    let program = programs.join("postgres").display().to_string();
-    let directory = world.directory.join("service-0");
-    let (data, sockets) = (directory.join("data").display().to_string(), directory.display().to_string());
-    let owner = std::os::unix::fs::MetadataExt::uid(&std::fs::metadata(&data).expect("it is there"));
-    world.program(0, Some(owner), &[&program, "-D", &data, "-k", &sockets, "-p", "5432", "-c", "fsync=off"]);
+    begins_again(world);
     holds("the store to answer", PATIENCE, || wait(store.ready()).is_ok());
     wait(store.append("r", 1, &[text("back")])).expect("it is back");
     let kept = wait(store.events("r", 0, 10)).expect("they can be read");

@@ -157,7 +157,6 @@ async fn connected(mut socket: Socket, lasting: &mut Lasting) -> Ending {
     let reading = async {
         let mut link =
             Link { lasting, out, opening: BTreeMap::new(), holds: None, holds_to: holds, renewing: None };
-        link.inventory_preflight_is_known();
         let mut heard = Instant::now();
         let mut number = 0;
         let lost = |error: &dyn std::fmt::Display| Err(Ending::Lost(unreached(error)));
@@ -219,11 +218,6 @@ struct Link<'a> {
 }
 
 impl Link<'_> {
-    /// It has been sent with the greeting.
-    fn inventory_preflight_is_known(&mut self) {
-        self.lasting.inventory.holds.clear();
-    }
-
     /// Takes what the controller says. An error ends the connection.
     fn take(&mut self, frame: Frame) -> Result<(), Refusal> {
         match frame {

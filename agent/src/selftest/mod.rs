@@ -62,7 +62,7 @@ fn trials(peer: &str) -> Vec<Trial> {
         trial(
             "bandwidth",
             Some("netem"),
-            json!({ "rate": "10Mbit/s", "to": [peer], "engine": "netem", "direction": "egress" }),
+            json!({ "rate": "1Mbit/s", "to": [peer], "engine": "netem", "direction": "egress" }),
             false,
         ),
         trial("disconnect", None, json!({ "to": [peer], "every": "100ms" }), false),

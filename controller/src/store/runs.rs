@@ -177,12 +177,13 @@ impl Store {
 
     /// What became of the last runs of a title, the newest first, at most `limit`; those that go on are left out.
     pub async fn ended(&self, title: &str, limit: u64) -> Result<Vec<Ended>, StoreError> {
-        // The index knows the beginnings of titles: PostgreSQL takes no long text into one.
-        let (title, beginning) = (title.to_owned(), title.chars().take(200).collect::<String>());
+        // The index knows the beginnings of titles: PostgreSQL takes no long text into one. What a character is depends on
+        // the database's encoding, so the database takes both beginnings.
+        let title = title.to_owned();
         self.read(move |sql| {
-            let asked = "SELECT made_at, state FROM runs WHERE substr(title, 1, 200) = $1 AND title = $2 \
-                         ORDER BY made_at DESC, id DESC LIMIT $3";
-            let rows = sql.query(asked, &[(&beginning).into(), (&title).into(), limit.into()])?;
+            let asked = "SELECT made_at, state FROM runs WHERE substr(title, 1, 200) = substr(CAST($1 AS TEXT), 1, 200) \
+                         AND title = $2 ORDER BY made_at DESC, id DESC LIMIT $3";
+            let rows = sql.query(asked, &[(&title).into(), (&title).into(), limit.into()])?;
             let ended = rows.iter().map(|row| Ok(Ended { at: row.number(0)?, state: row.text(1)? }));
             ended.filter(|row| row.as_ref().map_or(true, |row| !LIVE.contains(&row.state.as_str()))).collect()
         })
