@@ -1,6 +1,6 @@
 //! The runs of a controller: planned over the hosts that are connected, carried out, kept.
 //!
-//! Each is a task of its own. Its log goes to the store line by line, before whoever asks can see it ([`keeping`]).
+//! Each is a task of its own. Its log goes to the store line by line, before whoever asks can see it (`keeping`).
 
 mod keeping;
 mod takeover;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use squall_tests::needs;
 use squall_tests::netns;
-use squall_tests::squall::{MARK, Squall, binary};
+use squall_tests::squall::{MARK, Squall, copy_binary};
 use squall_tests::wait::{PATIENCE, holds};
 use squall_tests::world::World;
 
@@ -16,7 +16,7 @@ fn demo(world: &World, user: Option<u32>) -> Squall {
     let home = world.place("home");
     let temporary = world.place("tmp");
     let copy = world.directory.join("squall");
-    fs::copy(binary("squall"), &copy).expect("the binary can be copied");
+    copy_binary("squall", &copy);
     let mut command = match user {
         None => Command::new(&copy),
         Some(user) => {

@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::time::{Duration, Instant};
 
-use squall_tests::squall::{Finished, Squall, binary};
+use squall_tests::squall::{Finished, Squall, binary, copy_binary};
 use squall_tests::world::World;
 use squall_tests::{needs, skip};
 
@@ -190,7 +190,7 @@ fn without_root() {
 fn unprivileged(world: &World) -> std::path::PathBuf {
     let copy = world.directory.join("squall");
     if !copy.exists() {
-        fs::copy(binary("squall"), &copy).expect("the binary can be copied");
+        copy_binary("squall", &copy);
     }
     copy
 }

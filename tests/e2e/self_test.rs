@@ -1,20 +1,19 @@
 //! `squall-agent self-test`: every layer cleans up, as root and without, and a test that is killed leaves nothing.
 
-use std::fs;
 use std::process::Command;
 
 use rustix::process::Signal;
 use serde_json::Value;
 use squall_tests::needs;
 use squall_tests::netns;
-use squall_tests::squall::{MARK, Squall, binary};
+use squall_tests::squall::{MARK, Squall, copy_binary};
 use squall_tests::wait::{PATIENCE, holds};
 use squall_tests::world::World;
 
 /// The self-test, as root or as another user.
 fn self_test(world: &World, user: Option<u32>) -> Squall {
     let copy = world.directory.join("squall-agent");
-    fs::copy(binary("squall-agent"), &copy).expect("the binary can be copied");
+    copy_binary("squall-agent", &copy);
     let mut command = match user {
         None => Command::new(&copy),
         Some(user) => {

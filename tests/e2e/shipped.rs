@@ -6,7 +6,7 @@ use std::time::Duration;
 use squall_tests::client::Steady;
 use squall_tests::host::Host;
 use squall_tests::needs;
-use squall_tests::squall::{Finished, binary};
+use squall_tests::squall::{Finished, copy_binary};
 use squall_tests::wait::{PATIENCE, holds};
 use squall_tests::world::World;
 
@@ -119,7 +119,7 @@ fn redis_killed_for_good() {
 fn shop(world: &World, storefront: &[&str]) {
     // Under another name: a `squall` that is still there at the end is something that should have ended.
     let program = world.place("shop").join("shop");
-    std::fs::copy(binary("squall"), &program).expect("the binary can be copied");
+    copy_binary("squall", &program);
     let program = program.display().to_string();
     let start = |arguments: &[&str]| {
         world.program(0, None, &[&[program.as_str(), "shop"], arguments].concat());

@@ -49,6 +49,16 @@ pub fn binary(name: &str) -> PathBuf {
     path
 }
 
+/// Copies a binary. Another process writes the copy: while this one did, a child that another test starts would hold it
+/// open for a moment, and it could not be run (ETXTBSY).
+///
+/// # Panics
+/// When it cannot be copied.
+pub fn copy_binary(name: &str, to: &Path) {
+    let copied = Command::new("cp").arg(binary(name)).arg(to).status();
+    assert!(copied.is_ok_and(|status| status.success()), "`{name}` cannot be copied to `{}`", to.display());
+}
+
 /// One run that is being put together.
 #[derive(Debug)]
 pub struct Squall {

