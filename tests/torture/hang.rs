@@ -8,6 +8,7 @@ use rustix::process::Signal;
 use squall_agent::host::sys::boot_nanos;
 use squall_tests::cgroup;
 use squall_tests::netns::{PREFIX, Process, signal};
+use squall_tests::wait::holds;
 
 use crate::faults::fault;
 use crate::harness::{Ground, Job, discard, lock};
@@ -26,8 +27,10 @@ const DEADLOCKS: [&str; 4] = [
 /// something is live, while it is taken back.
 const WAITS: &str = "worker/before-record:1:late,worker/before-perform:1:late,worker/after-perform:1:late,worker/before-undo:1:late";
 
-/// How long a starved worker's fault may be seen: silence for 1.2 s is death.
-const STARVED: Duration = Duration::from_secs(8);
+/// How long a starved worker's fault may be seen: a hand that does nothing for 3 s hangs, and silence for 1.2 s is death.
+const STARVED: Duration = Duration::from_secs(12);
+/// Who shares its processor.
+const OTHERS: usize = 16;
 
 /// The jobs of this subject.
 pub fn jobs() -> Vec<Job> {
@@ -80,7 +83,7 @@ fn processor() -> Option<(PathBuf, Vec<(&'static str, &'static str)>)> {
     controllers.contains("cpu").then(|| (new.to_owned(), vec![("cpu.max", "1000 1000000")]))
 }
 
-/// A worker that shares a thousandth of a processor with eight others that want all of it.
+/// A worker that shares a thousandth of a processor with others that want all of it, and want it as much.
 fn starves(ground: &Ground) -> Result<(), String> {
     let Some((root, narrow)) = processor() else {
         squall_tests::skip::log_as(
@@ -115,9 +118,14 @@ fn starved(stage: &Stage, group: &Path, narrow: &[(&str, &str)]) -> Result<Outco
         return Err(format!("it never was live: {:?}", life.finish()));
     }
     let [_, Some(worker)] = life.pair() else { return Err("there is no worker".to_owned()) };
+    // As nice as the worker is to others while something is live: before them it would get what little there is, which is
+    // all that it needs.
+    let loops = format!("{}exec nice -n -20 sh -c 'while :; do :; done'", enter(group));
+    let others: Vec<Process> =
+        (0..OTHERS).map(|_| stage.world.program(1, None, &["sh", "-c", &loops])).collect();
+    let there = || fs::read_to_string(group.join("cgroup.procs")).map_or(0, |all| all.lines().count());
+    holds("all that want the processor", STARVED, || there() == OTHERS);
     narrow.iter().try_for_each(|(file, word)| put(file, word))?;
-    let loops = format!("{}while :; do :; done", enter(group));
-    let others: Vec<Process> = (0..8).map(|_| stage.world.program(1, None, &["sh", "-c", &loops])).collect();
     put("cgroup.procs", &worker.pid.to_string())?;
     let struck = boot_nanos();
     let watched = stage.watch_until(struck, &life, STARVED, |watched| watched.effects.is_some());

@@ -99,6 +99,10 @@ pub fn run(arguments: &[String]) -> ExitCode {
                     let word = if came.is_ok() { "ok" } else { "FAILED" };
                     println!("test {} ... {word}", job.name);
                     eprintln!("     {:.1} s", begun.elapsed().as_secs_f64());
+                    // At once too: of a long output a part may be all that is kept.
+                    if let Err(why) = &came {
+                        eprintln!("{}: {why}", job.name);
+                    }
                     let mut tally = lock(&tally);
                     match came {
                         Ok(()) => tally.0 += 1,

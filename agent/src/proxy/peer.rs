@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice};
 
@@ -94,6 +94,25 @@ impl Peer {
         }
     }
 
+    /// What taking from the socket came to: how many bytes, or the end that stands there instead; `None`: nothing now.
+    fn came(&mut self, taken: Result<usize, Errno>) -> Result<usize, Option<Item>> {
+        match taken {
+            Ok(0) => {
+                self.silent = true;
+                Err(Some(Item::End(Ending::Finished)))
+            }
+            Ok(length) => Ok(length),
+            Err(Errno::AGAIN) => {
+                self.readable = false;
+                Err(None)
+            }
+            Err(_) => {
+                (self.silent, self.deaf) = (true, true);
+                Err(Some(Item::End(Ending::Reset)))
+            }
+        }
+    }
+
     /// Moves what this one sends to another one without reading it, as much as that takes; only what is left of it comes
     /// back. Also says how many bytes came. Both are sockets of the kernel's TCP.
     pub(super) fn pass(
@@ -104,24 +123,15 @@ impl Peer {
         counted: &dependency::Bytes,
     ) -> (Option<Item>, usize) {
         let (Some(socket), Some(other)) = (&self.socket, &sink.socket) else { return (None, 0) };
-        let length = loop {
-            match splice(socket, None, &scratch.pipe.1, None, MOVE, SpliceFlags::NONBLOCK) {
-                Ok(length) => break length,
-                Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => {
-                    (self.readable, self.bulky) = (false, false);
-                    return (None, 0);
-                }
-                Err(_) => {
-                    (self.silent, self.deaf) = (true, true);
-                    return (Some(Item::End(Ending::Reset)), 0);
-                }
+        let into = &scratch.pipe.1;
+        let length = retry_on_intr(|| splice(socket, None, into, None, MOVE, SpliceFlags::NONBLOCK));
+        let length = match self.came(length) {
+            Ok(length) => length,
+            Err(end) => {
+                self.bulky = false;
+                return (end, 0);
             }
         };
-        if length == 0 {
-            self.silent = true;
-            return (Some(Item::End(Ending::Finished)), 0);
-        }
         counted.received.fetch_add(length as u64, Ordering::Relaxed);
         // Little came: a read would have been cheaper, and tells whether there is more.
         self.bulky = length >= LARGE;
@@ -160,24 +170,11 @@ impl Peer {
     ) -> (Option<Item>, usize) {
         let buffer = &mut scratch.buffer;
         let Some(socket) = &self.socket else { return (None, 0) };
-        let length = loop {
-            match recv(socket, buffer.as_mut_slice(), RecvFlags::empty()) {
-                Ok((length, _)) => break length,
-                Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => {
-                    self.readable = false;
-                    return (None, 0);
-                }
-                Err(_) => {
-                    (self.silent, self.deaf) = (true, true);
-                    return (Some(Item::End(Ending::Reset)), 0);
-                }
-            }
+        let length = retry_on_intr(|| recv(socket, buffer.as_mut_slice(), RecvFlags::empty()));
+        let length = match self.came(length.map(|(length, _)| length)) {
+            Ok(length) => length,
+            Err(end) => return (end, 0),
         };
-        if length == 0 {
-            self.silent = true;
-            return (Some(Item::End(Ending::Finished)), 0);
-        }
         counted.received.fetch_add(length as u64, Ordering::Relaxed);
         // Less than was asked for: the socket is empty, and the kernel will tell of more.
         self.bulky = length == buffer.len();

@@ -72,12 +72,20 @@ impl PlanRow {
     }
 }
 
-const NAMED: &str = "SELECT hash, title, document, name, vars, seed, shown, submitted_by, submitted_at, expires_at, \
-                     approved_by, approved_at, note, run FROM plans WHERE hash = $1";
-const NEWEST: &str = "SELECT hash, title, document, name, vars, seed, shown, submitted_by, submitted_at, expires_at, \
-                      approved_by, approved_at, note, run FROM plans ORDER BY submitted_at DESC, hash LIMIT $1";
-const OF_RUN: &str = "SELECT hash, title, document, name, vars, seed, shown, submitted_by, submitted_at, expires_at, \
-                      approved_by, approved_at, note, run FROM plans WHERE run = $1";
+/// The columns of a plan, as [`plan`] reads them, and which.
+macro_rules! plans {
+    ($which:literal) => {
+        concat!(
+            "SELECT hash, title, document, name, vars, seed, shown, submitted_by, submitted_at, expires_at, ",
+            "approved_by, approved_at, note, run FROM plans ",
+            $which
+        )
+    };
+}
+
+const NAMED: &str = plans!("WHERE hash = $1");
+const NEWEST: &str = plans!("ORDER BY submitted_at DESC, hash LIMIT $1");
+const OF_RUN: &str = plans!("WHERE run = $1");
 
 fn plan(row: &Row) -> Result<PlanRow, StoreError> {
     let seed = row.text(5)?;

@@ -136,9 +136,9 @@ impl Tick {
         self.closed.set(true);
     }
 
-    /// Whether everything that can become of it has.
+    /// Whether everything that can become of it has, and nobody has reported it.
     pub(super) fn is_settled(&self) -> bool {
-        self.closed.get() && self.open.get() == 0
+        self.closed.get() && self.open.get() == 0 && !self.failures.get().reported
     }
 
     /// What it came to. A tick without a request is no sample.
@@ -224,7 +224,9 @@ mod tests {
         tick.failed(Duration::ZERO, "503", Group::Tested);
         assert!(tick.is_to_be_told());
         tick.close(false);
+        assert!(tick.is_settled());
         tick.take();
+        assert!(!tick.is_settled(), "it is reported once");
         assert_eq!(tick.told(), None);
         let clock = Clock::start();
         assert_eq!(tick.begun_ns(&clock), tick.begun_ns(&clock));
