@@ -20,15 +20,22 @@ struct Fleet {
     linked: Vec<Linked>,
     controller: Option<Background>,
     data: PathBuf,
+    config: Option<String>,
     world: World,
 }
 
 impl Fleet {
     fn new(hosts: usize) -> Self {
+        Fleet::under(hosts, None)
+    }
+
+    /// The same under a configuration of the controller.
+    fn under(hosts: usize, config: Option<&str>) -> Self {
         let world = World::new(hosts + 1);
         (1..=hosts).for_each(|host| drop(world.nginx(host, 8080)));
         let data = world.place("data");
-        let mut fleet = Fleet { linked: Vec::new(), controller: None, data, world };
+        let config = config.map(|text| world.file("controller.yaml", text));
+        let mut fleet = Fleet { linked: Vec::new(), controller: None, data, config, world };
         fleet.serve();
         for number in 1..=hosts {
             let token = fleet.asks(&["tokens", "join", "--format", "json"]).run();
@@ -46,7 +53,9 @@ impl Fleet {
     fn serve(&mut self) {
         let data = self.data.display().to_string();
         let agents = "0.0.0.0:8417";
-        let serve = ["serve", "--data", &data, "--listen-agents", agents, "--heartbeat", "500ms"];
+        let mut serve = vec!["serve", "--data", &data, "--listen-agents", agents, "--heartbeat", "500ms"];
+        let config = self.config.clone();
+        serve.extend(config.iter().flat_map(|config| ["--config", config.as_str()]));
         let controller = self.controller().squall(&serve).start();
         let controller = self.controller.insert(controller);
         holds("the controller to listen", PATIENCE, || controller.story().contains("serves agents at"));
@@ -193,5 +202,75 @@ fn a_controller_that_dies_leaves_nothing_and_its_next_start_says_so() {
     // Whoever followed it has found the controller again, and its end.
     followed.finish().expect_exit(6);
     fleet.holds_connected();
+    fleet.end();
+}
+
+#[test]
+fn gates_and_budget_hold_for_everybody_and_schedules_are_kept_and_shown() {
+    needs!(Root, Nftables, Queue, Nginx);
+    let config = "controller: 1\n\
+                  gates:\n  - name: the page is there\n    http: { url: \"http://10.77.1.2:8080/\", timeout: 20s, expect: {} }\n\
+                  budget: { service: role, hosts-per-service: 1 }\n";
+    let fleet = Fleet::under(2, Some(config));
+    let slow = "latency: { delay: 20ms, to: [\"127.0.0.1:8080\"] }";
+    let refused = fleet.runs(slow, "1s").run();
+    refused
+        .expect_exit(4)
+        .expect_told("budget: 2 hosts of the service `web` would have faults at the same time");
+    let runs = fleet.asks(&["runs", "--format", "json"]).run().expect_exit(0).json();
+    assert_eq!(runs["runs"][0]["state"], "refused");
+    let file = fleet.world.directory.join("fleet.yaml").display().to_string();
+    let overruled = ["run", &file, "--controller", URL, "--overrule", "the release waits"];
+    fleet.asks(&overruled).run().expect_exit(0);
+    let log = fleet.asks(&["audit", "--format", "json"]).run().expect_exit(0).json().to_string();
+    assert!(log.contains("overruled gates and budget") && log.contains("the release waits"), "{log}");
+
+    let wrong = fleet.world.file("wrong.yaml", "schedule: 1\nname: night\nwhen: { cron: \"99 2 * * *\" }\n");
+    let wrong = fleet.asks(&["schedule", "add", &wrong, "--experiment", &file]).run();
+    wrong.expect_exit(3).expect_told("`99` is no minute of a cron expression");
+    let night = "schedule: 1\nname: night\nzone: Europe/Berlin\nwhen: { cron: \"30 2 * * *\" }\nopt-in: { role: web }\n";
+    let night = fleet.world.file("night.yaml", night);
+    fleet.asks(&["schedule", "add", &night, "--experiment", &night]).run().expect_exit(3);
+    let added = fleet.asks(&["schedule", "add", &night, "--experiment", &file]).run();
+    assert!(added.expect_exit(0).stdout.contains("02:30:00 +0"), "{}", added.story());
+    fleet.asks(&["schedule", "add", &night, "--experiment", &file]).run().expect_exit(4);
+    let calendar = || fleet.asks(&["calendar", "--json"]).run().expect_exit(0).json();
+    let states = |calendar: Value| -> Vec<Value> {
+        let entries = calendar["entries"].as_array().expect("entries").clone();
+        entries.into_iter().map(|entry| entry["state"].clone()).collect()
+    };
+    assert_eq!(states(calendar()), ["planned"; 7]);
+    fleet.asks(&["schedule", "pause", "night", "--reason", "we move"]).run().expect_exit(0);
+    let paused = fleet.asks(&["calendar"]).run();
+    assert!(paused.expect_exit(0).stdout.contains("we move"), "{}", paused.story());
+    fleet.asks(&["schedule", "resume", "night"]).run().expect_exit(0);
+    assert_eq!(states(calendar()), ["planned"; 7]);
+    fleet.asks(&["schedule", "remove", "night"]).run().expect_exit(0);
+    let none = fleet.asks(&["schedule"]).run();
+    assert!(none.expect_exit(0).stdout.contains("no schedule yet"), "{}", none.story());
+    fleet.end();
+}
+
+#[test]
+#[ignore = "it waits for the next whole minute"]
+fn a_schedule_begins_its_run_at_its_time() {
+    needs!(Root, Nftables, Queue, Nginx);
+    let fleet = Fleet::new(1);
+    let slow = "latency: { delay: 20ms, to: [\"127.0.0.1:8080\"] }";
+    fleet.runs(slow, "1s").run().expect_exit(0);
+    let file = fleet.world.directory.join("fleet.yaml").display().to_string();
+    let soon = fleet.world.file("soon.yaml", "schedule: 1\nname: soon\nwhen: { cron: \"* * * * *\" }\n");
+    fleet.asks(&["schedule", "add", &soon, "--experiment", &file]).run().expect_exit(0);
+    let ended = || {
+        let runs = fleet.asks(&["runs", "--format", "json"]).run().expect_exit(0).json();
+        let run = runs["runs"][0].clone();
+        (run["by"] == "schedule:soon" && run["state"] == "held").then_some(run)
+    };
+    let run = until("the scheduled run to have held", PATIENCE * 6, ended);
+    let begun = run["at"].as_u64().expect("a time") % 60_000;
+    println!("begun {begun} ms after its minute");
+    let gates = fleet.asks(&["schedule", "show", "soon", "--format", "json"]).run().expect_exit(0).json();
+    assert_eq!(gates["next"].as_array().map(Vec::len), Some(10), "{gates}");
+    fleet.are_clean();
     fleet.end();
 }

@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::problem::Problem;
 use super::routes::{Answer, Call};
 use super::{Api, runs};
-use crate::store::now_ms;
+use crate::store::{Store, now_ms};
 
 /// The name under which the store keeps that new runs are blocked.
 const FACT: &str = "halt";
@@ -73,8 +73,8 @@ struct OnHost {
     refused: Option<String>,
 }
 
-async fn state(api: &Api) -> Result<Option<Blocked>, Problem> {
-    let kept = api.store.fact(FACT).await?;
+async fn state(store: &Store) -> Result<Option<Blocked>, Problem> {
+    let kept = store.fact(FACT).await?;
     // A fact that cannot be read blocks: whoever wrote it meant a halt.
     Ok(kept.map(|kept| {
         serde_json::from_str(&kept).unwrap_or(Blocked { reason: kept, by: "somebody".to_owned(), at: 0 })
@@ -82,8 +82,8 @@ async fn state(api: &Api) -> Result<Option<Blocked>, Problem> {
 }
 
 /// Refuses what begins a run while a halt blocks it.
-pub(super) async fn blocked(api: &Api) -> Result<(), Problem> {
-    match state(api).await? {
+pub(crate) async fn blocked(store: &Store) -> Result<(), Problem> {
+    match state(store).await? {
         None => Ok(()),
         Some(Blocked { reason, by, .. }) => Err(Problem::new(
             StatusCode::LOCKED,
@@ -101,7 +101,7 @@ fn reason(reason: &str) -> Result<(), Problem> {
 }
 
 pub(super) async fn show(api: Arc<Api>, _: Call) -> Result<Answer, Problem> {
-    Answer::ok(&State { blocked: state(&api).await? })
+    Answer::ok(&State { blocked: state(&api.store).await? })
 }
 
 pub(super) async fn set(api: Arc<Api>, call: Call) -> Result<Answer, Problem> {
@@ -133,7 +133,7 @@ pub(super) async fn set(api: Arc<Api>, call: Call) -> Result<Answer, Problem> {
 pub(super) async fn lift(api: Arc<Api>, call: Call) -> Result<Answer, Problem> {
     let why: Reason = call.value()?;
     reason(&why.reason)?;
-    let lifted = state(&api).await?;
+    let lifted = state(&api.store).await?;
     let what = serde_json::json!({ "lifted": lifted.map_or(Value::Null, |halt| halt.reason.into()), "because": why.reason });
     api.store.audit(&call.name(), what).await?;
     api.store.set_fact(FACT, None).await?;

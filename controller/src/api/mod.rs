@@ -13,7 +13,7 @@
 //! | [`client`] | the other end, for the command line |
 //! | [`openapi`] | the table as an OpenAPI document |
 //! | [`problem`] | errors (RFC 9457) |
-//! | `access`, `hosts`, `runs`, `halts`, `audit`, `state` | the handlers |
+//! | `access`, `hosts`, `runs`, `schedules`, `halts`, `audit`, `state` | the handlers |
 
 mod access;
 mod audit;
@@ -27,6 +27,7 @@ pub mod openapi;
 pub mod problem;
 pub mod routes;
 mod runs;
+mod schedules;
 pub mod server;
 mod state;
 mod stream;
@@ -39,9 +40,13 @@ use std::sync::Arc;
 
 use tokio::sync::{Semaphore, watch};
 
+use crate::config::Config;
+use crate::launch::Launch;
+use crate::scheduler::Scheduler;
 use crate::store::{Minted, NewToken, Role, Secrets, Store, StoreError};
 use engine::Engine;
 use gate::{Failures, Known};
+pub(crate) use halts::blocked;
 use metrics::Counts;
 
 /// How many live streams of events there are at most.
@@ -52,6 +57,8 @@ pub struct Api {
     store: Store,
     secrets: Secrets,
     engine: Arc<dyn Engine>,
+    launch: Launch,
+    scheduler: Scheduler,
     /// By which names, besides those of loopback, this server may be called.
     names: BTreeSet<String>,
     failures: Failures,
@@ -69,7 +76,21 @@ impl Api {
         engine: Arc<dyn Engine>,
         names: BTreeSet<String>,
     ) -> Arc<Self> {
+        Api::under(Arc::new(Config::default()), store, secrets, engine, names)
+    }
+
+    /// The same under a configuration: calendars, gates and budget.
+    pub fn under(
+        config: Arc<Config>,
+        store: Store,
+        secrets: Secrets,
+        engine: Arc<dyn Engine>,
+        names: BTreeSet<String>,
+    ) -> Arc<Self> {
+        let launch = Launch::new(config, store.clone(), Arc::clone(&engine));
         Arc::new(Api {
+            scheduler: Scheduler::new(launch.clone(), store.clone()),
+            launch,
             store,
             secrets,
             engine,
@@ -80,6 +101,11 @@ impl Api {
             streams: Arc::new(Semaphore::new(STREAMS)),
             closing: watch::Sender::new(false),
         })
+    }
+
+    /// What begins runs by itself.
+    pub fn scheduler(&self) -> &Scheduler {
+        &self.scheduler
     }
 
     /// Ends live streams and, once they have answered, connections. For a shutdown.

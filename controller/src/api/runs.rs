@@ -10,9 +10,9 @@ use serde_json::Value;
 use super::engine::Submission;
 use super::problem::Problem;
 use super::routes::{Answer, Call};
-use super::{Api, halts, stream};
-use crate::conductor::run_id;
-use crate::store::{NewRun, RunRow};
+use super::{Api, stream};
+use crate::gates::Outcome;
+use crate::store::{Role, RunRow};
 
 /// How many a page holds at most.
 const MOST: u64 = 1000;
@@ -90,27 +90,28 @@ pub(super) async fn stream(api: Arc<Api>, call: Call) -> Result<Answer, Problem>
 
 pub(super) async fn submit(api: Arc<Api>, call: Call) -> Result<Answer, Problem> {
     let mut submission: Submission = call.value()?;
-    halts::blocked(&api).await?;
-    let planned = api.engine.plan(&submission).await?;
-    submission.seed = Some(planned.seed);
-    let id = run_id().0;
-    let new = NewRun {
-        id: id.clone(),
-        title: planned.title,
-        document: submission.document.clone(),
-        plan: planned.hash,
-        by: call.name(),
-    };
-    api.store.new_run(new).await?;
-    // A halt that came while this was planned blocks it too: either it is seen here, or it finds the run begun.
-    let begun = match halts::blocked(&api).await {
-        Ok(()) => api.engine.start(&id, submission).await.map_err(Problem::from),
-        Err(blocked) => Err(blocked),
-    };
-    if let Err(problem) = begun {
-        api.store.set_run_state(&id, "refused", 0).await?;
-        return Err(problem);
+    let overrule = submission.overrule.take();
+    if overrule.is_some() && call.who.as_ref().is_none_or(|who| who.role < Role::Admin) {
+        let what = "only an administrator may overrule gates and budget";
+        return Err(Problem::bare(StatusCode::FORBIDDEN, what));
     }
-    let run = api.store.run(&id).await?;
-    Answer::json(StatusCode::CREATED, &run)
+    if overrule.as_ref().is_some_and(|why| why.trim().is_empty() || why.len() > 2000) {
+        return Err(Problem::bare(StatusCode::BAD_REQUEST, "`overrule` has 1 to 2000 characters"));
+    }
+    let begun = api.launch.begin(submission, &call.name(), Some(&api.scheduler), overrule).await?;
+    match begun.refused {
+        Some(problem) => Err(problem),
+        None => Answer::json(StatusCode::CREATED, &begun.run),
+    }
+}
+
+/// What the gates said of a run.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Gates {
+    gates: Vec<Outcome>,
+}
+
+pub(super) async fn gates(api: Arc<Api>, call: Call) -> Result<Answer, Problem> {
+    let run = named(&api, &call).await?;
+    Answer::ok(&Gates { gates: api.store.outcomes(&run.id).await? })
 }

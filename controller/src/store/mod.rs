@@ -2,12 +2,14 @@
 //!
 //! Both are asked by one text of SQL, through one thread that writes and one that reads. Whatever is answered is on disk.
 
+mod admission;
 mod answers;
 mod audit;
 mod hosts;
 mod migrations;
 mod postgres;
 mod runs;
+mod schedules;
 mod secrets;
 mod sql;
 mod sqlite;
@@ -22,10 +24,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+pub use admission::Admission;
 pub use answers::{Answered, Asked};
 pub use audit::{Entry, Head, Verified};
 pub use hosts::{HostRow, NewHost};
 pub use runs::{LIVE, NewRun, RunRow, RunsPage};
+pub use schedules::{Due, EntryRow, NewSchedule, Paused, ScheduleRow, states};
 pub use secrets::{Minted, Secrets};
 pub use tokens::{JoinToken, NewJoinToken, NewToken, Role, Token};
 

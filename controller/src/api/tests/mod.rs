@@ -61,7 +61,10 @@ impl Engine for Recorder {
             match submission.document.as_str() {
                 "wrong" => Err(Refusal { exit: Exit::Invalid as u8, ..Refusal::bare("line 1: it is wrong") }),
                 "forbidden" => Err(Refusal::new("no host allows it", "ask its owner")),
-                _ => Ok(Planned { title: "A title".to_owned(), hash: "abc".to_owned(), seed: 7 }),
+                _ => {
+                    let title = "A title".to_owned();
+                    Ok(Planned { title, hash: "abc".to_owned(), seed: 7, ..Planned::default() })
+                }
             }
         })
     }

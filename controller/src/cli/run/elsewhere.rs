@@ -19,6 +19,7 @@ pub fn run(
     files: &[PathBuf],
     vars: &Vars,
     seed: Option<u64>,
+    overrule: Option<&str>,
     common: &Common,
 ) -> anyhow::Result<Exit> {
     let [file] = files else {
@@ -31,7 +32,8 @@ pub fn run(
         Err(problems) => return Ok(load::refuse(&problems, common)),
     };
     let vars: BTreeMap<&String, &String> = vars.vars.iter().map(|(name, value)| (name, value)).collect();
-    let submission = json!({ "document": document, "name": name, "vars": vars, "seed": seed });
+    let submission =
+        json!({ "document": document, "name": name, "vars": vars, "seed": seed, "overrule": overrule });
     let begun = match remote::ask(remote, Method::POST, "/v1/runs", Some(&submission))? {
         Ok(begun) => begun,
         Err(exit) => return Ok(exit),

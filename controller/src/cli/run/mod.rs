@@ -50,6 +50,9 @@ pub struct Run {
     /// Run it on the hosts of the controller at this address, and follow it; one file.
     #[arg(long, value_name = "URL")]
     controller: Option<String>,
+    /// Why the controller's gates and budget do not count this time; only for an administrator.
+    #[arg(long, value_name = "REASON", requires = "controller")]
+    overrule: Option<String>,
     #[command(flatten)]
     shown: Shown,
     #[command(flatten)]
@@ -99,7 +102,8 @@ impl Run {
     pub fn run(&self, common: &Common) -> anyhow::Result<Exit> {
         if let Some(url) = &self.controller {
             let remote = self.shown.remote(url)?;
-            return elsewhere::run(&remote, &self.files, &self.vars, self.options.seed, common);
+            let overrule = self.overrule.as_deref();
+            return elsewhere::run(&remote, &self.files, &self.vars, self.options.seed, overrule, common);
         }
         // From here on a signal is kept until somebody can act on it.
         let _held = signals::hold()?;
