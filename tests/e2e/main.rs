@@ -35,6 +35,7 @@ mod process;
 mod proxy;
 mod refusal;
 mod report;
+mod schedules;
 mod scope;
 mod self_test;
 mod serve;

@@ -20,6 +20,7 @@ pub fn run(
     files: &[PathBuf],
     vars: &Vars,
     seed: Option<u64>,
+    overrule: Option<&str>,
     common: &Common,
 ) -> anyhow::Result<Exit> {
     let [file] = files else {
@@ -27,14 +28,25 @@ pub fn run(
         return Ok(Exit::Usage);
     };
     match submission(file, vars, seed) {
-        Ok(submission) => begin(remote, "/v1/runs", Some(&submission), common),
+        Ok(mut submission) => {
+            if let Some(why) = overrule {
+                submission["overrule"] = why.into();
+            }
+            begin(remote, "/v1/runs", Some(&submission), common)
+        }
         Err(problems) => Ok(load::refuse(&problems, common)),
     }
 }
 
 /// Begins the run of a plan that was approved, and follows it.
-pub fn approved(remote: &Remote, hash: &str, common: &Common) -> anyhow::Result<Exit> {
-    begin(remote, &format!("/v1/plans/{}/run", remote::part(hash)), None, common)
+pub fn approved(
+    remote: &Remote,
+    hash: &str,
+    overrule: Option<&str>,
+    common: &Common,
+) -> anyhow::Result<Exit> {
+    let order = overrule.map(|why| json!({ "overrule": why }));
+    begin(remote, &format!("/v1/plans/{}/run", remote::part(hash)), order.as_ref(), common)
 }
 
 /// A file as a controller takes it. What is too long, or no text, is for the controller to say: it reads it as every verb
