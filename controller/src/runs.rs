@@ -96,10 +96,24 @@ impl Runs {
         let secret = |name: &str| secret(&self.0.secrets.join(name));
         let sources = Sources { vars: submission.vars.clone(), secret: &secret, longest: LONGEST_FAULT };
         let name = submission.name.as_deref().unwrap_or("the experiment");
-        document::read(name, submission.document.as_bytes(), &sources).map_err(|problems| Refusal {
-            exit: Exit::Invalid as u8,
-            ..Refusal::bare(problems.render(false))
-        })
+        let document =
+            document::read(name, submission.document.as_bytes(), &sources).map_err(|problems| Refusal {
+                exit: Exit::Invalid as u8,
+                ..Refusal::bare(problems.render(false))
+            })?;
+        match &document.experiment.ramp {
+            None => Ok(document),
+            Some(ramp) => Err(Refusal::new(
+                format!(
+                    "this experiment is a ramp of `{}`: a sequence of runs, and this is one",
+                    ramp.parameter
+                ),
+                format!(
+                    "`squall run --controller` takes step after step; one of them is the file with the variable `{}`",
+                    ramp.parameter
+                ),
+            )),
+        }
     }
 
     /// The order of a run, as it would be now.
@@ -110,7 +124,8 @@ impl Runs {
         let seed = submission.seed.or(document.experiment.seed).unwrap_or_else(chosen);
         let candidates = self.candidates(&submission.only).await?;
         let targets = Targets::of(&document.experiment, &candidates, seed)?;
-        let origin = Origin { content: Some(document.content()), ..Origin::default() };
+        let origin =
+            Origin { content: Some(document.content()), step: document.step.clone(), ..Origin::default() };
         Ok(muster::Order {
             run: RunId(run.to_owned()),
             experiment: document.experiment,
