@@ -395,7 +395,7 @@ fn once(place: &Where) {
         let mut near = tokio::task::JoinSet::new();
         let mut quorum = tokio::task::JoinSet::new();
         for number in 0..60 {
-            let store = stores[number as usize % 2].clone();
+            let store = stores[usize::from(number % 2 == 1)].clone();
             let (one, other) = (due("each", 100 + number / 2, None), due("near", 100 + number, Some(1)));
             let again = store.clone();
             each.spawn(async move { store.decide_entry(one).await.expect("it is decided") });
@@ -407,13 +407,13 @@ fn once(place: &Where) {
             let budget =
                 Budget { quorum: BTreeMap::from([(text("etcd"), labels.clone())]), ..Budget::default() };
             let uses = vec![HostUse { host: format!("etcd-{number}"), labels, zone: None, faults: 1 }];
-            let (run, none) = (a_run(&format!("quorum-{number}")), Vec::new());
-            let admission = Admission { run, uses, outcomes: none, coming: Vec::new(), overruled: None };
+            let (run, outcomes, coming) = (a_run(&format!("quorum-{number}")), Vec::new(), Vec::new());
+            let admission = Admission { run, uses, outcomes, coming, overruled: None, uses_approval: false };
             quorum.spawn(async move { store.admit(admission, budget).await.expect("it is kept") });
         }
         assert_eq!(claimed(each.join_all().await), 30);
         assert_eq!(claimed(near.join_all().await), 1);
-        let passed = quorum.join_all().await.into_iter().flatten().filter(|outcome| outcome.passed).count();
+        let passed = quorum.join_all().await.into_iter().filter(|admitted| admitted.begins).count();
         assert_eq!(passed, 1);
         let kept = stores[1].entries(Some("each"), 0, 1000, 100).await.expect("entries");
         assert_eq!(kept.len(), 30);
