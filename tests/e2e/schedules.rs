@@ -29,7 +29,7 @@ struct Hook {
 
 impl Hook {
     fn on(host: &Host) -> Self {
-        let answer = Arc::new(Mutex::new(None));
+        let answer = Arc::new(Mutex::new(None::<String>));
         let (netns, given) = (host.netns.clone(), Arc::clone(&answer));
         let (tell, told) = std::sync::mpsc::channel();
         std::thread::spawn(move || {
