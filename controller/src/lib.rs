@@ -9,5 +9,6 @@ pub mod fleet;
 pub mod muster;
 pub mod report;
 pub mod runs;
+pub mod standing;
 pub mod store;
 pub mod web;

@@ -109,7 +109,8 @@ impl Runs {
         let seed = submission.seed.or(document.experiment.seed).unwrap_or_else(chosen);
         let candidates = self.candidates().await.map_err(|error| Refusal::bare(error.to_string()))?;
         let targets = Targets::of(&document.experiment, &candidates, seed)?;
-        let origin = Origin { content: Some(document.content()), ..Origin::default() };
+        let (content, build) = (Some(document.content()), submission.build.clone());
+        let origin = Origin { content, build, ..Origin::default() };
         Ok(muster::Order {
             run: RunId(run.to_owned()),
             experiment: document.experiment,
@@ -226,7 +227,9 @@ impl Engine for Runs {
             let mut shown = serde_json::to_value(&plan).unwrap_or_default();
             order.redactor.redact_value(&mut shown);
             let preview = preview(&plan, &|text| order.redactor.redact(text).into_owned());
-            Ok(Planned { title, hash: plan.hash, seed: plan.seed, shown, preview })
+            let (weight, origin) = (order.experiment.weight, order.origin.unwrap_or_default());
+            let content = origin.content.unwrap_or_default();
+            Ok(Planned { title, hash: plan.hash, seed: plan.seed, weight, content, shown, preview })
         })
     }
 

@@ -6,8 +6,8 @@ use std::future::Future;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 use squall_controller::store::{
-    Answered, Asked, NewHost, NewJoinToken, NewPlan, NewRun, NewToken, Role, Store, StoreError, Verified,
-    Where,
+    Answered, Asked, NewHost, NewJoinToken, NewPlan, NewRun, NewToken, Role, Store, StoreError, Tested,
+    Verified, Where,
 };
 use squall_tests::needs;
 use squall_tests::netns::Process;
@@ -27,7 +27,14 @@ fn text(text: &str) -> String {
 }
 
 fn a_run(id: &str) -> NewRun {
-    NewRun { id: text(id), title: text("T"), document: text("{}"), plan: text("00"), by: text("ada") }
+    NewRun {
+        id: text(id),
+        title: text("T"),
+        document: text("{}"),
+        plan: text("00"),
+        by: text("ada"),
+        tested: Tested::default(),
+    }
 }
 
 fn a_host(name: &str, serial: &str) -> NewHost {
@@ -198,6 +205,15 @@ async fn runs(store: &Store) {
     store.set_run_state("long", "held", 0).await.expect("it is there");
     let ended = store.ended(&long, 10).await.expect("it can be read");
     assert!(ended.len() == 1 && ended[0].state == "held", "{ended:?}");
+    let tested = Tested { build: Some(text("b7")), weight: 3, content: text("c") };
+    store
+        .new_run(NewRun { title: long.clone(), tested, ..a_run("longer") })
+        .await
+        .expect("of the same title");
+    store.set_run_state("longer", "deviated", 0).await.expect("it is there");
+    let latest = store.latest(0, 10).await.expect("they can be read");
+    let last = latest.iter().find(|ended| ended.title == long).expect("it has ended");
+    assert_eq!((last.id.as_str(), last.build.as_deref(), last.weight), ("longer", Some("b7"), 3));
     assert_eq!(found.len(), 1);
     assert_eq!((found[0].state.as_str(), found[0].events, found[0].epoch), ("running", 4, 1));
 }

@@ -96,11 +96,26 @@ pub(super) async fn approve(api: Arc<Api>, call: Call) -> Result<Answer, Problem
     Answer::ok(&approved)
 }
 
+/// What is said of the run of an approved plan.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Begun {
+    /// The version that is tested, as the history calls it.
+    #[serde(default)]
+    build: Option<String>,
+}
+
 pub(super) async fn run(api: Arc<Api>, call: Call) -> Result<Answer, Problem> {
+    let Begun { build } = if call.body.is_empty() { Begun::default() } else { call.value()? };
     halts::blocked(&api).await?;
     let plan = api.store.plan(&call.part("id")).await?;
-    let submission =
-        Submission { document: plan.document, name: plan.name, vars: plan.vars, seed: Some(plan.seed) };
+    let submission = Submission {
+        document: plan.document,
+        name: plan.name,
+        vars: plan.vars,
+        seed: Some(plan.seed),
+        build,
+    };
     let planned = api.engine.plan(&submission).await?;
     if planned.hash != plan.hash {
         return Err(refused(

@@ -12,7 +12,8 @@ use super::problem::Problem;
 use super::routes::{Answer, Call};
 use super::{Api, halts, plans, stream};
 use crate::conductor::run_id;
-use crate::store::{NewRun, RunRow};
+use crate::standing;
+use crate::store::{NewRun, RunRow, Tested};
 
 /// How many a page holds at most.
 const MOST: u64 = 1000;
@@ -25,6 +26,15 @@ pub(crate) struct Runs {
     runs: Vec<RunRow>,
     /// `after` of the next page; none: this was the last.
     next: Option<String>,
+}
+
+/// A run with what became of its experiment so far.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Shown {
+    #[serde(flatten)]
+    run: RunRow,
+    /// `held 12 times, deviated since 2026-11-20 (build 4fed865)`; empty where no run of it has ended.
+    history: String,
 }
 
 /// A page of events.
@@ -61,7 +71,13 @@ pub(crate) async fn list(api: Arc<Api>, call: Call) -> Result<Answer, Problem> {
 }
 
 pub(crate) async fn show(api: Arc<Api>, call: Call) -> Result<Answer, Problem> {
-    Answer::ok(&named(&api, &call).await?)
+    let run = named(&api, &call).await?;
+    let history = standing::story(&api.store, &run.title).await?;
+    Answer::ok(&Shown { run, history })
+}
+
+pub(crate) async fn standing(api: Arc<Api>, _: Call) -> Result<Answer, Problem> {
+    Answer::ok(&standing::standing(&api.store).await?)
 }
 
 pub(crate) async fn events(api: Arc<Api>, call: Call) -> Result<Answer, Problem> {
@@ -114,12 +130,21 @@ pub(super) async fn begin(
             "`squall approve HASH`; each approval is for one run",
         ));
     }
+    if submission.build.as_ref().is_some_and(|build| build.chars().count() > 200) {
+        return Err(Problem::bare(StatusCode::BAD_REQUEST, "`build` has at most 200 characters"));
+    }
+    let tested = Tested {
+        build: submission.build.clone().filter(|build| !build.is_empty()),
+        weight: planned.weight,
+        content: planned.content,
+    };
     let new = NewRun {
         id: id.clone(),
         title: planned.title,
         document: submission.document.clone(),
         plan: planned.hash,
         by: call.name(),
+        tested,
     };
     api.store.new_run(new).await?;
     // A halt that came while this was planned blocks it too: either it is seen here, or it finds the run begun.

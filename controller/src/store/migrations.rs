@@ -52,6 +52,10 @@ const STEPS: &[&str] = &["
 ", "
     ALTER TABLE runs ADD COLUMN held_until BIGINT NOT NULL DEFAULT 0;
     ALTER TABLE runs ADD COLUMN halted_at BIGINT;
+", "
+    ALTER TABLE runs ADD COLUMN build TEXT;
+    ALTER TABLE runs ADD COLUMN weight BIGINT NOT NULL DEFAULT 1;
+    ALTER TABLE runs ADD COLUMN content TEXT NOT NULL DEFAULT '';
 "];
 
 /// Brings a database to the newest schema. One that is newer than this program is refused and left as it is.

@@ -59,7 +59,13 @@ fn submission(visit: &Visit) -> Result<Submission, Problem> {
         vars.insert(name.trim().to_owned(), value.trim().to_owned());
     }
     let seed = visit.field("seed");
-    Ok(Submission { document: visit.field("document"), name: None, vars, seed: seed.trim().parse().ok() })
+    Ok(Submission {
+        document: visit.field("document"),
+        name: None,
+        vars,
+        seed: seed.trim().parse().ok(),
+        build: None,
+    })
 }
 
 /// Begins the run that was shown, if it is still the same.

@@ -20,6 +20,7 @@ pub fn run(
     files: &[PathBuf],
     vars: &Vars,
     seed: Option<u64>,
+    build: Option<&str>,
     common: &Common,
 ) -> anyhow::Result<Exit> {
     let [file] = files else {
@@ -27,14 +28,17 @@ pub fn run(
         return Ok(Exit::Usage);
     };
     match submission(file, vars, seed) {
-        Ok(submission) => begin(remote, "/v1/runs", Some(&submission), common),
+        Ok(mut submission) => {
+            submission["build"] = build.into();
+            begin(remote, "/v1/runs", Some(&submission), common)
+        }
         Err(problems) => Ok(load::refuse(&problems, common)),
     }
 }
 
 /// Begins the run of a plan that was approved, and follows it.
-pub fn approved(remote: &Remote, hash: &str, common: &Common) -> anyhow::Result<Exit> {
-    begin(remote, &format!("/v1/plans/{}/run", remote::part(hash)), None, common)
+pub fn approved(remote: &Remote, hash: &str, build: Option<&str>, common: &Common) -> anyhow::Result<Exit> {
+    begin(remote, &format!("/v1/plans/{}/run", remote::part(hash)), Some(&json!({ "build": build })), common)
 }
 
 /// A file as a controller takes it. What is too long, or no text, is for the controller to say: it reads it as every verb
@@ -53,5 +57,11 @@ fn begin(remote: &Remote, path: &str, body: Option<&Value>, common: &Common) -> 
     };
     let run = begun["id"].as_str().context("the controller began no run")?;
     eprintln!("run {} of plan {}", remote::plain(run), remote::text(&begun, "plan"));
-    watch::follow(remote, run, common)
+    let exit = watch::follow(remote, run, common)?;
+    if let Ok(shown) = remote::ask(remote, Method::GET, &format!("/v1/runs/{}", remote::part(run)), None)?
+        && let Some(history) = shown["history"].as_str().filter(|history| !history.is_empty())
+    {
+        eprintln!("history: {}", remote::plain(history));
+    }
+    Ok(exit)
 }
