@@ -329,7 +329,7 @@ fn requests_in_flight_at_the_end_count_as_bad() {
         command.arg("prober").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("it starts");
     let mut told = prober.stdin.take().expect("it was asked for");
     let load = json!({ "url": "http://127.0.0.1:80/", "rate": "50/s", "timeout": "1s" });
-    let what = json!({ "load": load });
+    let what = json!({ "load": { "load": load, "tick": "10s" } });
     let begin = json!({ "load": { "probe": 0, "what": what, "expect": { "errors": "<= 1%" } } });
     let every = json!({ "every": { "probe": 0, "period": "10s" } });
     writeln!(told, "{begin}\n{every}").expect("it reads");
