@@ -95,10 +95,24 @@ impl Runs {
         let secret = |name: &str| secret(&self.0.secrets.join(name));
         let sources = Sources { vars: submission.vars.clone(), secret: &secret, longest: LONGEST_FAULT };
         let name = submission.name.as_deref().unwrap_or("the experiment");
-        document::read(name, submission.document.as_bytes(), &sources).map_err(|problems| Refusal {
-            exit: Exit::Invalid as u8,
-            ..Refusal::bare(problems.render(false))
-        })
+        let document =
+            document::read(name, submission.document.as_bytes(), &sources).map_err(|problems| Refusal {
+                exit: Exit::Invalid as u8,
+                ..Refusal::bare(problems.render(false))
+            })?;
+        match &document.experiment.ramp {
+            None => Ok(document),
+            Some(ramp) => Err(Refusal::new(
+                format!(
+                    "this experiment is a ramp of `{}`: a sequence of runs, and this is one",
+                    ramp.parameter
+                ),
+                format!(
+                    "`squall run --controller` takes step after step; one of them is the file with the variable `{}`",
+                    ramp.parameter
+                ),
+            )),
+        }
     }
 
     /// The order of a run, as it would be now.
@@ -110,7 +124,7 @@ impl Runs {
         let candidates = self.candidates().await.map_err(|error| Refusal::bare(error.to_string()))?;
         let targets = Targets::of(&document.experiment, &candidates, seed)?;
         let (content, build) = (Some(document.content()), submission.build.clone());
-        let origin = Origin { content, build, ..Origin::default() };
+        let origin = Origin { content, build, step: document.step.clone(), ..Origin::default() };
         Ok(muster::Order {
             run: RunId(run.to_owned()),
             experiment: document.experiment,
@@ -227,7 +241,9 @@ impl Engine for Runs {
             let mut shown = serde_json::to_value(&plan).unwrap_or_default();
             order.redactor.redact_value(&mut shown);
             let preview = preview(&plan, &|text| order.redactor.redact(text).into_owned());
-            let (weight, origin) = (order.experiment.weight, order.origin.unwrap_or_default());
+            let origin = order.origin.unwrap_or_default();
+            // A step of a ramp that deviates is what the ramp looks for.
+            let weight = if origin.step.is_some() { 0 } else { order.experiment.weight };
             let content = origin.content.unwrap_or_default();
             Ok(Planned { title, hash: plan.hash, seed: plan.seed, weight, content, shown, preview })
         })

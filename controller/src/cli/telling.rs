@@ -168,6 +168,7 @@ pub fn origin(
         content: Some(document.content()),
         command: Some(again(arguments, seed)),
         build,
+        step: document.step.clone(),
         system: release.map(|release| format!("Linux {} ({})", release.trim(), std::env::consts::ARCH)),
     }
 }

@@ -191,6 +191,7 @@ fn phase(summary: Option<&Summary>, own: &[Record]) -> String {
         Event::RecoveryBegan => Some("everything is undone; it is watched until it holds again"),
         Event::MethodEnded => Some("the method has ended; what is left is undone"),
         Event::GuardTripped { .. } => Some("a guard tripped; everything is undone"),
+        Event::GaveWay { .. } => Some("the hypothesis failed before a further stage; everything is undone"),
         Event::Interrupted { .. } => Some("it was stopped; everything is undone"),
         Event::BaselineMet => Some("the method goes on"),
         Event::Started(_) => Some("the baseline is taken; nothing is injected"),
