@@ -94,6 +94,21 @@ fn a_second_process_is_told_who_has_the_directory() {
 }
 
 #[test]
+fn a_run_that_nobody_holds_is_taken_over_as_it_is() {
+    let scratch = Scratch::new("abandoned");
+    let store = scratch.store();
+    wait(async {
+        let tested = Tested { build: Some("b7".to_owned()), ..Tested::default() };
+        store.new_run(NewRun { tested, ..a_run("r1") }).await.expect("a run");
+        assert_eq!(store.take_abandoned().await.expect("it answers"), None, "it is held");
+        store.write(|sql| sql.batch("UPDATE runs SET held_until = 0")).await.expect("its lease is over");
+        let taken = store.take_abandoned().await.expect("it answers").expect("nobody holds it");
+        assert_eq!((taken.id.as_str(), taken.epoch, taken.build.as_deref()), ("r1", 1, Some("b7")));
+        assert_eq!(store.take_abandoned().await.expect("it answers"), None, "it is held again");
+    });
+}
+
+#[test]
 fn what_is_in_the_directory_is_for_its_owner_alone() {
     let scratch = Scratch::new("modes");
     let store = scratch.store();
