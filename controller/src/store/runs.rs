@@ -125,27 +125,7 @@ pub(super) fn missing(id: &str) -> StoreError {
 impl Store {
     /// Keeps a run in state `submitted`, at epoch 0, without events.
     pub async fn new_run(&self, new: NewRun) -> Result<(), StoreError> {
-        let now = now_ms();
-        self.write(move |sql| {
-            let kept = "INSERT INTO runs (id, title, document, plan, made_by, made_at, state, epoch, events, \
-                        held_until, build, weight, content) \
-                        VALUES ($1, $2, $3, $4, $5, $6, 'submitted', 0, 0, $7, $8, $9, $10)";
-            let Tested { build, weight, content } = &new.tested;
-            let values = [
-                (&new.id).into(),
-                (&new.title).into(),
-                (&new.document).into(),
-                (&new.plan).into(),
-                (&new.by).into(),
-                now.into(),
-                (now + LEASE_MS).into(),
-                build.as_ref().into(),
-                u64::from(*weight).into(),
-                content.into(),
-            ];
-            sql.execute(kept, &values).map(drop)
-        })
-        .await
+        self.write(move |sql| keep(sql, &new, "submitted", now_ms())).await
     }
 
     /// Adds events to a run, the first of them with this number; all or none. Those that are there already must be the
@@ -291,6 +271,27 @@ impl Store {
         })
         .await
     }
+}
+
+/// Keeps a run within a transaction, as the one who carries it on.
+pub(super) fn keep(sql: &mut dyn Sql, new: &NewRun, state: &str, now: u64) -> Result<(), StoreError> {
+    let kept = "INSERT INTO runs (id, title, document, plan, made_by, made_at, state, epoch, events, held_until, \
+                build, weight, content) VALUES ($1, $2, $3, $4, $5, $6, $7, 0, 0, $8, $9, $10, $11)";
+    let Tested { build, weight, content } = &new.tested;
+    let values = [
+        (&new.id).into(),
+        (&new.title).into(),
+        (&new.document).into(),
+        (&new.plan).into(),
+        (&new.by).into(),
+        now.into(),
+        state.into(),
+        (now + LEASE_MS).into(),
+        build.as_ref().into(),
+        u64::from(*weight).into(),
+        content.into(),
+    ];
+    sql.execute(kept, &values).map(drop)
 }
 
 /// Where a page ended: `TIME.ID`.

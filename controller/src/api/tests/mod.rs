@@ -69,7 +69,7 @@ impl Engine for Recorder {
                     weight: 1,
                     content: String::new(),
                     shown: json!({ "hosts": [] }),
-                    preview: Default::default(),
+                    ..Planned::default()
                 }),
             }
         })

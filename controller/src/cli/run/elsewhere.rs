@@ -24,6 +24,7 @@ pub fn run(
     vars: &Vars,
     seed: Option<u64>,
     build: Option<&str>,
+    overrule: Option<&str>,
     common: &Common,
 ) -> anyhow::Result<Exit> {
     let [file] = files else {
@@ -35,6 +36,9 @@ pub fn run(
         Err(problems) => return Ok(load::refuse(&problems, common)),
     };
     submission["build"] = build.into();
+    if let Some(why) = overrule {
+        submission["overrule"] = why.into();
+    }
     match ramp(&submission, vars) {
         Some((title, ramp)) => climb(remote, &title, &ramp, submission, common),
         None => Ok(begin(remote, "/v1/runs", Some(&submission), common)?.1),
@@ -92,9 +96,15 @@ fn climb(
 }
 
 /// Begins the run of a plan that was approved, and follows it.
-pub fn approved(remote: &Remote, hash: &str, build: Option<&str>, common: &Common) -> anyhow::Result<Exit> {
-    let path = format!("/v1/plans/{}/run", remote::part(hash));
-    Ok(begin(remote, &path, Some(&json!({ "build": build })), common)?.1)
+pub fn approved(
+    remote: &Remote,
+    hash: &str,
+    build: Option<&str>,
+    overrule: Option<&str>,
+    common: &Common,
+) -> anyhow::Result<Exit> {
+    let order = json!({ "build": build, "overrule": overrule });
+    Ok(begin(remote, &format!("/v1/plans/{}/run", remote::part(hash)), Some(&order), common)?.1)
 }
 
 /// A file as a controller takes it. What is too long, or no text, is for the controller to say: it reads it as every verb
