@@ -35,7 +35,10 @@ pub fn run(
         Ok(submission) => submission,
         Err(problems) => return Ok(load::refuse(&problems, common)),
     };
-    submission["build"] = build.into();
+    // What is not said is left out: a controller that is older than this command knows nothing of it.
+    if let Some(build) = build {
+        submission["build"] = build.into();
+    }
     if let Some(why) = overrule {
         submission["overrule"] = why.into();
     }
@@ -103,7 +106,12 @@ pub fn approved(
     overrule: Option<&str>,
     common: &Common,
 ) -> anyhow::Result<Exit> {
-    let order = json!({ "build": build, "overrule": overrule });
+    let mut order = json!({});
+    for (key, text) in [("build", build), ("overrule", overrule)] {
+        if let Some(text) = text {
+            order[key] = text.into();
+        }
+    }
     Ok(begin(remote, &format!("/v1/plans/{}/run", remote::part(hash)), Some(&order), common)?.1)
 }
 
