@@ -36,6 +36,7 @@ mod process;
 mod proxy;
 mod refusal;
 mod report;
+mod schedules;
 mod scope;
 mod self_test;
 mod serve;

@@ -36,6 +36,7 @@ pub(super) async fn shown(api: &Api, id: &str, host: &str) -> Result<Arc<Shown>,
 /// The page.
 pub(super) async fn page(api: Arc<Api>, visit: Visit) -> Result<Response<Body>, Problem> {
     let row = row(&api, &visit.part("id")).await?;
+    let gates = api.store.outcomes(&row.id).await?;
     let wanted = visit.query.get("host").cloned().unwrap_or_default();
     let shown = api.views.of(&api, &row, &wanted).await?;
     let id = path(&row.id);
@@ -68,6 +69,14 @@ pub(super) async fn page(api: Arc<Api>, visit: Visit) -> Result<Response<Body>, 
                 page.fact("begun by", &row.by);
                 page.fact("plan", &row.plan);
             });
+            let rows = gates.iter().map(|gate| {
+                let word = if gate.passed { "passed" } else { "refused" };
+                vec![gate.gate.clone(), word.to_owned(), gate.why.clone()]
+            });
+            let rows: Vec<Vec<String>> = rows.collect();
+            if !rows.is_empty() {
+                page.table("What was looked at before it began", &["gate", "said", "why"], &rows);
+            }
             page.element("details", &[], |page| {
                 page.text("summary", &[], "The experiment as it was given");
                 page.element("pre", &[("tabindex", "0")], |page| page.text("code", &[], &row.document));

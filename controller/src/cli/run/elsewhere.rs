@@ -23,16 +23,20 @@ pub fn run(
     files: &[PathBuf],
     vars: &Vars,
     seed: Option<u64>,
+    overrule: Option<&str>,
     common: &Common,
 ) -> anyhow::Result<Exit> {
     let [file] = files else {
         eprintln!("error: a controller is given one file at a time");
         return Ok(Exit::Usage);
     };
-    let submission = match submission(file, vars, seed) {
+    let mut submission = match submission(file, vars, seed) {
         Ok(submission) => submission,
         Err(problems) => return Ok(load::refuse(&problems, common)),
     };
+    if let Some(why) = overrule {
+        submission["overrule"] = why.into();
+    }
     match ramp(&submission, vars) {
         Some((title, ramp)) => climb(remote, &title, &ramp, submission, common),
         None => Ok(begin(remote, "/v1/runs", Some(&submission), common)?.1),
@@ -90,8 +94,14 @@ fn climb(
 }
 
 /// Begins the run of a plan that was approved, and follows it.
-pub fn approved(remote: &Remote, hash: &str, common: &Common) -> anyhow::Result<Exit> {
-    Ok(begin(remote, &format!("/v1/plans/{}/run", remote::part(hash)), None, common)?.1)
+pub fn approved(
+    remote: &Remote,
+    hash: &str,
+    overrule: Option<&str>,
+    common: &Common,
+) -> anyhow::Result<Exit> {
+    let order = overrule.map(|why| json!({ "overrule": why }));
+    Ok(begin(remote, &format!("/v1/plans/{}/run", remote::part(hash)), order.as_ref(), common)?.1)
 }
 
 /// A file as a controller takes it. What is too long, or no text, is for the controller to say: it reads it as every verb

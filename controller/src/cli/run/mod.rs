@@ -55,6 +55,9 @@ pub struct Run {
     /// Not a file, but the plan with this hash, which was submitted to the controller and approved.
     #[arg(long, value_name = "HASH", requires = "controller", conflicts_with = "files")]
     approved: Option<String>,
+    /// Why the controller's gates and budget do not count this time; only for an administrator.
+    #[arg(long, value_name = "REASON", requires = "controller")]
+    overrule: Option<String>,
     #[command(flatten)]
     shown: Shown,
     #[command(flatten)]
@@ -104,10 +107,11 @@ impl Run {
     pub fn run(&self, common: &Common) -> anyhow::Result<Exit> {
         if let Some(url) = &self.controller {
             let remote = self.shown.remote(url)?;
+            let overrule = self.overrule.as_deref();
             if let Some(hash) = &self.approved {
-                return elsewhere::approved(&remote, hash, common);
+                return elsewhere::approved(&remote, hash, overrule, common);
             }
-            return elsewhere::run(&remote, &self.files, &self.vars, self.options.seed, common);
+            return elsewhere::run(&remote, &self.files, &self.vars, self.options.seed, overrule, common);
         }
         // From here on a signal is kept until somebody can act on it.
         let _held = signals::hold()?;
