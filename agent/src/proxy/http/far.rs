@@ -68,6 +68,10 @@ impl AsyncWrite for Far {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // Whoever reads in between sees an end of the client: an orderly one would overtake the reset.
+        if self.seen.is_aborted() {
+            return Poll::Ready(Ok(()));
+        }
         Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
