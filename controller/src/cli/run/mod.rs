@@ -77,6 +77,9 @@ pub struct Options {
     /// [default: runs/RUN.ndjson in the state directory].
     #[arg(long, value_name = "FILE")]
     pub events: Option<PathBuf>,
+    /// Where it is written what the proxies of outages see of connections and requests, one JSON object a line.
+    #[arg(long, value_name = "FILE")]
+    pub observations: Option<PathBuf>,
     /// Without a word from this command for so long the agent undoes everything [default: 5s].
     #[arg(long, value_name = "TIME")]
     pub lease: Option<Period>,
@@ -250,6 +253,7 @@ fn carry_out(
         lease: options.lease.map_or(LEASE, |lease| lease.get().max(SHORTEST_LEASE)),
         events: outputs.events.take(),
         build: build.map(str::to_owned),
+        observations: outputs.observations.take(),
         tellings,
         climb,
         common: common.clone(),

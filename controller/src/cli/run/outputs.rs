@@ -30,6 +30,8 @@ type Render = fn(&Suite) -> io::Result<String>;
 pub struct Outputs {
     /// Where the events of each run go.
     pub events: Option<Events>,
+    /// What proxies see.
+    pub observations: Option<File>,
     /// What came before.
     pub history: Option<History>,
     history_file: Option<Opened>,
@@ -66,6 +68,7 @@ impl Outputs {
             }
             Some(path) => Events::File(Some((path.clone(), create(path)?))),
         };
+        let observations = options.observations.as_deref().map(create).transpose()?;
         let asked: [(&Option<PathBuf>, Render); 3] = [
             (&options.junit, report::junit),
             (&options.markdown, |suite| Ok(report::markdown(suite))),
@@ -87,7 +90,7 @@ impl Outputs {
             Some(path) => open_history(path, experiments)?,
             None => (None, None),
         };
-        Ok(Outputs { events: Some(events), history, history_file, reports })
+        Ok(Outputs { events: Some(events), observations, history, history_file, reports })
     }
 
     /// Writes all of it, and points a pipeline at what did not hold. What cannot be written is said, and changes no verdict.

@@ -45,6 +45,8 @@ pub struct Session {
     pub events: Option<Events>,
     /// The version that is tested, where that was said.
     pub build: Option<String>,
+    /// Where it is written what proxies see.
+    pub observations: Option<File>,
     /// How else runs are told.
     pub tellings: Tellings,
     /// Where the experiments are the steps of a ramp: what says which one comes next.
@@ -159,6 +161,7 @@ impl Session {
         let prepared = Rc::clone(&self.experiments[unit.experiment]);
         let run = run_id();
         let (path, file) = self.events.as_mut().and_then(|events| events.of(&run, &self.common)).unzip();
+        let sights = self.observations.as_ref().and_then(|file| file.try_clone().ok());
         let mut ready = self.tellings.of(&run);
         let mut progress = self.progress(unit);
         let agent =
@@ -185,6 +188,7 @@ impl Session {
             };
             let outlet = Outlet {
                 file,
+                sights,
                 redact: (!redactor.is_empty()).then(|| redact(redactor)),
                 watcher: Box::new(|tell| {
                     if let Tell::Event(record, _) = &tell {
