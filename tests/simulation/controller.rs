@@ -1,55 +1,78 @@
-//! The controller of a simulated fleet: its own listener behind TLS, hub, connections and streams, and the conductor of any
-//! run, one after the other on each host.
+//! The controller of a simulated fleet: its own listener behind TLS, hub, connections and streams, and runs over all hosts
+//! that are there, as a muster drives them. What it knows from one life to the next is the names of runs that did not end.
 
-use std::cell::Cell;
-use std::future::ready;
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use squall_controller::conductor::{Answer, Host, Order, Outlet, Probing, conduct};
+use squall_controller::conductor::Answer;
 use squall_controller::fleet::listener::Peer;
 use squall_controller::fleet::registry::{Member, Registry};
 use squall_controller::fleet::{Authority, Hub, Listener, Roll, Terms};
+use squall_controller::muster::{self, Machines, Order};
+use squall_experiments::document::Redactor;
 use squall_experiments::experiment::Experiment;
-use squall_experiments::plan::Plan;
 use squall_experiments::protocol::{Refusal, RunId};
-use squall_experiments::run::Event;
+use squall_experiments::targets::{Candidate, Targets};
 use tokio::sync::mpsc;
 use tokio::task::spawn_local;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
 use crate::ledger::Ledger;
-use crate::{LEASE, PORT};
+use crate::{Bug, LEASE, PORT};
 
 /// How often hosts show that they are there.
 const BEAT: Duration = Duration::from_millis(300);
-/// From one run on a host to the next.
-const PAUSE: Duration = Duration::from_millis(500);
+/// From one run to the next, and from one try to tell a host of an epoch to the next.
+const PAUSE: Duration = Duration::from_millis(200);
 /// The serial number of every certificate: nobody looks at certificates here.
 const SERIAL: &str = "1";
 
-/// Lives until it is crashed. `lives` counts how often it was started.
-pub async fn live(
-    authority: Arc<Authority>,
-    hosts: Rc<Vec<String>>,
-    ledger: Ledger,
-    lives: Rc<Cell<u32>>,
-) -> turmoil::Result {
-    lives.set(lives.get() + 1);
+/// What outlives a controller.
+#[derive(Default)]
+pub struct Store {
+    lives: Cell<u64>,
+    runs: Cell<u64>,
+    /// Runs that were begun and have not ended.
+    live: RefCell<BTreeSet<RunId>>,
+}
+
+/// What is around a controller.
+#[derive(Clone)]
+pub struct Surroundings {
+    pub authority: Arc<Authority>,
+    pub hosts: Rc<Vec<String>>,
+    pub ledger: Ledger,
+    pub store: Rc<Store>,
+    pub bug: Option<Bug>,
+}
+
+/// Lives until it is crashed.
+pub async fn live(around: Surroundings) -> turmoil::Result {
+    let store = Rc::clone(&around.store);
+    store.lives.set(store.lives.get() + 1);
     let (roll, hub) = (Arc::new(Roll::default()), Hub::new());
-    for host in hosts.iter() {
+    for host in around.hosts.iter() {
         roll.allow("token", 1);
         let member = Member { name: host.clone(), serial: SERIAL.to_owned(), ..Member::default() };
         roll.enrol("token", member).await?;
     }
     let terms = Terms { heartbeat: BEAT, ..Terms::default() };
-    let agents = Rc::new(Listener::new(authority, roll, hub.clone(), terms)?);
-    for host in hosts.iter() {
-        spawn_local(conducting(host.clone(), hub.clone(), ledger.clone(), lives.get()));
+    let agents = Rc::new(Listener::new(Arc::clone(&around.authority), roll, hub.clone(), terms)?);
+    let left: Vec<RunId> = store.live.borrow().iter().cloned().collect();
+    if around.bug != Some(Bug::BeginsAgain) {
+        for run in &left {
+            let hosts = around.hosts.iter().cloned();
+            hosts
+                .for_each(|host| drop(spawn_local(fence(hub.clone(), host, run.clone(), store.lives.get()))));
+        }
+        store.live.borrow_mut().clear();
     }
+    spawn_local(running(around.clone(), hub.clone(), left));
     let listener = turmoil::net::TcpListener::bind((Ipv4Addr::UNSPECIFIED, PORT)).await?;
     loop {
         let (stream, from) = listener.accept().await?;
@@ -62,64 +85,76 @@ pub async fn live(
     }
 }
 
-/// One run after the other on a host. Each has a name of its own, as every run has.
-async fn conducting(host: String, hub: Hub, ledger: Ledger, life: u32) {
+/// Tells a host that a run of an earlier life is over, until it knows.
+async fn fence(hub: Hub, host: String, run: RunId, epoch: u64) {
+    while hub.fence(&host, &run, epoch).await.is_err() {
+        sleep(PAUSE).await;
+    }
+}
+
+/// One run after the other, each with a name of its own.
+async fn running(around: Surroundings, hub: Hub, left: Vec<RunId>) {
     let document = serde_json::json!({
-        "squall": 1, "title": "Somewhere else is far away", "hypothesis": [],
+        "squall": 1, "title": "Somewhere else is far away", "on": { "pick": "all" }, "hypothesis": [],
+        "on-partial": "continue",
         "method": [
-            { "fault": { "partition": { "to": ["192.0.2.1:9"] } }, "for": "900ms" },
-            { "wait": "100ms" },
-            { "fault": { "partition": { "to": ["192.0.2.2:9"] } }, "for": "600ms" },
+            { "fault": { "partition": { "to": ["192.0.2.1:9"] } }, "for": "500ms" },
+            { "wait": "50ms" },
+            { "fault": { "partition": { "to": ["192.0.2.2:9"] } }, "for": "400ms" },
         ],
     });
     let experiment: Experiment = serde_json::from_value(document).expect("it is an experiment");
-    let plan = Plan::of(&experiment, 7, std::slice::from_ref(&host), "none");
-    for number in 1_u32.. {
+    let mut again = match around.bug {
+        Some(Bug::BeginsAgain) => left,
+        _ => Vec::new(),
+    };
+    loop {
         sleep(PAUSE).await;
-        // A host that does not answer is not waited for: the next run tries again.
-        let Ok(Ok(stream)) = timeout(LEASE, hub.agent(&host)).await else { continue };
-        let run = RunId(format!("{host}-{life}-{number}"));
+        let connected = hub.connected();
+        let candidate = |host: &String| Candidate {
+            name: host.clone(),
+            connected: connected.contains(host),
+            ..Candidate::default()
+        };
+        let candidates: Vec<Candidate> = around.hosts.iter().map(candidate).collect();
+        let Ok(targets) = Targets::of(&experiment, &candidates, 7) else { continue };
+        let run = again.pop().unwrap_or_else(|| {
+            around.store.runs.set(around.store.runs.get() + 1);
+            RunId(format!("run-{}", around.store.runs.get()))
+        });
+        around.store.live.borrow_mut().insert(run.clone());
         let order = Order {
             run: run.clone(),
-            experiment: &experiment,
-            plan: &plan,
+            experiment: experiment.clone(),
+            targets,
+            seed: 7,
             version: "simulated".to_owned(),
             origin: None,
             lease: LEASE,
-            since_ns: None,
-            agent: Some(Ok(stream)),
+            redactor: Redactor::default(),
+            epoch: 0,
+            approved: None,
         };
         let (_interrupt, interruptions) = mpsc::unbounded_channel();
-        let watcher = |tell: squall_controller::conductor::Tell<'_>| {
-            if let squall_controller::conductor::Tell::Event(record, _) = tell
-                && let Event::Finished { sentence, .. } | Event::Stuck { sentence, .. } = &record.event
-            {
-                ledger.tell(format!("{:?} {run}: {sentence}", turmoil::sim_elapsed().unwrap_or_default()));
-            }
-        };
-        let outlet = Outlet { file: None, redact: None, watcher: Box::new(watcher) };
-        let mut far = Far { hub: hub.clone(), host: host.clone() };
-        conduct(order, &mut far, interruptions, outlet).await;
+        let machines: Arc<dyn Machines> = Arc::new(Way { hub: hub.clone() });
+        let muster = muster::run_here(order, machines, Box::new(|_| {}), interruptions).await;
+        around.store.live.borrow_mut().remove(&run);
+        around.ledger.ran(&muster);
     }
 }
 
-/// A host as its conductor sees it.
-struct Far {
+/// The hosts as runs see them.
+struct Way {
     hub: Hub,
-    host: String,
 }
 
-impl Host for Far {
-    fn prober(&self, _: Option<&str>) -> Answer<Probing> {
-        Box::pin(ready(Err(Refusal::bare("nothing is looked at here"))))
+impl Machines for Way {
+    fn agent(&self, host: &str) -> Answer<UnixStream> {
+        let (hub, host) = (self.hub.clone(), host.to_owned());
+        Box::pin(async move { hub.agent(&host).await })
     }
 
-    fn resident(&mut self) -> Answer<Option<UnixStream>> {
-        let (hub, host) = (self.hub.clone(), self.host.clone());
-        Box::pin(async move { hub.agent(&host).await.map(Some) })
-    }
-
-    fn recover(&mut self) -> Result<Vec<String>, Refusal> {
-        Err(Refusal::bare("what a dead agent left is undone there"))
+    fn prober(&self, _: &str, _: Option<&str>) -> Answer<UnixStream> {
+        Box::pin(std::future::ready(Err(Refusal::bare("nothing is looked at here"))))
     }
 }

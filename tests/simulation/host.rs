@@ -25,20 +25,11 @@ use tokio::task::spawn_local;
 use tokio::time::{sleep, timeout};
 
 use crate::ledger::{LOOK, Ledger};
-use crate::{CONTROLLER, PORT};
+use crate::{Bug, CONTROLLER, PORT};
 
 /// How long a connection may take, and the pause after it.
 const CONNECTING: Duration = Duration::from_secs(2);
 const PAUSE: Duration = Duration::from_millis(400);
-
-/// Something that is wrong on purpose, so that the simulation can be seen to find it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Bug {
-    /// Nobody looks whether a lease is over.
-    ForgetsLeases,
-    /// A part that is asked for again is made again, and the conductor is not told that it was made.
-    AppliesAgain,
-}
 
 /// Says that the agent died, whatever ended it.
 struct Life(Ledger, String);
@@ -77,6 +68,7 @@ async fn work(errands: Errands, mut worker: Worker) {
     let inbox = Rc::new(inbox);
     let mut connections = 0;
     loop {
+        let look = worker.next_look();
         tokio::select! {
             asked = errands.hear::<Ask>() => match asked {
                 Ok(Some((Ask::Open { number, to: Kind::Agent }, _))) => {
@@ -89,7 +81,7 @@ async fn work(errands: Errands, mut worker: Worker) {
                 Ok(None) | Err(_) => return,
             },
             Some(incoming) = incoming.recv() => worker.take(incoming),
-            () = sleep(LOOK) => {}
+            () = sleep(look) => {}
         }
         worker.look();
     }
@@ -102,6 +94,10 @@ struct Worker {
     bug: Option<Bug>,
     clients: BTreeMap<Connection, mpsc::UnboundedSender<Message>>,
     injections: BTreeMap<RunId, Injection>,
+    /// Steps that wait for their instant.
+    appointed: Vec<Appointed>,
+    /// The newest epoch of each run.
+    epochs: BTreeMap<RunId, u64>,
 }
 
 struct Injection {
@@ -111,13 +107,39 @@ struct Injection {
     parts: BTreeSet<u32>,
 }
 
+struct Appointed {
+    at: u64,
+    connection: Connection,
+    number: u64,
+    run: RunId,
+    part: u32,
+}
+
 impl Worker {
     fn new(host: String, ledger: Ledger, bug: Option<Bug>) -> Self {
-        Worker { host, ledger, bug, clients: BTreeMap::new(), injections: BTreeMap::new() }
+        Worker {
+            host,
+            ledger,
+            bug,
+            clients: BTreeMap::new(),
+            injections: BTreeMap::new(),
+            appointed: Vec::new(),
+            epochs: BTreeMap::new(),
+        }
     }
 
+    /// The host's boot clock, which goes on while it sleeps.
     fn now(&self) -> u64 {
-        u64::try_from(self.ledger.clock(&self.host).as_nanos()).unwrap_or(u64::MAX)
+        let now = match self.bug {
+            Some(Bug::WrongClock) => turmoil::sim_elapsed().unwrap_or_default(),
+            _ => self.ledger.clock(&self.host),
+        };
+        u64::try_from(now.as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    fn next_look(&self) -> Duration {
+        let due = self.appointed.iter().map(|one| one.at).min();
+        due.map_or(LOOK, |due| Duration::from_nanos(due.saturating_sub(self.now())).min(LOOK))
     }
 
     fn take(&mut self, incoming: Incoming) {
@@ -126,9 +148,11 @@ impl Worker {
                 self.clients.insert(connection, outgoing);
             }
             Incoming::Asked(connection, Call { number, request }) => {
-                let reply = self.reply(connection, request).unwrap_or_else(Reply::Refused);
-                if let Some(client) = self.clients.get(&connection) {
-                    let _ = client.send(Message::Answer { number, reply });
+                if let Some(reply) = self
+                    .reply(connection, number, request)
+                    .unwrap_or_else(|refusal| Some(Reply::Refused(refusal)))
+                {
+                    self.answer(connection, number, reply);
                 }
             }
             Incoming::Closed(connection) => {
@@ -142,19 +166,37 @@ impl Worker {
         }
     }
 
+    fn answer(&self, connection: Connection, number: u64, reply: Reply) {
+        if let Some(client) = self.clients.get(&connection) {
+            let _ = client.send(Message::Answer { number, reply });
+        }
+    }
+
     fn mine(&mut self, connection: Connection, run: &RunId) -> Result<&mut Injection, Refusal> {
         let mine = self.injections.get_mut(run).filter(|injection| injection.connection == connection);
         mine.ok_or_else(|| Refusal::bare(format!("there is no run `{run}` of this connection")))
     }
 
-    fn reply(&mut self, connection: Connection, request: Request) -> Result<Reply, Refusal> {
+    /// The answer, unless it comes later.
+    fn reply(
+        &mut self,
+        connection: Connection,
+        number: u64,
+        request: Request,
+    ) -> Result<Option<Reply>, Refusal> {
         let now = self.now();
-        Ok(match request {
+        Ok(Some(match request {
             Request::Hello { .. } => {
                 let (state, policy) = (String::new(), "none".to_owned());
-                Reply::Hello { version: VERSION, guardian: 1, worker: 2, state, policy }
+                Reply::Hello { version: VERSION, guardian: 1, worker: 2, state, policy, clock_ns: Some(now) }
             }
-            Request::Begin { run, lease_ms, deadline_ms, .. } => {
+            Request::Clock => Reply::Clock { now_ns: now },
+            Request::Begin { run, lease_ms, deadline_ms, mandate, .. } => {
+                let newest = self.epochs.entry(run.clone()).or_default();
+                if mandate.epoch < *newest {
+                    return Err(Refusal::bare(format!("`{run}` is at epoch {newest}")));
+                }
+                *newest = mandate.epoch;
                 if self.injections.contains_key(&run) {
                     return Err(Refusal::bare(format!("`{run}` is here already")));
                 }
@@ -173,28 +215,31 @@ impl Worker {
                 self.ledger.renewed(&self.host, &run, length);
                 Reply::Done
             }
-            Request::Apply { run, part, .. } => {
-                let again = self.bug == Some(Bug::AppliesAgain);
-                let fresh = self.mine(connection, &run)?.parts.insert(part);
-                if !fresh {
+            Request::Apply { run, part, at_ns, .. } => {
+                if !self.mine(connection, &run)?.parts.insert(part) {
                     return Err(Refusal::bare(format!("part {part} of this run has been applied already")));
                 }
-                self.ledger.performed(&self.host, &run, part);
-                if again {
-                    self.ledger.performed(&self.host, &run, part);
+                match at_ns {
+                    Some(at) if at > now => {
+                        self.appointed.push(Appointed { at, connection, number, run, part });
+                        return Ok(None);
+                    }
+                    _ => self.make(&run, part, at_ns.map(|at| now - at)),
                 }
-                Reply::Applied(Applied::default())
             }
             Request::Observe { .. } => Reply::Measured(vec![evidence()]),
             Request::Lift { run, part } => {
-                if self.mine(connection, &run)?.parts.contains(&part) {
-                    self.ledger.undone(&self.host, &run, part);
-                }
+                self.call_off(&run, Some(part));
+                self.ledger.undone(&self.host, &run, part);
                 Reply::Lifted(Lifted { evidence: vec![evidence()], ..Lifted::default() })
             }
-            Request::End { run } => {
-                self.mine(connection, &run)?;
-                Reply::Lifted(self.end(&run))
+            Request::End { run } => Reply::Lifted(self.end(&run)),
+            Request::Fence { run, epoch } => {
+                let newest = self.epochs.entry(run.clone()).or_default();
+                *newest = epoch.max(*newest);
+                let lifted = self.end(&run);
+                self.ledger.fenced(&self.host, &run);
+                Reply::Lifted(lifted)
             }
             Request::Halt => {
                 let all: Vec<RunId> = self.injections.keys().cloned().collect();
@@ -211,30 +256,47 @@ impl Worker {
                 };
                 Reply::Status(self.injections.keys().map(active).collect())
             }
-            _ => return Err(Refusal::bare("this is not asked here")),
-        })
+        }))
+    }
+
+    fn make(&mut self, run: &RunId, part: u32, late: Option<u64>) -> Reply {
+        self.ledger.performed(&self.host, run, part);
+        let late_us = late.map(|late| late / 1000);
+        Reply::Applied(Applied { made_ns: Some(self.now()), late_us, ..Applied::default() })
+    }
+
+    fn call_off(&mut self, run: &RunId, part: Option<u32>) {
+        let off = |one: &mut Appointed| one.run == *run && part.is_none_or(|part| part == one.part);
+        let off: Vec<Appointed> = self.appointed.extract_if(.., off).collect();
+        for Appointed { connection, number, .. } in off {
+            self.answer(connection, number, Reply::Refused(Refusal::bare("it was called off")));
+        }
     }
 
     fn end(&mut self, run: &RunId) -> Lifted {
         let injection = self.injections.remove(run);
         let parts = injection.into_iter().flat_map(|injection| injection.parts);
         parts.for_each(|part| self.ledger.undone(&self.host, run, part));
+        self.call_off(run, None);
         Lifted::default()
     }
 
-    /// Ends what is over, as a supervisor's tick does.
+    /// Ends what is over, and begins what is due, as a supervisor's tick does.
     fn look(&mut self) {
-        if self.bug == Some(Bug::ForgetsLeases) {
-            return;
-        }
         let now = self.now();
         let over = self.injections.iter().filter_map(|(run, one)| Some((run.clone(), one.lease.over(now)?)));
-        for (run, why) in over.collect::<Vec<_>>() {
+        let over: Vec<_> = if self.bug == Some(Bug::ForgetsLeases) { Vec::new() } else { over.collect() };
+        for (run, why) in over {
             let Some(connection) = self.injections.get(&run).map(|one| one.connection) else { continue };
             let lifted = self.end(&run);
             if let Some(client) = self.clients.get(&connection) {
                 let _ = client.send(Message::Ended { run, part: None, why: why.to_owned(), lifted });
             }
+        }
+        let come: Vec<Appointed> = self.appointed.extract_if(.., |one| one.at <= now).collect();
+        for Appointed { connection, number, run, part, .. } in come {
+            let reply = self.make(&run, part, None);
+            self.answer(connection, number, reply);
         }
     }
 }

@@ -12,7 +12,7 @@ mod controller;
 mod host;
 mod ledger;
 
-use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread;
@@ -22,8 +22,8 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use squall_controller::fleet::Authority;
 
-use host::Bug;
-use ledger::Ledger;
+use controller::{Store, Surroundings};
+use ledger::{Counts, Ledger};
 
 /// The name of the controller, and its port.
 const CONTROLLER: &str = "controller";
@@ -31,18 +31,28 @@ const PORT: u16 = 8417;
 /// The lease of every run.
 const LEASE: Duration = Duration::from_millis(1500);
 /// How long everything goes wrong.
-const CHAOS: Duration = Duration::from_secs(15);
+const CHAOS: Duration = Duration::from_secs(9);
 /// How long after the controller's last death everything must be clean: a lease, and the longest silence that a host bears.
-const AFTER: Duration = Duration::from_secs(4);
+const AFTER: Duration = Duration::from_secs(3);
 const HOSTS: usize = 2;
 /// How many seeds are tried where nobody says.
 const SEEDS: u64 = 50;
 
+/// Something that is wrong on purpose, so that the simulation can be seen to find it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bug {
+    /// No host looks whether a lease is over.
+    ForgetsLeases,
+    /// Hosts count leases by a clock that stands still while they sleep.
+    WrongClock,
+    /// A controller begins the runs of its earlier life again.
+    BeginsAgain,
+}
+
 /// What was seen in one simulation.
 struct Seen {
     broken: Option<String>,
-    injected: u32,
-    reverted: u32,
+    counts: Counts,
 }
 
 /// Lets one seed happen.
@@ -53,66 +63,45 @@ fn simulate(seed: u64, authority: &Arc<Authority>, bug: Option<Bug>) -> Seen {
     let slowest = Duration::from_millis(chance.random_range(2..200));
     let mut sim = turmoil::Builder::new()
         .rng_seed(seed)
-        .tick_duration(Duration::from_millis(10))
+        .tick_duration(Duration::from_millis(20))
         .simulation_duration(CHAOS * 10)
         .min_message_latency(Duration::from_millis(1))
         .max_message_latency(slowest)
         .tcp_capacity(1 << 16)
         .enable_tokio_io()
         .build();
-    let lives = Rc::new(Cell::new(0));
-    let all = (Arc::clone(authority), Rc::clone(&hosts), ledger.clone(), lives);
-    sim.host(CONTROLLER, move || {
-        let (authority, hosts, ledger, lives) = all.clone();
-        controller::live(authority, hosts, ledger, lives)
-    });
+    let around = Surroundings {
+        authority: Arc::clone(authority),
+        hosts: Rc::clone(&hosts),
+        ledger: ledger.clone(),
+        store: Rc::new(Store::default()),
+        bug,
+    };
+    sim.host(CONTROLLER, move || controller::live(around.clone()));
     for name in hosts.iter() {
+        // No two clocks show the same.
+        ledger.jump(name, Duration::from_secs(chance.random_range(0..7200)));
         let (name, ledger) = (name.clone(), ledger.clone());
         sim.host(name.clone(), move || host::live(name.clone(), ledger.clone(), bug));
     }
     let mut next = Duration::from_secs(1);
+    let mut repairs = BTreeMap::new();
     while sim.elapsed() < CHAOS {
         sim.step().expect("no host ends by itself");
         ledger.look(sim.elapsed());
-        if sim.elapsed() >= next {
-            next = sim.elapsed() + Duration::from_millis(chance.random_range(50..1500));
+        let now = sim.elapsed();
+        if now >= next {
+            next = now + Duration::from_millis(chance.random_range(100..2500));
             let host = hosts[chance.random_range(0..HOSTS)].clone();
-            let what = chance.random_range(0..9);
-            let done = match what {
-                0 | 1 => {
-                    sim.partition(CONTROLLER, host.as_str());
-                    "is cut off"
-                }
-                2 => {
-                    sim.partition_oneway(host.as_str(), CONTROLLER);
-                    "is not heard"
-                }
-                3 | 4 => {
-                    sim.repair(CONTROLLER, host.as_str());
-                    sim.release(CONTROLLER, host.as_str());
-                    "is reached again"
-                }
-                5 => {
-                    sim.hold(CONTROLLER, host.as_str());
-                    "is held up"
-                }
-                6 => {
-                    let by = Duration::from_millis(chance.random_range(10..10_000));
-                    ledger.jump(&host, by);
-                    "slept"
-                }
-                7 => {
-                    sim.crash(host.as_str());
-                    sim.bounce(host.as_str());
-                    "crashed"
-                }
-                _ => {
-                    sim.crash(CONTROLLER);
-                    sim.bounce(CONTROLLER);
-                    "lost its controller"
-                }
-            };
-            ledger.tell(format!("{:?} {host} {done}", sim.elapsed()));
+            let done = happen(&mut sim, &ledger, &host, &mut chance);
+            ledger.tell(format!("{now:?} {host} {done}"));
+            // Shorter than a lease, longer than a lease, or longer than a silent connection lives.
+            repairs.insert(host, now + Duration::from_millis(chance.random_range(50..3000)));
+        }
+        for (host, _) in repairs.extract_if(.., |_, at| *at <= now) {
+            sim.repair(CONTROLLER, host.as_str());
+            sim.release(CONTROLLER, host.as_str());
+            ledger.tell(format!("{now:?} {host} is reached again, if it was not"));
         }
     }
     sim.crash(CONTROLLER);
@@ -121,10 +110,41 @@ fn simulate(seed: u64, authority: &Arc<Authority>, bug: Option<Bug>) -> Seen {
         sim.step().expect("no host ends by itself");
         ledger.look(sim.elapsed());
     }
-    let (injected, reverted) = ledger.counts();
     let left = ledger.active();
     let left = (!left.is_empty()).then(|| format!("long after the controller's end: {}", left.join(", ")));
-    Seen { broken: ledger.broken().or(left), injected, reverted }
+    Seen { broken: ledger.broken().or(left), counts: ledger.counts() }
+}
+
+/// Lets something happen to a host; says what.
+fn happen(sim: &mut turmoil::Sim<'_>, ledger: &Ledger, host: &str, chance: &mut ChaCha8Rng) -> &'static str {
+    match chance.random_range(0..7) {
+        0 | 1 => {
+            sim.partition(CONTROLLER, host);
+            "is cut off"
+        }
+        2 => {
+            sim.partition_oneway(host, CONTROLLER);
+            "is not heard"
+        }
+        3 => {
+            sim.hold(CONTROLLER, host);
+            "is held up"
+        }
+        4 => {
+            ledger.jump(host, Duration::from_millis(chance.random_range(10..10_000)));
+            "slept"
+        }
+        5 => {
+            sim.crash(host);
+            sim.bounce(host);
+            "crashed"
+        }
+        _ => {
+            sim.crash(CONTROLLER);
+            sim.bounce(CONTROLLER);
+            "lost its controller"
+        }
+    }
 }
 
 fn authority(name: &str) -> Arc<Authority> {
@@ -142,40 +162,33 @@ fn nothing_is_active_without_a_lease_and_nothing_is_injected_twice() {
         None => (1..=number("SQUALL_SEEDS").unwrap_or(SEEDS)).collect(),
     };
     let authority = authority("held");
-    let seen = thread::scope(|scope| {
-        let halves = seeds.chunks(seeds.len().div_ceil(2)).map(|seeds| {
-            let authority = &authority;
-            scope.spawn(move || {
-                let mut all = (0, 0);
-                for seed in seeds {
-                    let seen = simulate(*seed, authority, None);
-                    assert!(seen.broken.is_none(), "seed {seed}: {}", seen.broken.unwrap_or_default());
-                    all = (all.0 + seen.injected, all.1 + seen.reverted);
-                }
-                all
-            })
+    let all = |seeds: &[u64]| {
+        let simulated = seeds.iter().map(|seed| {
+            let seen = simulate(*seed, &authority, None);
+            assert!(seen.broken.is_none(), "seed {seed}: {}", seen.broken.unwrap_or_default());
+            seen.counts
         });
+        simulated.fold(Counts::default(), Counts::and)
+    };
+    let counts = thread::scope(|scope| {
+        let halves = seeds.chunks(seeds.len().div_ceil(2)).map(|half| scope.spawn(|| all(half)));
         let halves: Vec<_> = halves.collect();
-        halves
-            .into_iter()
-            .map(|half| half.join().expect("see above"))
-            .fold((0, 0), |a, b| (a.0 + b.0, a.1 + b.1))
+        let counts = halves.into_iter().map(|half| half.join().expect("see above"));
+        counts.fold(Counts::default(), Counts::and)
     });
-    println!(
-        "{} seeds: {} changes were made, {} of them undone by somebody's word",
-        seeds.len(),
-        seen.0,
-        seen.1
-    );
+    println!("seeds {:?} to {:?}: {counts:?}", seeds.first(), seeds.last());
     // A simulation in which nothing is done holds everything.
-    assert!(seen.0 > seeds.len() as u32 * 3, "too little happened: {seen:?}");
+    let enough = u32::try_from(seeds.len()).expect("not so many");
+    assert!(counts.injected > enough && counts.runs * 2 > enough, "too little happened: {counts:?}");
+    assert!(counts.together > 0 || enough < SEEDS as u32, "nothing was begun together: {counts:?}");
 }
 
 #[test]
 fn what_is_wrong_on_purpose_is_found() {
     let authority = authority("found");
-    for bug in [Bug::ForgetsLeases, Bug::AppliesAgain] {
+    for bug in [Bug::ForgetsLeases, Bug::WrongClock, Bug::BeginsAgain] {
         let found = (1..=20).find(|seed| simulate(*seed, &authority, Some(bug)).broken.is_some());
+        println!("{bug:?}: seed {found:?}");
         assert!(found.is_some(), "twenty seeds do not find {bug:?}");
     }
 }
