@@ -104,11 +104,11 @@ fn how_far_hosts_were_apart_is_in_the_sum() {
         within_us: None,
         late: 0,
     };
-    assert_eq!(muster.starts, [expected.clone()]);
+    assert_eq!(muster.starts, std::slice::from_ref(&expected));
     // Where all of them tell their clocks, these count.
     let mut lines = [injected("a", 5, 7), injected("b", 6, 19), ends("a", 30), ends("b", 31)].concat();
     lines[3]["applied"]["began"] = json!({ "at_us": 6100, "within_us": 300 });
-    assert_eq!(Muster::of(&log(&["a", "b"], lines.clone())).unwrap().starts, [expected.clone()]);
+    assert_eq!(Muster::of(&log(&["a", "b"], lines.clone())).unwrap().starts, std::slice::from_ref(&expected));
     lines[7]["applied"]["began"] = json!({ "at_us": 9000, "within_us": 200 });
     lines[7]["applied"]["late_us"] = json!(2500);
     let muster = Muster::of(&log(&["a", "b"], lines)).unwrap();
