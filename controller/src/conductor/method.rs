@@ -11,6 +11,8 @@ use squall_experiments::plan::PlanStep;
 use squall_experiments::protocol::{Lifted, Moment, Refusal, Reply, Request};
 use squall_experiments::quantity::Period;
 use squall_experiments::run::{Event, Intent, State};
+use squall_experiments::summary::Summary;
+use squall_experiments::verdict::Outcome;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 
 use super::baseline::SLACK;
@@ -39,11 +41,27 @@ impl Run<'_> {
             self.set_clock(step).await?;
             self.pass(Gate::Step(at)).await?;
             self.step(at.to_string(), step).await?;
+            if at < self.order.plan.stages as usize {
+                self.may_grow(at)?;
+            }
         }
         self.pass(Gate::Step(self.order.plan.steps.len() + 1)).await?;
         self.agreed().await?;
         self.record(Event::MethodEnded);
         Ok(())
+    }
+
+    /// Between two stages: where it is sure by now that a hypothesis has failed, no further one begins, here or elsewhere. The
+    /// evidence of rates may be looked at at any time; single looks are counted as they are at the end.
+    fn may_grow(&self, stage: usize) -> Result<(), Stopped> {
+        let summary = Summary::of(self.log.borrow().records());
+        let failed = summary.into_iter().flat_map(|summary| summary.hypotheses).find_map(|claim| {
+            let judgement = claim.judgement.filter(|judged| judged.outcome == Outcome::Deviated)?;
+            Some((claim.name, judgement.why))
+        });
+        let Some((name, seen)) = failed else { return Ok(()) };
+        self.record(Event::GaveWay { stage: u32::try_from(stage).unwrap_or(u32::MAX), name, seen });
+        Err(Stopped)
     }
 
     /// Waits until the other hosts of the run are as far as this one, and it is agreed when they go on.
@@ -159,8 +177,18 @@ impl Run<'_> {
             let what = in_words(step);
             self.record(Event::StepBegan { step: at.clone(), what });
             match step {
-                PlanStep::Fault { part, name, changes, lasts } => {
-                    self.fault(*part, name, changes, *lasts).await?
+                PlanStep::Fault { part, name, changes, lasts, stays } => {
+                    let began = self.inject(*part, name, changes, *lasts).await?;
+                    self.hold(*part, began + stays.unwrap_or(*lasts).get()).await?;
+                    if stays.is_none() {
+                        self.lift(*part).await?;
+                    }
+                }
+                PlanStep::Stays { part, lasts, last, .. } => {
+                    self.hold(*part, Instant::now() + lasts.get()).await?;
+                    if *last {
+                        self.lift(*part).await?;
+                    }
                 }
                 PlanStep::Wait(period) => self.pause(Instant::now() + period.get()).await?,
                 PlanStep::Elsewhere { lasts, .. } => self.elsewhere(*lasts).await?,
@@ -186,8 +214,14 @@ impl Run<'_> {
         }
     }
 
-    /// Injects, holds, lifts.
-    async fn fault(&self, part: u32, name: &str, changes: &[Change], lasts: Period) -> Result<(), Stopped> {
+    /// Injects a fault that lasts so long at most. Gives from when its time counts.
+    async fn inject(
+        &self,
+        part: u32,
+        name: &str,
+        changes: &[Change],
+        lasts: Period,
+    ) -> Result<Instant, Stopped> {
         let intents =
             changes.iter().map(|change| Intent { what: change.to_string(), reversible: change.reversible() });
         self.record(Event::Injecting {
@@ -208,13 +242,18 @@ impl Run<'_> {
             None => self.call(apply).await?,
             Some(_) => self.call_ahead(part, apply).await?,
         };
+        let now = Instant::now();
+        let mut began = now;
         match reply {
             Reply::Applied(mut applied) if self.is_live(part) => {
+                if let Some((agreed, _)) = instant.filter(|_| applied.late_us.is_none()) {
+                    began = agreed.min(now);
+                }
                 applied.began = applied.made_ns.and_then(|made_ns| self.moment(made_ns));
                 self.record(Event::Injected { part, applied });
             }
             // It was ended in the same breath, and that is in the log already.
-            Reply::Applied(_) => return self.go_on(),
+            Reply::Applied(_) => return self.go_on().map(|()| now),
             Reply::Refused(_) if instant.is_some() && self.is_stopped() => {
                 if self.is_live(part) {
                     let why = Some("it was called off before it began".to_owned());
@@ -232,9 +271,11 @@ impl Run<'_> {
         self.go_on()?;
         self.sampling.borrow_mut().spans.fault_began(clock::boot_ns());
         self.schedule(Sampling::look_now);
-        let now = Instant::now();
-        let began = instant.map_or(now, |(agreed, _)| agreed.min(now));
-        self.hold(part, began + lasts.get()).await?;
+        Ok(began)
+    }
+
+    /// Ends a fault.
+    async fn lift(&self, part: u32) -> Result<(), Stopped> {
         self.sampling.borrow_mut().spans.fault_ended(clock::boot_ns());
         // The agent may have overtaken us.
         if !self.is_live(part) {
@@ -407,7 +448,9 @@ fn has_fault(step: &PlanStep) -> bool {
 
 fn in_words(step: &PlanStep) -> String {
     match step {
+        PlanStep::Fault { name, stays: Some(held), .. } => format!("{name} for {held}, and it stays"),
         PlanStep::Fault { name, lasts, .. } => format!("{name} for {lasts}"),
+        PlanStep::Stays { name, lasts, .. } => format!("{name} stays, for {lasts}"),
         PlanStep::Wait(period) => format!("wait {period}"),
         PlanStep::Elsewhere { name, lasts } if lasts.is_zero() => format!("{name}, on other hosts"),
         PlanStep::Elsewhere { name, lasts } => format!("{name} for {lasts}, on other hosts"),

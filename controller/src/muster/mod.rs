@@ -109,6 +109,7 @@ async fn run_in(
         on_partial,
         hosts: order.targets.hosts.clone(),
         unconnected: order.targets.unconnected.clone(),
+        stages: order.targets.stages.clone(),
     }));
     let parts = shares(&order.experiment, &order.targets, order.seed);
     let (mut crew, mut heard) = Crew::start(threads, order, parts, machines, since_ns);

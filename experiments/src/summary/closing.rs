@@ -1,7 +1,7 @@
 //! The closing sentence: one line that somebody understands who did not read the rest.
 
 use super::{Claim, Guard, Part, Reason, Summary};
-use crate::evidence::{Evidence, Unit};
+use crate::evidence::{Evidence, THIN, Unit};
 use crate::exit::Exit;
 use crate::verdict::Outcome;
 
@@ -190,6 +190,15 @@ impl Part {
             );
         }
         let leaked: u64 = self.evidence.iter().map(Evidence::leaked).sum();
+        let few =
+            |evidence: &Evidence| evidence.unit == Unit::Packets && (1..THIN).contains(&evidence.impaired);
+        if leaked == 0 && self.evidence.iter().any(few) {
+            let counts = self.evidence_in_words();
+            return format!(
+                "`{}` met too few packets to tell: {counts}, at least {THIN} are needed",
+                self.name
+            );
+        }
         let effect = match leaked {
             0 => "had no measured effect",
             _ => "left out more than 1 % of its packets",

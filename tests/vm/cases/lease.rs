@@ -1,5 +1,6 @@
 //! A fault lives as long as its lease is renewed, and no longer than those who renew it.
 
+use std::fs;
 use std::time::{Duration, Instant};
 
 use nix::sys::time::{TimeSpec, TimeValLike};
@@ -12,7 +13,11 @@ use squall_tests::world::World;
 
 use super::quiet;
 
-super::cases![a_lease_is_kept_for_a_minute_and_ends_with_its_holders, a_clock_that_is_set_changes_nothing];
+super::cases![
+    a_lease_is_kept_for_a_minute_and_ends_with_its_holders,
+    a_clock_that_is_set_changes_nothing,
+    what_was_over_while_the_machine_slept_ends_when_it_wakes,
+];
 
 /// The lease is an element of a set that expires after 1.5 s, renewed twice a second: on some kernels that once was
 /// trouble, so it is done for a minute on each. Then both processes of the agent are killed while they hold packets.
@@ -88,4 +93,41 @@ fn a_clock_that_is_set_changes_nothing() {
     // It is told that it is live some time after it became so.
     assert!(live >= LASTS / 2 && live < LASTS * 3, "live for {live:?}: {report:#}");
     assert!(near.tables().is_empty());
+}
+
+/// Suspends the machine; its real-time clock wakes it. How long it slept.
+fn sleep_for(time: Duration) -> Duration {
+    const ALARM: &str = "/sys/class/rtc/rtc0/wakealarm";
+    let clock = |id| Duration::from(clock_gettime(id).expect("there is a clock"));
+    // The one goes on while the machine sleeps, the other stands still.
+    let clocks = || (clock(ClockId::CLOCK_BOOTTIME), clock(ClockId::CLOCK_MONOTONIC));
+    let (boot, awake) = clocks();
+    fs::write(ALARM, format!("+{}", time.as_secs())).expect("a clock that can wake");
+    fs::write("/sys/power/state", "mem").expect("a machine that can sleep");
+    let (boots, awakes) = clocks();
+    (boots - boot) - (awakes - awake)
+}
+
+/// A fault whose time is over while the machine sleeps is not lengthened by the sleep.
+fn what_was_over_while_the_machine_slept_ends_when_it_wakes() {
+    needs!(Root, Nftables);
+    const LASTS: Duration = Duration::from_secs(30);
+    let world = World::new(2);
+    let near = &world.hosts[0];
+    let echo = world.echo(1, 7);
+    let far = world.hosts[1].v4;
+    let step = "{ fault: { partition: { to: [\"10.77.1.2:7\"] } }, for: 30s }";
+    let mut trial = Trial::begin(&world, near, &quiet(&world, 0, step));
+    trial.injected();
+    let begun = Instant::now();
+    assert!(echo.dial(near, far).is_err(), "reached during the fault");
+    let slept = sleep_for(LASTS + Duration::from_secs(5));
+    let woke = Instant::now();
+    assert!(slept > LASTS, "slept for {slept:?} only");
+    holds("the table to go", LASTS, || near.tables().is_empty());
+    println!("slept {slept:?}; clean {:?} after it woke", woke.elapsed());
+    let awake = begun.elapsed();
+    assert!(awake < LASTS / 2, "the sleep has lengthened it: {awake:?} awake");
+    echo.dial(near, far).expect("reached after the fault");
+    trial.finish().expect_exit(6);
 }
