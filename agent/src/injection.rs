@@ -132,7 +132,7 @@ impl Injection {
                 tag: format!("{TAG}{} part {number} change {index};", self.run),
                 choice: format!("part {number}, change {index}"),
                 seed: self.seed,
-                watched: self.watched.then(|| (self.run.clone(), number)),
+                watched: self.watched.then(|| (self.run.clone(), *number)),
             };
             modules::load(change, || records.breathe());
             choice::learn(change, || records.breathe());
