@@ -57,7 +57,8 @@ fn main() {
     }
     let kinds: Vec<String> =
         proxy.toxics().expect("an answer").into_iter().map(|toxic| toxic.r#type).collect();
-    assert_eq!(kinds, ["bandwidth", "slow_close", "slicer", "timeout", "limit_data"]);
+    // Those of the client's direction first.
+    assert_eq!(kinds, ["bandwidth", "slicer", "slow_close", "timeout", "limit_data"]);
     proxy
         .apply(|| {
             let mut stream = connect(&proxy);
