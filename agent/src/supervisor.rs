@@ -212,7 +212,7 @@ impl Supervisor {
                 let deadline = sys::boot_nanos() + nanos(deadline_ms);
                 let lease = nanos(lease_ms);
                 let terms = Terms { run, title, seed, connection, lease, deadline };
-                refused(self.may_begin(&terms, &plan, *mandate).and_then(|()| self.begin(terms, guards)))
+                refused(self.begin_by(terms, (&plan, deadline_ms), guards, *mandate))
             }
             Request::Renew { run } => refused(mine(&self.injections, &run).map(|()| {
                 if let Some(injection) = self.injections.get_mut(&run) {
@@ -223,8 +223,8 @@ impl Supervisor {
             Request::Apply { run, part, changes, lasts_ms } => {
                 let step = Step { number: part, changes, lasts: nanos(lasts_ms) };
                 let apply = Apply { run, step };
-                let may = || self.permits(&apply).and_then(|()| self.is_approved(&apply));
-                match mine(&self.injections, &apply.run).and_then(|()| may()) {
+                let may = mine(&self.injections, &apply.run).and_then(|()| self.permits(&apply));
+                match may.and_then(|()| self.mandates.take(&apply)) {
                     Ok(()) => {
                         self.resolve(connection, number, apply);
                         return None;
@@ -365,6 +365,9 @@ impl Supervisor {
             self.follow(&part, answers);
             Ok(applied)
         });
+        if applied.is_err() {
+            self.mandates.give_back(&part);
+        }
         let reply = applied.map_or_else(Reply::Refused, Reply::Applied);
         self.send(connection, Message::Answer { number, reply });
     }
