@@ -5,8 +5,9 @@ use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use procfs::process::{FDTarget, Process as Entry};
+use procfs::process::Process as Entry;
 
+use crate::host::descriptors;
 use crate::host::process::Target;
 use crate::host::sockets::{Listed, Transport};
 use crate::policy::Policy;
@@ -117,28 +118,28 @@ pub fn login_ports(sockets: Option<&[Listed]>) -> BTreeSet<u16> {
     let Ok(processes) = procfs::process::all_processes() else { return unseen() };
     let doors = Doors::of_this_host();
     let door = |entry: &Entry| entry.stat().is_ok_and(|stat| doors.is(&stat.comm, entry.pid));
-    let inodes = held(processes.flatten().filter(door));
+    let inodes = held(processes.flatten().filter(door).map(|entry| entry.pid));
     let theirs = sockets.iter().filter(|socket| inodes.contains(&socket.inode));
     // A listening socket, or a session whose listener lives elsewhere (socket activation).
     theirs.filter(|socket| socket.listens() || socket.established()).map(|socket| socket.local.1).collect()
 }
 
 /// The sockets that processes hold, by inode.
-fn held(processes: impl Iterator<Item = Entry>) -> BTreeSet<u32> {
-    let descriptors = processes.filter_map(|entry| entry.fd().ok()).flat_map(Iterator::flatten);
-    let sockets = descriptors.filter_map(|info| match info.target {
-        FDTarget::Socket(inode) => u32::try_from(inode).ok(),
-        _ => None,
-    });
-    sockets.collect()
+fn held(pids: impl Iterator<Item = i32>) -> BTreeSet<u32> {
+    pids.filter_map(|pid| descriptors::sockets(pid).ok()).flatten().map(|(_, inode)| inode).collect()
 }
 
 /// Where the TCP connections of these processes lead, of those among `sockets`: to a controller. What cannot be seen is
 /// none.
 pub fn connections(pids: &BTreeSet<i32>, sockets: &[Listed]) -> BTreeSet<SocketAddr> {
-    let inodes = held(pids.iter().filter_map(|pid| Entry::new(*pid).ok()));
-    let theirs = sockets.iter().filter(|socket| socket.transport == Transport::Tcp && !socket.listens());
-    let theirs = theirs.filter(|socket| socket.inode != 0 && inodes.contains(&socket.inode));
+    let connected =
+        |socket: &&Listed| socket.transport == Transport::Tcp && !socket.listens() && socket.inode != 0;
+    // An agent holds a socket for each fault: where nobody is connected they need not be looked through.
+    if !sockets.iter().any(|socket| connected(&socket)) {
+        return BTreeSet::new();
+    }
+    let inodes = held(pids.iter().copied());
+    let theirs = sockets.iter().filter(connected).filter(|socket| inodes.contains(&socket.inode));
     theirs.map(|socket| SocketAddr::from(socket.remote)).collect()
 }
 

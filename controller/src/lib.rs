@@ -3,11 +3,16 @@
 //! This library never alters a host and does not know how an agent is started: it speaks to one over a socket.
 
 pub mod api;
+pub mod budget;
 pub mod client;
 pub mod conductor;
+pub mod config;
 pub mod fleet;
+pub mod gates;
+pub mod launch;
 pub mod muster;
 pub mod report;
 pub mod runs;
+pub mod scheduler;
 pub mod store;
 pub mod web;

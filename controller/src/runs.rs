@@ -18,12 +18,13 @@ use squall_experiments::fleet::JoinToken;
 use squall_experiments::muster::Line;
 use squall_experiments::protocol::{Lifted, Refusal, RunId};
 use squall_experiments::run::Origin;
-use squall_experiments::targets::{Candidate, FleetPlan, Targets};
+use squall_experiments::targets::{Candidate, FleetPlan, OnHost, Targets};
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::timeout;
 
 use crate::api::engine::{Engine, Planned, Preview, Submission};
+use crate::budget::{self, HostUse};
 use crate::conductor::{Answer, LEASE};
 use crate::fleet::{Authority, HostInfo, Hub};
 use crate::muster::{self, Machines};
@@ -95,10 +96,24 @@ impl Runs {
         let secret = |name: &str| secret(&self.0.secrets.join(name));
         let sources = Sources { vars: submission.vars.clone(), secret: &secret, longest: LONGEST_FAULT };
         let name = submission.name.as_deref().unwrap_or("the experiment");
-        document::read(name, submission.document.as_bytes(), &sources).map_err(|problems| Refusal {
-            exit: Exit::Invalid as u8,
-            ..Refusal::bare(problems.render(false))
-        })
+        let document =
+            document::read(name, submission.document.as_bytes(), &sources).map_err(|problems| Refusal {
+                exit: Exit::Invalid as u8,
+                ..Refusal::bare(problems.render(false))
+            })?;
+        match &document.experiment.ramp {
+            None => Ok(document),
+            Some(ramp) => Err(Refusal::new(
+                format!(
+                    "this experiment is a ramp of `{}`: a sequence of runs, and this is one",
+                    ramp.parameter
+                ),
+                format!(
+                    "`squall run --controller` takes step after step; one of them is the file with the variable `{}`",
+                    ramp.parameter
+                ),
+            )),
+        }
     }
 
     /// The order of a run, as it would be now.
@@ -107,9 +122,10 @@ impl Runs {
         // 32 bits are enough to repeat a run, and stay exact in every JSON reader.
         let chosen = || u64::from(rand::random::<u32>());
         let seed = submission.seed.or(document.experiment.seed).unwrap_or_else(chosen);
-        let candidates = self.candidates().await.map_err(|error| Refusal::bare(error.to_string()))?;
+        let candidates = self.candidates(&submission.only).await?;
         let targets = Targets::of(&document.experiment, &candidates, seed)?;
-        let origin = Origin { content: Some(document.content()), ..Origin::default() };
+        let origin =
+            Origin { content: Some(document.content()), step: document.step.clone(), ..Origin::default() };
         Ok(muster::Order {
             run: RunId(run.to_owned()),
             experiment: document.experiment,
@@ -125,7 +141,7 @@ impl Runs {
     }
 
     /// The hosts of the fleet, as `squall hosts` shows them: what a host says of itself once it has joined chooses nothing.
-    async fn candidates(&self) -> Result<Vec<Candidate>, StoreError> {
+    async fn candidates(&self, only: &BTreeMap<String, String>) -> Result<Vec<Candidate>, Refusal> {
         let connected = self.0.hub.connected();
         let candidate = |host: HostRow| Candidate {
             connected: connected.contains(&host.name),
@@ -134,8 +150,11 @@ impl Runs {
             zone: host.zone,
             cell: host.cell,
         };
-        let known = self.0.store.hosts().await?.into_iter().filter(|host| host.revoked_at.is_none());
-        Ok(known.map(candidate).collect())
+        let known = self.0.store.hosts().await.map_err(|error| Refusal::bare(error.to_string()))?;
+        let meant = |host: &HostRow| {
+            host.revoked_at.is_none() && only.iter().all(|(name, value)| host.labels.get(name) == Some(value))
+        };
+        Ok(known.into_iter().filter(meant).map(candidate).collect())
     }
 
     /// Carries a run out, to its end.
@@ -226,7 +245,21 @@ impl Engine for Runs {
             let mut shown = serde_json::to_value(&plan).unwrap_or_default();
             order.redactor.redact_value(&mut shown);
             let preview = preview(&plan, &|text| order.redactor.redact(text).into_owned());
-            Ok(Planned { title, hash: plan.hash, seed: plan.seed, shown, preview })
+            let candidates = self.candidates(&submission.only).await?;
+            let known: BTreeMap<&str, &Candidate> =
+                candidates.iter().map(|candidate| (candidate.name.as_str(), candidate)).collect();
+            let used = |host: &OnHost| {
+                let known = known.get(host.host.as_str());
+                HostUse {
+                    host: host.host.clone(),
+                    labels: known.map(|host| host.labels.clone()).unwrap_or_default(),
+                    zone: known.and_then(|host| host.zone.clone()),
+                    faults: budget::faults(&host.plan.steps),
+                }
+            };
+            let uses = plan.hosts.iter().map(used).collect();
+            let seconds = plan.hosts.iter().map(|host| host.plan.expiry.get().as_secs()).max().unwrap_or(0);
+            Ok(Planned { title, hash: plan.hash, seed: plan.seed, shown, preview, uses, seconds })
         })
     }
 

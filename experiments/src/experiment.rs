@@ -9,7 +9,9 @@ use serde::{Deserialize, Serialize};
 use crate::faults::Fault;
 use crate::probe::{HttpProbe, Hypothesis, ProcessProbe};
 use crate::quantity::Period;
+use crate::ramp::Ramp;
 use crate::scope::Scope;
+use crate::stages::Stages;
 use crate::targets::{Hosts, OnPartial};
 
 /// The format version that this build reads.
@@ -52,6 +54,12 @@ pub struct Experiment {
     pub baseline: Option<Period>,
     /// What is done, in order.
     pub method: Vec<Step>,
+    /// Run the whole again and again, with one parameter of a fault harder each time, until the hypothesis no longer holds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ramp: Option<Ramp>,
+    /// Let the fault come to more and more of its hosts, as long as the hypothesis holds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stages: Option<Stages>,
     /// Guards: the first of them that does not hold reverts everything at once.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub stop_when: Vec<Hypothesis>,

@@ -9,9 +9,11 @@
 //! | [`peer`], [`flow`] | whose traffic a fault concerns |
 //! | [`url`] | the parts of an HTTP address |
 //! | [`scope`] | whose processes and sockets a fault concerns |
+//! | [`stages`] | over how many hosts a fault grows |
 //! | [`targets`] | which hosts of a fleet, and what each of them does |
 //! | [`probe`] | how the steady state is looked at, and what is expected |
 //! | [`distribution`] | many latencies, counted in buckets |
+//! | [`ramp`] | one parameter harder from run to run, until the system gives way |
 //! | [`faults`] | what a user asks for, one file per fault |
 //! | [`change`] | what is done to one host: a short, closed list |
 //! | [`plan`] | what a run would do, and its hash |
@@ -50,9 +52,11 @@ pub mod plan;
 pub mod probe;
 pub mod protocol;
 pub mod quantity;
+pub mod ramp;
 pub mod run;
 pub mod schedule;
 pub mod scope;
+pub mod stages;
 pub mod suite;
 pub mod summary;
 pub mod targets;

@@ -1,4 +1,4 @@
-//! Containers as targets, with a real Docker daemon: `in: { container: … }`.
+//! Containers as targets, with a real Docker daemon and a real Podman: `in: { container: … }`.
 
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -6,11 +6,13 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use serde_json::Value;
 use squall_tests::client::Talk;
+use squall_tests::container::Container;
 use squall_tests::dns::Dns;
-use squall_tests::docker::{Container, Docker};
+use squall_tests::docker::Docker;
 use squall_tests::host::Host;
 use squall_tests::needs;
 use squall_tests::netns::{Process, signal};
+use squall_tests::podman::Podman;
 use squall_tests::traffic::ping::Ping;
 use squall_tests::traffic::round_trips;
 use squall_tests::wait::{PATIENCE, holds, median};
@@ -32,12 +34,12 @@ fn late(container: &str) -> String {
 /// A container with a network of its own, joined to the daemon's host.
 fn joined(docker: &Docker<'_>, name: &str, number: u8) -> Container {
     let container = docker.run(name, &["--network", "none"]);
-    join(docker, &container, number);
+    join(docker.host, &container, number);
     container
 }
 
-fn join(docker: &Docker<'_>, container: &Container, number: u8) {
-    docker.join(container, &format!("guest{number}"), address(number, 1), address(number, 2));
+fn join(host: &Host, container: &Container, number: u8) {
+    container.join(host, &format!("guest{number}"), address(number, 1), address(number, 2));
 }
 
 fn address(number: u8, side: u8) -> IpAddr {
@@ -55,13 +57,13 @@ fn is_late(talk: &mut dyn Talk, control: Duration) {
     assert!((DELAY..=most).contains(&seen), "{seen:?} with {DELAY:?} added to {control:?}");
 }
 
-fn table(docker: &Docker<'_>, container: &Container) -> String {
-    docker.inside(container, &["nft", "list", "tables"])
+fn table(container: &Container) -> String {
+    container.inside(&["nft", "list", "tables"])
 }
 
 /// Whether a rule of a run stands in a container's network.
-fn has_rules(docker: &Docker<'_>, container: &Container) -> bool {
-    docker.inside(container, &["nft", "list", "ruleset"]).contains("squall run ")
+fn has_rules(container: &Container) -> bool {
+    container.inside(&["nft", "list", "ruleset"]).contains("squall run ")
 }
 
 /// A container's name, which no other test's container has: containers are seen wherever the agent is.
@@ -92,10 +94,10 @@ fn a_container_is_late_its_pod_too_and_nobody_else() {
         is_late(&mut to_shop, control);
         let beside = median(round_trips(&mut to_bank, 9));
         assert!(beside < DELAY, "{beside:?} in a container that was not named");
-        assert!(host.tables().is_empty() && table(&docker, &bank).is_empty());
+        assert!(host.tables().is_empty() && table(&bank).is_empty());
         assert!(injected["applied"]["notes"].to_string().contains(&format!("{pod} (")), "{injected:#}");
         let report = trial.halted();
-        assert_eq!(table(&docker, &shop), "", "{report:#}");
+        assert_eq!(table(&shop), "", "{report:#}");
     }
     // What stands in the plan, before anything is done.
     let file = world.file("pod.yaml", late(shop_name));
@@ -170,8 +172,8 @@ fn a_container_that_restarts_is_let_go_of_and_followed() {
     docker.told(&["start", shop_name]);
     let again = docker.container(shop_name);
     assert_ne!(again.init, shop.init);
-    join(&docker, &again, 1);
-    holds("the fault to be there again", PATIENCE, || has_rules(&docker, &again));
+    join(host, &again, 1);
+    holds("the fault to be there again", PATIENCE, || has_rules(&again));
     // A neighbour entry of the old device may have to be made anew first.
     holds("an answer", PATIENCE, || talk.talk().is_ok());
     is_late(&mut talk, control);
@@ -179,7 +181,7 @@ fn a_container_that_restarts_is_let_go_of_and_followed() {
     // The same name, another container.
     docker.told(&["rm", "-f", shop_name]);
     let other = joined(&docker, shop_name, 1);
-    holds("the fault to be there again", PATIENCE, || has_rules(&docker, &other));
+    holds("the fault to be there again", PATIENCE, || has_rules(&other));
     holds("an answer", PATIENCE, || talk.talk().is_ok());
     is_late(&mut talk, control);
 
@@ -190,7 +192,7 @@ fn a_container_that_restarts_is_let_go_of_and_followed() {
     assert_eq!((count(" ended"), count("came back after")), (2, 2), "{told:?}");
     assert!(told[0].contains(&format!("container {shop_name} ({}) ended", &shop.id[..12])), "{told:?}");
     assert!(evidence(&report)["engine"]["delayed"].as_u64() >= Some(27), "{report:#}");
-    assert_eq!(table(&docker, &other), "");
+    assert_eq!(table(&other), "");
     assert!(host.tables().is_empty());
 }
 
@@ -263,7 +265,7 @@ fn whoever_is_killed_the_container_is_as_before() {
             assert!(signal(pair[*victim], Signal::KILL), "it is gone already");
         }
         holds("the container to be as before", SOON, || {
-            table(&docker, &shop).is_empty() && !guardian.lives() && !worker.lives()
+            table(&shop).is_empty() && !guardian.lives() && !worker.lives()
         });
         holds("the command to end", PATIENCE, || trial.run.ended());
         trial.finish().expect_exit(6);
@@ -302,4 +304,29 @@ fn names_are_those_of_the_container() {
     docker.told(&["exec", &shop.id, "sh", "-c", "echo 'nameserver 10.88.1.1' >/etc/resolv.conf"]);
     let refused = run(&world, host, &step(name, "partition: { to: [db] }", "60s"));
     refused.expect_exit(4).expect_told(&format!("does not resolve in container {name}"));
+}
+
+#[test]
+fn a_container_of_podman_is_found_by_its_name_and_another_is_left_alone() {
+    needs!(Root, Nftables, Podman);
+    let world = World::new(1);
+    let host = &world.hosts[0];
+    let podman = Podman::of(&world, host);
+    let shop_name = &named(&world, "shop");
+    let shop = podman.run(shop_name);
+    let bank = podman.run(&named(&world, "bank"));
+    join(host, &shop, 1);
+    join(host, &bank, 2);
+    let answers = |number| ping(host, number).talk().is_ok();
+    assert!(answers(1) && answers(2));
+    let mut trial = Trial::begin(&world, host, &step(shop_name, "partition: {}", "60s"));
+    trial.injected();
+    let cut = |_| Ping::to(&host.netns, address(1, 2), SHORT / 4).and_then(|mut ping| ping.talk()).is_err();
+    assert!((0..4).all(cut));
+    assert!(answers(2), "another container is left alone");
+    assert!(host.tables().is_empty() && table(&bank).is_empty());
+    let report = trial.halted();
+    assert_eq!(evidence(&report)["impaired"], 4, "{report:#}");
+    assert!(answers(1));
+    assert_eq!(table(&shop), "");
 }

@@ -1,6 +1,7 @@
 //! End to end: the real binaries against real services on real kernels.
 
 mod adversity;
+mod climb;
 mod composition;
 mod containers;
 mod control_path;
@@ -35,6 +36,7 @@ mod process;
 mod proxy;
 mod refusal;
 mod report;
+mod schedules;
 mod scope;
 mod self_test;
 mod serve;

@@ -11,7 +11,7 @@ use squall_agent::state::Place;
 use squall_controller::conductor::{Answer, run_id};
 use squall_controller::muster::{Machines, Order, run};
 use squall_controller::report::{self, Paint};
-use squall_experiments::document::{Sources, read};
+use squall_experiments::document::{Document, Sources, read};
 use squall_experiments::exit::Exit;
 use squall_experiments::muster::{FleetEvent, Line, Muster, What};
 use squall_experiments::protocol::Refusal;
@@ -130,16 +130,33 @@ fn slow(lasts: &str) -> String {
 fn muster(
     fleet: &Arc<Fleet>,
     text: &str,
+    seen: impl FnMut(&Line, &UnboundedSender<String>) + Send,
+) -> (Muster, Vec<Line>) {
+    muster_by(1, fleet, text, seen)
+}
+
+fn document(text: &str) -> Document {
+    read("muster.yaml", text.as_bytes(), &Sources::default())
+        .unwrap_or_else(|problems| panic!("{}", problems.render(false)))
+}
+
+fn targets(fleet: &Arc<Fleet>, text: &str, seed: u64) -> Targets {
+    Targets::of(&document(text).experiment, &fleet.hosts(), seed).expect("every host is connected")
+}
+
+fn muster_by(
+    seed: u64,
+    fleet: &Arc<Fleet>,
+    text: &str,
     mut seen: impl FnMut(&Line, &UnboundedSender<String>) + Send,
 ) -> (Muster, Vec<Line>) {
-    let document = read("muster.yaml", text.as_bytes(), &Sources::default())
-        .unwrap_or_else(|problems| panic!("{}", problems.render(false)));
-    let targets = Targets::of(&document.experiment, &fleet.hosts(), 1).expect("every host is connected");
+    let document = document(text);
+    let targets = targets(fleet, text, seed);
     let order = Order {
         run: run_id(),
         experiment: document.experiment,
         targets,
-        seed: 1,
+        seed,
         version: "test".to_owned(),
         origin: None,
         lease: Duration::from_secs(10),
@@ -229,6 +246,61 @@ fn three_hosts_begin_together_and_all_hold() {
     assert!(page.is_file());
     verdict(&["--host", "nobody"]).expect_exit(2).expect_told("holds no run on `nobody`");
     verdict(&["--baseline", &file]).expect_exit(2).expect_told("`--host NAME`");
+}
+
+/// The first host asks the others for the page, and one of them must answer. From stage to stage one more host refuses
+/// everybody.
+fn one_of_two(stages: &str) -> String {
+    let ask = "(exec 3<>/dev/tcp/10.77.1.2/8080) || (exec 3<>/dev/tcp/10.77.2.2/8080)";
+    format!(
+        "squall: 1\ntitle: One of two hosts answers\non: {{ name: [front] }}\nhypothesis:\n  - name: one of two answers\n    \
+         process: {{ argv: [bash, -c, \"{ask}\"], timeout: 5s }}\n    every: 150ms\nmethod:\n  - name: refused\n    \
+         fault: {{ refuse: {{ from: [\"any:8080\"] }} }}\n    on: {{ pick: all }}\n    for: 2s\nstages: {stages}\n\
+         recovery: 15s\n"
+    )
+}
+
+#[test]
+fn a_fault_that_grows_over_the_hosts_stops_where_the_system_gives_way() {
+    needs!(Root, Nftables, Nginx);
+    let fleet = Arc::new(Fleet::new());
+    NAMES.iter().for_each(|name| fleet.start(name));
+    let text = one_of_two("{ sizes: [1, 2, all], bake: 2s }");
+    // Which host comes first is the seed's choice: one is taken by which those that are asked come before the one that asks.
+    let order = |seed: &u64| {
+        let stages = targets(&fleet, &text, *seed).stages;
+        stages.len() == 3 && !stages[1].contains("front")
+    };
+    let seed = (1..1000).find(order).expect("a seed of three");
+    let (muster, log) = muster_by(seed, &fleet, &text, |_, _| {});
+    let shown = report::fleet(&muster, Paint::OFF);
+    println!("{shown}");
+    assert_eq!(muster.exit, Exit::Deviated, "{shown}");
+    let grown = muster.grown.as_ref().expect("it ran in stages");
+    assert_eq!((grown.sizes.as_slice(), grown.gave_way), (&[1, 2, 3][..], true), "{shown}");
+    assert_eq!(grown.reached, 2, "{shown}");
+    assert!(muster.sentence.ends_with("gave way in stage 2 of 3: not yet with 1 host, but with 2 hosts"));
+    // The first host kept its fault until all were reverted together; the third never had it.
+    let times = |wanted: fn(&Event) -> bool| {
+        log.iter()
+            .filter(|line| matches!(&line.what, What::OnHost { record, .. } if wanted(&record.event)))
+            .count()
+    };
+    assert_eq!(times(|event| matches!(event, Event::Injected { .. })), 2, "{shown}");
+    let at = |wanted: fn(&Event) -> bool| {
+        log.iter().position(|line| matches!(&line.what, What::OnHost { record, .. } if wanted(&record.event)))
+    };
+    let (gave_way, lifted) = (
+        at(|event| matches!(event, Event::GaveWay { stage: 2, .. })),
+        at(|event| matches!(event, Event::Lifted { .. })),
+    );
+    assert!(gave_way.is_some() && lifted > gave_way, "nothing is lifted between the stages: {shown}");
+    reverted(&muster, &NAMES);
+    let lines: String = log.iter().map(|line| serde_json::to_string(line).expect("a line") + "\n").collect();
+    let file = fleet.world.file("all.ndjson", lines);
+    let again = fleet.host("shop").squall(&["verdict", &file]).run();
+    again.expect_exit(5).expect_told("the run itself said the same");
+    assert_eq!(again.stdout, shown);
 }
 
 #[test]

@@ -158,6 +158,10 @@ fn halted(tab: &mut Tab<'_>, fleet: &Fleet) {
     fleet.are_clean();
     followed.finish().expect_exit(6);
 
+    let night = "schedule: 1\nname: night\ndescription: The change of night\nwhen: { cron: \"* * 1 1 *\" }\n";
+    let night = fleet.world.file("night.yaml", night);
+    fleet.asks(&["schedule", "add", &night, "--experiment", &file]).run().expect_exit(0);
+
     tab.goes_to(&format!("{URL}/runs/{run}"));
     shows(tab, "The host before and after");
     assert_eq!(tab.runs("document.querySelector('.verdict strong').textContent"), "? interrupted");
@@ -173,6 +177,7 @@ fn halted(tab: &mut Tab<'_>, fleet: &Fleet) {
         ("runs", "without a verdict twice"),
         ("hosts", "role=web"),
         ("hosts/web-1", "What works here"),
+        ("calendar", "change of night"),
         ("audit", "POST /halt"),
     ] {
         tab.goes_to(&format!("{URL}/{page}"));

@@ -22,6 +22,8 @@ pub struct Fleet {
     pub data: PathBuf,
     /// Where it keeps everything, if not in its data directory.
     database: Option<String>,
+    /// Its configuration, if it has one.
+    config: Option<String>,
     pub world: World,
 }
 
@@ -30,12 +32,22 @@ impl Fleet {
         Fleet::over(World::new(hosts + 1), None)
     }
 
+    /// On the hosts of a world, under a configuration of the controller.
+    pub fn under(world: World, config: &str) -> Self {
+        let config = world.file("controller.yaml", config);
+        Fleet::made(world, None, Some(config))
+    }
+
     /// On the hosts of a world; the controller keeps everything in a database, where there is one.
     pub fn over(world: World, database: Option<String>) -> Self {
+        Fleet::made(world, database, None)
+    }
+
+    fn made(world: World, database: Option<String>, config: Option<String>) -> Self {
         let hosts = world.hosts.len() - 1;
         (1..=hosts).for_each(|host| drop(world.nginx(host, 8080)));
         let data = world.place("data");
-        let mut fleet = Fleet { linked: Vec::new(), controller: None, data, database, world };
+        let mut fleet = Fleet { linked: Vec::new(), controller: None, data, database, config, world };
         fleet.serve();
         for number in 1..=hosts {
             let token = fleet.asks(&["tokens", "join", "--format", "json"]).run();
@@ -53,7 +65,9 @@ impl Fleet {
     pub fn serve(&mut self) {
         let data = self.data.display().to_string();
         let agents = "0.0.0.0:8417";
-        let serve = ["serve", "--data", &data, "--listen-agents", agents, "--heartbeat", "500ms"];
+        let mut serve = vec!["serve", "--data", &data, "--listen-agents", agents, "--heartbeat", "500ms"];
+        let config = self.config.clone();
+        serve.extend(config.iter().flat_map(|config| ["--config", config.as_str()]));
         let mut controller = self.controller().squall(&serve);
         if let Some(database) = &self.database {
             controller = controller.env("SQUALL_DATABASE", database);

@@ -42,6 +42,44 @@ fn dependency_refused() {
     assert!(refused >= 20, "refused only {refused} times in 20 s: {}", finished.story());
 }
 
+/// The service is its own dependency here. A request on a new connection takes two round trips, and its caller waits for a second
+/// and a half: with more than half of that as delay it is not answered in time.
+#[test]
+fn dependency_how_slow() {
+    needs!(Root, Nftables, Queue, Nginx);
+    let world = World::new(2);
+    world.nginx(1, 80);
+    let host = &world.hosts[0];
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../experiments/shipped/dependency-how-slow.yaml");
+    let path = path.display().to_string();
+    let vars =
+        ["app=http://10.77.1.2/", "dependency=10.77.1.2:80", "patience=1500ms", "hold=2500ms", "factor=100x"];
+    let with = |verb: &str, more: &[&str]| {
+        let vars: Vec<&str> = vars.iter().flat_map(|var| ["--var", var]).collect();
+        host.squall(&[&[verb, &path][..], &vars, more].concat()).run()
+    };
+    // Before anything is done the plan says all of it.
+    let plan = with("plan", &[]);
+    for told in ["while the hypothesis holds: 20ms, 2s, 3s", "at most 3 steps, 7s500ms of faults"] {
+        plan.expect_exit(0).expect_told(told);
+    }
+    let directory = world.directory.join("steps").display().to_string();
+    let report = with("run", &["--events", &directory, "--format", "json"]).expect_exit(5).json();
+    let step = |at: usize, member: &str| report["steps"][at][member].as_str().unwrap_or_default().to_owned();
+    let steps: Vec<(String, String)> = (0..3).map(|at| (step(at, "at"), step(at, "verdict"))).collect();
+    let expected = [("20ms", "held"), ("2s", "deviated"), ("", "")];
+    assert_eq!(steps, expected.map(|(at, came)| (at.to_owned(), came.to_owned())), "{report:#}");
+    let sentence = report["sentence"].as_str().expect("a sentence");
+    assert!(sentence.ends_with("gives way between 20ms and 2s"), "{sentence}");
+    assert_eq!(report["steps"][1]["recovered"], true, "it was well again: {report:#}");
+    // All of it follows from the events of the steps, and each step is a run of its own.
+    let again = host.squall(&["verdict", &directory]).run();
+    again.expect_exit(5).expect_told(sentence);
+    let first = format!("{directory}/{}.ndjson", step(0, "run"));
+    host.squall(&["verdict", &first]).run().expect_exit(0).expect_told("the run itself said the same");
+    world.as_found();
+}
+
 #[test]
 fn nginx_worker_killed() {
     needs!(Root, Nftables, Nginx);

@@ -5,9 +5,11 @@ use std::future::Future;
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
+use squall_controller::budget::HostUse;
+use squall_controller::config::Budget;
 use squall_controller::store::{
-    Answered, Asked, NewHost, NewJoinToken, NewPlan, NewRun, NewToken, Role, Store, StoreError, Verified,
-    Where,
+    Admission, Answered, Asked, Due, EntryRow, NewHost, NewJoinToken, NewPlan, NewRun, NewSchedule, NewToken,
+    Role, Store, StoreError, Verified, Where, states,
 };
 use squall_tests::needs;
 use squall_tests::netns::Process;
@@ -293,6 +295,7 @@ fn postgres_keeps_it_alike_for_many_controllers_and_comes_back() {
     alike(&place(&world, "postgres"));
     altered_audit(&world, &service);
     together(&place(&world, "postgres"));
+    once(&place(&world, "postgres"));
     query(&world, &service, "INSERT INTO schema_version (version) VALUES (1000)").expect("it is altered");
     let newer = Store::open(&place(&world, "postgres")).expect_err("it is newer");
     assert!(matches!(newer, StoreError::Newer { has: 1000, .. }), "{newer}");
@@ -361,6 +364,60 @@ pub fn begins_again(world: &World) {
     let (data, sockets) = (directory.join("data").display().to_string(), directory.display().to_string());
     let owner = std::os::unix::fs::MetadataExt::uid(&std::fs::metadata(&data).expect("it is there"));
     world.program(0, Some(owner), &[&program, "-D", &data, "-k", &sockets, "-p", "5432", "-c", "fsync=off"]);
+}
+
+/// Two controllers on one database: each entry of a schedule is begun by one of them, two of one group are not begun too near each
+/// other, and of a quorum one member is let in.
+fn once(place: &Where) {
+    let stores = [Store::open(place).expect("one"), Store::open(place).expect("another")];
+    let schedule =
+        |name: &str| NewSchedule { name: text(name), document: text("{}"), seed: 7, by: text("ada"), at: 1 };
+    let due = |name: &str, at: u64, apart: Option<u64>| Due {
+        schedule: text(name),
+        since: 1,
+        at,
+        group: String::new(),
+        barred: None,
+        apart,
+        late: false,
+        leashed: false,
+    };
+    let claimed = |rows: Vec<Option<EntryRow>>| {
+        rows.into_iter().flatten().filter(|row| row.state == states::CLAIMED).count()
+    };
+    wait(async {
+        for name in ["each", "near"] {
+            stores[0].new_schedule(schedule(name)).await.expect("a schedule");
+        }
+        let clash = stores[1].new_schedule(schedule("near")).await.expect_err("it is there");
+        assert!(matches!(clash, StoreError::Clash(_)), "{clash}");
+        let mut each = tokio::task::JoinSet::new();
+        let mut near = tokio::task::JoinSet::new();
+        let mut quorum = tokio::task::JoinSet::new();
+        for number in 0..60 {
+            let store = stores[number as usize % 2].clone();
+            let (one, other) = (due("each", 100 + number / 2, None), due("near", 100 + number, Some(1)));
+            let again = store.clone();
+            each.spawn(async move { store.decide_entry(one).await.expect("it is decided") });
+            near.spawn(async move { again.decide_entry(other).await.expect("it is decided") });
+        }
+        for number in 0..20 {
+            let store = stores[number % 2].clone();
+            let labels = BTreeMap::from([(text("role"), text("etcd"))]);
+            let budget =
+                Budget { quorum: BTreeMap::from([(text("etcd"), labels.clone())]), ..Budget::default() };
+            let uses = vec![HostUse { host: format!("etcd-{number}"), labels, zone: None, faults: 1 }];
+            let (run, none) = (a_run(&format!("quorum-{number}")), Vec::new());
+            let admission = Admission { run, uses, outcomes: none, coming: Vec::new(), overruled: None };
+            quorum.spawn(async move { store.admit(admission, budget).await.expect("it is kept") });
+        }
+        assert_eq!(claimed(each.join_all().await), 30);
+        assert_eq!(claimed(near.join_all().await), 1);
+        let passed = quorum.join_all().await.into_iter().flatten().filter(|outcome| outcome.passed).count();
+        assert_eq!(passed, 1);
+        let kept = stores[1].entries(Some("each"), 0, 1000, 100).await.expect("entries");
+        assert_eq!(kept.len(), 30);
+    });
 }
 
 /// The database is ended and started again under a store that is open.

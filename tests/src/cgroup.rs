@@ -36,6 +36,19 @@ pub fn clear(group: &Path) -> Result<()> {
     })
 }
 
+/// Ends what runs in the groups of this name, wherever hierarchies are mounted, and removes them.
+///
+/// # Panics
+/// When one stays.
+pub(crate) fn clear_all(name: &str) {
+    for group in hierarchies().iter().map(|root| root.join(name)).filter(|group| group.is_dir()) {
+        if let Err(error) = clear(&group) {
+            let story = format!("cannot remove `{}`: {error}", group.display());
+            if thread::panicking() { eprintln!("{story}") } else { panic!("{story}") }
+        }
+    }
+}
+
 /// A group can be removed only a moment after its last process has gone.
 fn take_down(group: &Path, empty: &dyn Fn(&Path)) -> Result<()> {
     below(group).iter().try_for_each(|inner| take_down(inner, empty))?;

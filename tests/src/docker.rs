@@ -4,8 +4,6 @@
 //! nothing of the machine's own Docker, where there is one, is touched. Its control groups carry the world's name.
 
 use std::fs;
-use std::net::IpAddr;
-use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -14,6 +12,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use crate::cgroup;
+use crate::container::{Container, IDLE, root};
 use crate::host::Host;
 use crate::netns::{self, Process, look};
 use crate::squall::MARK;
@@ -27,19 +26,11 @@ const IMAGE: &str = "squall-test";
 /// A running daemon. Dropped, it ends with all its containers.
 #[derive(Debug)]
 pub struct Docker<'a> {
-    host: &'a Host,
+    /// Where it runs.
+    pub host: &'a Host,
     place: PathBuf,
     world: String,
     daemon: Child,
-}
-
-/// A running container.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Container {
-    /// Its id, 64 digits.
-    pub id: String,
-    /// Its first process.
-    pub init: i32,
 }
 
 impl<'a> Docker<'a> {
@@ -79,15 +70,8 @@ impl<'a> Docker<'a> {
     }
 
     fn import(&self) {
-        let root = self.place.join("root/bin");
-        fs::create_dir_all(&root).expect("the world's directory can be written");
-        let busybox = ["/bin/busybox", "/usr/bin/busybox"].into_iter().find(|path| Path::new(path).exists());
-        fs::copy(busybox.expect("busybox is installed"), root.join("busybox")).expect("it can be copied");
-        for tool in ["sh", "sleep", "ping"] {
-            symlink("busybox", root.join(tool)).expect("the world's directory can be written");
-        }
         let archive = self.place.join("root.tar").display().to_string();
-        let root = self.place.join("root").display().to_string();
+        let root = root(&self.place).display().to_string();
         look(None, &["tar", "-C", &root, "-cf", &archive, "."]).unwrap_or_else(|error| panic!("{error:#}"));
         self.told(&["import", &archive, IMAGE]);
     }
@@ -115,8 +99,7 @@ impl<'a> Docker<'a> {
     /// # Panics
     /// When it does not run.
     pub fn run(&self, name: &str, more: &[&str]) -> Container {
-        let idle = "trap 'exit 0' TERM; while :; do sleep 0.2; done";
-        let id = self.told(&[&["run", "-d", "--name", name], more, &[IMAGE, "sh", "-c", idle]].concat());
+        let id = self.told(&[&["run", "-d", "--name", name], more, &[IMAGE, "sh", "-c", IDLE]].concat());
         self.container(&id)
     }
 
@@ -126,39 +109,7 @@ impl<'a> Docker<'a> {
     /// When it does not run.
     pub fn container(&self, name: &str) -> Container {
         let said = self.told(&["inspect", "-f", "{{.Id}} {{.State.Pid}}", name]);
-        let (id, init) = said.split_once(' ').expect("two words");
-        let init = init.parse().ok().filter(|pid| *pid > 0);
-        Container { id: id.to_owned(), init: init.unwrap_or_else(|| panic!("`{name}` does not run")) }
-    }
-
-    /// Joins a container to the daemon's host by a link of this name, with an address at each end.
-    ///
-    /// # Panics
-    /// When it cannot be done.
-    pub fn join(&self, container: &Container, link: &str, near: IpAddr, far: IpAddr) {
-        let space = format!("/proc/{}/ns/net", container.init);
-        let near = format!("{near}/24");
-        for argv in [
-            &["ip", "link", "add", link, "type", "veth", "peer", "name", "eth0", "netns", &space][..],
-            &["ip", "link", "set", link, "addrgenmode", "none"],
-            &["ip", "address", "add", &near, "dev", link],
-            &["ip", "link", "set", link, "up"],
-        ] {
-            self.host.look(argv);
-        }
-        let far = format!("{far}/24");
-        self.inside(container, &["ip", "address", "add", &far, "dev", "eth0"]);
-        self.inside(container, &["ip", "link", "set", "eth0", "up"]);
-    }
-
-    /// Runs a tool of the machine inside a container's network namespace; gives its output.
-    ///
-    /// # Panics
-    /// When it fails.
-    pub fn inside(&self, container: &Container, argv: &[&str]) -> String {
-        let space = format!("--net=/proc/{}/ns/net", container.init);
-        let argv = [&["nsenter", &space, "--"], argv].concat();
-        look(None, &argv).unwrap_or_else(|error| panic!("{error:#}"))
+        Container::told(&said).unwrap_or_else(|| panic!("`{name}` does not run: {said}"))
     }
 }
 
@@ -179,14 +130,7 @@ impl Drop for Docker<'_> {
         let place = self.place.display().to_string();
         // What it left although it was asked: shims, and what runs in its control groups.
         netns::end(|process| process.arguments().iter().any(|argument| argument.contains(&place)));
-        for group in
-            cgroup::hierarchies().iter().map(|root| root.join(&self.world)).filter(|group| group.is_dir())
-        {
-            if let Err(error) = cgroup::clear(&group) {
-                let story = format!("cannot remove `{}`: {error}", group.display());
-                if thread::panicking() { eprintln!("{story}") } else { panic!("{story}") }
-            }
-        }
+        cgroup::clear_all(&self.world);
     }
 }
 

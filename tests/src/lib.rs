@@ -9,7 +9,7 @@
 //! | [`dns`] | a name server with records that a test can change |
 //! | [`cgroup`] | control groups that tests make, and how they go |
 //! | [`service`] | nginx, Redis, PostgreSQL and an echo server, ready when they answer |
-//! | [`docker`] | a Docker daemon, for real containers |
+//! | [`container`], [`docker`], [`podman`] | real containers: of a Docker daemon, or of Podman |
 //! | [`chromium`] | a browser without a window, for pages |
 //! | [`client`] | clients that talk to them, and a steady one that keeps watching |
 //! | [`traffic`] | measured traffic: numbered datagrams, one fast TCP connection, ICMP echo, the kernel's counts |
@@ -24,6 +24,7 @@
 pub mod cgroup;
 pub mod chromium;
 pub mod client;
+pub mod container;
 pub mod dns;
 pub mod docker;
 mod failure;
@@ -31,6 +32,7 @@ pub mod fingerprint;
 pub mod host;
 pub mod netns;
 pub mod odds;
+pub mod podman;
 pub mod service;
 pub mod skip;
 pub mod squall;

@@ -52,6 +52,8 @@ pub enum Need {
     Freezable,
     /// A Docker daemon that can be started by hand, and a static busybox for its containers.
     Docker,
+    /// Podman with `runc`, and a static busybox for its containers.
+    Podman,
     /// `dpkg`, to build, install and remove a package below another root.
     Dpkg,
     /// `systemd-analyze`, which needs no systemd that runs.
@@ -123,6 +125,10 @@ impl Need {
             Need::Docker => unless(
                 is_root() && crate::docker::available(),
                 "needs Docker and busybox (packages `docker.io`, `busybox-static`)",
+            ),
+            Need::Podman => unless(
+                is_root() && crate::podman::available(),
+                "needs Podman, runc and busybox (packages `podman`, `runc`, `busybox-static`)",
             ),
             Need::Dpkg => unless(found("dpkg") && found("dpkg-deb"), "needs `dpkg` (a Debian system)"),
             Need::SystemdAnalyze => {

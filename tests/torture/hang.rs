@@ -100,7 +100,6 @@ fn starves(ground: &Ground) -> Result<(), String> {
     match came.and_then(|outcome| went.map(|()| outcome)) {
         Ok(outcome) => lock(&ground.table).note(stage.fault.name, outcome),
         Err(why) => {
-            // What it left would be told instead of the reason.
             discard(stage);
             return Err(why);
         }

@@ -220,9 +220,9 @@ fn deaths(ground: &Ground, fault: &'static Fault) -> Result<(), String> {
     if troubles.is_empty() { Ok(()) } else { Err(troubles.join("\n\n")) }
 }
 
-/// Drops a stage of which it is known that it is not as it was found.
-pub fn discard(stage: Stage) {
-    drop(catch_unwind(AssertUnwindSafe(|| drop(stage))));
+/// Drops a stage or a world of which it is known that it is not as it was found: that would be told instead of the reason.
+pub fn discard<T>(left: T) {
+    drop(catch_unwind(AssertUnwindSafe(|| drop(left))));
 }
 
 /// Whether what the kernel owns ended in time; `false`: there was nothing to measure.

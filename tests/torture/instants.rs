@@ -13,7 +13,7 @@ use squall_tests::world::World;
 
 use crate::choice::Dice;
 use crate::faults::fault;
-use crate::harness::{Ground, Job, lock};
+use crate::harness::{Ground, Job, discard, lock};
 use crate::strike::Outcome;
 
 /// Blows that CI has time for.
@@ -48,7 +48,7 @@ fn any_instant(ground: &Ground) -> Result<(), String> {
                 { fault: { pause: {} }, in: { process: { name: sleep } }, for: 400ms }] }";
     let file = world.file("instants.yaml", calm(&[step]));
     let program = program();
-    for number in 0..ground.blows.map_or(FEW, |blows| blows / 8) {
+    let came = (0..ground.blows.map_or(FEW, |blows| blows / 8)).try_for_each(|number| {
         let victim = *dice.one(&VICTIMS);
         let hits = *dice.one(&[Signal::KILL, Signal::KILL, Signal::KILL, Signal::TERM]);
         let instant = Duration::from_micros(dice.below(LIFE) as u64);
@@ -56,8 +56,12 @@ fn any_instant(ground: &Ground) -> Result<(), String> {
         let outcome =
             came.map_err(|why| format!("blow {number}: {victim} {hits:?} after {instant:?}: {why}"))?;
         lock(&ground.table).note("latency and pause, at once", outcome);
+        Ok(())
+    });
+    if came.is_err() {
+        discard(world);
     }
-    Ok(())
+    came
 }
 
 fn blow(

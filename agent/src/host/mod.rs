@@ -23,6 +23,7 @@ pub mod bpf;
 pub mod carve;
 pub mod cgroup;
 pub mod container;
+pub mod descriptors;
 pub mod disconnect;
 pub mod engines;
 pub mod follow;

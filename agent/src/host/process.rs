@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
-use procfs::process::{FDTarget, Process as Entry};
+use procfs::process::Process as Entry;
 use serde::{Deserialize, Serialize};
 use squall_experiments::protocol::Refusal;
 use squall_experiments::scope::{ProcessSelector, Scope};
@@ -12,6 +12,7 @@ use squall_experiments::scope::{ProcessSelector, Scope};
 pub use super::cgroup::Cgroup;
 use super::cgroup::Group;
 use super::container::Container;
+use super::descriptors;
 use super::sockets::{Listed, Sockets};
 
 /// One process, so that no other can be taken for it.
@@ -182,14 +183,7 @@ impl Processes {
 
     /// Which sockets each process holds: descriptor and inode, by pid.
     pub fn sockets(&self) -> Held {
-        let of = |entry: &Entry| {
-            let descriptors = entry.fd().ok()?.flatten();
-            let sockets = descriptors.filter_map(|info| match info.target {
-                FDTarget::Socket(inode) => Some((info.fd, u32::try_from(inode).ok()?)),
-                _ => None,
-            });
-            Some((entry.pid, sockets.collect::<Vec<_>>()))
-        };
+        let of = |entry: &Entry| Some((entry.pid, descriptors::sockets(entry.pid).ok()?));
         self.entries.iter().filter_map(of).filter(|(_, sockets)| !sockets.is_empty()).collect()
     }
 }

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,7 +10,7 @@ use nix::time::{ClockId, clock_gettime};
 use nix::unistd::{getpid, getppid};
 use procfs::ProcError;
 use procfs::net::TcpState;
-use procfs::process::{FDTarget, Process, all_processes};
+use procfs::process::{Process, all_processes};
 use regex::Regex;
 use squall_experiments::probe::compare::{Compared, Found};
 use squall_experiments::probe::{Comparison, Expect, Figure, ProcessesProbe, Take};
@@ -21,6 +22,7 @@ use tokio::time::sleep;
 use super::expect::{Seen, in_time, regex};
 use super::looks::shorter;
 use super::value::{Objection, objection_to_all, shown};
+use crate::host::descriptors;
 
 /// A processes probe, ready to be sampled.
 pub(super) struct ProcessesLook {
@@ -252,16 +254,16 @@ impl Which {
             let mut open: BTreeSet<u64> = listeners;
             let wanted = open.clone();
             let mut closed = 0;
-            candidates.retain(|process| match sockets(process) {
+            candidates.retain(|process| match descriptors::sockets(process.pid) {
                 Ok(held) => {
+                    let held: BTreeSet<u64> = held.into_iter().map(|(_, inode)| inode.into()).collect();
                     open.retain(|inode| !held.contains(inode));
-                    held.iter().any(|inode| wanted.contains(inode))
+                    !held.is_disjoint(&wanted)
                 }
-                Err(ProcError::PermissionDenied(_)) => {
-                    closed += 1;
+                Err(error) => {
+                    closed += usize::from(error.kind() == ErrorKind::PermissionDenied);
                     false
                 }
-                Err(_) => false,
             });
             // Where each socket has a holder that is seen, nobody else is asked about.
             hidden = if open.is_empty() { 0 } else { hidden + closed };
@@ -347,16 +349,6 @@ fn absent<T>(error: ProcError) -> Result<Vec<T>, ProcError> {
         ProcError::NotFound(_) => Ok(Vec::new()),
         error => Err(error),
     }
-}
-
-fn sockets(process: &Process) -> Result<BTreeSet<u64>, ProcError> {
-    let descriptors = process.fd()?.flatten();
-    Ok(descriptors
-        .filter_map(|descriptor| match descriptor.target {
-            FDTarget::Socket(inode) => Some(inode),
-            _ => None,
-        })
-        .collect())
 }
 
 fn since_boot() -> f64 {

@@ -15,11 +15,12 @@ use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use procfs::process::{FDTarget, Process};
+use procfs::process::Process;
 use serde::Serialize;
 use serde_json::Value;
 
 use crate::host::cgroup::{Cgroup, directories};
+use crate::host::descriptors;
 use crate::host::sockets::Sockets;
 
 /// How many may wait to be looked for.
@@ -155,12 +156,7 @@ impl Search {
 
 /// Whether a process holds a socket, as far as one may look.
 fn holds(pid: i32, inode: u32) -> bool {
-    let descriptors = Process::new(pid).and_then(|process| process.fd());
-    descriptors.is_ok_and(|descriptors| {
-        descriptors
-            .flatten()
-            .any(|held| matches!(held.target, FDTarget::Socket(found) if found == u64::from(inode)))
-    })
+    descriptors::sockets(pid).is_ok_and(|held| held.iter().any(|(_, found)| *found == inode))
 }
 
 #[cfg(test)]

@@ -191,7 +191,7 @@ impl Remote {
 }
 
 /// Who is trusted to name a controller.
-fn connector(ca: Option<&Path>) -> Result<TlsConnector, ClientError> {
+pub(crate) fn connector(ca: Option<&Path>) -> Result<TlsConnector, ClientError> {
     let mut roots = RootCertStore::empty();
     let failed = |error: &dyn std::fmt::Display| ClientError::Certificates(error.to_string());
     match ca {

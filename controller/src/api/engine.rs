@@ -7,11 +7,12 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use squall_experiments::protocol::{Lifted, Refusal};
 
+use crate::budget::HostUse;
 use crate::fleet::HostInfo;
 use crate::store::Minted;
 
 /// An experiment that somebody wants run.
-#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Submission {
     /// The experiment file, as text (YAML or JSON).
@@ -25,10 +26,16 @@ pub struct Submission {
     /// The seed of every choice; without it the document's own, else one chosen now.
     #[serde(default)]
     pub seed: Option<u64>,
+    /// Labels: a host that does not carry all of them is left out, whatever the experiment says.
+    #[serde(default)]
+    pub only: BTreeMap<String, String>,
+    /// Why gates and budget do not count this time. Only an administrator may say so; it stands in the audit log.
+    #[serde(default)]
+    pub overrule: Option<String>,
 }
 
 /// What a submission comes to, before anything is done.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Planned {
     /// The experiment's title.
     pub title: String,
@@ -40,6 +47,10 @@ pub struct Planned {
     pub shown: serde_json::Value,
     /// What would be done where, for who reads it before it is.
     pub preview: Preview,
+    /// What is done with which hosts.
+    pub uses: Vec<HostUse>,
+    /// How long all its faults together may take at most, in seconds.
+    pub seconds: u64,
 }
 
 /// A plan in words, without secrets.

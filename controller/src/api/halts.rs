@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::problem::Problem;
 use super::routes::{Answer, Call};
 use super::{Api, runs};
-use crate::store::now_ms;
+use crate::store::{Store, now_ms};
 
 /// The name under which the store keeps that new runs are blocked.
 pub(crate) const HALT: &str = "halt";
@@ -73,8 +73,8 @@ struct OnHost {
     refused: Option<String>,
 }
 
-pub(crate) async fn state(api: &Api) -> Result<Option<Blocked>, Problem> {
-    let kept = api.store.fact(HALT).await?;
+pub(crate) async fn state(store: &Store) -> Result<Option<Blocked>, Problem> {
+    let kept = store.fact(HALT).await?;
     Ok(kept.as_deref().map(read))
 }
 
@@ -85,8 +85,8 @@ fn read(kept: &str) -> Blocked {
 }
 
 /// Refuses what begins a run while a halt blocks it.
-pub(crate) async fn blocked(api: &Api) -> Result<(), Problem> {
-    match state(api).await? {
+pub(crate) async fn blocked(store: &Store) -> Result<(), Problem> {
+    match state(store).await? {
         None => Ok(()),
         Some(Blocked { reason, by, .. }) => Err(Problem::new(
             StatusCode::LOCKED,
@@ -104,7 +104,7 @@ fn reason(reason: &str) -> Result<(), Problem> {
 }
 
 pub(crate) async fn show(api: Arc<Api>, _: Call) -> Result<Answer, Problem> {
-    Answer::ok(&State { blocked: state(&api).await? })
+    Answer::ok(&State { blocked: state(&api.store).await? })
 }
 
 pub(crate) async fn set(api: Arc<Api>, call: Call) -> Result<Answer, Problem> {
@@ -132,7 +132,7 @@ pub(crate) async fn set(api: Arc<Api>, call: Call) -> Result<Answer, Problem> {
     });
     // A lift may have come while the hosts were asked. Where the store does not say, what was kept counts.
     let blocked = match (all, &kept) {
-        (true, Ok(())) => state(&api).await.map_or(true, |now| now.is_some()),
+        (true, Ok(())) => state(&api.store).await.map_or(true, |now| now.is_some()),
         _ => false,
     };
     Answer::ok(&Done { hosts: hosts.collect(), blocked })
@@ -148,7 +148,7 @@ pub(crate) async fn lift(api: Arc<Api>, call: Call) -> Result<Answer, Problem> {
     // Only the halt that stands in the log: whoever has halted since is not overruled by who does not know of it.
     if let Some(kept) = kept
         && !api.store.forget_fact(HALT, &kept).await?
-        && let Some(Blocked { reason, by, .. }) = state(&api).await?
+        && let Some(Blocked { reason, by, .. }) = state(&api.store).await?
     {
         return Err(Problem::new(
             StatusCode::CONFLICT,
@@ -156,7 +156,7 @@ pub(crate) async fn lift(api: Arc<Api>, call: Call) -> Result<Answer, Problem> {
             "lift that one too, if its reason is gone",
         ));
     }
-    Answer::ok(&State { blocked: state(&api).await? })
+    Answer::ok(&State { blocked: state(&api.store).await? })
 }
 
 pub(crate) async fn run(api: Arc<Api>, call: Call) -> Result<Answer, Problem> {

@@ -14,7 +14,7 @@
 //! | [`openapi`] | the table as an OpenAPI document |
 //! | `rate` | how often somebody may ask |
 //! | [`problem`] | errors (RFC 9457) |
-//! | `access`, `hosts`, `plans`, `runs`, `halts`, `audit`, `state` | the handlers |
+//! | `access`, `hosts`, `plans`, `runs`, `schedules`, `halts`, `audit`, `state` | the handlers |
 
 mod access;
 pub(crate) mod audit;
@@ -30,6 +30,7 @@ pub mod problem;
 mod rate;
 pub mod routes;
 pub(crate) mod runs;
+pub(crate) mod schedules;
 pub mod server;
 mod state;
 mod stream;
@@ -43,11 +44,14 @@ use std::sync::Arc;
 
 use tokio::sync::{Semaphore, watch};
 
+use crate::config::Config;
+use crate::launch::Launch;
+use crate::scheduler::Scheduler;
 use crate::store::{Minted, NewToken, Role, Secrets, Store, StoreError};
 use crate::web::Views;
 use engine::Engine;
 use gate::{Failures, Known};
-pub(crate) use halts::HALT;
+pub(crate) use halts::{HALT, blocked};
 use metrics::Counts;
 pub use plans::Approvals;
 use rate::{OF_A_TOKEN, OF_AN_ADDRESS, Rates};
@@ -60,9 +64,10 @@ pub struct Api {
     pub(crate) store: Store,
     pub(crate) secrets: Secrets,
     pub(crate) engine: Arc<dyn Engine>,
+    pub(crate) launch: Launch,
+    pub(crate) scheduler: Scheduler,
     /// By which names, besides those of loopback, this server may be called.
     names: BTreeSet<String>,
-    approvals: Approvals,
     failures: Failures,
     known: Known,
     addresses: Rates<IpAddr>,
@@ -84,12 +89,26 @@ impl Api {
         names: BTreeSet<String>,
         approvals: Approvals,
     ) -> Arc<Self> {
+        Api::under(Config::default(), store, secrets, engine, names, approvals)
+    }
+
+    /// The same under a configuration: calendars, gates and budget.
+    pub fn under(
+        config: Config,
+        store: Store,
+        secrets: Secrets,
+        engine: Arc<dyn Engine>,
+        names: BTreeSet<String>,
+        approvals: Approvals,
+    ) -> Arc<Self> {
+        let launch = Launch::new(config, approvals, store.clone(), Arc::clone(&engine));
         Arc::new(Api {
+            scheduler: Scheduler::new(launch.clone(), store.clone()),
+            launch,
             store,
             secrets,
             engine,
             names: names.into_iter().map(|name| name.to_ascii_lowercase()).collect(),
-            approvals,
             failures: Failures::default(),
             known: Known::default(),
             addresses: Rates::new(OF_AN_ADDRESS),
@@ -99,6 +118,11 @@ impl Api {
             closing: watch::Sender::new(false),
             views: Views::default(),
         })
+    }
+
+    /// What begins runs by itself.
+    pub fn scheduler(&self) -> &Scheduler {
+        &self.scheduler
     }
 
     /// Ends live streams and, once they have answered, connections. For a shutdown.

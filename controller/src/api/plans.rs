@@ -9,7 +9,9 @@ use serde::{Deserialize, Serialize};
 use super::engine::Submission;
 use super::problem::Problem;
 use super::routes::{Answer, Call};
-use super::{Api, halts, runs};
+use super::{Api, runs};
+use crate::gates::Outcome;
+use crate::launch::Wanted;
 use crate::store::{NewPlan, PlanRow};
 
 /// Whether runs need an approval.
@@ -38,7 +40,7 @@ pub(super) struct Approval {
 }
 
 /// The person whose token this is: the second pair of eyes is another person's, not another token.
-fn person(call: &Call) -> String {
+pub(super) fn person(call: &Call) -> String {
     call.who.as_ref().map(|who| who.name.clone()).unwrap_or_default()
 }
 
@@ -48,7 +50,7 @@ fn refused(what: impl Into<String>, help: &str) -> Problem {
 
 /// Refuses to begin a run that nobody approved, where that is needed.
 pub(super) fn unapproved(api: &Api) -> Result<(), Problem> {
-    match api.approvals {
+    match api.launch.approvals() {
         Approvals::Optional => Ok(()),
         Approvals::Required => Err(refused(
             "runs of this controller need an approved plan",
@@ -68,7 +70,11 @@ pub(super) async fn show(api: Arc<Api>, call: Call) -> Result<Answer, Problem> {
 pub(super) async fn submit(api: Arc<Api>, call: Call) -> Result<Answer, Problem> {
     let submission: Submission = call.value()?;
     let planned = api.engine.plan(&submission).await?;
-    let Submission { document, name, vars, .. } = submission;
+    let Submission { document, name, vars, only, overrule, .. } = submission;
+    if !only.is_empty() || overrule.is_some() {
+        let what = "a plan that is to be approved has neither `only` nor `overrule`";
+        return Err(Problem::new(StatusCode::BAD_REQUEST, what, "name its hosts in the experiment's `on`"));
+    }
     let (hash, seed, shown) = (planned.hash, planned.seed, planned.shown);
     let new = NewPlan { hash, title: planned.title, document, name, vars, seed, shown, by: person(&call) };
     Answer::json(StatusCode::CREATED, &api.store.submit_plan(new).await?)
@@ -84,7 +90,7 @@ pub(super) async fn approve(api: Arc<Api>, call: Call) -> Result<Answer, Problem
     if plan.is_over() {
         return Err(refused("this plan is over", "submit it again: it is planned anew"));
     }
-    if api.approvals == Approvals::Required && plan.submitted_by == who {
+    if api.launch.approvals() == Approvals::Required && plan.submitted_by == who {
         return Err(refused(
             format!("`{who}` has submitted this plan"),
             "another person approves it: with a token of another name",
@@ -96,17 +102,27 @@ pub(super) async fn approve(api: Arc<Api>, call: Call) -> Result<Answer, Problem
     Answer::ok(&approved)
 }
 
+/// What may be said with the order to run an approved plan.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Order {
+    /// Why gates and budget do not count this time. Only an administrator may say so; it stands in the audit log.
+    #[serde(default)]
+    overrule: Option<String>,
+}
+
 pub(super) async fn run(api: Arc<Api>, call: Call) -> Result<Answer, Problem> {
-    halts::blocked(&api).await?;
+    let Order { overrule } = if call.body.is_empty() { Order::default() } else { call.value()? };
+    let overruled = runs::overrules(&call, overrule)?;
     let plan = api.store.plan(&call.part("id")).await?;
-    let submission =
-        Submission { document: plan.document, name: plan.name, vars: plan.vars, seed: Some(plan.seed) };
-    let planned = api.engine.plan(&submission).await?;
-    if planned.hash != plan.hash {
-        return Err(refused(
-            "the hosts changed after this plan was approved: it would do something else now",
-            "submit it again, and have it approved again",
-        ));
+    let mut before = Vec::new();
+    if let Some(by) = &plan.approved_by {
+        // What it comes to now has this very hash, or it does not begin.
+        let why = format!("the plan is the one that {by} has approved");
+        before.push(Outcome::passes("unchanged since approval", why));
     }
-    runs::begin(&api, &call, submission, planned, true).await
+    let (document, vars, seed) = (plan.document, plan.vars, Some(plan.seed));
+    let submission = Submission { document, name: plan.name, vars, seed, ..Submission::default() };
+    let (by, approved, beside) = (&call.name(), Some(plan.hash), Some(&api.scheduler));
+    runs::begin(&api, Wanted { submission, by, approved, before, beside, overruled }).await
 }

@@ -17,7 +17,7 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use super::problem::Problem;
-use super::{Api, access, audit, engine, gate, halts, hosts, plans, runs, state};
+use super::{Api, access, audit, engine, gate, halts, hosts, plans, runs, schedules, state};
 use crate::store::{self, Answered, Asked, Role, Token};
 
 /// A schema in an OpenAPI document.
@@ -179,13 +179,22 @@ pub fn table() -> Vec<Route> {
         route!(POST "/v1/plans", operator, "Plans an experiment and keeps the plan for a day, to be approved; nothing is done.", [], Some(shape::<engine::Submission>), CREATED "application/json" Some(shape::<store::PlanRow>), plans::submit),
         route!(GET "/v1/plans/{id}", viewer, "The plan of a hash.", [], None, OK "application/json" Some(shape::<store::PlanRow>), plans::show),
         route!(POST "/v1/plans/{id}/approve", operator, "Approves a plan, for one run.", [], Some(shape::<plans::Approval>), OK "application/json" Some(shape::<store::PlanRow>), plans::approve),
-        route!(POST "/v1/plans/{id}/run", operator, "Begins the run of an approved plan.", [], None, CREATED "application/json" Some(shape::<store::RunRow>), plans::run),
+        route!(POST "/v1/plans/{id}/run", operator, "Begins the run of an approved plan.", [], Some(shape::<plans::Order>), CREATED "application/json" Some(shape::<store::RunRow>), plans::run),
         route!(GET "/v1/runs", viewer, "Runs, the newest first.", [LIMIT, ("after", "the `next` of the page before")], None, OK "application/json" Some(shape::<runs::Runs>), runs::list),
         route!(POST "/v1/runs", operator, "Begins a run, unless a halt blocks new ones.", [], Some(shape::<engine::Submission>), CREATED "application/json" Some(shape::<store::RunRow>), runs::submit),
         route!(GET "/v1/runs/{id}", viewer, "One run, with its document.", [], None, OK "application/json" Some(shape::<store::RunRow>), runs::show),
         route!(GET "/v1/runs/{id}/events", viewer, "Events of a run.", [LIMIT, ("from", "the number of the first: 0 unless said")], None, OK "application/json" Some(shape::<runs::Events>), runs::events),
+        route!(GET "/v1/runs/{id}/gates", viewer, "What every gate said of a run before it began, or was refused.", [], None, OK "application/json" Some(shape::<runs::Gates>), runs::gates),
         route!(GET "/v1/runs/{id}/stream", viewer, "Events of a run as they come (server-sent events); `Last-Event-ID` continues.", [("from", "the number of the first: 0 unless said")], None, OK "text/event-stream" None, runs::stream),
         route!(POST "/v1/runs/{id}/halt", operator, "Halts one run.", [], Some(shape::<halts::Reason>), ACCEPTED "application/json" Some(shape::<store::RunRow>), halts::run),
+        route!(GET "/v1/schedules", viewer, "All schedules.", [], None, OK "application/json" Some(shape::<schedules::Schedules>), schedules::list),
+        route!(POST "/v1/schedules", operator, "Adds a schedule.", [], Some(shape::<schedules::Wanted>), CREATED "application/json" Some(shape::<schedules::Shown>), schedules::add),
+        route!(GET "/v1/schedules/{name}", viewer, "One schedule, with what is coming of it.", [], None, OK "application/json" Some(shape::<schedules::Shown>), schedules::show),
+        route!(POST "/v1/schedules/{name}/pause", operator, "Lets nothing of a schedule run until it is resumed.", [], Some(shape::<schedules::Reason>), OK "application/json" Some(shape::<schedules::Shown>), schedules::pause),
+        route!(POST "/v1/schedules/{name}/resume", operator, "Lets a schedule run again, from now on.", [], Some(shape::<schedules::Reason>), OK "application/json" Some(shape::<schedules::Shown>), schedules::resume),
+        route!(POST "/v1/schedules/{name}/approve", operator, "Approves a schedule as it is, for all its entries.", [], Some(shape::<schedules::Approval>), OK "application/json" Some(shape::<schedules::Shown>), schedules::approve),
+        route!(POST "/v1/schedules/{name}/remove", operator, "Removes a schedule; what became of its entries is kept.", [], None, NO_CONTENT "" None, schedules::remove),
+        route!(GET "/v1/calendar", viewer, "What schedules did and will do, and why something did not or will not run.", [("from", "milliseconds since 1970, or RFC 3339: now unless said"), ("to", "the end: a week later unless said, 366 days at most"), ("schedule", "of this schedule alone")], None, OK "application/json" Some(shape::<crate::scheduler::calendar::Pages>), schedules::calendar),
         route!(GET "/v1/halt", viewer, "Whether new runs are blocked, by whom and why.", [], None, OK "application/json" Some(shape::<halts::State>), halts::show),
         route!(POST "/v1/halt", operator, "Undoes everything, on all hosts or on some. On all, new runs are blocked until it is lifted.", [], Some(shape::<halts::Wanted>), OK "application/json" Some(shape::<halts::Done>), halts::set),
         route!(POST "/v1/halt/lift", operator, "Lets new runs begin again.", [], Some(shape::<halts::Reason>), OK "application/json" Some(shape::<halts::State>), halts::lift),

@@ -7,12 +7,13 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::engine::{Planned, Submission};
+use super::engine::Submission;
 use super::problem::Problem;
 use super::routes::{Answer, Call};
-use super::{Api, halts, plans, stream};
-use crate::conductor::run_id;
-use crate::store::{NewRun, RunRow};
+use super::{Api, plans, stream};
+use crate::gates::Outcome;
+use crate::launch::Wanted;
+use crate::store::{Role, RunRow};
 
 /// How many a page holds at most.
 const MOST: u64 = 1000;
@@ -88,49 +89,43 @@ pub(crate) async fn stream(api: Arc<Api>, call: Call) -> Result<Answer, Problem>
     stream::of(&api, run.id, from, call.who.as_ref())
 }
 
-pub(crate) async fn submit(api: Arc<Api>, call: Call) -> Result<Answer, Problem> {
-    let submission: Submission = call.value()?;
-    plans::unapproved(&api)?;
-    halts::blocked(&api).await?;
-    let planned = api.engine.plan(&submission).await?;
-    begin(&api, &call, submission, planned, false).await
+/// Why gates and budget are overruled, if they are and whoever asks may.
+pub(super) fn overrules(call: &Call, why: Option<String>) -> Result<Option<String>, Problem> {
+    let Some(why) = why else { return Ok(None) };
+    if call.who.as_ref().is_none_or(|who| who.role < Role::Admin) {
+        let what = "only an administrator may overrule gates and budget";
+        return Err(Problem::bare(StatusCode::FORBIDDEN, what));
+    }
+    match why.trim().is_empty() || why.len() > 2000 {
+        true => Err(Problem::bare(StatusCode::BAD_REQUEST, "`overrule` has 1 to 2000 characters")),
+        false => Ok(Some(why)),
+    }
 }
 
-/// Begins the run of what was planned; where that is by an approval, it is used up.
-pub(super) async fn begin(
-    api: &Arc<Api>,
-    call: &Call,
-    mut submission: Submission,
-    planned: Planned,
-    approved: bool,
-) -> Result<Answer, Problem> {
-    submission.seed = Some(planned.seed);
-    let id = run_id().0;
-    if approved && !api.store.use_approval(&planned.hash, &id).await? {
-        let what = "this plan is not approved, or its approval was used or is over";
-        return Err(Problem::new(
-            StatusCode::CONFLICT,
-            what,
-            "`squall approve HASH`; each approval is for one run",
-        ));
+pub(crate) async fn submit(api: Arc<Api>, call: Call) -> Result<Answer, Problem> {
+    let mut submission: Submission = call.value()?;
+    let overruled = overrules(&call, submission.overrule.take())?;
+    plans::unapproved(&api)?;
+    let (by, beside) = (&call.name(), Some(&api.scheduler));
+    begin(&api, Wanted { beside, overruled, ..Wanted::new(submission, by) }).await
+}
+
+/// Begins a run, and answers with it.
+pub(super) async fn begin(api: &Arc<Api>, wanted: Wanted<'_>) -> Result<Answer, Problem> {
+    let begun = api.launch.begin(wanted).await?;
+    match begun.refused {
+        Some(problem) => Err(problem),
+        None => Answer::json(StatusCode::CREATED, &begun.run),
     }
-    let new = NewRun {
-        id: id.clone(),
-        title: planned.title,
-        document: submission.document.clone(),
-        plan: planned.hash,
-        by: call.name(),
-    };
-    api.store.new_run(new).await?;
-    // A halt that came while this was planned blocks it too: either it is seen here, or it finds the run begun.
-    let begun = match halts::blocked(api).await {
-        Ok(()) => api.engine.start(&id, submission).await.map_err(Problem::from),
-        Err(blocked) => Err(blocked),
-    };
-    if let Err(problem) = begun {
-        api.store.set_run_state(&id, "refused", 0).await?;
-        return Err(problem);
-    }
-    let run = api.store.run(&id).await?;
-    Answer::json(StatusCode::CREATED, &run)
+}
+
+/// What the gates said of a run.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Gates {
+    gates: Vec<Outcome>,
+}
+
+pub(super) async fn gates(api: Arc<Api>, call: Call) -> Result<Answer, Problem> {
+    let run = named(&api, &call).await?;
+    Answer::ok(&Gates { gates: api.store.outcomes(&run.id).await? })
 }

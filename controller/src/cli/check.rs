@@ -74,7 +74,12 @@ fn contents(document: &Document) -> String {
     let load =
         plan.loads.iter().map(|load| format!(", load of {} (at most {} requests)", load.rate, load.requests));
     let load: String = load.collect();
-    format!("{claims}, {guards}, {}{load}", counted(plan.faults().count(), "fault"))
+    let ramp = experiment.ramp.as_ref().map(|ramp| format!(", a ramp of at most {} steps", ramp.most()));
+    format!(
+        "{claims}, {guards}, {}{load}{}",
+        counted(plan.faults().count(), "fault"),
+        ramp.unwrap_or_default()
+    )
 }
 
 fn counted(count: usize, what: &str) -> String {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use anyhow::Context;
 use squall_controller::api::server::{Listening, tls};
 use squall_controller::api::{self, Api, Approvals};
+use squall_controller::config::Config;
 use squall_controller::fleet::{Authority, Hub};
 use squall_controller::runs::Runs;
 use squall_controller::store::{Secrets, Store, Where};
@@ -36,6 +37,9 @@ pub struct Interface {
     /// The key of that certificate (PEM).
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     tls_key: Option<PathBuf>,
+    /// The configuration: calendars, change freezes, gates, budget. It is read once, at the start.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
     /// Keep everything in PostgreSQL instead of the data directory: `postgres://user@host/name`. With a password in it,
     /// set the environment variable: every user of a machine can read the arguments of its processes.
     #[arg(long, env = "SQUALL_DATABASE", hide_env_values = true, value_name = "URL")]
@@ -60,6 +64,18 @@ impl Interface {
             Some(url) => Where::Postgres(url.clone()),
             None => Where::Sqlite(data.to_owned()),
         }
+    }
+
+    /// The configuration; without a file, one that limits nothing.
+    fn config(&self) -> anyhow::Result<Config> {
+        let Some(file) = &self.config else { return Ok(Config::default()) };
+        let bytes = std::fs::read(file).with_context(|| format!("cannot read `{}`", file.display()))?;
+        let folder = file.parent().unwrap_or(Path::new(""));
+        let config = Config::read(&file.display().to_string(), &bytes, folder)
+            .map_err(|problems| anyhow::anyhow!("{}", problems.render(false)))?;
+        // A calendar that cannot be used would keep everything from running; better it is said now.
+        config.calendars()?;
+        Ok(config)
     }
 
     /// Listens. The first time it also makes an administrator's token and says in which file that is.
@@ -106,7 +122,8 @@ impl Interface {
                 tracing::warn!(runs = left, "runs that were not ended are interrupted");
             }
         }
-        let api = Api::new(store.clone(), secrets, Arc::new(runs.clone()), names, self.approvals);
+        let engine = Arc::new(runs.clone());
+        let api = Api::under(self.config()?, store.clone(), secrets, engine, names, self.approvals);
         Ok(Ready { api, runs, listening, shared: self.database.is_some() })
     }
 }
@@ -114,9 +131,13 @@ impl Interface {
 impl Ready {
     /// Serves until `shutdown`, then ends all runs, and lets requests end.
     pub async fn serve(self, shutdown: impl Future<Output = ()>) {
-        let (runs, others) = (self.runs.clone(), self.runs);
+        let (runs, others, scheduler) = (self.runs.clone(), self.runs, self.api.scheduler().clone());
         let over = async move {
-            shutdown.await;
+            // Schedules begin nothing any more once it is told to end.
+            tokio::select! {
+                () = shutdown => {}
+                () = scheduler.run() => {}
+            }
             runs.close().await;
         };
         let taking = async {

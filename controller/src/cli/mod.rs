@@ -6,6 +6,7 @@
 mod appendix;
 mod approve;
 mod audit;
+mod calendar;
 mod check;
 mod completions;
 mod demo;
@@ -25,6 +26,7 @@ mod proxy;
 mod remote;
 mod run;
 mod runs;
+mod schedule;
 mod schema;
 mod serve;
 mod shop;
@@ -100,6 +102,10 @@ enum Verb {
     Show(runs::Show),
     /// Follow a run of a controller to its end.
     Watch(watch::Watch),
+    /// The schedules of a controller: add, list, show, pause, resume, remove.
+    Schedule(schedule::Schedule),
+    /// What the schedules of a controller did and will do, and why something will not run.
+    Calendar(calendar::Calendar),
     /// Who decided what on a controller: the log, and whether it is whole.
     Audit(audit::Audit),
     /// Say what is active on this host.
@@ -140,6 +146,8 @@ pub fn main() -> ExitCode {
         Verb::Runs(verb) => verb.run(&cli.common),
         Verb::Show(verb) => verb.run(&cli.common),
         Verb::Watch(verb) => verb.run(&cli.common),
+        Verb::Schedule(verb) => verb.run(&cli.common),
+        Verb::Calendar(verb) => verb.run(&cli.common),
         Verb::Audit(verb) => verb.run(&cli.common),
         Verb::Status(verb) => verb.run(&cli.common),
         Verb::Halt(verb) => verb.run(&cli.common),

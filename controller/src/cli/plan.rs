@@ -6,8 +6,10 @@ use std::path::PathBuf;
 use serde_json::json;
 use squall_agent::policy::Policy;
 use squall_controller::report;
+use squall_experiments::document::Document;
 use squall_experiments::exit::Exit;
 use squall_experiments::plan::{self, PlanStep};
+use squall_experiments::ramp::Ramp;
 use squall_experiments::targets::only_here;
 
 use super::appendix::Appendix;
@@ -57,21 +59,51 @@ impl Plan {
         let seed = given.unwrap_or_else(rand::random);
         let mut plan = plan::Plan::of(&document.experiment, seed, &[host_name()], &policy.version);
         plan.warnings.extend(plan.faults().flat_map(|fault| forbidden(fault, &policy)).collect::<Vec<_>>());
+        let ramp = document.experiment.ramp.as_ref();
         let appendix = Appendix::of_this_host(&plan, &policy);
         match common.format {
             Format::Human => {
                 let seed = if given.is_some() { "" } else { " (chosen now: `--seed` repeats it)" };
-                let text = human(&plan, seed) + &appendix.to_string();
+                let text = human(&plan, seed)
+                    + &ramp.map_or_else(String::new, |ramp| climb(ramp, &document))
+                    + &appendix.to_string();
                 print::result(&document.redactor.redact(&text))?;
             }
             Format::Json => {
                 let mut value = json!({ "plan": plan, "hash": plan.hash(), "on-this-host-now": appendix });
+                if let Some(ramp) = ramp {
+                    value["ramp"] = json!({
+                        "ramp": ramp,
+                        "steps": ramp.rungs(),
+                        "most": ramp.most(),
+                        "injects": ramp.injects(&document.experiment),
+                        "takes": ramp.takes(&document.experiment),
+                    });
+                }
                 document.redactor.redact_value(&mut value);
                 print::json(&value)?;
             }
         }
         Ok(Exit::Held)
     }
+}
+
+/// The steps of a ramp, of which the plan shows the first.
+fn climb(ramp: &Ramp, document: &Document) -> String {
+    let experiment = &document.experiment;
+    let mut out = format!("\nRamp      {}; the plan above is that of the first step\n", ramp.parameter);
+    let rungs: Vec<String> = ramp.rungs().iter().map(ToString::to_string).collect();
+    let _ = writeln!(out, "  while the hypothesis holds: {}", rungs.join(", "));
+    match ramp.within {
+        Some(within) => {
+            let _ =
+                writeln!(out, "  then halves what lies between the last two, until they are {within} apart");
+        }
+        None => out.push_str("  ends with the first step that does not hold\n"),
+    }
+    let (most, injects, takes) = (ramp.most(), ramp.injects(experiment), ramp.takes(experiment));
+    let _ = writeln!(out, "  at most {most} steps, {injects} of faults and {takes} in all");
+    out
 }
 
 /// What the policy of this host says against a fault.

@@ -8,6 +8,7 @@ use axum::http::Method;
 use serde_json::Value;
 use squall_controller::api::client::Remote;
 use squall_experiments::exit::Exit;
+use squall_experiments::muster::Line;
 
 /// Which controller is asked, and as whom.
 #[derive(Clone, Debug, clap::Args)]
@@ -78,6 +79,26 @@ pub fn ask(remote: &Remote, method: Method, path: &str, body: Option<&Value>) ->
         }
     };
     Ok(if (200..300).contains(&status) { Ok(answer) } else { Err(refused(&answer)) })
+}
+
+/// The log of a run of the controller.
+pub fn lines(remote: &Remote, run: &str) -> anyhow::Result<Vec<Line>> {
+    let (mut log, mut from) = (Vec::new(), 0);
+    loop {
+        let path = format!("/v1/runs/{}/events?limit=1000&from={from}", part(run));
+        let page = match ask(remote, Method::GET, &path, None)? {
+            Ok(page) => page,
+            Err(_) => anyhow::bail!("the controller does not give the events of `{run}`"),
+        };
+        let events = page["events"].as_array().map_or(&[][..], Vec::as_slice);
+        if events.is_empty() {
+            return Ok(log);
+        }
+        for event in events {
+            log.push(serde_json::from_value(event["event"].clone()).context("an event is none")?);
+        }
+        from = page["next"].as_u64().unwrap_or_default();
+    }
 }
 
 /// The runtime of a verb that asks.

@@ -61,10 +61,14 @@ impl Show {
         if self.events {
             return self.lines(&path);
         }
-        let answer = match self.at.ask(Method::GET, &path, None)? {
+        let mut answer = match self.at.ask(Method::GET, &path, None)? {
             Ok(answer) => answer,
             Err(exit) => return Ok(exit),
         };
+        match self.at.ask(Method::GET, &format!("{path}/gates"), None)? {
+            Ok(gates) => answer["gates"] = gates["gates"].clone(),
+            Err(exit) => return Ok(exit),
+        }
         match common.format {
             Format::Json => print::json(&answer)?,
             Format::Human => {
@@ -79,6 +83,11 @@ impl Show {
                     ("Plan", text(&answer, "plan")),
                 ] {
                     out.push_str(&format!("{word:8}{}\n", remote::plain(&value)));
+                }
+                for gate in answer["gates"].as_array().into_iter().flatten() {
+                    let word = if gate["passed"] == true { "passed" } else { "refused" };
+                    let said = format!("Gate    {}: {word}: {}", text(gate, "gate"), text(gate, "why"));
+                    out.push_str(&format!("{}\n", remote::plain(&said)));
                 }
                 out.push_str(&format!("\n{}\n", remote::plain(text(&answer, "document").trim_end())));
                 print::result(&out)?;

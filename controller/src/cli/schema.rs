@@ -1,8 +1,9 @@
 //! `squall schema`.
 
 use squall_controller::api::openapi;
-use squall_experiments::document;
+use squall_controller::config;
 use squall_experiments::exit::Exit;
+use squall_experiments::{document, schedule};
 
 use super::{Common, print};
 
@@ -12,14 +13,22 @@ pub struct Schema {
     /// The OpenAPI document of a controller's interface instead.
     #[arg(long)]
     api: bool,
+    /// The JSON Schema of schedule files instead.
+    #[arg(long, conflicts_with = "api")]
+    schedule: bool,
+    /// The JSON Schema of a controller's configuration instead.
+    #[arg(long, conflicts_with_all = ["api", "schedule"])]
+    controller: bool,
 }
 
 impl Schema {
-    /// Prints the JSON Schema of experiment files: the one that `check` itself goes by.
+    /// Prints the JSON Schema of experiment files, or of others: the one that each is read by.
     pub fn run(&self, _common: &Common) -> anyhow::Result<Exit> {
-        match self.api {
-            true => print::json(&openapi::document())?,
-            false => print::json(document::schema())?,
+        match (self.api, self.schedule, self.controller) {
+            (true, ..) => print::json(&openapi::document())?,
+            (_, true, _) => print::json(schedule::schema())?,
+            (_, _, true) => print::json(config::schema())?,
+            _ => print::json(document::schema())?,
         }
         Ok(Exit::Held)
     }

@@ -168,6 +168,7 @@ pub fn origin(document: &Document, seed: u64, arguments: impl Iterator<Item = St
     Origin {
         content: Some(document.content()),
         command: Some(again(arguments, seed)),
+        step: document.step.clone(),
         system: release.map(|release| format!("Linux {} ({})", release.trim(), std::env::consts::ARCH)),
     }
 }

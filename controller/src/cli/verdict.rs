@@ -1,10 +1,13 @@
 //! `squall verdict`: the report of a run, made again from its events.
 
-use std::path::PathBuf;
+use std::fs;
+use std::path::{Path, PathBuf};
 
+use anyhow::Context;
 use squall_controller::report::{self, Paint};
 use squall_experiments::exit::Exit;
 use squall_experiments::muster::{FleetEvent, Line, Muster, What};
+use squall_experiments::ramp::{Ladder, Ramp, Rung, Step};
 use squall_experiments::run::{Event, Record};
 use squall_experiments::summary::Summary;
 
@@ -19,7 +22,7 @@ use super::{Common, Format, print};
 /// several hosts (`squall show RUN --events`) it is the report of all.
 #[derive(Debug, clap::Args)]
 pub struct Verdict {
-    /// The event file of a run.
+    /// The event file of a run; of a ramp the directory that holds those of its steps.
     file: PathBuf,
     /// Of a run over several hosts: the whole report of this one.
     #[arg(long, value_name = "NAME")]
@@ -31,6 +34,24 @@ pub struct Verdict {
 impl Verdict {
     /// The exit code of the run, or why the file says nothing.
     pub fn run(self, common: &Common) -> anyhow::Result<Exit> {
+        if self.file.is_dir() {
+            return match ladder(&self.file) {
+                Ok((title, ladder)) => {
+                    let events = Some(self.file.as_path());
+                    print::result(&match common.format {
+                        Format::Human => {
+                            report::ladder(&title, &ladder, events, Paint::on(&std::io::stdout()))
+                        }
+                        Format::Json => report::ladder_json(&title, &ladder, events),
+                    })?;
+                    Ok(ladder.exit)
+                }
+                Err(error) => {
+                    eprintln!("error: {error:#}");
+                    Ok(Exit::Usage)
+                }
+            };
+        }
         let log = match events::either(&self.file) {
             Ok(log) => log,
             Err(error) => {
@@ -101,6 +122,51 @@ impl Verdict {
         });
         compare(said, muster.exit, &muster.sentence);
         Ok(muster.exit)
+    }
+}
+
+/// The ramp whose steps have their events in a directory, with its title. Names of runs sort by time, and so do their files.
+fn ladder(directory: &Path) -> anyhow::Result<(String, Ladder)> {
+    let entries =
+        fs::read_dir(directory).with_context(|| format!("cannot read `{}`", directory.display()))?;
+    let files = entries.filter_map(|entry| entry.ok().map(|entry| entry.path()));
+    let mut files: Vec<PathBuf> =
+        files.filter(|path| path.extension().is_some_and(|end| end == "ndjson")).collect();
+    files.sort();
+    let mut found: Option<(String, Ramp)> = None;
+    let mut rungs = Vec::new();
+    for file in &files {
+        let log = events::either(file)?;
+        let Some((title, step)) = step(&log) else { continue };
+        match &found {
+            None => found = Some((title, step.ramp)),
+            Some((_, ramp)) => {
+                let one = *ramp == step.ramp;
+                anyhow::ensure!(one, "`{}` is a step of another ramp than those before", file.display());
+            }
+        }
+        rungs.extend(match &log {
+            Log::Run(log) => Summary::of(log).map(|summary| Rung::of(step.at, &summary)),
+            Log::Fleet(log) => Muster::of(log).map(|muster| Rung::of_all(step.at, &muster)),
+        });
+    }
+    let (title, ramp) =
+        found.with_context(|| format!("`{}` holds no step of a ramp", directory.display()))?;
+    Ok((title, Ladder::of(&ramp, rungs)))
+}
+
+/// Which step of a ramp a log is of, with the title of the experiment.
+fn step(log: &Log) -> Option<(String, Step)> {
+    let of = |record: &Record| match &record.event {
+        Event::Started(started) => Some((started.title.clone(), started.origin.clone()?.step?)),
+        _ => None,
+    };
+    match log {
+        Log::Run(log) => log.first().and_then(of),
+        Log::Fleet(log) => log.iter().find_map(|line| match &line.what {
+            What::OnHost { record, .. } => of(record),
+            What::Fleet { .. } => None,
+        }),
     }
 }
 

@@ -10,6 +10,8 @@ use squall_experiments::plan::PlanStep;
 use squall_experiments::protocol::{Lifted, Refusal, Reply, Request};
 use squall_experiments::quantity::Period;
 use squall_experiments::run::{Event, Intent, State};
+use squall_experiments::summary::Summary;
+use squall_experiments::verdict::Outcome;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 
 use super::baseline::SLACK;
@@ -36,10 +38,26 @@ impl Run<'_> {
         for (at, step) in (1..).zip(&self.order.plan.steps) {
             self.pass(Gate::Step(at)).await?;
             self.step(at.to_string(), step).await?;
+            if at < self.order.plan.stages as usize {
+                self.may_grow(at)?;
+            }
         }
         self.pass(Gate::Step(self.order.plan.steps.len() + 1)).await?;
         self.record(Event::MethodEnded);
         Ok(())
+    }
+
+    /// Between two stages: where it is sure by now that a hypothesis has failed, no further one begins, here or elsewhere. The
+    /// evidence of rates may be looked at at any time; single looks are counted as they are at the end.
+    fn may_grow(&self, stage: usize) -> Result<(), Stopped> {
+        let summary = Summary::of(self.log.borrow().records());
+        let failed = summary.into_iter().flat_map(|summary| summary.hypotheses).find_map(|claim| {
+            let judgement = claim.judgement.filter(|judged| judged.outcome == Outcome::Deviated)?;
+            Some((claim.name, judgement.why))
+        });
+        let Some((name, seen)) = failed else { return Ok(()) };
+        self.record(Event::GaveWay { stage: u32::try_from(stage).unwrap_or(u32::MAX), name, seen });
+        Err(Stopped)
     }
 
     /// Waits until the other hosts of the run are as far as this one.
@@ -104,8 +122,18 @@ impl Run<'_> {
             let what = in_words(step);
             self.record(Event::StepBegan { step: at.clone(), what });
             match step {
-                PlanStep::Fault { part, name, changes, lasts } => {
-                    self.fault(*part, name, changes, *lasts).await?
+                PlanStep::Fault { part, name, changes, lasts, stays } => {
+                    self.inject(*part, name, changes, *lasts).await?;
+                    self.hold(*part, Instant::now() + stays.unwrap_or(*lasts).get()).await?;
+                    if stays.is_none() {
+                        self.lift(*part).await?;
+                    }
+                }
+                PlanStep::Stays { part, lasts, last, .. } => {
+                    self.hold(*part, Instant::now() + lasts.get()).await?;
+                    if *last {
+                        self.lift(*part).await?;
+                    }
                 }
                 PlanStep::Wait(period) => self.pause(Instant::now() + period.get()).await?,
                 PlanStep::Elsewhere { lasts, .. } => self.elsewhere(*lasts).await?,
@@ -131,8 +159,8 @@ impl Run<'_> {
         }
     }
 
-    /// Injects, holds, lifts.
-    async fn fault(&self, part: u32, name: &str, changes: &[Change], lasts: Period) -> Result<(), Stopped> {
+    /// Injects a fault that lasts so long at most.
+    async fn inject(&self, part: u32, name: &str, changes: &[Change], lasts: Period) -> Result<(), Stopped> {
         let intents =
             changes.iter().map(|change| Intent { what: change.to_string(), reversible: change.reversible() });
         self.record(Event::Injecting {
@@ -161,7 +189,11 @@ impl Run<'_> {
         self.go_on()?;
         self.sampling.borrow_mut().spans.fault_began(clock::boot_ns());
         self.schedule(Sampling::look_now);
-        self.hold(part, Instant::now() + lasts.get()).await?;
+        Ok(())
+    }
+
+    /// Ends a fault.
+    async fn lift(&self, part: u32) -> Result<(), Stopped> {
         self.sampling.borrow_mut().spans.fault_ended(clock::boot_ns());
         // The agent may have overtaken us.
         if !self.is_live(part) {
@@ -309,7 +341,9 @@ pub(super) fn not_lifted(refusal: &Refusal) -> Lifted {
 
 fn in_words(step: &PlanStep) -> String {
     match step {
+        PlanStep::Fault { name, stays: Some(held), .. } => format!("{name} for {held}, and it stays"),
         PlanStep::Fault { name, lasts, .. } => format!("{name} for {lasts}"),
+        PlanStep::Stays { name, lasts, .. } => format!("{name} stays, for {lasts}"),
         PlanStep::Wait(period) => format!("wait {period}"),
         PlanStep::Elsewhere { name, lasts } if lasts.is_zero() => format!("{name}, on other hosts"),
         PlanStep::Elsewhere { name, lasts } => format!("{name} for {lasts}, on other hosts"),

@@ -243,7 +243,7 @@ impl Run<'_> {
             seed: self.order.plan.seed,
             plan: self.order.plan.hash(),
             faults: u32::try_from(self.order.plan.faults().count()).unwrap_or(u32::MAX),
-            elsewhere: self.order.plan.has_faults() && !self.order.plan.has_changes(),
+            elsewhere: self.order.plan.begins_elsewhere(),
             version: self.order.version.clone(),
             agent: words,
             planned_ms: Some(planned_ms(self.order.plan)),

@@ -86,10 +86,14 @@ impl Barrier {
 }
 
 /// A gate in words, for the log.
-pub(super) fn in_words(gate: Gate, steps: usize) -> String {
+pub(super) fn in_words(gate: Gate, steps: usize, stages: &[usize]) -> String {
     match gate {
         Gate::Method => "the baseline".to_owned(),
         Gate::Step(step) if step > steps => "the method".to_owned(),
+        Gate::Step(step) if step <= stages.len() => match stages[step - 1] {
+            1 => format!("to stage {step}: 1 host"),
+            hosts => format!("to stage {step}: {hosts} hosts"),
+        },
         Gate::Step(step) => format!("to step {step}"),
     }
 }

@@ -59,12 +59,13 @@ impl Crew {
         since_ns: u64,
     ) -> (Crew, UnboundedReceiver<Heard>) {
         let (say, heard) = unbounded_channel();
-        let steps = order.experiment.method.len();
+        let stages: Vec<usize> = order.targets.stages.iter().map(std::collections::BTreeSet::len).collect();
+        let steps = if stages.is_empty() { order.experiment.method.len() } else { stages.len() };
         let telling = Mutex::new(say.clone());
         let told = move |gate, hosts: usize| {
             let hosts = u32::try_from(hosts).unwrap_or(u32::MAX);
             let telling = telling.lock().unwrap_or_else(PoisonError::into_inner);
-            let _ = telling.send(Heard::Passed { gate: in_words(gate, steps), hosts });
+            let _ = telling.send(Heard::Passed { gate: in_words(gate, steps, &stages), hosts });
         };
         let names = shares.iter().map(|share| share.host.clone());
         let barrier = Arc::new(Barrier::new(names, Box::new(told)));

@@ -88,6 +88,7 @@ pub async fn run(
         on_partial,
         hosts: order.targets.hosts.clone(),
         unconnected: order.targets.unconnected.clone(),
+        stages: order.targets.stages.clone(),
     }));
     let parts = shares(&order.experiment, &order.targets, order.seed);
     let (mut crew, mut heard) = Crew::start(order, parts, machines, since_ns);

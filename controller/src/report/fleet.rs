@@ -32,6 +32,11 @@ pub fn fleet(muster: &Muster, paint: Paint) -> String {
         let names: Vec<&str> = began.unconnected.iter().map(String::as_str).collect();
         let _ = writeln!(out, "  not connected, so not chosen from: {}", printable::text(&names.join(", ")));
     }
+    if let Some(grown) = &muster.grown {
+        let sizes: Vec<String> = grown.sizes.iter().map(u32::to_string).collect();
+        let words = grown.in_words();
+        let _ = writeln!(out, "\n{}\n  {} hosts; {words}", paint.bold("Stages"), sizes.join(", "));
+    }
     if !muster.starts.is_empty() {
         let _ = writeln!(out, "\n{}", paint.bold("Started together"));
     }

@@ -13,8 +13,13 @@ pub fn steps(plan: &Plan, indent: &str) -> String {
 
 fn write_step(step: &PlanStep, indent: &str, out: &mut String) {
     match step {
-        PlanStep::Fault { part, name, changes, lasts } => {
-            let _ = writeln!(out, "{indent}part {part}, for {lasts}: {name}");
+        PlanStep::Fault { part, name, changes, lasts, stays } => {
+            let _ = match stays {
+                None => writeln!(out, "{indent}part {part}, for {lasts}: {name}"),
+                Some(held) => {
+                    writeln!(out, "{indent}part {part}, for {held}, and it stays (at most {lasts}): {name}")
+                }
+            };
             for change in changes {
                 let end = if change.reversible() { "undone at the end" } else { "not undone" };
                 let words = change.to_string();
@@ -26,6 +31,10 @@ fn write_step(step: &PlanStep, indent: &str, out: &mut String) {
                 };
                 let _ = writeln!(out, "{indent}  {words}{holds}; {end}");
             }
+        }
+        PlanStep::Stays { part, name, lasts, last } => {
+            let end = if *last { ", and ends" } else { "" };
+            let _ = writeln!(out, "{indent}part {part} stays, for {lasts}{end}: {name}");
         }
         PlanStep::Wait(wait) => {
             let _ = writeln!(out, "{indent}wait {wait}");

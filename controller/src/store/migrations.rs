@@ -52,6 +52,26 @@ const STEPS: &[&str] = &["
 ", "
     ALTER TABLE runs ADD COLUMN held_until BIGINT NOT NULL DEFAULT 0;
     ALTER TABLE runs ADD COLUMN halted_at BIGINT;
+", "
+    CREATE TABLE schedules (
+        name TEXT PRIMARY KEY, document TEXT NOT NULL, seed BIGINT NOT NULL, made_by TEXT NOT NULL, made_at BIGINT NOT NULL,
+        paused_at BIGINT, paused_by TEXT, paused_why TEXT, decided_to BIGINT NOT NULL,
+        approved_at BIGINT, approved_by TEXT, approved_hash TEXT
+    );
+    CREATE TABLE schedule_entries (
+        schedule TEXT NOT NULL, at BIGINT NOT NULL, part TEXT NOT NULL, state TEXT NOT NULL, why TEXT, run TEXT,
+        PRIMARY KEY (schedule, at, part)
+    );
+    CREATE INDEX schedule_entries_by_time ON schedule_entries (at, schedule, part);
+    CREATE TABLE run_hosts (
+        run TEXT NOT NULL REFERENCES runs (id), host TEXT NOT NULL, labels TEXT NOT NULL, zone TEXT, faults BIGINT NOT NULL,
+        at BIGINT NOT NULL, PRIMARY KEY (run, host)
+    );
+    CREATE INDEX run_hosts_by_time ON run_hosts (at);
+    CREATE TABLE run_gates (
+        run TEXT NOT NULL REFERENCES runs (id), seq BIGINT NOT NULL, gate TEXT NOT NULL, passed BIGINT NOT NULL,
+        why TEXT NOT NULL, PRIMARY KEY (run, seq)
+    );
 "];
 
 /// Brings a database to the newest schema. One that is newer than this program is refused and left as it is.

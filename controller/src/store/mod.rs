@@ -2,6 +2,7 @@
 //!
 //! Both are asked by one text of SQL, through one thread that writes and one that reads. Whatever is answered is on disk.
 
+mod admission;
 mod answers;
 mod audit;
 mod hosts;
@@ -10,6 +11,7 @@ mod migrations;
 mod plans;
 mod postgres;
 mod runs;
+mod schedules;
 mod secrets;
 mod sessions;
 mod sql;
@@ -26,12 +28,14 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+pub use admission::{Admission, Admitted};
 pub use answers::{Answered, Asked};
 pub use audit::{Entry, Head, Verified};
 pub use hosts::{HostRow, NewHost};
 pub use lease::LEASE_MS;
 pub use plans::{NewPlan, PLAN_LASTS_MS, PlanRow};
 pub use runs::{Ended, LIVE, NewRun, RunRow, RunsPage};
+pub use schedules::{Approved, Due, EntryRow, NewSchedule, Paused, ScheduleRow, states};
 pub use secrets::{Minted, Secrets};
 pub use tokens::{JoinToken, NewJoinToken, NewToken, Role, Token};
 

@@ -183,12 +183,14 @@ impl Store {
 
     /// Uses an approval up for a run; whether there was one to be used.
     pub async fn use_approval(&self, hash: &str, run: &str) -> Result<bool, StoreError> {
-        let (hash, run, now) = (hash.to_owned(), run.to_owned(), now_ms());
-        self.write(move |sql| {
-            let used = "UPDATE plans SET run = $2 \
-                        WHERE hash = $1 AND approved_by IS NOT NULL AND run IS NULL AND expires_at > $3";
-            Ok(sql.execute(used, &[(&hash).into(), (&run).into(), now.into()])? > 0)
-        })
-        .await
+        let (hash, run) = (hash.to_owned(), run.to_owned());
+        self.write(move |sql| use_up(sql, &hash, &run, now_ms())).await
     }
+}
+
+/// Uses an approval up within a transaction.
+pub(super) fn use_up(sql: &mut dyn Sql, hash: &str, run: &str, now: u64) -> Result<bool, StoreError> {
+    let used = "UPDATE plans SET run = $2 \
+                WHERE hash = $1 AND approved_by IS NOT NULL AND run IS NULL AND expires_at > $3";
+    Ok(sql.execute(used, &[hash.into(), run.into(), now.into()])? > 0)
 }

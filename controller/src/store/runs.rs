@@ -87,22 +87,7 @@ pub(super) fn missing(id: &str) -> StoreError {
 impl Store {
     /// Keeps a run in state `submitted`, at epoch 0, without events.
     pub async fn new_run(&self, new: NewRun) -> Result<(), StoreError> {
-        let now = now_ms();
-        self.write(move |sql| {
-            let kept = "INSERT INTO runs (id, title, document, plan, made_by, made_at, state, epoch, events, \
-                        held_until) VALUES ($1, $2, $3, $4, $5, $6, 'submitted', 0, 0, $7)";
-            let values = [
-                (&new.id).into(),
-                (&new.title).into(),
-                (&new.document).into(),
-                (&new.plan).into(),
-                (&new.by).into(),
-                now.into(),
-                (now + LEASE_MS).into(),
-            ];
-            sql.execute(kept, &values).map(drop)
-        })
-        .await
+        self.write(move |sql| keep(sql, &new, "submitted", now_ms())).await
     }
 
     /// Adds events to a run, the first of them with this number; all or none. Those that are there already must be the
@@ -234,6 +219,23 @@ impl Store {
         })
         .await
     }
+}
+
+/// Keeps a run within a transaction, as the one who carries it on.
+pub(super) fn keep(sql: &mut dyn Sql, new: &NewRun, state: &str, now: u64) -> Result<(), StoreError> {
+    let kept = "INSERT INTO runs (id, title, document, plan, made_by, made_at, state, epoch, events, held_until) \
+                VALUES ($1, $2, $3, $4, $5, $6, $7, 0, 0, $8)";
+    let values = [
+        (&new.id).into(),
+        (&new.title).into(),
+        (&new.document).into(),
+        (&new.plan).into(),
+        (&new.by).into(),
+        now.into(),
+        state.into(),
+        (now + LEASE_MS).into(),
+    ];
+    sql.execute(kept, &values).map(drop)
 }
 
 /// Where a page ended: `TIME.ID`.

@@ -98,7 +98,7 @@ pub(super) async fn ask_run(api: Arc<Api>, visit: Visit) -> Result<Response<Body
 
 /// The step before a halt is lifted.
 pub(super) async fn ask_lift(api: Arc<Api>, visit: Visit) -> Result<Response<Body>, Problem> {
-    let Some(blocked) = halts::state(&api).await? else { return Ok(shell::redirect("/")) };
+    let Some(blocked) = halts::state(&api.store).await? else { return Ok(shell::redirect("/")) };
     let step = Step {
         title: "Lift the halt",
         what: &format!(
@@ -176,7 +176,7 @@ fn said(page: &mut Markup, done: &Value) {
 /// Lifts the halt that was shown, and no later one.
 pub(super) async fn lift(api: Arc<Api>, visit: Visit) -> Result<Response<Body>, Problem> {
     let shown = visit.field("at");
-    match halts::state(&api).await? {
+    match halts::state(&api.store).await? {
         Some(blocked) if blocked.at.to_string() != shown => {
             return Err(Problem::new(
                 StatusCode::CONFLICT,

@@ -10,12 +10,13 @@
 //! | `visit` | who looks: sessions, forms, what a page may ask |
 //! | `shell` | what all pages have, and the headers that keep other pages out |
 //! | `sign` | signing in and out |
-//! | `overview`, `hosts`, `runs`, `run`, `start`, `halt`, `audit` | the pages |
+//! | `overview`, `hosts`, `runs`, `run`, `start`, `halt`, `calendar`, `audit` | the pages |
 //! | `view`, `live` | a run as it goes, made once for all who look |
 //! | `assets` | the style, the script and the sign |
 
 mod assets;
 mod audit;
+mod calendar;
 mod halt;
 mod hosts;
 mod live;
@@ -103,6 +104,9 @@ pub fn table() -> Vec<Page> {
         page!(GET "/start", operator, start::form),
         page!(POST "/start", operator, start::check),
         page!(POST "/start/run", operator, start::run),
+        page!(GET "/calendar", viewer, calendar::page),
+        page!(POST "/schedules/{name}/pause", operator, calendar::pause),
+        page!(POST "/schedules/{name}/resume", operator, calendar::resume),
         page!(GET "/audit", admin, audit::page),
     ]
 }

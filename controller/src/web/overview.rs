@@ -49,7 +49,7 @@ impl Now {
             }
         }
         Ok(Now {
-            blocked: halts::state(api).await?,
+            blocked: halts::state(&api.store).await?,
             running: api.store.runs_in(&LIVE).await?,
             hosts: known.len(),
             connected,

@@ -36,6 +36,7 @@ pub(super) async fn shown(api: &Api, id: &str, host: &str) -> Result<Arc<Shown>,
 /// The page.
 pub(super) async fn page(api: Arc<Api>, visit: Visit) -> Result<Response<Body>, Problem> {
     let row = row(&api, &visit.part("id")).await?;
+    let gates = api.store.outcomes(&row.id).await?;
     let wanted = visit.query.get("host").cloned().unwrap_or_default();
     let shown = api.views.of(&api, &row, &wanted).await?;
     let id = path(&row.id);
@@ -68,6 +69,14 @@ pub(super) async fn page(api: Arc<Api>, visit: Visit) -> Result<Response<Body>, 
                 page.fact("begun by", &row.by);
                 page.fact("plan", &row.plan);
             });
+            let rows = gates.iter().map(|gate| {
+                let word = if gate.passed { "passed" } else { "refused" };
+                vec![gate.gate.clone(), word.to_owned(), gate.why.clone()]
+            });
+            let rows: Vec<Vec<String>> = rows.collect();
+            if !rows.is_empty() {
+                page.table("What was looked at before it began", &["gate", "said", "why"], &rows);
+            }
             page.element("details", &[], |page| {
                 page.text("summary", &[], "The experiment as it was given");
                 page.element("pre", &[("tabindex", "0")], |page| page.text("code", &[], &row.document));
@@ -188,6 +197,7 @@ fn phase(summary: Option<&Summary>, own: &[Record]) -> String {
         Event::RecoveryBegan => Some("everything is undone; it is watched until it holds again"),
         Event::MethodEnded => Some("the method has ended; what is left is undone"),
         Event::GuardTripped { .. } => Some("a guard tripped; everything is undone"),
+        Event::GaveWay { .. } => Some("the hypothesis failed before a further stage; everything is undone"),
         Event::Interrupted { .. } => Some("it was stopped; everything is undone"),
         Event::BaselineMet => Some("the method goes on"),
         Event::Started(_) => Some("the baseline is taken; nothing is injected"),

@@ -73,6 +73,7 @@ fn top(page: &mut Markup, head: &Head<'_>) {
                 ("/", "Overview", Role::Viewer),
                 ("/runs", "Runs", Role::Viewer),
                 ("/hosts", "Hosts", Role::Viewer),
+                ("/calendar", "Calendar", Role::Viewer),
                 ("/start", "Start a run", Role::Operator),
                 ("/audit", "Audit", Role::Admin),
             ];

@@ -59,7 +59,8 @@ fn submission(visit: &Visit) -> Result<Submission, Problem> {
         vars.insert(name.trim().to_owned(), value.trim().to_owned());
     }
     let seed = visit.field("seed");
-    Ok(Submission { document: visit.field("document"), name: None, vars, seed: seed.trim().parse().ok() })
+    let document = visit.field("document");
+    Ok(Submission { document, vars, seed: seed.trim().parse().ok(), ..Submission::default() })
 }
 
 /// Begins the run that was shown, if it is still the same.
@@ -88,7 +89,7 @@ pub(super) async fn run(api: Arc<Api>, visit: Visit) -> Result<Response<Body>, P
 }
 
 async fn shown(api: &Api, visit: &Visit, status: StatusCode, said: &Said) -> Result<Response<Body>, Problem> {
-    let blocked = halts::state(api).await?;
+    let blocked = halts::state(&api.store).await?;
     let (document, vars) = (visit.field("document"), visit.field("vars"));
     let head = Head {
         title: "Start a run",

@@ -9,6 +9,7 @@ mod other;
 mod parse;
 mod places;
 mod problem;
+mod ramp;
 mod rules;
 mod secret;
 pub mod suggest;
@@ -31,6 +32,7 @@ pub use write::yaml;
 
 use crate::experiment::Experiment;
 use crate::quantity::Period;
+use crate::ramp::Step;
 
 /// The longest time that a fault may last where no policy says otherwise.
 pub const LONGEST_FAULT: Period = Period::from_secs(3600);
@@ -57,6 +59,8 @@ impl Default for Sources<'_> {
 pub struct Document {
     /// The experiment, with every reference replaced: it may hold secrets.
     pub experiment: Experiment,
+    /// Of which ramp this is a step: the experiment has no ramp then, its value, and a step's share of the error.
+    pub step: Option<Step>,
     /// Takes the secrets out of whatever is shown.
     pub redactor: Redactor,
     /// Where its parts stand in the text.
@@ -110,22 +114,32 @@ pub fn read(name: &str, bytes: &[u8], sources: &Sources<'_>) -> Result<Document,
     }
 
     let mut substitution = vars::Substitution::new(text, sources.secret);
-    substitution.apply(&mut root, &sources.vars);
+    let (level, vars) = ramp::given(&root, &sources.vars);
+    substitution.apply(&mut root, &vars);
+    let stepped = ramp::apply(&mut root, level.as_deref());
     let mut walk = walk::Walk::new(schema());
     walk.document(&root, "the experiment");
     let mut check = check::Check::new(sources.longest);
     check.document(&root);
 
     let redactor = substitution.redactor;
-    let problems: Vec<Problem> =
-        [problems, substitution.problems, walk.problems, check.problems].into_iter().flatten().collect();
+    let own = [problems, substitution.problems, stepped.err().into_iter().collect()];
+    let mut problems: Vec<Problem> =
+        own.into_iter().chain([walk.problems, check.problems]).flatten().collect();
+    let read: Result<Experiment, _> = serde_json::from_value(root.value());
+    if let Ok(experiment) = &read
+        && problems.is_empty()
+    {
+        problems.extend(ramp::too_long(&root, experiment, sources.longest));
+    }
     if !problems.is_empty() {
         return Err(Problems::new(name, text, problems, &redactor));
     }
-    match serde_json::from_value(root.value()) {
-        Ok(experiment) => {
+    match read {
+        Ok(mut experiment) => {
+            let step = level.and_then(|level| ramp::step(&mut experiment, &level));
             let hash = blake3::hash(bytes).to_hex().chars().take(32).collect();
-            Ok(Document { experiment, redactor, places: Places::of(&root, text), hash })
+            Ok(Document { experiment, step, redactor, places: Places::of(&root, text), hash })
         }
         // The schema and the types come from one source; where they part, the document is refused all the same.
         Err(error) => {

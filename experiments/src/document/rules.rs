@@ -6,6 +6,7 @@ use super::suggest;
 use crate::peer::{Peer, Ports};
 use crate::probe::{ErrorsBound, LatencyBound, Quota, ThroughputBound};
 use crate::quantity::{MostPercent, MostPeriod, Percent, Period, Pick, QuantityError, Rate};
+use crate::ramp::{By, Factor, Level};
 use crate::schedule::{Cron, Day, Moment, Name, TimeOfDay, Zone};
 
 /// Reads a text, or says why it cannot.
@@ -35,6 +36,9 @@ pub(super) fn parser(format: &str) -> Option<Parse> {
         "day" => read::<Day>,
         "time-of-day" => read::<TimeOfDay>,
         "schedule-name" => read::<Name>,
+        "level" => read::<Level>,
+        "ramp-by" => read::<By>,
+        "factor" => read::<Factor>,
         _ => return None,
     })
 }

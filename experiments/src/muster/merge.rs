@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Began, FleetEvent, Line, Muster, OnHost, Start, What, words};
+use super::{Began, FleetEvent, Grown, Line, Muster, OnHost, Start, What, words};
 use crate::exit::Exit;
 use crate::run::{Event, Record, State, next};
 use crate::summary::Summary;
@@ -46,17 +46,34 @@ impl Muster {
         if exit == Exit::Held && stopped.is_some() {
             exit = Exit::Inconclusive;
         }
+        let grown = grown(&began, &records, exit);
+        let stages = grown.as_ref().map_or_else(String::new, |grown| format!("; {}", grown.in_words()));
         Some(Muster {
             took_ms,
             verdict: exit.meaning().to_owned(),
             exit,
-            sentence: words::sentence(exit, &hosts),
+            sentence: format!("{}{stages}", words::sentence(exit, &hosts)),
+            grown,
             stopped,
             starts: starts(&records),
             hosts,
             began,
         })
     }
+}
+
+/// How far the stages came: each is a step of every host.
+fn grown(began: &Began, records: &BTreeMap<&str, Vec<Record>>, exit: Exit) -> Option<Grown> {
+    if began.stages.is_empty() {
+        return None;
+    }
+    let step = |record: &Record| match &record.event {
+        Event::StepBegan { step, .. } => step.parse::<u32>().ok(),
+        _ => None,
+    };
+    let reached = records.values().flatten().filter_map(step).max().unwrap_or(0);
+    let sizes = began.stages.iter().map(|hosts| u32::try_from(hosts.len()).unwrap_or(u32::MAX));
+    Some(Grown { sizes: sizes.collect(), reached, gave_way: exit == Exit::Deviated && reached > 0 })
 }
 
 fn called_off(line: &Line) -> Option<&str> {

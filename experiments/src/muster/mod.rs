@@ -114,6 +114,9 @@ pub struct Began {
     /// Those that matched and were not connected.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub unconnected: BTreeSet<String>,
+    /// Of a run in stages: the hosts that have the fault in each of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub stages: Vec<BTreeSet<String>>,
 }
 
 /// What became of a run over several hosts.
@@ -133,10 +136,24 @@ pub struct Muster {
     pub sentence: String,
     /// Why all were stopped, where they were.
     pub stopped: Option<String>,
+    /// How far a run in stages came; `None` where it has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grown: Option<Grown>,
     /// How far apart the hosts were, for each fault that several of them had.
     pub starts: Vec<Start>,
     /// The hosts, in order of their names.
     pub hosts: Vec<OnHost>,
+}
+
+/// How far a run in stages came.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Grown {
+    /// How many hosts each stage has.
+    pub sizes: Vec<u32>,
+    /// The last stage that began, from 1; 0 where none did.
+    pub reached: u32,
+    /// Whether the system gave way in it.
+    pub gave_way: bool,
 }
 
 /// How far apart the hosts of one fault were.
@@ -194,6 +211,7 @@ impl Muster {
             sentence: self.sentence.clone(),
             score: None,
             experiments: self.hosts.iter().map(tested).collect(),
+            ramp: None,
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Why a host stopped, and how a run over several ended, in words.
 
-use super::OnHost;
+use super::{Grown, OnHost};
 use crate::exit::Exit;
 use crate::run::Event;
 
@@ -9,6 +9,9 @@ use crate::run::Event;
 pub fn own_stop(event: &Event) -> Option<(String, bool)> {
     let (why, always) = match event {
         Event::GuardTripped { name, seen } => (format!("the guard `{name}` did not hold: {seen}"), true),
+        Event::GaveWay { stage, name, seen } => {
+            (format!("`{name}` did not hold in stage {stage}: {seen}"), true)
+        }
         Event::BudgetSpent { name, .. } => (format!("`{name}` has spent its budget"), true),
         Event::BaselineNotMet { name, seen } => {
             (format!("`{name}` did not hold before anything was done: {seen}"), false)
@@ -23,6 +26,30 @@ pub fn own_stop(event: &Event) -> Option<(String, bool)> {
         _ => return None,
     };
     Some((why, always))
+}
+
+impl Grown {
+    /// `gave way in stage 3 of 4: between 2 and 4 hosts`.
+    pub fn in_words(&self) -> String {
+        let hosts = |stage: u32| {
+            let size = (stage as usize).checked_sub(1).and_then(|at| self.sizes.get(at)).copied();
+            size.unwrap_or_default()
+        };
+        let all = self.sizes.len();
+        let several = |count: u32| if count == 1 { "1 host".to_owned() } else { format!("{count} hosts") };
+        match (self.reached, self.gave_way) {
+            (0, _) => "no stage began".to_owned(),
+            (1, true) => format!("gave way in stage 1 of {all}, with {} already", several(hosts(1))),
+            (reached, true) => format!(
+                "gave way in stage {reached} of {all}: not yet with {}, but with {}",
+                several(hosts(reached - 1)),
+                several(hosts(reached))
+            ),
+            (reached, false) => {
+                format!("came to stage {reached} of {all}, with {}", several(hosts(reached)))
+            }
+        }
+    }
 }
 
 /// The closing sentence of all.

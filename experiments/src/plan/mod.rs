@@ -7,6 +7,7 @@
 mod carve_out;
 mod load;
 mod overlap;
+mod staged;
 
 use std::collections::BTreeSet;
 
@@ -15,6 +16,7 @@ use serde_json::{Value, json};
 
 pub use carve_out::CARVE_OUTS;
 pub use load::PlannedLoad;
+pub(crate) use staged::Staging;
 
 use crate::change::Change;
 use crate::experiment::{Action, Experiment, Step};
@@ -39,6 +41,9 @@ pub struct Plan {
     pub policy: String,
     /// What is done, in order.
     pub steps: Vec<PlanStep>,
+    /// Of a run in stages: how many there are. Each is a step then.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub stages: u32,
     /// What is never hit, whatever the selectors say.
     pub carve_outs: Vec<String>,
     /// After this long, counted from the first injection, everything is reverted in any case.
@@ -64,6 +69,20 @@ pub enum PlanStep {
         changes: Vec<Change>,
         /// How long it lasts.
         lasts: Period,
+        /// Where it goes on into the next step: after how long. That step says then what becomes of it.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        stays: Option<Period>,
+    },
+    /// A fault of an earlier step goes on.
+    Stays {
+        /// Its number.
+        part: u32,
+        /// What the report calls it.
+        name: String,
+        /// How long it is held in this step.
+        lasts: Period,
+        /// Whether it ends with this step.
+        last: bool,
     },
     /// Nothing is done for a while.
     Wait(Period),
@@ -123,6 +142,7 @@ impl Plan {
             hosts,
             policy: policy.to_owned(),
             expiry: (time + MARGIN.get()).into(),
+            stages: 0,
             carve_outs: CARVE_OUTS.iter().map(|rule| (*rule).to_owned()).collect(),
             loads: load::of(experiment, time),
             warnings: overlap::warnings(experiment, &steps),
@@ -145,6 +165,12 @@ impl Plan {
             PlanStep::Parallel(children) => children.iter().any(is_fault),
             single => is_fault(single),
         })
+    }
+
+    /// Whether other hosts have the fault before this one, or this one never has it: it is looked at meanwhile as if it had.
+    pub fn begins_elsewhere(&self) -> bool {
+        let staged = self.stages > 0 && !self.steps.first().is_some_and(PlanStep::has_fault);
+        self.has_faults() && (staged || !self.has_changes())
     }
 
     /// Every fault step, those in `parallel:` too, in order of their parts.
@@ -205,6 +231,11 @@ impl Plan {
     }
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
+fn is_zero(stages: &u32) -> bool {
+    *stages == 0
+}
+
 /// How often the steps of a plan's [essence](Plan::essence) hold a fault with this number, these changes and this time.
 pub(crate) fn covers(steps: &Value, part: u32, changes: &[Change], lasts: Period) -> usize {
     let wanted = canonical(json!({ "changes": changes }));
@@ -223,12 +254,23 @@ fn holds(steps: &Value, part: u32, changes: &Value, lasts_ms: u64) -> usize {
 }
 
 impl PlanStep {
+    fn has_fault(&self) -> bool {
+        match self {
+            PlanStep::Fault { .. } => true,
+            PlanStep::Parallel(children) => children.iter().any(PlanStep::has_fault),
+            _ => false,
+        }
+    }
+
     /// Whether something of the user's own is done in it.
     pub fn has_action(&self) -> bool {
         match self {
             PlanStep::Action { .. } => true,
             PlanStep::Parallel(children) => children.iter().any(PlanStep::has_action),
-            PlanStep::Fault { .. } | PlanStep::Wait(_) | PlanStep::Elsewhere { .. } => false,
+            PlanStep::Fault { .. }
+            | PlanStep::Stays { .. }
+            | PlanStep::Wait(_)
+            | PlanStep::Elsewhere { .. } => false,
         }
     }
 
@@ -244,7 +286,7 @@ impl PlanStep {
             if !here(at) {
                 return Some(PlanStep::Elsewhere { name, lasts });
             }
-            Some(PlanStep::Fault { part: *part, name, changes, lasts })
+            Some(PlanStep::Fault { part: *part, name, changes, lasts, stays: None })
         } else if let Some(wait) = step.wait {
             Some(PlanStep::Wait(wait))
         } else if let Some(children) = &step.parallel {
@@ -265,7 +307,10 @@ impl PlanStep {
     /// How long the step takes at most, without applying and lifting. The undo of an action counts too.
     pub fn takes(&self) -> Period {
         match self {
-            PlanStep::Fault { lasts, .. } | PlanStep::Elsewhere { lasts, .. } => *lasts,
+            PlanStep::Fault { stays: Some(held), .. } => *held,
+            PlanStep::Fault { lasts, .. }
+            | PlanStep::Stays { lasts, .. }
+            | PlanStep::Elsewhere { lasts, .. } => *lasts,
             PlanStep::Wait(wait) => *wait,
             PlanStep::Parallel(children) => {
                 children.iter().map(PlanStep::takes).max().unwrap_or(Period::ZERO)
@@ -280,8 +325,15 @@ impl PlanStep {
     /// What the hash covers of it.
     fn essence(&self) -> Value {
         match self {
-            PlanStep::Fault { part, changes, lasts, .. } => {
-                json!({ "part": part, "changes": changes, "lasts": lasts })
+            PlanStep::Fault { part, changes, lasts, stays, .. } => {
+                let mut essence = json!({ "part": part, "changes": changes, "lasts": lasts });
+                if let Some(stays) = stays {
+                    essence["stays"] = json!(stays);
+                }
+                essence
+            }
+            PlanStep::Stays { part, lasts, last, .. } => {
+                json!({ "goes-on": part, "held": lasts, "ends": last })
             }
             PlanStep::Wait(wait) => json!({ "wait": wait }),
             PlanStep::Elsewhere { lasts, .. } => json!({ "elsewhere": lasts }),

@@ -15,6 +15,8 @@ fn experiment(method: Vec<Step>) -> Experiment {
         method,
         on: None,
         on_partial: Default::default(),
+        ramp: None,
+        stages: None,
         stop_when: Vec::new(),
         recovery: Period::from_secs(30),
         weight: 1,

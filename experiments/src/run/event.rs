@@ -7,6 +7,7 @@ use crate::exit::Exit;
 use crate::probe::{Budget, Hypothesis, Load, When};
 use crate::protocol::{Applied, Lifted, Refusal, RunId};
 use crate::quantity::{Percent, Period};
+use crate::ramp;
 use crate::verdict::{Phase, Terms};
 
 /// One line of the event file: `{"at_ms":1203,"event":"sample",…}`.
@@ -125,6 +126,15 @@ pub enum Event {
         /// What was seen.
         seen: String,
     },
+    /// Before a further stage it was sure that a hypothesis has failed; the run reverts at once.
+    GaveWay {
+        /// The last stage that was carried out, from 1.
+        stage: u32,
+        /// The hypothesis.
+        name: String,
+        /// What was seen, with its figures.
+        seen: String,
+    },
     /// A guard or hypothesis has spent its budget; the run reverts at once.
     BudgetSpent {
         /// Whose budget.
@@ -212,7 +222,7 @@ pub struct Started {
 }
 
 /// How a run was started: for whoever repeats it, or compares another run with it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Origin {
     /// What the experiment does and claims, as a hash: see [`crate::document::Document::content`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -223,6 +233,9 @@ pub struct Origin {
     /// The system that it ran on: `Linux 6.1.0-32-amd64 (x86_64)`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub system: Option<String>,
+    /// Of which ramp it is a step.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step: Option<ramp::Step>,
 }
 
 /// A hypothesis or guard, as far as a verdict needs it.

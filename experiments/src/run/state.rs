@@ -172,7 +172,9 @@ fn in_method(mut live: Live, event: &Event) -> Option<State> {
         Event::MethodEnded if live.parts.is_empty() && live.running.is_empty() => {
             Some(State::Reverting(live))
         }
-        Event::GuardTripped { .. } | Event::BudgetSpent { .. } => Some(State::Reverting(live)),
+        Event::GuardTripped { .. } | Event::GaveWay { .. } | Event::BudgetSpent { .. } => {
+            Some(State::Reverting(live))
+        }
         Event::Lifted { .. }
         | Event::Refused { .. }
         | Event::Interrupted { .. }

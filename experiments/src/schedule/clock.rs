@@ -165,9 +165,13 @@ impl fmt::Display for TimeOfDay {
 
 as_text!(TimeOfDay, "time-of-day", "string", ["09:00", "15:30"]);
 
-/// A day and a time by the clock on the wall: `2027-03-01 10:00`.
+/// A day and a time by the clock on the wall: `2027-03-01 10:00`, to the second where that is wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Moment(Day, TimeOfDay);
+pub struct Moment {
+    day: Day,
+    time: TimeOfDay,
+    second: i8,
+}
 
 impl Moment {
     /// When that is in a zone. Of a time that comes twice it is the first.
@@ -177,11 +181,11 @@ impl Moment {
         let wrong = || {
             QuantityError::new(format!("there is no `{self}`"), "name a day between now and the year 9998")
         };
-        if self.1 == TimeOfDay::hour(24) {
-            return self.1.on(self.0.0, zone).ok_or_else(wrong);
+        if self.time == TimeOfDay::hour(24) {
+            return self.time.on(self.day.0, zone).ok_or_else(wrong);
         }
-        let (hour, minute) = (i8::try_from(self.1.0 / 60), i8::try_from(self.1.0 % 60));
-        let wall = self.0.0.at(hour.map_err(|_| wrong())?, minute.map_err(|_| wrong())?, 0, 0);
+        let (hour, minute) = (i8::try_from(self.time.0 / 60), i8::try_from(self.time.0 % 60));
+        let wall = self.day.0.at(hour.map_err(|_| wrong())?, minute.map_err(|_| wrong())?, self.second, 0);
         let found = zone.0.to_ambiguous_timestamp(wall);
         if let AmbiguousOffset::Gap { .. } = found.offset() {
             let (early, late) = (found.earlier(), found.later());
@@ -206,13 +210,29 @@ impl FromStr for Moment {
         let (day, time) = trimmed
             .split_once([' ', 'T'])
             .ok_or_else(|| QuantityError::new(format!("`{text}` is not a day with a time"), help))?;
-        Ok(Moment(day.parse()?, time.parse()?))
+        let (time, second) = match time.rsplit_once(':') {
+            Some((time, second)) if time.contains(':') => {
+                let read = second.parse().ok().filter(|read| (0..60).contains(read) && second.len() == 2);
+                let wrong = || QuantityError::new(format!("`{second}` is no second of a minute"), help);
+                (time, read.ok_or_else(wrong)?)
+            }
+            _ => (time, 0),
+        };
+        let moment = Moment { day: day.parse()?, time: time.parse()?, second };
+        match moment.time == TimeOfDay::hour(24) && second > 0 {
+            true => Err(QuantityError::new(format!("`{text}` is behind the end of its day"), help)),
+            false => Ok(moment),
+        }
     }
 }
 
 impl fmt::Display for Moment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.0, self.1)
+        write!(f, "{} {}", self.day, self.time)?;
+        match self.second {
+            0 => Ok(()),
+            second => write!(f, ":{second:02}"),
+        }
     }
 }
 

@@ -104,6 +104,20 @@ pub enum Timing {
     Random(Random),
 }
 
+/// In a few words, as a list of schedules has them.
+impl fmt::Display for Timing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Timing::Cron(cron) => cron.fmt(f),
+            Timing::At(moment) => write!(f, "once, {moment}"),
+            Timing::Random(Random { mean, apart, from, to, per, .. }) => {
+                write!(f, "at random, every {mean} work days on average and {apart} at least, {from}-{to}")?;
+                per.iter().try_for_each(|per| write!(f, ", for each {per}"))
+            }
+        }
+    }
+}
+
 /// When it does not run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]

@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use crate::document::Places;
 use crate::exit::Exit;
+use crate::ramp::Ladder;
 use crate::summary::Summary;
 
 pub use history::{Entry, History, Unreadable};
@@ -109,6 +110,9 @@ pub struct Suite {
     pub score: Option<Score>,
     /// The experiments, in the order in which they were named.
     pub experiments: Vec<Tested>,
+    /// Where the experiments are the steps of a ramp: what they show together.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ramp: Option<Ladder>,
 }
 
 impl Suite {
@@ -140,7 +144,14 @@ impl Suite {
             sentence: sentence(exit, &experiments),
             score,
             experiments,
+            ramp: None,
         }
+    }
+
+    /// The same where the experiments are the steps of a ramp: the suite says what the ramp found.
+    pub fn climbed(self, ladder: Ladder) -> Suite {
+        let (exit, sentence) = (ladder.exit, ladder.sentence.clone());
+        Suite { exit, verdict: exit.meaning().to_owned(), sentence, ramp: Some(ladder), ..self }
     }
 }
 

@@ -24,6 +24,7 @@ struct Making<'a> {
     met: bool,
     tripped: Option<(String, String)>,
     spent: Option<(String, u64)>,
+    gave_way: Option<String>,
     well_again_ms: Option<u64>,
     not_recovered: Option<Vec<String>>,
     unknown: Vec<String>,
@@ -113,6 +114,10 @@ impl<'a> Making<'a> {
             Event::GuardTripped { name, seen } => {
                 self.tripped = Some((name.clone(), seen.clone()));
                 self.reason(Exit::Deviated, format!("the guard `{name}` did not hold: {seen}"));
+            }
+            Event::GaveWay { stage, name, seen } => {
+                self.gave_way = Some(name.clone());
+                self.reason(Exit::Deviated, format!("`{name}` did not hold in stage {stage}: {seen}"));
             }
             Event::BudgetSpent { name, failed, .. } => self.spent = Some((name.clone(), *failed)),
             Event::Interrupted { by } => self.reason(Exit::Interrupted, format!("interrupted: {by}")),
@@ -222,6 +227,7 @@ impl<'a> Making<'a> {
             }
             let exit = match judgement.outcome {
                 Outcome::Held => continue,
+                Outcome::Deviated if self.gave_way.as_ref() == Some(&claim.name) => continue,
                 Outcome::Deviated => Exit::Deviated,
                 Outcome::Inconclusive | Outcome::NoData => Exit::Inconclusive,
                 Outcome::NotSteady => Exit::Refused,

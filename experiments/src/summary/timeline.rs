@@ -68,6 +68,9 @@ pub fn line(event: &Event, name: impl Fn(u32) -> String) -> Option<String> {
             format!("undo of the action {how}: {seen}")
         }
         Event::GuardTripped { name, seen } => format!("guard `{name}` did not hold: {seen}"),
+        Event::GaveWay { stage, name, seen } => {
+            format!("`{name}` did not hold in stage {stage}, so no further one began: {seen}")
+        }
         Event::BudgetSpent { name, failed, budget } => {
             format!("`{name}` has spent its budget: {failed} failed, {} may", budget.0)
         }

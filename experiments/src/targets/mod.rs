@@ -16,9 +16,11 @@ use serde::{Deserialize, Serialize};
 use crate::experiment::{Experiment, Step};
 use crate::protocol::Refusal;
 use crate::quantity::Pick;
+use crate::stages::Stages;
 
 pub use choice::{Choice, choose};
 pub use fleet_plan::{FleetPlan, OnHost};
+pub(crate) use share::share_error;
 pub use share::{Share, shares};
 
 /// Which hosts of a fleet. What is given must all match; what is matched and connected may be picked.
@@ -102,6 +104,9 @@ pub struct Targets {
     pub steps: BTreeMap<String, BTreeSet<String>>,
     /// Those that match and are not connected: they were not chosen from.
     pub unconnected: BTreeSet<String>,
+    /// Of a run in stages: the hosts that have the fault in each stage, those of the stages before among them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub stages: Vec<BTreeSet<String>>,
 }
 
 impl Targets {
@@ -126,7 +131,13 @@ impl Targets {
             };
             let choice = choose(on, candidates, seed)?;
             targets.unconnected.extend(choice.unconnected);
-            targets.steps.insert(place, choice.chosen.into_iter().collect());
+            let mut chosen: BTreeSet<String> = choice.chosen.into_iter().collect();
+            if let Some(stages) = &experiment.stages {
+                targets.stages = grown(stages, on, candidates, seed, chosen.len())?;
+                // Where the last stage has not all of them, the others are only looked at.
+                chosen = targets.stages.last().cloned().unwrap_or(chosen);
+            }
+            targets.steps.insert(place, chosen);
         }
         let chosen = targets.steps.values().flatten().cloned();
         targets.hosts = targets.watching.iter().cloned().chain(chosen).collect();
@@ -141,6 +152,28 @@ impl Targets {
         }
         Ok(targets)
     }
+}
+
+/// The hosts of each stage, of so many that were chosen. The lowest ranks come first, so none that had the fault loses it.
+fn grown(
+    stages: &Stages,
+    on: &Hosts,
+    candidates: &[Candidate],
+    seed: u64,
+    hosts: usize,
+) -> Result<Vec<BTreeSet<String>>, Refusal> {
+    let Some(sizes) = stages.of(hosts) else {
+        return Err(Refusal::new(
+            format!("the stages do not fit {hosts} hosts: `{on}`"),
+            "each stage has more hosts than the one before, and no more than were chosen",
+        ));
+    };
+    let of = |size: usize| {
+        let pick = Pick::Count(u32::try_from(size).unwrap_or(u32::MAX));
+        let choice = choose(&Hosts { pick, ..on.clone() }, candidates, seed)?;
+        Ok(choice.chosen.into_iter().collect())
+    };
+    sizes.into_iter().map(of).collect()
 }
 
 /// Whether an experiment says anything about hosts: only a controller can run it then.

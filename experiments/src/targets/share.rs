@@ -2,7 +2,7 @@
 
 use super::{OnPartial, Targets};
 use crate::experiment::Experiment;
-use crate::plan::Plan;
+use crate::plan::{Plan, Staging};
 use crate::probe::Hypothesis;
 use crate::quantity::Percent;
 
@@ -40,15 +40,21 @@ pub fn shares(experiment: &Experiment, targets: &Targets, seed: u64) -> Vec<Shar
             own.baseline = None;
         }
         let here = |place: &str| targets.steps.get(place).is_none_or(|hosts| hosts.contains(host));
-        let plan = Plan::on_host(&own, seed, host, &here);
+        let mut plan = Plan::on_host(&own, seed, host, &here);
+        if let Some(stages) = own.stages.take() {
+            let first = targets.stages.iter().position(|hosts| hosts.contains(host));
+            let (of, bake) = (targets.stages.len(), stages.bake);
+            plan = plan.in_stages(Staging { own: first.map(|stage| stage + 1), of, bake });
+        }
         Share { host: host.clone(), experiment: own, plan }
     };
     targets.hosts.iter().map(share).collect()
 }
 
-fn share_error(claim: &mut Hypothesis, hosts: usize) {
-    let Some(terms) = claim.terms().filter(|_| hosts > 1) else { return };
-    let share = (100.0 - terms.confidence.get()) / hosts as f64;
+/// Leaves a claim about a rate one of so many equal shares of its error.
+pub(crate) fn share_error(claim: &mut Hypothesis, shares: usize) {
+    let Some(terms) = claim.terms().filter(|_| shares > 1) else { return };
+    let share = (100.0 - terms.confidence.get()) / shares as f64;
     // A share of what lies between 0 and 100 does, too.
     claim.confidence = Percent::new(100.0 - share).ok().or(claim.confidence);
 }

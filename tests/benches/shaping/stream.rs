@@ -23,27 +23,37 @@ pub fn rates() {
     let world = World::new(2);
     let [near, far] = &world.hosts[..] else { unreachable!("two hosts were asked for") };
     let rate = || bulk::bits_per_second(&near.netns, &far.netns, (far.v4, 9).into(), LASTS) / 1e9;
-    let under = |host: &Host, impairment, flow, direction: &str| {
-        let mut engine = Engine::on(host);
+    let under_engine = |mut engine: Engine, impairment, flow, direction: &str| {
         engine.shape(impairment, flow, direction);
         let rate = rate();
         engine.end();
         rate
     };
-    let mut figures = [const { Vec::new() }; 5];
+    let under = |host: &Host, impairment, flow, direction: &str| {
+        under_engine(Engine::on(host), impairment, flow, direction)
+    };
+    let mut figures = [const { Vec::new() }; 6];
     for _ in 0..ROUNDS {
         figures[0].push(rate());
         figures[1].push(under(far, delayed(1), entering("tcp"), "ingress"));
         figures[2].push(under(far, delayed(10), entering("tcp"), "ingress"));
         figures[3].push(under(near, delayed(10), leaving("tcp"), "egress"));
-        figures[4].push(under(
+        figures[4].push(under_engine(Engine::humble(near), delayed(10), leaving("tcp"), "egress"));
+        figures[5].push(under(
             far,
             json!({ "loss": { "random": { "percent": "1%" } } }),
             entering("tcp"),
             "ingress",
         ));
     }
-    let names = ["bare", "1 ms in", "10 ms in", "10 ms out (stolen and sent on)", "1 % lost in"];
+    let names = [
+        "bare",
+        "1 ms in",
+        "10 ms in",
+        "10 ms out (stolen and sent on)",
+        "10 ms out, usual priority",
+        "1 % lost in",
+    ];
     head("stream: one TCP connection (Gbit/s)", &["", "median", "least", "most", "of bare"]);
     let middle = |figures: &[f64]| figures[figures.len() / 2];
     for figures in &mut figures {

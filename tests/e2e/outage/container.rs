@@ -2,7 +2,8 @@
 
 use std::net::IpAddr;
 
-use squall_tests::docker::{Container, Docker};
+use squall_tests::container::Container;
+use squall_tests::docker::Docker;
 use squall_tests::needs;
 use squall_tests::world::World;
 
@@ -10,11 +11,11 @@ use super::step;
 use crate::trial::{Trial, calm, impaired};
 
 /// One question over a new connection from inside a container, by one program: `ok` or `bad`.
-fn asks(docker: &Docker<'_>, container: &Container, far: IpAddr) -> String {
+fn asks(container: &Container, far: IpAddr) -> String {
     let script = format!(
         "exec 2>/dev/null; exec 3<>/dev/tcp/{far}/7 && echo hello >&3 && read -t 20 line <&3 && echo ok || echo bad"
     );
-    docker.inside(container, &["bash", "-c", &script]).trim().to_owned()
+    container.inside(&["bash", "-c", &script]).trim().to_owned()
 }
 
 #[test]
@@ -30,21 +31,21 @@ fn a_container_is_hit_and_another_and_its_host_are_not() {
     let near = |number: u8| IpAddr::from([10, 89, number, 1]);
     let joined = |what: &str, number: u8| {
         let container = docker.run(&name(what), &["--network", "none"]);
-        docker.inside(&container, &["ip", "link", "set", "lo", "up"]);
-        docker.join(&container, &format!("{what}{number}"), near(number), IpAddr::from([10, 89, number, 2]));
+        container.inside(&["ip", "link", "set", "lo", "up"]);
+        container.join(host, &format!("{what}{number}"), near(number), IpAddr::from([10, 89, number, 2]));
         container
     };
     let (shop, bank) = (joined("shop", 1), joined("bank", 2));
-    assert_eq!((asks(&docker, &shop, near(1)), asks(&docker, &bank, near(2))), ("ok".into(), "ok".into()));
+    assert_eq!((asks(&shop, near(1)), asks(&bank, near(2))), ("ok".into(), "ok".into()));
     let scope = format!("{{ container: {} }}", name("shop"));
     let steps = [step(near(1), 7, "reset", &scope), step(near(2), 7, "reset", &scope)];
     let both = format!("parallel: [{}]", steps.join(", "));
     let mut trial = Trial::begin(&world, host, &calm(&[&both]));
     trial.injected();
     for _ in 0..2 {
-        assert_eq!(asks(&docker, &shop, near(1)), "bad");
+        assert_eq!(asks(&shop, near(1)), "bad");
     }
-    assert_eq!(asks(&docker, &bank, near(2)), "ok", "another container is left alone");
+    assert_eq!(asks(&bank, near(2)), "ok", "another container is left alone");
     assert_eq!(impaired(&trial.halted()), 2);
-    assert_eq!(asks(&docker, &shop, near(1)), "ok");
+    assert_eq!(asks(&shop, near(1)), "ok");
 }

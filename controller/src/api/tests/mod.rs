@@ -67,7 +67,7 @@ impl Engine for Recorder {
                     hash: "abc".to_owned(),
                     seed: 7,
                     shown: json!({ "hosts": [] }),
-                    preview: Default::default(),
+                    ..Planned::default()
                 }),
             }
         })

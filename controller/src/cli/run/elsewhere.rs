@@ -7,11 +7,14 @@ use anyhow::Context;
 use axum::http::Method;
 use serde_json::{Value, json};
 use squall_controller::api::client::Remote;
-use squall_experiments::document::Problems;
+use squall_controller::report::{self, Paint};
+use squall_experiments::document::{self, Problems, Sources};
 use squall_experiments::exit::Exit;
+use squall_experiments::muster::Muster;
+use squall_experiments::ramp::{Ladder, Ramp, Rung, Search};
 
 use crate::cli::load::{self, Vars};
-use crate::cli::{Common, remote, watch};
+use crate::cli::{Common, Format, print, remote, watch};
 
 /// Submits one file and follows its run to the end; the exit code is the run's. Ending this command does not end the run:
 /// `squall halt --controller URL --run RUN` does.
@@ -20,21 +23,85 @@ pub fn run(
     files: &[PathBuf],
     vars: &Vars,
     seed: Option<u64>,
+    overrule: Option<&str>,
     common: &Common,
 ) -> anyhow::Result<Exit> {
     let [file] = files else {
         eprintln!("error: a controller is given one file at a time");
         return Ok(Exit::Usage);
     };
-    match submission(file, vars, seed) {
-        Ok(submission) => begin(remote, "/v1/runs", Some(&submission), common),
-        Err(problems) => Ok(load::refuse(&problems, common)),
+    let mut submission = match submission(file, vars, seed) {
+        Ok(submission) => submission,
+        Err(problems) => return Ok(load::refuse(&problems, common)),
+    };
+    if let Some(why) = overrule {
+        submission["overrule"] = why.into();
+    }
+    match ramp(&submission, vars) {
+        Some((title, ramp)) => climb(remote, &title, &ramp, submission, common),
+        None => Ok(begin(remote, "/v1/runs", Some(&submission), common)?.1),
     }
 }
 
+/// The ramp of a file, with its title, as far as that can be told without the secrets that only the controller has. What is
+/// wrong with the file is for the controller to say.
+fn ramp(submission: &Value, vars: &Vars) -> Option<(String, Ramp)> {
+    let unknown = |_: &str| Ok(Some("not known here".to_owned()));
+    let vars = vars.vars.iter().cloned().collect();
+    let sources = Sources { vars, secret: &unknown, ..Sources::default() };
+    let text = submission["document"].as_str()?;
+    let experiment = document::read("the experiment", text.as_bytes(), &sources).ok()?.experiment;
+    Some((experiment.title, experiment.ramp?))
+}
+
+/// The steps of a ramp, each a run of the controller: it is told of the next one when the one before has ended.
+fn climb(
+    remote: &Remote,
+    title: &str,
+    ramp: &Ramp,
+    mut submission: Value,
+    common: &Common,
+) -> anyhow::Result<Exit> {
+    // All steps choose the same hosts.
+    if submission["seed"].is_null() {
+        submission["seed"] = rand::random::<u32>().into();
+    }
+    let (mut search, mut steps) = (Search::new(ramp), Vec::new());
+    while let Some(level) = search.next() {
+        let (number, most) = (steps.len() + 1, ramp.most());
+        eprintln!("step {number} of at most {most}: {} at {level}", ramp.parameter);
+        submission["vars"][&ramp.parameter] = level.to_string().into();
+        let (run, exit) = begin(remote, "/v1/runs", Some(&submission), common)?;
+        let Some(run) = run else {
+            eprintln!("note: the step at {level} was not begun");
+            if steps.is_empty() {
+                return Ok(exit);
+            }
+            break;
+        };
+        let log = remote::lines(remote, &run)?;
+        let muster = Muster::of(&log).context("the run of this step has no events")?;
+        let step = Rung::of_all(level, &muster);
+        search.tell(level, step.came());
+        steps.push(step);
+    }
+    let ladder = Ladder::of(ramp, steps);
+    print::result(&match common.format {
+        Format::Human => report::ladder(title, &ladder, None, Paint::on(&std::io::stdout())),
+        Format::Json => report::ladder_json(title, &ladder, None),
+    })?;
+    Ok(ladder.exit)
+}
+
 /// Begins the run of a plan that was approved, and follows it.
-pub fn approved(remote: &Remote, hash: &str, common: &Common) -> anyhow::Result<Exit> {
-    begin(remote, &format!("/v1/plans/{}/run", remote::part(hash)), None, common)
+pub fn approved(
+    remote: &Remote,
+    hash: &str,
+    overrule: Option<&str>,
+    common: &Common,
+) -> anyhow::Result<Exit> {
+    let order = overrule.map(|why| json!({ "overrule": why }));
+    Ok(begin(remote, &format!("/v1/plans/{}/run", remote::part(hash)), order.as_ref(), common)?.1)
 }
 
 /// A file as a controller takes it. What is too long, or no text, is for the controller to say: it reads it as every verb
@@ -46,12 +113,18 @@ pub fn submission(file: &Path, vars: &Vars, seed: Option<u64>) -> Result<Value, 
     Ok(json!({ "document": document, "name": name, "vars": vars, "seed": seed }))
 }
 
-fn begin(remote: &Remote, path: &str, body: Option<&Value>, common: &Common) -> anyhow::Result<Exit> {
+/// Begins a run and follows it: its name, where it was begun, and its exit code.
+fn begin(
+    remote: &Remote,
+    path: &str,
+    body: Option<&Value>,
+    common: &Common,
+) -> anyhow::Result<(Option<String>, Exit)> {
     let begun = match remote::ask(remote, Method::POST, path, body)? {
         Ok(begun) => begun,
-        Err(exit) => return Ok(exit),
+        Err(exit) => return Ok((None, exit)),
     };
     let run = begun["id"].as_str().context("the controller began no run")?;
     eprintln!("run {} of plan {}", remote::plain(run), remote::text(&begun, "plan"));
-    watch::follow(remote, run, common)
+    Ok((Some(run.to_owned()), watch::follow(remote, run, common)?))
 }

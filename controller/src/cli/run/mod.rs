@@ -1,5 +1,6 @@
 //! `squall run`, and what every other verb that runs an experiment shares with it.
 
+mod climb;
 pub mod elsewhere;
 mod files;
 mod outputs;
@@ -25,7 +26,8 @@ use super::telling::Telling;
 use super::{Common, Format, load, print};
 pub use files::named;
 
-use outputs::Outputs;
+use climb::Climb;
+use outputs::{Events, Outputs};
 use pipeline::Pipeline;
 use prepared::Prepared;
 use session::Session;
@@ -53,6 +55,9 @@ pub struct Run {
     /// Not a file, but the plan with this hash, which was submitted to the controller and approved.
     #[arg(long, value_name = "HASH", requires = "controller", conflicts_with = "files")]
     approved: Option<String>,
+    /// Why the controller's gates and budget do not count this time; only for an administrator.
+    #[arg(long, value_name = "REASON", requires = "controller")]
+    overrule: Option<String>,
     #[command(flatten)]
     shown: Shown,
     #[command(flatten)]
@@ -102,10 +107,11 @@ impl Run {
     pub fn run(&self, common: &Common) -> anyhow::Result<Exit> {
         if let Some(url) = &self.controller {
             let remote = self.shown.remote(url)?;
+            let overrule = self.overrule.as_deref();
             if let Some(hash) = &self.approved {
-                return elsewhere::approved(&remote, hash, common);
+                return elsewhere::approved(&remote, hash, overrule, common);
             }
-            return elsewhere::run(&remote, &self.files, &self.vars, self.options.seed, common);
+            return elsewhere::run(&remote, &self.files, &self.vars, self.options.seed, overrule, common);
         }
         // From here on a signal is kept until somebody can act on it.
         let _held = signals::hold()?;
@@ -115,16 +121,33 @@ impl Run {
         };
         let suite = self.repeat > 1 || self.files.len() > 1 || self.files.iter().any(|file| file.is_dir());
         let kind = Kind { suite, repeat: self.repeat, parallel: self.parallel };
-        carry_out(documents, kind, &self.options, common)
+        let ramps = documents.iter().any(|read| read.document.experiment.ramp.is_some());
+        if ramps && (suite || documents.len() > 1) {
+            eprintln!("error: an experiment with a `ramp` is a sequence of runs of its own");
+            eprintln!(
+                "help: name its file alone and without `--repeat`; `--var PARAMETER=VALUE` runs one step"
+            );
+            return Ok(Exit::Usage);
+        }
+        let mut documents = documents;
+        let climb = documents.pop_if(|_| ramps).and_then(|Read { file, name, bytes, document }| {
+            Climb::of(file, name, bytes, &document, &self.vars)
+        });
+        let documents = documents.into_iter().map(|read| (read.file, read.document)).collect();
+        carry_out(documents, climb, kind, &self.options, common)
     }
 
     /// Every document; else everything that is wrong with any of them.
-    fn documents(&self) -> Result<Vec<(PathBuf, Document)>, Vec<Problems>> {
+    fn documents(&self) -> Result<Vec<Read>, Vec<Problems>> {
         let mut documents = Vec::new();
         let mut wrong = Vec::new();
         for file in files::named(&self.files)? {
-            match load::read(&file, &self.vars) {
-                Ok(document) => documents.push((file, document)),
+            let read = load::bytes(&file).and_then(|(name, bytes)| {
+                let document = load::text(&name, &bytes, &self.vars)?;
+                Ok(Read { file, name, bytes, document })
+            });
+            match read {
+                Ok(read) => documents.push(read),
                 Err(problems) => wrong.push(problems),
             }
         }
@@ -136,10 +159,18 @@ impl Run {
                 let help = "a title is for one experiment: leave `--title` out, or name one file";
                 return Err(vec![Problems::unreadable("--title", "several experiments, one title", help)]);
             }
-            documents.iter_mut().for_each(|(_, document)| document.experiment.title.clone_from(title));
+            documents.iter_mut().for_each(|read| read.document.experiment.title.clone_from(title));
         }
         Ok(documents)
     }
+}
+
+/// A document, and what it was read from.
+struct Read {
+    file: PathBuf,
+    name: String,
+    bytes: Vec<u8>,
+    document: Document,
 }
 
 /// What kind of run is made of the documents.
@@ -157,12 +188,14 @@ struct Kind {
 /// returns, unless the exit code says so.
 pub fn execute(document: Document, options: &Options, common: &Common) -> anyhow::Result<Exit> {
     let kind = Kind { suite: false, repeat: 1, parallel: 1 };
-    carry_out(vec![(PathBuf::new(), document)], kind, options, common)
+    carry_out(vec![(PathBuf::new(), document)], None, kind, options, common)
 }
 
+/// Runs the documents, or the steps of a ramp.
 fn carry_out(
     documents: Vec<(PathBuf, Document)>,
-    kind: Kind,
+    mut climb: Option<Climb>,
+    mut kind: Kind,
     options: &Options,
     common: &Common,
 ) -> anyhow::Result<Exit> {
@@ -171,17 +204,26 @@ fn carry_out(
         return Ok(exit);
     }
     let pipeline = Pipeline::of(options.ci);
-    let experiments: Result<Vec<Rc<Prepared>>, _> = documents
-        .into_iter()
-        .map(|(file, document)| {
-            Prepared::of(document, &file, kind.repeat, options.seed, &pipeline).map(Rc::new)
-        })
-        .collect();
+    let prepare = |(file, document): (PathBuf, Document)| {
+        Prepared::of(document, &file, kind.repeat, options.seed, &pipeline).map(Rc::new)
+    };
+    let experiments: Result<Vec<Rc<Prepared>>, _> = match &mut climb {
+        None => documents.into_iter().map(prepare).collect(),
+        Some(climb) => {
+            kind.suite = true;
+            climb.seeded(options.seed);
+            let first = climb.may_begin(&pipeline).and_then(|()| climb.next(&pipeline));
+            first.map(|first| first.into_iter().map(|(_, prepared)| Rc::new(prepared)).collect())
+        }
+    };
     let opened = experiments.and_then(|experiments| {
         // The earlier run is read before any file is written, for it may be one of them.
         let single = experiments.first().filter(|_| !kind.suite).map(|experiment| &experiment.document);
         let tellings = options.telling.prepare(single)?;
-        let outputs = Outputs::open(options, kind.suite, &experiments, &pipeline)?;
+        let mut outputs = Outputs::open(options, kind.suite, &experiments, &pipeline)?;
+        if climb.is_some() {
+            outputs.events = outputs.events.map(|events| events.together(common));
+        }
         Ok((experiments, outputs, tellings))
     });
     let (experiments, mut outputs, tellings) = match opened {
@@ -193,8 +235,9 @@ fn carry_out(
         }
     };
     let (began, date) = (Instant::now(), date());
+    let together = climb.as_ref().and(outputs.events.as_ref()).and_then(Events::directory);
     let mut session = Session {
-        experiments: experiments.clone(),
+        experiments,
         suite: kind.suite,
         parallel: kind.parallel as usize,
         repeat: kind.repeat,
@@ -203,18 +246,38 @@ fn carry_out(
         lease: options.lease.map_or(LEASE, |lease| lease.get().max(SHORTEST_LEASE)),
         events: outputs.events.take(),
         tellings,
+        climb,
         common: common.clone(),
     };
     let runs = session.carry_out(held)?;
-    let tested = experiments
+    let tested = session
+        .experiments
         .iter()
         .zip(runs)
         .map(|(experiment, runs)| Tested::of(experiment.subject.clone(), kind.repeat, runs));
     let took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
     let build = options.build.as_deref().or(pipeline.build());
-    let suite = Suite::of(tested.collect(), &date, took_ms, outputs.history.as_mut(), build);
+    let mut suite = Suite::of(tested.collect(), &date, took_ms, outputs.history.as_mut(), build);
+    if let Some(climb) = &session.climb {
+        suite = suite.climbed(climb.ladder());
+    }
     outputs.write(&suite, &pipeline);
-    print(&suite, kind.suite, &pipeline, options.ci, common.format);
+    match (&suite.ramp, session.experiments.first()) {
+        (Some(ladder), Some(first)) => {
+            let redactor = &first.document.redactor;
+            let title = redactor.redact(&first.document.experiment.title);
+            let stdout = io::stdout();
+            let paint = if options.ci { Paint::OFF } else { Paint::on(&stdout) };
+            show(&match common.format {
+                Format::Human => {
+                    let text = report::ladder(&title, ladder, together.as_deref(), paint);
+                    pipeline.harmless(&text).into_owned()
+                }
+                Format::Json => report::ladder_json(&title, ladder, together.as_deref()),
+            });
+        }
+        _ => print(&suite, kind.suite, &pipeline, options.ci, common.format),
+    }
     Ok(suite.exit)
 }
 
@@ -243,7 +306,11 @@ fn print(suite: &Suite, whole: bool, pipeline: &Pipeline, ci: bool, format: Form
         Format::Human => pipeline.harmless(&text),
         Format::Json => text.into(),
     };
-    if let Err(error) = print::result(&text) {
+    show(&text);
+}
+
+fn show(text: &str) {
+    if let Err(error) = print::result(text) {
         let _ = writeln!(io::stderr(), "error: the report cannot be printed: {error}");
     }
 }

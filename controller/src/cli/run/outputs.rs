@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use squall_agent::state;
+use squall_controller::conductor::run_id;
 use squall_controller::report;
 use squall_experiments::protocol::{Refusal, RunId};
 use squall_experiments::suite::{History, Suite};
@@ -118,6 +119,25 @@ fn say(path: &Path, written: io::Result<()>) {
 }
 
 impl Events {
+    /// The same, with all runs in one directory of their own where nobody asked for one.
+    pub fn together(self, common: &Common) -> Events {
+        match self {
+            Events::Default => {
+                let name = format!("runs/ramp-{}", run_id());
+                Events::Directory(state::root(common.state_dir.as_deref()).join(name))
+            }
+            asked => asked,
+        }
+    }
+
+    /// The directory that holds all of them.
+    pub fn directory(&self) -> Option<PathBuf> {
+        match self {
+            Events::Directory(directory) => Some(directory.clone()),
+            Events::File(_) | Events::Default => None,
+        }
+    }
+
     /// The file of a run.
     pub fn of(&mut self, run: &RunId, common: &Common) -> Option<Opened> {
         let directory = match self {

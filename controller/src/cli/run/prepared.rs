@@ -55,6 +55,22 @@ impl Prepared {
     }
 }
 
+impl Prepared {
+    /// That this host allows so many runs like this one as if they were one: the longest time that a fault may last is for all
+    /// of them together.
+    pub fn may_repeat(&self, times: usize) -> Result<(), Refusal> {
+        let policy = Policy::of_this_host()?;
+        let times = u32::try_from(times).unwrap_or(u32::MAX);
+        for step in self.plans.iter().flat_map(Plan::faults) {
+            if let PlanStep::Fault { changes, lasts, .. } = step {
+                let whole = lasts.get().saturating_mul(times).into();
+                changes.iter().try_for_each(|change| policy.permits(change, whole))?;
+            }
+        }
+        Ok(())
+    }
+}
+
 fn may_begin(plan: &Plan, policy: &Policy) -> Result<(), Refusal> {
     // The agent asks its policy again; asked here, what is not allowed is known before the baseline.
     for step in plan.faults() {

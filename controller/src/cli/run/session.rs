@@ -19,9 +19,11 @@ use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::task::{JoinSet, LocalSet};
 
 use super::super::Common;
-use super::super::host::LocalHost;
+use super::super::host::{LocalHost, refused};
 use super::super::telling::{self, Tellings};
+use super::climb::Climb;
 use super::outputs::Events;
+use super::pipeline::Pipeline;
 use super::prepared::Prepared;
 
 /// What is to be run, and how.
@@ -43,6 +45,8 @@ pub struct Session {
     pub events: Option<Events>,
     /// How else runs are told.
     pub tellings: Tellings,
+    /// Where the experiments are the steps of a ramp: what says which one comes next.
+    pub climb: Option<Climb>,
     pub common: Common,
 }
 
@@ -117,11 +121,28 @@ impl Session {
                         },
                     };
                     live.retain(|run| run.unit.experiment != unit.experiment || run.unit.time != unit.time);
+                    waiting.extend(self.climb_on(unit, &summary));
                     if matches!(summary.exit, Exit::Interrupted | Exit::Modified | Exit::Bug) {
                         waiting.clear();
                     }
                     ended.push((unit, summary, path));
                 }
+            }
+        }
+    }
+
+    /// The step that follows one that has ended, where this is a ramp that goes on.
+    fn climb_on(&mut self, ended: Unit, summary: &Summary) -> Option<Unit> {
+        let climb = self.climb.as_mut()?;
+        climb.tell(self.experiments[ended.experiment].document.step.as_ref()?.at, summary);
+        match climb.next(&Pipeline::of(self.log)) {
+            Ok(next) => {
+                self.experiments.push(Rc::new(next?.1));
+                Some(Unit { experiment: self.experiments.len() - 1, time: 0 })
+            }
+            Err(refusal) => {
+                refused(&refusal);
+                None
             }
         }
     }
@@ -187,6 +208,11 @@ impl Session {
             true => Progress::log(io::stderr(), self.guard),
             false => Progress::on(io::stderr(), false),
         };
+        let step = self.experiments[unit.experiment].document.step.as_ref();
+        if let (Some(climb), Some(step)) = (&self.climb, step) {
+            progress.note(&climb.announce(step.at));
+            return progress;
+        }
         if !self.suite {
             return progress;
         }

@@ -128,6 +128,7 @@ fn ends(log: &[Record]) -> Vec<u64> {
         matches!(
             record.event,
             Event::GuardTripped { .. }
+                | Event::GaveWay { .. }
                 | Event::Interrupted { .. }
                 | Event::AgentLost { .. }
                 | Event::Blind { .. }

@@ -79,11 +79,20 @@ async fn whatever_a_form_alters_is_in_the_audit_log() {
     let served = Served::new().await;
     let mut browser = Browser::new(served.at);
     browser.sign_in(served.token("admin")).await;
-    let forms = ["/halt", "/lift", "/start", "/start/run", "/runs/nothing/halt", "/sign-out"];
+    let forms = [
+        "/halt",
+        "/lift",
+        "/start",
+        "/start/run",
+        "/runs/nothing/halt",
+        "/schedules/nobody/pause",
+        "/schedules/nobody/resume",
+        "/sign-out",
+    ];
     let known: Vec<String> = table()
         .iter()
         .filter(|page| page.method != Method::GET && page.least.is_some())
-        .map(|page| page.path.replace("{id}", "nothing"))
+        .map(|page| page.path.replace("{id}", "nothing").replace("{name}", "nobody"))
         .collect();
     assert!(
         known.iter().all(|path| forms.contains(&path.as_str())) && known.len() == forms.len(),

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use super::*;
+use crate::store::{NewSchedule, now_ms};
 
 #[tokio::test]
 async fn a_run_is_its_report_when_it_has_ended() {
@@ -113,4 +114,37 @@ async fn the_list_of_ten_thousand_runs_is_as_quick_as_that_of_fifty() {
     println!("a page of runs: {:.1} ms of 50, {:.1} ms of 10,000", medians[0], medians[1]);
     // Histories are told by up to 200 runs each, which the fifty do not have.
     assert!(medians[1] < 3.0 * medians[0] + 300.0, "{medians:?}");
+}
+
+#[tokio::test]
+async fn the_calendar_shows_what_is_coming_and_a_schedule_is_paused_there() {
+    let served = Served::new().await;
+    let mut looks = Browser::new(served.at);
+    looks.sign_in(served.token("viewer")).await;
+    assert!(looks.get("/calendar").await.body.contains("There are none."));
+    let document = serde_json::json!({
+        "schedule": 1, "name": "night", "description": "<b>Slow stock</b>", "zone": "Europe/Berlin",
+        "when": { "cron": "30 2 * * *" }, "experiment": "x",
+    });
+    let (name, by) = ("night".to_owned(), "ada (operator)".to_owned());
+    let new = NewSchedule { name, document: document.to_string(), seed: 7, by, at: now_ms() };
+    served.store.new_schedule(new).await.expect("a schedule");
+    let page = looks.get("/calendar").await.body;
+    for word in ["planned", " 02:30:00 +0", "30 2 * * *", "&lt;b&gt;Slow stock", "not approved, seed 7"] {
+        assert!(page.contains(word), "{word}: {page}");
+    }
+    assert!(!page.contains("/schedules/night/"), "a viewer pauses nothing: {page}");
+    let far = looks.get("/calendar?from=2027-03-01").await.body;
+    assert!(far.contains("<h2>2027-03-14") && !far.contains("<h2>2027-03-15"), "{far}");
+    assert!(looks.get("/calendar?from=9999-12-31").await.status < 500);
+    let mut acts = Browser::new(served.at);
+    acts.sign_in(served.token("operator")).await;
+    assert_eq!(acts.post("/schedules/night/pause", &[("reason", " ")]).await.status, 400);
+    assert_eq!(acts.post("/schedules/night/pause", &[("reason", "we <move>")]).await.status, 303);
+    let page = acts.get("/calendar").await.body;
+    assert!(page.contains("we &lt;move&gt;") && page.contains("/schedules/night/resume"), "{page}");
+    assert!(!page.contains(">planned<"), "{page}");
+    assert_eq!(acts.post("/schedules/night/resume", &[("reason", "done")]).await.status, 303);
+    assert!(acts.get("/calendar").await.body.contains(">planned<"));
+    served.stop().await;
 }

@@ -6,9 +6,11 @@ mod load;
 mod looks;
 mod method;
 mod probe;
+mod ramp;
 mod rate;
 mod selector;
 mod service;
+mod stages;
 
 use super::node::{Data, Node};
 use super::problem::{Problem, Span};
@@ -68,6 +70,8 @@ impl Check {
                 self.step(step, &format!("method[{index}]"), false);
             }
         }
+        self.ramp(root);
+        self.stages(root);
     }
 
     fn at(&mut self, span: Span, path: &str, what: impl Into<String>, help: impl Into<String>) {

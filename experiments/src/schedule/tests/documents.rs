@@ -71,6 +71,29 @@ fn a_time_that_clocks_skip_is_refused_with_those_beside_it() {
     assert!(said.contains("write `01:30` or `03:30`"), "{said}");
     let said = problems(&with("{ at: 2027-02-29 10:00 }"));
     assert!(said.contains("there is no day `2027-02-29`"), "{said}");
+    for (moment, because) in [
+        ("10:00:60", "`60` is no second"),
+        ("10:00:5", "`5` is no second"),
+        ("24:00:01", "behind the end of its day"),
+    ] {
+        let said = problems(&with(&format!("{{ at: \"2027-03-01 {moment}\" }}")));
+        assert!(said.contains(because), "{moment}: {said}");
+    }
+}
+
+#[test]
+fn a_moment_may_be_told_to_the_second() {
+    for (written, second, instant) in [
+        ("2027-03-01 10:00", "2027-03-01 10:00", "2027-03-01T09:00:00Z"),
+        ("2027-03-01T10:00:07", "2027-03-01 10:00:07", "2027-03-01T09:00:07Z"),
+    ] {
+        let moment: Moment = written.parse().expect("a moment");
+        assert_eq!(moment.to_string(), second);
+        assert_eq!(
+            moment.at(&"Europe/Berlin".parse().expect("a zone")).expect("it is there"),
+            super::at(instant)
+        );
+    }
 }
 
 #[test]

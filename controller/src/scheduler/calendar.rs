@@ -1,0 +1,154 @@
+//! What is coming, what was, and why something did not or will not run.
+
+use std::collections::BTreeMap;
+
+use jiff::{SignedDuration, Timestamp};
+use schemars::JsonSchema;
+use serde::Serialize;
+use squall_experiments::schedule::{Bar, Entry, Zone};
+
+use super::outlook::{Around, Known};
+use super::{Scheduler, instant, ms};
+use crate::store::{EntryRow, ScheduleRow, StoreError};
+
+/// How many entries a calendar shows of one schedule.
+pub const MOST_OF_ONE: usize = 10_000;
+/// How many it shows at all.
+pub const MOST: usize = 500_000;
+/// The longest stretch of time that is shown.
+pub const LONGEST: SignedDuration = SignedDuration::from_hours(366 * 24);
+
+/// A stretch of time with all that is scheduled in it.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct Pages {
+    /// Its beginning: milliseconds since 1970.
+    pub from: u64,
+    /// Its end, which does not belong to it.
+    pub to: u64,
+    /// What was and will be, by time.
+    pub entries: Vec<Line>,
+    /// The change freezes in it.
+    pub freezes: Vec<Freeze>,
+    /// What cannot be told, a sentence each.
+    pub problems: Vec<String>,
+    /// Whether there are more entries than are shown.
+    pub more: bool,
+}
+
+/// One entry.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct Line {
+    /// Its schedule.
+    pub schedule: String,
+    /// When: milliseconds since 1970.
+    pub at: u64,
+    /// When, by the clocks of its zone: `2027-03-01 10:00:00 +01:00`.
+    pub local: String,
+    /// Its group of hosts; empty: all.
+    pub group: String,
+    /// What is coming: `planned`, `leashed` (it will inject nothing), `paused`, `barred`. What was: `fired`, `leashed`,
+    /// `refused`, `skipped`, `missed`, or `claimed` while it is about to begin.
+    pub state: String,
+    /// Why it did not or will not run.
+    pub why: Option<String>,
+    /// Its run.
+    pub run: Option<String>,
+}
+
+/// A time in which no run begins.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct Freeze {
+    /// Its beginning: milliseconds since 1970.
+    pub from: u64,
+    /// Its end, which does not belong to it.
+    pub to: u64,
+    /// Why.
+    pub why: String,
+}
+
+impl Scheduler {
+    /// What schedules have done before `now` and will do after it, between two instants; of one schedule or of all.
+    pub async fn calendar(
+        &self,
+        only: Option<&str>,
+        from: Timestamp,
+        to: Timestamp,
+        now: Timestamp,
+    ) -> Result<Pages, StoreError> {
+        let around = Around::now(&self.0.launch, &self.0.store).await?;
+        let rows: Vec<ScheduleRow> = self.0.store.schedules().await?;
+        let rows: Vec<ScheduleRow> =
+            rows.into_iter().filter(|row| only.is_none_or(|only| row.name == only)).collect();
+        let past = self.0.store.entries(only, ms(from), ms(to), MOST as u64).await?;
+        let made = tokio::task::spawn_blocking(move || pages(&rows, &around, past, (from, to), now));
+        made.await.map_err(|error| StoreError::Strange(error.to_string()))
+    }
+}
+
+/// The pages of some schedules.
+pub(super) fn pages(
+    rows: &[ScheduleRow],
+    around: &Around,
+    past: Vec<EntryRow>,
+    (from, to): (Timestamp, Timestamp),
+    now: Timestamp,
+) -> Pages {
+    let known: Vec<Known> = rows.iter().filter_map(|row| Known::of(row).ok()).collect();
+    let zones: BTreeMap<&str, &Zone> =
+        known.iter().map(|known| (known.row.name.as_str(), &known.schedule.zone)).collect();
+    let mut problems = Vec::new();
+    let freezes = around.frozen(from, to).unwrap_or_else(|why| {
+        problems.push(why);
+        Default::default()
+    });
+    let freeze = |bar: &Bar| Freeze { from: ms(bar.from), to: ms(bar.to), why: bar.why.clone() };
+    let mut entries: Vec<Line> = past
+        .into_iter()
+        .map(|past| Line {
+            local: local(instant(past.at), zones.get(past.schedule.as_str()).copied()),
+            schedule: past.schedule,
+            at: past.at,
+            group: past.group,
+            state: past.state,
+            why: past.why,
+            run: past.run,
+        })
+        .collect();
+    let mut more = false;
+    for known in &known {
+        // What is decided already is told by what became of it.
+        let begin = from.max(now).max(instant(known.row.decided_to));
+        let coming = known.entries(around, begin, to, MOST_OF_ONE + 1);
+        more |= coming.len() > MOST_OF_ONE;
+        entries.extend(coming.into_iter().take(MOST_OF_ONE).map(|entry| line(known, entry)));
+    }
+    entries.sort_by(|a, b| (a.at, &a.schedule, &a.group).cmp(&(b.at, &b.schedule, &b.group)));
+    more |= entries.len() > MOST;
+    entries.truncate(MOST);
+    let freezes = freezes.list().iter().map(freeze).collect();
+    Pages { from: ms(from), to: ms(to), entries, freezes, problems, more }
+}
+
+fn line(known: &Known, entry: Entry) -> Line {
+    let (state, why) = match (entry.barred, &known.row.paused) {
+        (Some(why), _) => ("barred", Some(why)),
+        (None, Some(paused)) => ("paused", Some(format!("paused by {}: {}", paused.by, paused.why))),
+        (None, None) if known.schedule.leashed => ("leashed", Some("it will inject nothing".to_owned())),
+        (None, None) => ("planned", None),
+    };
+    Line {
+        schedule: known.row.name.clone(),
+        at: ms(entry.at),
+        local: local(entry.at, Some(&known.schedule.zone)),
+        group: entry.group,
+        state: state.to_owned(),
+        why,
+        run: None,
+    }
+}
+
+/// By the clocks of a zone; of a schedule that is gone, UTC.
+fn local(at: Timestamp, zone: Option<&Zone>) -> String {
+    let at = zone.map_or_else(|| at.to_zoned(jiff::tz::TimeZone::UTC), |zone| zone.zoned(at));
+    at.strftime("%Y-%m-%d %H:%M:%S %:z").to_string()
+}
