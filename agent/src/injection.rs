@@ -37,6 +37,8 @@ pub struct Injection {
     pub connection: Connection,
     /// For how long it lives.
     pub lease: Lease,
+    /// Whether what its proxies see is wanted.
+    pub watched: bool,
     seed: u64,
     parts: BTreeMap<u32, Part>,
     /// What stays when a step ends: see [`Undo::outlasts_its_step`].
@@ -88,7 +90,7 @@ impl Injection {
         let before = Before::take(records);
         let lease = Lease::new(sys::boot_nanos(), lease, deadline);
         let (parts, footings) = (BTreeMap::new(), Vec::new());
-        Injection { run, title, connection, lease, seed, parts, footings, before }
+        Injection { run, title, connection, lease, watched: false, seed, parts, footings, before }
     }
 
     /// Makes the changes of one step, all or none.
@@ -120,6 +122,7 @@ impl Injection {
                 tag: format!("{TAG}{} part {number} change {index};", self.run),
                 choice: format!("part {number}, change {index}"),
                 seed: self.seed,
+                watched: self.watched.then(|| (self.run.clone(), number)),
             };
             modules::load(&change, || records.breathe());
             choice::learn(&change, || records.breathe());

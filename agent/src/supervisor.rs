@@ -31,6 +31,7 @@ use crate::resolve::{self, Answers, Asked, Follower};
 use crate::state::Place;
 
 mod guarded;
+mod sights;
 
 /// How often an undo that failed is tried again.
 const RETRY: u64 = 1_000_000_000;
@@ -220,6 +221,7 @@ impl Supervisor {
                 }
                 Reply::Done
             })),
+            Request::Watch { run } => refused(mine(&self.injections, &run).map(|()| self.watch(&run))),
             Request::Apply { run, part, changes, lasts_ms } => {
                 let step = Step { number: part, changes, lasts: nanos(lasts_ms) };
                 let apply = Apply { run, step };
@@ -411,6 +413,7 @@ impl Supervisor {
                 }
             }
         }
+        self.tell_sights();
         for (run, why) in over {
             self.end(&run, Some(why));
         }
@@ -463,6 +466,7 @@ impl Supervisor {
         let alone = self.injections.is_empty() && self.stuck.is_empty();
         let lifted = injection.end(&mut self.machine, &self.records, alone);
         self.followers.retain(|(other, _), _| other != run);
+        self.tell_last_sights(&injection);
         if lifted.stuck.is_empty() {
             if let Err(refusal) = self.records.ask(&Ask::End { run: run.clone() }, None) {
                 tracing::info!(%refusal, "the journal does not know yet that the run has ended");

@@ -84,6 +84,12 @@ pub enum Request {
         /// Lifted after this long, in milliseconds, and a grace of half a second in which the conductor does it.
         lasts_ms: u64,
     },
+    /// From now on tell what proxies of a run see of connections and requests, in [`Message::Saw`]: those that are started
+    /// after this. Answered by [`Reply::Done`].
+    Watch {
+        /// Which run.
+        run: RunId,
+    },
     /// Continue the lease. Answered by [`Reply::Done`].
     Renew {
         /// Which run.
@@ -162,6 +168,13 @@ pub enum Message {
         guard: u32,
         /// What came of it.
         said: Said,
+    },
+    /// Proxies have seen connections and requests that are over, in no order between them.
+    Saw {
+        /// Which run.
+        run: RunId,
+        /// Each a JSON object, which names its `run` and its `part`.
+        seen: Vec<serde_json::Value>,
     },
     /// Something ended without being asked on this connection.
     Ended {

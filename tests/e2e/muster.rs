@@ -265,7 +265,7 @@ fn a_fault_that_grows_over_the_hosts_stops_where_the_system_gives_way() {
     needs!(Root, Nftables, Nginx);
     let fleet = Arc::new(Fleet::new());
     NAMES.iter().for_each(|name| fleet.start(name));
-    let text = one_of_two("{ sizes: [1, 2, all], bake: 2s }");
+    let text = one_of_two("{ sizes: [1, 2, all], bake: 1500ms }");
     // Which host comes first is the seed's choice: one is taken by which those that are asked come before the one that asks.
     let order = |seed: &u64| {
         let stages = targets(&fleet, &text, *seed).stages;

@@ -53,14 +53,14 @@ fn dependency_how_slow() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../experiments/shipped/dependency-how-slow.yaml");
     let path = path.display().to_string();
     let vars =
-        ["app=http://10.77.1.2/", "dependency=10.77.1.2:80", "patience=1500ms", "hold=2500ms", "factor=100x"];
+        ["app=http://10.77.1.2/", "dependency=10.77.1.2:80", "patience=1500ms", "hold=3500ms", "factor=100x"];
     let with = |verb: &str, more: &[&str]| {
         let vars: Vec<&str> = vars.iter().flat_map(|var| ["--var", var]).collect();
         host.squall(&[&[verb, &path][..], &vars, more].concat()).run()
     };
     // Before anything is done the plan says all of it.
     let plan = with("plan", &[]);
-    for told in ["while the hypothesis holds: 20ms, 2s, 3s", "at most 3 steps, 7s500ms of faults"] {
+    for told in ["while the hypothesis holds: 20ms, 2s, 3s", "at most 3 steps, 10s500ms of faults"] {
         plan.expect_exit(0).expect_told(told);
     }
     let directory = world.directory.join("steps").display().to_string();

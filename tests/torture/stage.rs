@@ -406,7 +406,7 @@ impl Conductor {
                     return Err(format!("refused: {refusal}"));
                 }
                 Message::Answer { reply, .. } => return Ok(reply),
-                Message::Ended { .. } | Message::Guard { .. } => {}
+                Message::Ended { .. } | Message::Guard { .. } | Message::Saw { .. } => {}
             }
         }
     }

@@ -23,6 +23,8 @@ pub(super) enum Notice {
     Ended { run: RunId, part: Option<u32>, why: String, lifted: Lifted },
     /// It looked at a guard.
     Guard { run: RunId, guard: u32, said: Said },
+    /// Proxies have seen something.
+    Saw { run: RunId, seen: Vec<serde_json::Value> },
     /// The connection is gone; the agent reverts by itself.
     Lost(String),
 }
@@ -129,6 +131,9 @@ async fn listen(
             }
             Ok(Some(Message::Guard { run, guard, said })) => {
                 let _ = notices.send(Notice::Guard { run, guard, said });
+            }
+            Ok(Some(Message::Saw { run, seen })) => {
+                let _ = notices.send(Notice::Saw { run, seen });
             }
             Ok(None) => return "the agent closed it".to_owned(),
             Err(error) => return error.to_string(),

@@ -94,6 +94,7 @@ impl Run<'_> {
             }
             other => return Err(self.misunderstood("begin", &other)),
         }
+        self.watch().await?;
         let renew = Request::Renew { run: self.order.run.clone() };
         let Some(asking) = self.link.borrow().clone() else {
             return Err(Stopped);
@@ -114,6 +115,17 @@ impl Run<'_> {
         });
         *self.renewal.borrow_mut() = Some(renewal.abort_handle());
         self.go_on()
+    }
+
+    /// Asks for what proxies see, where somebody wants to know.
+    async fn watch(&self) -> Result<(), Stopped> {
+        if self.log.borrow().sights.is_none() {
+            return Ok(());
+        }
+        match self.call(Request::Watch { run: self.order.run.clone() }).await? {
+            Reply::Done => Ok(()),
+            other => Err(self.misunderstood("watch", &other)),
+        }
     }
 
     fn step<'s>(&'s self, at: String, step: &'s PlanStep) -> Stepping<'s> {

@@ -117,6 +117,8 @@ pub enum Gate {
 pub struct Outlet<'a> {
     /// The event file; each line is written at once and whole.
     pub file: Option<File>,
+    /// What proxies of the run's outages see of connections and requests, a JSON object a line; `None`: it is not wanted.
+    pub sights: Option<File>,
     /// Takes secrets out of every text.
     pub redact: Option<Redact<'a>>,
     /// Sees every event.
@@ -167,9 +169,11 @@ pub async fn conduct(
     let (told, answers) = mpsc::unbounded_channel();
     let clock = Clock::since(order.since_ns);
     let sampling = sampling_of(order.experiment, order.plan);
+    let mut log = Log::new(clock, outlet.file, outlet.redact, outlet.watcher);
+    log.sights = outlet.sights;
     let run = Run {
         clock,
-        log: RefCell::new(Log::new(clock, outlet.file, outlet.redact, outlet.watcher)),
+        log: RefCell::new(log),
         host: RefCell::new(host),
         link: RefCell::new(None),
         early: RefCell::new(None),

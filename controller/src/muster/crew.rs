@@ -186,6 +186,7 @@ async fn drive(order: Arc<Order>, place: Place, since_ns: u64) {
         .then(|| Box::new(|text: &str| redactor.redact(text).into_owned()) as Redact<'_>);
     let outlet = Outlet {
         file: None,
+        sights: None,
         redact,
         watcher: Box::new(|tell| match tell {
             Tell::Event(record, state) => watch.event(record, state),

@@ -55,7 +55,8 @@ impl Muster {
             sentence: format!("{}{stages}", words::sentence(exit, &hosts)),
             grown,
             stopped,
-            starts: starts(&records),
+            // In stages hosts begin one after the other, as they were told to.
+            starts: if began.stages.is_empty() { starts(&records) } else { Vec::new() },
             hosts,
             began,
         })

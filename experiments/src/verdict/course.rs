@@ -1,5 +1,7 @@
 //! How the evidence on one bound went, second by second.
 
+use std::time::Duration;
+
 use super::blocks::Blocks;
 use super::counts::Counts;
 use super::interval::upper_share;
@@ -21,7 +23,7 @@ const OUTAGE_REQUESTS: u64 = 20;
 /// How many times as many slow answers as in the baseline are still no worse.
 const TAIL_TIMES: f64 = 2.0;
 /// Where so many of the control group's requests fail, it is not the fault alone that makes others fail.
-const SHARED: f64 = 0.1;
+pub(super) const SHARED: f64 = 0.1;
 
 /// The evidence on one bound over a window.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -44,10 +46,12 @@ pub struct Course {
     pub keeps_late: bool,
     /// Of latencies: how often a request is slower than one of the baseline, ties counted half, and how often it may be.
     pub effect: Option<(f64, f64)>,
-    /// Of latencies: whether so much was known that the slowest could be compared, too.
+    /// Of latencies: whether so much was known that the slowest, or the quantile that is asked for, could be compared.
     pub tail: bool,
     /// Requests to the control group at the same time, and the bad ones among them.
     pub control: Option<(u64, u64)>,
+    /// Of a quantile that is compared with another one: both of them; `None` where too many requests have no answer.
+    pub quantiles: Option<(Option<Duration>, Option<Duration>)>,
     /// About how many requests more would show that the bound is kept.
     pub missing: Option<u64>,
 }
@@ -254,7 +258,7 @@ fn nth_bad(counts: &Counts, nth: u64) -> Option<u64> {
 }
 
 /// The share of bad requests in the last third of all.
-fn late_share(counts: &Counts) -> f64 {
+pub(super) fn late_share(counts: &Counts) -> f64 {
     let (total, _) = counts.total();
     let (mut seen, mut all, mut failed) = (0u64, 0u64, 0u64);
     for (_, more, bad) in counts.iter() {

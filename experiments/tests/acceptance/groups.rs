@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use squall_experiments::distribution::Distribution;
-use squall_experiments::verdict::{Counts, Course, Mode};
+use squall_experiments::verdict::{Counts, Course, Mode, Multiple, Tick};
 
 use super::{Chance, SURE, Traffic, WATCHED, in_full, replicates, share};
 
@@ -141,5 +141,83 @@ fn what_stalls_both_groups_is_rarely_called_a_difference_of_their_tails() {
         let found = (0..many as u64).filter(|replicate| called(*replicate)).count() as f64 / many as f64;
         println!("both stall alike, {mode:?}: {found:.4} called slower");
         assert!(found <= if in_full() { 0.05 } else { 0.08 }, "{mode:?}: {found}");
+    }
+}
+
+/// What is asked of the p99 of a group: at most 1.2 times that of the other one.
+const P99: Multiple = Multiple { thousandths: 990, times: 1.2 };
+
+/// Whether and after how many seconds of 50 requests to each group it is sure that the p99 of the tested group, which is
+/// `times` as slow, is more than 1.2 times the control group's; both are slowed alike in five seconds of every hundred.
+/// With `alone` there is no control group, no storm, and a minute before to compare with.
+fn p99(chance: &mut Chance, mode: Mode, seconds: u64, times: f64, alone: bool) -> (Option<u64>, bool) {
+    let mut draw = |many: u64, times: f64| -> Vec<Distribution> {
+        let storm = |at: u64| if !alone && (60..65).contains(&(at % 100)) { 4.0 } else { 1.0 };
+        (0..many).map(|at| latencies(chance, 50, times * storm(at), 0.0)).collect()
+    };
+    let before = draw(if alone { 60 } else { 20 }, 1.0);
+    let (tested, control) = (draw(seconds, times), draw(if alone { 0 } else { seconds }, 1.0));
+    let before: Vec<Tick<'_>> = before.iter().map(|latency| (latency, 0)).collect();
+    let planned = Some(seconds * 1000);
+    let during: Vec<(u64, Tick<'_>)> = (0..).zip(&tested).map(|(at, own)| (at * 1000, (own, 0))).collect();
+    let pairs: Vec<(u64, Tick<'_>, Tick<'_>)> =
+        during.iter().zip(&control).map(|((at, own), other)| (*at, *own, (other, 0))).collect();
+    let course = match alone {
+        true => Course::of_quantile(P99, &before, &during, mode, planned, 0.05),
+        false => Course::of_quantile_groups(P99, &before, &pairs, mode, planned, 0.05),
+    };
+    let course = course.expect("both were asked");
+    let sure = course.against.iter().find(|(_, evidence)| *evidence >= SURE).map(|(at, _)| at / 1000);
+    let sure = [sure, course.outage_ms.map(|at| at / 1000)].into_iter().flatten().min();
+    (sure, course.keeps >= SURE && course.keeps_late)
+}
+
+#[test]
+fn a_p99_at_its_multiple_is_rarely_called_more_or_less() {
+    let many = replicates() as u64 / 8;
+    for (seed, mode, alone) in
+        [(80, Mode::Fast, false), (81, Mode::Robust, false), (82, Mode::Fast, true), (83, Mode::Robust, true)]
+    {
+        for times in [1.0, 1.2] {
+            let found: Vec<(Option<u64>, bool)> = (0..many)
+                .map(|replicate| p99(&mut Chance::new(seed * 1_000_003 + replicate), mode, 120, times, alone))
+                .collect();
+            let share = |wanted: fn(&(Option<u64>, bool)) -> bool| {
+                found.iter().filter(|one| wanted(one)).count() as f64 / many as f64
+            };
+            let (more, kept) =
+                (share(|(sure, _)| sure.is_some()), share(|(sure, kept)| sure.is_none() && *kept));
+            let whom = if alone { "baseline" } else { "control group" };
+            println!(
+                "p99 {times} times the {whom}'s, {mode:?}, 120 s: {more:.4} more than 1.2, {kept:.4} kept"
+            );
+            let most = if in_full() { 0.05 } else { 0.1 };
+            assert!(more <= most, "{times} {mode:?} {alone}: {more}");
+            assert!(times < 1.2 || kept <= most, "{mode:?} {alone}: {kept}");
+            // Of a time with a storm in it little is known of the tail.
+            assert!(times > 1.0 || kept >= if alone { 0.5 } else { 0.05 }, "{mode:?} {alone}: {kept}");
+        }
+    }
+}
+
+#[test]
+fn a_p99_beyond_its_multiple_is_found_in_time() {
+    for (seed, mode, times, alone, most) in [
+        (90, Mode::Fast, 2.0, false, 30),
+        (91, Mode::Robust, 2.0, false, 90),
+        (92, Mode::Fast, 2.0, true, 20),
+        (93, Mode::Robust, 2.0, true, 60),
+    ] {
+        let mut delays: Vec<u64> = (0..replicates() as u64 / 8)
+            .map(|replicate| {
+                let mut chance = Chance::new(seed * 1_000_003 + replicate);
+                p99(&mut chance, mode, 120, times, alone).0.unwrap_or(u64::MAX)
+            })
+            .collect();
+        delays.sort_unstable();
+        let median = delays[delays.len() / 2];
+        let whom = if alone { "baseline" } else { "control group" };
+        println!("p99 {times} times the {whom}'s, {mode:?}: sure after {median} s");
+        assert!(median <= most, "{mode:?} {times} {alone}: {median} s");
     }
 }

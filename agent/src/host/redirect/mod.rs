@@ -14,6 +14,7 @@ mod material;
 mod program;
 pub mod proxy;
 mod resolvers;
+pub mod seen;
 mod ways;
 
 use std::collections::BTreeSet;
@@ -24,7 +25,7 @@ use squall_experiments::ailment::Ailment;
 use squall_experiments::change::Redirect;
 use squall_experiments::evidence::{Engine, Evidence, Incident, Unit};
 use squall_experiments::flow::Established;
-use squall_experiments::protocol::Refusal;
+use squall_experiments::protocol::{Refusal, RunId};
 
 use super::aim::{Aim, News};
 use super::means::Means;
@@ -151,9 +152,9 @@ pub struct Live {
     incidents: Vec<Incident>,
 }
 
-/// Starts a proxy for it: one that holds nothing yet.
-pub fn start(prepared: &Prepared, seed: u64) -> Result<Proxy, Refusal> {
-    Proxy::start(prepared.identity, seed)
+/// Starts a proxy for it: one that holds nothing yet. Where its run is watched, it keeps what it sees.
+pub fn start(prepared: &Prepared, seed: u64, watched: Option<&(RunId, u32)>) -> Result<Proxy, Refusal> {
+    Proxy::start(prepared.identity, seed, watched)
 }
 
 /// Leads connections to the proxy, which is ready. Its undo is recorded.

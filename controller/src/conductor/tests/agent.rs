@@ -150,7 +150,7 @@ impl Agent {
                 lifted.evidence.clear();
                 Reply::Lifted(lifted)
             }
-            Request::Renew { .. } => Reply::Done,
+            Request::Renew { .. } | Request::Watch { .. } => Reply::Done,
             Request::Status => {
                 let live = !self.seen.is_clean();
                 let run = self.run.clone().filter(|_| live).map(|run| Active {
