@@ -218,7 +218,9 @@ fn three_hosts_begin_together_and_all_hold() {
         assert_eq!(summary.host.as_ref().map(|host| host.ours), Some(0), "{shown}");
     }
     assert_eq!((muster.starts.len(), muster.starts[0].hosts), (1, 3));
-    assert!(shown.contains("`the page is slow` on 3 hosts: asked for within "), "{shown}");
+    let start = &muster.starts[0];
+    assert!(start.began_us.is_some() && start.within_us.is_some(), "every agent tells its clock: {start:?}");
+    assert!(shown.contains("`the page is slow` on 3 hosts: in force within "), "{shown}");
     assert!(shown.contains("held on all 3 hosts"), "{shown}");
     println!("{shown}");
     let cases = report::junit(&muster.as_suite()).expect("it is written to memory");

@@ -238,7 +238,7 @@ mod tests {
         let run = named("r");
         let apply = |number, run: &RunId| {
             let lasts = lasts.as_millis() * 1_000_000;
-            Apply { run: run.clone(), step: Step { number, changes: changes.clone(), lasts } }
+            Apply { run: run.clone(), step: Step { number, changes: changes.clone(), lasts }, at: None }
         };
         let mut mandates = Mandates::default();
         mandates.begun(&run, Mandate { epoch: 0, approved });

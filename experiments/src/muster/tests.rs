@@ -94,8 +94,25 @@ fn how_far_hosts_were_apart_is_in_the_sum() {
         muster.sentence,
         "held on all 2 hosts: `a`: `f` had its effect (9 of 9 matching packets impaired); no hypothesis was stated"
     );
-    let expected = Start { part: 1, name: "f".to_owned(), hosts: 2, asked_ms: 1, injected_ms: 12 };
-    assert_eq!(muster.starts, [expected]);
+    let expected = Start {
+        part: 1,
+        name: "f".to_owned(),
+        hosts: 2,
+        asked_ms: 1,
+        injected_ms: 12,
+        began_us: None,
+        within_us: None,
+        late: 0,
+    };
+    assert_eq!(muster.starts, std::slice::from_ref(&expected));
+    // Where all of them tell their clocks, these count.
+    let mut lines = [injected("a", 5, 7), injected("b", 6, 19), ends("a", 30), ends("b", 31)].concat();
+    lines[3]["applied"]["began"] = json!({ "at_us": 6100, "within_us": 300 });
+    assert_eq!(Muster::of(&log(&["a", "b"], lines.clone())).unwrap().starts, std::slice::from_ref(&expected));
+    lines[7]["applied"]["began"] = json!({ "at_us": 9000, "within_us": 200 });
+    lines[7]["applied"]["late_us"] = json!(2500);
+    let muster = Muster::of(&log(&["a", "b"], lines)).unwrap();
+    assert_eq!(muster.starts, [Start { began_us: Some(2900), within_us: Some(300), late: 1, ..expected }]);
     assert_eq!(muster.as_suite().experiments.len(), 2);
 }
 

@@ -77,7 +77,11 @@ impl Log {
         });
         self.push(Event::Injected {
             part,
-            applied: Applied { targets: vec!["127.0.0.1:7003".to_owned()], notes: Vec::new(), took_us: 1500 },
+            applied: Applied {
+                targets: vec!["127.0.0.1:7003".to_owned()],
+                took_us: 1500,
+                ..Applied::default()
+            },
         })
     }
 
