@@ -199,7 +199,7 @@ impl Supervisor {
                 let deadline = sys::boot_nanos() + nanos(deadline_ms);
                 let lease = nanos(lease_ms);
                 let terms = Terms { run, title, seed, connection, lease, deadline };
-                refused(self.may_begin(&terms, &plan, *mandate).and_then(|()| self.begin(terms, guards)))
+                refused(self.begin_by(terms, (&plan, deadline_ms), guards, *mandate))
             }
             Request::Renew { run } => refused(mine(&self.injections, &run).map(|()| {
                 if let Some(injection) = self.injections.get_mut(&run) {

@@ -55,8 +55,9 @@ impl Appointed {
 }
 
 impl Supervisor {
-    /// Whether the host's policy and what was approved let a step be made, and whether its instant is one.
-    pub(super) fn may_apply(&self, apply: &Apply) -> Result<(), Refusal> {
+    /// Whether the host's policy and what was approved let a step be made, and whether its instant is one. What was approved
+    /// is taken then.
+    pub(super) fn may_apply(&mut self, apply: &Apply) -> Result<(), Refusal> {
         if apply.step.changes.is_empty() {
             return Err(Refusal::bare("there is nothing to apply"));
         }
@@ -72,7 +73,7 @@ impl Supervisor {
         }
         let lasts = Period::from(Duration::from_nanos(apply.step.lasts));
         apply.step.changes.iter().try_for_each(|change| self.policy.permits(change, lasts))?;
-        self.is_approved(apply)
+        self.mandates.take(apply)
     }
 
     /// Resolves every name, then comes back through [`Supervisor::resolved`].
@@ -127,6 +128,7 @@ impl Supervisor {
         match rehearsed {
             Ok(()) => self.appointed.push(Appointed { at, ready }),
             Err(refusal) => {
+                self.mandates.give_back(&(run.clone(), step.number));
                 let message = Message::Answer { number: *number, reply: Reply::Refused(refusal) };
                 self.send(*connection, message);
             }
@@ -143,7 +145,8 @@ impl Supervisor {
     /// Steps of a run, or one of them, are not begun any more.
     pub(super) fn call_off(&mut self, run: &RunId, part: Option<u32>) {
         let off: Vec<Appointed> = self.appointed.extract_if(.., |one| one.is(run, part)).collect();
-        for Appointed { ready: Ready { connection, number, .. }, .. } in off {
+        for Appointed { ready: Ready { connection, number, apply, .. }, .. } in off {
+            self.mandates.give_back(&(apply.run, apply.step.number));
             let refusal = Refusal::bare("it was called off before its instant came");
             self.send(connection, Message::Answer { number, reply: Reply::Refused(refusal) });
         }
@@ -167,6 +170,9 @@ impl Supervisor {
             self.follow(&part, answers);
             Ok(applied)
         });
+        if applied.is_err() {
+            self.mandates.give_back(&part);
+        }
         let reply = applied.map_or_else(Reply::Refused, Reply::Applied);
         self.send(connection, Message::Answer { number, reply });
     }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use squall_experiments::distribution::Distribution;
-use squall_experiments::verdict::{Counts, Course, Mode, Multiple, Paired, Starts, Tick};
+use squall_experiments::verdict::{Counts, Course, Mode, Multiple, Tick};
 
 use super::{Chance, SURE, Traffic, WATCHED, in_full, replicates, share};
 
@@ -68,24 +68,35 @@ fn a_group_that_fails_alone_is_found_in_time() {
     assert!((16..=38).contains(&median), "{median} s, and 26 s are expected");
 }
 
-/// A second of 50 latencies around 10 ms, with a long tail: log-normal by the sum of twelve draws.
-fn latencies(chance: &mut Chance, times: f64) -> Distribution {
+/// A second of so many latencies around 10 ms, with a long tail: log-normal by the sum of twelve draws. Those that come
+/// while everything stands still wait for its end.
+fn latencies(chance: &mut Chance, rate: u64, times: f64, stalled: f64) -> Distribution {
     let mut latency = Distribution::default();
-    for _ in 0..50 {
+    for at in 0..rate {
         let normal = (0..12).map(|_| chance.uniform()).sum::<f64>() - 6.0;
-        latency.add(Duration::from_secs_f64(0.01 * times * (0.5 * normal).exp()));
+        let waits = (stalled - at as f64 / rate as f64).max(0.0);
+        latency.add(Duration::from_secs_f64(0.01 * times * (0.5 * normal).exp() + waits));
     }
     latency
 }
 
+/// When the verdict is sure that the tested group is slower.
+fn sure_of(pairs: &[[Distribution; 2]], mode: Mode) -> Option<u64> {
+    let ticks: Vec<_> =
+        (0..).zip(pairs).map(|(at, [tested, control])| (at * 1000, (tested, 0), (control, 0))).collect();
+    let course = Course::of_latency_groups(&ticks, mode, Some(pairs.len() as u64 * 1000), 0.05)?;
+    course.against.iter().find(|(_, evidence)| *evidence >= SURE).map(|(at, _)| at / 1000)
+}
+
 /// When it is sure that the tested group is slower, of so many seconds in each of which both are slowed alike by chance.
 fn slower(chance: &mut Chance, seconds: u64, times: f64) -> Option<u64> {
-    let mut paired = Paired::new(Starts::Planned(seconds));
-    (1..=seconds).find(|_| {
-        let weather = 0.5 + 2.0 * chance.uniform();
-        let (tested, control) = (latencies(chance, times * weather), latencies(chance, weather));
-        paired.step((&tested, 0), (&control, 0)) >= SURE
-    })
+    let pairs: Vec<_> = (0..seconds)
+        .map(|_| {
+            let weather = 0.5 + 2.0 * chance.uniform();
+            [times * weather, weather].map(|times| latencies(chance, 50, times, 0.0))
+        })
+        .collect();
+    sure_of(&pairs, Mode::Robust)
 }
 
 #[test]
@@ -99,14 +110,37 @@ fn a_group_that_is_slower_is_found_and_what_slows_both_is_not() {
         println!("{times} times as slow as the control group, 60 s: {found:.4} called slower");
         assert!(found <= if in_full() { most } else { most + 0.05 }, "{times}: {found}");
     }
-    for (times, most) in [(1.28, 90), (2.0, 18)] {
-        let mut delays: Vec<u64> = (0..replicates() as u64 / 8)
-            .map(|replicate| slower(&mut Chance::new(72_000_003 + replicate), 300, times).unwrap_or(u64::MAX))
+    for (times, seconds, most) in [(1.28, 200, 120), (2.0, 60, 24)] {
+        let mut delays: Vec<u64> = (0..replicates() as u64 / 16)
+            .map(|replicate| {
+                slower(&mut Chance::new(72_000_003 + replicate), seconds, times).unwrap_or(u64::MAX)
+            })
             .collect();
         delays.sort_unstable();
         let median = delays[delays.len() / 2];
         println!("{times} times as slow as the control group: sure after {median} s");
         assert!(median <= most, "{times}: {median} s");
+    }
+}
+
+#[test]
+fn what_stalls_both_groups_is_rarely_called_a_difference_of_their_tails() {
+    for (seed, mode) in [(75, Mode::Fast), (76, Mode::Robust)] {
+        let many = replicates() / 16;
+        let called = |replicate: u64| {
+            let chance = &mut Chance::new(seed * 1_000_003 + replicate);
+            let pairs: Vec<_> = (0..60)
+                .map(|_| {
+                    // About one second in thirty, for up to half of it.
+                    let stalled = if chance.uniform() < 1.0 / 30.0 { 0.5 * chance.uniform() } else { 0.0 };
+                    [stalled; 2].map(|stalled| latencies(chance, 100, 1.0, stalled))
+                })
+                .collect();
+            sure_of(&pairs, mode).is_some()
+        };
+        let found = (0..many as u64).filter(|replicate| called(*replicate)).count() as f64 / many as f64;
+        println!("both stall alike, {mode:?}: {found:.4} called slower");
+        assert!(found <= if in_full() { 0.05 } else { 0.08 }, "{mode:?}: {found}");
     }
 }
 
@@ -119,7 +153,7 @@ const P99: Multiple = Multiple { thousandths: 990, times: 1.2 };
 fn p99(chance: &mut Chance, mode: Mode, seconds: u64, times: f64, alone: bool) -> (Option<u64>, bool) {
     let mut draw = |many: u64, times: f64| -> Vec<Distribution> {
         let storm = |at: u64| if !alone && (60..65).contains(&(at % 100)) { 4.0 } else { 1.0 };
-        (0..many).map(|at| latencies(chance, times * storm(at))).collect()
+        (0..many).map(|at| latencies(chance, 50, times * storm(at), 0.0)).collect()
     };
     let before = draw(if alone { 60 } else { 20 }, 1.0);
     let (tested, control) = (draw(seconds, times), draw(if alone { 0 } else { seconds }, 1.0));
