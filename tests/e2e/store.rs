@@ -9,7 +9,7 @@ use squall_controller::budget::HostUse;
 use squall_controller::config::Budget;
 use squall_controller::store::{
     Admission, Answered, Asked, Due, EntryRow, NewHost, NewJoinToken, NewPlan, NewRun, NewSchedule, NewToken,
-    Role, Store, StoreError, Verified, Where, states,
+    Role, Store, StoreError, Tested, Verified, Where, states,
 };
 use squall_tests::needs;
 use squall_tests::netns::Process;
@@ -29,7 +29,14 @@ fn text(text: &str) -> String {
 }
 
 fn a_run(id: &str) -> NewRun {
-    NewRun { id: text(id), title: text("T"), document: text("{}"), plan: text("00"), by: text("ada") }
+    NewRun {
+        id: text(id),
+        title: text("T"),
+        document: text("{}"),
+        plan: text("00"),
+        by: text("ada"),
+        tested: Tested::default(),
+    }
 }
 
 fn a_host(name: &str, serial: &str) -> NewHost {
@@ -200,6 +207,15 @@ async fn runs(store: &Store) {
     store.set_run_state("long", "held", 0).await.expect("it is there");
     let ended = store.ended(&long, 10).await.expect("it can be read");
     assert!(ended.len() == 1 && ended[0].state == "held", "{ended:?}");
+    let tested = Tested { build: Some(text("b7")), weight: 3, content: text("c") };
+    store
+        .new_run(NewRun { title: long.clone(), tested, ..a_run("longer") })
+        .await
+        .expect("of the same title");
+    store.set_run_state("longer", "deviated", 0).await.expect("it is there");
+    let latest = store.latest(0, 10).await.expect("they can be read");
+    let last = latest.iter().find(|ended| ended.title == long).expect("it has ended");
+    assert_eq!((last.id.as_str(), last.build.as_deref(), last.weight), ("longer", Some("b7"), 3));
     assert_eq!(found.len(), 1);
     assert_eq!((found[0].state.as_str(), found[0].events, found[0].epoch), ("running", 4, 1));
 }
