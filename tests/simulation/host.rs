@@ -191,6 +191,7 @@ impl Worker {
                 Reply::Hello { version: VERSION, guardian: 1, worker: 2, state, policy, clock_ns: Some(now) }
             }
             Request::Clock => Reply::Clock { now_ns: now },
+            Request::Watch { run } => self.mine(connection, &run).map(|_| Reply::Done)?,
             Request::Begin { run, lease_ms, deadline_ms, mandate, .. } => {
                 let newest = self.epochs.entry(run.clone()).or_default();
                 if mandate.epoch < *newest {
