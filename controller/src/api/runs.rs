@@ -48,11 +48,10 @@ pub(crate) fn limit(call: &Call) -> Result<u64, Problem> {
     call.number("limit", USUAL, MOST).map(|limit| limit.max(1))
 }
 
-/// The run that a path names.
-pub(crate) async fn named(api: &Api, call: &Call) -> Result<RunRow, Problem> {
-    let id = call.part("id");
+/// The run of a name.
+pub(crate) async fn named(api: &Api, id: &str) -> Result<RunRow, Problem> {
     let missing = || Problem::bare(StatusCode::NOT_FOUND, format!("there is no run `{id}`"));
-    api.store.run(&id).await?.ok_or_else(missing)
+    api.store.run(id).await?.ok_or_else(missing)
 }
 
 pub(crate) async fn list(api: Arc<Api>, call: Call) -> Result<Answer, Problem> {
@@ -62,11 +61,11 @@ pub(crate) async fn list(api: Arc<Api>, call: Call) -> Result<Answer, Problem> {
 }
 
 pub(crate) async fn show(api: Arc<Api>, call: Call) -> Result<Answer, Problem> {
-    Answer::ok(&named(&api, &call).await?)
+    Answer::ok(&named(&api, &call.part("id")).await?)
 }
 
 pub(crate) async fn events(api: Arc<Api>, call: Call) -> Result<Answer, Problem> {
-    let run = named(&api, &call).await?;
+    let run = named(&api, &call.part("id")).await?;
     let from = call.number("from", 0, u64::MAX >> 1)?;
     let page = api.store.events(&run.id, from, limit(&call)?).await?;
     let next = page.last().map_or(from, |(seq, _)| seq + 1);
@@ -77,7 +76,7 @@ pub(crate) async fn events(api: Arc<Api>, call: Call) -> Result<Answer, Problem>
 }
 
 pub(crate) async fn stream(api: Arc<Api>, call: Call) -> Result<Answer, Problem> {
-    let run = named(&api, &call).await?;
+    let run = named(&api, &call.part("id")).await?;
     // `Last-Event-ID` is what a client had; a client that never had anything says where it begins.
     let from = match call.last_event.as_deref().map(str::parse::<u64>) {
         Some(Ok(last)) => last.saturating_add(1),
@@ -126,6 +125,6 @@ pub(super) struct Gates {
 }
 
 pub(super) async fn gates(api: Arc<Api>, call: Call) -> Result<Answer, Problem> {
-    let run = named(&api, &call).await?;
+    let run = named(&api, &call.part("id")).await?;
     Answer::ok(&Gates { gates: api.store.outcomes(&run.id).await? })
 }
