@@ -193,7 +193,7 @@ fn ask(stream: &UnixStream, number: u64, request: Request) -> Result<Reply, Refu
     match serde_json::from_str(&answer).map_err(|error| lost(error.into()))? {
         Message::Answer { reply: Reply::Refused(refusal), .. } => Err(refusal),
         Message::Answer { reply, .. } => Ok(reply),
-        Message::Ended { .. } | Message::Guard { .. } => {
+        Message::Ended { .. } | Message::Guard { .. } | Message::Saw { .. } => {
             Err(Refusal::bare("the agent gave another answer than was asked for"))
         }
     }

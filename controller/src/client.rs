@@ -71,7 +71,10 @@ impl Client {
                     };
                 }
                 // An answer to nobody, or news about runs that are not ours.
-                Message::Answer { .. } | Message::Ended { .. } | Message::Guard { .. } => {}
+                Message::Answer { .. }
+                | Message::Ended { .. }
+                | Message::Guard { .. }
+                | Message::Saw { .. } => {}
             }
         }
     }

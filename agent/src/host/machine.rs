@@ -10,9 +10,10 @@ use std::os::fd::BorrowedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use serde_json::Value;
 use squall_experiments::change::Change;
 use squall_experiments::evidence::Evidence;
-use squall_experiments::protocol::Refusal;
+use squall_experiments::protocol::{Refusal, RunId};
 
 use super::aim::{Aim, News};
 use super::means::Means;
@@ -144,6 +145,16 @@ impl Machine {
     /// Whether connections are still carried on that an undo would end.
     pub fn carries(&self, undo: &Undo) -> bool {
         matches!(undo, Undo::Proxy(process) if self.means.proxies.carries(process))
+    }
+
+    /// What the proxies of a run have seen and nobody has read yet: a page of each at most.
+    pub fn saw(&self, run: &RunId) -> Vec<Vec<Value>> {
+        self.means.proxies.saw(run)
+    }
+
+    /// What they have seen is wanted no more.
+    pub fn forget_sights(&self, run: &RunId) {
+        self.means.proxies.forget(run);
     }
 
     /// The target of a live change has ended: what serves it there ends at once.

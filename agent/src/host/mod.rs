@@ -70,7 +70,7 @@ use std::time::Duration;
 
 use squall_experiments::change::Change;
 use squall_experiments::evidence::{Evidence, Incident};
-use squall_experiments::protocol::Refusal;
+use squall_experiments::protocol::{Refusal, RunId};
 
 use aim::{Aim, News};
 use carve::CarveOut;
@@ -92,6 +92,8 @@ pub struct Place {
     pub choice: String,
     /// The run's seed.
     pub seed: u64,
+    /// The run and its step, where somebody wants to know what proxies see.
+    pub watched: Option<(RunId, u32)>,
 }
 
 impl Place {
@@ -351,7 +353,7 @@ impl Host {
         place: &Place,
         record: Record<'_>,
     ) -> Result<Live, Refusal> {
-        let mut proxy = redirect::start(&prepared, place.proxy_seed())?;
+        let mut proxy = redirect::start(&prepared, place.proxy_seed(), place.watched.as_ref())?;
         let process = proxy.target().clone();
         // Until here it is a process that knows nothing and ends with this one.
         record(Undo::Proxy(process), None)?;

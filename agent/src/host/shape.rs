@@ -337,7 +337,8 @@ mod tests {
 
     #[test]
     fn each_way_and_each_place_has_its_own_seed() {
-        let place = |choice: &str, seed| Place { tag: "t".into(), choice: choice.into(), seed };
+        let place =
+            |choice: &str, seed| Place { tag: "t".into(), choice: choice.into(), seed, watched: None };
         let first = seed(&place("part 1", 7), Hook::Input);
         assert_eq!(first, seed(&place("part 1", 7), Hook::Input));
         assert_ne!(first, seed(&place("part 1", 7), Hook::Output));

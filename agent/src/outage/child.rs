@@ -11,13 +11,16 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use squall_experiments::ailment::Ailment;
 use squall_experiments::exit::Exit;
 
+use super::diary::Diary;
 use super::lookups::{Lookups, Socket};
 use super::order::Task;
 use super::order::{Answer, CARRIES_ON_MS, Counts, Order};
 use super::recipe::wanted;
 use crate::line::Line;
 use crate::probe::privileges;
+use crate::proxy::caller::Callers;
 use crate::proxy::control::Control;
+use crate::proxy::observations::{KEPT, Observations};
 
 /// How the process is called: it begins as all of Squall's do, and is never hit.
 pub const NAME: &std::ffi::CStr = c"squall-outage";
@@ -36,6 +39,9 @@ pub struct Arguments {
     /// Of every choice.
     #[arg(long)]
     seed: u64,
+    /// Whether what is seen of connections and requests is kept.
+    #[arg(long)]
+    observe: bool,
 }
 
 /// Serves until the end of its line, which is standard input.
@@ -44,7 +50,9 @@ pub fn run(arguments: &Arguments) -> Exit {
     // Capabilities belong to threads: before there is a second one.
     let dropped = privileges::become_number(arguments.uid, arguments.gid).map_err(|error| error.to_string());
     let _ = nix::sys::prctl::set_name(NAME);
-    let started = dropped.and_then(|()| Control::start(arguments.seed).map_err(|error| error.to_string()));
+    let kept = if arguments.observe { KEPT } else { 0 };
+    let start = || Control::observing(arguments.seed, Observations::alone(kept));
+    let started = dropped.and_then(|()| start().map_err(|error| error.to_string()));
     let control = match started {
         Ok(control) => control,
         Err(why) => {
@@ -62,8 +70,13 @@ pub fn run(arguments: &Arguments) -> Exit {
 fn serve(line: &Line, control: &Control, seed: u64) {
     let mut lookups: Option<Lookups> = None;
     let mut healed: Option<Instant> = None;
+    let mut diary: Option<Diary> = None;
     loop {
-        if healed.is_some_and(|healed| is_over(control, lookups.as_ref(), healed)) {
+        let over = healed.is_some_and(|healed| is_over(control, lookups.as_ref(), healed));
+        if healed.is_some() {
+            write(&mut diary, control);
+        }
+        if over {
             return;
         }
         let mut ready = [PollFd::new(line.as_fd(), PollFlags::POLLIN)];
@@ -101,8 +114,15 @@ fn serve(line: &Line, control: &Control, seed: u64) {
                     return;
                 }
             }
+            Order::Write => diary = socket.map(Diary::new),
+            Order::Ask => {
+                if let Some(Ok(callers)) = socket.map(|socket| Callers::through(Line::new(socket))) {
+                    control.observations().ask(callers);
+                }
+            }
             Order::Mean { names } => lookups.iter().for_each(|lookups| lookups.mean(&names)),
             Order::Count => {
+                write(&mut diary, control);
                 if line.send(&Answer::Counted(counts(control, lookups.as_ref())), None).is_err() {
                     return;
                 }
@@ -116,10 +136,24 @@ fn serve(line: &Line, control: &Control, seed: u64) {
             Order::End => {
                 let left = counts(control, lookups.as_ref());
                 control.abort();
+                if diary.is_some() {
+                    let began = Instant::now();
+                    while under_way(control) > 0 && began.elapsed() < LOOK {
+                        std::thread::sleep(Duration::from_millis(2));
+                    }
+                }
+                write(&mut diary, control);
                 let _ = line.send(&Answer::Counted(left), None);
                 return;
             }
         }
+    }
+}
+
+/// Writes down what is new. Where there is no memory nothing is written any more.
+fn write(diary: &mut Option<Diary>, control: &Control) {
+    if diary.as_mut().is_some_and(|diary| diary.write(control.observations()).is_err()) {
+        *diary = None;
     }
 }
 
@@ -129,7 +163,12 @@ fn is_over(control: &Control, lookups: Option<&Lookups>, healed: Instant) -> boo
     if late {
         control.abort();
     }
-    late || counts(control, lookups).open == 0
+    late || (counts(control, lookups).open == 0 && under_way(control) == 0)
+}
+
+/// How many requests there are of which nothing has been noted yet.
+fn under_way(control: &Control) -> u64 {
+    control.list().iter().map(|proxy| proxy.counters.requests_open.load(Ordering::Acquire)).sum()
 }
 
 fn counts(control: &Control, lookups: Option<&Lookups>) -> Counts {
@@ -139,7 +178,7 @@ fn counts(control: &Control, lookups: Option<&Lookups>) -> Counts {
         all.came += counters.accepted.load(Ordering::Relaxed);
         all.harmed += counters.harmed.load(Ordering::Relaxed);
         all.unreached += counters.unreached.load(Ordering::Relaxed);
-        all.open += counters.open.load(Ordering::Relaxed);
+        all.open += counters.open.load(Ordering::Acquire);
         all.requests += counters.requests.load(Ordering::Relaxed);
         all.requests_harmed += counters.requests_harmed.load(Ordering::Relaxed);
         all.foreign += counters.foreign.load(Ordering::Relaxed);

@@ -8,11 +8,13 @@
 //! |---|---|
 //! | [`order`] | what the worker says to it, and it answers |
 //! | [`child`] | the process |
-//! | `lookups`, `question` | name servers, as those who ask for a name see them |
+//! | `diary` | what it has seen, where the worker reads it |
+//! | `lookups`, [`question`] | name servers, as those who ask for a name see them |
 //! | `recipe` | with which toxics it does what |
 
 pub mod child;
+mod diary;
 mod lookups;
 pub mod order;
-mod question;
+pub mod question;
 mod recipe;

@@ -28,6 +28,10 @@ pub enum Order {
         /// What to do to them.
         task: Task,
     },
+    /// Write what is seen of connections and requests into the memory that is attached. Not answered.
+    Write,
+    /// Ask for the processes behind connections over the line that is attached. Not answered.
+    Ask,
     /// Lookups of these names are meant, too. Not answered.
     Mean {
         /// In all their forms.

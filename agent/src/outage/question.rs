@@ -10,13 +10,13 @@ use squall_experiments::ailment::Answered;
 const DATAGRAM: u16 = 1232;
 
 /// A name as it is compared: in small letters, without the last dot, as it is on the wire.
-pub(super) fn normal(name: &str) -> String {
+pub fn normal(name: &str) -> String {
     let wire = Name::from_utf8(name).map_or_else(|_| name.to_owned(), |name| name.to_ascii());
     wire.trim_end_matches('.').to_ascii_lowercase()
 }
 
 /// The question in a message, if it is one for one of these names. What cannot be read is none.
-pub(super) fn about(message: &[u8], names: &[String]) -> Option<Message> {
+pub fn about(message: &[u8], names: &[String]) -> Option<Message> {
     let message = Message::from_vec(message).ok()?;
     let is_question =
         message.metadata.message_type == MessageType::Query && message.metadata.op_code == OpCode::Query;
@@ -28,7 +28,7 @@ pub(super) fn about(message: &[u8], names: &[String]) -> Option<Message> {
 
 /// What is said instead of the server's answer; `None` is nothing. Nobody may keep it: addresses live for no time, and
 /// without a record of the zone a negative answer is not kept either (RFC 2308 section 5).
-pub(super) fn answer(question: &Message, answered: &Answered) -> Option<Vec<u8>> {
+pub fn answer(question: &Message, answered: &Answered) -> Option<Vec<u8>> {
     let mut said = Message::response(question.metadata.id, question.metadata.op_code);
     said.metadata.recursion_desired = question.metadata.recursion_desired;
     said.metadata.recursion_available = true;

@@ -5,23 +5,27 @@
 //! among those that were found before and then among those of the control group. This takes no more than a tenth of one
 //! processor: under many new connections, and for clients of other hosts or other network namespaces, the caller is
 //! unknown.
+//!
+//! A process that may not look at others has somebody ask in its place who may: [`Callers::through`] and [`answer`].
 
 use std::collections::{HashMap, VecDeque};
-use std::io;
+use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use procfs::process::Process;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::host::cgroup::{Cgroup, directories};
 use crate::host::descriptors;
+use crate::host::netlink::NetlinkError;
 use crate::host::sockets::Sockets;
+use crate::line::Line;
 
 /// How many may wait to be looked for.
 const WAITING: usize = 256;
@@ -35,7 +39,7 @@ const REST: u32 = 9;
 const STALE: Duration = Duration::from_secs(1);
 
 /// Who made a connection.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Caller {
     /// The process that holds its socket.
     pub pid: Option<i32>,
@@ -72,13 +76,30 @@ pub struct Callers(SyncSender<Question>);
 impl Callers {
     /// Starts the thread; it ends with this value.
     pub fn start() -> io::Result<Self> {
-        let (sender, questions) = sync_channel(WAITING);
+        let (sender, questions) = sync_channel::<Question>(WAITING);
         let thread = thread::Builder::new().name("squall-callers".into()).stack_size(512 << 10);
         thread.spawn(move || {
             // Who may not ask the kernel finds nobody.
-            if let Ok(sockets) = Sockets::open() {
-                Search { sockets, recent: VecDeque::new(), groups: HashMap::new(), listed: None }
-                    .run(&questions);
+            if let Ok(mut search) = Search::new() {
+                while let Ok(question) = questions.recv() {
+                    let began = Instant::now();
+                    question.answered(search.find(question.client, question.server));
+                    rest(began);
+                }
+            }
+        })?;
+        Ok(Callers(sender))
+    }
+
+    /// The same, where another process looks, which [`answer`]s at the other end of this line.
+    pub fn through(line: Line) -> io::Result<Self> {
+        let (sender, questions) = sync_channel::<Question>(WAITING);
+        let thread = thread::Builder::new().name("squall-callers".into()).stack_size(512 << 10);
+        thread.spawn(move || {
+            while let Ok(question) = questions.recv() {
+                let asked = line.send(&(question.client, question.server), None);
+                let Ok(Some(found)) = asked.and_then(|()| heard(&line)) else { return };
+                question.answered(found);
             }
         })?;
         Ok(Callers(sender))
@@ -95,6 +116,49 @@ impl Callers {
     }
 }
 
+impl Question {
+    fn answered(&self, found: Option<Caller>) {
+        if let Some(caller) = found {
+            let _ = self.answer.set(caller);
+        }
+    }
+}
+
+/// Looks for callers for whoever asks at the other end of this line, until that is closed: in a thread of its own, in the
+/// network namespace of the calling one.
+pub fn answer(line: Line) -> io::Result<()> {
+    let thread = thread::Builder::new().name("squall-callers".into()).stack_size(512 << 10);
+    thread.spawn(move || {
+        let Ok(mut search) = Search::new() else { return };
+        while let Ok(Some((client, server))) = heard(&line) {
+            let began = Instant::now();
+            let found = search.find(client, server);
+            // It is answered before it rests: the other one has its rest by that, too.
+            if line.send(&found, None).is_err() {
+                return;
+            }
+            rest(began);
+        }
+    })?;
+    Ok(())
+}
+
+/// The next message; `None` is the end of the other side.
+fn heard<T: for<'de> Deserialize<'de>>(line: &Line) -> io::Result<Option<T>> {
+    loop {
+        match line.receive() {
+            Ok(message) => return Ok(message.map(|(message, _)| message)),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// So long that the search before it took no more than its share of a processor.
+fn rest(began: Instant) {
+    thread::sleep((began.elapsed() * REST).min(Duration::from_secs(2)));
+}
+
 struct Search {
     sockets: Sockets,
     /// Processes that made connections, the latest first.
@@ -105,14 +169,10 @@ struct Search {
 }
 
 impl Search {
-    fn run(mut self, questions: &Receiver<Question>) {
-        while let Ok(question) = questions.recv() {
-            let begun = Instant::now();
-            if let Some(caller) = self.find(question.client, question.server) {
-                let _ = question.answer.set(caller);
-            }
-            thread::sleep((begun.elapsed() * REST).min(Duration::from_secs(2)));
-        }
+    /// In the network namespace of the calling thread.
+    fn new() -> Result<Self, NetlinkError> {
+        let sockets = Sockets::open()?;
+        Ok(Search { sockets, recent: VecDeque::new(), groups: HashMap::new(), listed: None })
     }
 
     fn find(&mut self, client: SocketAddr, server: SocketAddr) -> Option<Caller> {
@@ -164,15 +224,30 @@ mod tests {
     use std::net::{TcpListener, TcpStream};
     use std::time::{Duration, Instant};
 
-    use super::Callers;
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+
+    use super::{Callers, answer};
+    use crate::line::Line;
 
     #[test]
     fn a_process_of_this_host_is_found_by_its_connection() {
+        found_by(&Callers::start().expect("a thread"));
+    }
+
+    #[test]
+    fn somebody_else_may_look_for_it() {
+        let (ours, theirs) =
+            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+                .expect("a pair of sockets");
+        answer(Line::new(theirs)).expect("a thread");
+        found_by(&Callers::through(Line::new(ours)).expect("a thread"));
+    }
+
+    fn found_by(callers: &Callers) {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let server = listener.local_addr().expect("an address");
         let stream = TcpStream::connect(server).expect("it listens");
         let client = stream.local_addr().expect("an address");
-        let callers = Callers::start().expect("a thread");
         let asked = callers.ask(client, server);
         let begun = Instant::now();
         while asked.shown() == "unknown" && begun.elapsed() < Duration::from_secs(20) {

@@ -196,12 +196,14 @@ impl Connection {
         Ok(())
     }
 
-    /// What the kernel says of a socket. An error means that the dependency did not answer the connection.
-    pub fn event(&mut self, side: Side, flags: EventFlags, now: u64) -> io::Result<()> {
+    /// What the kernel says of a socket; whether there is room in it now that was not there before. An error means that the
+    /// dependency did not answer the connection.
+    pub fn event(&mut self, side: Side, flags: EventFlags, now: u64) -> io::Result<bool> {
         let ending = flags.intersects(ENDING);
         let (readable, writable) = (flags.contains(EventFlags::IN), flags.contains(EventFlags::OUT));
         let peer = &mut self.peers[side as usize];
         peer.readable |= readable || ending;
+        let room = writable && !peer.writable;
         peer.writable |= writable;
         peer.ending |= ending;
         if side == Side::Server
@@ -216,7 +218,7 @@ impl Connection {
         if ending {
             self.observed.ended(side, now, flags.contains(EventFlags::ERR));
         }
-        Ok(())
+        Ok(room)
     }
 
     /// Applies a change of toxics to both directions.
@@ -284,7 +286,7 @@ impl Connection {
                     Item::Data(chunk) => {
                         let length = chunk.bytes.len();
                         let written = sink.send(&chunk.bytes);
-                        counted.sent.fetch_add(written as u64, Ordering::Relaxed);
+                        counted.sent(written);
                         if written > 0 {
                             link.written(written);
                         }
@@ -357,6 +359,8 @@ impl Connection {
 
     /// Lets both peers see a reset when the sockets are closed.
     pub fn abort(&self) {
+        // Where somebody stands between, the dependency's socket is there.
+        self.seen.abort();
         for socket in self.peers.iter().filter_map(|peer| peer.socket.as_ref()) {
             let _ = set_socket_linger(socket, Some(Duration::ZERO));
         }
@@ -365,7 +369,6 @@ impl Connection {
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        self.dependency.counters.open.fetch_sub(1, Ordering::Relaxed);
         if self.dependency.observations.on() {
             let worked = self.links.iter().flat_map(Link::worked_names).map(str::to_owned);
             self.observed.faults(worked);
@@ -374,6 +377,8 @@ impl Drop for Connection {
             let caller = std::mem::take(&mut self.observed.caller);
             self.dependency.observations.push(Record::Connection(record), caller);
         }
+        // Where none is open, all have been noted.
+        self.dependency.counters.open.fetch_sub(1, Ordering::Release);
     }
 }
 

@@ -1,8 +1,8 @@
 //! What the shards share about one proxied dependency.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use rustls::ServerConfig;
 use serde::Serialize;
@@ -12,13 +12,61 @@ use super::observations::Observations;
 use super::tls::Origin;
 use super::toxic::{Stream, Toxic};
 
-/// Traffic of one direction, counted as it passes.
+/// Traffic of one direction, counted as it passes: by each thread in a place of its own. Two that wrote to the same one
+/// would wait for each other's caches with every read and write of theirs.
+#[derive(Debug)]
+pub struct Bytes(Box<[Counted]>);
+
+/// What was counted in one place: it shares a pair of cache lines with nobody, since the processor fetches them in pairs.
 #[derive(Debug, Default)]
-pub struct Bytes {
-    /// Bytes read from the sender.
-    pub received: AtomicU64,
-    /// Bytes written to the receiver.
-    pub sent: AtomicU64,
+#[repr(align(128))]
+struct Counted {
+    received: AtomicU64,
+    sent: AtomicU64,
+}
+
+/// The most places: more threads share them.
+const MOST_PLACES: usize = 8;
+
+thread_local! {
+    /// The place of this thread.
+    static PLACE: usize = {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        NEXT.fetch_add(1, Ordering::Relaxed)
+    };
+}
+
+impl Default for Bytes {
+    fn default() -> Self {
+        static PLACES: OnceLock<usize> = OnceLock::new();
+        let places = *PLACES
+            .get_or_init(|| std::thread::available_parallelism().map_or(1, usize::from).min(MOST_PLACES));
+        Bytes((0..places).map(|_| Counted::default()).collect())
+    }
+}
+
+impl Bytes {
+    fn here(&self) -> &Counted {
+        &self.0[PLACE.with(|place| *place) % self.0.len()]
+    }
+
+    /// So many were read from the sender.
+    pub fn received(&self, bytes: usize) {
+        self.here().received.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// So many were written to the receiver.
+    pub fn sent(&self, bytes: usize) {
+        self.here().sent.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// How many were read from the sender, and how many were written to the receiver.
+    pub fn both(&self) -> (u64, u64) {
+        let sum = |count: fn(&Counted) -> &AtomicU64| {
+            self.0.iter().map(|place| count(place).load(Ordering::Relaxed)).sum()
+        };
+        (sum(|place| &place.received), sum(|place| &place.sent))
+    }
 }
 
 /// What one dependency has seen so far. Kept while it is turned off and on, and when its addresses change.

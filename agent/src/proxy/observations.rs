@@ -5,7 +5,7 @@
 //! body, a query and an authorization there is a keyed hash, whose key no one learns, so that equal ones can be told.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use serde::Serialize;
 use serde_json::Value;
@@ -154,7 +154,7 @@ pub struct Observations {
     ring: Mutex<Ring>,
     most: usize,
     key: [u8; 32],
-    callers: Option<Callers>,
+    callers: OnceLock<Callers>,
 }
 
 impl std::fmt::Debug for Observations {
@@ -177,8 +177,23 @@ pub struct Page {
 impl Observations {
     /// Keeps at most so many; with 0 nothing is observed.
     pub fn new(most: usize) -> Self {
-        let callers = if most > 0 { Callers::start().ok() } else { None };
-        Observations { ring: Mutex::default(), most, key: rand::random(), callers }
+        let observations = Observations::alone(most);
+        if most > 0
+            && let Ok(callers) = Callers::start()
+        {
+            observations.ask(callers);
+        }
+        observations
+    }
+
+    /// The same; nobody looks for callers, unless it is said who.
+    pub fn alone(most: usize) -> Self {
+        Observations { ring: Mutex::default(), most, key: rand::random(), callers: OnceLock::new() }
+    }
+
+    /// This one looks for callers, where nobody does yet.
+    pub fn ask(&self, callers: Callers) {
+        let _ = self.callers.set(callers);
     }
 
     /// Whether anything is observed.
@@ -188,7 +203,7 @@ impl Observations {
 
     /// Who looks for the processes of clients.
     pub fn callers(&self) -> Option<&Callers> {
-        self.callers.as_ref()
+        self.callers.get()
     }
 
     /// A hash whose key nobody learns; equal for equal bytes as long as this process lives.

@@ -2,7 +2,6 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use rustix::io::{Errno, retry_on_intr};
@@ -132,7 +131,7 @@ impl Peer {
                 return (end, 0);
             }
         };
-        counted.received.fetch_add(length as u64, Ordering::Relaxed);
+        counted.received(length);
         // Little came: a read would have been cheaper, and tells whether there is more.
         self.bulky = length >= LARGE;
         let mut left = length;
@@ -151,7 +150,7 @@ impl Peer {
                 }
             }
         }
-        counted.sent.fetch_add((length - left) as u64, Ordering::Relaxed);
+        counted.sent(length - left);
         if left == 0 {
             return (None, length);
         }
@@ -175,7 +174,7 @@ impl Peer {
             Ok(length) => length,
             Err(end) => return (end, 0),
         };
-        counted.received.fetch_add(length as u64, Ordering::Relaxed);
+        counted.received(length);
         // Less than was asked for: the socket is empty, and the kernel will tell of more.
         self.bulky = length == buffer.len();
         self.readable = self.bulky || self.ending;
@@ -183,7 +182,7 @@ impl Peer {
             Some(sink) if sink.writable => sink.send(&buffer[..length]),
             _ => 0,
         };
-        counted.sent.fetch_add(written as u64, Ordering::Relaxed);
+        counted.sent(written);
         if written == length {
             return (None, length);
         }

@@ -153,7 +153,7 @@ fn ask(stream: &mut BufReader<UnixStream>, number: u64, request: Request) -> Res
         match serde_json::from_str(&answer).map_err(|error| lost(error.into()))? {
             Message::Answer { reply: Reply::Refused(refusal), .. } => return Err(refusal),
             Message::Answer { reply, number: to } if to == number => return Ok(reply),
-            Message::Answer { .. } | Message::Ended { .. } | Message::Guard { .. } => {}
+            Message::Answer { .. } | Message::Ended { .. } | Message::Guard { .. } | Message::Saw { .. } => {}
         }
     }
 }

@@ -89,7 +89,8 @@ impl Run<'_> {
                 }
             }
             Notice::Guard { run, guard, said } if run == self.order.run => self.guard_said(guard, said),
-            Notice::Ended { .. } | Notice::Guard { .. } => {}
+            Notice::Saw { run, seen } if run == self.order.run => self.log.borrow_mut().saw(seen),
+            Notice::Ended { .. } | Notice::Guard { .. } | Notice::Saw { .. } => {}
             Notice::Lost(why) => self.lose_agent(&why),
         }
     }

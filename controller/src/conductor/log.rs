@@ -30,6 +30,8 @@ pub(super) struct Log<'a> {
     redact: Option<Redact<'a>>,
     watcher: Watcher<'a>,
     illegal: Option<Illegal>,
+    /// Where it is written what proxies have seen.
+    pub(super) sights: Option<File>,
 }
 
 impl<'a> Log<'a> {
@@ -39,7 +41,8 @@ impl<'a> Log<'a> {
         redact: Option<Redact<'a>>,
         watcher: Watcher<'a>,
     ) -> Self {
-        Log { clock, state: State::New, records: Vec::new(), file, redact, watcher, illegal: None }
+        let records = Vec::new();
+        Log { clock, state: State::New, records, file, redact, watcher, illegal: None, sights: None }
     }
 
     /// Appends an event, unless it cannot happen now: that is a bug, which is kept for the end, because the revert
@@ -64,6 +67,20 @@ impl<'a> Log<'a> {
         }
         (self.watcher)(Tell::Event(&record, &self.state));
         self.records.push(record);
+    }
+
+    /// Writes down what proxies have seen, a line each.
+    pub(super) fn saw(&mut self, seen: Vec<serde_json::Value>) {
+        let Some(file) = &mut self.sights else { return };
+        let mut lines = Vec::new();
+        for mut one in seen {
+            self.redact.iter().for_each(|redact| walk(&mut one, redact));
+            lines.extend(super::lines::line(&one));
+        }
+        if let Err(error) = file.write_all(&lines) {
+            self.sights = None;
+            self.note(&format!("warning: the file of observations ends here: {error}"));
+        }
     }
 
     /// Says something to whoever watches.
@@ -97,7 +114,10 @@ impl<'a> Log<'a> {
         for record in &self.records {
             match record.event {
                 Event::Interrupted { .. } | Event::AgentLost { .. } | Event::Blind { .. } => return false,
-                Event::Injected { .. } | Event::ActionBegan { .. } | Event::MethodEnded => done = true,
+                Event::Injected { .. }
+                | Event::ActionBegan { .. }
+                | Event::GaveWay { .. }
+                | Event::MethodEnded => done = true,
                 _ => {}
             }
         }

@@ -9,6 +9,7 @@
 
 mod baseline;
 mod clock;
+mod far_clock;
 mod lines;
 mod link;
 mod listening;
@@ -40,6 +41,7 @@ use squall_experiments::run::{Event, Origin, Started, State};
 use squall_experiments::summary::Summary;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::AbortHandle;
+use tokio::time::Instant;
 
 pub use clock::{boot_ns, date, date_of, run_id};
 pub use log::{Redact, Tell, Watcher};
@@ -90,10 +92,14 @@ pub trait Host {
     fn resident(&mut self) -> Answer<Option<UnixStream>>;
     /// Undoes what a dead agent left behind; a line for each thing that was undone.
     fn recover(&mut self) -> Result<Vec<String>, Refusal>;
-    /// Ready when the run may go on beyond a place of its method. Of a run on this host alone it always may; of runs that
-    /// belong together all pass it together. It is dropped when the run is stopped.
-    fn gate(&self, _gate: Gate) -> Pin<Box<dyn Future<Output = ()>>> {
-        Box::pin(std::future::ready(()))
+    /// Ready when it is known when the run goes on beyond a place of its method. Of a run on this host alone it goes on at
+    /// once (`None`); runs that belong together all go on at one instant. It is dropped when the run is stopped.
+    fn gate(&self, _gate: Gate) -> Pin<Box<dyn Future<Output = Option<Instant>>>> {
+        Box::pin(std::future::ready(None))
+    }
+    /// Whether the run belongs together with those on other hosts.
+    fn is_one_of_several(&self) -> bool {
+        false
     }
 }
 
@@ -119,6 +125,8 @@ pub enum Gate {
 pub struct Outlet<'a> {
     /// The event file; each line is written at once and whole.
     pub file: Option<File>,
+    /// What proxies of the run's outages see of connections and requests, a JSON object a line; `None`: it is not wanted.
+    pub sights: Option<File>,
     /// Takes secrets out of every text.
     pub redact: Option<Redact<'a>>,
     /// Sees every event.
@@ -139,6 +147,8 @@ struct Run<'a> {
     /// Whether the agent ended the run for a guard.
     guarded: Cell<bool>,
     renewal: RefCell<Option<AbortHandle>>,
+    /// The instant at which the step begins, where it was agreed with other hosts.
+    agreed: Cell<Option<Instant>>,
     notices: mpsc::UnboundedSender<Notice>,
     sampling: RefCell<Sampling>,
     probers: RefCell<Vec<Option<Prober>>>,
@@ -169,15 +179,18 @@ pub async fn conduct(
     let (told, answers) = mpsc::unbounded_channel();
     let clock = Clock::since(order.since_ns);
     let sampling = sampling_of(order.experiment, order.plan);
+    let mut log = Log::new(clock, outlet.file, outlet.redact, outlet.watcher);
+    log.sights = outlet.sights;
     let run = Run {
         clock,
-        log: RefCell::new(Log::new(clock, outlet.file, outlet.redact, outlet.watcher)),
+        log: RefCell::new(log),
         host: RefCell::new(host),
         link: RefCell::new(None),
         early: RefCell::new(None),
         begun: Cell::new(false),
         guarded: Cell::new(false),
         renewal: RefCell::new(None),
+        agreed: Cell::new(None),
         notices,
         sampling: RefCell::new(sampling),
         probers: RefCell::new(Vec::new()),

@@ -18,6 +18,7 @@ use crate::api::halts::{self, Blocked};
 use crate::api::problem::Problem;
 use crate::report::html::Piece;
 use crate::report::html::markup::Markup;
+use crate::standing::exit;
 use crate::store::{LIVE, Role, RunRow};
 
 /// How many hosts that hold something are shown, and how many of the last runs.
@@ -78,7 +79,7 @@ pub(super) struct Held {
 /// Whether a run has ended and left nothing, as far as the controller knows.
 pub(super) async fn ended(api: &Api, run: &str) -> Result<bool, Problem> {
     let run = api.store.run(run).await?;
-    Ok(run.is_some_and(|run| !LIVE.contains(&run.state.as_str()) && runs::exit(&run.state) != Exit::Modified))
+    Ok(run.is_some_and(|run| !LIVE.contains(&run.state.as_str()) && exit(&run.state) != Exit::Modified))
 }
 
 impl Held {

@@ -4,6 +4,7 @@ mod container;
 mod endings;
 mod lookups;
 mod names;
+mod observations;
 mod requests;
 mod scope;
 mod tls;

@@ -34,25 +34,47 @@ fn last(said: &str) -> &str {
     said.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("it said nothing")
 }
 
+/// Where a package of Python is that has this module; in words why it cannot be had.
+pub(super) fn python(package: &str, version: &str, module: &str) -> Result<PathBuf, String> {
+    let directory = kept(package);
+    if !directory.join(module).exists() {
+        let mut pip = Command::new("python3");
+        pip.args([
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--disable-pip-version-check",
+            "--only-binary",
+            ":all:",
+        ]);
+        pip.arg("--target").arg(&directory).arg(format!("{package}=={version}"));
+        run(&mut pip)
+            .map_err(|said| format!("the package `{package}` cannot be installed: {}", last(&said)))?;
+    }
+    Ok(directory)
+}
+
+/// That a script runs to its end.
+#[track_caller]
+pub(super) fn says_all_is_well(script: &mut Command) {
+    let output = run(script).unwrap_or_else(|said| panic!("{said}"));
+    assert!(String::from_utf8_lossy(&output.stdout).ends_with("all well\n"));
+}
+
 #[test]
 fn the_python_client_works_unchanged() {
-    let directory = kept("toxiproxy-python");
-    if !directory.join("toxiproxy").exists() {
-        let mut pip = Command::new("python3");
-        pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--target"])
-            .arg(&directory);
-        if let Err(said) = run(pip.arg("toxiproxy-python==0.1.1")) {
-            skip!("the package `toxiproxy-python` cannot be installed: {}", last(&said));
-        }
-    }
+    let directory = match python("toxiproxy-python", "0.1.1", "toxiproxy") {
+        Ok(directory) => directory,
+        Err(why) => skip!("{why}"),
+    };
     let server = Server::start(&[]);
     let script = directory.join("client.py");
     fs::write(&script, PYTHON).expect("the target directory can be written");
     let mut python = Command::new("python3");
     python.arg(&script).env("PYTHONPATH", &directory);
     python.args([server.api.port().to_string(), echo().to_string()]);
-    let output = run(&mut python).unwrap_or_else(|said| panic!("{said}"));
-    assert!(String::from_utf8_lossy(&output.stdout).ends_with("all well\n"));
+    says_all_is_well(&mut python);
     server.works();
 }
 
@@ -71,7 +93,22 @@ fn the_node_client_works_unchanged() {
     fs::write(&script, NODE).expect("the target directory can be written");
     let mut node = Command::new("node");
     node.arg(&script).args([server.api.port().to_string(), echo().to_string()]);
-    let output = run(&mut node).unwrap_or_else(|said| panic!("{said}"));
-    assert!(String::from_utf8_lossy(&output.stdout).ends_with("all well\n"));
+    says_all_is_well(&mut node);
+    server.works();
+}
+
+/// It depends on a tree of its own, so it is built only where it is asked for: `SQUALL_CLIENTS=all`.
+#[test]
+fn the_rust_client_works_unchanged() {
+    if std::env::var_os("SQUALL_CLIENTS").is_none_or(|wanted| wanted != "all") {
+        return;
+    }
+    let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("clients/rust/Cargo.toml");
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.args(["run", "--quiet", "--manifest-path"]).arg(program);
+    let server = Server::start(&[]);
+    cargo.arg("--target-dir").arg(kept("toxiproxy_rust")).arg("--");
+    cargo.args([server.api.port().to_string(), echo().to_string()]);
+    says_all_is_well(&mut cargo);
     server.works();
 }

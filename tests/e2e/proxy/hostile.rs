@@ -6,9 +6,28 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use super::http::{get, hello};
 use super::{Server, answer, connect, echo, ping};
 
 const NONE: Value = Value::Null;
+
+/// What an attribute may be, and what none may.
+const VALUES: [&str; 14] = [
+    "-1",
+    "0",
+    "1",
+    "9223372036854775807",
+    "9223372036854775808",
+    "-9223372036854775808",
+    "1e400",
+    "1.5",
+    "NaN",
+    "null",
+    "\"1\"",
+    "[]",
+    "{}",
+    "true",
+];
 
 #[test]
 fn no_attribute_brings_it_down() {
@@ -34,24 +53,8 @@ fn no_attribute_brings_it_down() {
         ("connect_refuse", &["x"]),
         ("shared_bandwidth", &["rate"]),
     ];
-    let values = [
-        "-1",
-        "0",
-        "1",
-        "9223372036854775807",
-        "9223372036854775808",
-        "-9223372036854775808",
-        "1e400",
-        "1.5",
-        "NaN",
-        "null",
-        "\"1\"",
-        "[]",
-        "{}",
-        "true",
-    ];
     for (kind, attributes) in kinds {
-        for value in values {
+        for value in VALUES {
             let attributes: Vec<String> =
                 attributes.iter().map(|name| format!("\"{name}\":{value}")).collect();
             let body = format!("{{\"type\":\"{kind}\",\"attributes\":{{{}}}}}", attributes.join(","));
@@ -71,6 +74,47 @@ fn no_attribute_brings_it_down() {
         let (status, ..) = server.raw("POST", "/proxies/db/toxics", "", body.as_bytes());
         assert!([200, 400, 409].contains(&status), "{body}: {status}");
     }
+    server.works();
+}
+
+#[test]
+fn no_attribute_of_the_toxics_for_requests_brings_it_down() {
+    let server = Server::start(&[]);
+    let wanted = json!({ "name": "shop", "listen": "127.0.0.1:0", "upstream": hello().to_string(), "protocol": "http" });
+    let made = server.done("POST", "/proxies", &wanted);
+    let listen = made["listen"].as_str().and_then(|listen| listen.parse().ok()).expect("an address");
+    let kinds = [
+        ("http_status", &["status", "grpc", "body"][..]),
+        ("http_delay", &["delay", "jitter"]),
+        ("http_header", &["name", "value"]),
+        ("http_body", &["truncate", "replace"]),
+        ("grpc_status", &["status", "message"]),
+    ];
+    let texts = ["\"\"", "\"\\r\\nx: y\"", "\"\\u0000\"", "\"content-length\""];
+    let mut taken = 0;
+    for (kind, attributes) in kinds {
+        for attribute in attributes {
+            for (value, stream) in
+                VALUES.iter().chain(&texts).flat_map(|value| [(value, "upstream"), (value, "downstream")])
+            {
+                let body = format!(
+                    "{{\"type\":\"{kind}\",\"stream\":\"{stream}\",\"attributes\":{{\"{attribute}\":{value}}}}}"
+                );
+                let (status, ..) = server.raw("POST", "/proxies/shop/toxics", "", body.as_bytes());
+                assert!([200, 400].contains(&status), "{body}: {status}");
+                if status == 200 {
+                    taken += 1;
+                    // Nobody waits for an answer that comes in some million years.
+                    let mut client = connect(listen);
+                    let request = b"POST /x HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\n1";
+                    client.write_all(request).expect("it is taken");
+                    server.done("DELETE", &format!("/proxies/shop/toxics/{kind}_{stream}"), &NONE);
+                }
+            }
+        }
+    }
+    assert!(taken > 50, "{taken}");
+    assert_eq!(get(listen, "/").0, 200);
     server.works();
 }
 

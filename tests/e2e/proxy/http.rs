@@ -12,7 +12,7 @@ use super::observations::seen;
 use super::{Server, answer, connect, echo, serve};
 
 /// Answers every request of a connection with `hello`, after it has read its head.
-fn hello() -> SocketAddr {
+pub(super) fn hello() -> SocketAddr {
     serve(|mut stream| {
         let mut head = Vec::new();
         let mut byte = [0];
@@ -26,7 +26,7 @@ fn hello() -> SocketAddr {
     })
 }
 
-fn get(listen: SocketAddr, path: &str) -> (u16, String, String) {
+pub(super) fn get(listen: SocketAddr, path: &str) -> (u16, String, String) {
     let mut stream = connect(listen);
     let request = format!("GET {path} HTTP/1.1\r\nHost: shop\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).expect("it can be sent");

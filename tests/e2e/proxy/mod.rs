@@ -3,6 +3,7 @@
 mod api;
 mod clients;
 mod extensions;
+mod grpc;
 mod hostile;
 mod http;
 mod observations;

@@ -14,6 +14,7 @@ mod material;
 mod program;
 pub mod proxy;
 mod resolvers;
+pub mod seen;
 mod ways;
 
 use std::collections::BTreeSet;
@@ -24,7 +25,7 @@ use squall_experiments::ailment::Ailment;
 use squall_experiments::change::Redirect;
 use squall_experiments::evidence::{Engine, Evidence, Incident, Unit};
 use squall_experiments::flow::Established;
-use squall_experiments::protocol::Refusal;
+use squall_experiments::protocol::{Refusal, RunId};
 
 use super::aim::{Aim, News};
 use super::means::Means;
@@ -146,12 +147,14 @@ pub struct Live {
     look: u64,
     /// It ended before it was lifted.
     cut_short: Option<String>,
+    /// What could not be led to the proxy: that is told once, and not tried again.
+    unled: BTreeSet<SocketAddr>,
     incidents: Vec<Incident>,
 }
 
-/// Starts a proxy for it: one that holds nothing yet.
-pub fn start(prepared: &Prepared, seed: u64) -> Result<Proxy, Refusal> {
-    Proxy::start(prepared.identity, seed)
+/// Starts a proxy for it: one that holds nothing yet. Where its run is watched, it keeps what it sees.
+pub fn start(prepared: &Prepared, seed: u64, watched: Option<&(RunId, u32)>) -> Result<Proxy, Refusal> {
+    Proxy::start(prepared.identity, seed, watched)
 }
 
 /// Leads connections to the proxy, which is ready. Its undo is recorded.
@@ -195,6 +198,7 @@ pub fn perform(
         began,
         look: began + LOOK,
         cut_short: None,
+        unled: BTreeSet::new(),
         incidents: Vec::new(),
     };
     let watched = live.whom.watch(&means.watch).and_then(|()| means.watch.add(proxy.as_fd()));
@@ -272,9 +276,13 @@ impl Live {
         }
     }
 
+    fn is_new(&self, address: SocketAddr) -> bool {
+        !self.ways.known.contains_key(&address) && !self.unled.contains(&address)
+    }
+
     /// One more address is led to the proxy. Whether it was not before.
     fn lead(&mut self, address: SocketAddr, proxies: &Proxies) -> bool {
-        if self.ways.known.contains_key(&address) {
+        if !self.is_new(address) {
             return false;
         }
         let carried = proxies.with(&self.proxy, |proxy| proxy.carry(address, &self.task));
@@ -282,6 +290,7 @@ impl Live {
         let led = led.map_err(|refusal| refusal.what);
         let led = led.and_then(|to| self.ways.lead(address, to).map_err(|error| error.to_string()));
         if let Err(why) = &led {
+            self.unled.insert(address);
             self.happened(format!("{address} could not be led to the proxy: {why}"));
         }
         led.is_ok()
@@ -301,7 +310,8 @@ impl Live {
             }
         }
         for server in found.servers {
-            if is_free(server, aim) && self.lead(server, proxies) {
+            // First what costs nothing: this is asked once a second.
+            if self.is_new(server) && is_free(server, aim) && self.lead(server, proxies) {
                 self.happened(format!("a new name server: lookups at {server} are met, too"));
             }
         }

@@ -13,14 +13,17 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::{Uid, User};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::process::{Signal, pidfd_send_signal};
-use squall_experiments::protocol::Refusal;
+use serde_json::Value;
+use squall_experiments::protocol::{Refusal, RunId};
 
+use super::seen::Seen;
 use crate::deputy::Hand;
 use crate::host::process::Target;
 use crate::host::sys;
 use crate::host::undo::Undone;
 use crate::line::Line;
 use crate::outage::order::{Answer, Counts, Order, Task};
+use crate::proxy::caller;
 
 /// How long a proxy may take to be ready.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -95,6 +98,13 @@ pub struct Proxy {
     ready: bool,
     failed: Option<String>,
     healed: bool,
+    /// What it sees, until somebody reads it.
+    seen: Option<Seen>,
+}
+
+/// Two ends of a line.
+fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    Ok(socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?)
 }
 
 fn cannot(what: &str, error: impl std::fmt::Display) -> Refusal {
@@ -103,12 +113,10 @@ fn cannot(what: &str, error: impl std::fmt::Display) -> Refusal {
 
 impl Proxy {
     /// Starts one in the calling thread's network namespace. It holds nothing and does nothing until it is told, and it
-    /// ends when this process does, or drops it.
-    pub fn start((uid, gid): (u32, u32), seed: u64) -> Result<Self, Refusal> {
+    /// ends when this process does, or drops it. Where its run is watched, it keeps what it sees.
+    pub fn start((uid, gid): (u32, u32), seed: u64, watched: Option<&(RunId, u32)>) -> Result<Self, Refusal> {
         let failed = |error: io::Error| cannot("cannot be started", error);
-        let (ours, theirs) =
-            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
-                .map_err(|error| failed(error.into()))?;
+        let (ours, theirs) = pair().map_err(failed)?;
         rustix::io::ioctl_fionbio(&ours, true).map_err(|error| failed(error.into()))?;
         let mut command = Command::new("/proc/self/exe");
         let program = std::fs::read_link("/proc/self/exe").unwrap_or_default();
@@ -121,12 +129,15 @@ impl Proxy {
         for (name, value) in [("--uid", u64::from(uid)), ("--gid", u64::from(gid)), ("--seed", seed)] {
             command.arg(name).arg(value.to_string());
         }
+        if watched.is_some() {
+            command.arg("--observe");
+        }
         command.env_clear().current_dir("/").stdin(Stdio::from(theirs));
         let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().map_err(failed)?;
         let gone = || cannot("ended at once", "it was not there any more");
         let target = Target::of(i32::try_from(child.id()).unwrap_or(0)).ok_or_else(gone)?;
         let pidfd = target.open().ok_or_else(gone)?;
-        Ok(Proxy {
+        let mut proxy = Proxy {
             target,
             pidfd,
             child,
@@ -138,7 +149,23 @@ impl Proxy {
             ready: false,
             failed: None,
             healed: false,
-        })
+            seen: None,
+        };
+        if let Some((run, part)) = watched {
+            proxy.keep(&run.0, *part).map_err(failed)?;
+        }
+        Ok(proxy)
+    }
+
+    /// It keeps what it sees, and has the processes behind connections looked for here: it may not look at others itself.
+    fn keep(&mut self, run: &str, part: u32) -> io::Result<()> {
+        let (seen, memory) = Seen::new(run, part)?;
+        self.line.send(&Order::Write, Some(memory.as_fd()))?;
+        let (ours, theirs) = pair()?;
+        caller::answer(Line::new(ours))?;
+        self.line.send(&Order::Ask, Some(theirs.as_fd()))?;
+        self.seen = Some(seen);
+        Ok(())
     }
 
     /// Which process it is.
@@ -307,16 +334,37 @@ impl Proxy {
 
 /// The proxies of a worker, by their pids, wherever they serve. A clone is the same.
 #[derive(Clone, Debug, Default)]
-pub struct Proxies(Arc<Mutex<BTreeMap<i32, Proxy>>>);
+pub struct Proxies {
+    known: Arc<Mutex<BTreeMap<i32, Proxy>>>,
+    /// What they have seen: it outlives them.
+    seen: Arc<Mutex<Vec<Seen>>>,
+}
 
 impl Proxies {
     /// One more.
-    pub fn add(&self, proxy: Proxy) {
+    pub fn add(&self, mut proxy: Proxy) {
+        self.seen().extend(proxy.seen.take());
         self.lock().insert(proxy.target.pid, proxy);
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<i32, Proxy>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn seen(&self) -> MutexGuard<'_, Vec<Seen>> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What those of a run have seen and nobody has read yet: a page of each at most.
+    pub fn saw(&self, run: &RunId) -> Vec<Vec<Value>> {
+        let mut seen = self.seen();
+        let pages = seen.iter_mut().filter(|seen| seen.run == run.0).map(Seen::more);
+        pages.filter(|page| !page.is_empty()).collect()
+    }
+
+    /// What those of a run have seen is wanted no more.
+    pub fn forget(&self, run: &RunId) {
+        self.seen().retain(|seen| seen.run != run.0);
     }
 
     /// Does something with one of them; `None` where it is not known here.

@@ -55,11 +55,11 @@ pub struct Control {
 impl Control {
     /// Starts the threads that will carry connections: as many as there are processors. Nothing is noted of connections.
     pub fn start(seed: u64) -> io::Result<Arc<Self>> {
-        Self::observing(seed, 0)
+        Self::observing(seed, Observations::alone(0))
     }
 
-    /// The same; so many observations are kept, and the kernel is asked for the processes behind clients.
-    pub fn observing(seed: u64, kept: usize) -> io::Result<Arc<Self>> {
+    /// The same; what is seen of connections and requests is kept there.
+    pub fn observing(seed: u64, observations: Observations) -> io::Result<Arc<Self>> {
         let (names, routes) = (Names::new()?, Routes::default());
         let http = Arc::new(OnceLock::new());
         let count = std::thread::available_parallelism().map_or(1, usize::from).min(MOST_SHARDS);
@@ -70,7 +70,7 @@ impl Control {
             threads.push(thread);
         }
         let (expiry, ends) = Expiry::new();
-        let observations = Arc::new(Observations::new(kept));
+        let observations = Arc::new(observations);
         let (proxies, ids) = (Mutex::default(), AtomicU64::new(1));
         let control =
             Arc::new(Control { shards, threads, routes, proxies, ids, seed, expiry, observations, http });

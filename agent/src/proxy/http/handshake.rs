@@ -9,11 +9,11 @@ use std::sync::atomic::Ordering;
 
 use rustls::server::Acceptor;
 use rustls::{ServerConfig, pki_types::ServerName};
-use tokio::io::Interest;
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::UnixStream;
 use tokio_rustls::{LazyConfigAcceptor, TlsConnector};
 
 use super::Seen;
+use super::far::Far;
 use super::prefixed::{Duplex, Prefixed};
 use crate::proxy::dependency::{Dependency, Protocol};
 use crate::proxy::link::Place;
@@ -33,7 +33,7 @@ pub(super) type Both = (Box<dyn Duplex>, Box<dyn Duplex>);
 /// Shakes hands where TLS is spoken. An error ends the connection.
 pub(super) async fn shake(
     near: UnixStream,
-    far: TcpStream,
+    far: Far,
     dependency: &Dependency,
     place: Place<'_>,
     seen: &Seen,
@@ -76,7 +76,7 @@ pub(super) async fn shake(
 /// Leaves TLS to client and dependency, but for a handshake that a toxic concerns.
 async fn beside(
     near: UnixStream,
-    far: TcpStream,
+    far: Far,
     dependency: &Dependency,
     place: Place<'_>,
     seen: &Seen,
@@ -85,7 +85,7 @@ async fn beside(
     let is_tls = tokio::select! {
         first = near.first() => first? == Some(RECORD),
         // Who offers TLS waits for the client; what speaks first is something else.
-        ready = far.ready(Interest::READABLE) => ready.map(|_| false)?,
+        said = far.said() => said.map(|()| false)?,
     };
     if !is_tls {
         dependency.counters.foreign.fetch_add(1, Ordering::Relaxed);
@@ -118,7 +118,7 @@ type Reached = io::Result<(Box<dyn Duplex>, Option<Vec<u8>>)>;
 
 /// Shakes hands with the dependency, where it speaks TLS, and says which protocol was agreed upon.
 async fn reach(
-    far: TcpStream,
+    far: Far,
     dependency: &Dependency,
     asked: Option<ServerName<'static>>,
     offered: Vec<Vec<u8>>,
@@ -132,7 +132,7 @@ async fn reach(
 }
 
 async fn origin_of(
-    far: TcpStream,
+    far: Far,
     origin: &Origin,
     upstream: &str,
     asked: Option<ServerName<'static>>,
@@ -175,11 +175,12 @@ fn shown(
             let name = asked.unwrap_or(text(0));
             tls::untrusted(if name.is_empty() { "localhost" } else { name })
         }
-        Handshake::Certificate => tls::server(text(0), text(1)),
-        Handshake::Issued => {
+        Handshake::Certificate => toxic.shown.of(upstream, || tls::server(text(0), text(1))),
+        // What was issued for a name is kept with it.
+        Handshake::Issued => toxic.shown.of(upstream, || {
             let (name, instead) = (tls::host(upstream).to_owned(), text(2).to_owned());
             tls::issuing(text(0), text(1), Issue { name, instead, expired: toxic.values.count(3) > 0 })
-        }
+        }),
     };
     config.map_err(io::Error::other)
 }

@@ -7,6 +7,7 @@
 
 mod body;
 mod exchange;
+mod far;
 mod faults;
 mod handshake;
 mod notes;
@@ -60,6 +61,7 @@ pub struct Seen(Arc<Told>);
 struct Told {
     faults: Mutex<Vec<String>>,
     reset: AtomicBool,
+    aborted: AtomicBool,
 }
 
 impl Seen {
@@ -82,6 +84,15 @@ impl Seen {
             }
             cause = error.source();
         }
+    }
+
+    /// The connection is reset: the dependency is to see that, too.
+    pub fn abort(&self) {
+        self.0.aborted.store(true, Ordering::Release);
+    }
+
+    fn is_aborted(&self) -> bool {
+        self.0.aborted.load(Ordering::Acquire)
     }
 
     /// Whether the dependency has reset its connection.

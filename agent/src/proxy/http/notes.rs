@@ -187,7 +187,6 @@ impl Notes {
 
 impl Drop for Notes {
     fn drop(&mut self) {
-        self.in_flight.fetch_sub(1, Ordering::Relaxed);
         if self.dependency.observations.on() {
             let mut record = std::mem::take(&mut self.open().record);
             if record.answer_end_us == 0 {
@@ -196,6 +195,8 @@ impl Drop for Notes {
             let caller = std::mem::take(&mut self.caller);
             self.dependency.observations.push(Record::Request(record), caller);
         }
+        // Where none is under way, all have been noted.
+        self.in_flight.fetch_sub(1, Ordering::Release);
     }
 }
 

@@ -11,6 +11,7 @@ use tokio::sync::{Mutex, oneshot, watch};
 
 use super::body::Flow;
 use super::exchange::{Exchange, Sender};
+use super::far::Far;
 use super::handshake::shake;
 use super::prefixed::{Duplex, Prefixed, Spoken};
 use super::{Handed, Seen};
@@ -47,7 +48,7 @@ async fn carry(handed: Handed) -> Result<(), Ended> {
     handed.near.set_nonblocking(true)?;
     let near = tokio::net::UnixStream::from_std(handed.near)?;
     let idle = super::stream(handed.far.try_clone()?)?;
-    let far = super::stream(handed.far)?;
+    let far = Far::new(handed.far, &handed.seen)?;
     let dependency = handed.dependency;
     let place = Place {
         seed: dependency.seed,

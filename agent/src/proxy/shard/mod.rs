@@ -210,9 +210,10 @@ impl Shard {
                 let Some(connection) = self.connections.get(key) else { return };
                 let side = if side == CLIENT { Side::Client } else { Side::Server };
                 let now = now();
-                if let Err(error) = connection.event(side, flags, now) {
-                    return self.dial(key, Some(error));
-                }
+                let room = match connection.event(side, flags, now) {
+                    Ok(room) => room,
+                    Err(error) => return self.dial(key, Some(error)),
+                };
                 if connection.to_hand_over() {
                     return self.hand_over(key);
                 }
@@ -224,7 +225,7 @@ impl Shard {
                 if readable || ending || (side == Side::Server && writable) {
                     self.pump(key, first, now);
                 }
-                if writable || ending {
+                if room || ending {
                     self.pump(key, second, now);
                 }
             }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::Context;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use squall_agent::proxy::control::Control;
-use squall_agent::proxy::observations::KEPT;
+use squall_agent::proxy::observations::{KEPT, Observations};
 use squall_experiments::exit::Exit;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -64,7 +64,8 @@ impl Serve {
         let _ = log.with_writer(std::io::stdout).try_init();
         raise_descriptors();
         let seed = self.seed.unwrap_or_else(rand::random);
-        let control = Control::observing(seed, self.observations).context("the proxy cannot be started")?;
+        let control = Control::observing(seed, Observations::new(self.observations))
+            .context("the proxy cannot be started")?;
         self.populate(&control);
         let metrics = Metrics { proxies: self.proxy_metrics, runtime: self.runtime_metrics };
         let api = Arc::new(Api { control, metrics });

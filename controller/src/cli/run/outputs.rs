@@ -13,6 +13,7 @@ use squall_experiments::protocol::{Refusal, RunId};
 use squall_experiments::suite::{History, Suite};
 
 use super::super::Common;
+use super::super::written::{create, unwritable};
 use super::Options;
 use super::pipeline::Pipeline;
 use super::prepared::Prepared;
@@ -29,6 +30,8 @@ type Render = fn(&Suite) -> io::Result<String>;
 pub struct Outputs {
     /// Where the events of each run go.
     pub events: Option<Events>,
+    /// What proxies see.
+    pub observations: Option<File>,
     /// What came before.
     pub history: Option<History>,
     history_file: Option<Opened>,
@@ -65,6 +68,7 @@ impl Outputs {
             }
             Some(path) => Events::File(Some((path.clone(), create(path)?))),
         };
+        let observations = options.observations.as_deref().map(create).transpose()?;
         let asked: [(&Option<PathBuf>, Render); 3] = [
             (&options.junit, report::junit),
             (&options.markdown, |suite| Ok(report::markdown(suite))),
@@ -86,7 +90,7 @@ impl Outputs {
             Some(path) => open_history(path, experiments)?,
             None => (None, None),
         };
-        Ok(Outputs { events: Some(events), history, history_file, reports })
+        Ok(Outputs { events: Some(events), observations, history, history_file, reports })
     }
 
     /// Writes all of it, and points a pipeline at what did not hold. What cannot be written is said, and changes no verdict.
@@ -114,7 +118,9 @@ fn self_cut(path: &Path, history: &History) -> bool {
 
 fn say(path: &Path, written: io::Result<()>) {
     if let Err(error) = written {
-        let _ = writeln!(io::stderr(), "error: cannot write `{}`: {error}", path.display());
+        let help =
+            "the verdict stands; `squall verdict EVENTS` makes the report of a run again from its events";
+        let _ = writeln!(io::stderr(), "error: cannot write `{}`: {error}\nhelp: {help}", path.display());
     }
 }
 
@@ -157,16 +163,6 @@ impl Events {
             }
         }
     }
-}
-
-fn create(path: &Path) -> Result<File, Refusal> {
-    let opened = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path);
-    opened.map_err(|error| unwritable(path, &error, "name a file that can be written"))
-}
-
-fn unwritable(path: &Path, error: &io::Error, help: &str) -> Refusal {
-    let help = format!("nothing was injected; {help}");
-    Refusal::new(format!("cannot write `{}`: {error}", path.display()), help)
 }
 
 fn open_history(

@@ -43,6 +43,10 @@ pub struct Session {
     pub lease: Duration,
     /// Where events are written.
     pub events: Option<Events>,
+    /// The version that is tested, where that was said.
+    pub build: Option<String>,
+    /// Where it is written what proxies see.
+    pub observations: Option<File>,
     /// How else runs are told.
     pub tellings: Tellings,
     /// Where the experiments are the steps of a ramp: what says which one comes next.
@@ -157,12 +161,13 @@ impl Session {
         let prepared = Rc::clone(&self.experiments[unit.experiment]);
         let run = run_id();
         let (path, file) = self.events.as_mut().and_then(|events| events.of(&run, &self.common)).unzip();
+        let sights = self.observations.as_ref().and_then(|file| file.try_clone().ok());
         let mut ready = self.tellings.of(&run);
         let mut progress = self.progress(unit);
         let agent =
             prepared.plans[unit.time].has_changes().then(|| join::agent(self.common.state_dir.as_deref()));
         let mut host = LocalHost::new(&self.common);
-        let (suite, lease) = (self.suite, self.lease);
+        let (suite, lease, build) = (self.suite, self.lease, self.build.clone());
         tasks.spawn_local(async move {
             let document = &prepared.document;
             let plan = &prepared.plans[unit.time];
@@ -175,7 +180,7 @@ impl Session {
                 experiment: &document.experiment,
                 plan,
                 version: env!("CARGO_PKG_VERSION").to_owned(),
-                origin: Some(telling::origin(document, plan.seed, std::env::args().skip(1))),
+                origin: Some(telling::origin(document, plan.seed, build, std::env::args().skip(1))),
                 lease,
                 since_ns: None,
                 mandate: Arc::default(),
@@ -183,6 +188,7 @@ impl Session {
             };
             let outlet = Outlet {
                 file,
+                sights,
                 redact: (!redactor.is_empty()).then(|| redact(redactor)),
                 watcher: Box::new(|tell| {
                     if let Tell::Event(record, _) = &tell {

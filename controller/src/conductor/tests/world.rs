@@ -145,6 +145,7 @@ impl World {
         };
         let outlet = Outlet {
             file: Some(File::create(&events).unwrap()),
+            sights: None,
             redact: Some(Box::new(|text| text.replace("hunter2", "‹secret›"))),
             watcher: Box::new(|tell| match tell {
                 Tell::Note(note) => notes.push(note.to_owned()),

@@ -28,7 +28,7 @@ use super::body::{Broken, Flow};
 use super::faults::{empty, full};
 use super::prefixed::{Duplex, Prefixed, Spoken};
 use crate::proxy::control::{Control, Wanted, WantedToxic};
-use crate::proxy::observations::KEPT;
+use crate::proxy::observations::{KEPT, Observations};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -53,7 +53,7 @@ impl World {
     }
 
     fn before(upstream: SocketAddr, asked: Arc<AtomicU64>, wanted: Wanted) -> World {
-        let control = Control::observing(7, KEPT).expect("threads");
+        let control = Control::observing(7, Observations::new(KEPT)).expect("threads");
         let wanted = Wanted {
             name: "shop".to_owned(),
             listen: "127.0.0.1:0".to_owned(),
@@ -442,6 +442,10 @@ fn who_hangs_is_let_go_when_the_connection_is_over() {
         assert!(waiting.await.expect("it ends").is_err());
         let seen = world.seen(1).await;
         assert_eq!((&seen[0]["how"], &seen[0]["status"]), (&json!("client"), &json!(0)));
+        let begun = Instant::now();
+        while counters.requests_open.load(Ordering::Relaxed) > 0 && begun.elapsed() < PATIENCE {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
         assert_eq!(counters.requests_open.load(Ordering::Relaxed), 0);
     });
 }

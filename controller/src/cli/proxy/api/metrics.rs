@@ -17,16 +17,16 @@ pub(in super::super) struct Metrics {
 }
 
 /// A counter of one direction.
-type OfDirection = fn(&Counters, Stream) -> &AtomicU64;
+type OfDirection = fn(&Counters, Stream) -> u64;
 /// A counter of a proxy.
 type OfProxy = fn(&Counters) -> &AtomicU64;
 
 const BYTES: [(&str, &str, OfDirection); 2] = [
     ("toxiproxy_proxy_received_bytes_total", "Bytes read from the sender.", |counters, stream| {
-        &counters.of(stream).received
+        counters.of(stream).both().0
     }),
     ("toxiproxy_proxy_sent_bytes_total", "Bytes written to the receiver.", |counters, stream| {
-        &counters.of(stream).sent
+        counters.of(stream).both().1
     }),
 ];
 
@@ -96,7 +96,7 @@ fn of_proxies(text: &mut String, proxies: &[Shown]) {
         head(text, name, "counter", what);
         for proxy in proxies {
             for stream in [Stream::Upstream, Stream::Downstream] {
-                let value = counter(&proxy.counters, stream).load(Ordering::Relaxed);
+                let value = counter(&proxy.counters, stream);
                 let (direction, labels) = (stream.name(), labels(proxy));
                 line!(text, "{name}{{direction=\"{direction}\",{labels}}} {value}");
             }
