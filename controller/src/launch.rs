@@ -2,10 +2,12 @@
 //! kept, and only then begun.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::http::StatusCode;
 use jiff::Timestamp;
 use serde_json::json;
+use tokio::time::timeout;
 
 use crate::api::Approvals;
 use crate::api::engine::{Engine, Planned, Submission};
@@ -13,8 +15,12 @@ use crate::api::problem::Problem;
 use crate::conductor::run_id;
 use crate::config::Config;
 use crate::gates::{Gates, Outcome};
+use crate::runs::keeping;
 use crate::scheduler::Scheduler;
 use crate::store::{Admission, NewRun, RunRow, Store, Tested};
+
+/// How long whoever was refused waits until that is kept.
+const SOON: Duration = Duration::from_secs(1);
 
 /// Begins runs. A clone is the same.
 #[derive(Clone)]
@@ -134,7 +140,7 @@ impl Launch {
             outcomes,
             coming,
             overruled,
-            uses_approval: approved.is_some(),
+            approval: approved.as_ref().map(|_| self.approvals.eyes()),
         };
         let admitted = self.store.admit(admission, self.config.budget.clone()).await?;
         if !admitted.begins {
@@ -153,10 +159,13 @@ impl Launch {
             Ok(()) => self.engine.start(&id, submission).await.map_err(Problem::from),
             Err(blocked) => Err(blocked),
         };
-        if begun.is_err() {
-            self.store.set_run_state(&id, "refused", 0).await?;
+        if let Err(problem) = begun {
+            let refused = keeping::refused(self.store.clone(), id.clone(), approved.is_some());
+            // Whoever looks at once sees it; where the store does not answer, why nothing began is told all the same.
+            let _ = timeout(SOON, tokio::spawn(refused)).await;
+            return Ok(Begun { run: self.store.run(&id).await.unwrap_or_default(), refused: Some(problem) });
         }
-        Ok(Begun { run: self.store.run(&id).await?, refused: begun.err() })
+        Ok(Begun { run: self.store.run(&id).await?, refused: None })
     }
 
     /// Goes through everything that a run goes through before it begins, and begins nothing. Gives what every gate says, the

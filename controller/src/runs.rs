@@ -2,8 +2,11 @@
 //!
 //! Each is a task of its own. Its log goes to the store line by line, before whoever asks can see it (`keeping`).
 
-mod keeping;
+pub(crate) mod keeping;
 mod takeover;
+
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::os::unix::net::UnixStream;
@@ -15,6 +18,7 @@ use futures_util::future::BoxFuture;
 use squall_experiments::document::{self, Document, LONGEST_FAULT, Sources};
 use squall_experiments::exit::Exit;
 use squall_experiments::fleet::JoinToken;
+use squall_experiments::mandate::Approved;
 use squall_experiments::muster::Line;
 use squall_experiments::protocol::{Lifted, Refusal, RunId};
 use squall_experiments::run::Origin;
@@ -30,7 +34,7 @@ use crate::fleet::{Authority, HostInfo, Hub};
 use crate::muster::{self, Machines};
 use crate::report;
 use crate::store::{HostRow, Minted, RunRow, Store, StoreError};
-use keeping::Keeper;
+use keeping::{BEARABLE, Keeper};
 
 /// How long runs may take to revert when the controller is told to end. Their leases end soon after it.
 const FAREWELL: Duration = Duration::from_secs(20);
@@ -170,23 +174,27 @@ impl Runs {
         let outlet = Box::new(move |line: &Line| {
             let _ = say.send(serde_json::to_string(line).unwrap_or_default());
         });
-        let held = takeover::hold(self.0.store.clone(), run.id.clone(), run.epoch, interrupt.clone());
-        let keeper = Keeper::new(&self.0.store, &run, interrupt);
-        if let Err(error) = self.0.store.set_run_state(&run.id, "running", run.epoch).await {
-            tracing::error!(run = run.id, %error, "a run does not begin");
-        } else {
+        let held = takeover::hold(&self.0.store, &run, interrupt.clone(), BEARABLE);
+        let keeper = Keeper::new(&self.0.store, &run, interrupt, BEARABLE);
+        let carried = async {
+            if let Err(error) = keeper.begins().await {
+                tracing::error!(run = run.id, %error, "a run does not begin");
+                return "refused";
+            }
             let carried = async {
                 tokio::join!(muster::run(order, machines, outlet, interruptions), keeper.lines(lines))
             };
-            let (muster, kept) = tokio::select! {
-                carried = carried => carried,
-                never = held => match never {},
-            };
+            let (muster, kept) = carried.await;
             let came = if kept.is_ok() { muster.exit } else { muster.exit.worse(Exit::Interrupted) };
             tracing::info!(run = run.id, exit = came as u8, "{}", muster.sentence);
-            if let Err(error) = keeper.state(came.meaning()).await {
-                tracing::error!(run = run.id, %error, "what became of a run cannot be kept");
-            }
+            came.meaning()
+        };
+        let came = tokio::select! {
+            came = carried => came,
+            never = held => match never {},
+        };
+        if let Err(error) = keeper.state(came).await {
+            tracing::error!(run = run.id, %error, "what became of a run cannot be kept");
         }
         self.live().remove(&run.id);
         self.0.ended.notify_waiters();
@@ -263,6 +271,7 @@ impl Engine for Runs {
             };
             let uses = plan.hosts.iter().map(used).collect();
             let seconds = plan.hosts.iter().map(|host| host.plan.expiry.get().as_secs()).max().unwrap_or(0);
+            let approvable = Approved::fits(&plan);
             Ok(Planned {
                 title,
                 hash: plan.hash,
@@ -270,6 +279,7 @@ impl Engine for Runs {
                 weight,
                 content,
                 shown,
+                approvable,
                 preview,
                 uses,
                 seconds,
@@ -279,12 +289,16 @@ impl Engine for Runs {
 
     fn start<'a>(&'a self, run: &'a str, submission: Submission) -> BoxFuture<'a, Result<(), Refusal>> {
         Box::pin(async move {
-            let mut order = self.order(run, &submission).await?;
             let broken = |error: StoreError| Refusal::bare(error.to_string());
-            let approved = self.0.store.plan_of_run(run).await.map_err(broken)?;
-            let approved = approved.map(|plan| (plan.submitted_by, plan.approved_by.unwrap_or_default()));
             let kept = self.0.store.run(run).await.map_err(broken)?;
             let kept = kept.ok_or_else(|| Refusal::bare(format!("there is no run `{run}`")))?;
+            // Who is that late has lost it: whoever took it over has closed it, and hosts may know.
+            if kept.epoch != 0 || kept.state != "submitted" {
+                return Err(Refusal::bare(format!("another controller has taken the run `{run}` over")));
+            }
+            let mut order = self.order(run, &submission).await?;
+            let approved = self.0.store.plan_of_run(run).await.map_err(broken)?;
+            let approved = approved.map(|plan| (plan.submitted_by, plan.approved_by.unwrap_or_default()));
             if FleetPlan::on(&order.experiment, &order.targets, order.seed).hash != kept.plan {
                 return Err(Refusal::new(
                     "the hosts changed after the plan was made",

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use crate::change::Change;
 use crate::plan::{Plan, covers};
-use crate::protocol::Refusal;
+use crate::protocol::{LONGEST_LINE, Refusal};
 use crate::quantity::Period;
 use crate::targets::FleetPlan;
 
@@ -39,13 +39,30 @@ pub struct Approved {
 impl Approved {
     /// The approval of a plan for one of its hosts.
     pub fn of(fleet: &FleetPlan, host: &Plan, submitted_by: &str, by: &str) -> Self {
+        Approved::of_fleet(fleet, submitted_by, by).for_host(host)
+    }
+
+    /// The approval of a plan, which says nothing of any host's own yet.
+    pub fn of_fleet(fleet: &FleetPlan, submitted_by: &str, by: &str) -> Self {
         Approved {
             plan: fleet.hash.clone(),
             submitted_by: submitted_by.to_owned(),
             by: by.to_owned(),
             fleet: fleet.essence(),
-            host: host.essence(),
+            host: String::new(),
         }
+    }
+
+    /// The same for one of its hosts.
+    pub fn for_host(self, host: &Plan) -> Self {
+        Approved { host: host.essence(), ..self }
+    }
+
+    /// Whether what an approval says fits into one line to each of its hosts, with room for the rest of it.
+    pub fn fits(fleet: &FleetPlan) -> bool {
+        let written = |text: &str| Value::from(text).to_string().len();
+        let host = fleet.hosts.iter().map(|on| written(&on.plan.essence())).max().unwrap_or_default();
+        written(&fleet.essence()) + host + LONGEST_LINE / 8 <= LONGEST_LINE
     }
 
     /// Whether a run is the part of a host in what was approved. Without a name, of whichever host is in it.

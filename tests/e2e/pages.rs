@@ -8,9 +8,7 @@ use squall_tests::chromium::{Chromium, Tab};
 use squall_tests::needs;
 use squall_tests::wait::{PATIENCE, holds};
 
-use crate::serve::Fleet;
-
-const URL: &str = "http://127.0.0.1:8416";
+use crate::serve::{Fleet, URL};
 
 /// The page of the host's nginx comes late, for long enough to be watched.
 const DOCUMENT: &str = "squall: 1\ntitle: The page of web-1 comes late\non: { labels: { role: web } }\nhypothesis:\n  \
@@ -48,14 +46,13 @@ fn is_readable(tab: &mut Tab<'_>, page: &str) {
 }
 
 /// By the keyboard alone.
-fn signs_in(tab: &mut Tab<'_>, fleet: &Fleet, token: &str) {
+fn signs_in(tab: &mut Tab<'_>, token: &str) {
     tab.goes_to(&format!("{URL}/"));
     tab.sees("the form", "location.pathname === '/sign-in' && document.activeElement.id === 'token'");
     tab.types(token);
     tab.runs("window.squallLeft = true");
     tab.presses("Enter");
     tab.sees("the overview", "location.pathname === '/' && document.readyState === 'complete'");
-    let _ = fleet;
 }
 
 fn shows(tab: &mut Tab<'_>, words: &str) {
@@ -69,7 +66,7 @@ fn a_run_is_begun_watched_and_halted_in_a_browser() {
     let token = fs::read_to_string(fleet.data.join("admin-token")).expect("it was written");
     let mut browser = Chromium::start(fleet.controller(), &fleet.world.place("browser"));
     let mut tab = browser.tab(1280, 900);
-    signs_in(&mut tab, &fleet, token.trim());
+    signs_in(&mut tab, token.trim());
     picture(&mut tab, "calm");
 
     // What is wrong is said with its place; then the plan, and only then the run.

@@ -8,8 +8,8 @@ use serde_json::json;
 use squall_controller::budget::HostUse;
 use squall_controller::config::Budget;
 use squall_controller::store::{
-    Admission, Answered, Asked, Due, EntryRow, NewHost, NewJoinToken, NewPlan, NewRun, NewSchedule, NewToken,
-    Role, Store, StoreError, Tested, Verified, Where, states,
+    Admission, Answered, Asked, Due, EntryRow, Eyes, NewHost, NewJoinToken, NewPlan, NewRun, NewSchedule,
+    NewToken, Role, Store, StoreError, Tested, Verified, Where, states,
 };
 use squall_tests::needs;
 use squall_tests::netns::Process;
@@ -179,13 +179,13 @@ async fn runs(store: &Store) {
     assert_eq!(seen, all, "each once, the newest first");
 
     let events: Vec<String> = (0..5).map(|number| format!("{{\"n\":{number}}}")).collect();
-    assert_eq!(store.append("r00", 0, &events[..2]).await.expect("the first two"), 2);
-    assert_eq!(store.append("r00", 0, &events[..4]).await.expect("two of them again"), 4);
-    let gap = store.append("r00", 5, &events[..1]).await.expect_err("4 is missing");
+    assert_eq!(store.append(0, "r00", 0, &events[..2]).await.expect("the first two"), 2);
+    assert_eq!(store.append(0, "r00", 0, &events[..4]).await.expect("two of them again"), 4);
+    let gap = store.append(0, "r00", 5, &events[..1]).await.expect_err("4 is missing");
     assert!(matches!(gap, StoreError::Gap { first: 5, next: 4 }), "{gap}");
-    let clash = store.append("r00", 3, &events[..2]).await.expect_err("3 says something else");
+    let clash = store.append(0, "r00", 3, &events[..2]).await.expect_err("3 says something else");
     assert!(matches!(clash, StoreError::Clash(_)), "{clash}");
-    assert!(matches!(store.append("x", 0, &events).await, Err(StoreError::Missing(_))));
+    assert!(matches!(store.append(0, "x", 0, &events).await, Err(StoreError::Missing(_))));
     let kept = store.events("r00", 1, 2).await.expect("they can be read");
     assert_eq!(kept, [(1, events[1].clone()), (2, events[2].clone())]);
 
@@ -193,13 +193,13 @@ async fn runs(store: &Store) {
     let fenced = store.set_run_state("r00", "running", 0).await.expect_err("it was taken over");
     assert!(matches!(fenced, StoreError::Fenced { asked: 0, now: 1 }), "{fenced}");
     for fenced in [
-        store.append("r00", 4, &events[4..]).await.map(drop).expect_err("it was taken over"),
+        store.append(0, "r00", 4, &events[4..]).await.map(drop).expect_err("it was taken over"),
         store.hold_run("r00", 0).await.expect_err("it was taken over"),
     ] {
         assert!(matches!(fenced, StoreError::Fenced { asked: 0, now: 1 }), "{fenced}");
     }
     store.hold_run("r00", 1).await.expect("by the one who took it over");
-    assert_eq!(store.append_in(1, "r00", 4, &[]).await.expect("nothing is added"), 4);
+    assert_eq!(store.append(1, "r00", 4, &[]).await.expect("nothing is added"), 4);
     store.set_run_state("r00", "running", 1).await.expect("by the one who took it over");
     let found = store.runs_in(&["running", "reverting"]).await.expect("they can be read");
     let long = "ü".repeat(20_000);
@@ -234,17 +234,42 @@ async fn plans(store: &Store) {
     let kept = store.submit_plan(new("ada")).await.expect("a plan");
     assert_eq!((kept.submitted_by.as_str(), kept.seed, kept.approved_by.clone()), ("ada", u64::MAX, None));
     assert_eq!(store.submit_plan(new("bob")).await.expect("the same"), kept, "the first one submitted it");
-    assert!(!store.use_approval("ab", "r1").await.expect("it can be asked"), "nobody has approved it");
-    let approved = store.approve_plan("ab", "bob", Some(text("good"))).await.expect("it is there");
-    assert_eq!(approved.approved_by.as_deref(), Some("bob"));
-    assert_eq!(store.approve_plan("ab", "eve", None).await.expect("it is there"), approved);
-    assert!(store.use_approval("ab", "r1").await.expect("it can be asked"));
-    assert!(!store.use_approval("ab", "r2").await.expect("it can be asked"), "it was used");
+    // What would do the same to the hosts and is another text is not taken for the one that is there.
+    for other in [
+        NewPlan { document: text("squall: 1 # or not"), ..new("eve") },
+        NewPlan { vars: BTreeMap::new(), ..new("eve") },
+    ] {
+        let clash = store.submit_plan(other).await.expect_err("it is another one");
+        assert!(matches!(&clash, StoreError::Clash(why) if why.contains("ada")), "{clash}");
+    }
+    let uses = async |run: &str, eyes| store.use_approval("ab", run, eyes).await.expect("it can be asked");
+    let approves = async |who: &str, eyes| {
+        store.approve_plan("ab", who, Some(text(who)), eyes).await.expect("it is there")
+    };
+    assert!(!uses("r1", Eyes::Any).await, "nobody has approved it");
+    assert!(!approves("ada", Eyes::Second).await.1, "her own");
+    let (own, done) = approves("ada", Eyes::Any).await;
+    assert!(done && own.approved_by.as_deref() == Some("ada"));
+    // Whoever took one person's word for two before: it is none where two are needed.
+    assert!(!uses("r1", Eyes::Second).await, "one person is not two");
+    let (approved, done) = approves("bob", Eyes::Second).await;
+    assert!(done && approved.approved_by.as_deref() == Some("bob"), "it goes before her own: {approved:?}");
+    for (who, eyes) in [("eve", Eyes::Any), ("bob", Eyes::Second), ("ada", Eyes::Any)] {
+        assert_eq!(approves(who, eyes).await, (approved.clone(), false), "it is approved");
+    }
+    assert!(uses("r0", Eyes::Second).await);
+    store.give_approval_back("r0").await.expect("it used one");
+    store.give_approval_back("rx").await.expect("it used none");
+    assert!(uses("r1", Eyes::Second).await);
+    assert!(!uses("r2", Eyes::Second).await, "it was used");
+    assert!(!approves("eve", Eyes::Any).await.1, "it was used");
     let of = store.plan_of_run("r1").await.expect("it can be read").expect("a plan");
-    assert_eq!((of.hash.as_str(), of.note.as_deref()), ("ab", Some("good")));
+    assert_eq!((of.hash.as_str(), of.note.as_deref()), ("ab", Some("bob")));
     assert_eq!(store.plan_of_run("r2").await.expect("it can be read"), None);
     assert_eq!(store.submit_plan(new("eve")).await.expect("anew").approved_by, None);
-    assert_eq!(store.plans(10).await.expect("they can be read").len(), 1);
+    let listed = store.plans(10).await.expect("they can be read");
+    assert!(listed.len() == 1 && listed[0].document.is_empty() && listed[0].vars.is_empty(), "{listed:?}");
+    assert!(listed[0].plan.is_null() && listed[0].seed == u64::MAX, "{listed:?}");
     assert!(matches!(store.plan("cd").await, Err(StoreError::Missing(_))));
 }
 
@@ -352,7 +377,7 @@ fn together(place: &Where) {
                 // Crosswise: rows are locked in different orders, and who loses begins again.
                 let run = format!("r{:02}", 1 + (number / 2) % 3);
                 store.audit("ada", json!({ "n": number })).await.expect("an entry");
-                store.append(&run, 0, &[text("the same")]).await.expect("an event")
+                store.append(0, &run, 0, &[text("the same")]).await.expect("an event")
             });
         }
         assert!(at_once.join_all().await.iter().all(|next| *next == 1));
@@ -364,22 +389,21 @@ fn together(place: &Where) {
 }
 
 /// Ends PostgreSQL as its administrator does.
-pub fn ends(service: &Service) {
-    let postmaster = Pid::from_raw(service.pid).expect("a process");
-    kill_process(postmaster, Signal::INT).expect("it is ours");
+pub fn ends(postmaster: i32) {
+    kill_process(Pid::from_raw(postmaster).expect("a process"), Signal::INT).expect("it is ours");
     holds("PostgreSQL to end", PATIENCE, || {
-        Process::of(service.pid).is_none_or(|process| process.state == 'Z')
+        Process::of(postmaster).is_none_or(|process| process.state == 'Z')
     });
 }
 
 /// Starts PostgreSQL again, the first service of its world.
-pub fn begins_again(world: &World) {
+pub fn begins_again(world: &World) -> Process {
     let programs = postgres_programs().expect("it was found before");
     let program = programs.join("postgres").display().to_string();
     let directory = world.directory.join("service-0");
     let (data, sockets) = (directory.join("data").display().to_string(), directory.display().to_string());
     let owner = std::os::unix::fs::MetadataExt::uid(&std::fs::metadata(&data).expect("it is there"));
-    world.program(0, Some(owner), &[&program, "-D", &data, "-k", &sockets, "-p", "5432", "-c", "fsync=off"]);
+    world.program(0, Some(owner), &[&program, "-D", &data, "-k", &sockets, "-p", "5432", "-c", "fsync=off"])
 }
 
 /// Two controllers on one database: each entry of a schedule is begun by one of them, two of one group are not begun too near each
@@ -424,7 +448,7 @@ fn once(place: &Where) {
                 Budget { quorum: BTreeMap::from([(text("etcd"), labels.clone())]), ..Budget::default() };
             let uses = vec![HostUse { host: format!("etcd-{number}"), labels, zone: None, faults: 1 }];
             let (run, outcomes, coming) = (a_run(&format!("quorum-{number}")), Vec::new(), Vec::new());
-            let admission = Admission { run, uses, outcomes, coming, overruled: None, uses_approval: false };
+            let admission = Admission { run, uses, outcomes, coming, overruled: None, approval: None };
             quorum.spawn(async move { store.admit(admission, budget).await.expect("it is kept") });
         }
         assert_eq!(claimed(each.join_all().await), 30);
@@ -443,16 +467,16 @@ fn away(world: &World, service: &Service) {
     // Its connections end under it, and it notices only when it uses them.
     let ended = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'second'";
     query(world, service, ended).expect("they are ended");
-    wait(store.append("r", 0, &[text("after the first end")])).expect("it connects again by itself");
+    wait(store.append(0, "r", 0, &[text("after the first end")])).expect("it connects again by itself");
 
-    ends(service);
-    let away = wait(store.append("r", 1, &[text("lost")])).expect_err("there is no database");
+    ends(service.pid);
+    let away = wait(store.append(0, "r", 1, &[text("lost")])).expect_err("there is no database");
     assert!(matches!(away, StoreError::Away(_)), "{away}");
     wait(store.ready()).expect_err("there is no database");
 
     begins_again(world);
     holds("the store to answer", PATIENCE, || wait(store.ready()).is_ok());
-    wait(store.append("r", 1, &[text("back")])).expect("it is back");
+    wait(store.append(0, "r", 1, &[text("back")])).expect("it is back");
     let kept = wait(store.events("r", 0, 10)).expect("they can be read");
     assert_eq!(kept, [(0, text("after the first end")), (1, text("back"))]);
 }

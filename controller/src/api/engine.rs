@@ -52,6 +52,8 @@ pub struct Planned {
     pub content: String,
     /// What is done on each host, to be shown; without secrets.
     pub shown: serde_json::Value,
+    /// Whether it can be approved: what an approval says of all its hosts is told to each.
+    pub approvable: bool,
     /// What would be done where, for who reads it before it is.
     pub preview: Preview,
     /// What is done with which hosts.

@@ -13,7 +13,7 @@ use hyper::body::Bytes;
 
 use super::Api;
 use super::problem::Problem;
-use crate::store::{Role, StoreError, Token};
+use crate::store::{Role, StoreError, Token, now_ms};
 
 /// The longest body, in bytes.
 pub const LARGEST_BODY: usize = 1 << 20;
@@ -87,10 +87,13 @@ impl Known {
         known.insert(hash, (token.clone(), now));
     }
 
+    /// One that the store called valid a short time ago, and whose own end has not come since. Asking for it does not make that
+    /// time longer.
     fn lately(&self, hash: &str, now: Instant) -> Option<Token> {
         let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let (token, at) = known.get(hash)?;
-        (now.saturating_duration_since(*at) < LATELY).then(|| token.clone())
+        let valid = token.expires_at.is_none_or(|end| end > now_ms());
+        (valid && now.saturating_duration_since(*at) < LATELY).then(|| token.clone())
     }
 }
 
@@ -148,12 +151,12 @@ impl Api {
         loopback || host == "localhost" || self.names.contains(&host)
     }
 
-    /// The token that a request shows, when it is valid and may do this. Who shows bad ones too often waits. While the store
-    /// does not answer, one that was valid shortly before may still halt.
+    /// The token that a request shows, when it is valid and may do this. Who shows bad ones too often waits; a valid one that
+    /// halts does not. While the store does not answer, one that was valid shortly before may still halt.
     pub(crate) async fn let_in(&self, parts: &Parts, least: Role, halts: bool) -> Result<Token, Problem> {
-        let from = self.may_try(parts)?;
+        let may_try = self.may_try(parts);
         if !halts {
-            self.addresses.one_more(key(from), Instant::now()).map_err(too_often)?;
+            may_try.as_ref().map_err(Problem::clone)?;
         }
         let shown = header(&parts.headers, header::AUTHORIZATION.as_str());
         let shown = shown.and_then(|shown| shown.split_once(' '));
@@ -167,19 +170,29 @@ impl Api {
         };
         let hash = self.secrets.hash(token.trim());
         let found = self.store.token(&hash).await;
-        let Some(token) = self.remembered(hash, found, halts)? else {
-            return Err(self.wrong_token(from));
+        let Some(token) = self.remembered(hash, found, halts, Instant::now())? else {
+            return Err(self.wrong_token(may_try?));
         };
         if !halts {
-            self.tokens.one_more(token.id.clone(), Instant::now()).map_err(too_often)?;
+            self.in_pace(&token)?;
         }
         suffices(&token, least)?;
         Ok(token)
     }
 
+    /// Counts a request for the address that it comes from; a halt is not counted, and does not wait.
+    pub(crate) fn address_in_pace(&self, parts: &Parts) -> Result<(), Problem> {
+        self.addresses.one_more(key(address(parts)), Instant::now()).map_err(too_often)
+    }
+
+    /// The same for a token, whether it is shown itself or by a session.
+    pub(crate) fn in_pace(&self, token: &Token) -> Result<(), Problem> {
+        self.tokens.one_more(token.id.clone(), Instant::now()).map_err(too_often)
+    }
+
     /// Where a request comes from, unless too many refused tokens came from there lately.
     pub(crate) fn may_try(&self, parts: &Parts) -> Result<IpAddr, Problem> {
-        let from = parts.extensions.get::<Peer>().map_or(IpAddr::from([0, 0, 0, 0]), |peer| peer.at.ip());
+        let from = address(parts);
         match self.failures.too_many(from, Instant::now()) {
             false => Ok(from),
             true => Err(Problem::new(
@@ -202,16 +215,23 @@ impl Api {
         hash: String,
         found: Result<Option<Token>, StoreError>,
         halts: bool,
+        now: Instant,
     ) -> Result<Option<Token>, StoreError> {
-        let found = match found {
-            Err(error) if halts => Some(self.known.lately(&hash, Instant::now()).ok_or(error)?),
-            found => found?,
-        };
-        if let Some(token) = &found {
-            self.known.seen(hash, token, Instant::now());
+        match found {
+            Err(error) if halts => Ok(Some(self.known.lately(&hash, now).ok_or(error)?)),
+            Err(error) => Err(error),
+            Ok(found) => {
+                if let Some(token) = &found {
+                    self.known.seen(hash, token, now);
+                }
+                Ok(found)
+            }
         }
-        Ok(found)
     }
+}
+
+fn address(parts: &Parts) -> IpAddr {
+    parts.extensions.get::<Peer>().map_or(IpAddr::from([0, 0, 0, 0]), |peer| peer.at.ip())
 }
 
 /// Refuses a token of a lesser role.

@@ -35,6 +35,17 @@ pub(crate) struct Reason {
     reason: String,
 }
 
+/// A halt that is to be lifted.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Lift {
+    /// Why; for everybody who wonders later.
+    reason: String,
+    /// When the halt that is meant was asked for, as it was shown: another one is not lifted then; none: whichever is there.
+    #[serde(default)]
+    at: Option<u64>,
+}
+
 /// Whether new runs are blocked.
 #[derive(Debug, Default, Serialize, JsonSchema)]
 pub(crate) struct State {
@@ -139,24 +150,33 @@ pub(crate) async fn set(api: Arc<Api>, call: Call) -> Result<Answer, Problem> {
 }
 
 pub(crate) async fn lift(api: Arc<Api>, call: Call) -> Result<Answer, Problem> {
-    let why: Reason = call.value()?;
+    let why: Lift = call.value()?;
     reason(&why.reason)?;
     let kept = api.store.fact(HALT).await?;
     let lifted = kept.as_deref().map(read);
+    if let (Some(meant), Some(halt)) = (why.at, &lifted)
+        && halt.at != meant
+    {
+        return Err(another(halt));
+    }
     let what = serde_json::json!({ "lifted": lifted.map_or(Value::Null, |halt| halt.reason.into()), "because": why.reason });
     api.store.audit(&call.name(), what).await?;
     // Only the halt that stands in the log: whoever has halted since is not overruled by who does not know of it.
     if let Some(kept) = kept
         && !api.store.forget_fact(HALT, &kept).await?
-        && let Some(Blocked { reason, by, .. }) = state(&api.store).await?
+        && let Some(other) = state(&api.store).await?
     {
-        return Err(Problem::new(
-            StatusCode::CONFLICT,
-            format!("another halt came meanwhile, of {by}: {reason}"),
-            "lift that one too, if its reason is gone",
-        ));
+        return Err(another(&other));
     }
     Answer::ok(&State { blocked: state(&api.store).await? })
+}
+
+fn another(Blocked { reason, by, .. }: &Blocked) -> Problem {
+    Problem::new(
+        StatusCode::CONFLICT,
+        format!("another halt came meanwhile, of {by}: {reason}"),
+        "look at it first; then lift that one too, if its reason is gone",
+    )
 }
 
 pub(crate) async fn run(api: Arc<Api>, call: Call) -> Result<Answer, Problem> {
@@ -164,5 +184,5 @@ pub(crate) async fn run(api: Arc<Api>, call: Call) -> Result<Answer, Problem> {
     reason(&why.reason)?;
     // The engine is asked whatever the store says: it knows what goes on.
     api.engine.halt_run(&call.part("id")).await?;
-    Answer::json(StatusCode::ACCEPTED, &runs::named(&api, &call).await?)
+    Answer::json(StatusCode::ACCEPTED, &runs::named(&api, &call.part("id")).await?)
 }

@@ -12,7 +12,7 @@ use super::routes::{Answer, Call};
 use super::{Api, runs};
 use crate::gates::Outcome;
 use crate::launch::Wanted;
-use crate::store::{NewPlan, PlanRow};
+use crate::store::{Eyes, NewPlan, PlanRow, StoreError};
 
 /// Whether runs need an approval.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -22,6 +22,16 @@ pub enum Approvals {
     Optional,
     /// They need one, of somebody else than who submitted the plan.
     Required,
+}
+
+impl Approvals {
+    /// Whose approval counts.
+    pub(crate) fn eyes(self) -> Eyes {
+        match self {
+            Approvals::Optional => Eyes::Any,
+            Approvals::Required => Eyes::Second,
+        }
+    }
 }
 
 /// The newest plans.
@@ -70,6 +80,12 @@ pub(super) async fn show(api: Arc<Api>, call: Call) -> Result<Answer, Problem> {
 pub(super) async fn submit(api: Arc<Api>, call: Call) -> Result<Answer, Problem> {
     let submission: Submission = call.value()?;
     let planned = api.engine.plan(&submission).await?;
+    if !planned.approvable {
+        return Err(refused(
+            "the plan has more hosts than one approval can be told to",
+            "pick fewer, some thousands, and have each part approved",
+        ));
+    }
     let Submission { document, name, vars, only, overrule, .. } = submission;
     if !only.is_empty() || overrule.is_some() {
         let what = "a plan that is to be approved has neither `only` nor `overrule`";
@@ -77,7 +93,14 @@ pub(super) async fn submit(api: Arc<Api>, call: Call) -> Result<Answer, Problem>
     }
     let (hash, seed, shown) = (planned.hash, planned.seed, planned.shown);
     let new = NewPlan { hash, title: planned.title, document, name, vars, seed, shown, by: person(&call) };
-    Answer::json(StatusCode::CREATED, &api.store.submit_plan(new).await?)
+    match api.store.submit_plan(new).await {
+        Ok(kept) => Answer::json(StatusCode::CREATED, &kept),
+        Err(StoreError::Clash(why)) => Err(refused(
+            format!("there is {why}, by which the hosts would do the same"),
+            "look at that one (`squall approve HASH --show`); with another `--seed` yours is a plan of its own",
+        )),
+        Err(other) => Err(other.into()),
+    }
 }
 
 pub(super) async fn approve(api: Arc<Api>, call: Call) -> Result<Answer, Problem> {
@@ -85,21 +108,30 @@ pub(super) async fn approve(api: Arc<Api>, call: Call) -> Result<Answer, Problem
     if note.as_ref().is_some_and(|note| note.len() > 2000) {
         return Err(Problem::bare(StatusCode::BAD_REQUEST, "`note` has at most 2000 characters"));
     }
-    let plan = api.store.plan(&call.part("id")).await?;
-    let who = person(&call);
-    if plan.is_over() {
-        return Err(refused("this plan is over", "submit it again: it is planned anew"));
+    let (who, eyes) = (person(&call), api.launch.approvals().eyes());
+    let (plan, done) = api.store.approve_plan(&call.part("id"), &who, note.clone(), eyes).await?;
+    if !done {
+        return Err(not_approved(&plan, &who, eyes));
     }
-    if api.launch.approvals() == Approvals::Required && plan.submitted_by == who {
-        return Err(refused(
-            format!("`{who}` has submitted this plan"),
-            "another person approves it: with a token of another name",
-        ));
-    }
-    let approved = api.store.approve_plan(&plan.hash, &who, note.clone()).await?;
     let what = serde_json::json!({ "approved": plan.hash, "submitted-by": plan.submitted_by, "note": note });
     api.store.audit(&call.name(), what).await?;
-    Answer::ok(&approved)
+    Answer::ok(&plan)
+}
+
+/// Why an approval did nothing.
+fn not_approved(plan: &PlanRow, who: &str, eyes: Eyes) -> Problem {
+    if plan.is_over() || plan.run.is_some() {
+        let what = if plan.is_over() { "this plan is over" } else { "this plan was run" };
+        return refused(what, "submit it again: it is planned anew");
+    }
+    if eyes == Eyes::Second && plan.submitted_by == who {
+        return refused(
+            format!("`{who}` has submitted this plan"),
+            "another person approves it: with a token of another name",
+        );
+    }
+    let by = plan.approved_by.as_deref().unwrap_or("somebody");
+    refused(format!("`{by}` has approved this plan already"), "run it: `squall run --approved HASH`")
 }
 
 /// What may be said with the order to run an approved plan.

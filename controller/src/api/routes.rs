@@ -198,7 +198,7 @@ pub fn table() -> Vec<Route> {
         route!(GET "/v1/calendar", viewer, "What schedules did and will do, and why something did not or will not run.", [("from", "milliseconds since 1970, or RFC 3339: now unless said"), ("to", "the end: a week later unless said, 366 days at most"), ("schedule", "of this schedule alone")], None, OK "application/json" Some(shape::<crate::scheduler::calendar::Pages>), schedules::calendar),
         route!(GET "/v1/halt", viewer, "Whether new runs are blocked, by whom and why.", [], None, OK "application/json" Some(shape::<halts::State>), halts::show),
         route!(POST "/v1/halt", operator, "Undoes everything, on all hosts or on some. On all, new runs are blocked until it is lifted.", [], Some(shape::<halts::Wanted>), OK "application/json" Some(shape::<halts::Done>), halts::set),
-        route!(POST "/v1/halt/lift", operator, "Lets new runs begin again.", [], Some(shape::<halts::Reason>), OK "application/json" Some(shape::<halts::State>), halts::lift),
+        route!(POST "/v1/halt/lift", operator, "Lets new runs begin again.", [], Some(shape::<halts::Lift>), OK "application/json" Some(shape::<halts::State>), halts::lift),
         route!(GET "/v1/audit", admin, "The audit log, oldest first.", [LIMIT, ("from", "the number of the first: 1 unless said")], None, OK "application/json" Some(shape::<audit::Entries>), audit::page),
         route!(GET "/v1/audit/head", viewer, "The end of the audit log: its length and last hash.", [], None, OK "application/json" Some(shape::<store::Head>), audit::head),
         route!(GET "/v1/audit/verify", admin, "Computes every hash of the audit log again.", [], None, OK "application/json" Some(shape::<store::Verified>), audit::verify),
@@ -256,6 +256,9 @@ async fn through(
 ) -> Result<Answer, Problem> {
     let (parts, body) = request.into_parts();
     api.right_name(&parts)?;
+    if !route.halts() {
+        api.address_in_pace(&parts)?;
+    }
     let who = match route.least {
         Some(least) => Some(api.let_in(&parts, least, route.halts()).await?),
         None => None,
@@ -327,7 +330,7 @@ async fn once(api: &Arc<Api>, route: &Route, path: &str, key: &str, call: Call) 
     doing.await.map_err(|_| Problem::bare(StatusCode::INTERNAL_SERVER_ERROR, "the request failed"))?
 }
 
-/// Writes down who asks for what, then does it. A halt is done first: it must work when the store does not.
+/// Writes down who asks for what, then does it.
 async fn act(
     api: &Arc<Api>,
     method: &Method,
@@ -337,22 +340,37 @@ async fn act(
     call: Call,
 ) -> Result<Answer, Problem> {
     let what = json!({ "did": format!("{method} {path}"), "body": digest(&[&call.body]) });
-    let who = call.name();
-    if halts {
-        let answered = handler(Arc::clone(api), call).await;
-        if let Err(error) = api.store.audit(&who, what).await {
-            tracing::error!(%error, %who, "a halt was done and is missing in the audit log");
-        }
-        return answered;
+    written_down(api, &call.name(), what, halts, handler(Arc::clone(api), call)).await
+}
+
+/// Writes down who asks for what, then does it. A halt is done first: it must work when the store does not.
+pub(crate) async fn written_down<T>(
+    api: &Api,
+    who: &str,
+    what: serde_json::Value,
+    halts: bool,
+    doing: impl Future<Output = Result<T, Problem>>,
+) -> Result<T, Problem> {
+    if !halts {
+        api.store.audit(who, what).await?;
+        return doing.await;
     }
-    api.store.audit(&who, what).await?;
-    handler(Arc::clone(api), call).await
+    let done = doing.await;
+    if let Err(error) = api.store.audit(who, what).await {
+        tracing::error!(%error, %who, "a halt was done and is missing in the audit log");
+    }
+    done
+}
+
+/// Whether what is asked for undoes what is active.
+pub(crate) fn is_halt(method: &Method, path: &str) -> bool {
+    *method == Method::POST && path.ends_with("/halt")
 }
 
 impl Route {
     /// Whether it undoes what is active.
     pub(crate) fn halts(&self) -> bool {
-        self.method == Method::POST && self.path.ends_with("/halt")
+        is_halt(&self.method, self.path)
     }
 
     /// Whether its answer holds a secret that is shown once.

@@ -58,11 +58,10 @@ pub(crate) fn limit(call: &Call) -> Result<u64, Problem> {
     call.number("limit", USUAL, MOST).map(|limit| limit.max(1))
 }
 
-/// The run that a path names.
-pub(crate) async fn named(api: &Api, call: &Call) -> Result<RunRow, Problem> {
-    let id = call.part("id");
+/// The run of a name.
+pub(crate) async fn named(api: &Api, id: &str) -> Result<RunRow, Problem> {
     let missing = || Problem::bare(StatusCode::NOT_FOUND, format!("there is no run `{id}`"));
-    api.store.run(&id).await?.ok_or_else(missing)
+    api.store.run(id).await?.ok_or_else(missing)
 }
 
 pub(crate) async fn list(api: Arc<Api>, call: Call) -> Result<Answer, Problem> {
@@ -72,7 +71,7 @@ pub(crate) async fn list(api: Arc<Api>, call: Call) -> Result<Answer, Problem> {
 }
 
 pub(crate) async fn show(api: Arc<Api>, call: Call) -> Result<Answer, Problem> {
-    let run = named(&api, &call).await?;
+    let run = named(&api, &call.part("id")).await?;
     let history = standing::story(&api.store, &run.title).await?;
     Answer::ok(&WithHistory { run, history })
 }
@@ -82,7 +81,7 @@ pub(crate) async fn standing(api: Arc<Api>, _: Call) -> Result<Answer, Problem> 
 }
 
 pub(crate) async fn events(api: Arc<Api>, call: Call) -> Result<Answer, Problem> {
-    let run = named(&api, &call).await?;
+    let run = named(&api, &call.part("id")).await?;
     let from = call.number("from", 0, u64::MAX >> 1)?;
     let page = api.store.events(&run.id, from, limit(&call)?).await?;
     let next = page.last().map_or(from, |(seq, _)| seq + 1);
@@ -93,7 +92,7 @@ pub(crate) async fn events(api: Arc<Api>, call: Call) -> Result<Answer, Problem>
 }
 
 pub(crate) async fn stream(api: Arc<Api>, call: Call) -> Result<Answer, Problem> {
-    let run = named(&api, &call).await?;
+    let run = named(&api, &call.part("id")).await?;
     // `Last-Event-ID` is what a client had; a client that never had anything says where it begins.
     let from = match call.last_event.as_deref().map(str::parse::<u64>) {
         Some(Ok(last)) => last.saturating_add(1),
@@ -142,6 +141,6 @@ pub(super) struct Gates {
 }
 
 pub(super) async fn gates(api: Arc<Api>, call: Call) -> Result<Answer, Problem> {
-    let run = named(&api, &call).await?;
+    let run = named(&api, &call.part("id")).await?;
     Answer::ok(&Gates { gates: api.store.outcomes(&run.id).await? })
 }

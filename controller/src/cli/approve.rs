@@ -100,6 +100,7 @@ fn human(plan: &Value) -> String {
         out.push_str(&format!("On {}\n", text(host, "host")));
         steps(&host["plan"]["steps"], "  ", &mut out);
     }
+    watched(&plan["plan"], &mut out);
     out.push('\n');
     for (word, value) in [
         ("Seed", text(plan, "seed")),
@@ -113,6 +114,38 @@ fn human(plan: &Value) -> String {
         out.push_str(&format!("{word:10}{value}\n"));
     }
     remote::plain(&out)
+}
+
+/// What is looked at, sent and watched for: it does something to whom it asks, and a guard that is missing ends nothing.
+fn watched(plan: &Value, out: &mut String) {
+    let list = |value: &'_ Value| value.as_array().cloned().unwrap_or_default();
+    let hosts = list(&plan["hosts"]);
+    let on: Vec<String> =
+        hosts.iter().filter(|host| host["watching"] == true).map(|host| text(host, "host")).collect();
+    out.push_str(&format!("\nLooked at on {}\n", on.join(", ")));
+    let watched = &plan["watched"];
+    for (word, claims) in [("hypothesis", &watched["hypothesis"]), ("guard", &watched["stop-when"])] {
+        let claims = list(claims);
+        if claims.is_empty() {
+            out.push_str(&format!("  no {word}\n"));
+        }
+        for mut claim in claims {
+            let name = text(&claim, "name");
+            claim.as_object_mut().and_then(|claim| claim.shift_remove("name"));
+            out.push_str(&format!("  {word} {name}: {claim}\n"));
+        }
+    }
+    for host in &hosts {
+        for load in list(&host["plan"]["loads"]) {
+            let (name, rate, url) = (text(&load, "name"), text(&load, "rate"), text(&load, "url"));
+            let (requests, most) = (text(&load, "requests"), text(&load, "at-most"));
+            let control = if load["control"] == true { ", some of them to a control group" } else { "" };
+            let host = text(host, "host");
+            out.push_str(&format!(
+                "  load of {name} from {host}: {rate} to {url}, at most {requests} requests in {most}{control}\n"
+            ));
+        }
+    }
 }
 
 fn steps(steps_of: &Value, indent: &str, out: &mut String) {
@@ -133,5 +166,37 @@ fn steps(steps_of: &Value, indent: &str, out: &mut String) {
             "wait" => out.push_str(&format!("{indent}wait {}\n", about.as_str().unwrap_or_default())),
             _ => out.push_str(&format!("{indent}{kind}: {}\n", text(about, "name"))),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_approves_sees_what_is_sent_and_what_would_end_it() {
+        let load = json!({
+            "name": "fast", "url": "http://shop/", "rate": "900/s", "at-most": "1m", "requests": 54000
+        });
+        let host = |name: &str, watching: bool| json!({ "host": name, "watching": watching, "plan": { "steps": [], "loads": if watching { json!([load]) } else { json!([]) } } });
+        let claim =
+            json!({ "name": "fast", "load": { "url": "http://shop/", "rate": "900/s" }, "every": "1s" });
+        let mut plan = json!({
+            "title": "T", "hash": "ab", "seed": 7, "submitted_by": "ada",
+            "plan": { "hosts": [host("web", true), host("db", false)], "watched": { "hypothesis": [claim], "stop-when": [] } }
+        });
+        let shown = human(&plan);
+        for line in [
+            "Looked at on web\n",
+            "  hypothesis fast: {\"load\":{\"url\":\"http://shop/\",\"rate\":\"900/s\"},\"every\":\"1s\"}\n",
+            "  no guard\n",
+            "  load of fast from web: 900/s to http://shop/, at most 54000 requests in 1m\n",
+        ] {
+            assert!(shown.contains(line), "{line}: {shown}");
+        }
+        assert!(!shown.contains("from db"), "{shown}");
+        plan["plan"]["watched"]["stop-when"] = json!([{ "name": "up", "process": { "argv": ["true"] } }]);
+        let shown = human(&plan);
+        assert!(shown.contains("  guard up: {\"process\":{\"argv\":[\"true\"]}}\n"), "{shown}");
     }
 }

@@ -88,7 +88,7 @@ impl Halt {
             (Format::Json, ..) => print::json(&answer)?,
             (_, true, _) => print::result("new runs may begin\n")?,
             (_, _, Some(run)) => print::result(&format!("`{run}` ends; `squall watch {run}` shows how\n"))?,
-            _ => print::result(&fleet(&answer))?,
+            _ => print::result(&fleet(&answer, self.hosts.is_empty()))?,
         }
         let hosts = || answer["hosts"].as_object().into_iter().flatten();
         Ok(match () {
@@ -101,8 +101,8 @@ impl Halt {
     }
 }
 
-/// What a halt did on each host.
-fn fleet(answer: &Value) -> String {
+/// What a halt did on each host; one of all hosts blocks new runs too.
+fn fleet(answer: &Value, all: bool) -> String {
     let mut text = String::new();
     for (name, did) in answer["hosts"].as_object().into_iter().flatten() {
         for (word, lines) in [("undone", &did["undone"]), ("STILL THERE", &did["stuck"])] {
@@ -113,8 +113,12 @@ fn fleet(answer: &Value) -> String {
             text.push_str(&format!("{name}: not reached, reverts by its lease: {why}\n"));
         }
     }
-    if answer["blocked"] == true {
-        text.push_str("new runs are blocked until `squall halt --lift`\n");
+    match answer["blocked"] == true {
+        true => text.push_str("new runs are blocked until `squall halt --lift`\n"),
+        false if all => {
+            text.push_str("new runs are NOT blocked: that was lifted meanwhile, or could not be kept\n")
+        }
+        false => {}
     }
     remote::plain(&text)
 }
@@ -151,7 +155,7 @@ mod tests {
             "web": { "undone": ["the rule is gone"], "stuck": ["nginx is stopped"], "refused": null },
         } });
         assert_eq!(
-            fleet(&answer),
+            fleet(&answer, true),
             "db: not reached, reverts by its lease: it is away\nweb: undone: the rule is gone\n\
              web: STILL THERE: nginx is stopped\nnew runs are blocked until `squall halt --lift`\n"
         );

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use squall_experiments::change::Change;
 use squall_experiments::evidence::Evidence;
+use squall_experiments::mandate::Mandate;
 use squall_experiments::plan::PlanStep;
 use squall_experiments::protocol::{Lifted, Moment, Refusal, Reply, Request};
 use squall_experiments::quantity::Period;
@@ -122,6 +123,8 @@ impl Run<'_> {
     /// Opens the injection on the agent, and keeps its lease.
     async fn begin(&self) -> Result<(), Stopped> {
         self.begun.set(true);
+        let Mandate { epoch, approved } = Mandate::clone(&self.order.mandate);
+        let approved = approved.map(|approved| approved.for_host(self.order.plan));
         let begin = Request::Begin {
             run: self.order.run.clone(),
             title: self.order.experiment.title.clone(),
@@ -130,7 +133,7 @@ impl Run<'_> {
             lease_ms: u64::try_from(self.order.lease.as_millis()).unwrap_or(u64::MAX),
             deadline_ms: self.order.plan.expiry.as_millis(),
             guards: self.sampling.borrow().guards(&self.order.experiment.stop_when),
-            mandate: Box::new(self.order.mandate.clone()),
+            mandate: Box::new(Mandate { epoch, approved }),
         };
         match self.call(begin).await? {
             Reply::Done => {}

@@ -28,6 +28,7 @@ use std::fs::File;
 use std::os::unix::net::UnixStream;
 use std::pin::Pin;
 use std::process::Command;
+use std::sync::Arc;
 use std::time::Duration;
 
 use squall_experiments::exit::Exit;
@@ -72,8 +73,9 @@ pub struct Order<'a> {
     /// From when its times are counted, in nanoseconds on the boot clock: `None` is now. Runs on several hosts that belong
     /// together count from one moment.
     pub since_ns: Option<u64>,
-    /// On whose word it is run.
-    pub mandate: Mandate,
+    /// On whose word it is run. Shared by all hosts of a run: what an approval holds of the plan of this one is put in when it
+    /// is told.
+    pub mandate: Arc<Mandate>,
     /// A connection to the agent, or why there is none. Not looked at where the plan holds no change.
     pub agent: Option<Result<UnixStream, Refusal>>,
 }

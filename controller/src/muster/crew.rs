@@ -5,11 +5,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
-use squall_experiments::mandate::{Approved, Mandate};
+use squall_experiments::mandate::Mandate;
 use squall_experiments::muster::own_stop;
 use squall_experiments::protocol::{Refusal, RunId};
 use squall_experiments::run::{Event, Record, State};
-use squall_experiments::targets::{FleetPlan, OnPartial, Share};
+use squall_experiments::targets::{OnPartial, Share};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::{LocalSet, spawn_local};
 
@@ -64,6 +64,7 @@ impl Crew {
     pub(super) fn start(
         threads: Threads,
         order: Order,
+        mandate: Arc<Mandate>,
         shares: Vec<Share>,
         machines: Arc<dyn Machines>,
         since_ns: u64,
@@ -103,15 +104,15 @@ impl Crew {
             places[at % many].push(Place { watch, share, remote, interruptions });
         }
         for places in places {
-            let order = Arc::clone(&order);
+            let (order, mandate) = (Arc::clone(&order), Arc::clone(&mandate));
             if threads == Threads::OfTheCaller {
-                let driven = |place| drive(Arc::clone(&order), place, since_ns);
+                let driven = |place| drive(Arc::clone(&order), Arc::clone(&mandate), place, since_ns);
                 places.into_iter().for_each(|place| drop(spawn_local(driven(place))));
                 continue;
             }
             let spawned = thread::Builder::new()
                 .name("conductors".to_owned())
-                .spawn(move || drive_all(&order, places, since_ns));
+                .spawn(move || drive_all(&order, &mandate, places, since_ns));
             if let Err(error) = spawned {
                 // The watches went with the closure and have said that they ended.
                 tracing::error!(%error, "no thread for hosts of a run");
@@ -160,33 +161,29 @@ impl Drop for Crew {
 }
 
 /// Drives hosts to the end of their runs. One whose conductor fails is no reason for the others to end here.
-fn drive_all(order: &Arc<Order>, places: Vec<Place>, since_ns: u64) {
+fn drive_all(order: &Arc<Order>, mandate: &Arc<Mandate>, places: Vec<Place>, since_ns: u64) {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return tracing::error!(%error, "no runtime for hosts of a run"),
     };
     let together = LocalSet::new();
     for place in places {
-        together.spawn_local(drive(Arc::clone(order), place, since_ns));
+        together.spawn_local(drive(Arc::clone(order), Arc::clone(mandate), place, since_ns));
     }
     runtime.block_on(together);
     runtime.shutdown_background();
 }
 
 /// Drives one host to the end of its run. The watch goes last: when it says that this ended, nothing is done any more.
-async fn drive(order: Arc<Order>, place: Place, since_ns: u64) {
+async fn drive(order: Arc<Order>, mandate: Arc<Mandate>, place: Place, since_ns: u64) {
     let Place { mut watch, share, mut remote, interruptions } = place;
     let agent: Option<Result<_, Refusal>> = match share.plan.has_changes() {
         true => Some(remote.machines.agent(&remote.name).await),
         false => None,
     };
     let run: RunId = order.run.clone();
-    let approved = order.approved.as_ref().map(|(submitted_by, by)| {
-        let fleet = FleetPlan::on(&order.experiment, &order.targets, order.seed);
-        Approved::of(&fleet, &share.plan, submitted_by, by)
-    });
     let part = conductor::Order {
-        mandate: Mandate { epoch: order.epoch, approved },
+        mandate,
         run,
         experiment: &share.experiment,
         plan: &share.plan,

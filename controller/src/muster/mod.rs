@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use squall_experiments::document::Redactor;
 use squall_experiments::experiment::Experiment;
+use squall_experiments::mandate::{Approved, Mandate};
 use squall_experiments::muster::{Began, FleetEvent, Line, Muster, What};
 use squall_experiments::protocol::RunId;
 use squall_experiments::run::Origin;
@@ -62,6 +63,15 @@ pub struct Order {
     pub approved: Option<(String, String)>,
 }
 
+impl Order {
+    /// On whose word its hosts are told to begin. What is said of each host's own plan is the conductor's to add.
+    fn mandate(&self, plan: &FleetPlan) -> Mandate {
+        let approved = self.approved.as_ref();
+        let approved = approved.map(|(submitted_by, by)| Approved::of_fleet(plan, submitted_by, by));
+        Mandate { epoch: self.epoch, approved }
+    }
+}
+
 /// Is told every line, in order, before the next one is made. May take a moment, in which the hosts go on.
 pub type Outlet<'a> = Box<dyn FnMut(&Line) + Send + 'a>;
 
@@ -99,12 +109,15 @@ async fn run_in(
     let since_ns = boot_ns();
     let mut log = Log { since_ns, lines: Vec::new(), outlet };
     let on_partial = order.experiment.on_partial;
+    // Once: with many hosts it is work, and no thread that keeps leases must do it.
+    let plan = FleetPlan::on(&order.experiment, &order.targets, order.seed);
+    let mandate = Arc::new(order.mandate(&plan));
     log.fleet(FleetEvent::Began(Began {
         run: order.run.clone(),
         title: order.redactor.redact(&order.experiment.title).into_owned(),
         date: date(),
         seed: order.seed,
-        plan: FleetPlan::on(&order.experiment, &order.targets, order.seed).hash,
+        plan: plan.hash,
         version: order.version.clone(),
         on_partial,
         hosts: order.targets.hosts.clone(),
@@ -112,7 +125,7 @@ async fn run_in(
         stages: order.targets.stages.clone(),
     }));
     let parts = shares(&order.experiment, &order.targets, order.seed);
-    let (mut crew, mut heard) = Crew::start(threads, order, parts, machines, since_ns);
+    let (mut crew, mut heard) = Crew::start(threads, order, mandate, parts, machines, since_ns);
     while crew.is_under_way() {
         // An interruption goes before everything.
         tokio::select! {

@@ -3,13 +3,14 @@
 
 use std::time::Duration;
 
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
-use tokio::time::{Instant, sleep};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::time::{Instant, sleep, timeout};
 
-use crate::store::{RunRow, Store, StoreError};
+use crate::store::{LEASE_MS, RunRow, Store, StoreError};
 
-/// How long a run goes on while the store does not answer: as long as a database takes to be started anew.
-const BEARABLE: Duration = Duration::from_secs(10);
+/// How long a run goes on while the store does not answer: longer than a database takes to be started anew, and short enough
+/// that everything is undone before another controller may take the run for abandoned.
+pub(super) const BEARABLE: Duration = Duration::from_millis(LEASE_MS * 3 / 4);
 /// How often the store is asked again.
 const AGAIN: Duration = Duration::from_millis(250);
 /// For how long; what is not kept by then is lost.
@@ -23,11 +24,27 @@ pub(super) struct Keeper {
     run: String,
     epoch: u64,
     interrupt: UnboundedSender<String>,
+    /// After how long without the store the run ends.
+    bearable: Duration,
 }
 
 impl Keeper {
-    pub(super) fn new(store: &Store, run: &RunRow, interrupt: UnboundedSender<String>) -> Self {
-        Keeper { store: store.clone(), run: run.id.clone(), epoch: run.epoch, interrupt }
+    pub(super) fn new(
+        store: &Store,
+        run: &RunRow,
+        interrupt: UnboundedSender<String>,
+        bearable: Duration,
+    ) -> Self {
+        Keeper { store: store.clone(), run: run.id.clone(), epoch: run.epoch, interrupt, bearable }
+    }
+
+    /// Keeps that the run goes on now. An error where that is not kept within a bearable time: then it must not begin.
+    pub(super) async fn begins(&self) -> Result<(), StoreError> {
+        timeout(self.bearable, self.state("running")).await.map_err(|_| self.silent())?
+    }
+
+    fn silent(&self) -> StoreError {
+        StoreError::Away(format!("no answer within {} s", self.bearable.as_secs()))
     }
 
     /// Keeps all lines in their order until no more can come. Interrupts the run when it is not bearable any more that the
@@ -36,14 +53,9 @@ impl Keeper {
         let mut next = 0;
         let mut batch = Vec::new();
         while lines.recv_many(&mut batch, TOGETHER).await > 0 {
-            let mut patience = Patience::new(self);
             // What was kept though its answer was lost is found out by asking again: events have numbers.
-            next = loop {
-                match self.store.append_in(self.epoch, &self.run, next, &batch).await {
-                    Ok(after) => break after,
-                    Err(error) => patience.bears(error).await?,
-                }
-            };
+            let kept = || self.store.append(self.epoch, &self.run, next, &batch);
+            next = self.patiently(kept).await?;
             batch.clear();
         }
         Ok(())
@@ -51,41 +63,60 @@ impl Keeper {
 
     /// Keeps what became of the run.
     pub(super) async fn state(&self, state: &str) -> Result<(), StoreError> {
-        let mut patience = Patience::new(self);
-        while let Err(error) = self.store.set_run_state(&self.run, state, self.epoch).await {
-            patience.bears(error).await?;
+        self.patiently(|| self.store.set_run_state(&self.run, state, self.epoch)).await
+    }
+
+    /// Asks the store until it answers. When that is not bearable any more the run is interrupted, whether the store says that
+    /// it cannot or says nothing at all.
+    async fn patiently<T, F>(&self, ask: impl Fn() -> F) -> Result<T, StoreError>
+    where
+        F: Future<Output = Result<T, StoreError>>,
+    {
+        let since = Instant::now();
+        let mut told = false;
+        let mut tell = |why: &StoreError| {
+            if !std::mem::replace(&mut told, true) {
+                tracing::error!(run = self.run, error = %why, "what a run says cannot be kept: it ends");
+                let _ = self.interrupt.send("its events cannot be kept".to_owned());
+            }
+        };
+        loop {
+            let mut asking = std::pin::pin!(ask());
+            let answer = match timeout(self.bearable.saturating_sub(since.elapsed()), &mut asking).await {
+                Ok(answer) => answer,
+                Err(_) => {
+                    tell(&self.silent());
+                    asking.await
+                }
+            };
+            let error = match answer {
+                Ok(kept) => return Ok(kept),
+                Err(error) => error,
+            };
+            let lost = !error.is_of_the_database() || since.elapsed() >= LONGEST;
+            // A disk that is full, or read-only, does not come back by itself as soon as a database does.
+            let bearable = matches!(error, StoreError::Away(_)) && since.elapsed() < self.bearable;
+            if lost || !bearable {
+                tell(&error);
+            }
+            if lost {
+                return Err(error);
+            }
+            sleep(AGAIN).await;
         }
-        Ok(())
     }
 }
 
-/// With a store that does not do what it is asked for.
-struct Patience<'a> {
-    keeper: &'a Keeper,
-    since: Instant,
-    told: bool,
-}
-
-impl<'a> Patience<'a> {
-    fn new(keeper: &'a Keeper) -> Self {
-        Patience { keeper, since: Instant::now(), told: false }
+/// Keeps that a run was not begun, and gives its approval back where it has used one: with patience, whoever waits for it.
+pub(crate) async fn refused(store: Store, run: String, approved: bool) {
+    // There is nothing to be interrupted.
+    let (interrupt, _) = unbounded_channel();
+    let keeper = Keeper { store, run, epoch: 0, interrupt, bearable: BEARABLE };
+    if let Err(error) = keeper.state("refused").await {
+        tracing::error!(run = keeper.run, %error, "that a run was refused cannot be kept");
     }
-
-    /// Waits a moment, after which it may be asked again; an error is the end of patience.
-    async fn bears(&mut self, error: StoreError) -> Result<(), StoreError> {
-        let run = &self.keeper.run;
-        let lost = !error.is_of_the_database() || self.since.elapsed() >= LONGEST;
-        // A disk that is full, or read-only, does not come back by itself as soon as a database does.
-        let bearable = matches!(error, StoreError::Away(_)) && self.since.elapsed() < BEARABLE;
-        if !self.told && (lost || !bearable) {
-            self.told = true;
-            tracing::error!(run, %error, "the events of a run cannot be kept: it ends");
-            let _ = self.keeper.interrupt.send("its events cannot be kept".to_owned());
-        }
-        if lost {
-            return Err(error);
-        }
-        sleep(AGAIN).await;
-        Ok(())
+    let given = || keeper.store.give_approval_back(&keeper.run);
+    if approved && let Err(error) = keeper.patiently(given).await {
+        tracing::error!(run = keeper.run, %error, "an approval that was not used cannot be given back");
     }
 }

@@ -5,56 +5,95 @@
 
 use std::collections::BTreeSet;
 use std::convert::Infallible;
+use std::pin::pin;
 use std::time::Duration;
 
+use serde_json::Value;
 use squall_experiments::exit::Exit;
 use squall_experiments::muster::{FleetEvent, Line, What};
 use squall_experiments::protocol::RunId;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 
 use super::Runs;
 use crate::api::HALT;
-use crate::store::{LEASE_MS, LIVE, RunRow, Store, StoreError};
+use crate::store::{LIVE, RunRow, Store, StoreError};
 
 /// How often a run is held anew, and how often somebody looks for those that nobody holds.
 const BEAT: Duration = Duration::from_secs(2);
 /// How long the hosts of a run that was taken over are waited for.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Holds a run for as long as this is polled; where somebody else has it, it is interrupted here.
+/// Holds a run for as long as this is polled; where somebody else has it, or the store has not said for longer than is bearable
+/// that nobody has, it is interrupted here.
 pub(super) async fn hold(
-    store: Store,
-    run: String,
-    epoch: u64,
+    store: &Store,
+    run: &RunRow,
     interrupt: mpsc::UnboundedSender<String>,
+    bearable: Duration,
 ) -> Infallible {
     let mut beat = interval(BEAT);
     beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let (mut held, mut halted) = (Instant::now(), false);
+    let (mut held, mut halted, mut alone) = (Instant::now(), false, false);
     loop {
-        beat.tick().await;
-        // A halt that another controller was asked for.
-        let all = matches!(store.fact(HALT).await, Ok(Some(_)));
-        match store.hold_run(&run, epoch).await {
-            Err(StoreError::Fenced { .. }) => {
-                let _ = interrupt.send("another controller has taken the run over".to_owned());
-            }
-            Err(error) => {
-                tracing::warn!(run, %error, "a run cannot be held");
-                // Before somebody else may take it for abandoned.
-                if held.elapsed() > Duration::from_millis(LEASE_MS) * 3 / 4 {
+        let mut asking = pin!(async {
+            beat.tick().await;
+            // The run is held for a while from when that was asked for, not from when the answer came.
+            let asked = Instant::now();
+            // The first is a halt that another controller was asked for.
+            let (all, this) = tokio::join!(store.fact(HALT), store.hold_run(&run.id, run.epoch));
+            (asked, all, this)
+        });
+        let (asked, all, this) = loop {
+            tokio::select! {
+                biased;
+                answers = &mut asking => break answers,
+                // Before somebody else may take it for abandoned; a store that hangs says nothing for longer than that.
+                () = sleep_until(held + bearable), if !alone => {
+                    alone = true;
+                    tracing::error!(run = run.id, "nobody can say that a run is still carried on: it ends");
                     let _ = interrupt.send("nobody can say that it is still carried on".to_owned());
                 }
             }
+        };
+        match this {
+            Err(StoreError::Fenced { .. }) => {
+                let _ = interrupt.send("another controller has taken the run over".to_owned());
+            }
+            Err(error) => tracing::warn!(run = run.id, %error, "a run cannot be held"),
             Ok(this) => {
-                held = Instant::now();
-                if (this || all) && !std::mem::replace(&mut halted, true) {
+                held = asked;
+                if (this || matches!(all, Ok(Some(_)))) && !std::mem::replace(&mut halted, true) {
                     let _ = interrupt.send("halt".to_owned());
                 }
             }
         }
     }
+}
+
+/// Writes the end of a run that was taken over, unless it stands there already: then only what became of it was not kept.
+pub(super) async fn close(store: &Store, run: &RunRow) -> Result<(), StoreError> {
+    let last = store.events(&run.id, run.events.saturating_sub(1), 1).await?;
+    let last = last.first().and_then(|(_, text)| serde_json::from_str::<Value>(text).ok());
+    let last = last.unwrap_or_default();
+    let end = serde_json::from_value::<Line>(last.clone()).map(|line| line.what);
+    if let Ok(What::Fleet { event: FleetEvent::Finished { exit, .. }, .. }) = end {
+        return store.set_run_state(&run.id, exit.meaning(), run.epoch).await;
+    }
+    let at_ms = last["at_ms"].as_u64().unwrap_or_default();
+    let by = "the controller ended in the middle of it; each host reverted by its lease";
+    let sentence = format!("interrupted: {by}");
+    let events = [
+        FleetEvent::Interrupted { by: by.to_owned() },
+        FleetEvent::Finished { exit: Exit::Interrupted, sentence },
+    ];
+    let lines = (run.events..).zip(events).map(|(at, event)| {
+        let line = Line { seq: at + 1, what: What::Fleet { at_ms, event } };
+        serde_json::to_string(&line).unwrap_or_default()
+    });
+    let lines: Vec<String> = lines.collect();
+    store.append(run.epoch, &run.id, run.events, &lines).await?;
+    store.set_run_state(&run.id, Exit::Interrupted.meaning(), run.epoch).await
 }
 
 impl Runs {
@@ -64,7 +103,7 @@ impl Runs {
         let left = self.0.store.runs_in(&LIVE).await?;
         for run in &left {
             let epoch = self.0.store.take_run(&run.id).await?;
-            self.close_taken(&RunRow { epoch, ..run.clone() }).await?;
+            close(&self.0.store, &RunRow { epoch, ..run.clone() }).await?;
         }
         Ok(left.len())
     }
@@ -87,7 +126,7 @@ impl Runs {
                     epoch = run.epoch,
                     "a run of a controller that is gone is closed"
                 );
-                match self.close_taken(&run).await {
+                match close(&self.0.store, &run).await {
                     Ok(()) => drop(tokio::spawn(self.clone().fence(run))),
                     Err(error) => tracing::error!(run = run.id, %error, "it is tried again later"),
                 }
@@ -95,29 +134,22 @@ impl Runs {
         }
     }
 
-    /// Writes the end of a run that was taken over.
-    async fn close_taken(&self, run: &RunRow) -> Result<(), StoreError> {
-        let last = self.0.store.events(&run.id, run.events.saturating_sub(1), 1).await?;
-        let at_ms = last.first().and_then(|(_, text)| serde_json::from_str::<serde_json::Value>(text).ok());
-        let at_ms = at_ms.and_then(|event| event["at_ms"].as_u64()).unwrap_or_default();
-        let by = "the controller ended in the middle of it; each host reverted by its lease";
-        let sentence = format!("interrupted: {by}");
-        let events = [
-            FleetEvent::Interrupted { by: by.to_owned() },
-            FleetEvent::Finished { exit: Exit::Interrupted, sentence },
-        ];
-        let lines = (run.events..).zip(events).map(|(at, event)| {
-            let line = Line { seq: at + 1, what: What::Fleet { at_ms, event } };
-            serde_json::to_string(&line).unwrap_or_default()
-        });
-        let lines: Vec<String> = lines.collect();
-        self.0.store.append_in(run.epoch, &run.id, run.events, &lines).await?;
-        self.0.store.set_run_state(&run.id, Exit::Interrupted.meaning(), run.epoch).await
-    }
-
     /// Tells the hosts of a run its epoch, as soon as they are reached.
     async fn fence(self, run: RunRow) {
-        let first = self.0.store.events(&run.id, 0, 1).await.unwrap_or_default();
+        let until = Instant::now() + PATIENCE;
+        let first = loop {
+            match self.0.store.events(&run.id, 0, 1).await {
+                Ok(first) => break first,
+                Err(error) if Instant::now() < until => {
+                    tracing::warn!(run = run.id, %error, "the hosts of a run that was taken over are not known yet");
+                    sleep(BEAT).await;
+                }
+                Err(error) => {
+                    tracing::error!(run = run.id, %error, "the hosts of a run that was taken over are not told");
+                    return;
+                }
+            }
+        };
         let began = first.first().and_then(|(_, text)| serde_json::from_str::<Line>(text).ok());
         let Some(What::Fleet { event: FleetEvent::Began(began), .. }) = began.map(|line| line.what) else {
             // It had not begun.

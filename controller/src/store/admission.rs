@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::sql::{Row, Sql};
-use super::{LIVE, NewRun, Store, StoreError, now_ms, plans, runs};
+use super::{Eyes, LIVE, NewRun, Store, StoreError, now_ms, plans, runs};
 use crate::budget::{Footprint, HostUse, Known};
 use crate::config::Budget;
 use crate::gates::Outcome;
@@ -25,8 +25,8 @@ pub struct Admission {
     pub coming: Vec<Footprint>,
     /// Why what refuses does not count this time; a missing approval counts.
     pub overruled: Option<String>,
-    /// Whether it needs, and uses up, the approval of its plan.
-    pub uses_approval: bool,
+    /// Whose approval of its plan it needs, and uses up, if any.
+    pub approval: Option<Eyes>,
 }
 
 /// Whether a run is let in.
@@ -94,8 +94,16 @@ fn admit(sql: &mut dyn Sql, admission: &Admission, budget: &Budget) -> Result<Ad
     let mut begins = admission.overruled.is_some() || outcomes.iter().all(|outcome| outcome.passed);
     outcomes.extend(admission.overruled.iter().map(|why| Outcome::passes("overruled", why)));
     // Last: an approval is not used up by a run that something else refuses.
-    if begins && admission.uses_approval && !plans::use_up(sql, &run.plan, &run.id, now)? {
-        let why = "this plan is not approved, or its approval was used or is over";
+    if begins
+        && let Some(eyes) = admission.approval
+        && !plans::use_up(sql, &run.plan, &run.id, eyes, now)?
+    {
+        let why = match eyes {
+            Eyes::Any => "this plan is not approved, or its approval was used or is over",
+            Eyes::Second => {
+                "this plan is not approved by a second person, or its approval was used or is over"
+            }
+        };
         outcomes.push(Outcome::refuses("approval", why));
         begins = false;
     }

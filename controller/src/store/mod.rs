@@ -33,7 +33,7 @@ pub use answers::{Answered, Asked};
 pub use audit::{Entry, Head, Verified};
 pub use hosts::{HostRow, NewHost};
 pub use lease::LEASE_MS;
-pub use plans::{NewPlan, PLAN_LASTS_MS, PlanRow};
+pub use plans::{Eyes, NewPlan, PlanRow};
 pub use runs::{Ended, LIVE, NewRun, RunRow, RunsPage, Tested};
 pub use schedules::{Approved, Due, EntryRow, NewSchedule, Paused, ScheduleRow, states};
 pub use secrets::{Minted, Secrets};

@@ -9,7 +9,25 @@ use super::sql::{Row, Sql, Value};
 use super::{Store, StoreError, now_ms};
 
 /// How long a plan may be approved and run, in milliseconds.
-pub const PLAN_LASTS_MS: u64 = 24 * 3600 * 1000;
+const LASTS_MS: u64 = 24 * 3600 * 1000;
+/// How long one that is over is still shown, in milliseconds: who approved what stands in the audit log for ever.
+const SHOWN_MS: u64 = 30 * LASTS_MS;
+
+/// By whom a plan may be approved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Eyes {
+    /// By anybody.
+    Any,
+    /// By somebody else than who submitted it.
+    Second,
+}
+
+impl Eyes {
+    /// As a value of a statement.
+    fn any(self) -> Value {
+        u64::from(self == Eyes::Any).into()
+    }
+}
 
 /// A plan that is submitted.
 #[derive(Clone, Debug)]
@@ -39,15 +57,18 @@ pub struct PlanRow {
     pub hash: String,
     /// The experiment's title.
     pub title: String,
-    /// The experiment as it was given.
+    /// The experiment as it was given; left out of lists.
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub document: String,
     /// What the file is called in messages.
     pub name: Option<String>,
-    /// Values of its variables.
+    /// Values of its variables; left out of lists.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub vars: BTreeMap<String, String>,
     /// The seed of every choice, by which the same is planned again.
     pub seed: u64,
-    /// Hosts, steps, carve-outs and expiry of the run.
+    /// Hosts, steps, carve-outs and expiry of the run, and what is looked at; left out of lists.
+    #[serde(skip_serializing_if = "Json::is_null")]
     pub plan: Json,
     /// Who submitted it.
     pub submitted_by: String,
@@ -72,19 +93,23 @@ impl PlanRow {
     }
 }
 
-/// The columns of a plan, as [`plan`] reads them, and which.
+/// The columns of a plan, as [`plan`] reads them, and which; a list does without the long ones.
 macro_rules! plans {
     ($which:literal) => {
+        plans!("document, name, vars, seed, shown", $which)
+    };
+    ($long:literal, $which:literal) => {
         concat!(
-            "SELECT hash, title, document, name, vars, seed, shown, submitted_by, submitted_at, expires_at, ",
-            "approved_by, approved_at, note, run FROM plans ",
+            "SELECT hash, title, ",
+            $long,
+            ", submitted_by, submitted_at, expires_at, approved_by, approved_at, note, run FROM plans ",
             $which
         )
     };
 }
 
 const NAMED: &str = plans!("WHERE hash = $1");
-const NEWEST: &str = plans!("ORDER BY submitted_at DESC, hash LIMIT $1");
+const NEWEST: &str = plans!("'', name, '{}', seed, 'null'", "ORDER BY submitted_at DESC, hash LIMIT $1");
 const OF_RUN: &str = plans!("WHERE run = $1");
 
 fn plan(row: &Row) -> Result<PlanRow, StoreError> {
@@ -114,7 +139,10 @@ fn named(sql: &mut dyn Sql, hash: &str) -> Result<PlanRow, StoreError> {
 
 impl Store {
     /// Keeps a plan. One that is there and neither over nor used stays as it is: who submitted it first did, and an approval of
-    /// it goes on; else it begins anew, without an approval. Gives what is kept.
+    /// it goes on; else it begins anew, without an approval. Gives what is kept. Forgets what has been over for 30 days.
+    ///
+    /// Errors: [`StoreError::Clash`] when the one that stays was made of another document or other variables: who submits it
+    /// must not take what somebody else wrote for his own.
     pub async fn submit_plan(&self, new: NewPlan) -> Result<PlanRow, StoreError> {
         let now = now_ms();
         self.write(move |sql| {
@@ -135,10 +163,18 @@ impl Store {
                 Value::Text(new.shown.to_string()),
                 (&new.by).into(),
                 now.into(),
-                (now + PLAN_LASTS_MS).into(),
+                (now + LASTS_MS).into(),
             ];
+            sql.execute("DELETE FROM plans WHERE expires_at < $1", &[now.saturating_sub(SHOWN_MS).into()])?;
             sql.execute(kept, &values)?;
-            named(sql, &new.hash)
+            let kept = named(sql, &new.hash)?;
+            match kept.document == new.document && kept.vars == new.vars {
+                true => Ok(kept),
+                false => Err(StoreError::Clash(format!(
+                    "plan `{}` of {}, for another document",
+                    new.hash, kept.submitted_by
+                ))),
+            }
         })
         .await
     }
@@ -162,35 +198,57 @@ impl Store {
         self.read(move |sql| sql.one(OF_RUN, &[(&run).into()])?.as_ref().map(plan).transpose()).await
     }
 
-    /// Approves a plan that is not approved yet, as this person; gives it. Approving twice changes nothing.
+    /// Approves a plan that is neither approved nor used nor over, as this person; gives it as it is then, and whether this did
+    /// it. An approval of who submitted it is replaced by that of anybody else.
     ///
-    /// Errors: [`StoreError::Missing`], also where it is over.
+    /// Errors: [`StoreError::Missing`].
     pub async fn approve_plan(
         &self,
         hash: &str,
         by: &str,
         note: Option<String>,
-    ) -> Result<PlanRow, StoreError> {
+        eyes: Eyes,
+    ) -> Result<(PlanRow, bool), StoreError> {
         let (hash, by, now) = (hash.to_owned(), by.to_owned(), now_ms());
         self.write(move |sql| {
+            // Who submitted it is asked here and nowhere before: it may be submitted anew at the same time.
             let approved = "UPDATE plans SET approved_by = $2, approved_at = $3, note = $4 \
-                            WHERE hash = $1 AND approved_by IS NULL AND expires_at > $3";
-            sql.execute(approved, &[(&hash).into(), (&by).into(), now.into(), note.as_ref().into()])?;
-            named(sql, &hash)
+                            WHERE hash = $1 AND run IS NULL AND expires_at > $3 \
+                            AND (approved_by IS NULL OR (approved_by = submitted_by AND approved_by <> $2)) \
+                            AND (submitted_by <> $2 OR CAST($5 AS BIGINT) = 1)";
+            let values = [(&hash).into(), (&by).into(), now.into(), note.as_ref().into(), eyes.any()];
+            let done = sql.execute(approved, &values)? > 0;
+            Ok((named(sql, &hash)?, done))
         })
         .await
     }
 
-    /// Uses an approval up for a run; whether there was one to be used.
-    pub async fn use_approval(&self, hash: &str, run: &str) -> Result<bool, StoreError> {
+    /// Uses an approval up for a run; whether there was one to be used. One that was given by who submitted the plan is none
+    /// where a second person is needed, whoever took it for one when it was given.
+    pub async fn use_approval(&self, hash: &str, run: &str, eyes: Eyes) -> Result<bool, StoreError> {
         let (hash, run) = (hash.to_owned(), run.to_owned());
-        self.write(move |sql| use_up(sql, &hash, &run, now_ms())).await
+        self.write(move |sql| use_up(sql, &hash, &run, eyes, now_ms())).await
+    }
+
+    /// Gives back the approval that a run used which was never begun.
+    pub async fn give_approval_back(&self, run: &str) -> Result<(), StoreError> {
+        let run = run.to_owned();
+        self.write(move |sql| {
+            sql.execute("UPDATE plans SET run = NULL WHERE run = $1", &[(&run).into()]).map(drop)
+        })
+        .await
     }
 }
 
 /// Uses an approval up within a transaction.
-pub(super) fn use_up(sql: &mut dyn Sql, hash: &str, run: &str, now: u64) -> Result<bool, StoreError> {
-    let used = "UPDATE plans SET run = $2 \
-                WHERE hash = $1 AND approved_by IS NOT NULL AND run IS NULL AND expires_at > $3";
-    Ok(sql.execute(used, &[hash.into(), run.into(), now.into()])? > 0)
+pub(super) fn use_up(
+    sql: &mut dyn Sql,
+    hash: &str,
+    run: &str,
+    eyes: Eyes,
+    now: u64,
+) -> Result<bool, StoreError> {
+    let used = "UPDATE plans SET run = $2 WHERE hash = $1 AND run IS NULL AND expires_at > $3 \
+                AND approved_by IS NOT NULL AND (submitted_by <> approved_by OR CAST($4 AS BIGINT) = 1)";
+    Ok(sql.execute(used, &[hash.into(), run.into(), now.into(), eyes.any()])? > 0)
 }

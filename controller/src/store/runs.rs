@@ -129,17 +129,12 @@ impl Store {
     }
 
     /// Adds events to a run, the first of them with this number; all or none. Those that are there already must be the
-    /// same, and are left: an append whose answer was lost is sent again. Gives the number that comes next. For a run that was
-    /// never taken over; else [`Store::append_in`].
+    /// same, and are left: an append whose answer was lost is sent again. Gives the number that comes next. As the one who
+    /// carries the run on in this epoch.
     ///
     /// Errors: [`StoreError::Gap`], [`StoreError::Clash`] when an event of that number says something else,
     /// [`StoreError::Fenced`].
-    pub async fn append(&self, run: &str, first_seq: u64, events: &[String]) -> Result<u64, StoreError> {
-        self.append_in(0, run, first_seq, events).await
-    }
-
-    /// [`Store::append`] as the one who carries the run on in this epoch.
-    pub async fn append_in(
+    pub async fn append(
         &self,
         epoch: u64,
         run: &str,

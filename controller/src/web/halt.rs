@@ -11,7 +11,7 @@ use super::shell::{self, Head};
 use super::visit::Visit;
 use crate::api::problem::Problem;
 use crate::api::routes::Answer;
-use crate::api::{Api, halts};
+use crate::api::{Api, halts, runs};
 use crate::report::html::markup::Markup;
 
 /// A step of confirmation.
@@ -79,8 +79,7 @@ pub(super) async fn ask(_: Arc<Api>, visit: Visit) -> Result<Response<Body>, Pro
 /// The step before one run is halted.
 pub(super) async fn ask_run(api: Arc<Api>, visit: Visit) -> Result<Response<Body>, Problem> {
     let id = visit.part("id");
-    let missing = || Problem::bare(StatusCode::NOT_FOUND, format!("there is no run `{id}`"));
-    let run = api.store.run(&id).await?.ok_or_else(missing)?;
+    let run = runs::named(&api, &id).await?;
     let (to, back) = (format!("/runs/{}/halt", path(&id)), format!("/runs/{}", path(&id)));
     let step = Step {
         title: "Halt this run",
@@ -175,18 +174,10 @@ fn said(page: &mut Markup, done: &Value) {
 
 /// Lifts the halt that was shown, and no later one.
 pub(super) async fn lift(api: Arc<Api>, visit: Visit) -> Result<Response<Body>, Problem> {
-    let shown = visit.field("at");
-    match halts::state(&api.store).await? {
-        Some(blocked) if blocked.at.to_string() != shown => {
-            return Err(Problem::new(
-                StatusCode::CONFLICT,
-                format!("another halt came meanwhile, of {}: {}", blocked.by, blocked.reason),
-                "look at it first; then lift that one too",
-            ));
-        }
-        _ => {}
-    }
-    let call = visit.call(&json!({ "reason": reason(&visit, "lifted from the pages") }));
+    let Ok(at) = visit.field("at").parse::<u64>() else {
+        return Err(Problem::bare(StatusCode::BAD_REQUEST, "the form does not say which halt it lifts"));
+    };
+    let call = visit.call(&json!({ "reason": reason(&visit, "lifted from the pages"), "at": at }));
     halts::lift(Arc::clone(&api), call).await?;
     Ok(shell::redirect("/"))
 }

@@ -7,7 +7,7 @@ use axum::body::Body;
 use axum::http::{Response, StatusCode};
 use serde_json::Value;
 
-use super::overview::{Held, card};
+use super::overview::{self, Held, card};
 use super::run::path;
 use super::shell::{self, Head};
 use super::visit::Visit;
@@ -104,7 +104,8 @@ pub(super) async fn one(api: Arc<Api>, visit: Visit) -> Result<Response<Body>, P
     let mut holds = Vec::new();
     for active in live.iter().flat_map(|live| &live.holds) {
         let connected = live.as_ref().is_some_and(|live| live.connected);
-        holds.push(Held::of(&api, &name, connected, active).await?);
+        let ended = overview::ended(&api, &active.run.0).await?;
+        holds.push(Held::of(&name, connected, ended, active));
     }
     let head =
         Head { title: &name, who: visit.who.as_ref(), here: "/hosts", live: None, proof: &visit.proof };

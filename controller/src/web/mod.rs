@@ -30,7 +30,7 @@ mod view;
 mod visit;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::sync::Arc;
 
@@ -41,8 +41,8 @@ use axum::http::{Method, Response};
 use axum::routing::{MethodFilter, on};
 use futures_util::future::BoxFuture;
 
-use crate::api::Api;
 use crate::api::problem::Problem;
+use crate::api::{Api, routes};
 use crate::store::Role;
 use visit::Visit;
 
@@ -65,7 +65,7 @@ pub struct Page {
 impl Page {
     /// Whether it undoes what is active: that is done before it is written down, and while the store is away.
     fn halts(&self) -> bool {
-        self.method == Method::POST && self.path.ends_with("/halt")
+        routes::is_halt(&self.method, self.path)
     }
 }
 

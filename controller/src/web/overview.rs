@@ -1,5 +1,6 @@
 //! What is active now, on which hosts; what blocks new runs; what ran last.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::body::Body;
@@ -43,10 +44,16 @@ impl Now {
         let there =
             live.iter().filter(|host| host.connected && known.iter().any(|row| row.name == host.name));
         let connected = there.count();
+        // Each run once: it may be held by all hosts.
+        let mut over = BTreeMap::new();
         let mut holds = Vec::new();
         for host in &live {
             for active in &host.holds {
-                holds.push(Held::of(api, &host.name, host.connected, active).await?);
+                let ended = match over.get(&active.run) {
+                    Some(ended) => *ended,
+                    None => *over.entry(active.run.clone()).or_insert(ended(api, &active.run.0).await?),
+                };
+                holds.push(Held::of(&host.name, host.connected, ended, active));
             }
         }
         Ok(Now {
@@ -69,14 +76,17 @@ pub(super) struct Held {
     active: Active,
 }
 
+/// Whether a run has ended and left nothing, as far as the controller knows.
+pub(super) async fn ended(api: &Api, run: &str) -> Result<bool, Problem> {
+    let run = api.store.run(run).await?;
+    Ok(run.is_some_and(|run| !LIVE.contains(&run.state.as_str()) && exit(&run.state) != Exit::Modified))
+}
+
 impl Held {
-    /// Compares the word of a host with what the controller knows of the run.
-    pub(super) async fn of(api: &Api, host: &str, connected: bool, active: &Active) -> Result<Held, Problem> {
-        let run = api.store.run(&active.run.0).await?;
-        let ended =
-            run.is_some_and(|run| !LIVE.contains(&run.state.as_str()) && exit(&run.state) != Exit::Modified);
+    /// Compares the word of a host with whether the run has [`ended`].
+    pub(super) fn of(host: &str, connected: bool, ended: bool, active: &Active) -> Held {
         let over = ended && !active.stuck;
-        Ok(Held { host: host.to_owned(), connected, over, active: active.clone() })
+        Held { host: host.to_owned(), connected, over, active: active.clone() }
     }
 }
 

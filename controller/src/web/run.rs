@@ -13,8 +13,8 @@ use super::live::{self, Source};
 use super::shell::{self, Head};
 use super::view::{Shown, host};
 use super::visit::Visit;
-use crate::api::Api;
 use crate::api::problem::Problem;
+use crate::api::{Api, runs};
 use crate::report::html::markup::Markup;
 use crate::report::html::{self, Piece};
 use crate::standing::{exit, story};
@@ -23,20 +23,15 @@ use crate::store::{Role, RunRow};
 /// How many hosts the table of hosts shows.
 const HOSTS: usize = 200;
 
-async fn row(api: &Api, id: &str) -> Result<RunRow, Problem> {
-    let missing = || Problem::bare(StatusCode::NOT_FOUND, format!("there is no run `{id}`"));
-    api.store.run(id).await?.ok_or_else(missing)
-}
-
 /// A run as it is now.
 pub(super) async fn shown(api: &Api, id: &str, host: &str) -> Result<Arc<Shown>, Problem> {
-    let row = row(api, id).await?;
+    let row = runs::named(api, id).await?;
     api.views.of(api, &row, host).await
 }
 
 /// The page.
 pub(super) async fn page(api: Arc<Api>, visit: Visit) -> Result<Response<Body>, Problem> {
-    let row = row(&api, &visit.part("id")).await?;
+    let row = runs::named(&api, &visit.part("id")).await?;
     let gates = api.store.outcomes(&row.id).await?;
     let wanted = visit.query.get("host").cloned().unwrap_or_default();
     let shown = api.views.of(&api, &row, &wanted).await?;
@@ -99,7 +94,7 @@ pub(super) fn piece(page: &mut Markup, name: &str, markup: &str) {
 
 /// Its pieces as they change.
 pub(super) async fn live(api: Arc<Api>, visit: Visit) -> Result<Response<Body>, Problem> {
-    let id = row(&api, &visit.part("id")).await?.id;
+    let id = runs::named(&api, &visit.part("id")).await?.id;
     let host = visit.query.get("host").cloned().unwrap_or_default();
     live::of(&api, &visit, Source::Run { id, host })
 }

@@ -1,6 +1,6 @@
 //! What pages show of a run, made once for all who look: reading and drawing a log is work, and fifty people may watch.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -39,7 +39,17 @@ pub(super) struct Shown {
 struct View {
     lines: Arc<Vec<Line>>,
     next: u64,
+    /// The hosts that its lines are about.
+    hosts: BTreeSet<String>,
     shown: BTreeMap<String, Arc<Shown>>,
+}
+
+impl View {
+    /// A host that is asked for, where the run has it; else none, which is the one that says most. Whoever asks for what is not
+    /// there gets what was drawn for others.
+    fn known<'a>(&self, host: &'a str) -> &'a str {
+        if self.hosts.contains(host) { host } else { "" }
+    }
 }
 
 /// When a run was last asked for, and what it said; who draws it keeps the others waiting.
@@ -70,9 +80,8 @@ impl Views {
         let view = self.view(&row.id);
         let mut view = view.lock().await;
         let made_of = (row.events, row.state.clone());
-        if let Some(shown) =
-            view.shown.get(host).filter(|shown| shown.made_of.0 >= row.events && shown.made_of.1 == row.state)
-        {
+        let fresh = |shown: &&Arc<Shown>| shown.made_of.0 >= row.events && shown.made_of.1 == row.state;
+        if let Some(shown) = view.shown.get(view.known(host)).filter(fresh) {
             return Ok(Arc::clone(shown));
         }
         loop {
@@ -81,9 +90,12 @@ impl Views {
             view.next = last + 1;
             // A line that this version does not know is left out.
             let known = page.iter().filter_map(|(_, text)| serde_json::from_str::<Line>(text).ok());
+            let known: Vec<Line> = known.collect();
+            view.hosts.extend(known.iter().filter_map(self::host).map(str::to_owned));
             Arc::make_mut(&mut view.lines).extend(known);
         }
-        let (lines, row, wanted) = (Arc::clone(&view.lines), row.clone(), host.to_owned());
+        let host = view.known(host).to_owned();
+        let (lines, row, wanted) = (Arc::clone(&view.lines), row.clone(), host.clone());
         let ended = !LIVE.contains(&row.state.as_str());
         // Not in the thread that answers everybody.
         let made = tokio::task::spawn_blocking(move || {
@@ -98,7 +110,7 @@ impl Views {
         if view.shown.len() >= HOSTS {
             view.shown.clear();
         }
-        view.shown.insert(host.to_owned(), Arc::clone(&shown));
+        view.shown.insert(host, Arc::clone(&shown));
         Ok(shown)
     }
 

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use axum::body::Body;
 use axum::extract::{RawPathParams, Request};
@@ -90,6 +91,9 @@ pub(super) async fn through(
     if !(looks && gate::header(&parts.headers, "sec-fetch-mode") == Some("navigate")) {
         api.own_origin(&parts)?;
     }
+    if !page.halts() {
+        api.address_in_pace(&parts)?;
+    }
     let cookie = if page.least.is_some() { SESSION } else { DOOR };
     let secret = shell::cookie(&parts, cookie);
     let who = match page.least {
@@ -115,6 +119,9 @@ pub(super) async fn through(
     let (who, proof) = (visit.who.clone(), visit.proof.clone());
     let done = async {
         if let (Some(least), Some(who)) = (page.least, &visit.who) {
+            if !page.halts() {
+                api.in_pace(who)?;
+            }
             gate::suffices(who, least)?;
         }
         if looks {
@@ -138,7 +145,7 @@ pub(super) async fn through(
     })
 }
 
-/// Writes down who asks for what, then does it. A halt is done first: it must work when the store does not.
+/// Writes down who asks for what, then does it.
 async fn act(api: &Arc<Api>, page: &Page, visit: Visit) -> Result<Response<Body>, Problem> {
     // Whoever signs in is known only afterwards, and is written down there.
     let Some(who) = &visit.who else { return (page.handler)(Arc::clone(api), visit).await };
@@ -150,15 +157,8 @@ async fn act(api: &Arc<Api>, page: &Page, visit: Visit) -> Result<Response<Body>
         what["reason"] = reason.into();
     }
     let who = format!("{} ({})", who.name, who.id);
-    if page.halts() {
-        let answered = (page.handler)(Arc::clone(api), visit).await;
-        if let Err(error) = api.store.audit(&who, what).await {
-            tracing::error!(%error, %who, "a halt was done and is missing in the audit log");
-        }
-        return answered;
-    }
-    api.store.audit(&who, what).await?;
-    (page.handler)(Arc::clone(api), visit).await
+    let doing = (page.handler)(Arc::clone(api), visit);
+    routes::written_down(api, &who, what, page.halts(), doing).await
 }
 
 /// Whose session this is.
@@ -166,7 +166,7 @@ pub(super) async fn who(api: &Api, secret: Option<&str>, halts: bool) -> Result<
     let Some(secret) = secret else { return Ok(None) };
     let hash = hash(api, secret);
     let found = api.store.session(&hash).await;
-    Ok(api.remembered(hash, found, halts)?)
+    Ok(api.remembered(hash, found, halts, Instant::now())?)
 }
 
 /// Under which hash the store keeps a session.

@@ -8,7 +8,9 @@ use serde_json::json;
 use super::{Candidate, OnPartial, Targets, shares};
 use crate::experiment::Experiment;
 use crate::plan::Plan;
+use crate::probe::Hypothesis;
 use crate::protocol::Refusal;
+use crate::quantity::Period;
 
 /// What a run would do to all of its hosts.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -24,7 +26,10 @@ pub struct FleetPlan {
     pub hosts: Vec<OnHost>,
     /// Those that match and are not connected: they were not chosen from. Not part of the hash.
     pub unconnected: BTreeSet<String>,
-    /// 64 hexadecimal digits over everything that decides what is done, on all hosts: see [`Plan::hash`].
+    /// What is looked at, on the hosts that watch.
+    pub watched: Watched,
+    /// 64 hexadecimal digits over everything that decides what is done, on all hosts (see [`Plan::hash`]), and over what is
+    /// looked at: a probe sends requests and starts programs, and a guard that is missing ends nothing.
     pub hash: String,
 }
 
@@ -40,6 +45,20 @@ pub struct OnHost {
     pub plan: Plan,
     /// The hash of that plan, by which the agent knows it.
     pub hash: String,
+}
+
+/// What a run looks at, as it stands in the document.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Watched {
+    /// What must hold.
+    pub hypothesis: Vec<Hypothesis>,
+    /// What ends the run at once when it does not hold.
+    pub stop_when: Vec<Hypothesis>,
+    /// How long the hypothesis must hold before anything is injected; none: for a few samples.
+    pub baseline: Option<Period>,
+    /// Within which time it must hold again.
+    pub recovery: Period,
 }
 
 impl FleetPlan {
@@ -66,10 +85,16 @@ impl FleetPlan {
             seed,
             on_partial: experiment.on_partial,
             unconnected: targets.unconnected.clone(),
+            watched: Watched {
+                hypothesis: experiment.hypothesis.clone(),
+                stop_when: experiment.stop_when.clone(),
+                baseline: experiment.baseline,
+                recovery: experiment.recovery,
+            },
             hash: String::new(),
             hosts,
         };
-        plan.hash = blake3::hash(plan.essence().as_bytes()).to_hex().to_string();
+        plan.hash = digest(&plan.essence());
         plan
     }
 
@@ -77,10 +102,15 @@ impl FleetPlan {
     pub fn essence(&self) -> String {
         let hosts = self.hosts.iter().map(|host| json!([host.host, host.watching, host.hash]));
         let essence = json!({
-            "fleet-plan": 1,
+            "fleet-plan": 2,
             "on-partial": self.on_partial,
+            "watched": digest(&json!(self.watched).to_string()),
             "hosts": hosts.collect::<Vec<_>>(),
         });
         essence.to_string()
     }
+}
+
+fn digest(text: &str) -> String {
+    blake3::hash(text.as_bytes()).to_hex().to_string()
 }

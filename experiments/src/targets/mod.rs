@@ -19,7 +19,7 @@ use crate::quantity::Pick;
 use crate::stages::Stages;
 
 pub use choice::{Choice, choose};
-pub use fleet_plan::{FleetPlan, OnHost};
+pub use fleet_plan::{FleetPlan, OnHost, Watched};
 pub(crate) use share::share_error;
 pub use share::{Share, shares};
 

@@ -4,7 +4,9 @@ use rand_chacha::ChaCha8Rng;
 
 use super::*;
 use crate::document::{Sources, read};
+use crate::mandate::Approved;
 use crate::plan::PlanStep;
+use crate::quantity::Period;
 
 fn host(name: &str, role: &str, zone: &str) -> Candidate {
     Candidate {
@@ -221,6 +223,27 @@ fn a_plan_of_a_fleet_is_its_seed_and_hosts() {
     let mut more = experiment.clone();
     more.on_partial = OnPartial::Revert;
     assert_ne!(FleetPlan::of(&more, &candidates, 5).unwrap().hash, plan.hash);
+    // Faults alone are not what somebody says yes to: what is looked at and what ends it are in the hash too.
+    let alike = |change: &dyn Fn(&mut Experiment)| {
+        let mut other = experiment.clone();
+        change(&mut other);
+        let other = FleetPlan::of(&other, &candidates, 5).unwrap();
+        assert!(other.hosts.iter().zip(&plan.hosts).all(|(other, own)| other.hash == own.hash));
+        other.hash == plan.hash
+    };
+    assert!(alike(&|other| other.title.push('!')));
+    assert!(!alike(&|other| other.stop_when.extend(experiment.hypothesis.clone())));
+    assert!(!alike(&|other| other.hypothesis.clear()));
+    assert!(!alike(&|other| other.recovery = Period::from_secs(7)));
+}
+
+#[test]
+fn an_approval_of_too_many_hosts_for_a_line_is_known_before() {
+    let candidates = [host("web-1", "web", "a"), host("db-1", "db", "a")];
+    let fleet = FleetPlan::of(&experiment(TWO_ROLES), &candidates, 5).unwrap();
+    assert!(Approved::fits(&fleet));
+    let hosts = vec![fleet.hosts[0].clone(); 15_000];
+    assert!(!Approved::fits(&FleetPlan { hosts, ..fleet }));
 }
 
 #[test]

@@ -7,6 +7,7 @@ use tokio::net::TcpStream;
 use super::super::gate::{FAILURES, LARGEST_BODY};
 use super::super::server::{Listening, ServeError};
 use super::*;
+use crate::web::tests::browser::Browser;
 
 /// Sends bytes; gives the answer's status, and its text to the end of the connection.
 async fn raw(served: &Served, request: &str) -> (u16, String) {
@@ -66,12 +67,18 @@ async fn who_guesses_tokens_is_made_to_wait() {
     // Also with a good one: nobody learns by trying which of them is.
     assert_eq!(served.get("admin", "/v1/me").await.0, 429);
     assert_eq!(served.get("", "/health").await.0, 200);
+    // But whoever must stop everything does not wait for those who guess behind the same address.
+    let halt = async |role| served.post(role, "/v1/halt", json!({ "reason": "enough" })).await.0;
+    assert_eq!((halt("").await, halt("viewer").await, halt("operator").await), (429, 403, 200));
+    assert_eq!(served.engine.asked(), ["halt None"]);
     served.stop().await;
 }
 
 #[tokio::test]
 async fn who_asks_too_often_is_made_to_wait_and_can_halt() {
     let served = Served::new().await;
+    let mut browser = Browser::new(served.at);
+    browser.sign_in(served.token("admin")).await;
     let own = served.get("admin", "/v1/tokens").await.1;
     let own = own["tokens"].as_array().expect("tokens").iter().find(|token| token["role"] == "admin");
     let own = own.and_then(|token| token["id"].as_str()).expect("its own token");
@@ -86,7 +93,13 @@ async fn who_asks_too_often_is_made_to_wait_and_can_halt() {
     let waits: u64 = waits.and_then(|waits| waits.parse().ok()).expect("how long to wait");
     assert!((1..=21).contains(&waits), "{answer}");
     assert_eq!(served.get("viewer", "/v1/me").await.0, 200, "another token has a pace of its own");
+    assert_eq!(browser.get("/runs").await.status, 429, "pages are asked for with a token too");
+    let from = std::net::IpAddr::from([127, 0, 0, 1]);
+    while served.api.addresses.one_more(from, later).is_ok() {}
+    assert_eq!(browser.get("/sign-in").await.status, 429);
+    assert_eq!(served.get("", "/ready").await.0, 429, "it asks the store too");
     // Whoever must stop everything does not wait.
+    assert_eq!(browser.post("/halt", &[("reason", "enough")]).await.status, 200);
     let (status, answer) =
         served.ask("admin", Method::POST, "/v1/halt", Some(json!({ "reason": "enough" }))).await;
     assert_eq!(status, 200, "{answer}");
@@ -189,5 +202,29 @@ async fn a_store_that_does_not_answer_does_not_keep_anybody_from_halting() {
     assert_eq!(served.engine.asked(), ["halt None"]);
     // A token that was not seen before stays outside.
     assert_eq!(served.post("admin", "/v1/halt", json!({ "reason": "x" })).await.0, 500);
+    served.stop().await;
+}
+
+#[tokio::test]
+async fn what_was_valid_lately_is_not_made_valid_for_longer_by_being_asked_for() {
+    let served = Served::new().await;
+    let (hash, now) = (served.secrets.hash(served.token("operator")), std::time::Instant::now());
+    let token = served.store.token(&hash).await.expect("it answers").expect("it is valid");
+    let away = || Err(StoreError::Away("a test".to_owned()));
+    let after = |seconds| now + std::time::Duration::from_secs(seconds);
+    let asked = |found, halts, at| served.api.remembered(hash.clone(), found, halts, at);
+    assert_eq!(asked(Ok(Some(token.clone())), true, now).expect("the store says so"), Some(token.clone()));
+    asked(away(), false, after(1)).expect_err("for nothing but a halt");
+    for seconds in [300, 590] {
+        assert_eq!(
+            asked(away(), true, after(seconds)).expect("for a halt"),
+            Some(token.clone()),
+            "{seconds}"
+        );
+    }
+    asked(away(), true, after(601)).expect_err("the store said so too long ago");
+    let over = crate::store::Token { expires_at: Some(1), ..token };
+    asked(Ok(Some(over)), true, now).expect("the store says so");
+    asked(away(), true, after(1)).expect_err("it has ended since");
     served.stop().await;
 }

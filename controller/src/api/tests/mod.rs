@@ -69,15 +69,21 @@ impl Engine for Recorder {
                     weight: 1,
                     content: String::new(),
                     shown: json!({ "hosts": [] }),
+                    approvable: submission.document != "everywhere",
                     ..Planned::default()
                 }),
             }
         })
     }
 
-    fn start<'a>(&'a self, run: &'a str, _: Submission) -> BoxFuture<'a, Result<(), Refusal>> {
+    fn start<'a>(&'a self, run: &'a str, submission: Submission) -> BoxFuture<'a, Result<(), Refusal>> {
         self.note(format!("start {run}"));
-        Box::pin(async { Ok(()) })
+        Box::pin(async move {
+            match submission.document.as_str() {
+                "starts never" => Err(Refusal::bare("no host is there any more")),
+                _ => Ok(()),
+            }
+        })
     }
 
     fn halt_run<'a>(&'a self, run: &'a str) -> BoxFuture<'a, Result<(), Refusal>> {

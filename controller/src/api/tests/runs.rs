@@ -134,7 +134,7 @@ async fn runs_and_events_come_in_pages() {
     let seen: Vec<&str> = pages.filter_map(|run| run["id"].as_str()).collect();
     assert_eq!(seen, ["r4", "r3", "r2", "r1", "r0"]);
     let events = ["{\"event\":\"a\"}".to_owned(), "{\"event\":\"b\"}".to_owned()];
-    served.store.append("r0", 0, &events).await.expect("events");
+    served.store.append(0, "r0", 0, &events).await.expect("events");
     let (_, page) = served.get("viewer", "/v1/runs/r0/events?from=1").await;
     assert_eq!(page, json!({ "events": [{ "seq": 1, "event": { "event": "b" } }], "next": 2 }));
     for wrong in ["/v1/runs?limit=x", "/v1/runs/r0/events?from=-1"] {
@@ -148,16 +148,16 @@ async fn runs_and_events_come_in_pages() {
 async fn a_stream_gives_events_as_they_come_and_continues_where_it_broke_off() {
     let served = Served::new().await;
     let id = begun(&served).await;
-    served.store.append(&id, 0, &["0".to_owned(), "1".to_owned()]).await.expect("events");
+    served.store.append(0, &id, 0, &["0".to_owned(), "1".to_owned()]).await.expect("events");
     let path = format!("/v1/runs/{id}/stream");
     let remote = served.remote("viewer");
     let mut events = remote.follow(&path, None).await.expect("an answer").expect("a stream");
     let mut next = async || events.next().await.expect("it goes on").expect("an event");
     assert_eq!((next().await.data, next().await.id), ("0".to_owned(), Some(1)));
-    served.store.append(&id, 2, &["2".to_owned()]).await.expect("an event");
+    served.store.append(0, &id, 2, &["2".to_owned()]).await.expect("an event");
     assert_eq!(next().await.data, "2");
     drop(events);
-    served.store.append(&id, 3, &["3".to_owned()]).await.expect("an event");
+    served.store.append(0, &id, 3, &["3".to_owned()]).await.expect("an event");
     let mut events = remote.follow(&path, Some(2)).await.expect("an answer").expect("a stream");
     assert_eq!(events.next().await.expect("it goes on").expect("an event").data, "3");
     served.store.set_run_state(&id, "held", 0).await.expect("it ends");

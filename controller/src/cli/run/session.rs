@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io;
 use std::path::PathBuf;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use squall_agent::join;
@@ -13,7 +14,6 @@ use squall_controller::conductor::{Order, Outlet, Tell, conduct, run_id};
 use squall_controller::report::Progress;
 use squall_experiments::document::Redactor;
 use squall_experiments::exit::Exit;
-use squall_experiments::mandate::Mandate;
 use squall_experiments::summary::Summary;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::task::{JoinSet, LocalSet};
@@ -183,7 +183,7 @@ impl Session {
                 origin: Some(telling::origin(document, plan.seed, build, std::env::args().skip(1))),
                 lease,
                 since_ns: None,
-                mandate: Mandate::default(),
+                mandate: Arc::default(),
                 agent,
             };
             let outlet = Outlet {

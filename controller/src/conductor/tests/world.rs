@@ -4,11 +4,11 @@ use std::fs::{self, File};
 use std::future::ready;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
 use squall_experiments::experiment::Experiment;
-use squall_experiments::mandate::Mandate;
 use squall_experiments::plan::Plan;
 use squall_experiments::protocol::Refusal;
 use squall_experiments::run::{Event, Record, State, fold};
@@ -140,7 +140,7 @@ impl World {
             version: "test".to_owned(),
             lease: Duration::from_millis(400),
             since_ns: None,
-            mandate: Mandate::default(),
+            mandate: Arc::default(),
             agent,
         };
         let outlet = Outlet {

@@ -30,7 +30,7 @@ fn appends_until_killed() {
         };
         loop {
             let event = format!("event {next}");
-            next = store.append("r", next, &[event]).await.expect("it is appended");
+            next = store.append(0, "r", next, &[event]).await.expect("it is appended");
             // A line is written whole or not at all. The harness's own text shares this output; the mark tells them apart.
             let _ = writeln!(std::io::stdout(), "acknowledged {next}");
         }

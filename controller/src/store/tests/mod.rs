@@ -44,6 +44,28 @@ impl Drop for Scratch {
 }
 
 impl Store {
+    /// Hangs until what is given is dropped: nothing that is asked is answered.
+    pub(crate) async fn hang(&self) -> impl Send {
+        let mut held = Vec::new();
+        for (line, name) in [(&self.write, "write"), (&self.read, "read")] {
+            let (release, released) = std::sync::mpsc::channel::<()>();
+            let (tell, told) = std::sync::mpsc::channel::<()>();
+            let line = line.clone();
+            tokio::spawn(async move {
+                let hung = line.run(move |_| {
+                    let _ = tell.send(());
+                    let _ = released.recv();
+                    Ok(())
+                });
+                let _ = hung.await;
+            });
+            let told = tokio::task::spawn_blocking(move || told.recv());
+            told.await.expect("it is not cancelled").unwrap_or_else(|_| panic!("{name} does not run"));
+            held.push(release);
+        }
+        held
+    }
+
     /// Takes away what every request needs.
     pub(crate) async fn lose_tables(&self) {
         let lost = "DROP TABLE tokens; DROP TABLE facts; DROP TABLE audit";
@@ -165,7 +187,7 @@ fn a_full_disk_is_said_and_what_was_acknowledged_stays() {
         let event = "x".repeat(4000);
         let mut next = 0;
         let full = loop {
-            match store.append("r", next, std::slice::from_ref(&event)).await {
+            match store.append(0, "r", next, std::slice::from_ref(&event)).await {
                 Ok(then) => next = then,
                 Err(error) => break error,
             }

@@ -8,53 +8,53 @@ use tokio::net::TcpStream;
 
 /// An answer.
 #[derive(Debug)]
-pub(super) struct Answer {
-    pub(super) status: u16,
-    pub(super) headers: Vec<(String, String)>,
-    pub(super) body: String,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) body: String,
 }
 
 impl Answer {
     /// A header; empty when it is not there.
-    pub(super) fn header(&self, name: &str) -> &str {
+    pub(crate) fn header(&self, name: &str) -> &str {
         self.headers.iter().find(|(known, _)| known == name).map_or("", |(_, value)| value)
     }
 }
 
-pub(super) struct Browser {
+pub(crate) struct Browser {
     at: SocketAddr,
-    pub(super) cookies: BTreeMap<String, String>,
+    pub(crate) cookies: BTreeMap<String, String>,
     /// What its forms bring back.
-    pub(super) proof: String,
+    pub(crate) proof: String,
     /// Further headers of every request.
-    pub(super) more: String,
+    pub(crate) more: String,
 }
 
 impl Browser {
-    pub(super) fn new(at: SocketAddr) -> Self {
+    pub(crate) fn new(at: SocketAddr) -> Self {
         Browser { at, cookies: BTreeMap::new(), proof: String::new(), more: String::new() }
     }
 
-    pub(super) async fn sign_in(&mut self, token: &str) {
+    pub(crate) async fn sign_in(&mut self, token: &str) {
         self.get("/sign-in").await;
         let answer = self.post("/sign-in", &[("token", token), ("to", "/")]).await;
         assert_eq!((answer.status, answer.header("location")), (303, "/"), "{answer:?}");
         assert_eq!(self.get("/").await.status, 200);
     }
 
-    pub(super) async fn get(&mut self, path: &str) -> Answer {
+    pub(crate) async fn get(&mut self, path: &str) -> Answer {
         let request = format!("GET {path} HTTP/1.1\r\nAccept: text/html\r\n");
         self.ask(&request, "").await
     }
 
     /// Posts a form with the proof that the last page gave.
-    pub(super) async fn post(&mut self, path: &str, fields: &[(&str, &str)]) -> Answer {
+    pub(crate) async fn post(&mut self, path: &str, fields: &[(&str, &str)]) -> Answer {
         let proof = self.proof.clone();
         let fields = [fields, &[("proof", proof.as_str())]].concat();
         self.post_without_proof(path, &fields).await
     }
 
-    pub(super) async fn post_without_proof(&mut self, path: &str, fields: &[(&str, &str)]) -> Answer {
+    pub(crate) async fn post_without_proof(&mut self, path: &str, fields: &[(&str, &str)]) -> Answer {
         let body = form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish();
         let request = format!(
             "POST {path} HTTP/1.1\r\nAccept: text/html\r\nContent-Type: application/x-www-form-urlencoded\r\n\
@@ -101,7 +101,7 @@ impl Browser {
     }
 
     /// Sends a request; gives the connection on which its answer comes.
-    pub(super) async fn begin(&self, request: &str, body: &str) -> TcpStream {
+    pub(crate) async fn begin(&self, request: &str, body: &str) -> TcpStream {
         let mut stream = TcpStream::connect(self.at).await.expect("it listens");
         let cookies: Vec<String> =
             self.cookies.iter().map(|(name, value)| format!("{name}={value}")).collect();

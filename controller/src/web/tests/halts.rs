@@ -57,6 +57,11 @@ async fn who_lifts_a_halt_does_not_lift_one_that_came_since() {
     // The clock counts milliseconds, and tells halts apart.
     tokio::time::sleep(std::time::Duration::from_millis(5)).await;
     other.post("/halt", &[("reason", "the second")]).await;
+    assert_eq!(one.post("/lift", &[]).await.status, 400, "which halt?");
+    let stale =
+        serde_json::json!({ "reason": "the first is over", "at": at.parse::<u64>().expect("a time") });
+    let (status, problem) = served.post("operator", "/v1/halt/lift", stale).await;
+    assert!(status == 409 && problem["detail"].to_string().contains("the second"), "{problem}");
     let refused = one.post("/lift", &[("at", &at)]).await;
     assert!(refused.status == 409 && refused.body.contains("the second"), "{refused:?}");
     assert!(one.get("/").await.body.contains("the second"), "it still blocks");

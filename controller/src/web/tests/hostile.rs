@@ -146,7 +146,7 @@ async fn what_others_wrote_is_text_on_every_page() {
                 .replace("\"title\":\"T\"", "\"title\":\"<script>alert(1)</script>\"")
         })
         .collect();
-    served.store.append("r1", 0, &log).await.expect("events");
+    served.store.append(0, "r1", 0, &log).await.expect("events");
     served.enrolled("<script>alert(1)<").await;
     let labels = [("a".to_owned(), hostile.to_owned())].into();
     served.store.set_labels("<script>alert(1)<", labels).await.expect("labels");

@@ -49,7 +49,7 @@ async fn lags(viewers: usize) -> Vec<Duration> {
     let mut lags = Vec::new();
     for (from, to, wanted) in [(0, cut, "a fault is live"), (cut, all.len(), "event: piece")] {
         let begun = Instant::now();
-        served.store.append("r1", from as u64, &all[from..to]).await.expect("events");
+        served.store.append(0, "r1", from as u64, &all[from..to]).await.expect("events");
         for stream in &mut streams {
             until(stream, wanted).await;
         }

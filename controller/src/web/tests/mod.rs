@@ -1,6 +1,6 @@
 //! Pages over a real socket and a real store, as a browser asks for them.
 
-mod browser;
+pub(crate) mod browser;
 mod halts;
 mod hostile;
 mod live;

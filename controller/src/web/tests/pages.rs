@@ -9,7 +9,7 @@ use crate::store::{NewSchedule, now_ms};
 async fn a_run_is_its_report_when_it_has_ended() {
     let served = Served::new().await;
     served.store.new_run(a_run("r1", "Checkout survives")).await.expect("a run");
-    served.store.append("r1", 0, &events("shop-1")).await.expect("events");
+    served.store.append(0, "r1", 0, &events("shop-1")).await.expect("events");
     served.store.set_run_state("r1", "running", 0).await.expect("it goes on");
     let mut browser = Browser::new(served.at);
     browser.sign_in(served.token("operator")).await;
@@ -88,36 +88,36 @@ async fn hosts_say_what_works_and_an_asset_is_sent_once() {
     served.stop().await;
 }
 
-/// The median time of a page, in milliseconds.
-async fn median(browser: &mut Browser, path: &str) -> f64 {
-    let mut times = Vec::new();
-    for _ in 0..9 {
-        let begun = Instant::now();
-        let answer = browser.get(path).await;
-        times.push(begun.elapsed().as_secs_f64() * 1000.0);
-        assert_eq!(answer.status, 200, "{answer:?}");
-    }
-    times.sort_by(f64::total_cmp);
-    times[times.len() / 2]
-}
-
 #[tokio::test]
-async fn the_list_of_ten_thousand_runs_is_as_quick_as_that_of_fifty() {
-    let mut medians = Vec::new();
-    for count in [50, 10_000] {
+async fn the_list_of_ten_thousand_runs_is_as_quick_as_that_of_one_thousand() {
+    let (mut servers, mut times) = (Vec::new(), [Vec::new(), Vec::new()]);
+    for count in [1_000, 10_000] {
         let served = Served::new().await;
-        served.store.keep_runs(count, 25).await;
+        // Of few titles, so that every history is as long as one is told.
+        served.store.keep_runs(count, 5).await;
         let mut browser = Browser::new(served.at);
         browser.sign_in(served.token("viewer")).await;
-        medians.push(median(&mut browser, "/runs").await);
-        let page = browser.get("/runs").await.body;
-        assert!(page.contains("held ") && page.contains("since 202"), "{page}");
-        assert_eq!(page.contains("Older ones"), count > 50);
+        servers.push((served, browser));
+    }
+    // In turns: what slows this machine down slows both.
+    for _ in 0..9 {
+        for ((_, browser), times) in servers.iter_mut().zip(&mut times) {
+            let begun = Instant::now();
+            let page = browser.get("/runs").await;
+            times.push(begun.elapsed().as_secs_f64() * 1000.0);
+            assert!(page.status == 200 && page.body.contains("Older ones"), "{page:?}");
+            assert!(page.body.contains("held ") && page.body.contains("since 202"), "{page:?}");
+        }
+    }
+    let [few, many] = times.map(|mut times| {
+        times.sort_by(f64::total_cmp);
+        times[times.len() / 2]
+    });
+    println!("a page of runs: {few:.1} ms of 1,000, {many:.1} ms of 10,000");
+    assert!(many < 3.0 * few, "{many:.1} ms instead of {few:.1} ms");
+    for (served, _) in servers {
         served.stop().await;
     }
-    println!("a page of runs: {:.1} ms of 50, {:.1} ms of 10,000", medians[0], medians[1]);
-    // Histories are told by up to 200 runs each, which the fifty do not have.
-    assert!(medians[1] < 3.0 * medians[0] + 300.0, "{medians:?}");
 }
 
 #[tokio::test]

@@ -1,0 +1,117 @@
+//! Runs whose store hangs, and runs of a controller that is gone.
+
+use serde_json::json;
+use tokio::time::timeout;
+
+use super::*;
+use crate::store::tests::Scratch;
+use crate::store::{NewRun, Where};
+
+/// What nobody waits for in vain.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+async fn a_run(store: &Store) -> RunRow {
+    let text = |text: &str| text.to_owned();
+    let new =
+        NewRun { id: text("r"), title: text("T"), document: text("{}"), plan: text("00"), by: text("ada") };
+    store.new_run(new).await.expect("a run");
+    store.run("r").await.expect("it answers").expect("it is there")
+}
+
+fn store(scratch: &Scratch) -> Store {
+    Store::open(&Where::Sqlite(scratch.path())).expect("a store")
+}
+
+#[tokio::test]
+async fn a_store_that_hangs_ends_a_run_before_somebody_else_takes_it_over() {
+    let scratch = Scratch::new("hangs");
+    let store = store(&scratch);
+    let run = a_run(&store).await;
+    let hung = store.hang().await;
+    let (interrupt, mut interruptions) = mpsc::unbounded_channel();
+    let held = takeover::hold(&store, &run, interrupt, Duration::from_millis(300));
+    let interrupted = async { timeout(PATIENCE, interruptions.recv()).await.expect("while it hangs") };
+    let why = tokio::select! {
+        why = interrupted => why,
+        never = held => match never {},
+    };
+    assert_eq!(why.as_deref(), Some("nobody can say that it is still carried on"));
+    drop(hung);
+}
+
+#[tokio::test]
+async fn lines_that_a_store_takes_and_does_not_answer_for_end_a_run_and_are_kept_in_the_end() {
+    let scratch = Scratch::new("silent");
+    let store = store(&scratch);
+    let run = a_run(&store).await;
+    let hung = store.hang().await;
+    let (interrupt, mut interruptions) = mpsc::unbounded_channel();
+    let keeper = Keeper::new(&store, &run, interrupt, Duration::from_millis(300));
+    assert!(matches!(keeper.begins().await, Err(StoreError::Away(_))), "nobody can say that it has begun");
+    while interruptions.try_recv().is_ok() {}
+    let (say, lines) = mpsc::unbounded_channel();
+    say.send("{}".to_owned()).expect("it is heard");
+    drop(say);
+    let released = async {
+        let why = timeout(PATIENCE, interruptions.recv()).await.expect("while it hangs");
+        assert_eq!(why.as_deref(), Some("its events cannot be kept"));
+        drop(hung);
+    };
+    let (kept, ()) = tokio::join!(keeper.lines(lines), released);
+    kept.expect("it answers again");
+    assert_eq!(store.events("r", 0, 10).await.expect("it answers"), [(0, "{}".to_owned())]);
+}
+
+#[tokio::test]
+async fn a_run_whose_end_is_in_its_log_keeps_it_when_it_is_taken_over() {
+    let scratch = Scratch::new("ended");
+    let store = store(&scratch);
+    a_run(&store).await;
+    let end = json!({ "seq": 1, "at_ms": 7, "fleet": "finished", "exit": 5, "sentence": "deviated: so" });
+    let end: Line = serde_json::from_value(end).expect("a line of a log");
+    let end = serde_json::to_string(&end).expect("JSON");
+    store.append(0, "r", 0, std::slice::from_ref(&end)).await.expect("its end");
+    store.set_run_state("r", "running", 0).await.expect("what became of it is not kept");
+    let epoch = store.take_run("r").await.expect("it is there");
+    let taken = RunRow { epoch, ..store.run("r").await.expect("it answers").expect("it is there") };
+    for _ in 0..2 {
+        takeover::close(&store, &taken).await.expect("it is closed");
+        let closed = store.run("r").await.expect("it answers").expect("it is there");
+        assert_eq!((closed.state.as_str(), closed.events), (Exit::Deviated.meaning(), 1));
+    }
+}
+
+#[tokio::test]
+async fn a_run_that_is_closed_twice_has_one_end() {
+    let scratch = Scratch::new("twice");
+    let store = store(&scratch);
+    a_run(&store).await;
+    let epoch = store.take_run("r").await.expect("it is there");
+    for _ in 0..2 {
+        let taken = RunRow { epoch, ..store.run("r").await.expect("it answers").expect("it is there") };
+        takeover::close(&store, &taken).await.expect("it is closed");
+        let closed = store.run("r").await.expect("it answers").expect("it is there");
+        assert_eq!((closed.state.as_str(), closed.events), (Exit::Interrupted.meaning(), 2));
+    }
+}
+
+#[tokio::test]
+async fn a_run_that_was_taken_over_before_it_began_does_not_begin() {
+    let scratch = Scratch::new("taken");
+    let store = store(&scratch);
+    a_run(&store).await;
+    let authority = Arc::new(Authority::open(&scratch.path()).expect("an authority"));
+    let runs = Runs::new(Hub::new(), store.clone(), authority, scratch.path().join("secrets"), "test");
+    let submission = || {
+        Submission {
+        document: "squall: 1\ntitle: T\non: { pick: all }\nhypothesis: []\nmethod:\n  - { fault: { refuse: { to: [\"10.0.0.1:7\"] } }, for: 1s }\n".to_owned(),
+        seed: Some(7),
+        ..Submission::default()
+    }
+    };
+    let refused = runs.start("r", submission()).await.expect_err("there is no host");
+    assert!(refused.what.contains("no host"), "{refused:?}");
+    store.take_run("r").await.expect("it is there");
+    let refused = runs.start("r", submission()).await.expect_err("it is somebody else's");
+    assert!(refused.what.contains("taken"), "{refused:?}");
+}
