@@ -4,16 +4,14 @@ use serde_json::json;
 use tokio::time::timeout;
 
 use super::*;
+use crate::store::Where;
 use crate::store::tests::Scratch;
-use crate::store::{NewRun, Where};
 
 /// What nobody waits for in vain.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 async fn a_run(store: &Store) -> RunRow {
-    let text = |text: &str| text.to_owned();
-    let new =
-        NewRun { id: text("r"), title: text("T"), document: text("{}"), plan: text("00"), by: text("ada") };
+    let new = crate::store::tests::a_run("r");
     store.new_run(new).await.expect("a run");
     store.run("r").await.expect("it answers").expect("it is there")
 }
