@@ -65,7 +65,7 @@ fn said() -> Vec<Vec<u8>> {
                 .collect(),
             mandate: Box::default(),
         },
-        Request::Apply { run: run(), part: 0, changes, lasts_ms: 1 },
+        Request::Apply { run: run(), part: 0, changes, lasts_ms: 1, at_ns: None },
         Request::Status,
     ];
     let calls = requests.map(|request| serde_json::to_vec(&Call { number: 3, request }));

@@ -93,21 +93,31 @@ impl Injection {
         Injection { run, title, connection, lease, watched: false, seed, parts, footings, before }
     }
 
-    /// Makes the changes of one step, all or none.
-    pub fn apply(
+    /// Whether the changes of one step could be made now; nothing is held for them.
+    pub fn rehearse(
         &mut self,
-        step: Step,
+        step: &Step,
+        machine: &mut Machine,
+        records: &Records,
+        aimed: (&Aim<'_>, &Seen),
+        others: &BTreeMap<RunId, Injection>,
+    ) -> Result<(), Refusal> {
+        let ready = self.prepare(step, machine, records, aimed, others)?;
+        ready.iter().for_each(|one| one.forget(machine));
+        Ok(())
+    }
+
+    /// Looks at the host for every change of one step; nothing is altered.
+    fn prepare(
+        &mut self,
+        step: &Step,
         machine: &mut Machine,
         records: &Records,
         (aim, seen): (&Aim<'_>, &Seen),
         others: &BTreeMap<RunId, Injection>,
-    ) -> Result<Applied, Refusal> {
-        let nothing = Resolved::new();
-        // A name means what it means where the change acts.
-        let aim_of = |from: Viewpoint| aim.with(seen.get(&from).unwrap_or(&nothing)).seen_from(from);
-        let Step { number, changes, lasts } = step;
-        let began = sys::boot_nanos();
-        if self.parts.contains_key(&number) {
+    ) -> Result<Vec<Ready>, Refusal> {
+        let Step { number, changes, .. } = step;
+        if self.parts.contains_key(number) {
             return Err(Refusal::bare(format!("part {number} of this run has been applied already")));
         }
         let sites: Vec<Site> = changes.iter().map(|change| machine.site(change)).collect::<Result<_, _>>()?;
@@ -117,17 +127,17 @@ impl Injection {
             return Err(Refusal::new(what, "wait for it to end, or aim at other traffic"));
         }
         let mut ready = Vec::new();
-        for (index, (change, site)) in changes.into_iter().zip(sites).enumerate() {
+        for (index, (change, site)) in changes.iter().zip(sites).enumerate() {
             let place = Place {
                 tag: format!("{TAG}{} part {number} change {index};", self.run),
                 choice: format!("part {number}, change {index}"),
                 seed: self.seed,
-                watched: self.watched.then(|| (self.run.clone(), number)),
+                watched: self.watched.then(|| (self.run.clone(), *number)),
             };
-            modules::load(&change, || records.breathe());
-            choice::learn(&change, || records.breathe());
-            let aim = aim_of(Viewpoint::of(&change));
-            match Ready::of(change, site, place, machine, &aim) {
+            modules::load(change, || records.breathe());
+            choice::learn(change, || records.breathe());
+            let aim = aim_from(aim, seen, Viewpoint::of(change));
+            match Ready::of(change.clone(), site, place, machine, &aim) {
                 Ok(one) => ready.push(one),
                 Err(refusal) => {
                     ready.iter().for_each(|one: &Ready| one.forget(machine));
@@ -140,6 +150,21 @@ impl Injection {
             ready.iter().for_each(|one| one.forget(machine));
             return Err(Refusal::new(what, "wait for it to end, or choose other processes"));
         }
+        Ok(ready)
+    }
+
+    /// Makes the changes of one step, all or none.
+    pub fn apply(
+        &mut self,
+        step: Step,
+        machine: &mut Machine,
+        records: &Records,
+        (aim, seen): (&Aim<'_>, &Seen),
+        others: &BTreeMap<RunId, Injection>,
+    ) -> Result<Applied, Refusal> {
+        let began = sys::boot_nanos();
+        let ready = self.prepare(&step, machine, records, (aim, seen), others)?;
+        let Step { number, lasts, .. } = step;
         let mut applied = Applied::default();
         for one in &ready {
             applied.targets.extend(one.site.targets.iter().cloned().chain(one.prepared.targets()));
@@ -150,7 +175,7 @@ impl Injection {
         let mut all = ready.into_iter();
         let mut books = Books { records, footings: &mut self.footings };
         while let Some(ready) = all.next() {
-            let aim = aim_of(Viewpoint::of(&ready.change));
+            let aim = aim_from(aim, seen, Viewpoint::of(&ready.change));
             let (made, result) = Made::perform(ready, &self.run, machine, &mut books, &aim);
             part.made.push(made);
             if let Err(refusal) = result {
@@ -170,7 +195,8 @@ impl Injection {
             }
         }
         self.parts.insert(number, part);
-        applied.took_us = (sys::boot_nanos() - began) / 1000;
+        let made = sys::boot_nanos();
+        (applied.took_us, applied.made_ns) = ((made - began) / 1000, Some(made));
         Ok(applied)
     }
 
@@ -293,6 +319,12 @@ impl Injection {
             changes: live.map(|made| (made.change.to_string(), made.observe(machine))).collect(),
         }
     }
+}
+
+/// A name means what it means where the change acts.
+fn aim_from<'a>(aim: &Aim<'a>, seen: &'a Seen, from: Viewpoint) -> Aim<'a> {
+    static NOTHING: Resolved = Resolved::new();
+    aim.with(seen.get(&from).unwrap_or(&NOTHING)).seen_from(from)
 }
 
 impl Part {

@@ -4,30 +4,28 @@
 
 mod ending;
 mod mandate;
+mod steps;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use ending::Ending;
 use squall_experiments::exit::Exit;
-use squall_experiments::flow::Flow;
 use squall_experiments::protocol::{Call, Guard, Lifted, Message, Refusal, Reply, Request, RunId, VERSION};
-use squall_experiments::quantity::Period;
+pub use steps::Ready;
+use steps::{Apply, Appointed};
 use tokio::sync::mpsc;
 
 use crate::guards::{Guards, Told};
 use crate::host::aim::{Aim, News, Resolved};
 use crate::host::machine::Machine;
 use crate::host::sys;
-use crate::host::view::Viewpoint;
 use crate::host::watch::Watch;
-use crate::host::witness::{Question, Sights};
 use crate::injection::{Injection, Step, Terms};
 use crate::link::{Connection, Incoming, Origin};
 use crate::policy::Policy;
 use crate::records::{Ask, Records};
-use crate::resolve::{self, Answers, Asked, Follower};
+use crate::resolve::Follower;
 use crate::state::Place;
 
 mod guarded;
@@ -47,17 +45,6 @@ struct Client {
     outgoing: mpsc::UnboundedSender<Message>,
 }
 
-/// A request whose names have been resolved.
-#[derive(Debug)]
-pub struct Ready {
-    connection: Connection,
-    number: u64,
-    apply: Apply,
-    answers: Result<Answers, Refusal>,
-    /// What probes have seen before.
-    sights: Sights,
-}
-
 /// What was heard of names and guards.
 #[derive(Debug)]
 pub enum Heard {
@@ -71,12 +58,6 @@ pub enum Heard {
 
 /// A step of a run.
 type Part = (RunId, u32);
-
-#[derive(Debug)]
-struct Apply {
-    run: RunId,
-    step: Step,
-}
 
 /// See the module.
 #[derive(Debug)]
@@ -100,6 +81,8 @@ pub struct Supervisor {
     /// Ends of runs that wait.
     ending: Vec<Ending>,
     mandates: mandate::Mandates,
+    /// Steps that wait for their instant.
+    appointed: Vec<Appointed>,
     /// When it last had time to hear, on the boot clock.
     free: u64,
 }
@@ -136,6 +119,7 @@ impl Supervisor {
             controllers: Vec::new(),
             ending: Vec::new(),
             mandates: mandate::Mandates::default(),
+            appointed: Vec::new(),
             free: sys::boot_nanos(),
         }
     }
@@ -208,12 +192,14 @@ impl Supervisor {
                 worker: std::process::id(),
                 state: self.place.directory().display().to_string(),
                 policy: self.policy.version.clone(),
+                clock_ns: Some(sys::boot_nanos()),
             },
+            Request::Clock => Reply::Clock { now_ns: sys::boot_nanos() },
             Request::Begin { run, title, seed, lease_ms, deadline_ms, plan, guards, mandate } => {
                 let deadline = sys::boot_nanos() + nanos(deadline_ms);
                 let lease = nanos(lease_ms);
                 let terms = Terms { run, title, seed, connection, lease, deadline };
-                refused(self.may_begin(&terms, &plan, *mandate).and_then(|()| self.begin(terms, guards)))
+                refused(self.begin_by(terms, (&plan, deadline_ms), guards, *mandate))
             }
             Request::Renew { run } => refused(mine(&self.injections, &run).map(|()| {
                 if let Some(injection) = self.injections.get_mut(&run) {
@@ -222,11 +208,10 @@ impl Supervisor {
                 Reply::Done
             })),
             Request::Watch { run } => refused(mine(&self.injections, &run).map(|()| self.watch(&run))),
-            Request::Apply { run, part, changes, lasts_ms } => {
+            Request::Apply { run, part, changes, lasts_ms, at_ns } => {
                 let step = Step { number: part, changes, lasts: nanos(lasts_ms) };
-                let apply = Apply { run, step };
-                let may = || self.permits(&apply).and_then(|()| self.is_approved(&apply));
-                match mine(&self.injections, &apply.run).and_then(|()| may()) {
+                let apply = Apply { run, step, at: at_ns };
+                match mine(&self.injections, &apply.run).and_then(|()| self.may_apply(&apply)) {
                     Ok(()) => {
                         self.resolve(connection, number, apply);
                         return None;
@@ -243,6 +228,7 @@ impl Supervisor {
                     Some(injection) => injection.lift(part, &mut self.machine, &self.records),
                     None => Lifted::default(),
                 };
+                self.call_off(&run, Some(part));
                 self.followers.remove(&(run, part));
                 Reply::Lifted(lifted)
             }
@@ -285,40 +271,6 @@ impl Supervisor {
         }
     }
 
-    fn permits(&self, apply: &Apply) -> Result<(), Refusal> {
-        if apply.step.changes.is_empty() {
-            return Err(Refusal::bare("there is nothing to apply"));
-        }
-        let lasts = Period::from(Duration::from_nanos(apply.step.lasts));
-        apply.step.changes.iter().try_for_each(|change| self.policy.permits(change, lasts))
-    }
-
-    /// Resolves every name, then comes back through [`Supervisor::resolved`].
-    fn resolve(&self, connection: Connection, number: u64, apply: Apply) {
-        let heard = self.heard.clone();
-        let changes = apply.step.changes.iter();
-        let questions: Vec<Question> =
-            changes.clone().filter_map(|change| self.machine.question(change)).collect();
-        let wanted = changes.flat_map(|change| {
-            let names = change.flow().into_iter().flat_map(Flow::names);
-            names.map(|name| (Viewpoint::of(change), name.to_owned()))
-        });
-        let wanted: BTreeSet<Asked> = wanted.collect();
-        let (policy, ours) = (self.policy.clone(), self.ours());
-        tokio::task::spawn_local(async move {
-            let answers = resolve::addresses(wanted).await;
-            let resolved = answers.as_ref().map(resolve::resolved).unwrap_or_default();
-            let sights = if questions.is_empty() {
-                Sights::default()
-            } else {
-                // Answers are waited for, which the worker's own thread never does.
-                let ask = move || Question::ask(questions, &policy, &resolved, &ours);
-                tokio::task::spawn_blocking(ask).await.unwrap_or_default()
-            };
-            let _ = heard.send(Heard::First(Ready { connection, number, apply, answers, sights }));
-        });
-    }
-
     /// Names have been resolved, or asked again; or a guard was looked at.
     pub fn resolved(&mut self, heard: Heard) {
         match heard {
@@ -336,41 +288,6 @@ impl Supervisor {
         }
     }
 
-    /// Asks the names of a step again from now on, as long as it is live.
-    fn follow(&mut self, part: &Part, answers: Answers) {
-        let follow = |(asked, answer)| {
-            let (heard, part) = (self.heard.clone(), part.clone());
-            resolve::follow(asked, answer, move |news| drop(heard.send(Heard::Again(part.clone(), news))))
-        };
-        let followers: Vec<Follower> = answers.into_iter().map(follow).collect();
-        if !followers.is_empty() {
-            self.followers.insert(part.clone(), followers);
-        }
-    }
-
-    /// Makes the changes of a request whose names have been resolved.
-    fn apply(&mut self, ready: Ready) {
-        let Ready { connection, number, apply, answers, sights } = ready;
-        let Apply { run, step } = apply;
-        let part = (run.clone(), step.number);
-        let applied = answers.and_then(|answers| {
-            let (nothing, resolved) = (Resolved::new(), resolve::resolved(&answers));
-            let mut injection =
-                self.injections.remove(&run).ok_or_else(|| Refusal::bare(format!("run {run} has ended")))?;
-            let aim =
-                Aim::new(&self.policy, &nothing, self.ours()).having_seen(&sights).led_by(&self.controllers);
-            let (machine, records, others) = (&mut self.machine, &self.records, &self.injections);
-            let applied = injection.apply(step, machine, records, (&aim, &resolved), others);
-            self.injections.insert(run, injection);
-            let mut applied = applied?;
-            applied.notes.extend(resolve::notes(&answers));
-            self.follow(&part, answers);
-            Ok(applied)
-        });
-        let reply = applied.map_or_else(Reply::Refused, Reply::Applied);
-        self.send(connection, Message::Answer { number, reply });
-    }
-
     /// The processes that are Squall's own, by whom the veto knows its parents.
     fn ours(&self) -> BTreeSet<i32> {
         self.clients.values().filter_map(|client| client.pid).chain([self.guardian]).collect()
@@ -380,7 +297,8 @@ impl Supervisor {
     pub fn due(&self) -> Option<u64> {
         let live = self.injections.values().map(Injection::due);
         let ending = self.ending.iter().map(Ending::due);
-        live.chain(self.stuck.iter().map(|(_, retry, _)| *retry)).chain(ending).min()
+        let appointed = self.appointed.iter().map(Appointed::due);
+        live.chain(self.stuck.iter().map(|(_, retry, _)| *retry)).chain(ending).chain(appointed).min()
     }
 
     /// Does what is due, and follows targets where something has happened to one.
@@ -414,6 +332,7 @@ impl Supervisor {
         for (run, why) in over {
             self.end(&run, Some(why));
         }
+        self.begin_those_whose_instant_has_come();
         self.retry(now);
         self.end_those_that_wait(now);
     }
@@ -476,6 +395,8 @@ impl Supervisor {
                 Message::Ended { run: run.clone(), part: None, why: why.to_owned(), lifted: lifted.clone() };
             self.send(injection.connection, message);
         }
+        // Whoever ordered it knows by now why.
+        self.call_off(run, None);
         if !lifted.stuck.is_empty() {
             let now = sys::boot_nanos();
             self.stuck.push((injection, now + RETRY, now));

@@ -115,11 +115,13 @@ async fn work(setup: Setup) -> Exit {
     let Ok(deputy) = deputy else { return Exit::Bug };
     notify::tell("READY=1");
     let (wanted, mut through_link) = mpsc::unbounded_channel();
+    let membership = uplink.as_ref().map(|uplink| uplink.directory.clone());
     if let Some(uplink) = uplink {
         steward::start(uplink, policy.clone(), wanted.clone());
     }
     let mut supervisor = Supervisor::new(place.clone(), machine, records, policy, watch, heard);
     supervisor.led_by(controllers.clone());
+    supervisor.belongs(membership);
     loop {
         let beat = deputy.beat_if_due(supervisor.is_live());
         let wake = [beat, supervisor.due()].into_iter().flatten().min();

@@ -14,7 +14,7 @@ use crate::conductor::run_id;
 use crate::config::Config;
 use crate::gates::{Gates, Outcome};
 use crate::scheduler::Scheduler;
-use crate::store::{Admission, NewRun, RunRow, Store};
+use crate::store::{Admission, NewRun, RunRow, Store, Tested};
 
 /// Begins runs. A clone is the same.
 #[derive(Clone)]
@@ -86,6 +86,9 @@ impl Launch {
     pub async fn begin(&self, wanted: Wanted<'_>) -> Result<Begun, Problem> {
         let Wanted { mut submission, by, approved, before, beside, overruled } = wanted;
         crate::api::blocked(&self.store).await?;
+        if submission.build.as_ref().is_some_and(|build| build.chars().count() > 200) {
+            return Err(Problem::bare(StatusCode::BAD_REQUEST, "`build` has at most 200 characters"));
+        }
         let planned = self.engine.plan(&submission).await?;
         if approved.as_ref().is_some_and(|approved| *approved != planned.hash) {
             return Err(Problem::new(
@@ -113,6 +116,11 @@ impl Launch {
             document: submission.document.clone(),
             plan: planned.hash,
             by: by.to_owned(),
+            tested: Tested {
+                build: submission.build.clone().filter(|build| !build.is_empty()),
+                weight: planned.weight,
+                content: planned.content,
+            },
         };
         if let Some(why) = &overruled {
             // It is written down before anything is done.

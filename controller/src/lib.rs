@@ -14,5 +14,6 @@ pub mod muster;
 pub mod report;
 pub mod runs;
 pub mod scheduler;
+pub mod standing;
 pub mod store;
 pub mod web;

@@ -124,8 +124,8 @@ impl Runs {
         let seed = submission.seed.or(document.experiment.seed).unwrap_or_else(chosen);
         let candidates = self.candidates(&submission.only).await?;
         let targets = Targets::of(&document.experiment, &candidates, seed)?;
-        let origin =
-            Origin { content: Some(document.content()), step: document.step.clone(), ..Origin::default() };
+        let (content, build) = (Some(document.content()), submission.build.clone());
+        let origin = Origin { content, build, step: document.step.clone(), ..Origin::default() };
         Ok(muster::Order {
             run: RunId(run.to_owned()),
             experiment: document.experiment,
@@ -245,6 +245,10 @@ impl Engine for Runs {
             let mut shown = serde_json::to_value(&plan).unwrap_or_default();
             order.redactor.redact_value(&mut shown);
             let preview = preview(&plan, &|text| order.redactor.redact(text).into_owned());
+            let origin = order.origin.unwrap_or_default();
+            // A step of a ramp that deviates is what the ramp looks for.
+            let weight = if origin.step.is_some() { 0 } else { order.experiment.weight };
+            let content = origin.content.unwrap_or_default();
             let candidates = self.candidates(&submission.only).await?;
             let known: BTreeMap<&str, &Candidate> =
                 candidates.iter().map(|candidate| (candidate.name.as_str(), candidate)).collect();
@@ -259,7 +263,17 @@ impl Engine for Runs {
             };
             let uses = plan.hosts.iter().map(used).collect();
             let seconds = plan.hosts.iter().map(|host| host.plan.expiry.get().as_secs()).max().unwrap_or(0);
-            Ok(Planned { title, hash: plan.hash, seed: plan.seed, shown, preview, uses, seconds })
+            Ok(Planned {
+                title,
+                hash: plan.hash,
+                seed: plan.seed,
+                weight,
+                content,
+                shown,
+                preview,
+                uses,
+                seconds,
+            })
         })
     }
 

@@ -48,26 +48,53 @@ impl Approved {
         }
     }
 
-    /// Whether a plan with this hash is the part of a host in what was approved.
-    pub fn verify(&self, plan: &str) -> Result<(), Refusal> {
+    /// Whether a run is the part of a host in what was approved. Without a name, of whichever host is in it.
+    pub fn verify(&self, asked: &Asked<'_>) -> Result<(), Refusal> {
         let hash = |text: &str| blake3::hash(text.as_bytes()).to_hex().to_string();
-        let parts: Value = serde_json::from_str(&self.fleet).unwrap_or_default();
-        let parts = parts["hosts"].as_array().map_or(&[][..], Vec::as_slice);
-        let listed = parts.iter().any(|part| part[2] == plan);
-        if hash(&self.fleet) == self.plan && hash(&self.host) == plan && listed {
-            return Ok(());
+        let read = |text: &str| serde_json::from_str::<Value>(text).unwrap_or_default();
+        let (fleet, plan) = (read(&self.fleet), read(&self.host));
+        let [host] = plan["hosts"].as_array().map_or(&[][..], Vec::as_slice) else {
+            return Err(mismatch("what is to be run here"));
+        };
+        let parts = fleet["hosts"].as_array().map_or(&[][..], Vec::as_slice);
+        let listed = parts.iter().any(|part| part[0] == *host && part[2] == asked.plan);
+        if hash(&self.fleet) != self.plan || hash(&self.host) != asked.plan || !listed {
+            return Err(mismatch("what is to be run here"));
         }
-        Err(mismatch("what is to be run here"))
+        if asked.host.is_some_and(|name| *host != name) {
+            return Err(mismatch(&format!("what is to be run here, for host {host}:")));
+        }
+        if plan["seed"] != asked.seed {
+            return Err(mismatch(&format!("the seed {}", asked.seed)));
+        }
+        let expiry = serde_json::from_value::<Period>(plan["expiry"].clone());
+        match expiry.is_ok_and(|expiry| asked.lasts_ms <= expiry.as_millis()) {
+            true => Ok(()),
+            false => Err(mismatch(&format!("a run of {} ms", asked.lasts_ms))),
+        }
     }
 
-    /// Whether a step with these changes is in what was approved.
-    pub fn permits(&self, part: u32, changes: &[Change], lasts: Period) -> Result<(), Refusal> {
+    /// How often a step with these changes stands in what was approved; never is an error.
+    pub fn permits(&self, part: u32, changes: &[Change], lasts: Period) -> Result<usize, Refusal> {
         let plan: Value = serde_json::from_str(&self.host).unwrap_or_default();
         match covers(&plan["steps"], part, changes, lasts) {
-            true => Ok(()),
-            false => Err(mismatch(&format!("step {part}"))),
+            0 => Err(mismatch(&format!("step {part}"))),
+            often => Ok(often),
         }
     }
+}
+
+/// What a host is asked to begin.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked<'a> {
+    /// The hash of its plan.
+    pub plan: &'a str,
+    /// What the host is called in its fleet, where it belongs to one.
+    pub host: Option<&'a str>,
+    /// The seed of what is chosen there.
+    pub seed: u64,
+    /// After how many milliseconds everything is undone at the latest.
+    pub lasts_ms: u64,
 }
 
 fn mismatch(what: &str) -> Refusal {
@@ -96,24 +123,39 @@ mod tests {
         });
         let targets = Targets::of(&document.experiment, &hosts, 7).unwrap();
         let fleet = FleetPlan::on(&document.experiment, &targets, 7);
-        let share = shares(&document.experiment, &targets, 7).remove(0);
+        let [share, share_of_b] = shares(&document.experiment, &targets, 7).try_into().ok().unwrap();
         let approved = Approved::of(&fleet, &share.plan, "ada", "bob");
         // As it comes over the wire.
         let approved: Approved = serde_json::from_str(&serde_json::to_string(&approved).unwrap()).unwrap();
-        approved.verify(&share.plan.hash()).unwrap();
+        let (plan, lasts_ms) = (share.plan.hash(), share.plan.expiry.as_millis());
+        let asked = Asked { plan: &plan, host: Some("a"), seed: 7, lasts_ms };
+        approved.verify(&asked).unwrap();
+        approved.verify(&Asked { host: None, lasts_ms: lasts_ms - 1, ..asked }).unwrap();
+        for other in [
+            Asked { host: Some("b"), ..asked },
+            Asked { seed: 8, ..asked },
+            Asked { lasts_ms: lasts_ms + 1, ..asked },
+            Asked { plan: &"0".repeat(64), ..asked },
+        ] {
+            approved.verify(&other).unwrap_err();
+        }
+        // That of another host of the same run is no word for this one.
+        let theirs = Approved::of(&fleet, &share_of_b.plan, "ada", "bob");
+        let theirs_hash = share_of_b.plan.hash();
+        theirs.verify(&Asked { plan: &theirs_hash, host: Some("b"), ..asked }).unwrap();
+        theirs.verify(&Asked { plan: &theirs_hash, ..asked }).unwrap_err();
         let faults: Vec<_> = share.plan.faults().collect();
         assert_eq!(faults.len(), 2);
         for step in &faults {
             let crate::plan::PlanStep::Fault { part, changes, lasts, .. } = step else { panic!("a fault") };
-            approved.permits(*part, changes, *lasts).unwrap();
+            assert_eq!(approved.permits(*part, changes, *lasts).unwrap(), 1);
             assert!(approved.permits(*part + 7, changes, *lasts).is_err());
             assert!(approved.permits(*part, changes, Period::from_secs(60)).is_err());
             assert!(approved.permits(*part, &[], *lasts).is_err());
         }
-        assert!(approved.verify(&"0".repeat(64)).is_err());
         let wider = Approved { host: approved.host.replace("10.0.0.1", "10.0.0.3"), ..approved.clone() };
-        assert!(wider.verify(&share.plan.hash()).is_err());
+        assert!(wider.verify(&asked).is_err());
         let other = Approved { plan: "1".repeat(64), ..approved };
-        assert!(other.verify(&share.plan.hash()).is_err());
+        assert!(other.verify(&asked).is_err());
     }
 }

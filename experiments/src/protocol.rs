@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -21,6 +22,9 @@ pub const VERSION: u32 = 1;
 
 /// The longest line that either side accepts, in bytes.
 pub const LONGEST_LINE: usize = 1 << 20;
+
+/// How far ahead a step may be ordered.
+pub const LONGEST_AHEAD: Duration = Duration::from_secs(10);
 
 /// A run's name: unique, sortable by time, safe as a file name.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -83,6 +87,11 @@ pub enum Request {
         changes: Vec<Change>,
         /// Lifted after this long, in milliseconds, and a grace of half a second in which the conductor does it.
         lasts_ms: u64,
+        /// Not before this instant, in nanoseconds on the host's boot clock: everything that can be refused is refused at
+        /// once, and the answer comes when the changes are made. [`LONGEST_AHEAD`] from now at most. Only for an agent that
+        /// tells its clock (see [`Reply::Hello`]): an older one would begin at once.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        at_ns: Option<u64>,
     },
     /// From now on tell what proxies of a run see of connections and requests, in [`Message::Saw`]: those that are started
     /// after this. Answered by [`Reply::Done`].
@@ -90,6 +99,8 @@ pub enum Request {
         /// Which run.
         run: RunId,
     },
+    /// What the host's boot clock says. Answered by [`Reply::Clock`]. Only for an agent that tells it in [`Reply::Hello`].
+    Clock,
     /// Continue the lease. Answered by [`Reply::Done`].
     Renew {
         /// Which run.
@@ -205,6 +216,14 @@ pub enum Reply {
         state: String,
         /// Which policy applies: a short hash of it, or `none`.
         policy: String,
+        /// The host's boot clock, in nanoseconds; an agent that cannot begin at an instant does not say it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        clock_ns: Option<u64>,
+    },
+    /// To [`Request::Clock`].
+    Clock {
+        /// The host's boot clock, in nanoseconds.
+        now_ns: u64,
     },
     /// Done.
     Done,
@@ -229,8 +248,27 @@ pub struct Applied {
     pub targets: Vec<String>,
     /// Carve-outs and everything else that the reader must know.
     pub notes: Vec<String>,
-    /// How long it took, from request to the last change, in microseconds.
+    /// How long it took, from request to the last change, in microseconds; where an instant was agreed, from there.
     pub took_us: u64,
+    /// When the last change was made, in nanoseconds on the host's boot clock.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub made_ns: Option<u64>,
+    /// How long after the agreed instant the order came, in microseconds: it was too late for it, and was carried out at
+    /// once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub late_us: Option<u64>,
+    /// The same moment as `made_ns` on the clock of whoever drives the run; the agent does not say it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub began: Option<Moment>,
+}
+
+/// A moment on another machine, as far as its clock is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Moment {
+    /// Microseconds since the run began.
+    pub at_us: u64,
+    /// It was not more than so many microseconds earlier or later.
+    pub within_us: u64,
 }
 
 /// What an undo did.

@@ -346,6 +346,9 @@ fn a_run_that_was_taken_over_is_not_begun_by_the_older_controller_nor_another_pl
     assert!(older.contains("is at epoch 3, and this was asked in epoch 2"), "{older}");
     assert!(other.contains("is not what was approved"), "{other}");
     assert_eq!(newer, "\"done\"");
+    // It is known beyond the worker's life.
+    let kept = fs::read_to_string(near.state.join("link/fences")).expect("it is kept");
+    assert!(kept.contains("[\"r1\",3]"), "{kept}");
     linked.end();
     world.restored(SOON);
 }

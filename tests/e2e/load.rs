@@ -141,20 +141,22 @@ fn a_group_that_is_slower_is_told_from_one_that_is_not() {
         format!(
             "  - name: {name}\n    load: {{ url: \"http://10.77.1.2:{tested}/\", rate: 100/s, \
              control: {{ server: \"http://10.77.1.2:{control}\" }} }}\n    \
-             expect: {{ errors: \"<= 99%\", latency: no worse than control }}\n    every: 200ms\n"
+             expect: {{ errors: \"<= 99%\", p90: \"<= 3x control\", latency: no worse than control }}\n    mode: fast\n    \
+             every: 200ms\n"
         )
     };
     let slow = "{ fault: { latency: { delay: 100ms, to: [\"10.77.1.2:80\"] } }, for: 6s }";
     let claims = claim("the slow one is as fast", 80, 81) + &claim("the other one is as fast", 81, 80);
     let report = run(&world, &world.hosts[0], &document(&claims, &[slow])).expect_exit(5).json();
-    let found = |place: usize| &report["hypotheses"][place]["findings"][1];
-    assert_eq!(
-        (&found(0)["outcome"], &found(1)["outcome"]),
-        (&"deviated".into(), &"held".into()),
-        "{report:#}"
-    );
-    let why = found(0)["why"].as_str().expect("a reason");
-    assert!(why.contains("slower than those to the control group in the same sample"), "{why}");
+    let found = |place: usize, bound: usize| &report["hypotheses"][place]["findings"][bound];
+    for (bound, words) in
+        [(1, " times the control group's "), (2, "slower than those to the control group in the same sample")]
+    {
+        let outcomes = (&found(0, bound)["outcome"], &found(1, bound)["outcome"]);
+        assert_eq!(outcomes, (&"deviated".into(), &"held".into()), "{report:#}");
+        let why = found(0, bound)["why"].as_str().expect("a reason");
+        assert!(why.contains(words), "{why}");
+    }
 }
 
 #[test]

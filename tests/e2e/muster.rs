@@ -218,7 +218,9 @@ fn three_hosts_begin_together_and_all_hold() {
         assert_eq!(summary.host.as_ref().map(|host| host.ours), Some(0), "{shown}");
     }
     assert_eq!((muster.starts.len(), muster.starts[0].hosts), (1, 3));
-    assert!(shown.contains("`the page is slow` on 3 hosts: asked for within "), "{shown}");
+    let start = &muster.starts[0];
+    assert!(start.began_us.is_some() && start.within_us.is_some(), "every agent tells its clock: {start:?}");
+    assert!(shown.contains("`the page is slow` on 3 hosts: in force within "), "{shown}");
     assert!(shown.contains("held on all 3 hosts"), "{shown}");
     println!("{shown}");
     let cases = report::junit(&muster.as_suite()).expect("it is written to memory");
@@ -265,7 +267,7 @@ fn a_fault_that_grows_over_the_hosts_stops_where_the_system_gives_way() {
     needs!(Root, Nftables, Nginx);
     let fleet = Arc::new(Fleet::new());
     NAMES.iter().for_each(|name| fleet.start(name));
-    let text = one_of_two("{ sizes: [1, 2, all], bake: 2s }");
+    let text = one_of_two("{ sizes: [1, 2, all], bake: 1500ms }");
     // Which host comes first is the seed's choice: one is taken by which those that are asked come before the one that asks.
     let order = |seed: &u64| {
         let stages = targets(&fleet, &text, *seed).stages;

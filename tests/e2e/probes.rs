@@ -1,7 +1,9 @@
 //! Every kind of probe against the real thing that it asks.
 
 use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use squall_tests::dns::Dns;
@@ -312,4 +314,40 @@ fn a_run_compares_values_with_attempts_and_when_it_is_asked_to() {
         "  - name: a number\n    redis: { address: \"127.0.0.1:6379\" }\n    expect: { value: \"<= 3\" }\n";
     let refused = run(&world, near, &document(unclear));
     refused.expect_exit(4).expect_told("`PONG` is not a number (expected <= 3)");
+}
+
+/// What was asked and not answered when the asking ends is no gap in the figures: it is bad.
+#[test]
+fn requests_in_flight_at_the_end_count_as_bad() {
+    needs!(Root);
+    let world = World::new(1);
+    let near = &world.hosts[0];
+    // The kernel answers for it, and nobody ever accepts.
+    let silent = near.netns.inside(|| TcpListener::bind("127.0.0.1:80")).expect("the port is free");
+    let mut command = near.netns.command(binary("squall"));
+    let mut prober =
+        command.arg("prober").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("it starts");
+    let mut told = prober.stdin.take().expect("it was asked for");
+    let load = json!({ "url": "http://127.0.0.1:80/", "rate": "50/s", "timeout": "1s" });
+    let what = json!({ "load": { "load": load, "tick": "10s" } });
+    let begin = json!({ "load": { "probe": 0, "what": what, "expect": { "errors": "<= 1%" } } });
+    let every = json!({ "every": { "probe": 0, "period": "10s" } });
+    writeln!(told, "{begin}\n{every}").expect("it reads");
+    std::thread::sleep(Duration::from_millis(400));
+    writeln!(told, "{}", json!({ "stop": { "probe": 0 } })).expect("it reads");
+    let replies = BufReader::new(prober.stdout.take().expect("it was asked for")).lines();
+    let (mut requests, mut failed) = (0, 0);
+    for reply in replies {
+        let reply: Value = serde_json::from_str(&reply.expect("a line")).expect("JSON");
+        if reply.get("rested").is_some() {
+            break;
+        }
+        let load = &reply["sample"]["load"];
+        requests += load["requests"].as_u64().expect("a count");
+        let kinds = load["errors"].as_array().into_iter().flatten();
+        failed += kinds.filter_map(|kind| kind["times"].as_u64()).sum::<u64>();
+    }
+    assert!(requests > 0 && failed == requests, "{failed} of {requests}");
+    drop((told, silent));
+    prober.wait().expect("it ends");
 }

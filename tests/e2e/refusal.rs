@@ -171,6 +171,42 @@ fn a_file_that_cannot_hold_the_events() {
 }
 
 #[test]
+fn a_report_belongs_to_one_command_and_an_earlier_run_must_be_one() {
+    needs!(Root, Nftables);
+    let world = World::new(1);
+    let host = &world.hosts[0];
+    let file = world.file("cut.yaml", calm(&[CUT]));
+    let place = |name: &str| world.directory.join(name).display().to_string();
+    let refuses = |arguments: &[&str], said: &str| {
+        let told = host.squall(&[&["run", &file], arguments].concat()).run();
+        told.expect_exit(4).expect_told(said).expect_told("nothing was injected; ");
+        assert!(host.tables().is_empty() && !host.state.join("runs").exists(), "{}", told.story());
+    };
+    let (one, empty) = (place("one.xml"), place("empty"));
+    refuses(&["--junit", &one, "--html", &one], "one.xml` is being written already");
+    fs::write(&one, "of another command").expect("it can be written");
+    let other = File::open(&one).expect("it is there");
+    other.lock().expect("nobody else has it");
+    for report in ["--junit", "--markdown", "--html", "--events", "--code-quality"] {
+        refuses(&[report, &one], "one.xml` is being written already");
+    }
+    assert_eq!(fs::read_to_string(&one).expect("it is there"), "of another command");
+    drop(other);
+    fs::create_dir(&empty).expect("it can be made");
+    refuses(&["--junit", &empty], "Is a directory");
+    for (earlier, said) in [
+        (place("gone.ndjson"), "no baseline: cannot read"),
+        (empty.clone(), "no baseline: cannot read"),
+        (file.clone(), "cut.yaml` is not an event"),
+        ("/dev/null".to_owned(), "it does not begin with the begin of a run"),
+    ] {
+        refuses(&["--baseline", &earlier], said);
+    }
+    let found = host.squall(&["run", &empty]).run();
+    found.expect_exit(3).expect_told("empty` holds no experiment");
+}
+
+#[test]
 fn without_root() {
     needs!(Root, Nftables);
     let world = World::new(2);

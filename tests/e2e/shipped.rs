@@ -53,14 +53,14 @@ fn dependency_how_slow() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../experiments/shipped/dependency-how-slow.yaml");
     let path = path.display().to_string();
     let vars =
-        ["app=http://10.77.1.2/", "dependency=10.77.1.2:80", "patience=1500ms", "hold=2500ms", "factor=100x"];
+        ["app=http://10.77.1.2/", "dependency=10.77.1.2:80", "patience=1500ms", "hold=3500ms", "factor=100x"];
     let with = |verb: &str, more: &[&str]| {
         let vars: Vec<&str> = vars.iter().flat_map(|var| ["--var", var]).collect();
         host.squall(&[&[verb, &path][..], &vars, more].concat()).run()
     };
     // Before anything is done the plan says all of it.
     let plan = with("plan", &[]);
-    for told in ["while the hypothesis holds: 20ms, 2s, 3s", "at most 3 steps, 7s500ms of faults"] {
+    for told in ["while the hypothesis holds: 20ms, 2s, 3s", "at most 3 steps, 10s500ms of faults"] {
         plan.expect_exit(0).expect_told(told);
     }
     let directory = world.directory.join("steps").display().to_string();
@@ -198,6 +198,10 @@ fn payments_errors() {
     shop(&world, &["--fallback"]);
     let report = shipped(&world.hosts[0], "payments-errors.yaml", &[]).expect_exit(0).json();
     let (all, failed) = (evidence(&report)["matched"].as_u64().unwrap_or(0), impaired(&report));
-    // The customers alone make hundreds; a tenth of them is far from half by any chance.
-    assert!(failed >= 10 && failed < all, "{failed} of {all} calls failed: {report:#}");
+    // Half of them are to fail, by a draw for each: by four standard deviations it is missed once in fifteen thousand runs.
+    // The customers alone make hundreds.
+    assert!(
+        failed >= 10 && (2 * failed).abs_diff(all).pow(2) <= 16 * all,
+        "{failed} of {all} calls: {report:#}"
+    );
 }

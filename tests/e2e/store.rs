@@ -9,7 +9,7 @@ use squall_controller::budget::HostUse;
 use squall_controller::config::Budget;
 use squall_controller::store::{
     Admission, Answered, Asked, Due, EntryRow, NewHost, NewJoinToken, NewPlan, NewRun, NewSchedule, NewToken,
-    Role, Store, StoreError, Verified, Where, states,
+    Role, Store, StoreError, Tested, Verified, Where, states,
 };
 use squall_tests::needs;
 use squall_tests::netns::Process;
@@ -29,7 +29,14 @@ fn text(text: &str) -> String {
 }
 
 fn a_run(id: &str) -> NewRun {
-    NewRun { id: text(id), title: text("T"), document: text("{}"), plan: text("00"), by: text("ada") }
+    NewRun {
+        id: text(id),
+        title: text("T"),
+        document: text("{}"),
+        plan: text("00"),
+        by: text("ada"),
+        tested: Tested::default(),
+    }
 }
 
 fn a_host(name: &str, serial: &str) -> NewHost {
@@ -200,6 +207,15 @@ async fn runs(store: &Store) {
     store.set_run_state("long", "held", 0).await.expect("it is there");
     let ended = store.ended(&long, 10).await.expect("it can be read");
     assert!(ended.len() == 1 && ended[0].state == "held", "{ended:?}");
+    let tested = Tested { build: Some(text("b7")), weight: 3, content: text("c") };
+    store
+        .new_run(NewRun { title: long.clone(), tested, ..a_run("longer") })
+        .await
+        .expect("of the same title");
+    store.set_run_state("longer", "deviated", 0).await.expect("it is there");
+    let latest = store.latest(0, 10).await.expect("they can be read");
+    let last = latest.iter().find(|ended| ended.title == long).expect("it has ended");
+    assert_eq!((last.id.as_str(), last.build.as_deref(), last.weight), ("longer", Some("b7"), 3));
     assert_eq!(found.len(), 1);
     assert_eq!((found[0].state.as_str(), found[0].events, found[0].epoch), ("running", 4, 1));
 }
@@ -395,7 +411,7 @@ fn once(place: &Where) {
         let mut near = tokio::task::JoinSet::new();
         let mut quorum = tokio::task::JoinSet::new();
         for number in 0..60 {
-            let store = stores[number as usize % 2].clone();
+            let store = stores[usize::from(number % 2 == 1)].clone();
             let (one, other) = (due("each", 100 + number / 2, None), due("near", 100 + number, Some(1)));
             let again = store.clone();
             each.spawn(async move { store.decide_entry(one).await.expect("it is decided") });
@@ -407,13 +423,13 @@ fn once(place: &Where) {
             let budget =
                 Budget { quorum: BTreeMap::from([(text("etcd"), labels.clone())]), ..Budget::default() };
             let uses = vec![HostUse { host: format!("etcd-{number}"), labels, zone: None, faults: 1 }];
-            let (run, none) = (a_run(&format!("quorum-{number}")), Vec::new());
-            let admission = Admission { run, uses, outcomes: none, coming: Vec::new(), overruled: None };
+            let (run, outcomes, coming) = (a_run(&format!("quorum-{number}")), Vec::new(), Vec::new());
+            let admission = Admission { run, uses, outcomes, coming, overruled: None, uses_approval: false };
             quorum.spawn(async move { store.admit(admission, budget).await.expect("it is kept") });
         }
         assert_eq!(claimed(each.join_all().await), 30);
         assert_eq!(claimed(near.join_all().await), 1);
-        let passed = quorum.join_all().await.into_iter().flatten().filter(|outcome| outcome.passed).count();
+        let passed = quorum.join_all().await.into_iter().filter(|admitted| admitted.begins).count();
         assert_eq!(passed, 1);
         let kept = stores[1].entries(Some("each"), 0, 1000, 100).await.expect("entries");
         assert_eq!(kept.len(), 30);

@@ -367,7 +367,7 @@ fn script(state: &Path, changes: Vec<Change>, held: bool, shared: &Shared) -> Re
         mandate: Box::default(),
     };
     agent.ask(begin)?;
-    agent.ask(Request::Apply { run: run.clone(), part: 1, changes, lasts_ms: 60_000 })?;
+    agent.ask(Request::Apply { run: run.clone(), part: 1, changes, lasts_ms: 60_000, at_ns: None })?;
     shared.live.store(true, Ordering::Relaxed);
     let mut go_on = shared.go_on.lock().expect("nobody panics with it");
     while held && !*go_on {

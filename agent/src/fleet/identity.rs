@@ -23,6 +23,7 @@ use x509_cert::der::Decode;
 pub const DIRECTORY: &str = "link";
 const KEY: &str = "key.pem";
 const MEMBERSHIP: &str = "membership.json";
+const FENCES: &str = "fences";
 
 /// Whether there is a membership in this directory.
 pub fn belongs(directory: &Path) -> bool {
@@ -71,6 +72,16 @@ impl Vault {
     /// Keeps a membership in place of the one before. An error leaves that one.
     pub fn keep(&self, membership: &Membership) -> io::Result<()> {
         self.write(MEMBERSHIP, &serde_json::to_string(membership)?)
+    }
+
+    /// Which controllers are fenced off, as it was kept; `None` where nothing was.
+    pub fn fences(&self) -> io::Result<Option<String>> {
+        self.read(FENCES)
+    }
+
+    /// Keeps it in place of what was before. An error leaves that.
+    pub fn keep_fences(&self, text: &str) -> io::Result<()> {
+        self.write(FENCES, text)
     }
 
     fn read(&self, name: &str) -> io::Result<Option<String>> {

@@ -16,7 +16,7 @@ use squall_experiments::probe::Probe;
 use squall_experiments::protocol::Refusal;
 use squall_experiments::quantity::Period;
 
-pub use reach::Probes;
+pub use reach::{Probes, whole};
 pub use windows::Window;
 
 /// Where the policy lies.
@@ -246,10 +246,10 @@ impl Policy {
             ));
         }
         if let Probe::Load { load, .. } = probe
-            && !self.controllers.probes.permits_load(load.rate)
+            && !self.controllers.probes.permits_load(load)
         {
             return Err(Refusal::new(
-                format!("this host's policy allows a controller no load of {}", load.rate),
+                format!("this host's policy allows a controller no load of {}", whole(load)),
                 format!("the owner of this host decides, in `{FILE}` (`controllers.probes.load`)"),
             ));
         }
@@ -343,6 +343,10 @@ mod tests {
         policy.permits_controllers_probe(&load("1000/s")).unwrap();
         let refusal = policy.permits_controllers_probe(&load("2000/s")).unwrap_err();
         assert!(refusal.what.contains("no load of 2000/s"), "{refusal}");
+        let Probe::Load { mut load, tick } = load("600/s") else { panic!("a load") };
+        load.control = Some(serde_json::from_str("{}").unwrap());
+        let refusal = policy.permits_controllers_probe(&Probe::Load { load, tick }).unwrap_err();
+        assert!(refusal.what.contains("no load of 600/s to each of two groups"), "{refusal}");
     }
 
     #[test]

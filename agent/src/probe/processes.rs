@@ -140,17 +140,30 @@ impl ProcessesLook {
         if now.hidden > 0 {
             text.push_str(&format!(", {} not shown to this user", now.hidden));
         }
+        // What is asked of all is not known of those, unless one that is seen says it.
+        let unknown = |what: &str| {
+            (now.hidden > 0).then(|| {
+                let many = now.hidden;
+                Objection::Unclear(format!(
+                    "{what}: of {many} more it is not shown to this user whether they match (`user:`)"
+                ))
+            })
+        };
         let mut later = self.later.borrow_mut();
         // Ticks are rounded down: one that began in the tick of the loading is not a restart.
         let ticks = procfs::ticks_per_second();
         later.extend(now.matching.keys().filter(|(_, start)| *start as f64 > self.loaded * ticks as f64));
         if let Some(restarts) = &self.restarts {
+            unknown("restarts").map_or(Ok(()), Err)?;
             let found = Found::Typed(later.len().into());
             Objection::of(restarts.judge(&found), "restarts: ").map_or(Ok(()), Err)?;
             text.push_str(&format!(", {} restarts", later.len()));
         }
         if many == 0 {
-            return Ok(text);
+            return match self.figures.first().and_then(|(figure, _)| unknown(figure.key())) {
+                Some(unknown) => Err(unknown),
+                None => Ok(text),
+            };
         }
         for (figure, comparison) in &self.figures {
             let values = values(*figure, before, now)?;
@@ -158,7 +171,11 @@ impl ProcessesLook {
                 let what = "no process was there all the time".to_owned();
                 return Err(Objection::Unclear(format!("{}: {what}", figure.key())));
             }
-            match objection_to_all(comparison, &values, self.take) {
+            let objection = objection_to_all(comparison, &values, self.take);
+            if !matches!((&objection, self.take), (Some(Objection::Bad(_)), Take::All)) {
+                unknown(figure.key()).map_or(Ok(()), Err)?;
+            }
+            match objection {
                 None => text.push_str(&format!(", {} {}", figure.key(), shown(&values, self.take))),
                 Some(Objection::Bad(why)) => {
                     return Err(Objection::Bad(format!("{}: {why}", figure.key())));

@@ -157,7 +157,7 @@ impl Table {
                 let prepared = match what {
                     Probe::Process(_) if !self.programs => Err(NO_PROGRAMS.to_owned()),
                     Probe::Load { load, .. } => {
-                        reach::permits_load(load.rate).and_then(|()| Prepared::new(what, expect))
+                        reach::permits_load(load).and_then(|()| Prepared::new(what, expect))
                     }
                     what => Prepared::new(what, expect),
                 };
@@ -274,13 +274,12 @@ impl Sampler {
     }
 
     async fn sample(self: Rc<Self>, begun: Duration) {
-        let outcome = super::looks::sample(&self.look, &self.family, self.looks.as_ref()).await;
+        let look = super::looks::sample(&self.look, &self.family, self.looks.as_ref());
+        let (outcome, refused) = reach::watched(look).await;
         let took = boot_clock().saturating_sub(begun);
         self.in_flight.set(self.in_flight.get() - 1);
         let reply = match outcome {
-            Ok(seen) if !seen.good && reach::is_refusal(&seen.text) => {
-                ProberReply::Unusable { probe: self.probe, why: seen.text }
-            }
+            Ok(seen) if !seen.good && refused => ProberReply::Unusable { probe: self.probe, why: seen.text },
             Ok(seen) => ProberReply::Sample(Sample {
                 probe: self.probe,
                 begun_ns: nanoseconds(begun),

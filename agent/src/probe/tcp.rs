@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::io;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use squall_experiments::probe::{Expect, TcpProbe};
@@ -90,28 +91,39 @@ pub(super) fn timed_out(after: Period, stage: &Stage) -> String {
 /// Resolves a name and connects to the first of its addresses that answers. Has no time-out of its own.
 pub(super) async fn connect(host: &str, port: u16, stage: &Stage) -> Result<TcpStream, String> {
     stage.set(RESOLVING);
+    reach::was_refused(false);
     let addresses = lookup_host((host, port)).await.map_err(|error| {
         let why = words(&error);
         let why = why.strip_prefix("failed to lookup address information: ").unwrap_or(&why);
         format!("cannot resolve `{host}`: {}", uncapitalised(why))
     })?;
     stage.set(CONNECTING);
-    let mut failure = format!("cannot resolve `{host}`: no address");
+    let stream = first_of(addresses, reach::permits).await;
+    let stream =
+        stream.map_err(|why| why.unwrap_or_else(|| format!("cannot resolve `{host}`: no address")))?;
+    // Small requests must not wait for an acknowledgement.
+    let _ = stream.set_nodelay(true);
+    Ok(stream)
+}
+
+/// Connects to the first address that answers, of those that may be reached. Why the last of them did not goes before
+/// that others may not be: it is refused only where there is none that may be. An error without words: no address.
+async fn first_of(
+    addresses: impl Iterator<Item = SocketAddr>,
+    permits: impl Fn(SocketAddr) -> Result<(), String>,
+) -> Result<TcpStream, Option<String>> {
+    let (mut failed, mut refused) = (None, None);
     for address in addresses {
-        if let Err(refused) = reach::permits(address) {
-            failure = refused;
-            continue;
-        }
-        match TcpStream::connect(address).await {
-            Ok(stream) => {
-                // Small requests must not wait for an acknowledgement.
-                let _ = stream.set_nodelay(true);
-                return Ok(stream);
-            }
-            Err(error) => failure = words(&error),
+        match permits(address) {
+            Err(why) => refused = Some(why),
+            Ok(()) => match TcpStream::connect(address).await {
+                Ok(stream) => return Ok(stream),
+                Err(error) => failed = Some(words(&error)),
+            },
         }
     }
-    Err(failure)
+    reach::was_refused(failed.is_none() && refused.is_some());
+    Err(failed.or(refused))
 }
 
 /// An operating system's error in a few words, without its number: `connection refused`.
@@ -137,4 +149,27 @@ pub(super) fn words(error: &io::Error) -> String {
 fn uncapitalised(text: &str) -> String {
     let mut letters = text.chars();
     letters.next().map_or_else(String::new, |first| first.to_lowercase().chain(letters).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_service_that_is_down_is_not_refused_because_another_of_its_addresses_is() {
+        // Nobody listens there any more.
+        let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let other: SocketAddr = "127.0.0.2:9".parse().unwrap();
+        let only = |address: SocketAddr| if address == closed { Ok(()) } else { Err("not there".to_owned()) };
+        for addresses in [[closed, other], [other, closed]] {
+            let (failed, refused) = reach::watched(first_of(addresses.into_iter(), only)).await;
+            assert_eq!((failed.unwrap_err().as_deref(), refused), (Some("connection refused"), false));
+        }
+        let (failed, refused) = reach::watched(first_of([other, other].into_iter(), only)).await;
+        assert_eq!((failed.unwrap_err().as_deref(), refused), (Some("not there"), true));
+        let (failed, refused) = reach::watched(first_of(std::iter::empty(), only)).await;
+        assert_eq!((failed.unwrap_err(), refused), (None, false));
+    }
 }

@@ -1,9 +1,10 @@
 //! A toxic of a proxy as its owner describes it.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use rustls::ServerConfig;
 use serde::ser::{Serialize, SerializeStruct, Serializer};
 
 use super::link::Place;
@@ -62,8 +63,36 @@ pub struct Toxic {
     pub seen: Arc<AtomicU64>,
     /// What the connections of a proxy share of it; new with each update.
     pub shared: Arc<AtomicU64>,
+    /// What clients are shown in a handshake; new with each update.
+    pub shown: Shown,
     /// After which time it ends by itself.
     pub expires: Option<Duration>,
+}
+
+/// A configuration of TLS that is made once for each dependency, with what it keeps. A clone is the same.
+#[derive(Clone, Debug, Default)]
+pub struct Shown(Arc<Mutex<Option<Made>>>);
+
+/// For which dependency it was made last.
+type Made = (String, Arc<ServerConfig>);
+
+impl Shown {
+    /// That for a dependency, which is made where it is the first, or another one than last.
+    pub fn of<E>(
+        &self,
+        upstream: &str,
+        make: impl FnOnce() -> Result<Arc<ServerConfig>, E>,
+    ) -> Result<Arc<ServerConfig>, E> {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((of, config)) = &*kept
+            && of == upstream
+        {
+            return Ok(config.clone());
+        }
+        let config = make()?;
+        *kept = Some((upstream.to_owned(), config.clone()));
+        Ok(config)
+    }
 }
 
 impl Toxic {
@@ -81,6 +110,7 @@ impl Toxic {
             hits: Arc::default(),
             seen: Arc::default(),
             shared: Arc::default(),
+            shown: Shown::default(),
             expires: None,
         }
     }

@@ -71,10 +71,20 @@ fn what_is_forbidden_is_refused_or_ends_the_process() {
         eprintln!("SKIP: this kernel has no filters of system calls");
         return;
     }
+    let mut skipped = 0;
     for (number, (name, keeps, _, errno)) in DEEDS.iter().enumerate() {
         let free = child(number, false);
         assert_eq!(free.signal(), None, "{name} without a filter");
         let (free, ended) = (free.code(), child(number, true));
+        if *errno == free && *errno == Some(libc::EPERM) {
+            // As in a container whose runtime forbids it to everybody: then nothing shows who refused it here.
+            skipped += 1;
+            eprintln!(
+                "SKIP: `{name}` is forbidden here without a filter of ours ({skipped} of {} deeds)",
+                DEEDS.len()
+            );
+            continue;
+        }
         match errno {
             None => assert_eq!(ended.signal(), Some(libc::SIGSYS), "{name}, {keeps:?}: {ended}"),
             Some(errno) => {
@@ -83,6 +93,7 @@ fn what_is_forbidden_is_refused_or_ends_the_process() {
             }
         }
     }
+    assert!(skipped < 3, "nothing is left that shows that a filter refuses");
 }
 
 #[test]

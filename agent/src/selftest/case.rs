@@ -148,7 +148,8 @@ impl Stage {
             guards: Vec::new(),
             mandate: Box::default(),
         })?;
-        pair.ask(Request::Apply { run: run.clone(), part: 1, changes, lasts_ms: LASTS }).map(drop)
+        pair.ask(Request::Apply { run: run.clone(), part: 1, changes, lasts_ms: LASTS, at_ns: None })
+            .map(drop)
     }
 
     /// Makes traffic until the fault has acted on some of it; gives how much.

@@ -26,6 +26,9 @@ pub struct Submission {
     /// The seed of every choice; without it the document's own, else one chosen now.
     #[serde(default)]
     pub seed: Option<u64>,
+    /// The version that is tested, as the history calls it: a commit, a release; at most 200 characters.
+    #[serde(default)]
+    pub build: Option<String>,
     /// Labels: a host that does not carry all of them is left out, whatever the experiment says.
     #[serde(default)]
     pub only: BTreeMap<String, String>,
@@ -43,6 +46,10 @@ pub struct Planned {
     pub hash: String,
     /// The seed of every choice, by which the same is planned again.
     pub seed: u64,
+    /// How much the experiment counts in the score.
+    pub weight: u32,
+    /// What it does and claims, as a hash.
+    pub content: String,
     /// What is done on each host, to be shown; without secrets.
     pub shown: serde_json::Value,
     /// What would be done where, for who reads it before it is.

@@ -109,10 +109,13 @@ pub(super) struct Order {
     /// Why gates and budget do not count this time. Only an administrator may say so; it stands in the audit log.
     #[serde(default)]
     overrule: Option<String>,
+    /// The version that is tested, as the history calls it: at most 200 characters.
+    #[serde(default)]
+    build: Option<String>,
 }
 
 pub(super) async fn run(api: Arc<Api>, call: Call) -> Result<Answer, Problem> {
-    let Order { overrule } = if call.body.is_empty() { Order::default() } else { call.value()? };
+    let Order { overrule, build } = if call.body.is_empty() { Order::default() } else { call.value()? };
     let overruled = runs::overrules(&call, overrule)?;
     let plan = api.store.plan(&call.part("id")).await?;
     let mut before = Vec::new();
@@ -122,7 +125,7 @@ pub(super) async fn run(api: Arc<Api>, call: Call) -> Result<Answer, Problem> {
         before.push(Outcome::passes("unchanged since approval", why));
     }
     let (document, vars, seed) = (plan.document, plan.vars, Some(plan.seed));
-    let submission = Submission { document, name: plan.name, vars, seed, ..Submission::default() };
+    let submission = Submission { document, name: plan.name, vars, seed, build, ..Submission::default() };
     let (by, approved, beside) = (&call.name(), Some(plan.hash), Some(&api.scheduler));
     runs::begin(&api, Wanted { submission, by, approved, before, beside, overruled }).await
 }

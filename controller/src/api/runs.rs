@@ -13,6 +13,7 @@ use super::routes::{Answer, Call};
 use super::{Api, plans, stream};
 use crate::gates::Outcome;
 use crate::launch::Wanted;
+use crate::standing;
 use crate::store::{Role, RunRow};
 
 /// How many a page holds at most.
@@ -26,6 +27,15 @@ pub(crate) struct Runs {
     runs: Vec<RunRow>,
     /// `after` of the next page; none: this was the last.
     next: Option<String>,
+}
+
+/// A run with what became of its experiment so far.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct WithHistory {
+    #[serde(flatten)]
+    run: RunRow,
+    /// `held 12 times, deviated since 2026-11-20 (build 4fed865)`; empty where no run of it has ended.
+    history: String,
 }
 
 /// A page of events.
@@ -62,7 +72,13 @@ pub(crate) async fn list(api: Arc<Api>, call: Call) -> Result<Answer, Problem> {
 }
 
 pub(crate) async fn show(api: Arc<Api>, call: Call) -> Result<Answer, Problem> {
-    Answer::ok(&named(&api, &call).await?)
+    let run = named(&api, &call).await?;
+    let history = standing::story(&api.store, &run.title).await?;
+    Answer::ok(&WithHistory { run, history })
+}
+
+pub(crate) async fn standing(api: Arc<Api>, _: Call) -> Result<Answer, Problem> {
+    Answer::ok(&standing::standing(&api.store).await?)
 }
 
 pub(crate) async fn events(api: Arc<Api>, call: Call) -> Result<Answer, Problem> {

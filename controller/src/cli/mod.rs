@@ -35,6 +35,7 @@ mod telling;
 mod tokens;
 mod verdict;
 mod watch;
+mod written;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

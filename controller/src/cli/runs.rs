@@ -18,6 +18,9 @@ pub struct Runs {
     /// Those that are older: what the page before ended with.
     #[arg(long, value_name = "PAGE")]
     after: Option<String>,
+    /// The experiments by their last runs of 90 days, each with its history, and the resilience score over all.
+    #[arg(long, conflicts_with_all = ["limit", "after"])]
+    experiments: bool,
 }
 
 /// Options of `squall show`.
@@ -35,6 +38,9 @@ pub struct Show {
 impl Runs {
     /// Runs the verb.
     pub fn run(&self, common: &Common) -> anyhow::Result<Exit> {
+        if self.experiments {
+            return self.standing(common);
+        }
         let after = self.after.as_deref().map(|after| format!("&after={}", remote::part(after)));
         let path = format!("/v1/runs?limit={}{}", self.limit, after.unwrap_or_default());
         let answer = match self.at.ask(Method::GET, &path, None)? {
@@ -49,6 +55,20 @@ impl Runs {
                     eprintln!("there are more: `squall runs --after {}`", remote::plain(next));
                 }
             }
+        }
+        Ok(Exit::Held)
+    }
+}
+
+impl Runs {
+    fn standing(&self, common: &Common) -> anyhow::Result<Exit> {
+        let answer = match self.at.ask(Method::GET, "/v1/experiments", None)? {
+            Ok(answer) => answer,
+            Err(exit) => return Ok(exit),
+        };
+        match common.format {
+            Format::Json => print::json(&answer)?,
+            Format::Human => print::result(&experiments(&answer))?,
         }
         Ok(Exit::Held)
     }
@@ -81,7 +101,12 @@ impl Show {
                     ("Begun", time(&answer["at"])),
                     ("Events", text(&answer, "events")),
                     ("Plan", text(&answer, "plan")),
+                    ("Build", text(&answer, "build")),
+                    ("History", text(&answer, "history")),
                 ] {
+                    if value.is_empty() || value == "-" {
+                        continue;
+                    }
                     out.push_str(&format!("{word:8}{}\n", remote::plain(&value)));
                 }
                 for gate in answer["gates"].as_array().into_iter().flatten() {
@@ -112,6 +137,19 @@ impl Show {
             print::result(&lines)?;
             from = page["next"].as_u64().unwrap_or_default();
         }
+    }
+}
+
+fn experiments(answer: &Value) -> String {
+    let row = |stood: &Value| {
+        let weight = stood["weight"].to_string();
+        vec![text(stood, "verdict"), weight, text(stood, "title"), text(stood, "story")]
+    };
+    let rows: Vec<Vec<String>> = answer["experiments"].as_array().into_iter().flatten().map(row).collect();
+    let words = remote::plain(&text(answer, "words"));
+    match rows.is_empty() {
+        true => format!("{words}\n"),
+        false => format!("{}\n{words}\n", table(&["last", "weight", "experiment", "history"], &rows)),
     }
 }
 

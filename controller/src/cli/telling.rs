@@ -1,8 +1,8 @@
 //! How else a run is told: as a page, and beside an earlier run.
 
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::{DirBuilder, File};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use squall_controller::report;
@@ -13,6 +13,7 @@ use squall_experiments::run::{Event, Origin, Record, Stated};
 use squall_experiments::summary::{Incomparable, Regression, Summary, comparable};
 
 use super::events;
+use super::written::create;
 
 // Not a documentation comment: it would become the description of every command that flattens these options.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -104,7 +105,7 @@ impl Telling {
             let log = events::read(path).map_err(|error| {
                 Refusal::new(
                     format!("no baseline: {error:#}"),
-                    "name the event file of an earlier run (`--events FILE`)",
+                    "nothing was injected; name the event file of an earlier run (`--events FILE`)",
                 )
             })?;
             comparable(&log, title, content, claims).map_err(|why| not_comparable(path, &why))?;
@@ -150,24 +151,23 @@ impl Ready {
 fn not_comparable(path: &Path, why: &Incomparable) -> Refusal {
     Refusal::new(
         format!("cannot compare with `{}`: {why}", path.display()),
-        "name the events of a run of the same file with the same variables; `squall verdict` shows whose they are",
+        "nothing was injected; name the events of a run of the same file with the same variables; `squall verdict` shows whose \
+         they are",
     )
 }
 
-/// A file that only its owner reads: a report may tell more than its neighbours should know.
-fn create(path: &Path) -> Result<File, Refusal> {
-    let opened = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path);
-    opened.map_err(|error| {
-        Refusal::new(format!("cannot write `{}`: {error}", path.display()), "name a file that can be written")
-    })
-}
-
 /// How this run was started. `arguments` are those of the command line, without the name of the program.
-pub fn origin(document: &Document, seed: u64, arguments: impl Iterator<Item = String>) -> Origin {
+pub fn origin(
+    document: &Document,
+    seed: u64,
+    build: Option<String>,
+    arguments: impl Iterator<Item = String>,
+) -> Origin {
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").ok();
     Origin {
         content: Some(document.content()),
         command: Some(again(arguments, seed)),
+        build,
         step: document.step.clone(),
         system: release.map(|release| format!("Linux {} ({})", release.trim(), std::env::consts::ARCH)),
     }

@@ -22,7 +22,12 @@ impl Clock {
         self.ms_of(boot_ns())
     }
 
-    /// The same for a moment on the boot clock; zero for one before the run.
+    /// Microseconds since the run began.
+    pub(super) fn now_us(self) -> u64 {
+        boot_ns().saturating_sub(self.began_ns) / 1000
+    }
+
+    /// The same in milliseconds, for a moment on the boot clock; zero for one before the run.
     pub(super) fn ms_of(self, at_ns: u64) -> u64 {
         at_ns.saturating_sub(self.began_ns) / 1_000_000
     }

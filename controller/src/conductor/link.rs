@@ -9,12 +9,18 @@ use std::time::Duration;
 use squall_experiments::protocol::{Call, Lifted, Message, Refusal, Reply, Request, RunId, Said, VERSION};
 use tokio::io::BufReader;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout};
 
+use super::far_clock::FarClock;
 use super::lines;
 
 /// An answer that takes longer than this does not come any more.
 const PATIENCE: Duration = Duration::from_secs(15);
+
+/// How well a clock is known is enough for hosts that begin together.
+const WELL_ENOUGH: Duration = Duration::from_millis(5);
+/// Between questions for a clock, in milliseconds. An answer that is quick enough ends them.
+const PAUSES_MS: [u64; 7] = [5, 10, 20, 50, 100, 200, 400];
 
 /// What an agent says without being asked.
 #[derive(Debug)]
@@ -40,6 +46,8 @@ pub(super) struct Link {
     out: mpsc::UnboundedSender<Vec<u8>>,
     waiting: Waiting,
     number: Arc<AtomicU64>,
+    /// The agent's, where it tells it: such a one begins a step at an instant.
+    clock: Arc<Mutex<Option<FarClock>>>,
 }
 
 /// `None` once the connection is gone.
@@ -69,7 +77,7 @@ impl Link {
             answers.lock().unwrap_or_else(PoisonError::into_inner).take();
             let _ = notices.send(Notice::Lost(why));
         });
-        Ok(Link { out, waiting, number: Arc::new(AtomicU64::new(1)) })
+        Ok(Link { out, waiting, number: Arc::new(AtomicU64::new(1)), clock: Arc::default() })
     }
 
     /// Asks, and waits for the answer. The question is on its way when this returns, before the future is polled:
@@ -90,10 +98,41 @@ impl Link {
         }
     }
 
+    /// The agent's clock, where it tells it.
+    pub(super) fn clock(&self) -> Option<FarClock> {
+        *self.clock.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn heard(&self, new: FarClock) {
+        let mut clock = self.clock.lock().unwrap_or_else(PoisonError::into_inner);
+        *clock = Some(clock.map_or(new, |known| known.or(new)));
+    }
+
+    /// Asks for the agent's clock until it is known well enough, or for long enough.
+    pub(super) async fn set_clock(&self) -> Result<(), Lost> {
+        for pause in PAUSES_MS {
+            match self.clock() {
+                Some(clock) if clock.within(Instant::now()) > WELL_ENOUGH => {}
+                _ => return Ok(()),
+            }
+            let asked = Instant::now();
+            if let Reply::Clock { now_ns } = self.call(Request::Clock).await? {
+                self.heard(FarClock::heard(asked, Instant::now(), now_ns));
+            }
+            // Where many hosts are asked at once, the next answer is quicker.
+            sleep(Duration::from_millis(rand::random_range(pause / 2..=pause))).await;
+        }
+        Ok(())
+    }
+
     /// The first thing to ask.
     pub(super) async fn hello(&self) -> Result<Greeting, Refusal> {
+        let asked = Instant::now();
         match self.call(Request::Hello { version: VERSION }).await {
-            Ok(Reply::Hello { version, guardian, worker, policy, .. }) if version == VERSION => {
+            Ok(Reply::Hello { version, guardian, worker, policy, clock_ns, .. }) if version == VERSION => {
+                if let Some(clock_ns) = clock_ns {
+                    self.heard(FarClock::heard(asked, Instant::now(), clock_ns));
+                }
                 Ok(Greeting { words: format!("guardian {guardian}, worker {worker}, policy {policy}") })
             }
             Ok(Reply::Hello { version, .. }) => Err(Refusal::new(

@@ -114,7 +114,10 @@ impl<'a> Log<'a> {
         for record in &self.records {
             match record.event {
                 Event::Interrupted { .. } | Event::AgentLost { .. } | Event::Blind { .. } => return false,
-                Event::Injected { .. } | Event::ActionBegan { .. } | Event::MethodEnded => done = true,
+                Event::Injected { .. }
+                | Event::ActionBegan { .. }
+                | Event::GaveWay { .. }
+                | Event::MethodEnded => done = true,
                 _ => {}
             }
         }

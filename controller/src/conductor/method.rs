@@ -1,5 +1,6 @@
 //! The steps of the method.
 
+use std::convert::Infallible;
 use std::pin::Pin;
 use std::task::Poll;
 use std::time::Duration;
@@ -7,7 +8,7 @@ use std::time::Duration;
 use squall_experiments::change::Change;
 use squall_experiments::evidence::Evidence;
 use squall_experiments::plan::PlanStep;
-use squall_experiments::protocol::{Lifted, Refusal, Reply, Request};
+use squall_experiments::protocol::{Lifted, Moment, Refusal, Reply, Request};
 use squall_experiments::quantity::Period;
 use squall_experiments::run::{Event, Intent, State};
 use squall_experiments::summary::Summary;
@@ -32,10 +33,12 @@ impl Run<'_> {
     /// to itself: what is live stays in the state until the revert.
     pub(super) async fn method(&self) -> Result<(), Stopped> {
         self.pass(Gate::Method).await?;
+        self.agreed().await?;
         if self.order.plan.has_changes() {
             self.begin().await?;
         }
         for (at, step) in (1..).zip(&self.order.plan.steps) {
+            self.set_clock(step).await?;
             self.pass(Gate::Step(at)).await?;
             self.step(at.to_string(), step).await?;
             if at < self.order.plan.stages as usize {
@@ -43,6 +46,7 @@ impl Run<'_> {
             }
         }
         self.pass(Gate::Step(self.order.plan.steps.len() + 1)).await?;
+        self.agreed().await?;
         self.record(Event::MethodEnded);
         Ok(())
     }
@@ -60,14 +64,59 @@ impl Run<'_> {
         Err(Stopped)
     }
 
-    /// Waits until the other hosts of the run are as far as this one.
+    /// Waits until the other hosts of the run are as far as this one, and it is agreed when they go on.
     async fn pass(&self, gate: Gate) -> Result<(), Stopped> {
         let gate = self.host.borrow().gate(gate);
         tokio::select! {
             biased;
             () = self.stopped() => Err(Stopped),
-            () = gate => self.go_on(),
+            agreed = gate => {
+                self.agreed.set(agreed);
+                self.go_on()
+            }
         }
+    }
+
+    /// Waits for the instant that was agreed.
+    async fn agreed(&self) -> Result<(), Stopped> {
+        match self.agreed.get() {
+            Some(agreed) => self.pause(agreed).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Sees to it that an agent that is to begin together with others can be told when.
+    async fn set_clock(&self, step: &PlanStep) -> Result<(), Stopped> {
+        let (several, link) = (self.host.borrow().is_one_of_several(), self.link.borrow().clone());
+        let Some(link) = link.filter(|_| several && has_fault(step)) else { return Ok(()) };
+        tokio::select! {
+            biased;
+            () = self.stopped() => Err(Stopped),
+            set = link.set_clock() => set.map_err(|lost| {
+                self.lose_agent(&lost.0);
+                Stopped
+            }),
+        }
+    }
+
+    /// The instant that was agreed, on the clock of the agent, where it can be told ahead.
+    fn instant(&self) -> Option<(Instant, u64)> {
+        let agreed = self.agreed.get()?;
+        let clock = self.link.borrow().as_ref()?.clock()?;
+        Some((agreed, clock.time(agreed)))
+    }
+
+    /// The moment at which an agent had made its changes, on the clock of this run.
+    fn moment(&self, made_ns: u64) -> Option<Moment> {
+        let clock = self.link.borrow().as_ref()?.clock()?;
+        let now = Instant::now();
+        let now_us = self.clock.now_us();
+        let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        let at_us = match clock.before(now, made_ns) {
+            Ok(ago) => now_us.saturating_sub(micros(ago)),
+            Err(ahead) => now_us.saturating_add(micros(ahead)),
+        };
+        Some(Moment { at_us, within_us: micros(clock.within(now)) })
     }
 
     /// Opens the injection on the agent, and keeps its lease.
@@ -130,13 +179,19 @@ impl Run<'_> {
 
     fn step<'s>(&'s self, at: String, step: &'s PlanStep) -> Stepping<'s> {
         Box::pin(async move {
+            // The agent is told to wait for the instant itself.
+            let ahead =
+                self.instant().is_some() && matches!(step, PlanStep::Fault { .. } | PlanStep::Parallel(_));
+            if !ahead {
+                self.agreed().await?;
+            }
             self.go_on()?;
             let what = in_words(step);
             self.record(Event::StepBegan { step: at.clone(), what });
             match step {
                 PlanStep::Fault { part, name, changes, lasts, stays } => {
-                    self.inject(*part, name, changes, *lasts).await?;
-                    self.hold(*part, Instant::now() + stays.unwrap_or(*lasts).get()).await?;
+                    let began = self.inject(*part, name, changes, *lasts).await?;
+                    self.hold(*part, began + stays.unwrap_or(*lasts).get()).await?;
                     if stays.is_none() {
                         self.lift(*part).await?;
                     }
@@ -171,8 +226,14 @@ impl Run<'_> {
         }
     }
 
-    /// Injects a fault that lasts so long at most.
-    async fn inject(&self, part: u32, name: &str, changes: &[Change], lasts: Period) -> Result<(), Stopped> {
+    /// Injects a fault that lasts so long at most. Gives from when its time counts.
+    async fn inject(
+        &self,
+        part: u32,
+        name: &str,
+        changes: &[Change],
+        lasts: Period,
+    ) -> Result<Instant, Stopped> {
         let intents =
             changes.iter().map(|change| Intent { what: change.to_string(), reversible: change.reversible() });
         self.record(Event::Injecting {
@@ -181,16 +242,37 @@ impl Run<'_> {
             changes: intents.collect(),
             lasts_ms: lasts.as_millis(),
         });
+        let instant = self.instant();
         let apply = Request::Apply {
             run: self.order.run.clone(),
             part,
             changes: changes.to_vec(),
             lasts_ms: lasts.as_millis(),
+            at_ns: instant.map(|(_, at_ns)| at_ns),
         };
-        match self.call(apply).await? {
-            Reply::Applied(applied) if self.is_live(part) => self.record(Event::Injected { part, applied }),
+        let reply = match instant {
+            None => self.call(apply).await?,
+            Some(_) => self.call_ahead(part, apply).await?,
+        };
+        let now = Instant::now();
+        let mut began = now;
+        match reply {
+            Reply::Applied(mut applied) if self.is_live(part) => {
+                if let Some((agreed, _)) = instant.filter(|_| applied.late_us.is_none()) {
+                    began = agreed.min(now);
+                }
+                applied.began = applied.made_ns.and_then(|made_ns| self.moment(made_ns));
+                self.record(Event::Injected { part, applied });
+            }
             // It was ended in the same breath, and that is in the log already.
-            Reply::Applied(_) => return self.go_on(),
+            Reply::Applied(_) => return self.go_on().map(|()| now),
+            Reply::Refused(_) if instant.is_some() && self.is_stopped() => {
+                if self.is_live(part) {
+                    let why = Some("it was called off before it began".to_owned());
+                    self.record(Event::Lifted { part: Some(part), lifted: Lifted::default(), why });
+                }
+                return Err(Stopped);
+            }
             Reply::Refused(refusal) => {
                 let part = Some(part);
                 self.record(Event::Refused { part, refusal });
@@ -201,7 +283,7 @@ impl Run<'_> {
         self.go_on()?;
         self.sampling.borrow_mut().spans.fault_began(clock::boot_ns());
         self.schedule(Sampling::look_now);
-        Ok(())
+        Ok(began)
     }
 
     /// Ends a fault.
@@ -313,6 +395,22 @@ impl Run<'_> {
         })
     }
 
+    /// The same for a step that begins at an instant: one that is stopped before is called off.
+    async fn call_ahead(&self, part: u32, apply: Request) -> Result<Reply, Stopped> {
+        let Some(link) = self.link.borrow().clone() else { return Err(Stopped) };
+        let called_off = async {
+            self.stopped().await;
+            // Its answer says nothing that the other one does not.
+            drop(link.call(Request::Lift { run: self.order.run.clone(), part }));
+            std::future::pending::<Infallible>().await
+        };
+        tokio::select! {
+            biased;
+            reply = self.call(apply) => reply,
+            never = called_off => match never {},
+        }
+    }
+
     /// The answer to a question, unless the agent is lost meanwhile.
     pub(super) async fn answer(
         &self,
@@ -349,6 +447,15 @@ impl Run<'_> {
 /// An agent that refuses to lift says that something is still there.
 pub(super) fn not_lifted(refusal: &Refusal) -> Lifted {
     Lifted { stuck: vec![refusal.what.clone()], ..Lifted::default() }
+}
+
+/// Whether something of it is for this host's agent.
+fn has_fault(step: &PlanStep) -> bool {
+    match step {
+        PlanStep::Fault { .. } => true,
+        PlanStep::Parallel(children) => children.iter().any(has_fault),
+        _ => false,
+    }
 }
 
 fn in_words(step: &PlanStep) -> String {

@@ -9,6 +9,7 @@
 
 mod baseline;
 mod clock;
+mod far_clock;
 mod lines;
 mod link;
 mod listening;
@@ -39,6 +40,7 @@ use squall_experiments::run::{Event, Origin, Started, State};
 use squall_experiments::summary::Summary;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::AbortHandle;
+use tokio::time::Instant;
 
 pub use clock::{boot_ns, date, date_of, run_id};
 pub use log::{Redact, Tell, Watcher};
@@ -88,10 +90,14 @@ pub trait Host {
     fn resident(&mut self) -> Answer<Option<UnixStream>>;
     /// Undoes what a dead agent left behind; a line for each thing that was undone.
     fn recover(&mut self) -> Result<Vec<String>, Refusal>;
-    /// Ready when the run may go on beyond a place of its method. Of a run on this host alone it always may; of runs that
-    /// belong together all pass it together. It is dropped when the run is stopped.
-    fn gate(&self, _gate: Gate) -> Pin<Box<dyn Future<Output = ()>>> {
-        Box::pin(std::future::ready(()))
+    /// Ready when it is known when the run goes on beyond a place of its method. Of a run on this host alone it goes on at
+    /// once (`None`); runs that belong together all go on at one instant. It is dropped when the run is stopped.
+    fn gate(&self, _gate: Gate) -> Pin<Box<dyn Future<Output = Option<Instant>>>> {
+        Box::pin(std::future::ready(None))
+    }
+    /// Whether the run belongs together with those on other hosts.
+    fn is_one_of_several(&self) -> bool {
+        false
     }
 }
 
@@ -139,6 +145,8 @@ struct Run<'a> {
     /// Whether the agent ended the run for a guard.
     guarded: Cell<bool>,
     renewal: RefCell<Option<AbortHandle>>,
+    /// The instant at which the step begins, where it was agreed with other hosts.
+    agreed: Cell<Option<Instant>>,
     notices: mpsc::UnboundedSender<Notice>,
     sampling: RefCell<Sampling>,
     probers: RefCell<Vec<Option<Prober>>>,
@@ -180,6 +188,7 @@ pub async fn conduct(
         begun: Cell::new(false),
         guarded: Cell::new(false),
         renewal: RefCell::new(None),
+        agreed: Cell::new(None),
         notices,
         sampling: RefCell::new(sampling),
         probers: RefCell::new(Vec::new()),

@@ -2,15 +2,19 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::conductor::Gate;
 
-/// From the word to go to the instant of going: time for every thread to hear it, so that none goes later than others only
-/// because it was woken last.
-const LEAD: Duration = Duration::from_millis(50);
+/// From the word to go to the instant of going: time for every thread to hear it and for every host to be told, so that none
+/// goes later than others only because it was told last.
+const LEAD: Duration = Duration::from_millis(100);
+/// The same for each host, and the longest for all.
+const EACH: Duration = Duration::from_micros(500);
+const LONGEST: Duration = Duration::from_secs(5);
 
 /// Lets those that take part pass each gate together.
 pub(super) struct Barrier {
@@ -37,9 +41,9 @@ impl Barrier {
         Barrier { members: Mutex::new(Some(members.map(|name| (name, None)).collect())), go, told }
     }
 
-    /// Comes to a gate; ready at the instant when it is passed, never after a close. The arrival counts even if the future is
-    /// not polled.
-    pub(super) fn arrive(&self, member: &str, gate: Gate) -> impl Future<Output = ()> + use<> {
+    /// Comes to a gate; ready when it is known at which instant it is passed, never after a close. The arrival counts even if
+    /// the future is not polled.
+    pub(super) fn arrive(&self, member: &str, gate: Gate) -> impl Future<Output = Instant> + use<> {
         let mut go = self.go.subscribe();
         let mut members = self.members();
         if let Some(at) = members.as_mut().and_then(|members| members.get_mut(member)) {
@@ -50,7 +54,7 @@ impl Barrier {
         async move {
             let passed = go.wait_for(|go| go.gate >= Some(gate)).await.map(|go| go.at);
             match passed {
-                Ok(at) => tokio::time::sleep_until(at.into()).await,
+                Ok(at) => at,
                 Err(_) => std::future::pending().await,
             }
         }
@@ -75,7 +79,9 @@ impl Barrier {
         // All have come to a gate that is not open yet: the earliest one at which somebody waits.
         let Some(gate) = members.values().copied().min().flatten() else { return };
         if self.go.borrow().gate < Some(gate) {
-            self.go.send_replace(Go { gate: Some(gate), at: Instant::now() + LEAD });
+            let hosts = u32::try_from(members.len()).unwrap_or(u32::MAX);
+            let lead = LEAD + EACH.saturating_mul(hosts);
+            self.go.send_replace(Go { gate: Some(gate), at: Instant::now() + lead.min(LONGEST) });
             (self.told)(gate, members.len());
         }
     }

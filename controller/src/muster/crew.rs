@@ -11,7 +11,7 @@ use squall_experiments::protocol::{Refusal, RunId};
 use squall_experiments::run::{Event, Record, State};
 use squall_experiments::targets::{FleetPlan, OnPartial, Share};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
-use tokio::task::LocalSet;
+use tokio::task::{LocalSet, spawn_local};
 
 use super::barrier::{Barrier, in_words};
 use super::remote::Remote;
@@ -34,6 +34,15 @@ pub(super) enum Heard {
 /// for its host nearly all the time.
 const THREADS: usize = 4;
 
+/// In which threads conductors work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Threads {
+    /// In a few of their own: what else the caller has to do does not hold them up.
+    Own,
+    /// In that of the caller, where time may be another one.
+    OfTheCaller,
+}
+
 /// One host of a run, before its conductor begins.
 struct Place {
     watch: Watch,
@@ -53,6 +62,7 @@ pub(super) struct Crew {
 impl Crew {
     /// Starts a conductor for each share.
     pub(super) fn start(
+        threads: Threads,
         order: Order,
         shares: Vec<Share>,
         machines: Arc<dyn Machines>,
@@ -72,8 +82,8 @@ impl Crew {
         let stopped = Arc::new(AtomicBool::new(false));
         let order = Arc::new(order);
         let mut under_way = BTreeMap::new();
-        let threads = THREADS.min(shares.len()).max(1);
-        let mut places: Vec<Vec<Place>> = (0..threads).map(|_| Vec::new()).collect();
+        let many = if threads == Threads::Own { THREADS.min(shares.len()).max(1) } else { 1 };
+        let mut places: Vec<Vec<Place>> = (0..many).map(|_| Vec::new()).collect();
         for (at, share) in shares.into_iter().enumerate() {
             let (interrupt, interruptions) = unbounded_channel();
             under_way.insert(share.host.clone(), interrupt);
@@ -90,10 +100,15 @@ impl Crew {
                 machines: Arc::clone(&machines),
                 barrier: Arc::clone(&barrier),
             };
-            places[at % threads].push(Place { watch, share, remote, interruptions });
+            places[at % many].push(Place { watch, share, remote, interruptions });
         }
         for places in places {
             let order = Arc::clone(&order);
+            if threads == Threads::OfTheCaller {
+                let driven = |place| drive(Arc::clone(&order), place, since_ns);
+                places.into_iter().for_each(|place| drop(spawn_local(driven(place))));
+                continue;
+            }
             let spawned = thread::Builder::new()
                 .name("conductors".to_owned())
                 .spawn(move || drive_all(&order, places, since_ns));

@@ -25,7 +25,7 @@ use tokio::sync::mpsc;
 
 use crate::conductor::{Answer, boot_ns, date};
 
-use crew::{Crew, Heard};
+use crew::{Crew, Heard, Threads};
 
 /// The hosts of a controller, as far as a run must know them. What they answer must not need the runtime that asks, and must not
 /// block: conductors of many hosts share a thread.
@@ -73,6 +73,27 @@ pub async fn run(
     order: Order,
     machines: Arc<dyn Machines>,
     outlet: Outlet<'_>,
+    interruptions: mpsc::UnboundedReceiver<String>,
+) -> Muster {
+    run_in(Threads::Own, order, machines, outlet, interruptions).await
+}
+
+/// The same with all conductors as tasks of this thread, which must be in a local set: their time is that of its runtime,
+/// also where that is simulated. Dropped with the local set, the conductors end with it.
+pub async fn run_here(
+    order: Order,
+    machines: Arc<dyn Machines>,
+    outlet: Outlet<'_>,
+    interruptions: mpsc::UnboundedReceiver<String>,
+) -> Muster {
+    run_in(Threads::OfTheCaller, order, machines, outlet, interruptions).await
+}
+
+async fn run_in(
+    threads: Threads,
+    order: Order,
+    machines: Arc<dyn Machines>,
+    outlet: Outlet<'_>,
     mut interruptions: mpsc::UnboundedReceiver<String>,
 ) -> Muster {
     let since_ns = boot_ns();
@@ -91,7 +112,7 @@ pub async fn run(
         stages: order.targets.stages.clone(),
     }));
     let parts = shares(&order.experiment, &order.targets, order.seed);
-    let (mut crew, mut heard) = Crew::start(order, parts, machines, since_ns);
+    let (mut crew, mut heard) = Crew::start(threads, order, parts, machines, since_ns);
     while crew.is_under_way() {
         // An interruption goes before everything.
         tokio::select! {

@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use squall_experiments::protocol::Refusal;
+use tokio::time::Instant;
 
 use super::Machines;
 use super::barrier::Barrier;
@@ -35,7 +36,12 @@ impl Host for Remote {
         )))
     }
 
-    fn gate(&self, gate: Gate) -> Pin<Box<dyn Future<Output = ()>>> {
-        Box::pin(self.barrier.arrive(&self.name, gate))
+    fn gate(&self, gate: Gate) -> Pin<Box<dyn Future<Output = Option<Instant>>>> {
+        let passed = self.barrier.arrive(&self.name, gate);
+        Box::pin(async move { Some(passed.await) })
+    }
+
+    fn is_one_of_several(&self) -> bool {
+        true
     }
 }

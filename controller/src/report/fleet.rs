@@ -4,7 +4,7 @@
 use std::fmt::Write;
 
 use squall_experiments::exit::Exit;
-use squall_experiments::muster::{Muster, OnHost};
+use squall_experiments::muster::{Muster, OnHost, Start};
 use squall_experiments::summary::seconds;
 
 use super::{Paint, printable};
@@ -41,12 +41,7 @@ pub fn fleet(muster: &Muster, paint: Paint) -> String {
         let _ = writeln!(out, "\n{}", paint.bold("Started together"));
     }
     for start in &muster.starts {
-        let name = printable::text(&start.name);
-        let _ = writeln!(
-            out,
-            "  `{name}` on {} hosts: asked for within {} ms, in force within {} ms",
-            start.hosts, start.asked_ms, start.injected_ms
-        );
+        let _ = writeln!(out, "  {}", printable::text(&apart(start)));
     }
     if let Some(why) = &muster.stopped {
         let _ = writeln!(out, "\n{}", printable::text(why));
@@ -54,6 +49,26 @@ pub fn fleet(muster: &Muster, paint: Paint) -> String {
     let sentence = printable::text(&muster.sentence);
     let _ = writeln!(out, "\n{}", paint.verdict(muster.exit, &sentence));
     out
+}
+
+/// How far apart the hosts of one fault were.
+fn apart(start: &Start) -> String {
+    let Start { name, hosts, asked_ms, injected_ms, .. } = start;
+    let Some((began_us, within_us)) = start.began_us.zip(start.within_us) else {
+        return format!(
+            "`{name}` on {hosts} hosts: asked for within {asked_ms} ms, in force within {injected_ms} ms"
+        );
+    };
+    let ms = |micros: u64| micros as f64 / 1000.0;
+    let late = match start.late {
+        0 => String::new(),
+        late => format!("; {late} of them were told too late"),
+    };
+    format!(
+        "`{name}` on {hosts} hosts: in force within {:.1} ms by their own clocks, each known within {:.1} ms{late}",
+        ms(began_us),
+        ms(within_us)
+    )
 }
 
 fn host(on: &OnHost, width: usize, out: &mut String) {

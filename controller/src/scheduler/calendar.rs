@@ -1,6 +1,6 @@
 //! What is coming, what was, and why something did not or will not run.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
 use schemars::JsonSchema;
@@ -101,6 +101,9 @@ pub(super) fn pages(
         problems.push(why);
         Default::default()
     });
+    let key = |schedule: &str, at: u64, group: &str| (schedule.to_owned(), at, group.to_owned());
+    let decided: BTreeSet<(String, u64, String)> =
+        past.iter().map(|past| key(&past.schedule, past.at, &past.group)).collect();
     let freeze = |bar: &Bar| Freeze { from: ms(bar.from), to: ms(bar.to), why: bar.why.clone() };
     let mut entries: Vec<Line> = past
         .into_iter()
@@ -116,9 +119,11 @@ pub(super) fn pages(
         .collect();
     let mut more = false;
     for known in &known {
-        // What is decided already is told by what became of it.
-        let begin = from.max(now).max(instant(known.row.decided_to));
-        let coming = known.entries(around, begin, to, MOST_OF_ONE + 1);
+        // What is decided already is told by what became of it. What is due may not be yet.
+        let mut coming = known.entries(around, from.max(instant(known.row.decided_to)), to, MOST_OF_ONE + 1);
+        coming.retain(|entry| {
+            entry.at > now || !decided.contains(&key(&known.row.name, ms(entry.at), &entry.group))
+        });
         more |= coming.len() > MOST_OF_ONE;
         entries.extend(coming.into_iter().take(MOST_OF_ONE).map(|entry| line(known, entry)));
     }

@@ -254,6 +254,7 @@ impl Known {
             seed: Some(entry.seed),
             only,
             overrule: None,
+            build: None,
         }
     }
 }

@@ -47,7 +47,7 @@ impl Store {
             let taken = "UPDATE runs SET epoch = epoch + 1, held_until = $2 WHERE held_until <= $1 AND id = \
                          (SELECT id FROM runs WHERE state IN ('submitted', 'running', 'reverting') \
                          AND held_until <= $1 ORDER BY made_at, id LIMIT 1) \
-                         RETURNING id, title, document, plan, made_by, made_at, state, epoch, events";
+                         RETURNING id, title, document, plan, made_by, made_at, state, epoch, events, build";
             let row = sql.one(taken, &[now.into(), (now + LEASE_MS).into()])?;
             row.as_ref().map(run).transpose()
         })

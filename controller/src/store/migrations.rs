@@ -72,6 +72,10 @@ const STEPS: &[&str] = &["
         run TEXT NOT NULL REFERENCES runs (id), seq BIGINT NOT NULL, gate TEXT NOT NULL, passed BIGINT NOT NULL,
         why TEXT NOT NULL, PRIMARY KEY (run, seq)
     );
+", "
+    ALTER TABLE runs ADD COLUMN build TEXT;
+    ALTER TABLE runs ADD COLUMN weight BIGINT NOT NULL DEFAULT 1;
+    ALTER TABLE runs ADD COLUMN content TEXT NOT NULL DEFAULT '';
 "];
 
 /// Brings a database to the newest schema. One that is newer than this program is refused and left as it is.

@@ -34,7 +34,7 @@ pub use audit::{Entry, Head, Verified};
 pub use hosts::{HostRow, NewHost};
 pub use lease::LEASE_MS;
 pub use plans::{NewPlan, PLAN_LASTS_MS, PlanRow};
-pub use runs::{Ended, LIVE, NewRun, RunRow, RunsPage};
+pub use runs::{Ended, LIVE, NewRun, RunRow, RunsPage, Tested};
 pub use schedules::{Approved, Due, EntryRow, NewSchedule, Paused, ScheduleRow, states};
 pub use secrets::{Minted, Secrets};
 pub use tokens::{JoinToken, NewJoinToken, NewToken, Role, Token};

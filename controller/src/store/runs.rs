@@ -22,6 +22,19 @@ pub struct NewRun {
     pub plan: String,
     /// Who began it.
     pub by: String,
+    /// What it tests.
+    pub tested: Tested,
+}
+
+/// What a run tests, as far as its history tells.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tested {
+    /// The version under test, where that was said.
+    pub build: Option<String>,
+    /// How much the experiment counts in the score.
+    pub weight: u32,
+    /// What the experiment does and claims, as a hash.
+    pub content: String,
 }
 
 /// A run.
@@ -46,6 +59,8 @@ pub struct RunRow {
     pub epoch: u64,
     /// How many events it has.
     pub events: u64,
+    /// The version that is tested, where that was said.
+    pub build: Option<String>,
 }
 
 /// A page of runs, the newest first.
@@ -60,10 +75,20 @@ pub struct RunsPage {
 /// What became of a run that is over.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ended {
+    /// Its name.
+    pub id: String,
+    /// The experiment's title.
+    pub title: String,
     /// When it began: milliseconds since 1970.
     pub at: u64,
     /// In a word.
     pub state: String,
+    /// The version that was tested, where that was said.
+    pub build: Option<String>,
+    /// How much the experiment counts in the score.
+    pub weight: u32,
+    /// What it does and claims, as a hash.
+    pub content: String,
 }
 
 pub(super) fn run(row: &Row) -> Result<RunRow, StoreError> {
@@ -77,6 +102,19 @@ pub(super) fn run(row: &Row) -> Result<RunRow, StoreError> {
         state: row.text(6)?,
         epoch: row.number(7)?,
         events: row.number(8)?,
+        build: row.some_text(9)?,
+    })
+}
+
+fn ended(row: &Row) -> Result<Ended, StoreError> {
+    Ok(Ended {
+        id: row.text(0)?,
+        title: row.text(1)?,
+        at: row.number(2)?,
+        state: row.text(3)?,
+        build: row.some_text(4)?,
+        weight: u32::try_from(row.number(5)?).unwrap_or(u32::MAX),
+        content: row.text(6)?,
     })
 }
 
@@ -132,7 +170,7 @@ impl Store {
     pub async fn run(&self, id: &str) -> Result<Option<RunRow>, StoreError> {
         let id = id.to_owned();
         self.read(move |sql| {
-            let asked = "SELECT id, title, document, plan, made_by, made_at, state, epoch, events FROM runs \
+            let asked = "SELECT id, title, document, plan, made_by, made_at, state, epoch, events, build FROM runs \
                          WHERE id = $1";
             sql.one(asked, &[(&id).into()])?.as_ref().map(run).transpose()
         })
@@ -147,7 +185,7 @@ impl Store {
         };
         let mut runs = self
             .read(move |sql| {
-                let asked = "SELECT id, title, '', plan, made_by, made_at, state, epoch, events FROM runs \
+                let asked = "SELECT id, title, '', plan, made_by, made_at, state, epoch, events, build FROM runs \
                              WHERE made_at < $1 OR (made_at = $1 AND id < $2) \
                              ORDER BY made_at DESC, id DESC LIMIT $3";
                 let values = [Value::from(at), (&id).into(), (limit + 1).into()];
@@ -166,11 +204,25 @@ impl Store {
         // the database's encoding, so the database takes both beginnings.
         let title = title.to_owned();
         self.read(move |sql| {
-            let asked = "SELECT made_at, state FROM runs WHERE substr(title, 1, 200) = substr(CAST($1 AS TEXT), 1, 200) \
-                         AND title = $2 ORDER BY made_at DESC, id DESC LIMIT $3";
+            let asked = "SELECT id, title, made_at, state, build, weight, content FROM runs \
+                         WHERE substr(title, 1, 200) = substr(CAST($1 AS TEXT), 1, 200) AND title = $2 ORDER BY made_at DESC, id DESC LIMIT $3";
             let rows = sql.query(asked, &[(&title).into(), (&title).into(), limit.into()])?;
-            let ended = rows.iter().map(|row| Ok(Ended { at: row.number(0)?, state: row.text(1)? }));
-            ended.filter(|row| row.as_ref().map_or(true, |row| !LIVE.contains(&row.state.as_str()))).collect()
+            rows.iter().map(ended).filter(|row| row.as_ref().map_or(true, |row| !LIVE.contains(&row.state.as_str()))).collect()
+        })
+        .await
+    }
+
+    /// The last run that has ended of each title, of those that were begun since a time; the titles whose run is the oldest
+    /// first, and the newest `limit` of them.
+    pub async fn latest(&self, since_ms: u64, limit: u64) -> Result<Vec<Ended>, StoreError> {
+        self.read(move |sql| {
+            let asked = "SELECT id, title, made_at, state, build, weight, content FROM ( \
+                         SELECT id, title, made_at, state, build, weight, content, \
+                         ROW_NUMBER() OVER (PARTITION BY title ORDER BY made_at DESC, id DESC) AS place FROM runs \
+                         WHERE made_at >= $1 AND state NOT IN ('submitted', 'running', 'reverting')) AS ranked \
+                         WHERE place = 1 ORDER BY made_at DESC, id DESC LIMIT $2";
+            let rows = sql.query(asked, &[since_ms.into(), limit.into()])?;
+            rows.iter().rev().map(ended).collect()
         })
         .await
     }
@@ -206,7 +258,7 @@ impl Store {
     pub async fn runs_in(&self, states: &[&str]) -> Result<Vec<RunRow>, StoreError> {
         let states: Vec<String> = states.iter().map(|state| (*state).to_owned()).collect();
         self.read(move |sql| {
-            let asked = "SELECT id, title, document, plan, made_by, made_at, state, epoch, events FROM runs \
+            let asked = "SELECT id, title, document, plan, made_by, made_at, state, epoch, events, build FROM runs \
                          WHERE state = $1 ORDER BY made_at, id";
             let mut found = Vec::new();
             for state in &states {
@@ -223,8 +275,9 @@ impl Store {
 
 /// Keeps a run within a transaction, as the one who carries it on.
 pub(super) fn keep(sql: &mut dyn Sql, new: &NewRun, state: &str, now: u64) -> Result<(), StoreError> {
-    let kept = "INSERT INTO runs (id, title, document, plan, made_by, made_at, state, epoch, events, held_until) \
-                VALUES ($1, $2, $3, $4, $5, $6, $7, 0, 0, $8)";
+    let kept = "INSERT INTO runs (id, title, document, plan, made_by, made_at, state, epoch, events, held_until, \
+                build, weight, content) VALUES ($1, $2, $3, $4, $5, $6, $7, 0, 0, $8, $9, $10, $11)";
+    let Tested { build, weight, content } = &new.tested;
     let values = [
         (&new.id).into(),
         (&new.title).into(),
@@ -234,6 +287,9 @@ pub(super) fn keep(sql: &mut dyn Sql, new: &NewRun, state: &str, now: u64) -> Re
         now.into(),
         state.into(),
         (now + LEASE_MS).into(),
+        build.as_ref().into(),
+        u64::from(*weight).into(),
+        content.into(),
     ];
     sql.execute(kept, &values).map(drop)
 }

@@ -17,6 +17,7 @@ use crate::api::halts::{self, Blocked};
 use crate::api::problem::Problem;
 use crate::report::html::Piece;
 use crate::report::html::markup::Markup;
+use crate::standing::exit;
 use crate::store::{LIVE, Role, RunRow};
 
 /// How many hosts that hold something are shown, and how many of the last runs.
@@ -72,9 +73,8 @@ impl Held {
     /// Compares the word of a host with what the controller knows of the run.
     pub(super) async fn of(api: &Api, host: &str, connected: bool, active: &Active) -> Result<Held, Problem> {
         let run = api.store.run(&active.run.0).await?;
-        let ended = run.is_some_and(|run| {
-            !LIVE.contains(&run.state.as_str()) && runs::exit(&run.state) != Exit::Modified
-        });
+        let ended =
+            run.is_some_and(|run| !LIVE.contains(&run.state.as_str()) && exit(&run.state) != Exit::Modified);
         let over = ended && !active.stuck;
         Ok(Held { host: host.to_owned(), connected, over, active: active.clone() })
     }

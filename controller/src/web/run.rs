@@ -17,6 +17,7 @@ use crate::api::Api;
 use crate::api::problem::Problem;
 use crate::report::html::markup::Markup;
 use crate::report::html::{self, Piece};
+use crate::standing::{exit, story};
 use crate::store::{Role, RunRow};
 
 /// How many hosts the table of hosts shows.
@@ -39,6 +40,7 @@ pub(super) async fn page(api: Arc<Api>, visit: Visit) -> Result<Response<Body>, 
     let gates = api.store.outcomes(&row.id).await?;
     let wanted = visit.query.get("host").cloned().unwrap_or_default();
     let shown = api.views.of(&api, &row, &wanted).await?;
+    let history = story(&api.store, &row.title).await?;
     let id = path(&row.id);
     let query = form_urlencoded::Serializer::new(String::new()).append_pair("host", &wanted).finish();
     let live = format!("/runs/{id}/live?{query}");
@@ -68,6 +70,8 @@ pub(super) async fn page(api: Arc<Api>, visit: Visit) -> Result<Response<Body>, 
                 page.fact("name", &row.id);
                 page.fact("begun by", &row.by);
                 page.fact("plan", &row.plan);
+                page.fact("build", row.build.as_deref().unwrap_or_default());
+                page.fact("history", &history);
             });
             let rows = gates.iter().map(|gate| {
                 let word = if gate.passed { "passed" } else { "refused" };
@@ -155,8 +159,7 @@ pub(super) fn pieces(row: &RunRow, lines: &[Line], host: Option<&str>, ended: bo
 
 fn verdict(page: &mut Markup, row: &RunRow, muster: &Muster) {
     // The store's word is the one that counts: a log may have been closed by another controller.
-    let exit =
-        if row.state == muster.exit.meaning() { muster.exit } else { crate::web::runs::exit(&row.state) };
+    let exit = if row.state == muster.exit.meaning() { muster.exit } else { exit(&row.state) };
     let tone = match exit {
         Exit::Held => "held",
         Exit::Deviated | Exit::Modified | Exit::Bug => "deviated",

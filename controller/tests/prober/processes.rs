@@ -1,5 +1,6 @@
 //! Processes as a prober sees them.
 
+use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 
 use serde_json::{Value, json};
@@ -18,7 +19,16 @@ impl Drop for Running {
 }
 
 fn start(argv: &[&str]) -> Running {
-    let running = Running(Command::new(argv[0]).args(&argv[1..]).stdin(Stdio::null()).spawn().unwrap());
+    start_as(None, argv)
+}
+
+fn start_as(user: Option<u32>, argv: &[&str]) -> Running {
+    let mut command = Command::new(argv[0]);
+    command.args(&argv[1..]).stdin(Stdio::null());
+    if let Some(user) = user {
+        command.uid(user).gid(user);
+    }
+    let running = Running(command.spawn().unwrap());
     // Until it has become the program, it is a copy of the test.
     let arguments = format!("/proc/{}/cmdline", running.0.id());
     eventually("the program to run", || {
@@ -100,12 +110,23 @@ fn what_is_not_shown_to_a_user_is_not_guessed() {
     is(&once(what.clone(), json!({})), false, true, "count: 0, and of 1 more it is not shown");
     // Whatever it is: it is at most one.
     is(&once(what.clone(), json!({ "count": "<= 1" })), true, false, "0 processes, 1 not shown to this user");
+    for (expect, about) in [
+        (json!({ "count": "<= 1", "restarts": 0 }), "restarts: of 1 more"),
+        (json!({ "count": "<= 1", "age-seconds": ">= 0" }), "age-seconds: of 1 more"),
+    ] {
+        is(&once(what.clone(), expect), false, true, about);
+    }
+    // With one that is seen it is the same, unless that one says enough.
+    let _own = start_as(Some(65534), &["sleep", &argument]);
+    is(&once(what.clone(), json!({ "age-seconds": ">= 0" })), false, true, "age-seconds: of 1 more");
+    is(&once(what.clone(), json!({ "restarts": 0 })), false, true, "restarts: of 1 more");
+    is(&once(what.clone(), json!({ "age-seconds": ">= 9999999" })), false, false, "age-seconds: ");
     let mut command = command();
     command.args(["--user", "root"]);
     let mut prober = Prober::with(command);
-    prober.load(1, what, json!({ "open-files": { "between": [1, 64] } }));
+    prober.load(1, what, json!({ "count": 2, "open-files": { "between": [1, 64] } }));
     prober.say(&ProberRequest::Once { probe: 1 });
-    is(&prober.sample(), true, false, "1 process, open-files ");
+    is(&prober.sample(), true, false, "2 processes, open-files ");
 }
 
 #[test]

@@ -64,13 +64,13 @@ fn a_load_is_bound_like_any_probe_and_to_a_rate() {
     let mut closed = bound(&json!({ "deny": ["127.0.0.0/8", "::1"] }));
     closed.load(1, load("5/s"), expect_nothing());
     closed.say(&ProberRequest::Every { probe: 1, period: Period::from_secs(1) });
-    let refused = loop {
-        match closed.hear() {
-            Some(ProberReply::Unusable { why, .. }) => break why,
-            Some(ProberReply::Sample(_) | ProberReply::Failing { .. }) => {}
-            other => panic!("a refusal was expected, not {other:?}"),
-        }
+    let refused = match closed.hear() {
+        Some(ProberReply::Unusable { why, .. }) => why,
+        other => panic!("a refusal was expected, not {other:?}"),
     };
+    // It rests at once, and nothing of what was begun is told.
+    closed.say(&ProberRequest::Stop { probe: 1 });
+    assert_eq!(closed.hear(), Some(ProberReply::Rested { probe: 1 }));
     assert!(refused.contains("lets no probe of a controller reach"), "{refused}");
     listener.set_nonblocking(true).unwrap();
     assert!(listener.accept().is_err(), "somebody came");

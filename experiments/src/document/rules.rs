@@ -4,7 +4,7 @@ use serde_json::{Map, Value};
 
 use super::suggest;
 use crate::peer::{Peer, Ports};
-use crate::probe::{ErrorsBound, LatencyBound, Quota, ThroughputBound};
+use crate::probe::{ErrorsBound, LatencyBound, QuantileBound, Quota, ThroughputBound};
 use crate::quantity::{MostPercent, MostPeriod, Percent, Period, Pick, QuantityError, Rate};
 use crate::ramp::{By, Factor, Level};
 use crate::schedule::{Cron, Day, Moment, Name, TimeOfDay, Zone};
@@ -30,6 +30,7 @@ pub(super) fn parser(format: &str) -> Option<Parse> {
         "throughput-bound" => read::<ThroughputBound>,
         "latency-bound" => read::<LatencyBound>,
         "period-bound" => read::<MostPeriod>,
+        "quantile-bound" => read::<QuantileBound>,
         "cron" => read::<Cron>,
         "zone" => read::<Zone>,
         "moment" => read::<Moment>,

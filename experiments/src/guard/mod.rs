@@ -1,5 +1,6 @@
 //! What stops a run while it goes on: guards, and budgets. The conductor and the agent ask the same of the same samples.
 
+mod pace;
 mod rates;
 mod spending;
 

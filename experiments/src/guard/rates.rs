@@ -1,9 +1,10 @@
 //! What is known so far about the rates of a hypothesis or guard, while the run goes on.
 
+use super::pace::Pace;
 use crate::run::Seen;
 use crate::summary::{count, count_control};
 use crate::verdict::{
-    Bound, Counts, Course, Fast, Mode, Paired, Phase, Starts, Tally, Terms, chance_of, control_group, percent,
+    Bound, Counts, Course, Fast, Mode, Phase, Starts, Tally, Terms, chance_of, control_group,
 };
 
 /// Bad requests of one sample that chance explains less often than this make it a bad sample of the recovery.
@@ -23,7 +24,7 @@ pub(super) struct Rates {
     /// Where errors are compared with those of a control group.
     groups: Option<Groups>,
     /// Whether the groups are as fast as each other, where that is claimed.
-    pace: Option<Paired>,
+    pace: Option<Pace>,
     baseline: Tally,
 }
 
@@ -62,8 +63,8 @@ impl Rates {
             }
             _ => None,
         });
-        let pace = terms.bounds.contains(&Bound::LatencyOfControl).then(|| Paired::new(Starts::Open));
-        Rates { alpha: terms.alpha(), bounds: bounds.collect(), groups, pace, baseline: Tally::default() }
+        let (bounds, pace) = (bounds.collect(), Pace::of(terms));
+        Rates { alpha: terms.alpha(), bounds, groups, pace, baseline: Tally::default() }
     }
 
     /// Counts a sample.
@@ -71,11 +72,8 @@ impl Rates {
         if seen.phase == Phase::Baseline && seen.is_whole() {
             self.baseline.add(seen.good);
         }
-        if let Some(pace) = self.pace.as_mut().filter(|_| seen.phase == Phase::Baseline)
-            && let Some((load, control)) =
-                seen.load.as_ref().and_then(|load| Some((load, load.control.as_ref()?)))
-        {
-            pace.step((&load.latency, load.failed()), (&control.latency, control.failed()));
+        if let Some(pace) = self.pace.as_mut().filter(|_| seen.phase == Phase::Baseline) {
+            pace.add(seen);
         }
         if let Some(groups) = self.groups.as_mut().filter(|_| seen.phase == Phase::Baseline) {
             groups.add(seen);
@@ -120,11 +118,8 @@ impl Rates {
         if let Some(differ) = self.groups.as_ref().and_then(|groups| groups.differ(self.alpha)) {
             return Some(differ);
         }
-        if let Some(pace) = self.pace.as_ref().filter(|pace| pace.evidence() >= 1.0 / self.alpha) {
-            let share = percent(pace.effect().unwrap_or_default());
-            return Some(format!(
-                "the groups differ already: {share} of requests are slower than the control group's"
-            ));
+        if let Some(differ) = self.pace.as_ref().and_then(|pace| pace.differ(self.alpha)) {
+            return Some(differ);
         }
         if self.bounds.is_empty() {
             let Tally { good, bad } = self.baseline;
@@ -195,6 +190,7 @@ impl Groups {
 #[cfg(test)]
 mod tests {
     use crate::quantity::Percent;
+    use crate::verdict::Multiple;
 
     use super::*;
 
@@ -302,12 +298,8 @@ mod tests {
 
     #[test]
     fn groups_of_different_pace_cannot_be_compared() {
-        let terms = Terms {
-            bounds: vec![Bound::LatencyOfControl],
-            mode: Mode::Robust,
-            confidence: Percent::USUALLY_SURE,
-        };
-        let not_steady = |ms: u64| {
+        let not_steady = |bound: Bound, ms: u64| {
+            let terms = Terms { bounds: vec![bound], mode: Mode::Robust, confidence: Percent::USUALLY_SURE };
             let mut rates = Rates::new(&terms);
             for second in 0..15 {
                 let mut seen = seen(Phase::Baseline, second, 50, 0);
@@ -322,9 +314,14 @@ mod tests {
             }
             rates.not_steady()
         };
-        assert_eq!(not_steady(10), None);
-        let why = not_steady(30).unwrap();
+        assert_eq!(not_steady(Bound::LatencyOfControl, 10), None);
+        let why = not_steady(Bound::LatencyOfControl, 30).unwrap();
         assert_eq!(why, "the groups differ already: 100 % of requests are slower than the control group's");
+        let p99 = Bound::QuantileOfControl(Multiple { thousandths: 990, times: 1.2 });
+        assert_eq!(not_steady(p99, 12), None);
+        let why = not_steady(p99, 30).unwrap();
+        let said = "the groups differ already: p99 of 750 requests was 30.0 ms, 2.99 times the control group's 10.0 ms";
+        assert!(why.starts_with(said), "{why}");
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{Began, FleetEvent, Grown, Line, Muster, OnHost, Start, What, words};
 use crate::exit::Exit;
+use crate::protocol::Moment;
 use crate::run::{Event, Record, State, next};
 use crate::summary::Summary;
 
@@ -55,7 +56,8 @@ impl Muster {
             sentence: format!("{}{stages}", words::sentence(exit, &hosts)),
             grown,
             stopped,
-            starts: starts(&records),
+            // In stages hosts begin one after the other, as they were told to.
+            starts: if began.stages.is_empty() { starts(&records) } else { Vec::new() },
             hosts,
             began,
         })
@@ -123,6 +125,8 @@ fn starts(records: &BTreeMap<&str, Vec<Record>>) -> Vec<Start> {
         name: String,
         asked: Vec<u64>,
         injected: Vec<u64>,
+        began: Vec<Moment>,
+        late: u32,
     }
     let mut parts: BTreeMap<u32, Times> = BTreeMap::new();
     for record in records.values().flatten() {
@@ -132,7 +136,12 @@ fn starts(records: &BTreeMap<&str, Vec<Record>>) -> Vec<Start> {
                 times.name.clone_from(name);
                 times.asked.push(record.at_ms);
             }
-            Event::Injected { part, .. } => parts.entry(*part).or_default().injected.push(record.at_ms),
+            Event::Injected { part, applied } => {
+                let times = parts.entry(*part).or_default();
+                times.injected.push(record.at_ms);
+                times.began.extend(applied.began);
+                times.late += u32::from(applied.late_us.is_some());
+            }
             _ => {}
         }
     }
@@ -140,6 +149,8 @@ fn starts(records: &BTreeMap<&str, Vec<Record>>) -> Vec<Start> {
         let (first, last) = (times.iter().min(), times.iter().max());
         first.zip(last).map_or(0, |(first, last)| last - first)
     };
+    let micros = |moments: &[Moment]| moments.iter().map(|moment| moment.at_us).collect::<Vec<_>>();
+    let all_tell = |times: &Times| times.began.len() == times.injected.len();
     let several = parts.into_iter().filter(|(_, times)| times.injected.len() > 1);
     several
         .map(|(part, times)| Start {
@@ -147,6 +158,9 @@ fn starts(records: &BTreeMap<&str, Vec<Record>>) -> Vec<Start> {
             hosts: u32::try_from(times.injected.len()).unwrap_or(u32::MAX),
             asked_ms: spread(&times.asked),
             injected_ms: spread(&times.injected),
+            began_us: all_tell(&times).then(|| spread(&micros(&times.began))),
+            within_us: times.began.iter().map(|moment| moment.within_us).max().filter(|_| all_tell(&times)),
+            late: times.late,
             name: times.name,
         })
         .collect()

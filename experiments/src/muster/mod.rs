@@ -170,6 +170,16 @@ pub struct Start {
     /// Milliseconds from the first host whose agent said that it is there to the last, by the controller's clock: it holds how
     /// long each took, and the way of its answer.
     pub injected_ms: u64,
+    /// Microseconds from the first host on which it was in force to the last, by the hosts' own clocks; `None` where one of
+    /// them does not tell its clock.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub began_us: Option<u64>,
+    /// No clock was further off than so many microseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub within_us: Option<u64>,
+    /// How many hosts were told after the instant at which all were to begin.
+    #[serde(default)]
+    pub late: u32,
 }
 
 /// What a host had.

@@ -94,8 +94,25 @@ fn how_far_hosts_were_apart_is_in_the_sum() {
         muster.sentence,
         "held on all 2 hosts: `a`: `f` had its effect (9 of 9 matching packets impaired); no hypothesis was stated"
     );
-    let expected = Start { part: 1, name: "f".to_owned(), hosts: 2, asked_ms: 1, injected_ms: 12 };
-    assert_eq!(muster.starts, [expected]);
+    let expected = Start {
+        part: 1,
+        name: "f".to_owned(),
+        hosts: 2,
+        asked_ms: 1,
+        injected_ms: 12,
+        began_us: None,
+        within_us: None,
+        late: 0,
+    };
+    assert_eq!(muster.starts, std::slice::from_ref(&expected));
+    // Where all of them tell their clocks, these count.
+    let mut lines = [injected("a", 5, 7), injected("b", 6, 19), ends("a", 30), ends("b", 31)].concat();
+    lines[3]["applied"]["began"] = json!({ "at_us": 6100, "within_us": 300 });
+    assert_eq!(Muster::of(&log(&["a", "b"], lines.clone())).unwrap().starts, std::slice::from_ref(&expected));
+    lines[7]["applied"]["began"] = json!({ "at_us": 9000, "within_us": 200 });
+    lines[7]["applied"]["late_us"] = json!(2500);
+    let muster = Muster::of(&log(&["a", "b"], lines)).unwrap();
+    assert_eq!(muster.starts, [Start { began_us: Some(2900), within_us: Some(300), late: 1, ..expected }]);
     assert_eq!(muster.as_suite().experiments.len(), 2);
 }
 
@@ -151,5 +168,41 @@ fn what_was_ended_on_a_host_says_by_what() {
     assert_eq!(own_stop(&lifted.unwrap()), Some(("ended on the host itself: halted".to_owned(), false)));
     let tripped = Event::GuardTripped { name: "g".to_owned(), seen: "503".to_owned() };
     assert_eq!(own_stop(&tripped), Some(("the guard `g` did not hold: 503".to_owned(), true)));
+    let gave_way = Event::GaveWay { stage: 2, name: "h".to_owned(), seen: "503".to_owned() };
+    assert_eq!(own_stop(&gave_way), Some(("`h` did not hold in stage 2: 503".to_owned(), true)));
     assert_eq!(own_stop(&Event::MethodEnded), None);
+}
+
+#[test]
+fn the_stage_in_which_a_system_gave_way_is_named_with_its_interval() {
+    let grown = |reached: u32, gave_way: bool| Grown { sizes: vec![1, 2, 5], reached, gave_way }.in_words();
+    assert_eq!(grown(3, true), "gave way in stage 3 of 3: not yet with 2 hosts, but with 5 hosts");
+    assert_eq!(grown(2, true), "gave way in stage 2 of 3: not yet with 1 host, but with 2 hosts");
+    assert_eq!(grown(1, true), "gave way in stage 1 of 3, with 1 host already");
+    assert_eq!(grown(3, false), "came to stage 3 of 3, with 5 hosts");
+    assert_eq!(grown(0, false), "no stage began");
+
+    // What the log says of it: the last stage that any host began, and what came of it.
+    let stage = |host: &str, step: u32| {
+        on(host, 8, json!({ "event": "step-began", "step": step.to_string(), "what": "f" }))
+    };
+    let gave_way =
+        on("a", 9, json!({ "event": "gave-way", "stage": 2, "name": "up", "seen": "3 of 9 samples bad" }));
+    let lines =
+        [injected("a", 5, 7), vec![stage("a", 1), stage("a", 2), gave_way], ends("a", 10)[..1].to_vec()];
+    let mut lines = log(&["a"], lines.concat());
+    let What::Fleet { event: FleetEvent::Began(began), .. } = &mut lines[0].what else {
+        panic!("its beginning")
+    };
+    began.stages = vec![["a".to_owned()].into(), ["a".to_owned(), "b".to_owned()].into()];
+    let muster = Muster::of(&lines).unwrap();
+    assert_eq!(muster.grown, Some(Grown { sizes: vec![1, 2], reached: 2, gave_way: true }));
+    assert_eq!(muster.exit, Exit::Deviated, "{muster:#?}");
+    assert!(
+        muster.sentence.contains("`up` did not hold in stage 2: 3 of 9 samples bad"),
+        "{}",
+        muster.sentence
+    );
+    assert!(muster.sentence.ends_with("not yet with 1 host, but with 2 hosts"), "{}", muster.sentence);
+    assert!(muster.starts.is_empty());
 }

@@ -236,13 +236,13 @@ fn is_zero(stages: &u32) -> bool {
     *stages == 0
 }
 
-/// Whether the steps of a plan's [essence](Plan::essence) hold a fault with this number, these changes and this time.
-pub(crate) fn covers(steps: &Value, part: u32, changes: &[Change], lasts: Period) -> bool {
+/// How often the steps of a plan's [essence](Plan::essence) hold a fault with this number, these changes and this time.
+pub(crate) fn covers(steps: &Value, part: u32, changes: &[Change], lasts: Period) -> usize {
     let wanted = canonical(json!({ "changes": changes }));
     holds(steps, part, &wanted["changes"], lasts.as_millis())
 }
 
-fn holds(steps: &Value, part: u32, changes: &Value, lasts_ms: u64) -> bool {
+fn holds(steps: &Value, part: u32, changes: &Value, lasts_ms: u64) -> usize {
     let own = |step: &Value| {
         let lasts = serde_json::from_value::<Period>(step["lasts"].clone());
         step["part"] == part
@@ -250,7 +250,7 @@ fn holds(steps: &Value, part: u32, changes: &Value, lasts_ms: u64) -> bool {
             && lasts.is_ok_and(|lasts| lasts.as_millis() == lasts_ms)
     };
     let inside = |step: &Value| holds(&step["parallel"], part, changes, lasts_ms);
-    steps.as_array().is_some_and(|steps| steps.iter().any(|step| own(step) || inside(step)))
+    steps.as_array().into_iter().flatten().map(|step| usize::from(own(step)) + inside(step)).sum()
 }
 
 impl PlanStep {

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::quantity::{MostPeriod, Percent, Period};
-use crate::verdict::{Bound, Mode, Terms};
+use crate::verdict::{Bound, Mode, Multiple, Terms};
 
 mod answers;
 mod budget;
@@ -29,7 +29,7 @@ pub use load::{Control, Count, Endpoint, Group, Load, LoadProbe, QUANTILES, Slot
 pub use looks::{Looks, Quota, When};
 pub use measurements::{LogProbe, MetricsProbe, PrometheusProbe, Take};
 pub use processes::{Figure, ProcessesProbe};
-pub use rate::{ErrorsBound, LatencyBound, ThroughputBound};
+pub use rate::{ErrorsBound, LatencyBound, QuantileBound, ThroughputBound};
 pub use stores::{RedisProbe, SqlProbe};
 pub use template::{Filling, Template};
 
@@ -255,18 +255,18 @@ pub struct Expect {
     /// Load: how fast answers are, compared with the baseline or with the control group.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub latency: Option<LatencyBound>,
-    /// Load: half of the requests are answered within this time.
+    /// Load: half of the requests are answered within this time; or compared with the baseline or the control group.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub p50: Option<MostPeriod>,
-    /// Load: 90 % of the requests are answered within this time.
+    pub p50: Option<QuantileBound>,
+    /// Load: 90 % of the requests are answered within this time; or compared, likewise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub p90: Option<MostPeriod>,
-    /// Load: 99 % of the requests are answered within this time.
+    pub p90: Option<QuantileBound>,
+    /// Load: 99 % of the requests are answered within this time; or compared, likewise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub p99: Option<MostPeriod>,
-    /// Load: 99.9 % of the requests are answered within this time.
+    pub p99: Option<QuantileBound>,
+    /// Load: 99.9 % of the requests are answered within this time; or compared, likewise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub p999: Option<MostPeriod>,
+    pub p999: Option<QuantileBound>,
     /// The share of bad samples that is still steady.
     #[serde(default, skip_serializing_if = "Percent::is_zero")]
     pub tolerate: Percent,
@@ -296,18 +296,30 @@ impl Expect {
             None if load && self.throughput.is_none() => Some(Bound::Errors(Percent::default())),
             None => None,
         };
-        let quantile =
-            |(_, thousandths, most): (&str, u64, MostPeriod)| Bound::Quantile { thousandths, within: most.0 };
+        let quantile = |(_, thousandths, bound): (&str, u64, QuantileBound)| match bound {
+            QuantileBound::Within(most) => Bound::Quantile { thousandths, within: most.0 },
+            QuantileBound::OfBaseline(times) => Bound::QuantileOfBaseline(Multiple { thousandths, times }),
+            QuantileBound::OfControl(times) => Bound::QuantileOfControl(Multiple { thousandths, times }),
+        };
+        let quantiles = self.given().map(quantile);
         let throughput = self.throughput.map(|bound| Bound::Throughput(bound.0));
         let latency = self.latency.map(|bound| match bound {
             LatencyBound::OfBaseline => Bound::Latency,
             LatencyBound::OfControl => Bound::LatencyOfControl,
         });
-        errors.into_iter().chain(self.quantiles().map(quantile)).chain(throughput).chain(latency).collect()
+        errors.into_iter().chain(quantiles).chain(throughput).chain(latency).collect()
     }
 
-    /// The bounds of latencies that are given: key, thousandths of the requests, bound.
+    /// The bounds of latencies that are given as a time: key, thousandths of the requests, bound.
     pub fn quantiles(&self) -> impl Iterator<Item = (&'static str, u64, MostPeriod)> {
+        self.given().filter_map(|(name, share, bound)| match bound {
+            QuantileBound::Within(most) => Some((name, share, most)),
+            QuantileBound::OfBaseline(_) | QuantileBound::OfControl(_) => None,
+        })
+    }
+
+    /// All bounds of latencies.
+    fn given(&self) -> impl Iterator<Item = (&'static str, u64, QuantileBound)> {
         let bounds = [self.p50, self.p90, self.p99, self.p999];
         QUANTILES.into_iter().zip(bounds).filter_map(|((name, share), bound)| Some((name, share, bound?)))
     }

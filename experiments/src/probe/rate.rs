@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::quantity::{MostPercent, Percent, QuantityError, as_text};
+use crate::quantity::{MostPercent, MostPeriod, Percent, QuantityError, as_text};
 
 /// The share of requests that may be without the expected answer: `<= 1%`, or by the baseline: `<= 1.5x baseline`, or by
 /// a group without the fault at the same time: `<= 1.5x control`.
@@ -27,23 +27,39 @@ impl FromStr for ErrorsBound {
     type Err = QuantityError;
 
     fn from_str(text: &str) -> Result<Self, QuantityError> {
-        let bare = text.trim();
-        let (rest, whom, bound) = match (bare.strip_suffix("baseline"), bare.strip_suffix("control")) {
-            (Some(rest), _) => (rest, "baseline", ErrorsBound::OfBaseline as fn(f64) -> ErrorsBound),
-            (_, Some(rest)) => (rest, "control", ErrorsBound::OfControl as fn(f64) -> ErrorsBound),
-            _ => return text.parse().map(ErrorsBound::Share),
-        };
-        let help = format!("write `\"<= 1.5x {whom}\"`");
-        let wrong = || QuantityError::new(format!("`{text}` is not a multiple of the {whom}"), help.clone());
-        let bare = rest.trim();
-        let bare = bare.strip_prefix("<=").or_else(|| bare.strip_prefix('≤')).ok_or_else(wrong)?;
-        let times = bare.trim().strip_suffix(['x', '×']).ok_or_else(wrong)?;
-        let times: f64 = times.trim().parse().map_err(|_| wrong())?;
-        if (1.0..=1000.0).contains(&times) {
-            Ok(bound(times))
-        } else {
-            Err(QuantityError::new(format!("`{text}` is not between 1 and 1000 times the {whom}"), help))
-        }
+        Ok(match multiple(text)? {
+            Some((times, Whom::Baseline)) => ErrorsBound::OfBaseline(times),
+            Some((times, Whom::Control)) => ErrorsBound::OfControl(times),
+            None => ErrorsBound::Share(text.parse()?),
+        })
+    }
+}
+
+/// With what something is compared.
+#[derive(Clone, Copy)]
+enum Whom {
+    Baseline,
+    Control,
+}
+
+/// `<= 1.5x baseline`, `<= 1.5x control`; `None` for a text that compares with neither.
+fn multiple(text: &str) -> Result<Option<(f64, Whom)>, QuantityError> {
+    let bare = text.trim();
+    let (rest, word, whom) = match (bare.strip_suffix("baseline"), bare.strip_suffix("control")) {
+        (Some(rest), _) => (rest, "baseline", Whom::Baseline),
+        (_, Some(rest)) => (rest, "control", Whom::Control),
+        _ => return Ok(None),
+    };
+    let help = format!("write `\"<= 1.5x {word}\"`");
+    let wrong = || QuantityError::new(format!("`{text}` is not a multiple of the {word}"), help.clone());
+    let bare = rest.trim();
+    let bare = bare.strip_prefix("<=").or_else(|| bare.strip_prefix('≤')).ok_or_else(wrong)?;
+    let times = bare.trim().strip_suffix(['x', '×']).ok_or_else(wrong)?;
+    let times: f64 = times.trim().parse().map_err(|_| wrong())?;
+    if (1.0..=1000.0).contains(&times) {
+        Ok(Some((times, whom)))
+    } else {
+        Err(QuantityError::new(format!("`{text}` is not between 1 and 1000 times the {word}"), help))
     }
 }
 
@@ -58,6 +74,42 @@ impl fmt::Display for ErrorsBound {
 }
 
 as_text!(ErrorsBound, "errors-bound", "string", ["<= 1%", "<= 1.5x baseline", "<= 1.5x control"]);
+
+/// The time within which a share of the requests is answered: `<= 300ms`, or by the baseline: `<= 1.5x baseline`, or by a group
+/// without the fault at the same time: `<= 1.2x control`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum QuantileBound {
+    /// At most this time.
+    Within(MostPeriod),
+    /// At most so many times that of the baseline.
+    OfBaseline(f64),
+    /// At most so many times that of the control group.
+    OfControl(f64),
+}
+
+impl FromStr for QuantileBound {
+    type Err = QuantityError;
+
+    fn from_str(text: &str) -> Result<Self, QuantityError> {
+        Ok(match multiple(text)? {
+            Some((times, Whom::Baseline)) => QuantileBound::OfBaseline(times),
+            Some((times, Whom::Control)) => QuantileBound::OfControl(times),
+            None => QuantileBound::Within(text.parse()?),
+        })
+    }
+}
+
+impl fmt::Display for QuantileBound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            QuantileBound::Within(most) => most.fmt(f),
+            QuantileBound::OfBaseline(times) => write!(f, "<= {times}x baseline"),
+            QuantileBound::OfControl(times) => write!(f, "<= {times}x control"),
+        }
+    }
+}
+
+as_text!(QuantileBound, "quantile-bound", "string", ["<= 300ms", "<= 1.5x baseline", "<= 1.2x control"]);
 
 /// How many requests must be answered as expected in a time, compared with the baseline: `>= 90% of baseline`.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -135,6 +187,9 @@ mod tests {
         for text in ["<= 1%", "<= 1.5x baseline", "<= 2x control"] {
             assert_eq!(text.parse::<ErrorsBound>().unwrap().to_string(), text);
         }
+        for text in ["<= 300ms", "<= 1.5x baseline", "<= 1.2x control"] {
+            assert_eq!(text.parse::<QuantileBound>().unwrap().to_string(), text);
+        }
         assert_eq!("≤2× baseline".parse::<ErrorsBound>().unwrap(), ErrorsBound::OfBaseline(2.0));
         assert_eq!(
             ">= 90%  of  baseline".parse::<ThroughputBound>().unwrap().to_string(),
@@ -150,6 +205,10 @@ mod tests {
         assert_eq!(errors("1.5x baseline").what, "`1.5x baseline` is not a multiple of the baseline");
         assert_eq!(errors("<= 0.5x baseline").help.unwrap(), "write `\"<= 1.5x baseline\"`");
         assert_eq!(errors("1%").help.unwrap(), "write `\"<= 1%\"`");
+        let quantile = |text: &str| text.parse::<QuantileBound>().unwrap_err();
+        assert_eq!(quantile("1.2x control").what, "`1.2x control` is not a multiple of the control");
+        assert_eq!(quantile("<= 0.9x control").help.unwrap(), "write `\"<= 1.5x control\"`");
+        assert_eq!(quantile("300ms").help.unwrap(), "write `\"<= 300ms\"`");
         for text in
             ["90% of baseline", ">= 90%", ">= 100% of baseline", ">= 0% of baseline", ">= x% of baseline"]
         {

@@ -150,10 +150,10 @@ impl Ladder {
     /// What is known of the error, in a sentence.
     pub fn error_in_words(&self) -> String {
         match self.of_most {
-            1 => "the only step has all of the error".to_owned(),
+            1 => "the only step has all of the error that claims about rates allow".to_owned(),
             most => format!(
-                "each of at most {most} steps has 1/{most} of the error that the claims allow: over all steps together \
-                 it is no larger"
+                "claims about rates have 1/{most} of their error in each of at most {most} steps: over all steps together \
+                 it is what they allow"
             ),
         }
     }

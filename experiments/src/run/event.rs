@@ -230,6 +230,9 @@ pub struct Origin {
     /// The command that repeats it, with its seed, as one types it in a POSIX shell.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub command: Option<String>,
+    /// The version that is tested: a commit, a release.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub build: Option<String>,
     /// The system that it ran on: `Linux 6.1.0-32-amd64 (x86_64)`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub system: Option<String>,

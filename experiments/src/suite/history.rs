@@ -85,6 +85,11 @@ impl History {
         Ok(history)
     }
 
+    /// A history that is in no file: entries, the oldest first.
+    pub fn of(entries: Vec<Entry>) -> History {
+        History { read: entries.len(), entries, whole: 0 }
+    }
+
     /// Adds an entry.
     pub(super) fn add(&mut self, entry: Entry) {
         self.entries.push(entry);

@@ -5,6 +5,7 @@
 mod history;
 mod repeat;
 mod score;
+mod standing;
 
 use serde::Serialize;
 
@@ -15,6 +16,7 @@ use crate::summary::Summary;
 
 pub use history::{Entry, History, Unreadable};
 pub use score::{Aged, FORGOTTEN_DAYS, HALF_LIFE_DAYS, Score};
+pub use standing::{Standing, Stood};
 
 /// Which experiment, as far as a report must know it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]

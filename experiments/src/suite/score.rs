@@ -66,7 +66,7 @@ impl Score {
         let latest = history.map(History::latest).unwrap_or_default();
         score.aged = latest
             .into_iter()
-            .filter(|entry| !now(&entry.title))
+            .filter(|entry| !now(&entry.title) && entry.weight > 0)
             .filter_map(|entry| aged(entry, date))
             .collect();
         for aged in &score.aged {
@@ -91,9 +91,10 @@ impl Score {
     }
 }
 
-fn aged(entry: &Entry, date: &str) -> Option<Aged> {
+/// What is left of an earlier result; `None` of one that is forgotten.
+pub(super) fn aged(entry: &Entry, date: &str) -> Option<Aged> {
     let days = (day(date)? - day(&entry.at)?).max(0);
-    if days > FORGOTTEN_DAYS || entry.weight == 0 {
+    if days > FORGOTTEN_DAYS {
         return None;
     }
     let left = (-(days as f64) / HALF_LIFE_DAYS).exp2();

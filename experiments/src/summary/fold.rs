@@ -317,7 +317,7 @@ impl<'a> Making<'a> {
                 Some(_) if !faults && in_force.tally.total() == 0 => {
                     during(in_force.tally, stated.tolerate, faults)
                 }
-                Some(worst) => worst.judgement.clone(),
+                Some(worst) => unclear::sent(&worst.judgement, &in_force),
                 None => counted(),
             };
             let budget = Spent::of(stated, false, &self.samples, self.known(&stated.name));

@@ -251,4 +251,6 @@ impl Figures {
 }
 
 #[cfg(test)]
+mod arrival;
+#[cfg(test)]
 mod tests;

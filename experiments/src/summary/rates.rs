@@ -97,7 +97,24 @@ fn ask(bound: Bound, terms: &Terms, name: &str, samples: &Samples<'_>, planned_m
         Bound::Latency => latency(name, samples, terms.mode, planned_ms, alpha),
         Bound::LatencyOfControl => match during.total().0 {
             0 => Some(Course::default()),
-            _ => Course::of_latency_groups(&pairs(name, samples), terms.mode, planned_ms, alpha),
+            _ => {
+                let pairs = pairs(name, samples, Phase::During);
+                Course::of_latency_groups(&pairs, terms.mode, planned_ms, alpha)
+            }
+        },
+        Bound::QuantileOfBaseline(multiple) => {
+            let baseline = bare(&ticks(name, samples, Phase::Baseline));
+            let during = ticks(name, samples, Phase::During);
+            Course::of_quantile(multiple, &baseline, &during, terms.mode, planned_ms, alpha)
+        }
+        Bound::QuantileOfControl(multiple) => match during.total().0 {
+            0 => Some(Course::default()),
+            _ => {
+                let [before, pairs] =
+                    [Phase::Baseline, Phase::During].map(|phase| pairs(name, samples, phase));
+                let before: Vec<Tick<'_>> = before.iter().map(|(_, _, control)| *control).collect();
+                Course::of_quantile_groups(multiple, &before, &pairs, terms.mode, planned_ms, alpha)
+            }
         },
     };
     Asked { bound, mode: terms.mode, alpha, from_ms, course }
@@ -127,8 +144,7 @@ fn latency(
     planned_ms: Option<u64>,
     alpha: f64,
 ) -> Option<Course> {
-    let baseline = ticks(name, samples, Phase::Baseline);
-    let baseline: Vec<Tick<'_>> = baseline.into_iter().map(|(_, tick)| tick).collect();
+    let baseline = bare(&ticks(name, samples, Phase::Baseline));
     Course::of_latency(&baseline, &ticks(name, samples, Phase::During), mode, planned_ms, alpha)
 }
 
@@ -146,10 +162,15 @@ pub(super) fn ticks<'a>(
     ticks
 }
 
-/// The latencies of both groups of a load while the fault was live, stretch by stretch, with the time when each began.
-fn pairs<'a>(name: &str, samples: &Samples<'a>) -> Vec<(u64, Tick<'a>, Tick<'a>)> {
+/// The same without the times.
+fn bare<'a>(ticks: &[(u64, Tick<'a>)]) -> Vec<Tick<'a>> {
+    ticks.iter().map(|(_, tick)| *tick).collect()
+}
+
+/// The latencies of both groups of a load in a phase, stretch by stretch, with the time when each began.
+fn pairs<'a>(name: &str, samples: &Samples<'a>, phase: Phase) -> Vec<(u64, Tick<'a>, Tick<'a>)> {
     let mut pairs: Vec<_> = samples
-        .of_phase(name, Phase::During)
+        .of_phase(name, phase)
         .filter_map(|seen| {
             let load = seen.load.as_ref()?;
             let control = load.control.as_ref()?;
@@ -166,7 +187,7 @@ pub(super) fn recover(found: &mut [Finding], stated: &Stated, samples: &Samples<
     let Some(terms) = &stated.rate else { return };
     for (finding, bound) in found.iter_mut().zip(&terms.bounds) {
         // What is compared with other latencies has no single share to come back to.
-        if matches!(bound, Bound::Latency | Bound::LatencyOfControl) {
+        if bound.compares_latencies() {
             continue;
         }
         let (mut counts, mut usual) = (Counts::default(), Counts::default());

@@ -77,7 +77,11 @@ impl Log {
         });
         self.push(Event::Injected {
             part,
-            applied: Applied { targets: vec!["127.0.0.1:7003".to_owned()], notes: Vec::new(), took_us: 1500 },
+            applied: Applied {
+                targets: vec!["127.0.0.1:7003".to_owned()],
+                took_us: 1500,
+                ..Applied::default()
+            },
         })
     }
 
@@ -283,6 +287,19 @@ fn a_guard_an_interruption_and_a_refusal_lead_to_their_codes() {
          was undone"
     );
     assert_eq!(summary.guards[0].tripped.as_deref(), Some("connection refused"));
+
+    // What gave way before a further stage is one reason, also where it would be one by itself.
+    for bad in [20, 0] {
+        let mut grown = Log::new(1, &["checkout answers"], &[]);
+        grown.push(Event::BaselineMet).injected(1, true);
+        grown.samples("checkout answers", Phase::During, 20, bad);
+        let (name, seen) = ("checkout answers".to_owned(), "20 of 40 samples bad".to_owned());
+        let summary = grown.push(Event::GaveWay { stage: 2, name, seen }).lifted(Some(1), 5, &[]).summary();
+        assert_eq!(summary.exit, Exit::Deviated);
+        let deviated = summary.reasons.iter().filter(|reason| reason.exit == Exit::Deviated);
+        let reasons: Vec<&str> = deviated.map(|reason| reason.what.as_str()).collect();
+        assert_eq!(reasons, ["`checkout answers` did not hold in stage 2: 20 of 40 samples bad"]);
+    }
 
     let mut signal = run(0, 20, 9);
     let summary = signal.push(Event::Interrupted { by: "SIGINT".to_owned() }).summary();

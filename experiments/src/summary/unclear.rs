@@ -3,7 +3,7 @@
 use super::Figures;
 use crate::probe::When;
 use crate::run::Stated;
-use crate::verdict::{Judgement, Outcome, Tally};
+use crate::verdict::{Judgement, Outcome, Tally, thousands};
 
 /// Judges samples of which some say nothing: only what is so whatever those would have said. They may all have been
 /// good, and all have been bad; where that makes a difference, nothing is known.
@@ -24,6 +24,25 @@ pub(super) fn judge(figures: &Figures, judge: impl Fn(Tally) -> Judgement) -> Ju
     Judgement { outcome, why }
 }
 
+/// Where more than so many of a hundred requests were never sent, those that were show nothing that held.
+const NEVER_SENT: u64 = 10;
+
+/// What can be said of a rate whose load was not sent as it should be: that it held is said of nearly all requests that
+/// were due, or not at all. What deviated has deviated with those that were sent.
+pub(super) fn sent(judgement: &Judgement, figures: &Figures) -> Judgement {
+    let (requests, unsent) = figures.load.as_ref().map_or((0, 0), |load| (load.requests, load.unsent));
+    let due = requests.saturating_add(unsent);
+    if judgement.outcome != Outcome::Held || unsent.saturating_mul(100) <= due.saturating_mul(NEVER_SENT) {
+        return judgement.clone();
+    }
+    let (unsent, due) = (thousands(unsent), thousands(due));
+    let why = format!(
+        "{unsent} of {due} requests were never sent, because the load generator was late: {}",
+        judgement.why
+    );
+    Judgement { outcome: Outcome::Inconclusive, why }
+}
+
 /// Judges a claim that nobody looked at while a fault was live: by the baseline, which held, and by what came after.
 pub(super) fn elsewhere(stated: &Stated, recovered: Option<bool>) -> Option<Judgement> {
     let judged = |outcome, why: &str| Some(Judgement { outcome, why: why.to_owned() });
@@ -39,6 +58,7 @@ pub(super) fn elsewhere(stated: &Stated, recovered: Option<bool>) -> Option<Judg
 mod tests {
     use super::*;
     use crate::probe::Count;
+    use crate::summary::LoadFigures;
     use crate::verdict::during;
 
     fn judged(good: u64, bad: u64, unclear: u64) -> Judgement {
@@ -64,6 +84,23 @@ mod tests {
         }
         let why = "5 of 25 samples say nothing: no data; 0 of 20 samples bad, 10% bad tolerated";
         assert_eq!(judged(20, 0, 5).why, why);
+    }
+
+    #[test]
+    fn a_load_that_was_not_sent_shows_nothing_that_held() {
+        let judged = |outcome, requests, unsent| {
+            let load = Some(LoadFigures { requests, unsent, ..LoadFigures::default() });
+            let judgement = Judgement { outcome, why: "0 % failed".to_owned() };
+            sent(&judgement, &Figures { load, ..Figures::default() })
+        };
+        assert_eq!(judged(Outcome::Held, 1000, 0).outcome, Outcome::Held);
+        assert_eq!(judged(Outcome::Held, 900, 100).outcome, Outcome::Held);
+        let missing = judged(Outcome::Held, 899, 101);
+        assert_eq!(missing.outcome, Outcome::Inconclusive);
+        let why = "101 of 1,000 requests were never sent, because the load generator was late: 0 % failed";
+        assert_eq!(missing.why, why);
+        assert_eq!(judged(Outcome::Deviated, 100, 900).outcome, Outcome::Deviated);
+        assert_eq!(judged(Outcome::NoData, 0, 0).outcome, Outcome::NoData);
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! How the evidence on one bound went, second by second.
 
+use std::time::Duration;
+
 use super::blocks::Blocks;
 use super::counts::Counts;
 use super::interval::upper_share;
@@ -21,7 +23,7 @@ const OUTAGE_REQUESTS: u64 = 20;
 /// How many times as many slow answers as in the baseline are still no worse.
 const TAIL_TIMES: f64 = 2.0;
 /// Where so many of the control group's requests fail, it is not the fault alone that makes others fail.
-const SHARED: f64 = 0.1;
+pub(super) const SHARED: f64 = 0.1;
 
 /// The evidence on one bound over a window.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -44,10 +46,12 @@ pub struct Course {
     pub keeps_late: bool,
     /// Of latencies: how often a request is slower than one of the baseline, ties counted half, and how often it may be.
     pub effect: Option<(f64, f64)>,
-    /// Of latencies: whether so much was known that the slowest could be compared, too.
+    /// Of latencies: whether so much was known that the slowest, or the quantile that is asked for, could be compared.
     pub tail: bool,
     /// Requests to the control group at the same time, and the bad ones among them.
     pub control: Option<(u64, u64)>,
+    /// Of a quantile that is compared with another one: both of them; `None` where too many requests have no answer.
+    pub quantiles: Option<(Option<Duration>, Option<Duration>)>,
     /// About how many requests more would show that the bound is kept.
     pub missing: Option<u64>,
 }
@@ -175,8 +179,9 @@ impl Course {
     }
 
     /// The evidence on "answers are no slower than the control group's at the same time": the mean of that on pairs of seconds
-    /// and that on the tail, as with a baseline. The tail is compared with the p99 that the control group's does not exceed.
-    /// `None` where there was no second in which both were asked.
+    /// and that on the tail, as with a baseline. Slow are answers beyond the p99 that the control group's does not exceed:
+    /// *against* it, each is a witness of its group ([`Course::of_groups`]), for what stalls both is no difference; *for*
+    /// it, they must keep their share. `None` where there was no second in which both were asked.
     pub fn of_latency_groups(
         pairs: &[(u64, Tick<'_>, Tick<'_>)],
         mode: Mode,
@@ -187,18 +192,21 @@ impl Course {
         let both = || pairs.iter().filter(|(_, tested, control)| asked(tested) && asked(control));
         let control: Vec<Tick<'_>> = both().map(|(_, _, control)| *control).collect();
         let limit = Ranks::new(&control)?.tail(alpha / 2.0);
-        let mut counts = Counts::default();
-        for (at, (latency, failed), _) in both() {
-            let slow = limit.map_or(0, |limit| latency.beyond(limit) + failed);
-            counts.add(*at, latency.total() + failed, slow);
+        let slow = |(latency, failed): &Tick<'_>| limit.map_or(0, |limit| latency.beyond(limit) + failed);
+        let (mut counts, mut others) = (Counts::default(), Counts::default());
+        for (at, tested, control) in both() {
+            counts.add(*at, tested.0.total() + tested.1, slow(tested));
+            others.add(*at, control.0.total() + control.1, slow(control));
         }
         let tail = Course::of(&counts, TAIL_TIMES * 0.01, mode, planned_ms, alpha / 2.0);
+        let witnessed = Course::of_groups(&counts, &others, TAIL_TIMES, mode, planned_ms, alpha / 2.0)?;
         let starts = planned_ms.map_or(Starts::Open, |ms| Starts::Planned(ms.div_ceil(1000).max(1)));
         let mut paired = Paired::new(starts);
         let against = both().map(|(at, tested, control)| {
             let in_general = paired.step(*tested, *control);
             let end = at + 1000;
-            let evidence = if limit.is_some() { f64::midpoint(in_general, tail.at(end)) } else { in_general };
+            let in_tail = || f64::midpoint(in_general, witnessed.at(end));
+            let evidence = if limit.is_some() { in_tail() } else { in_general };
             (end, evidence / 2.0)
         });
         let against = against.collect();
@@ -250,7 +258,7 @@ fn nth_bad(counts: &Counts, nth: u64) -> Option<u64> {
 }
 
 /// The share of bad requests in the last third of all.
-fn late_share(counts: &Counts) -> f64 {
+pub(super) fn late_share(counts: &Counts) -> f64 {
     let (total, _) = counts.total();
     let (mut seen, mut all, mut failed) = (0u64, 0u64, 0u64);
     for (_, more, bad) in counts.iter() {
@@ -308,6 +316,35 @@ mod tests {
     fn the_value_at_a_time_is_that_of_the_last_step() {
         let course = Course { against: vec![(10, 2.0), (20, 3.0)], ..Course::default() };
         assert_eq!([9, 10, 19, 20, 99].map(|ms| course.at(ms)), [1.0, 2.0, 2.0, 3.0, 3.0]);
+    }
+
+    #[test]
+    fn a_stall_of_both_groups_is_no_difference_of_their_tails_and_one_of_the_tested_alone_is() {
+        use std::time::Duration;
+
+        use crate::distribution::Distribution;
+
+        let second = |stalled: u64| {
+            let mut latency = Distribution::default();
+            (0..100u64).for_each(|request| {
+                let ms = if request < stalled { 400 - 4 * request } else { 5 + request % 7 };
+                latency.add(Duration::from_millis(ms));
+            });
+            latency
+        };
+        let (usual, stalled) = (second(0), second(40));
+        let against = |stalls: [&dyn Fn(u64) -> bool; 2]| {
+            let of = |group: usize, at: u64| if stalls[group](at) { &stalled } else { &usual };
+            let pairs: Vec<(u64, Tick<'_>, Tick<'_>)> =
+                (0..60).map(|at| (at * 1000, (of(0, at), 0), (of(1, at), 0))).collect();
+            Course::of_latency_groups(&pairs, Mode::Fast, Some(60_000), 0.05).unwrap().most()
+        };
+        let once = |at| at == 30;
+        let both = against([&once, &once]);
+        assert!(both < 20.0, "{both}");
+        let often = |at| at % 5 == 0;
+        let alone = against([&often, &once]);
+        assert!(alone >= 20.0, "{alone}");
     }
 
     #[test]

@@ -140,7 +140,9 @@ impl Finding {
 
     fn without_baseline(asked: &Asked) -> Finding {
         let whom = match asked.bound {
-            Bound::ErrorsOfControl(_) | Bound::LatencyOfControl => "control group",
+            Bound::ErrorsOfControl(_) | Bound::QuantileOfControl(_) | Bound::LatencyOfControl => {
+                "control group"
+            }
             _ => "baseline",
         };
         let why = format!("`{}`: the {whom} has no requests to compare with", asked.bound);
@@ -171,10 +173,22 @@ impl Asked {
         if course.all == 0 {
             return "no requests began while it was watched".to_owned();
         }
+        if let Some(figures) = course.figures(self.bound) {
+            return match (outcome, sure_after_ms) {
+                (Outcome::Deviated, Some(ms)) => {
+                    format!("{figures}; sure after {}", crate::summary::seconds(ms))
+                }
+                (Outcome::Inconclusive, _) => format!("{figures}: {}", self.doubt(course)),
+                _ => figures,
+            };
+        }
         let what = match self.bound {
             Bound::Errors(_) | Bound::ErrorsOfBaseline(_) | Bound::ErrorsOfControl(_) => "failed".to_owned(),
             Bound::Throughput(_) => "were not served".to_owned(),
             Bound::Quantile { within, .. } => format!("failed or took longer than {within}"),
+            Bound::QuantileOfBaseline(_) | Bound::QuantileOfControl(_) => {
+                "were slower than may be".to_owned()
+            }
             Bound::Latency => "were slower than the slowest hundredth of the baseline".to_owned(),
             Bound::LatencyOfControl => {
                 "were slower than the slowest hundredth of the control group".to_owned()
@@ -251,6 +265,9 @@ impl Asked {
     fn doubt(&self, course: &Course) -> String {
         match course.missing {
             _ if course.tolerated <= 0.0 => "one bad request says too little".to_owned(),
+            _ if course.quantiles.is_some() && !course.tail => {
+                "there are too few to compare with to know what their quantile may be".to_owned()
+            }
             Some(missing) if course.keeps < 1.0 / self.alpha => {
                 format!("too few to be sure; about {} more as good as these would do", thousands(missing))
             }

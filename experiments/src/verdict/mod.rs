@@ -12,6 +12,7 @@ mod interval;
 mod looks;
 mod paired;
 mod process;
+mod quantile;
 mod rate;
 mod recovery;
 mod several;
@@ -32,7 +33,7 @@ pub use rate::{Fast, Keeps, control_group};
 pub use recovery::{WellAgain, well_again};
 pub use several::{average, e_bh, e_holm};
 pub use shift::{Ranks, Shift, Tick};
-pub use terms::{Bound, Mode, Terms};
+pub use terms::{Bound, Mode, Multiple, Terms};
 
 /// What a sample says something about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]

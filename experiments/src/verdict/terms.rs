@@ -48,6 +48,10 @@ pub enum Bound {
         /// Within this.
         within: Period,
     },
+    /// A quantile of the latencies is at most so many times that of the baseline.
+    QuantileOfBaseline(Multiple),
+    /// A quantile of the latencies is at most so many times that of the control group, at the same time.
+    QuantileOfControl(Multiple),
     /// At least this share of what was answered in the baseline is answered in the same time.
     Throughput(Percent),
     /// Answers are no slower than in the baseline, in general and at their slowest.
@@ -64,10 +68,20 @@ impl Bound {
             Bound::Quantile { thousandths, .. } => Some((1000 - thousandths.min(999)) as f64 / 1000.0),
             Bound::ErrorsOfBaseline(_)
             | Bound::ErrorsOfControl(_)
+            | Bound::QuantileOfBaseline(_)
+            | Bound::QuantileOfControl(_)
             | Bound::Throughput(_)
             | Bound::Latency
             | Bound::LatencyOfControl => None,
         }
+    }
+}
+
+impl Bound {
+    /// Whether it compares latencies with other latencies: then no share of requests is bad by itself.
+    pub fn compares_latencies(self) -> bool {
+        let quantile = matches!(self, Bound::QuantileOfBaseline(_) | Bound::QuantileOfControl(_));
+        quantile || matches!(self, Bound::Latency | Bound::LatencyOfControl)
     }
 }
 
@@ -79,14 +93,35 @@ impl fmt::Display for Bound {
             Bound::ErrorsOfBaseline(times) => write!(f, "errors <= {times}x baseline"),
             Bound::ErrorsOfControl(times) => write!(f, "errors <= {times}x control"),
             Bound::Quantile { thousandths, within } => {
-                let digits = format!("{thousandths:03}");
-                write!(f, "p{} <= {within}", digits.strip_suffix('0').unwrap_or(&digits))
+                write!(f, "{} <= {within}", quantile_name(*thousandths))
+            }
+            Bound::QuantileOfBaseline(Multiple { thousandths, times }) => {
+                write!(f, "{} <= {times}x baseline", quantile_name(*thousandths))
+            }
+            Bound::QuantileOfControl(Multiple { thousandths, times }) => {
+                write!(f, "{} <= {times}x control", quantile_name(*thousandths))
             }
             Bound::Throughput(share) => write!(f, "throughput >= {share} of baseline"),
             Bound::Latency => f.write_str("latency no worse than baseline"),
             Bound::LatencyOfControl => f.write_str("latency no worse than control"),
         }
     }
+}
+
+/// A quantile of latencies as so many times another one.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Multiple {
+    /// 990 is p99.
+    pub thousandths: u64,
+    /// At most so many times the other one; 1 and more.
+    pub times: f64,
+}
+
+/// As a file names it: 990 thousandths are `p99`.
+pub(super) fn quantile_name(thousandths: u64) -> String {
+    let digits = format!("{thousandths:03}");
+    format!("p{}", digits.strip_suffix('0').unwrap_or(&digits))
 }
 
 /// Everything that is claimed of one rate.
@@ -121,6 +156,10 @@ mod tests {
             assert_eq!(Bound::Quantile { thousandths, within }.to_string(), format!("{name} <= 1s"));
         }
         assert_eq!(Bound::Errors("1%".parse().unwrap()).to_string(), "errors <= 1%");
+        let of_control = Bound::QuantileOfControl(Multiple { thousandths: 990, times: 1.2 });
+        assert_eq!(of_control.to_string(), "p99 <= 1.2x control");
+        let of_baseline = Bound::QuantileOfBaseline(Multiple { thousandths: 500, times: 2.0 });
+        assert_eq!(of_baseline.to_string(), "p50 <= 2x baseline");
         assert_eq!(Bound::Quantile { thousandths: 999, within }.tolerated(), Some(0.001));
     }
 }

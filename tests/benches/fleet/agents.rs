@@ -15,10 +15,11 @@ use squall_agent::fleet::dial::{Socket, ask, member};
 use squall_agent::fleet::identity::Membership;
 use squall_agent::policy::Policy;
 use squall_agent::preflight::Report;
+use squall_controller::conductor::boot_ns;
 use squall_experiments::evidence::Evidence;
 use squall_experiments::fleet::{Frame, Hello, Incoming, Inventory, Outgoing};
 use squall_experiments::protocol::{Applied, Call, Lifted, Message as Line, Reply, Request, VERSION};
-use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio::time::{MissedTickBehavior, interval, sleep, sleep_until};
 use tokio_tungstenite::tungstenite::Message;
 
 use super::controller::Controller;
@@ -135,18 +136,47 @@ struct Stream {
     text: String,
 }
 
+impl Stream {
+    fn say(&mut self, stream: u64, number: u64, reply: Reply) -> Option<Frame> {
+        let text = serde_json::to_string(&Line::Answer { number, reply }).ok()? + "\n";
+        let seq = self.outgoing.send(text.clone());
+        Some(Frame::Data { stream, seq, text })
+    }
+}
+
+/// A step that waits for its instant.
+struct Appointed {
+    at: Instant,
+    stream: u64,
+    number: u64,
+}
+
+fn applied(seen: &Seen) -> Reply {
+    seen.told.lock().unwrap().push(Instant::now());
+    let targets = vec!["192.0.2.1".to_owned()];
+    Reply::Applied(Applied { targets, made_ns: Some(boot_ns()), ..Applied::default() })
+}
+
 /// One connection, until it breaks.
 async fn session(mut socket: Socket, beat: Duration, seen: &Seen) -> Option<()> {
     let mut streams: BTreeMap<u64, Stream> = BTreeMap::new();
+    let mut appointed: Vec<Appointed> = Vec::new();
     let mut tick = interval(beat);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut number = 0;
     loop {
+        let due = appointed.iter().map(|one| one.at).min();
         let said = tokio::select! {
             message = socket.next() => match message?.ok()? {
-                Message::Text(text) => answer(Frame::read(&text).ok()?, &mut streams, seen)?,
+                Message::Text(text) => answer(Frame::read(&text).ok()?, &mut streams, &mut appointed, seen)?,
                 _ => continue,
             },
+            () = sleep_until(due.unwrap_or_else(Instant::now).into()), if due.is_some() => {
+                let come = appointed.extract_if(.., |one| one.at <= Instant::now());
+                let come: Vec<Appointed> = come.collect();
+                let begun = |one: Appointed| streams.get_mut(&one.stream)?.say(one.stream, one.number, applied(seen));
+                come.into_iter().filter_map(begun).collect()
+            }
             _ = tick.tick() => {
                 number += 1;
                 vec![Frame::Ping { number }]
@@ -158,7 +188,12 @@ async fn session(mut socket: Socket, beat: Duration, seen: &Seen) -> Option<()> 
     }
 }
 
-fn answer(frame: Frame, streams: &mut BTreeMap<u64, Stream>, seen: &Seen) -> Option<Vec<Frame>> {
+fn answer(
+    frame: Frame,
+    streams: &mut BTreeMap<u64, Stream>,
+    appointed: &mut Vec<Appointed>,
+    seen: &Seen,
+) -> Option<Vec<Frame>> {
     let mut said = Vec::new();
     match frame {
         Frame::Open { stream, .. } => {
@@ -173,10 +208,12 @@ fn answer(frame: Frame, streams: &mut BTreeMap<u64, Stream>, seen: &Seen) -> Opt
             while let Some((line, rest)) = one.text.split_once('\n') {
                 let Call { number, request } = serde_json::from_str(line).ok()?;
                 one.text = rest.to_owned();
-                let line = Line::Answer { number, reply: reply(&request, seen) };
-                let text = serde_json::to_string(&line).ok()? + "\n";
-                let seq = one.outgoing.send(text.clone());
-                said.push(Frame::Data { stream, seq, text });
+                if let Request::Apply { at_ns: Some(at_ns), .. } = &request {
+                    let ahead = Duration::from_nanos(at_ns.saturating_sub(boot_ns()));
+                    appointed.push(Appointed { at: Instant::now() + ahead, stream, number });
+                } else {
+                    said.extend(one.say(stream, number, reply(&request, seen)));
+                }
             }
         }
         Frame::Ack { stream, seq } => {
@@ -204,11 +241,10 @@ fn reply(request: &Request, seen: &Seen) -> Reply {
             worker: 2,
             state: "/var/lib/squall".to_owned(),
             policy: "none".to_owned(),
+            clock_ns: Some(boot_ns()),
         },
-        Request::Apply { .. } => {
-            seen.told.lock().unwrap().push(Instant::now());
-            Reply::Applied(Applied { targets: vec!["192.0.2.1".to_owned()], ..Applied::default() })
-        }
+        Request::Clock => Reply::Clock { now_ns: boot_ns() },
+        Request::Apply { .. } => applied(seen),
         Request::Observe { .. } => Reply::Measured(evidence()),
         Request::Lift { .. } => Reply::Lifted(Lifted { evidence: evidence(), ..Lifted::default() }),
         Request::End { .. } => Reply::Lifted(Lifted::default()),

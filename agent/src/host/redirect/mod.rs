@@ -147,6 +147,8 @@ pub struct Live {
     look: u64,
     /// It ended before it was lifted.
     cut_short: Option<String>,
+    /// What could not be led to the proxy: that is told once, and not tried again.
+    unled: BTreeSet<SocketAddr>,
     incidents: Vec<Incident>,
 }
 
@@ -196,6 +198,7 @@ pub fn perform(
         began,
         look: began + LOOK,
         cut_short: None,
+        unled: BTreeSet::new(),
         incidents: Vec::new(),
     };
     let watched = live.whom.watch(&means.watch).and_then(|()| means.watch.add(proxy.as_fd()));
@@ -273,9 +276,13 @@ impl Live {
         }
     }
 
+    fn is_new(&self, address: SocketAddr) -> bool {
+        !self.ways.known.contains_key(&address) && !self.unled.contains(&address)
+    }
+
     /// One more address is led to the proxy. Whether it was not before.
     fn lead(&mut self, address: SocketAddr, proxies: &Proxies) -> bool {
-        if self.ways.known.contains_key(&address) {
+        if !self.is_new(address) {
             return false;
         }
         let carried = proxies.with(&self.proxy, |proxy| proxy.carry(address, &self.task));
@@ -283,6 +290,7 @@ impl Live {
         let led = led.map_err(|refusal| refusal.what);
         let led = led.and_then(|to| self.ways.lead(address, to).map_err(|error| error.to_string()));
         if let Err(why) = &led {
+            self.unled.insert(address);
             self.happened(format!("{address} could not be led to the proxy: {why}"));
         }
         led.is_ok()
@@ -302,7 +310,8 @@ impl Live {
             }
         }
         for server in found.servers {
-            if is_free(server, aim) && self.lead(server, proxies) {
+            // First what costs nothing: this is asked once a second.
+            if self.is_new(server) && is_free(server, aim) && self.lead(server, proxies) {
                 self.happened(format!("a new name server: lookups at {server} are met, too"));
             }
         }

@@ -47,18 +47,29 @@ impl Followed {
         Followed { flow: flow.clone(), name: name.to_owned(), next: now + AGAIN }
     }
 
-    /// What they say now; `None` where it is not yet time, or where they cannot be read: what they said last holds.
+    /// What they say now; `None` where it is not yet time, or where they name no server, cannot be read or are not there,
+    /// as while somebody writes them: what they said last holds.
     pub(super) fn again(&mut self, now: u64) -> Option<Resolvers> {
         if now < self.next {
             return None;
         }
         self.next = now + AGAIN;
-        of(&self.flow, &self.name).ok()
+        named(&self.flow, &self.name).ok().filter(|resolvers| !resolvers.servers.is_empty())
     }
 }
 
 /// Reads the files of the place from which names are seen.
 pub(super) fn of(flow: &Flow, name: &str) -> Result<Resolvers, Refusal> {
+    let mut resolvers = named(flow, name)?;
+    if resolvers.servers.is_empty() {
+        // Without any, this host is asked (resolv.conf(5)).
+        resolvers.servers.insert(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), PORT));
+    }
+    Ok(resolvers)
+}
+
+/// The same, with those servers only that are named there.
+fn named(flow: &Flow, name: &str) -> Result<Resolvers, Refusal> {
     let viewpoint = Viewpoint::at(flow.scope.as_ref());
     let view = View::from(&viewpoint).map_err(|why| {
         Refusal::new(
@@ -94,10 +105,6 @@ fn read(name: &str, servers: &[u8], order: &str, (resolved, cache): (bool, bool)
                 }
             }
         }
-    }
-    if found.is_empty() {
-        // Without any, this host is asked (resolv.conf(5)).
-        found.insert(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), PORT));
     }
     let hosts = order.lines().filter_map(|line| line.trim().strip_prefix("hosts:"));
     let by_resolve = hosts.flat_map(str::split_whitespace).any(|way| way == "resolve");
@@ -135,9 +142,9 @@ mod tests {
     }
 
     #[test]
-    fn without_a_file_this_host_is_asked_and_a_last_dot_ends_a_name() {
-        let read = read("shop.", b"", "", (true, true));
-        assert_eq!(read.servers, ["127.0.0.1:53".parse().unwrap()].into());
+    fn a_file_without_servers_names_none_and_a_last_dot_ends_a_name() {
+        let read = read("shop.", b"search internal\n", "", (true, true));
+        assert!(read.servers.is_empty(), "{:?}", read.servers);
         assert_eq!(read.names, ["shop"]);
         assert!(read.notes.len() == 1 && read.notes[0].starts_with("nscd"), "{:?}", read.notes);
     }

@@ -292,7 +292,7 @@ impl Sending {
         let stage = Stage::new(tcp::RESOLVING);
         let deadline = self.clock.instant(at + self.task.timeout.get());
         let exchange = target.exchange(asked, number, &stage, self.task.answer.wants_body());
-        let result = timeout_at(deadline, exchange).await;
+        let (result, refused) = reach::watched(timeout_at(deadline, exchange)).await;
         let took = self.clock.now().saturating_sub(at);
         let failed = |why: &str| tick.failed(at, &asked.failure(why), group);
         let used = match result {
@@ -300,11 +300,10 @@ impl Sending {
                 failed(&timed_out(self.task.timeout, &stage));
                 None
             }
+            // Of what may not be asked nothing is known: it is not a failure, and its tick is no sample.
+            Ok(Err(why)) if refused => return self.give_up(&tick, why).await,
             Ok(Err(why)) => {
                 failed(&why);
-                if reach::is_refusal(&why) {
-                    self.give_up(why).await;
-                }
                 None
             }
             Ok(Ok((answer, used))) => {
@@ -325,13 +324,17 @@ impl Sending {
         }
     }
 
-    /// Sends no more, and says why.
-    async fn give_up(self: &Rc<Self>, why: String) {
+    /// Sends no more, and says why. What was begun is not reported.
+    async fn give_up(self: Rc<Self>, tick: &Tick, why: String) {
         let current = self.current.borrow_mut().take();
-        if let Some(mut current) = current {
-            self.close(&current.tick, current.schedule.cut(self.clock.now()));
+        let mut begun = vec![tick];
+        begun.extend(current.as_ref().map(|current| &*current.tick));
+        let left = begun.into_iter().filter(|tick| tick.abandon()).count();
+        self.unreported.set(self.unreported.get() - left);
+        if current.is_some() {
             let _ = self.replies.send(ProberReply::Unusable { probe: self.probe, why }).await;
         }
+        self.rested().await;
     }
 
     /// Nothing begins in this tick any more.

@@ -141,6 +141,11 @@ impl Tick {
         self.closed.get() && self.open.get() == 0 && !self.failures.get().reported
     }
 
+    /// It is not to be reported. Whether it would have been: once reported or abandoned, there is nothing left to do.
+    pub(super) fn abandon(&self) -> bool {
+        self.update(|failures| !std::mem::replace(&mut failures.reported, true))
+    }
+
     /// What it came to. A tick without a request is no sample.
     pub(super) fn take(&self) -> Load {
         self.update(|failures| failures.reported = true);

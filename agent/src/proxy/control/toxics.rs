@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use super::wanted::sound;
 use super::{Control, ControlError, WantedToxic};
 use crate::proxy::link::Change;
-use crate::proxy::toxic::Toxic;
+use crate::proxy::toxic::{Shown, Toxic};
 
 impl Control {
     /// The toxics of a proxy: those of the upstream direction first.
@@ -53,6 +53,7 @@ impl Control {
             toxicity: toxicity.unwrap_or(old.toxicity),
             version: old.version + 1,
             shared: Arc::default(),
+            shown: Shown::default(),
             ..Toxic::clone(old)
         });
         proxy.toxics[at] = toxic.clone();

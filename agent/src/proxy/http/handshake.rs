@@ -175,11 +175,12 @@ fn shown(
             let name = asked.unwrap_or(text(0));
             tls::untrusted(if name.is_empty() { "localhost" } else { name })
         }
-        Handshake::Certificate => tls::server(text(0), text(1)),
-        Handshake::Issued => {
+        Handshake::Certificate => toxic.shown.of(upstream, || tls::server(text(0), text(1))),
+        // What was issued for a name is kept with it.
+        Handshake::Issued => toxic.shown.of(upstream, || {
             let (name, instead) = (tls::host(upstream).to_owned(), text(2).to_owned());
             tls::issuing(text(0), text(1), Issue { name, instead, expired: toxic.values.count(3) > 0 })
-        }
+        }),
     };
     config.map_err(io::Error::other)
 }

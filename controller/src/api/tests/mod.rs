@@ -66,6 +66,8 @@ impl Engine for Recorder {
                     title: "A title".to_owned(),
                     hash: "abc".to_owned(),
                     seed: 7,
+                    weight: 1,
+                    content: String::new(),
                     shown: json!({ "hosts": [] }),
                     ..Planned::default()
                 }),

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::*;
-use crate::store::NewRun;
+use crate::store::{NewRun, Tested};
 
 async fn begun(served: &Served) -> String {
     let (status, run) = served.post("operator", "/v1/runs", json!({ "document": "squall: 1" })).await;
@@ -39,6 +39,37 @@ async fn a_run_is_begun_once_for_a_key_and_refused_as_the_engine_says() {
 }
 
 #[tokio::test]
+async fn experiments_have_a_history_with_builds_and_a_score() {
+    let served = Served::new().await;
+    let begin = async |build: &str| {
+        let body = json!({ "document": "squall: 1", "build": build });
+        let (status, run) = served.post("operator", "/v1/runs", body).await;
+        assert_eq!((status, &run["build"]), (201, &json!(build)), "{run}");
+        run["id"].as_str().expect("an id").to_owned()
+    };
+    let (_, nothing) = served.get("viewer", "/v1/experiments").await;
+    assert_eq!((&nothing["score"], &nothing["experiments"]), (&Value::Null, &json!([])));
+    let mut last = String::new();
+    for (build, state) in [("b1", "held"), ("b1", "held"), ("b2", "deviated"), ("b3", "deviated")] {
+        last = begin(build).await;
+        // Runs of one moment are in no order.
+        tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+        served.store.set_run_state(&last, state, 0).await.expect("it is there");
+    }
+    let (_, shown) = served.get("viewer", &format!("/v1/runs/{last}")).await;
+    let story = shown["history"].as_str().expect("a story");
+    assert!(story.starts_with("held twice, deviated since 20") && story.ends_with("(build b2)"), "{story}");
+    let (_, all) = served.get("viewer", "/v1/experiments").await;
+    assert_eq!(all["words"], "resilience score 0 of 100 over 1 experiment (0 held, 1 deviated)");
+    let one = &all["experiments"][0];
+    assert_eq!((&one["title"], &one["run"], &one["build"]), (&json!("A title"), &json!(last), &json!("b3")));
+    let (status, problem) =
+        served.post("operator", "/v1/runs", json!({ "document": "x", "build": "b".repeat(201) })).await;
+    assert!(status == 400 && problem["detail"] == "`build` has at most 200 characters", "{problem}");
+    served.stop().await;
+}
+
+#[tokio::test]
 async fn ten_thousand_runs_come_in_pages_each_once() {
     const RUNS: usize = 10_000;
     let served = Served::new().await;
@@ -47,7 +78,14 @@ async fn ten_thousand_runs_come_in_pages_each_once() {
         let id = format!("r{number:05}");
         // As long as experiments are: lists do not carry them along.
         let document = "x".repeat(2_000);
-        served.store.new_run(NewRun { id, title: text("T"), document, plan: text("00"), by: text("ada") })
+        served.store.new_run(NewRun {
+            id,
+            title: text("T"),
+            document,
+            plan: text("00"),
+            by: text("ada"),
+            tested: Tested::default(),
+        })
     });
     futures_util::future::try_join_all(kept).await.expect("runs");
     let mut seen = std::collections::BTreeSet::new();
@@ -78,7 +116,14 @@ async fn runs_and_events_come_in_pages() {
     for number in 0..5 {
         let text = |text: &str| text.to_owned();
         let id = format!("r{number}");
-        let new = NewRun { id, title: text("T"), document: text("{}"), plan: text("00"), by: text("ada") };
+        let new = NewRun {
+            id,
+            title: text("T"),
+            document: text("{}"),
+            plan: text("00"),
+            by: text("ada"),
+            tested: Tested::default(),
+        };
         served.store.new_run(new).await.expect("a run");
     }
     let (_, first) = served.get("viewer", "/v1/runs?limit=3").await;

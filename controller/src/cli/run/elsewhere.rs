@@ -23,6 +23,7 @@ pub fn run(
     files: &[PathBuf],
     vars: &Vars,
     seed: Option<u64>,
+    build: Option<&str>,
     overrule: Option<&str>,
     common: &Common,
 ) -> anyhow::Result<Exit> {
@@ -34,6 +35,10 @@ pub fn run(
         Ok(submission) => submission,
         Err(problems) => return Ok(load::refuse(&problems, common)),
     };
+    // What is not said is left out: a controller that is older than this command knows nothing of it.
+    if let Some(build) = build {
+        submission["build"] = build.into();
+    }
     if let Some(why) = overrule {
         submission["overrule"] = why.into();
     }
@@ -97,11 +102,17 @@ fn climb(
 pub fn approved(
     remote: &Remote,
     hash: &str,
+    build: Option<&str>,
     overrule: Option<&str>,
     common: &Common,
 ) -> anyhow::Result<Exit> {
-    let order = overrule.map(|why| json!({ "overrule": why }));
-    Ok(begin(remote, &format!("/v1/plans/{}/run", remote::part(hash)), order.as_ref(), common)?.1)
+    let mut order = json!({});
+    for (key, text) in [("build", build), ("overrule", overrule)] {
+        if let Some(text) = text {
+            order[key] = text.into();
+        }
+    }
+    Ok(begin(remote, &format!("/v1/plans/{}/run", remote::part(hash)), Some(&order), common)?.1)
 }
 
 /// A file as a controller takes it. What is too long, or no text, is for the controller to say: it reads it as every verb
@@ -126,5 +137,11 @@ fn begin(
     };
     let run = begun["id"].as_str().context("the controller began no run")?;
     eprintln!("run {} of plan {}", remote::plain(run), remote::text(&begun, "plan"));
-    Ok((Some(run.to_owned()), watch::follow(remote, run, common)?))
+    let exit = watch::follow(remote, run, common)?;
+    if let Ok(shown) = remote::ask(remote, Method::GET, &format!("/v1/runs/{}", remote::part(run)), None)?
+        && let Some(history) = shown["history"].as_str().filter(|history| !history.is_empty())
+    {
+        eprintln!("history: {}", remote::plain(history));
+    }
+    Ok((Some(run.to_owned()), exit))
 }

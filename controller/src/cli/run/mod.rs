@@ -98,8 +98,8 @@ pub struct Options {
     /// Append a line for each experiment to this file, and say how often it held before.
     #[arg(long, value_name = "FILE")]
     pub history: Option<PathBuf>,
-    /// What the history calls the version under test [default: the commit, where a pipeline tells it].
-    #[arg(long, value_name = "TEXT")]
+    /// The version under test, as reports and histories call it [default: the commit, where a pipeline tells it].
+    #[arg(long, env = "SQUALL_BUILD", value_name = "TEXT")]
     pub build: Option<String>,
     #[command(flatten)]
     pub telling: Telling,
@@ -110,11 +110,14 @@ impl Run {
     pub fn run(&self, common: &Common) -> anyhow::Result<Exit> {
         if let Some(url) = &self.controller {
             let remote = self.shown.remote(url)?;
+            let pipeline = Pipeline::of(self.options.ci);
+            let build = self.options.build.as_deref().or(pipeline.build());
             let overrule = self.overrule.as_deref();
             if let Some(hash) = &self.approved {
-                return elsewhere::approved(&remote, hash, overrule, common);
+                return elsewhere::approved(&remote, hash, build, overrule, common);
             }
-            return elsewhere::run(&remote, &self.files, &self.vars, self.options.seed, overrule, common);
+            let seed = self.options.seed;
+            return elsewhere::run(&remote, &self.files, &self.vars, seed, build, overrule, common);
         }
         // From here on a signal is kept until somebody can act on it.
         let _held = signals::hold()?;
@@ -238,6 +241,7 @@ fn carry_out(
         }
     };
     let (began, date) = (Instant::now(), date());
+    let build = options.build.as_deref().or(pipeline.build());
     let together = climb.as_ref().and(outputs.events.as_ref()).and_then(Events::directory);
     let mut session = Session {
         experiments,
@@ -248,6 +252,7 @@ fn carry_out(
         guard: pipeline.is_github(),
         lease: options.lease.map_or(LEASE, |lease| lease.get().max(SHORTEST_LEASE)),
         events: outputs.events.take(),
+        build: build.map(str::to_owned),
         observations: outputs.observations.take(),
         tellings,
         climb,
@@ -260,7 +265,6 @@ fn carry_out(
         .zip(runs)
         .map(|(experiment, runs)| Tested::of(experiment.subject.clone(), kind.repeat, runs));
     let took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
-    let build = options.build.as_deref().or(pipeline.build());
     let mut suite = Suite::of(tested.collect(), &date, took_ms, outputs.history.as_mut(), build);
     if let Some(climb) = &session.climb {
         suite = suite.climbed(climb.ladder());

@@ -13,6 +13,7 @@ use squall_experiments::protocol::{Refusal, RunId};
 use squall_experiments::suite::{History, Suite};
 
 use super::super::Common;
+use super::super::written::{create, unwritable};
 use super::Options;
 use super::pipeline::Pipeline;
 use super::prepared::Prepared;
@@ -117,7 +118,9 @@ fn self_cut(path: &Path, history: &History) -> bool {
 
 fn say(path: &Path, written: io::Result<()>) {
     if let Err(error) = written {
-        let _ = writeln!(io::stderr(), "error: cannot write `{}`: {error}", path.display());
+        let help =
+            "the verdict stands; `squall verdict EVENTS` makes the report of a run again from its events";
+        let _ = writeln!(io::stderr(), "error: cannot write `{}`: {error}\nhelp: {help}", path.display());
     }
 }
 
@@ -160,16 +163,6 @@ impl Events {
             }
         }
     }
-}
-
-fn create(path: &Path) -> Result<File, Refusal> {
-    let opened = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path);
-    opened.map_err(|error| unwritable(path, &error, "name a file that can be written"))
-}
-
-fn unwritable(path: &Path, error: &io::Error, help: &str) -> Refusal {
-    let help = format!("nothing was injected; {help}");
-    Refusal::new(format!("cannot write `{}`: {error}", path.display()), help)
 }
 
 fn open_history(

@@ -43,6 +43,8 @@ pub struct Session {
     pub lease: Duration,
     /// Where events are written.
     pub events: Option<Events>,
+    /// The version that is tested, where that was said.
+    pub build: Option<String>,
     /// Where it is written what proxies see.
     pub observations: Option<File>,
     /// How else runs are told.
@@ -165,7 +167,7 @@ impl Session {
         let agent =
             prepared.plans[unit.time].has_changes().then(|| join::agent(self.common.state_dir.as_deref()));
         let mut host = LocalHost::new(&self.common);
-        let (suite, lease) = (self.suite, self.lease);
+        let (suite, lease, build) = (self.suite, self.lease, self.build.clone());
         tasks.spawn_local(async move {
             let document = &prepared.document;
             let plan = &prepared.plans[unit.time];
@@ -178,7 +180,7 @@ impl Session {
                 experiment: &document.experiment,
                 plan,
                 version: env!("CARGO_PKG_VERSION").to_owned(),
-                origin: Some(telling::origin(document, plan.seed, std::env::args().skip(1))),
+                origin: Some(telling::origin(document, plan.seed, build, std::env::args().skip(1))),
                 lease,
                 since_ns: None,
                 mandate: Mandate::default(),

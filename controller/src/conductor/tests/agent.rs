@@ -4,15 +4,18 @@ use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use squall_experiments::evidence::Evidence;
 use squall_experiments::guard::Stop;
 use squall_experiments::protocol::{
     Active, Applied, Call, Lifted, Message, Refusal, Reply, Request, RunId, Said, VERSION,
 };
+
+use crate::conductor::boot_ns;
 
 /// How it behaves; the default is well.
 #[derive(Clone, Default)]
@@ -37,6 +40,10 @@ pub(crate) struct Manners {
     pub(crate) ends: Option<&'static str>,
     /// Lifts the part unasked right after `Apply`.
     pub(crate) overtakes: bool,
+    /// Tells its clock, which is so many seconds ahead, and begins at an instant.
+    pub(crate) ahead: Option<u64>,
+    /// Does not begin at its instant, but waits until it is called off.
+    pub(crate) dawdles: bool,
     /// Looks at the guards itself, and stops the run for the first right after `Apply`.
     pub(crate) guards: bool,
 }
@@ -65,7 +72,9 @@ impl Seen {
 pub(crate) fn serve(manners: Manners, seen: Seen) -> UnixStream {
     let (ours, theirs) = UnixStream::pair().unwrap();
     thread::spawn(move || {
-        let mut agent = Agent { out: theirs.try_clone().unwrap(), manners, seen, run: None, guard: None };
+        let out = theirs.try_clone().unwrap();
+        let off = Arc::default();
+        let mut agent = Agent { out, manners, seen, run: None, guard: None, off };
         for line in BufReader::new(theirs).lines() {
             let Ok(line) = line else { break };
             let call: Call = serde_json::from_str(&line).unwrap();
@@ -85,6 +94,8 @@ struct Agent {
     seen: Seen,
     run: Option<RunId>,
     guard: Option<u32>,
+    /// What waits for its instant is called off.
+    off: Arc<AtomicBool>,
 }
 
 impl Agent {
@@ -95,11 +106,17 @@ impl Agent {
             serde_json::Value::String(word) => word.clone(),
             other => other.as_object().unwrap().keys().next().unwrap().clone(),
         };
-        if word != "renew" && word != "observe" {
+        if !["renew", "observe", "clock"].contains(&word.as_str()) {
             self.seen.asked.lock().unwrap().push(word);
         }
         let hangs = self.manners.hangs && !self.seen.is_clean();
         if hangs {
+            return true;
+        }
+        if let Request::Apply { at_ns: Some(at_ns), .. } = call.request
+            && !self.manners.refuses_apply
+        {
+            self.appoint(call, at_ns);
             return true;
         }
         let applied = matches!(call.request, Request::Apply { .. });
@@ -107,6 +124,36 @@ impl Agent {
         let refused = matches!(reply, Reply::Refused(_));
         self.say(&Message::Answer { number: call.number, reply });
         if applied && !refused { self.afterwards() } else { true }
+    }
+
+    /// Its boot clock.
+    fn clock(&self) -> Option<u64> {
+        Some(boot_ns() + self.manners.ahead? * 1_000_000_000)
+    }
+
+    /// Answers when the instant has come.
+    fn appoint(&self, call: Call, at_ns: u64) {
+        let mut later = Agent {
+            out: self.out.try_clone().unwrap(),
+            manners: self.manners.clone(),
+            seen: self.seen.clone(),
+            run: self.run.clone(),
+            guard: None,
+            off: Arc::clone(&self.off),
+        };
+        thread::spawn(move || {
+            let now = later.clock().expect("only an agent that tells its clock is told an instant");
+            thread::sleep(Duration::from_nanos(at_ns.saturating_sub(now)));
+            let patience = Instant::now() + Duration::from_secs(20);
+            while later.manners.dawdles && !later.off.load(Ordering::SeqCst) && Instant::now() < patience {
+                thread::sleep(Duration::from_millis(10));
+            }
+            let reply = match later.off.load(Ordering::SeqCst) {
+                true => Reply::Refused(Refusal::bare("it was called off")),
+                false => later.reply(call.request),
+            };
+            later.say(&Message::Answer { number: call.number, reply });
+        });
     }
 
     fn reply(&mut self, request: Request) -> Reply {
@@ -117,7 +164,9 @@ impl Agent {
                 worker: 2,
                 state: "/tmp".to_owned(),
                 policy: "none".to_owned(),
+                clock_ns: self.clock(),
             },
+            Request::Clock => Reply::Clock { now_ns: self.clock().expect("it was told") },
             Request::Begin { run, guards, .. } => {
                 self.run = Some(run);
                 let guard = guards.first().filter(|_| self.manners.guards);
@@ -137,10 +186,13 @@ impl Agent {
                     targets: vec!["127.0.0.1:7003".to_owned()],
                     notes: Vec::new(),
                     took_us: 900,
+                    made_ns: self.clock(),
+                    ..Applied::default()
                 })
             }
             Request::Observe { .. } => Reply::Measured(vec![self.evidence()]),
             Request::Lift { part, .. } => {
+                self.off.store(true, Ordering::SeqCst);
                 thread::sleep(self.manners.lift_takes);
                 Reply::Lifted(self.lift(&[part]))
             }

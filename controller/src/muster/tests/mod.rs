@@ -204,6 +204,30 @@ fn all_hosts_begin_together_and_hold() {
 }
 
 #[test]
+fn hosts_whose_clocks_differ_begin_at_one_instant_of_each() {
+    let tells = |ahead: u64| Manners { ahead: Some(ahead), ..well() };
+    let (outcome, fleet) = run_on([("a", tells(0)), ("b", tells(3600)), ("c", tells(7))], &json!({}));
+    assert_eq!(outcome.muster.exit, Exit::Held, "{:#?}", outcome.muster);
+    let [start] = outcome.muster.starts.as_slice() else { panic!("{:?}", outcome.muster.starts) };
+    let (began_us, within_us) = (start.began_us.unwrap(), start.within_us.unwrap());
+    // An hour and seven seconds are not to be seen; what is, is how late a busy machine wakes a thread.
+    assert!(began_us < 5_000_000 && within_us < 5_000_000, "{start:?}");
+    assert!(fleet.is_clean());
+}
+
+#[test]
+fn what_was_ordered_ahead_is_called_off_where_another_host_refuses() {
+    let tells = Manners { ahead: Some(5), dawdles: true, ..well() };
+    let refuses = Manners { refuses_apply: true, ..tells.clone() };
+    let (outcome, fleet) = run_on([("a", tells), ("b", refuses)], &json!({}));
+    assert_eq!(outcome.exits(), [("a", Exit::Held), ("b", Exit::Refused)], "{:#?}", outcome.muster);
+    assert_eq!(outcome.muster.hosts[0].verdict, "reverted because of another host");
+    let injected = outcome.of("a").iter().any(|event| matches!(event, Event::Injected { .. }));
+    assert!(!injected && fleet.is_clean(), "{:#?}", outcome.log);
+    assert!(fleet.hosts["a"].1.lasts.lock().unwrap().is_empty(), "nothing was made there");
+}
+
+#[test]
 fn one_that_refuses_reverts_the_others() {
     let refuses = Manners { refuses_apply: true, ..well() };
     let (outcome, fleet) = run_on([("a", well()), ("b", refuses), ("c", well())], &json!({}));

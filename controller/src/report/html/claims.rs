@@ -106,7 +106,10 @@ fn limits(stated: Option<&Stated>, findings: &[Finding]) -> Limits {
             | Bound::Throughput(_) => {
                 limits.shares.extend(tolerated.map(|share| (share, word)));
             }
-            Bound::Latency | Bound::LatencyOfControl => {}
+            Bound::QuantileOfBaseline(_)
+            | Bound::QuantileOfControl(_)
+            | Bound::Latency
+            | Bound::LatencyOfControl => {}
         }
     }
     limits

@@ -26,6 +26,7 @@ pub(super) fn repeat(page: &mut Markup, summary: &Summary, events: Option<&Path>
             page.fact("experiment", origin.content.as_deref().unwrap_or_default());
             page.fact("squall", &summary.version);
             page.fact("agent", summary.agent.as_deref().unwrap_or_default());
+            page.fact("build", origin.build.as_deref().unwrap_or_default());
             page.fact("system", origin.system.as_deref().unwrap_or_default());
         });
     });

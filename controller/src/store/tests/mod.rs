@@ -32,7 +32,7 @@ impl Scratch {
         self.path()
     }
 
-    pub(super) fn store(&self) -> Store {
+    pub(crate) fn store(&self) -> Store {
         Store::open(&Where::Sqlite(self.path())).expect("it opens")
     }
 }
@@ -57,19 +57,26 @@ impl Store {
         let kept = format!(
             "WITH RECURSIVE numbers(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < {count}) \
              INSERT INTO runs SELECT printf('r%08d', n), printf('Experiment %d', n % {titles}), '{{}}', '00', 'ada', \
-             1700000000000 + n * 60000, CASE n % 7 WHEN 0 THEN 'deviated' ELSE 'held' END, 0, 0, 0, NULL FROM numbers"
+             1700000000000 + n * 60000, CASE n % 7 WHEN 0 THEN 'deviated' ELSE 'held' END, 0, 0, 0, NULL, NULL, 1, '' FROM numbers"
         );
         self.write(move |sql| sql.batch(&kept)).await.expect("runs");
     }
 }
 
-pub(super) fn wait<T>(future: impl Future<Output = T>) -> T {
+pub(crate) fn wait<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime").block_on(future)
 }
 
-pub(super) fn a_run(id: &str) -> NewRun {
+pub(crate) fn a_run(id: &str) -> NewRun {
     let text = |text: &str| text.to_owned();
-    NewRun { id: text(id), title: text("T"), document: text("{}"), plan: text("00"), by: text("ada") }
+    NewRun {
+        id: text(id),
+        title: text("T"),
+        document: text("{}"),
+        plan: text("00"),
+        by: text("ada"),
+        tested: Tested::default(),
+    }
 }
 
 #[test]
@@ -84,6 +91,21 @@ fn a_second_process_is_told_who_has_the_directory() {
     drop(store);
     // The lock goes with the thread that writes.
     scratch.store();
+}
+
+#[test]
+fn a_run_that_nobody_holds_is_taken_over_as_it_is() {
+    let scratch = Scratch::new("abandoned");
+    let store = scratch.store();
+    wait(async {
+        let tested = Tested { build: Some("b7".to_owned()), ..Tested::default() };
+        store.new_run(NewRun { tested, ..a_run("r1") }).await.expect("a run");
+        assert_eq!(store.take_abandoned().await.expect("it answers"), None, "it is held");
+        store.write(|sql| sql.batch("UPDATE runs SET held_until = 0")).await.expect("its lease is over");
+        let taken = store.take_abandoned().await.expect("it answers").expect("nobody holds it");
+        assert_eq!((taken.id.as_str(), taken.epoch, taken.build.as_deref()), ("r1", 1, Some("b7")));
+        assert_eq!(store.take_abandoned().await.expect("it answers"), None, "it is held again");
+    });
 }
 
 #[test]

@@ -11,7 +11,7 @@ use axum::http::Method;
 use self::browser::Browser;
 use super::table;
 use crate::api::tests::Served;
-use crate::store::{NewRun, Role};
+use crate::store::{NewRun, Role, Tested};
 
 fn a_run(id: &str, title: &str) -> NewRun {
     let text = |text: &str| text.to_owned();
@@ -21,6 +21,7 @@ fn a_run(id: &str, title: &str) -> NewRun {
         document: text("squall: 1"),
         plan: text("00"),
         by: text("ada (x)"),
+        tested: Tested { weight: 1, build: Some(text("b<7>")), ..Tested::default() },
     }
 }
 

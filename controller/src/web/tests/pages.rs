@@ -26,6 +26,10 @@ async fn a_run_is_its_report_when_it_has_ended() {
         assert!(ended.contains(word), "{word}: {ended}");
     }
     assert!(!ended.contains("data-live") && !ended.contains("Halt this run"), "{ended}");
+    let list = browser.get("/runs").await.body;
+    let score = "resilience score 0 of 100 over 1 experiment (0 held, 1 deviated)";
+    assert!(list.contains(score) && list.contains("(build b&lt;7&gt;)"), "{list}");
+    assert!(ended.contains("deviated once since ") && ended.contains("b&lt;7&gt;"), "{ended}");
     let names: Vec<&str> = ended.split(" id=\"").skip(1).filter_map(|rest| rest.split('"').next()).collect();
     let once: std::collections::BTreeSet<&&str> = names.iter().collect();
     assert_eq!(once.len(), names.len(), "each name is given once: {names:?}");

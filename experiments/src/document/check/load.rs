@@ -1,7 +1,7 @@
 use super::super::node::{Data, Node};
 use super::Check;
 use super::probe::text;
-use crate::probe::{ErrorsBound, LatencyBound, Template, divided};
+use crate::probe::{Template, divided};
 use crate::url::HttpUrl;
 
 impl Check {
@@ -114,12 +114,12 @@ impl Check {
 
     /// A control group is there to be compared with, and what compares needs one.
     pub(super) fn compared_groups(&mut self, claim: &Node, kind: &str, path: &str) {
-        let expected = |key| Some((key, claim.get("expect")?.get(key)?));
-        let errors = expected("errors")
-            .filter(|(_, node)| matches!(node.decode::<ErrorsBound>(), Some(ErrorsBound::OfControl(_))));
-        let latency = expected("latency")
-            .filter(|(_, node)| node.decode::<LatencyBound>() == Some(LatencyBound::OfControl));
-        let compares = errors.or(latency);
+        // A bound that is wrong in itself is said elsewhere; it compares all the same.
+        let with_control =
+            |node: &&Node| matches!(&node.data, Data::Text(text) if text.trim_end().ends_with("control"));
+        let compares = ["errors", "p50", "p90", "p99", "p999", "latency"]
+            .into_iter()
+            .find_map(|key| Some((key, claim.get("expect")?.get(key).filter(with_control)?)));
         let control = claim.get(kind).filter(|_| kind == "load").and_then(|load| load.entry("control"));
         match (compares, control) {
             (Some((key, compared)), None) => {
@@ -129,7 +129,7 @@ impl Check {
             }
             (None, Some(control)) => {
                 let help =
-                    "write `expect: { errors: \"<= 1.5x control\" }` or `latency: no worse than control`";
+                    "write for example `expect: { errors: \"<= 1.5x control\", p99: \"<= 1.2x control\" }`";
                 let path = format!("{path}.load.control");
                 self.at(control.key_span, &path, "nothing is compared with the control group", help);
             }

@@ -1,7 +1,7 @@
 use super::super::node::{Data, Node};
 use super::Check;
-use crate::probe::{ErrorsBound, QUANTILES, When};
-use crate::quantity::{MostPeriod, Percent, Period};
+use crate::probe::{ErrorsBound, QUANTILES, QuantileBound, When};
+use crate::quantity::{Percent, Period};
 
 /// Expectations of rates: every probe that is looked at often enough has one.
 pub(super) const OF_RATES: [&str; 5] = ["errors", "p50", "p90", "p99", "p999"];
@@ -16,8 +16,17 @@ impl Check {
         let timeout = timeout.map_or(Some(default), Node::decode::<Period>);
         for (name, _) in QUANTILES {
             let Some(node) = expect.get(name) else { continue };
-            let Some(bound) = node.decode::<MostPeriod>() else { continue };
             let path = format!("{path}.{name}");
+            let bound = match node.decode::<QuantileBound>() {
+                Some(QuantileBound::Within(bound)) => bound,
+                Some(compared @ QuantileBound::OfBaseline(_)) if kind != "load" => {
+                    let what =
+                        format!("`{name}: {compared}` needs hundreds of requests, which only a `load` sends");
+                    self.at(node.span, &path, what, "write a limit of your own: `\"<= 300ms\"`");
+                    continue;
+                }
+                _ => continue,
+            };
             if bound.0.is_zero() {
                 let help = "write for example `\"<= 300ms\"`";
                 self.at(node.span, &path, format!("`{name}: {bound}` cannot be kept"), help);
@@ -43,12 +52,15 @@ impl Check {
             self.at(entry.key_span, &format!("{path}.tolerate"), what, help);
         }
         let guard = path.starts_with("stop-when");
-        for key in ["errors", "throughput", "latency"] {
+        for key in ["errors", "throughput", "latency", "p50", "p90", "p99", "p999"] {
             let Some(node) = expect.get(key) else { continue };
             let compared = matches!(&node.data, Data::Text(text) if text.contains("baseline") || text.contains("control"));
             if guard && compared {
                 let what = format!("a guard has nothing that `{key}` could be compared with");
-                let help = "give it a limit of its own, as in `errors: \"<= 10%\"`";
+                let help = match key.starts_with('p') {
+                    true => "give it a limit of its own: `\"<= 300ms\"`",
+                    false => "give it a limit of its own, as in `errors: \"<= 10%\"`",
+                };
                 self.at(node.span, &format!("{path}.{key}"), what, help);
             }
         }

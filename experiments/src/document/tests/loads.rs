@@ -11,6 +11,7 @@ fn file(load: &str, more: &str) -> String {
 #[test]
 fn what_a_load_sends_is_checked() {
     let control = ", expect: { errors: \"<= 2x control\" }";
+    let p99 = ", expect: { errors: \"<= 5%\", p99: \"<= 1.2x control\" }";
     for (load, more, what) in [
         ("url: \"http://a/{{x}}\"", "", "`{{x}}` is not known"),
         ("url: \"http://a/{{n\"", "", "`{{` is not closed by `}}`"),
@@ -41,6 +42,7 @@ fn what_a_load_sends_is_checked() {
             "nothing is compared with the control group",
         ),
         ("url: \"http://a/\"", control, "there is no control group to compare with"),
+        ("url: \"http://a/\"", p99, "there is no control group to compare with"),
     ] {
         let found = short(&file(load, more));
         assert!(found.len() == 1 && found[0].starts_with(what), "{load}: {found:?}");
@@ -48,6 +50,23 @@ fn what_a_load_sends_is_checked() {
     let guard = file("url: \"http://a/\", control: { server: \"http://b\" }", control)
         .replace("hypothesis:", "hypothesis: []\nstop-when:");
     assert!(short(&guard)[0].starts_with("a guard has nothing that `errors` could be compared with"));
+    let whole = "url: \"http://a/\", control: { server: \"http://b\" }";
+    let claim = read("a.yaml", file(whole, p99).as_bytes(), &Sources::default()).expect("it needs the group");
+    let bounds = claim.experiment.hypothesis[0].terms().expect("a rate").bounds;
+    assert_eq!(bounds[1].to_string(), "p99 <= 1.2x control");
+    let guard = file(whole, p99).replace("hypothesis:", "hypothesis: []\nstop-when:");
+    assert!(short(&guard)[0].starts_with("a guard has nothing that `p99` could be compared with"));
+    let looks = "squall: 1\ntitle: t\nhypothesis: [{ name: a, http: { url: \"http://a/\" }, expect: { p50: \"<= 2x baseline\" } }]\nmethod: [{ wait: 1s }]\n";
+    assert!(
+        short(looks)[0].starts_with("`p50: <= 2x baseline` needs hundreds of requests"),
+        "{:?}",
+        short(looks)
+    );
+    let wrong = short(&file(whole, ", expect: { p99: \"<= 0.8x control\" }"));
+    assert!(
+        wrong[0].starts_with("`<= 0.8x control` is not between 1 and 1000 times the control"),
+        "{wrong:?}"
+    );
 }
 
 #[test]

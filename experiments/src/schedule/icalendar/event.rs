@@ -101,6 +101,9 @@ impl Draft {
                 };
                 Length::Time(to.duration_since(from))
             }
+            (None, Some(duration)) if whole && duration.as_secs() % 86_400 != 0 => {
+                return Err(wrong("an event of whole days lasts a part of one; help: begin it with a time"));
+            }
             (None, Some(duration)) if whole => Length::Days(duration.as_secs() / 86_400),
             (None, Some(duration)) => Length::Time(duration),
             // Section 3.6.1: without an end, a day lasts a day and a time is a moment.
@@ -172,10 +175,9 @@ impl Event {
         for stamp in &self.more {
             add(stamp, stamp.wall);
         }
-        let Some(rule) = &self.rule else {
-            add(&self.start, self.start.wall);
-            return Ok(());
-        };
+        // Section 3.8.5.3: the start is the first instance, whether or not the rule says so.
+        add(&self.start, self.start.wall);
+        let Some(rule) = &self.rule else { return Ok(()) };
         let longest = match self.length {
             Length::Days(days) => SignedDuration::from_hours(days.saturating_mul(25)),
             Length::Time(time) => time,
@@ -183,7 +185,9 @@ impl Event {
         let begin = from.checked_sub(longest).unwrap_or(Timestamp::MIN);
         let window = (self.start.wall_of(begin, zone).date(), self.start.wall_of(to, zone).date());
         for day in rule.days(&self.start, zone, window, steps)? {
-            add(&self.start, day.to_datetime(self.start.wall.time()));
+            if day != self.start.wall.date() {
+                add(&self.start, day.to_datetime(self.start.wall.time()));
+            }
         }
         Ok(())
     }

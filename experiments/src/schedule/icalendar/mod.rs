@@ -20,7 +20,7 @@ use event::Event;
 pub const LONGEST: usize = 1 << 20;
 /// How many events it may have.
 pub const MOST_EVENTS: usize = 10_000;
-/// How many days and periods are looked at for one question.
+/// How many days and periods are looked at for one question; those of long rules count more often.
 const MOST_STEPS: usize = 1_000_000;
 
 /// Why a calendar cannot be used.

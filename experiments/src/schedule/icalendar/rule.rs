@@ -105,6 +105,7 @@ impl Rule {
                 return Ok(found);
             }
             period += 1;
+            *steps = steps.checked_sub(self.work()).ok_or(CalendarError::Often)?;
             for day in self.within(begins, first) {
                 *steps = steps.checked_sub(1).ok_or(CalendarError::Often)?;
                 if day < first {
@@ -121,8 +122,22 @@ impl Rule {
                     found.push(day);
                 }
             }
-            *steps = steps.checked_sub(1).ok_or(CalendarError::Often)?;
         }
+    }
+
+    /// How many steps it takes to look at a period, whether or not a day of it is found: each day is compared with all that
+    /// the rule lists, and sixteen comparisons are a step.
+    fn work(&self) -> usize {
+        let listed = self.weekdays.len() + self.month_days.len() + self.months.len() + self.positions.len();
+        let days = match self.every {
+            Every::Day => 1,
+            Every::Week => 7,
+            Every::Month => 31,
+            // Without a list, it is one date of each year.
+            Every::Year if listed == 0 => 1,
+            Every::Year => 366,
+        };
+        1 + days * (1 + listed) / 16
     }
 
     fn is_over(&self, start: &Stamp, day: Date, zone: &Zone) -> bool {
@@ -250,8 +265,17 @@ impl Rule {
     }
 }
 
-fn list<T>(text: &str, one: impl Fn(&str) -> Option<T>) -> Option<Vec<T>> {
-    text.split(',').map(one).collect()
+/// The parts of a list, each once.
+fn list<T: PartialEq>(text: &str, one: impl Fn(&str) -> Option<T>) -> Option<Vec<T>> {
+    let mut found = Vec::new();
+    for part in text.split(',') {
+        let part = one(part)?;
+        // There are a few hundred different ones at most.
+        if !found.contains(&part) {
+            found.push(part);
+        }
+    }
+    Some(found)
 }
 
 /// A whole number between `-most` and `most`, but not zero.

@@ -121,6 +121,7 @@ fn what_is_not_understood_is_refused_and_never_left_out() {
     refused(&event("DTSTART:20270229T000000Z"), "line 4: `20270229T000000Z`");
     refused(&event("DTSTART;TZID=W. Europe Standard Time:20270101T000000"), "W. Europe Standard Time");
     refused(&event("DTSTART;VALUE=DATE:20270102\nDTEND;VALUE=DATE:20270101"), "ends before it begins");
+    refused(&event("DTSTART;VALUE=DATE:20270102\nDURATION:P1DT12H"), "lasts a part of one");
     refused(&event("DTSTART;VALUE=DATE:20270102\nRRULE:FREQ=SECONDLY"), "`FREQ=SECONDLY` is not understood");
     refused(
         &event("DTSTART;VALUE=DATE:20270102\nRRULE:FREQ=YEARLY;BYEASTER=1"),
@@ -138,4 +139,27 @@ fn a_hostile_calendar_takes_bounded_work() {
     let calendar = Calendar::read(&calendar(&daily)).expect("it is valid");
     let bars = calendar.bars(&Zone::default(), at("2027-01-01T00:00:00Z"), at("2028-01-01T00:00:00Z"));
     assert_eq!(bars, Err(CalendarError::Often));
+    // A rule that finds few days and is long to look at: its list is that of the file's whole length.
+    let list = |one: &str, many: usize| vec![one; many].join(",");
+    let rule = |by: &str| {
+        let rule = format!("RRULE:FREQ=YEARLY;COUNT=4000000000;BYDAY={by}");
+        event(&format!("DTSTART;VALUE=DATE:00010101\n{rule}"))
+    };
+    let ask = |text: &str| {
+        let calendar = Calendar::read(text).expect("it is valid");
+        calendar.bars(&Zone::default(), at("2027-01-01T00:00:00Z"), at("2028-01-01T00:00:00Z"))
+    };
+    assert_eq!(ask(&rule(&list("53MO", 200_000))), ask(&rule("53MO")), "what is said again is the same");
+    let all: Vec<String> = (1..=53)
+        .flat_map(|week| ["MO", "TU", "WE", "TH", "FR", "SA"].map(|day| format!("{week}{day}")))
+        .collect();
+    assert_eq!(ask(&rule(&all.join(","))), Err(CalendarError::Often));
+}
+
+#[test]
+fn a_day_on_which_something_starts_is_one_of_it_whatever_its_rule_says() {
+    // The 5th is a Tuesday.
+    let text = event("DTSTART;VALUE=DATE:20270105\nRRULE:FREQ=WEEKLY;BYDAY=MO;COUNT=2\nSUMMARY:x");
+    let begins: Vec<String> = barred(&text).iter().map(|line| line[..8].to_owned()).collect();
+    assert_eq!(begins, ["27-01-05", "27-01-11", "27-01-18"]);
 }

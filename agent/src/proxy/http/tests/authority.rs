@@ -89,10 +89,17 @@ fn what_an_authority_issues_has_expired_or_another_name_where_a_toxic_says_so() 
             let shown = serde_json::to_string(&world.control.get("shop").expect("it is there"));
             assert!(!shown.expect("JSON").contains("PRIVATE"), "the key is shown");
             let shaken = connect(world.listen, &trusted(&authority), "localhost", &[]).await;
-            match (shaken.map(drop), said) {
-                (Ok(()), None) => {}
+            match (shaken, said) {
+                (Ok(first), None) => {
+                    // It is issued once for each name, as by the proxy itself.
+                    let again = connect(world.listen, &trusted(&authority), "localhost", &[]).await;
+                    let [first, again] = [first, again.expect("as before")].map(|stream| {
+                        stream.get_ref().1.peer_certificates().map(<[_]>::to_vec).unwrap_or_default()
+                    });
+                    assert!(!first.is_empty() && first == again, "another certificate");
+                }
                 (Err(error), Some(said)) => assert!(format!("{error:?}").contains(said), "{error:?}"),
-                (shaken, said) => panic!("{said:?}: {shaken:?}"),
+                (shaken, said) => panic!("{said:?}: {:?}", shaken.map(drop)),
             }
             world.remove("tls_issued_downstream");
         }
