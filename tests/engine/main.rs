@@ -1,5 +1,6 @@
 //! The packet engine by itself, between two hosts, without an agent around it: what the end-to-end suite cannot look at.
 
+use std::io::ErrorKind;
 use std::net::{SocketAddr, SocketAddrV6, UdpSocket};
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
@@ -102,10 +103,20 @@ fn v6(host: &Host) -> SocketAddr {
     (host.v6, 0).into()
 }
 
+/// The length of the next datagram. A read with a time-out is interrupted when the machine stands still meanwhile.
+fn next(receiver: &UdpSocket, bytes: &mut [u8]) -> usize {
+    loop {
+        match receiver.recv(bytes) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            came => return came.expect("as many arrive as were sent"),
+        }
+    }
+}
+
 fn numbers(receiver: &UdpSocket, count: u32) -> Vec<u32> {
     let one = || {
         let mut bytes = [0; 4];
-        receiver.recv(&mut bytes).expect("as many arrive as were sent");
+        next(receiver, &mut bytes);
         u32::from_be_bytes(bytes)
     };
     (0..count).map(|_| one()).collect()
@@ -153,7 +164,7 @@ fn long_datagrams_that_are_late_on_their_way_out_arrive_whole() {
             let begun = Instant::now();
             sender.send(&sent).unwrap();
             let mut bytes = vec![0; 65_536];
-            let received = receiver.recv(&mut bytes).expect("it arrives");
+            let received = next(&receiver, &mut bytes);
             assert!(begun.elapsed() >= delay, "{length} bytes were early");
             assert!(bytes[..received] == sent, "{length} bytes are not the same");
         }

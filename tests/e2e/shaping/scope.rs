@@ -14,9 +14,10 @@ use super::{DELAY, MANY, delayed, nothing_leaked, unharmed};
 use crate::trial::{Trial, calm};
 
 /// A client program that keeps one connection: each line of its file is how long an answer took, in microseconds.
-/// Its pause is a read that nothing answers: a program such as `sleep` would share the connection for a moment.
-const ASK: &str = "exec 3<>/dev/tcp/$0/7; while :; do b=${EPOCHREALTIME/./}; echo hello >&3; read -r _ <&3; \
-                   e=${EPOCHREALTIME/./}; echo $((e-b)); read -r -t 0.02 -u 3 _; done >>$1";
+/// Its pause is a read that nothing answers: a program such as `sleep` would share the connection for a moment. A read that
+/// is interrupted, as when the machine stands still, begins again: else its answer would be taken for the next one's.
+const ASK: &str = "exec 3<>/dev/tcp/$0/7; while :; do b=${EPOCHREALTIME/./}; echo hello >&3; \
+                   until read -r _ <&3; do :; done; e=${EPOCHREALTIME/./}; echo $((e-b)); read -r -t 0.02 -u 3 _; done >>$1";
 
 /// Such a program in the background.
 struct Asking {
