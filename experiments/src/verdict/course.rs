@@ -188,8 +188,7 @@ impl Course {
         planned_ms: Option<u64>,
         alpha: f64,
     ) -> Option<Course> {
-        let asked = |(latency, failed): &Tick<'_>| latency.total() + failed > 0;
-        let both = || pairs.iter().filter(|(_, tested, control)| asked(tested) && asked(control));
+        let both = || in_both(pairs);
         let control: Vec<Tick<'_>> = both().map(|(_, _, control)| *control).collect();
         let limit = Ranks::new(&control)?.tail(alpha / 2.0);
         let slow = |(latency, failed): &Tick<'_>| limit.map_or(0, |limit| latency.beyond(limit) + failed);
@@ -269,6 +268,14 @@ pub(super) fn late_share(counts: &Counts) -> f64 {
         }
     }
     if all == 0 { 0.0 } else { failed as f64 / all as f64 }
+}
+
+/// The stretches in which both groups were asked.
+pub(super) fn in_both<'p, 't>(
+    pairs: &'p [(u64, Tick<'t>, Tick<'t>)],
+) -> impl Iterator<Item = &'p (u64, Tick<'t>, Tick<'t>)> {
+    let asked = |(latency, failed): &Tick<'_>| latency.total() + failed > 0;
+    pairs.iter().filter(move |(_, tested, control)| asked(tested) && asked(control))
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::blocks::Blocks;
 use super::counts::Counts;
-use super::course::{Course, SHARED, late_share, outage};
+use super::course::{Course, SHARED, in_both, late_share, outage};
 use super::interval::chance_of;
 use super::process::Starts;
 use super::rate::{Keeps, control_group};
@@ -152,8 +152,7 @@ impl Course {
         planned_ms: Option<u64>,
         alpha: f64,
     ) -> Option<Course> {
-        let asked = |(latency, failed): &Tick<'_>| latency.total() + failed > 0;
-        let both = || pairs.iter().filter(|(_, tested, control)| asked(tested) && asked(control));
+        let both = || in_both(pairs);
         let during: Vec<(u64, Tick<'_>)> = both().map(|(at, tested, _)| (*at, *tested)).collect();
         let control = Pool::of(both().map(|(_, _, control)| *control));
         if control.all() == 0 {
