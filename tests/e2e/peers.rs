@@ -185,6 +185,11 @@ fn connections_that_are_reset_break_at_once_and_new_ones_hang() {
 
 /// Runs an experiment with a name server of its own.
 pub fn with_names(world: &World, dns: IpAddr, hosts: &str, step: &str) -> Trial {
+    with_names_and(world, dns, hosts, step, &[])
+}
+
+/// The same, with further arguments.
+pub fn with_names_and(world: &World, dns: IpAddr, hosts: &str, step: &str, more: &[&str]) -> Trial {
     let near = &world.hosts[0];
     let resolv =
         world.file("resolv.conf", format!("nameserver {dns}\nsearch test\noptions timeout:1 attempts:1\n"));
@@ -194,7 +199,7 @@ pub fn with_names(world: &World, dns: IpAddr, hosts: &str, step: &str) -> Trial 
     static NEXT: AtomicU32 = AtomicU32::new(1);
     let events = world.directory.join(format!("names-{}.ndjson", NEXT.fetch_add(1, Ordering::Relaxed)));
     let shown = events.display().to_string();
-    let arguments = ["run", &file, "--format", "json", "--events", &shown];
+    let arguments = [&["run", &file, "--format", "json", "--events", &shown], more].concat();
     let files = [(resolv.as_str(), "/etc/resolv.conf"), (hosts.as_str(), "/etc/hosts")];
     Trial { run: near.squall_with_files(&files, &arguments).start(), events }
 }

@@ -101,17 +101,17 @@ impl Fleet {
 
     /// Gives an experiment to the controller, and follows it.
     pub fn runs(&self, fault: &str, lasts: &str) -> Squall {
-        self.runs_on("web", fault, lasts)
+        self.runs_on("web", fault, lasts, &[])
     }
 
-    fn runs_on(&self, role: &str, fault: &str, lasts: &str) -> Squall {
+    fn runs_on(&self, role: &str, fault: &str, lasts: &str, more: &[&str]) -> Squall {
         let document = format!(
             "squall: 1\ntitle: A page of every host\non: {{ labels: {{ role: {role} }} }}\n\
              hypothesis:\n  - name: the page is there\n    http: {{ url: \"http://127.0.0.1:8080/\", timeout: 2s }}\n    every: 100ms\n\
              method:\n  - fault: {{ {fault} }}\n    for: {lasts}\n"
         );
         let file = self.world.file("fleet.yaml", document);
-        self.asks(&["run", &file, "--controller", URL])
+        self.asks(&[&["run", &file, "--controller", URL], more].concat())
     }
 
     /// The newest run, as soon as its fault is on every host.
@@ -148,7 +148,22 @@ fn a_run_over_hosts_has_one_verdict_and_a_halt_ends_it_on_all() {
     let slow = "latency: { delay: 20ms, to: [\"127.0.0.1:8080\"] }";
     let refused = "refuse: { to: [\"127.0.0.1:8080\"] }";
     fleet.runs(slow, "2s").run().expect_exit(0);
-    fleet.runs(refused, "3s").run().expect_exit(5);
+    // For a pipeline: what was asked for is written, and what says nothing to a controller is no silent wish.
+    let (junit, events) =
+        (fleet.world.directory.join("junit.xml"), fleet.world.directory.join("events.ndjson"));
+    let (junit_path, events_path) = (junit.display().to_string(), events.display().to_string());
+    let files = ["--ci", "--junit", &junit_path, "--events", &events_path];
+    let deviated = fleet.runs_on("web", refused, "3s", &files).run();
+    deviated.expect_exit(5);
+    assert!(deviated.stdout.contains("web-1  deviated"), "{}", deviated.story());
+    let junit = std::fs::read_to_string(&junit).expect("it was written");
+    for host in ["web-1", "web-2"] {
+        assert!(junit.contains(&format!("A page of every host on {host}")), "{junit}");
+    }
+    assert!(junit.contains("<failure") && !junit.contains("failures=\"0\""), "{junit}");
+    fleet.asks(&["verdict", &events_path]).run().expect_exit(5).expect_told("the run itself said the same");
+    let wish = fleet.runs_on("web", refused, "3s", &["--repeat", "2"]).run();
+    wish.expect_exit(2).expect_told("`--repeat` is for a run of this host");
     let runs = fleet.asks(&["runs", "--format", "json"]).run().expect_exit(0).json();
     assert_eq!((&runs["runs"][0]["state"], &runs["runs"][1]["state"]), (&"deviated".into(), &"held".into()));
     let held = runs["runs"][1]["id"].as_str().expect("a name").to_owned();
@@ -164,11 +179,11 @@ fn a_run_over_hosts_has_one_verdict_and_a_halt_ends_it_on_all() {
     let none = fleet.asks(&["run", &none, "--controller", URL]).run();
     none.expect_exit(3).expect_told("did you mean `title`?");
     fleet.asks(&["run", "no-such-file.yaml", "--controller", URL]).run().expect_exit(3);
-    let nowhere = fleet.runs_on("db", slow, "1s").run();
+    let nowhere = fleet.runs_on("db", slow, "1s", &[]).run();
     nowhere.expect_exit(4).expect_told("no host matches `labels role=db`");
     // What an administrator says of a host goes before what it says of itself.
     fleet.asks(&["hosts", "label", "web-2", "role=db"]).run().expect_exit(0);
-    let events = fleet.runs_on("db", slow, "1s").run();
+    let events = fleet.runs_on("db", slow, "1s", &[]).run();
     events.expect_exit(0);
     assert!(
         events.stdout.contains("web-2: injected") && !events.stdout.contains("web-1: "),

@@ -94,7 +94,7 @@ fn serve(line: &Line, control: &Control, seed: u64) {
         match order {
             Order::Hear { upstream, task } => {
                 let heard = socket.ok_or_else(|| "a socket is missing".to_owned()).and_then(|socket| {
-                    hear(&mut lookups, seed, Socket::Udp(socket.into()), (upstream, &task))
+                    hear((&mut lookups, control, seed), Socket::Udp(socket.into()), (upstream, &task))
                 });
                 if let Err(why) = heard {
                     let _ = line.send(&Answer::Failed { why }, None);
@@ -104,7 +104,8 @@ fn serve(line: &Line, control: &Control, seed: u64) {
             Order::Carry { upstream, listen, task } => {
                 let carried = socket.ok_or_else(|| "a socket is missing".to_owned()).and_then(|socket| {
                     if task.ailment.is_of_lookups() {
-                        return hear(&mut lookups, seed, Socket::Tcp(socket.into()), (upstream, &task));
+                        let socket = Socket::Tcp(socket.into());
+                        return hear((&mut lookups, control, seed), socket, (upstream, &task));
                     }
                     let wanted = wanted(upstream, &task);
                     control.adopt(&wanted, socket, listen).map(drop).map_err(|error| error.to_string())
@@ -192,8 +193,7 @@ fn counts(control: &Control, lookups: Option<&Lookups>) -> Counts {
 
 /// One more socket to which questions come.
 fn hear(
-    lookups: &mut Option<Lookups>,
-    seed: u64,
+    (lookups, control, seed): (&mut Option<Lookups>, &Control, u64),
     socket: Socket,
     (upstream, task): (SocketAddr, &Task),
 ) -> Result<(), String> {
@@ -202,7 +202,10 @@ fn hear(
     };
     let started = match lookups.take() {
         Some(lookups) => lookups,
-        None => Lookups::start(seed, names, answer, task.share).map_err(|error| error.to_string())?,
+        None => {
+            let fault = (&names[..], answer, task.share);
+            Lookups::start(seed, fault, control.observations().clone()).map_err(|error| error.to_string())?
+        }
     };
     started.serve(socket, upstream);
     *lookups = Some(started);

@@ -1,6 +1,7 @@
 //! What comes to a name server: questions for the names that are meant are answered by the proxy, or by nobody; all others,
 //! and their answers, pass as they are.
 
+use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,6 +20,9 @@ use tokio::time::{sleep, timeout};
 
 use super::order::Counts;
 use super::question::{about, answer, normal};
+use super::sighting::Sighting;
+use crate::proxy::caller::Asked;
+use crate::proxy::observations::Observations;
 use crate::proxy::toxics::Dice;
 
 /// How long an answer to a datagram is waited for: longer than any usual resolver does.
@@ -45,6 +49,7 @@ struct Shared {
     harmed: AtomicU64,
     passed: AtomicU64,
     room: Arc<Semaphore>,
+    observations: Arc<Observations>,
 }
 
 /// What becomes of a question.
@@ -71,7 +76,11 @@ pub(super) struct Lookups {
 
 impl Lookups {
     /// Starts it.
-    pub(super) fn start(seed: u64, names: &[String], answered: &Answered, share: f32) -> io::Result<Self> {
+    pub(super) fn start(
+        seed: u64,
+        (names, answered, share): (&[String], &Answered, f32),
+        observations: Arc<Observations>,
+    ) -> io::Result<Self> {
         let names = names.iter().map(|name| normal(name)).collect();
         let fault = Fault { names, answered: *answered, share: share.into() };
         let shared = Arc::new(Shared {
@@ -81,6 +90,7 @@ impl Lookups {
             harmed: AtomicU64::default(),
             passed: AtomicU64::default(),
             room: Arc::new(Semaphore::new(MOST)),
+            observations,
         });
         let (jobs, mut wanted) = unbounded_channel();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -168,16 +178,25 @@ async fn datagrams(shared: &Arc<Shared>, socket: Arc<UdpSocket>, server: SocketA
             Err(error) => return error,
         };
         let question = &buffer[..length];
+        // To look for whoever sent a datagram would take longer than the datagram's socket often lives.
+        let over = ("udp", Asked::default());
+        let mut sighting = Sighting::of(question, &shared.observations, (client, server), over);
         match shared.judge(question, client) {
-            Verdict::Drop => {}
-            Verdict::Answer(said) => drop(socket.send_to(&said, client).await),
+            Verdict::Drop => sighting.iter_mut().for_each(Sighting::harmed),
+            Verdict::Answer(said) => {
+                sighting.iter_mut().for_each(Sighting::harmed);
+                sighting.iter_mut().for_each(|sighting| sighting.answered(&said));
+                let _ = socket.send_to(&said, client).await;
+            }
             Verdict::Pass => {
                 let Ok(permit) = shared.room.clone().try_acquire_owned() else { continue };
                 let (question, socket) = (question.to_vec(), socket.clone());
                 tokio::spawn(async move {
                     if let Ok(Ok(said)) = timeout(PATIENCE, ask(&question, server)).await {
+                        sighting.iter_mut().for_each(|sighting| sighting.answered(&said));
                         let _ = socket.send_to(&said, client).await;
                     }
+                    drop(sighting);
                     drop(permit);
                 });
             }
@@ -227,21 +246,40 @@ async fn connection(
     client: SocketAddr,
     server: SocketAddr,
 ) -> io::Result<()> {
+    let caller = near.local_addr().ok().zip(shared.observations.callers());
+    let caller = caller.map(|(local, callers)| callers.ask(client, local)).unwrap_or_default();
+    // Those that the server was asked, by the numbers that clients gave them.
+    let pending: Arc<Mutex<HashMap<[u8; 2], Sighting>>> = Arc::default();
     let (mut questions, answers) = near.into_split();
     let answers = Arc::new(Mutex::new(answers));
     let mut far: Option<(OwnedWriteHalf, JoinHandle<()>)> = None;
     while let Some(question) = framed(&mut questions).await? {
+        let mut sighting =
+            Sighting::of(&question, &shared.observations, (client, server), ("tcp", caller.clone()));
         match shared.judge(&question, client) {
-            Verdict::Drop => {}
-            Verdict::Answer(said) => write(&mut *answers.lock().await, &said).await?,
+            Verdict::Drop => sighting.iter_mut().for_each(Sighting::harmed),
+            Verdict::Answer(said) => {
+                sighting.iter_mut().for_each(Sighting::harmed);
+                sighting.iter_mut().for_each(|sighting| sighting.answered(&said));
+                write(&mut *answers.lock().await, &said).await?;
+            }
             Verdict::Pass => {
+                if let Some((number, sighting)) = question.first_chunk().copied().zip(sighting) {
+                    pending.lock().await.insert(number, sighting);
+                }
                 let (sender, _) = match &mut far {
                     Some(far) => far,
                     None => {
                         let (mut back, sender) = TcpStream::connect(server).await?.into_split();
-                        let answers = answers.clone();
+                        let (answers, pending) = (answers.clone(), pending.clone());
                         let task = tokio::spawn(async move {
                             while let Ok(Some(said)) = framed(&mut back).await {
+                                let number = said.first_chunk::<2>();
+                                if let Some(number) = number
+                                    && let Some(mut sighting) = pending.lock().await.remove(number)
+                                {
+                                    sighting.answered(&said);
+                                }
                                 if write(&mut *answers.lock().await, &said).await.is_err() {
                                     return;
                                 }

@@ -18,3 +18,4 @@ mod lookups;
 pub mod order;
 pub mod question;
 mod recipe;
+mod sighting;

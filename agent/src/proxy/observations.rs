@@ -110,6 +110,35 @@ pub struct Request {
     pub how: &'static str,
 }
 
+/// What was seen of a question to a name server, when it is answered or will not be. Times are microseconds of the monotonic
+/// clock; 0 is never.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Lookup {
+    /// The server that was asked.
+    pub proxy: String,
+    /// Who asked.
+    pub client: String,
+    /// `udp` or `tcp`.
+    pub over: &'static str,
+    /// The name that was asked for; empty where the question could not be read.
+    pub name: String,
+    /// The type of the records that were asked for: `A`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// When it came.
+    pub asked_us: u64,
+    /// When it was answered.
+    pub answered_us: u64,
+    /// The code of the answer as the client saw it: `NOERROR`; empty where there was none.
+    pub code: String,
+    /// How many records the answer had.
+    pub answers: usize,
+    /// What was done to it.
+    pub faults: Vec<String>,
+    /// How it ended: `answered`, `unanswered` or `fault`.
+    pub how: &'static str,
+}
+
 /// One thing that was seen.
 #[derive(Clone, Debug, Serialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
@@ -118,12 +147,15 @@ pub enum Record {
     Connection(Connection),
     /// A request that is over.
     Request(Request),
+    /// A question to a name server that is over.
+    Lookup(Lookup),
 }
 
 impl Record {
     fn size(&self) -> usize {
         let (fixed, texts) = match self {
             Record::Connection(seen) => (size_of::<Connection>(), seen.faults.iter().map(String::len).sum()),
+            Record::Lookup(seen) => (size_of::<Lookup>(), seen.name.len() + 100),
             Record::Request(seen) => {
                 let headers: usize =
                     seen.correlation.iter().map(|(name, value)| name.len() + value.len()).sum();

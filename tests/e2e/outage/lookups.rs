@@ -8,11 +8,12 @@ use squall_tests::client::connect;
 use squall_tests::dns::Dns;
 use squall_tests::host::Host;
 use squall_tests::needs;
+use squall_tests::squall::lines;
 use squall_tests::wait::{PATIENCE, holds};
 use squall_tests::world::World;
 
 use super::LONG;
-use crate::peers::with_names;
+use crate::peers::{with_names, with_names_and};
 use crate::trial::{evidence, impaired, timed_out};
 
 const NOERROR: u8 = 0;
@@ -158,4 +159,41 @@ fn a_name_server_and_a_search_domain_that_come_while_the_fault_lasts_are_met_too
     let told = evidence(&report)["incidents"].to_string();
     assert!(told.contains("a new name server") && told.contains("shop.new"), "{told}");
     assert!(!fails(first, "shop.test") && !fails(second, "shop.new"));
+}
+
+#[test]
+fn what_was_asked_and_answered_is_told_to_whoever_wants_to_know() {
+    needs!(Root, Cgroup2, Bpf);
+    let world = World::new(2);
+    let [near, far] = &world.hosts[..] else { panic!("two hosts are needed") };
+    let dns = Dns::start(&far.netns, far.v4);
+    for name in ["shop.test", "other.test"] {
+        dns.set(name, 1, &["192.0.2.7".parse().expect("an address")]);
+    }
+    let seen = world.directory.join("seen.ndjson");
+    let step = "{ fault: { outage: { of: shop, how: dns, answer: servfail } }, for: 80s }";
+    let more = ["--observations", &seen.display().to_string()];
+    let mut trial = with_names_and(&world, far.v4, "", step, &more);
+    trial.injected();
+    let server = SocketAddr::new(far.v4, 53);
+    for by in [By::Connected, By::Stream] {
+        assert_eq!(ask(near, server, "shop.test", by, LONG).expect("an answer").0, SERVFAIL, "{by:?}");
+        assert_eq!(ask(near, server, "other.test", by, LONG).expect("an answer").0, NOERROR, "{by:?}");
+    }
+    trial.halted();
+    let told = lines(&seen);
+    for (over, name, code, how) in [
+        ("udp", "shop.test.", "SERVFAIL", "fault"),
+        ("udp", "other.test.", "NOERROR", "answered"),
+        ("tcp", "shop.test.", "SERVFAIL", "fault"),
+        ("tcp", "other.test.", "NOERROR", "answered"),
+    ] {
+        let of = |line: &&serde_json::Value| line["over"] == over && line["name"] == name;
+        let found: Vec<_> = told.iter().filter(of).collect();
+        let [one] = found[..] else { panic!("{over} {name}: {told:#?}") };
+        assert_eq!((&one["kind"], &one["type"]), (&"lookup".into(), &"A".into()), "{one:#}");
+        assert_eq!((&one["code"], &one["how"]), (&code.into(), &how.into()), "{one:#}");
+        assert_eq!(one["proxy"], server.to_string(), "{one:#}");
+        assert!(one["answered_us"].as_u64() >= one["asked_us"].as_u64(), "{one:#}");
+    }
 }

@@ -79,7 +79,7 @@ impl Control {
     }
 
     /// What was seen of connections and requests.
-    pub fn observations(&self) -> &Observations {
+    pub fn observations(&self) -> &Arc<Observations> {
         &self.observations
     }
 

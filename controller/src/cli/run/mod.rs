@@ -27,6 +27,7 @@ use super::{Common, Format, load, print};
 pub use files::named;
 
 use climb::Climb;
+use elsewhere::Elsewhere;
 use outputs::{Events, Outputs};
 use pipeline::Pipeline;
 use prepared::Prepared;
@@ -109,15 +110,7 @@ impl Run {
     /// Runs the verb.
     pub fn run(&self, common: &Common) -> anyhow::Result<Exit> {
         if let Some(url) = &self.controller {
-            let remote = self.shown.remote(url)?;
-            let pipeline = Pipeline::of(self.options.ci);
-            let build = self.options.build.as_deref().or(pipeline.build());
-            let overrule = self.overrule.as_deref();
-            if let Some(hash) = &self.approved {
-                return elsewhere::approved(&remote, hash, build, overrule, common);
-            }
-            let seed = self.options.seed;
-            return elsewhere::run(&remote, &self.files, &self.vars, seed, build, overrule, common);
+            return self.elsewhere(url, common);
         }
         // From here on a signal is kept until somebody can act on it.
         let _held = signals::hold()?;
@@ -141,6 +134,40 @@ impl Run {
         });
         let documents = documents.into_iter().map(|read| (read.file, read.document)).collect();
         carry_out(documents, climb, kind, &self.options, common)
+    }
+
+    /// On the hosts of a controller.
+    fn elsewhere(&self, url: &str, common: &Common) -> anyhow::Result<Exit> {
+        if let Some(option) = self.only_here() {
+            eprintln!("error: `{option}` is for a run of this host, not for one of a controller");
+            eprintln!(
+                "help: leave it out; `--events FILE` keeps the run, and `squall verdict FILE --host NAME` takes `--html` \
+                 and `--baseline`"
+            );
+            return Ok(Exit::Usage);
+        }
+        let pipeline = Pipeline::of(self.options.ci);
+        let (options, overrule) = (&self.options, self.overrule.as_deref());
+        let elsewhere = Elsewhere { remote: self.shown.remote(url)?, options, overrule, common, pipeline };
+        match &self.approved {
+            Some(hash) => elsewhere.approved(hash),
+            None => elsewhere.run(&self.files, &self.vars),
+        }
+    }
+
+    /// The first of the given options that says nothing to a controller.
+    fn only_here(&self) -> Option<&'static str> {
+        let Options { observations, lease, history, telling, .. } = &self.options;
+        let given = [
+            ("--title", self.title.is_some()),
+            ("--repeat", self.repeat > 1),
+            ("--parallel", self.parallel > 1),
+            ("--observations", observations.is_some()),
+            ("--lease", lease.is_some()),
+            ("--history", history.is_some()),
+            ("--html` or `--baseline", telling.is_asked_for()),
+        ];
+        given.into_iter().find_map(|(option, given)| given.then_some(option))
     }
 
     /// Every document; else everything that is wrong with any of them.
