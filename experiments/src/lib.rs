@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`experiment`] | the document that a user writes |
 //! | [`document`] | from text to an experiment, with every problem of it |
+//! | [`name`] | names of things that a controller keeps |
 //! | [`quantity`] | values with units: periods, percentages, shares |
 //! | [`fleet`] | what a controller and the hosts of its fleet say to each other |
 //! | [`peer`], [`flow`] | whose traffic a fault concerns |
@@ -29,6 +30,7 @@
 //! | [`curve`] | how a claim went over time, for whoever draws it |
 //! | [`muster`] | one run over several hosts: its log, and what it adds up to |
 //! | [`schedule`] | when experiments run: by cron, once, or at random within bounds |
+//! | [`gameday`] | several runs with people watching: the document, what happened, what was measured |
 //! | [`suite`] | several experiments, repeated or not, as one gate: verdict, score, history |
 //! | [`exit`] | the exit codes of every squall command |
 
@@ -43,10 +45,12 @@ pub mod experiment;
 pub mod faults;
 pub mod fleet;
 pub mod flow;
+pub mod gameday;
 pub mod guard;
 pub mod impairment;
 pub mod mandate;
 pub mod muster;
+pub mod name;
 pub mod peer;
 pub mod plan;
 pub mod probe;

@@ -25,6 +25,7 @@ use squall_experiments::targets::{FleetPlan, OnPartial, Targets, shares};
 use tokio::sync::mpsc;
 
 use crate::conductor::{Answer, boot_ns, date};
+use crate::store::now_ms;
 
 use crew::{Crew, Heard, Threads};
 
@@ -116,6 +117,7 @@ async fn run_in(
         run: order.run.clone(),
         title: order.redactor.redact(&order.experiment.title).into_owned(),
         date: date(),
+        at: Some(now_ms()),
         seed: order.seed,
         plan: plan.hash,
         version: order.version.clone(),

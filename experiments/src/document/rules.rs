@@ -3,11 +3,12 @@
 use serde_json::{Map, Value};
 
 use super::suggest;
+use crate::name::Name;
 use crate::peer::{Peer, Ports};
 use crate::probe::{ErrorsBound, LatencyBound, QuantileBound, Quota, ThroughputBound};
 use crate::quantity::{MostPercent, MostPeriod, Percent, Period, Pick, QuantityError, Rate};
 use crate::ramp::{By, Factor, Level};
-use crate::schedule::{Cron, Day, Moment, Name, TimeOfDay, Zone};
+use crate::schedule::{Cron, Day, Moment, TimeOfDay, Zone};
 
 /// Reads a text, or says why it cannot.
 pub(super) type Parse = fn(&str) -> Result<(), QuantityError>;
@@ -36,7 +37,7 @@ pub(super) fn parser(format: &str) -> Option<Parse> {
         "moment" => read::<Moment>,
         "day" => read::<Day>,
         "time-of-day" => read::<TimeOfDay>,
-        "schedule-name" => read::<Name>,
+        "name" => read::<Name>,
         "level" => read::<Level>,
         "ramp-by" => read::<By>,
         "factor" => read::<Factor>,

@@ -101,6 +101,9 @@ pub struct Began {
     pub title: String,
     /// Wall-clock time of the controller, RFC 3339 in UTC.
     pub date: String,
+    /// The same to the millisecond, since 1970; `None` in a log that does not say it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at: Option<u64>,
     /// The seed of every choice, that of the hosts too.
     pub seed: u64,
     /// The hash of the plan of all hosts.

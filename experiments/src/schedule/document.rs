@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::str::FromStr;
 use std::sync::LazyLock;
 
 use schemars::JsonSchema;
@@ -15,44 +14,10 @@ use super::cron::Cron;
 use super::icalendar::{Calendar, CalendarError};
 use super::random::Random;
 use crate::document::{Finding, Problems, read_other};
-use crate::quantity::{QuantityError, as_text};
+pub use crate::name::Name;
 
 /// The format that this build reads.
 pub const FORMAT: u32 = 1;
-
-/// The name of a schedule: lowercase letters, digits and `-`, at most 63.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Name(String);
-
-impl Name {
-    /// As text.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl FromStr for Name {
-    type Err = QuantityError;
-
-    fn from_str(text: &str) -> Result<Self, QuantityError> {
-        let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-        if text.is_empty() || text.len() > 63 || text.starts_with('-') || !text.chars().all(fits) {
-            return Err(QuantityError::new(
-                format!("`{text}` cannot be the name of a schedule"),
-                "use lowercase letters, digits and `-`, 63 at most: `nightly-checkout`",
-            ));
-        }
-        Ok(Name(text.to_owned()))
-    }
-}
-
-impl fmt::Display for Name {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-as_text!(Name, "schedule-name", "string", ["nightly-checkout"]);
 
 /// When an experiment runs by itself, on which hosts, and when it does not.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]

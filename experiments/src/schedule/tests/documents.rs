@@ -101,7 +101,7 @@ fn everything_that_is_wrong_is_told_at_once_with_its_place() {
     let text = "schedule: 1\nname: Night\nzone: Europe/Berlim\nwen: {}\nwhen: { crom: x }\nexcept: [{ days: { from: tomorrow } }]\n";
     let said = problems(text);
     for because in [
-        "`Night` cannot be the name of a schedule",
+        "`Night` cannot be a name here",
         "did you mean `Europe/Berlin`?",
         "unknown key `wen` in the schedule",
         "did you mean `cron`?",
