@@ -133,7 +133,7 @@ fn items(title: &str, items: &[String], page: &mut String) {
 }
 
 /// A text that is shown as it is, in a paragraph and in a table: nothing in it is markup.
-fn text(plain: &str) -> String {
+pub(super) fn text(plain: &str) -> String {
     let mut shown = String::with_capacity(plain.len());
     for c in plain.chars() {
         match c {
@@ -158,7 +158,7 @@ fn html(plain: &str) -> String {
 }
 
 /// A code span: its fence is longer than any row of backticks in it.
-fn code(plain: &str) -> String {
+pub(super) fn code(plain: &str) -> String {
     let shown: String = plain.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     let longest = shown.split(|c| c != '`').map(str::len).max().unwrap_or(0);
     let fence = "`".repeat(longest + 1);

@@ -3,6 +3,7 @@
 mod code_quality;
 mod figures;
 mod fleet;
+pub(crate) mod gameday;
 mod github;
 pub(crate) mod html;
 mod human;
@@ -18,6 +19,7 @@ mod suite;
 
 pub use code_quality::code_quality;
 pub use fleet::{fleet, fleet_json};
+pub use gameday::{Before, GameDayReport, SoFar, gameday_html, gameday_markdown, gameday_sentence};
 pub use github::{annotation, annotations, harmless, problems};
 pub use html::{html, quoted};
 pub use human::human;

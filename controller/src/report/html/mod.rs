@@ -37,24 +37,27 @@ pub(crate) const STYLE: &str = include_str!("style.css");
 pub fn html(summary: &Summary, log: &[Record], events: Option<&Path>) -> String {
     let frame = Frame::new(summary);
     let known = curves(log);
+    bare(&format!("{}: {}", summary.exit.meaning(), summary.title), |page| {
+        verdict::head(page, summary);
+        if let Some(regression) = &summary.regression {
+            earlier::earlier(page, regression);
+        }
+        timeline::timeline(page, &frame, summary, log);
+        claims::claims(page, &frame, summary, log, &known, true);
+        faults::faults(page, summary, true);
+        undo::undo(page, summary);
+        repeat::repeat(page, summary, events);
+        reading(page);
+    })
+}
+
+/// A page that stands alone, with its style in it.
+pub(super) fn bare(title: &str, content: impl FnOnce(&mut Markup)) -> String {
     let mut page = Markup::default();
     page.raw("<!DOCTYPE html>\n");
     page.element("html", &[("lang", "en")], |page| {
-        page.element("head", &[], |page| head(page, summary));
-        page.element("body", &[], |page| {
-            page.element("main", &[], |page| {
-                verdict::head(page, summary);
-                if let Some(regression) = &summary.regression {
-                    earlier::earlier(page, regression);
-                }
-                timeline::timeline(page, &frame, summary, log);
-                claims::claims(page, &frame, summary, log, &known, true);
-                faults::faults(page, summary, true);
-                undo::undo(page, summary);
-                repeat::repeat(page, summary, events);
-                reading(page);
-            });
-        });
+        page.element("head", &[], |page| head(page, title));
+        page.element("body", &[], |page| page.element("main", &[], content));
     });
     let mut text = page.finish();
     text.push('\n');
@@ -85,12 +88,12 @@ pub(crate) fn pieces(summary: &Summary, log: &[Record], ended: bool) -> Vec<Piec
     pieces
 }
 
-fn head(page: &mut Markup, summary: &Summary) {
+fn head(page: &mut Markup, title: &str) {
     page.void("meta", &[("charset", "utf-8")]);
     page.void("meta", &[("http-equiv", "Content-Security-Policy"), ("content", POLICY)]);
     page.void("meta", &[("name", "viewport"), ("content", "width=device-width, initial-scale=1")]);
     page.void("meta", &[("name", "color-scheme"), ("content", "light dark")]);
-    page.text("title", &[], &format!("{}: {}", summary.exit.meaning(), summary.title));
+    page.text("title", &[], title);
     page.element("style", &[], |page| page.raw(STYLE));
 }
 

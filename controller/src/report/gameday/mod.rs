@@ -1,0 +1,83 @@
+//! The report of a game day, for three readers: a page for who decides, timeline and evidence for who mends, JSON for programs;
+//! and the skeleton of a post-mortem, with what is known filled in.
+
+mod html;
+mod markdown;
+mod parts;
+mod postmortem;
+mod words;
+
+pub use html::gameday_html;
+pub(crate) use html::gameday_pieces;
+pub use markdown::gameday_markdown;
+pub use words::gameday_sentence;
+
+use serde::Serialize;
+use serde_json::{Value, json};
+use squall_experiments::gameday::{Between, Comparison, Course, DayFigures, GameDay, Means, Record};
+
+/// Everything that is known of a game day.
+#[derive(Clone, Debug)]
+pub struct GameDayReport {
+    /// Its name among all days.
+    pub id: String,
+    /// Who began it.
+    pub by: String,
+    /// What was planned.
+    pub day: GameDay,
+    /// What happened.
+    pub record: Vec<Record>,
+    /// Where it stands.
+    pub course: Course,
+    /// How long everything took.
+    pub figures: DayFigures,
+    /// The day of the same name before it.
+    pub before: Option<Before>,
+    /// All days of that name up to this one.
+    pub so_far: Option<SoFar>,
+}
+
+/// The day before, beside this one.
+#[derive(Clone, Debug, Serialize)]
+pub struct Before {
+    /// Its name among all days.
+    pub id: String,
+    /// When it began: milliseconds since 1970.
+    pub begun: u64,
+    /// Step by step.
+    pub comparison: Comparison,
+}
+
+/// Several days together.
+#[derive(Clone, Debug, Serialize)]
+pub struct SoFar {
+    /// How many.
+    pub days: u64,
+    /// The means over all their steps.
+    pub means: Means,
+    /// How often what they look at gives way.
+    pub between: Between,
+}
+
+impl GameDayReport {
+    /// For programs.
+    pub fn json(&self) -> Value {
+        json!({
+            "id": self.id,
+            "by": self.by,
+            "name": self.day.name,
+            "title": self.day.title,
+            "sentence": gameday_sentence(self),
+            "exit": self.course.exit(),
+            "document": self.day,
+            "course": self.course,
+            "figures": self.figures,
+            "before": self.before,
+            "so-far": self.so_far,
+            "record": self.record,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;
