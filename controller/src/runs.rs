@@ -170,9 +170,9 @@ impl Runs {
         interruptions: mpsc::UnboundedReceiver<String>,
         interrupt: mpsc::UnboundedSender<String>,
     ) {
-        let (say, lines) = mpsc::unbounded_channel::<String>();
+        let (say, lines) = mpsc::unbounded_channel::<Line>();
         let outlet = Box::new(move |line: &Line| {
-            let _ = say.send(serde_json::to_string(line).unwrap_or_default());
+            let _ = say.send(line.clone());
         });
         let held = takeover::hold(&self.0.store, &run, interrupt.clone(), BEARABLE);
         let keeper = Keeper::new(&self.0.store, &run, interrupt, BEARABLE);

@@ -200,7 +200,7 @@ pub fn table() -> Vec<Route> {
         route!(POST "/v1/halt", operator, "Undoes everything, on all hosts or on some. On all, new runs are blocked until it is lifted.", [], Some(shape::<halts::Wanted>), OK "application/json" Some(shape::<halts::Done>), halts::set),
         route!(POST "/v1/halt/lift", operator, "Lets new runs begin again.", [], Some(shape::<halts::Lift>), OK "application/json" Some(shape::<halts::State>), halts::lift),
         route!(GET "/v1/audit", admin, "The audit log, oldest first.", [LIMIT, ("from", "the number of the first: 1 unless said")], None, OK "application/json" Some(shape::<audit::Entries>), audit::page),
-        route!(GET "/v1/audit/head", viewer, "The end of the audit log: its length and last hash.", [], None, OK "application/json" Some(shape::<store::Head>), audit::head),
+        route!(GET "/v1/audit/head", viewer, "The end of the audit log: its length and last hash.", [], None, OK "application/json" Some(shape::<squall_experiments::muster::Head>), audit::head),
         route!(GET "/v1/audit/verify", admin, "Computes every hash of the audit log again.", [], None, OK "application/json" Some(shape::<store::Verified>), audit::verify),
     ]
 }

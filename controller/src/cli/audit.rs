@@ -1,10 +1,17 @@
 //! `squall audit`.
 
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
 use axum::http::Method;
 use clap::Subcommand;
-use serde_json::Value;
+use serde_json::{Value, json};
+use squall_controller::store::NOTHING;
 use squall_experiments::exit::Exit;
+use squall_experiments::muster::{Head, Muster, Published};
 
+use super::events::{self, Log};
 use super::remote::{At, table, text, time};
 use super::{Common, Format, print};
 
@@ -28,63 +35,105 @@ enum What {
         #[arg(long, default_value_t = 100)]
         limit: u64,
     },
-    /// Compute every hash again, and compare the end with one that was published.
+    /// Compute every hash again, and say whether the end that a report has published is in the log.
     Verify {
-        /// The hash that an entry of the log must have, as a report or an earlier `squall audit head` said it.
-        #[arg(long, value_name = "HASH")]
-        head: Option<String>,
+        /// That end, as a report or `squall audit head` says it: the number of the entry and its hash. The hash alone does, too.
+        #[arg(long, value_name = "SEQ:HASH", conflicts_with = "report")]
+        head: Option<Published>,
+        /// The report that has published it: the events of a run (`squall show RUN --events`), or the JSON report that `squall
+        /// verdict` makes of them.
+        #[arg(long, value_name = "FILE")]
+        report: Option<PathBuf>,
     },
     /// How long the log is, and the hash of its last entry.
     Head,
 }
 
 impl Audit {
-    /// Runs the verb. A log that was altered is exit code 4.
+    /// Runs the verb. A log that was altered, or that a published end is not in, is exit code 4.
     pub fn run(&self, common: &Common) -> anyhow::Result<Exit> {
+        let published = match &self.what {
+            Some(What::Verify { report: Some(report), .. }) => match published(report) {
+                Ok(head) => Some(head.into()),
+                Err(error) => {
+                    eprintln!("error: {error:#}");
+                    return Ok(Exit::Usage);
+                }
+            },
+            Some(What::Verify { head, .. }) => head.clone(),
+            _ => None,
+        };
         let path = match self.what.as_ref().unwrap_or(&What::List { from: 1, limit: 100 }) {
             What::List { from, limit } => format!("/v1/audit?from={from}&limit={limit}"),
             What::Verify { .. } => "/v1/audit/verify".to_owned(),
             What::Head => "/v1/audit/head".to_owned(),
         };
-        let answer = match self.at.ask(Method::GET, &path, None)? {
+        let mut answer = match self.at.ask(Method::GET, &path, None)? {
             Ok(answer) => answer,
             Err(exit) => return Ok(exit),
         };
-        if common.format == Format::Json {
-            print::json(&answer)?;
-        } else {
-            print::result(&human(&answer))?;
+        if let Some(published) = &published {
+            let entry = match self.entry(published)? {
+                Ok(entry) => entry,
+                Err(exit) => return Ok(exit),
+            };
+            let (seq, hash) = (published.seq.or(entry["seq"].as_u64()), &published.hash);
+            // What somebody has altered bears the hash that it had: the chain must hold up to there, too.
+            let whole =
+                answer["broken"]["seq"].as_u64().is_none_or(|broken| seq.is_none_or(|seq| seq < broken));
+            let in_chain = whole && entry["hash"] == *hash;
+            answer["published"] =
+                json!({ "seq": seq, "hash": hash, "in-chain": in_chain, "found": entry["hash"] });
         }
-        if !answer["broken"].is_null() {
-            return Ok(Exit::Refused);
+        match common.format {
+            Format::Json => print::json(&answer)?,
+            Format::Human => print::result(&human(&answer))?,
         }
-        match &self.what {
-            Some(What::Verify { head: Some(head) }) => self.holds(head),
-            _ => Ok(Exit::Held),
+        match answer["broken"].is_null() && answer["published"]["in-chain"] != false {
+            true => Ok(Exit::Held),
+            false => Ok(Exit::Refused),
         }
     }
 
-    /// Whether some entry has a hash: then the log up to it is what it was when that was published.
-    fn holds(&self, head: &str) -> anyhow::Result<Exit> {
-        let mut from = 1;
+    /// The entry of the log that a published end is of: that of its number, else that of its hash; null where there is none.
+    fn entry(&self, published: &Published) -> anyhow::Result<Result<Value, Exit>> {
+        if published.seq == Some(0) {
+            return Ok(Ok(json!({ "seq": 0, "hash": NOTHING })));
+        }
+        let (mut from, limit) = published.seq.map_or((1, 1000), |seq| (seq, 1));
         loop {
-            let path = format!("/v1/audit?from={from}&limit=1000");
-            let page = match self.at.ask(Method::GET, &path, None)? {
-                Ok(page) => page,
-                Err(exit) => return Ok(exit),
-            };
+            let page =
+                match self.at.ask(Method::GET, &format!("/v1/audit?from={from}&limit={limit}"), None)? {
+                    Ok(page) => page,
+                    Err(exit) => return Ok(Err(exit)),
+                };
             let entries = page["entries"].as_array().map_or(&[][..], Vec::as_slice);
-            if entries.iter().any(|entry| entry["hash"] == head) {
-                eprintln!("the published hash is in the log");
-                return Ok(Exit::Held);
-            }
-            if entries.is_empty() {
-                eprintln!("error: no entry has the hash `{head}`: the log was written anew or cut off since");
-                return Ok(Exit::Refused);
+            let meant = |entry: &&Value| match published.seq {
+                Some(seq) => entry["seq"] == seq,
+                None => entry["hash"] == published.hash,
+            };
+            let found = entries.iter().find(meant);
+            if found.is_some() || entries.is_empty() || published.seq.is_some() {
+                return Ok(Ok(found.cloned().unwrap_or_default()));
             }
             from = page["next"].as_u64().unwrap_or_default();
         }
     }
+}
+
+/// The end of the audit log that a report says.
+fn published(report: &Path) -> anyhow::Result<Head> {
+    let said = || format!("`{}` says no end of an audit log", report.display());
+    let text = fs::read(report).with_context(|| format!("cannot read `{}`", report.display()))?;
+    if let Ok(document) = serde_json::from_slice::<Value>(&text)
+        && !document["audit"].is_null()
+    {
+        return serde_json::from_value(document["audit"].clone()).with_context(said);
+    }
+    let log = events::either(report).with_context(said)?;
+    let Log::Fleet(log) = log else { anyhow::bail!("{}: it is of a run without a controller", said()) };
+    let head = Muster::of(&log).and_then(|muster| muster.audit);
+    head.with_context(|| format!("{}: the run was cut off, or its controller does not say it", said()))
 }
 
 fn human(answer: &Value) -> String {
@@ -95,11 +144,35 @@ fn human(answer: &Value) -> String {
         };
         return table(&["number", "at", "who", "what"], &entries.iter().map(row).collect::<Vec<_>>());
     }
-    if answer["broken"].is_object() {
-        let broken = &answer["broken"];
-        return format!("BROKEN at entry {}: {}\n", text(broken, "seq"), text(broken, "why"));
+    let mut out = match &answer["broken"] {
+        Value::Null => {
+            let head = if answer["whole"].is_object() { &answer["whole"] } else { answer };
+            let word = if answer["whole"].is_object() { "whole: " } else { "" };
+            format!(
+                "{word}{} entries, head {}:{}\n",
+                text(head, "seq"),
+                text(head, "seq"),
+                text(head, "hash")
+            )
+        }
+        broken => format!("BROKEN at entry {}: {}\n", text(broken, "seq"), text(broken, "why")),
+    };
+    let published = &answer["published"];
+    if !published.is_null() {
+        let seq = published["seq"].as_u64().map(|seq| format!("{seq}:")).unwrap_or_default();
+        let said = format!("{seq}{}", text(published, "hash"));
+        out.push_str(&match (published["in-chain"] == true, published["found"].as_str()) {
+            (true, _) => format!("the published head {said} is in the log\n"),
+            (false, None) => {
+                format!("NOT IN THE LOG: no entry is the published head {said}: the log was written anew or cut off since\n")
+            }
+            (false, Some(found)) if published["hash"] == found => {
+                format!("NOT CERTAIN: the published head {said} stands behind the break\n")
+            }
+            (false, Some(found)) => {
+                format!("NOT IN THE LOG: the published head {said} has the hash {found} there: the log was written anew since\n")
+            }
+        });
     }
-    let head = if answer["whole"].is_object() { &answer["whole"] } else { answer };
-    let word = if answer["whole"].is_object() { "whole: " } else { "" };
-    format!("{word}{} entries, head {}\n", text(head, "seq"), text(head, "hash"))
+    out
 }

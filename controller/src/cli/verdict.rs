@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use squall_controller::report::{self, Paint};
 use squall_experiments::exit::Exit;
-use squall_experiments::muster::{FleetEvent, Line, Muster, What};
+use squall_experiments::muster::{FleetEvent, Head, Line, Muster, What};
 use squall_experiments::ramp::{Ladder, Ramp, Rung, Step};
 use squall_experiments::run::{Event, Record};
 use squall_experiments::summary::Summary;
@@ -60,7 +60,7 @@ impl Verdict {
             }
         };
         match (log, &self.host) {
-            (Log::Run(log), None) => self.of_one(&log, common),
+            (Log::Run(log), None) => self.of_one(&log, None, common),
             (Log::Run(_), Some(_)) => {
                 eprintln!("error: `{}` is the log of a run on one host", self.file.display());
                 eprintln!("help: leave `--host` out");
@@ -69,20 +69,21 @@ impl Verdict {
             (Log::Fleet(log), None) => self.of_all(&log, common),
             (Log::Fleet(log), Some(host)) => {
                 let own = of_host(&log, host);
-                self.of_one(&own, common)
+                self.of_one(&own, Muster::of(&log).and_then(|muster| muster.audit), common)
             }
         }
     }
 
-    /// The report of one host.
-    fn of_one(self, log: &[Record], common: &Common) -> anyhow::Result<Exit> {
-        let Some(summary) = Summary::of(log) else {
+    /// The report of one host, with the end of the audit log of its controller.
+    fn of_one(self, log: &[Record], audit: Option<Head>, common: &Common) -> anyhow::Result<Exit> {
+        let Some(mut summary) = Summary::of(log) else {
             match &self.host {
                 Some(host) => eprintln!("error: `{}` holds no run on `{host}`", self.file.display()),
                 None => eprintln!("error: `{}` does not begin with the begin of a run", self.file.display()),
             }
             return Ok(Exit::Usage);
         };
+        summary.audit = audit;
         let mut ready = match self.telling.ready_for(log) {
             Ok(ready) => ready,
             Err(mut refusal) => {
@@ -121,7 +122,7 @@ impl Verdict {
         };
         print::result(&text)?;
         let said = log.last().and_then(|line| match &line.what {
-            What::Fleet { event: FleetEvent::Finished { exit, sentence }, .. } => {
+            What::Fleet { event: FleetEvent::Finished { exit, sentence, .. }, .. } => {
                 Some((*exit, sentence.as_str()))
             }
             _ => None,

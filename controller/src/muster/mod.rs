@@ -154,7 +154,9 @@ async fn run_in(
     let Some(muster) = Muster::of(&log.lines) else {
         unreachable!("the log has its first line");
     };
-    log.fleet(FleetEvent::Finished { exit: muster.exit, sentence: muster.sentence.clone() });
+    // Whoever keeps the log adds the end of the audit log.
+    let sentence = muster.sentence.clone();
+    log.fleet(FleetEvent::Finished { exit: muster.exit, sentence, audit: None });
     Muster::of(&log.lines).unwrap_or(muster)
 }
 

@@ -46,6 +46,10 @@ pub fn fleet(muster: &Muster, paint: Paint) -> String {
     if let Some(why) = &muster.stopped {
         let _ = writeln!(out, "\n{}", printable::text(why));
     }
+    if let Some(head) = &muster.audit {
+        let _ =
+            writeln!(out, "\n{}", paint.dim(&format!("audit log: {}", printable::text(&head.to_string()))));
+    }
     let sentence = printable::text(&muster.sentence);
     let _ = writeln!(out, "\n{}", paint.verdict(muster.exit, &sentence));
     out

@@ -277,6 +277,10 @@ impl Page {
             let events = self.paint.dim(&format!("\nevents: {}", events.display()));
             self.line(events);
         }
+        if let Some(head) = &summary.audit {
+            let head = self.paint.dim(&format!("audit log: {head}"));
+            self.line(head);
+        }
         let sentence = self.paint.verdict(summary.exit, &summary.sentence);
         let code = match summary.exit {
             Exit::Held => String::new(),

@@ -26,6 +26,9 @@ pub fn markdown(suite: &Suite) -> String {
     if let Some(score) = &suite.score {
         page.push_str(&format!("{}, took {}.\n\n", text(&score.in_words()), seconds(suite.took_ms)));
     }
+    if let Some(head) = &suite.audit {
+        page.push_str(&format!("Audit log: {}.\n\n", code(&head.to_string())));
+    }
     let details: String = suite.experiments.iter().flat_map(details).collect();
     if page.len() + details.len() <= LONGEST {
         page.push_str(&details);

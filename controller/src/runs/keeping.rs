@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use squall_experiments::muster::{FleetEvent, Line, What};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::{Instant, sleep, timeout};
 
@@ -49,14 +50,26 @@ impl Keeper {
 
     /// Keeps all lines in their order until no more can come. Interrupts the run when it is not bearable any more that the
     /// store does not answer, or when it refuses; an error is what the store said last.
-    pub(super) async fn lines(&self, mut lines: UnboundedReceiver<String>) -> Result<(), StoreError> {
+    ///
+    /// The last line gets the end of the audit log: with it every report of the run publishes that.
+    pub(super) async fn lines(&self, mut lines: UnboundedReceiver<Line>) -> Result<(), StoreError> {
         let mut next = 0;
-        let mut batch = Vec::new();
-        while lines.recv_many(&mut batch, TOGETHER).await > 0 {
+        let mut together = Vec::new();
+        while lines.recv_many(&mut together, TOGETHER).await > 0 {
+            let mut batch = Vec::with_capacity(together.len());
+            for mut line in together.drain(..) {
+                if let What::Fleet { event: FleetEvent::Finished { audit, .. }, .. } = &mut line.what {
+                    let head = self.patiently(|| self.store.audit_head()).await;
+                    // A log that has lost its head is no reason to lose the end of the run, too.
+                    *audit = head
+                        .inspect_err(|error| tracing::error!(run = self.run, %error, "the report has no head of the audit log"))
+                        .ok();
+                }
+                batch.push(serde_json::to_string(&line).unwrap_or_default());
+            }
             // What was kept though its answer was lost is found out by asking again: events have numbers.
             let kept = || self.store.append(self.epoch, &self.run, next, &batch);
             next = self.patiently(kept).await?;
-            batch.clear();
         }
         Ok(())
     }

@@ -85,7 +85,8 @@ pub(super) async fn close(store: &Store, run: &RunRow) -> Result<(), StoreError>
     let sentence = format!("interrupted: {by}");
     let events = [
         FleetEvent::Interrupted { by: by.to_owned() },
-        FleetEvent::Finished { exit: Exit::Interrupted, sentence },
+    let audit = Some(store.audit_head().await?);
+        FleetEvent::Finished { exit: Exit::Interrupted, sentence, audit },
     ];
     let lines = (run.events..).zip(events).map(|(at, event)| {
         let line = Line { seq: at + 1, what: What::Fleet { at_ms, event } };

@@ -1,6 +1,7 @@
 //! Runs whose store hangs, and runs of a controller that is gone.
 
 use serde_json::json;
+use squall_experiments::muster::{FleetEvent, What};
 use tokio::time::timeout;
 
 use super::*;
@@ -48,7 +49,8 @@ async fn lines_that_a_store_takes_and_does_not_answer_for_end_a_run_and_are_kept
     assert!(matches!(keeper.begins().await, Err(StoreError::Away(_))), "nobody can say that it has begun");
     while interruptions.try_recv().is_ok() {}
     let (say, lines) = mpsc::unbounded_channel();
-    say.send("{}".to_owned()).expect("it is heard");
+    let end = json!({ "seq": 1, "at_ms": 7, "fleet": "finished", "exit": 0, "sentence": "held" });
+    say.send(serde_json::from_value(end).expect("a line")).expect("it is heard");
     drop(say);
     let released = async {
         let why = timeout(PATIENCE, interruptions.recv()).await.expect("while it hangs");
@@ -57,7 +59,13 @@ async fn lines_that_a_store_takes_and_does_not_answer_for_end_a_run_and_are_kept
     };
     let (kept, ()) = tokio::join!(keeper.lines(lines), released);
     kept.expect("it answers again");
-    assert_eq!(store.events("r", 0, 10).await.expect("it answers"), [(0, "{}".to_owned())]);
+    let events = store.events("r", 0, 10).await.expect("it answers");
+    let kept: Line = serde_json::from_str(&events[0].1).expect("a line");
+    let head = store.audit_head().await.expect("it answers");
+    let What::Fleet { event: FleetEvent::Finished { audit, .. }, .. } = kept.what else {
+        panic!("{events:?}")
+    };
+    assert_eq!((events.len(), audit), (1, Some(head)), "it publishes the end of the audit log");
 }
 
 #[tokio::test]

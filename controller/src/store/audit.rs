@@ -6,12 +6,13 @@
 
 use serde::Serialize;
 use serde_json::{Value as Json, json};
+use squall_experiments::muster::Head;
 
 use super::sql::{Row, Sql, Value};
 use super::{Store, StoreError, now_ms};
 
-/// What stands before the first entry.
-const NOTHING: &str = "0000000000000000000000000000000000000000000000000000000000000000";
+/// The hash that the first entry follows from, and the head of a log without one.
+pub const NOTHING: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 /// How many entries are verified at a time.
 const PAGE: u64 = 1000;
 
@@ -29,15 +30,6 @@ pub struct Entry {
     /// The hash of the entry before.
     pub prev: String,
     /// The hash of this one.
-    pub hash: String,
-}
-
-/// The end of the log.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, schemars::JsonSchema)]
-pub struct Head {
-    /// How many entries there are.
-    pub seq: u64,
-    /// The hash of the last.
     pub hash: String,
 }
 

@@ -30,7 +30,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 pub use admission::{Admission, Admitted};
 pub use answers::{Answered, Asked};
-pub use audit::{Entry, Head, Verified};
+pub use audit::{Entry, NOTHING, Verified};
 pub use hosts::{HostRow, NewHost};
 pub use lease::LEASE_MS;
 pub use plans::{Eyes, NewPlan, PlanRow};

@@ -173,6 +173,9 @@ fn verdict(page: &mut Markup, row: &RunRow, muster: &Muster) {
     if let Some(stopped) = &muster.stopped {
         page.prosaic("p", &[("class", "meaning")], &format!("It was stopped: {stopped}"));
     }
+    if let Some(head) = &muster.audit {
+        page.element("dl", &[("class", "pairs")], |page| page.fact("audit log", &head.to_string()));
+    }
 }
 
 fn going(page: &mut Markup, row: &RunRow, summary: Option<&Summary>, own: &[Record]) {

@@ -14,6 +14,7 @@ impl Muster {
     pub fn of(log: &[Line]) -> Option<Muster> {
         let mut began: Option<Began> = None;
         let mut stopped = None;
+        let mut audited = None;
         let mut took_ms = 0;
         let mut records: BTreeMap<&str, Vec<Record>> = BTreeMap::new();
         for line in log {
@@ -28,9 +29,8 @@ impl Muster {
                         FleetEvent::Began(first) => began = Some(first.clone()),
                         FleetEvent::CalledOff { why, .. } => stopped = stopped.or_else(|| Some(why.clone())),
                         FleetEvent::Interrupted { by } => stopped = stopped.or_else(|| Some(by.clone())),
-                        FleetEvent::Passed { .. }
-                        | FleetEvent::LeftOut { .. }
-                        | FleetEvent::Finished { .. } => {}
+                        FleetEvent::Finished { audit, .. } => audited.clone_from(audit),
+                        FleetEvent::Passed { .. } | FleetEvent::LeftOut { .. } => {}
                     }
                 }
             }
@@ -59,6 +59,7 @@ impl Muster {
             // In stages hosts begin one after the other, as they were told to.
             starts: if began.stages.is_empty() { starts(&records) } else { Vec::new() },
             hosts,
+            audit: audited,
             began,
         })
     }

@@ -3,6 +3,7 @@
 //! Each host has a run of its own, with the events of any run; a log of all of them holds each event with its host, and
 //! beside them what concerns all. The lines of one host, taken alone, are the event file of its run.
 
+mod head;
 mod merge;
 mod words;
 
@@ -17,6 +18,7 @@ use crate::suite::{Ran, Subject, Suite, Tested};
 use crate::summary::Summary;
 use crate::targets::OnPartial;
 
+pub use head::{Head, NoHead, Published};
 pub use words::own_stop;
 
 /// One line of the log of a run over several hosts.
@@ -89,6 +91,9 @@ pub enum FleetEvent {
         exit: Exit,
         /// The closing sentence.
         sentence: String,
+        /// The end of the controller's audit log, when this was kept; `None` of a controller that did not say it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        audit: Option<Head>,
     },
 }
 
@@ -146,6 +151,10 @@ pub struct Muster {
     pub starts: Vec<Start>,
     /// The hosts, in order of their names.
     pub hosts: Vec<OnHost>,
+    /// The end of the controller's audit log when the run had ended: `squall audit verify --head` says whether it is still in
+    /// the log. `None` of a run that was cut off, or of a controller that did not say it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub audit: Option<Head>,
 }
 
 /// How far a run in stages came.
@@ -225,6 +234,7 @@ impl Muster {
             score: None,
             experiments: self.hosts.iter().map(tested).collect(),
             ramp: None,
+            audit: self.audit.clone(),
         }
     }
 }

@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use crate::document::Places;
 use crate::exit::Exit;
+use crate::muster::Head;
 use crate::ramp::Ladder;
 use crate::summary::Summary;
 
@@ -115,6 +116,9 @@ pub struct Suite {
     /// Where the experiments are the steps of a ramp: what they show together.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ramp: Option<Ladder>,
+    /// Of the hosts of a run of a controller: the end of its audit log.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub audit: Option<Head>,
 }
 
 impl Suite {
@@ -147,6 +151,7 @@ impl Suite {
             score,
             experiments,
             ramp: None,
+            audit: None,
         }
     }
 

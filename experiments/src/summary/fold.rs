@@ -292,6 +292,7 @@ impl<'a> Making<'a> {
             host: self.whole.host,
             well_again_ms: well,
             regression: None,
+            audit: None,
         };
         summary.sentence = closing::sentence(&summary);
         Some(summary)

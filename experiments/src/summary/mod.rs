@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::evidence::Evidence;
 use crate::exit::Exit;
+use crate::muster::Head;
 use crate::protocol::{Compared, RunId};
 use crate::quantity::Percent;
 use crate::run::{Intent, Origin};
@@ -89,6 +90,10 @@ pub struct Summary {
     /// The run compared with an earlier one; `None` where that was not asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub regression: Option<Regression>,
+    /// Of a host in a run of a controller: the end of its audit log when the run had ended; whoever makes the summary of one
+    /// host out of the log of all adds it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub audit: Option<Head>,
 }
 
 /// One thing that kept a run from `held`.

@@ -28,6 +28,7 @@ pub(super) fn repeat(page: &mut Markup, summary: &Summary, events: Option<&Path>
             page.fact("agent", summary.agent.as_deref().unwrap_or_default());
             page.fact("build", origin.build.as_deref().unwrap_or_default());
             page.fact("system", origin.system.as_deref().unwrap_or_default());
+            page.fact("audit log", &summary.audit.as_ref().map(ToString::to_string).unwrap_or_default());
         });
     });
 }

@@ -20,8 +20,17 @@ async fn a_run_is_its_report_when_it_has_ended() {
         assert!(going.contains(word), "{word}: {going}");
     }
     assert!(!going.contains("still modified"), "a run that goes on has not left anything behind: {going}");
+    let (count, head) = (events("shop-1").len() as u64, format!("7:{}", "0a".repeat(32)));
+    let end = format!(
+        "{{\"seq\":{},\"at_ms\":9,\"fleet\":\"finished\",\"exit\":5,\"sentence\":\"deviated: so\",\
+         \"audit\":{{\"seq\":7,\"hash\":\"{}\"}}}}",
+        count + 1,
+        "0a".repeat(32)
+    );
+    served.store.append(0, "r1", count, &[end]).await.expect("its end");
     served.store.set_run_state("r1", "deviated", 0).await.expect("it ended");
     let ended = browser.get("/runs/r1").await.body;
+    assert!(ended.contains(&head), "the end of the audit log is published: {ended}");
     for word in ["✗ deviated", "checkout answers", "Undone", "The experiment as it was given"] {
         assert!(ended.contains(word), "{word}: {ended}");
     }
