@@ -15,7 +15,8 @@ use crate::outage::child;
 use crate::policy::Policy;
 use crate::recover::from_host::{self, Found, Wanted};
 use crate::state::{self, Place};
-use crate::{guardian, join, preflight, recover, say, selftest};
+use crate::talk::LogFormat;
+use crate::{guardian, join, preflight, recover, say, selftest, talk};
 
 /// The privileged process of a host: it injects faults, undoes them, and answers for both.
 #[derive(Debug, Parser)]
@@ -58,6 +59,9 @@ enum Verb {
         /// Speak on standard input, which is a connected socket, and leave when idle.
         #[arg(long, hide = true)]
         on_stdin: bool,
+        /// How it talks on standard error.
+        #[arg(long, value_enum, default_value_t)]
+        log_format: LogFormat,
         #[command(flatten)]
         fleet: Box<options::Options>,
     },
@@ -107,7 +111,10 @@ impl Agent {
     /// Runs a verb in the calling process, which must still be single-threaded.
     pub fn run(self, state_dir: Option<&Path>) -> Exit {
         let done = match self.verb {
-            Verb::Run { on_stdin, fleet } => serve(state_dir, on_stdin, &fleet),
+            Verb::Run { on_stdin, log_format, fleet } => {
+                talk::begin(log_format, "warn,hickory_resolver=error,hickory_net=error");
+                serve(state_dir, on_stdin, &fleet)
+            }
             Verb::Status => status(state_dir),
             Verb::Preflight { format } => preflight(format == Format::Json),
             Verb::Prober(prober) => return prober.run(),
@@ -123,21 +130,13 @@ impl Agent {
             }
         };
         done.unwrap_or_else(|refusal| {
-            eprintln!("error: {refusal}");
-            if let Some(help) = &refusal.help {
-                eprintln!("help: {help}");
-            }
+            talk::error(&refusal, refusal.help.as_deref());
             Exit::Refused
         })
     }
 }
 
 fn serve(state_dir: Option<&Path>, on_stdin: bool, fleet: &options::Options) -> Result<Exit, Refusal> {
-    let log = tracing_subscriber::EnvFilter::try_from_env("SQUALL_LOG");
-    let log = log.unwrap_or_else(|_| {
-        tracing_subscriber::EnvFilter::new("warn,hickory_resolver=error,hickory_net=error")
-    });
-    let _ = tracing_subscriber::fmt().with_env_filter(log).with_writer(std::io::stderr).try_init();
     let place = Place::here(&state::root(state_dir))?;
     let control = if on_stdin {
         let socket = std::io::stdin().as_fd().try_clone_to_owned();
@@ -147,9 +146,10 @@ fn serve(state_dir: Option<&Path>, on_stdin: bool, fleet: &options::Options) -> 
         let _ = nix::unistd::setsid();
         Some(UnixStream::from(socket))
     } else {
-        eprintln!(
-            "squall-agent serves this network namespace; its state is in `{}`",
-            place.directory().display()
+        let directory = place.directory().display();
+        talk::notice(
+            format_args!("squall-agent serves this network namespace; its state is in `{directory}`"),
+            &[],
         );
         None
     };

@@ -16,7 +16,7 @@
 //! | [`resolve`] | names become addresses |
 //! | [`veto`], [`policy`] | what is never hit; what the host's owner allows |
 //! | [`notify`] | what a service manager is told |
-//! | [`say`] | where results go |
+//! | [`say`], [`talk`] | where results go; what is said beside them |
 //! | [`state`], [`join`] | where state lies; how a command finds or starts the agent |
 //! | [`points`] | where tests can make all that die |
 //! | [`preflight`], [`fingerprint`] | what works here; what the host is, before and after |
@@ -62,5 +62,6 @@ pub mod seccomp;
 pub mod selftest;
 pub mod state;
 pub mod supervisor;
+pub mod talk;
 pub mod veto;
 pub mod worker;

@@ -32,6 +32,7 @@ use crate::records::Records;
 use crate::recover;
 use crate::state::Place;
 use crate::supervisor::Supervisor;
+use crate::talk;
 
 /// What the worker gets from the guardian.
 #[derive(Debug)]
@@ -203,7 +204,7 @@ fn watch() -> std::io::Result<(Watch, AsyncFd<OwnedFd>)> {
 fn listen(place: &Place) -> std::io::Result<UnixListener> {
     let _ = std::fs::remove_file(place.socket());
     UnixListener::bind(place.socket()).inspect_err(|error| {
-        eprintln!("error: cannot listen on `{}`: {error}", place.socket().display());
+        talk::error(format_args!("cannot listen on `{}`: {error}", place.socket().display()), None);
     })
 }
 
@@ -225,7 +226,7 @@ fn inherit(place: &Place) {
 
 /// Tells the one who waits why nothing can be done, and ends.
 async fn refuse_all(control: Option<UnixStream>, refusal: Refusal) -> Exit {
-    eprintln!("error: {refusal}");
+    talk::error(&refusal, None);
     if let Some(control) = control {
         let answer = Message::Answer { number: 1, reply: Reply::Refused(refusal) };
         let line = serde_json::to_string(&answer).unwrap_or_default() + "\n";

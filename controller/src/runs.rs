@@ -309,6 +309,7 @@ impl Engine for Runs {
             let (interrupt, interruptions) = mpsc::unbounded_channel();
             self.live().insert(run.to_owned(), interrupt.clone());
             let machines = Arc::new(Way { hub: self.0.hub.clone(), runtime: Handle::current() });
+            tracing::info!(run, by = kept.by, hosts = order.targets.hosts.len(), "a run begins");
             tokio::spawn(self.clone().carry_out(kept, order, machines, interruptions, interrupt));
             Ok(())
         })

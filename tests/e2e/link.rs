@@ -101,7 +101,7 @@ impl Drop for Controller {
 /// An agent that dials; its identity goes with it.
 pub struct Linked {
     agent: Background,
-    identity: PathBuf,
+    identity: Option<PathBuf>,
 }
 
 impl Linked {
@@ -115,7 +115,25 @@ impl Linked {
         let file = file.display().to_string();
         let arguments =
             [&["run", "--controller", url, "--join-file", &file, "--name", name][..], more].concat();
-        Linked { agent: host.agent(&arguments).start(), identity: host.state.join("link") }
+        Linked { agent: host.agent(&arguments).start(), identity: Some(host.state.join("link")) }
+    }
+
+    /// Ends the agent, and leaves its host in the fleet: whoever starts another agent there needs no token, and takes
+    /// away the identity, which is in this directory.
+    pub fn stays(mut self) -> PathBuf {
+        self.agent.signal(Signal::TERM);
+        holds("the agent to end", PATIENCE, || self.agent.ended());
+        self.identity.take().expect("it is taken away by its end alone")
+    }
+
+    /// What the agent has said so far.
+    pub fn stderr(&self) -> String {
+        self.agent.stderr()
+    }
+
+    /// Waits for the end of an agent that was killed.
+    pub fn is_gone(mut self) {
+        holds("the agent to be gone", PATIENCE, || self.agent.ended());
     }
 
     pub fn end(mut self) {
@@ -130,7 +148,7 @@ impl Drop for Linked {
             self.agent.signal(Signal::TERM);
             holds("the agent to end", PATIENCE, || self.agent.ended());
         }
-        drop(fs::remove_dir_all(&self.identity));
+        drop(self.identity.take().map(fs::remove_dir_all));
     }
 }
 

@@ -22,6 +22,7 @@ mod journal;
 mod lifecycle;
 mod link;
 mod load;
+mod logs;
 mod method;
 mod muster;
 mod nets;

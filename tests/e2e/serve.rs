@@ -6,7 +6,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 use squall_tests::host::Host;
 use squall_tests::needs;
-use squall_tests::squall::{Background, Squall};
+use squall_tests::squall::{Background, Squall, binary};
 use squall_tests::wait::{PATIENCE, holds, until};
 use squall_tests::world::World;
 
@@ -17,14 +17,27 @@ pub const URL: &str = "http://127.0.0.1:8416";
 
 /// A controller on the first host, and an agent on each of the others, which all serve a page.
 pub struct Fleet {
-    linked: Vec<Linked>,
+    pub linked: Vec<Linked>,
     pub controller: Option<Background>,
     pub data: PathBuf,
     /// Where it keeps everything, if not in its data directory.
     database: Option<String>,
-    /// Its configuration, if it has one.
-    config: Option<String>,
+    /// How else its processes are started.
+    manner: Manner,
     pub world: World,
+}
+
+/// How the processes of a fleet are started, beside what every fleet has.
+#[derive(Default)]
+pub struct Manner {
+    /// Options of the controller.
+    pub controller: Vec<String>,
+    /// Options of every agent.
+    pub agents: Vec<String>,
+    /// The environment of the controller.
+    pub environment: Vec<(&'static str, String)>,
+    /// How many files the controller may have open.
+    pub files: Option<usize>,
 }
 
 impl Fleet {
@@ -35,19 +48,25 @@ impl Fleet {
     /// On the hosts of a world, under a configuration of the controller.
     pub fn under(world: World, config: &str) -> Self {
         let config = world.file("controller.yaml", config);
-        Fleet::made(world, None, Some(config))
+        let controller = vec!["--config".to_owned(), config];
+        Fleet::made(world, None, Manner { controller, ..Manner::default() })
     }
 
     /// On the hosts of a world; the controller keeps everything in a database, where there is one.
     pub fn over(world: World, database: Option<String>) -> Self {
-        Fleet::made(world, database, None)
+        Fleet::made(world, database, Manner::default())
     }
 
-    fn made(world: World, database: Option<String>, config: Option<String>) -> Self {
+    /// On so many hosts, with processes that are started in some manner.
+    pub fn like(hosts: usize, manner: Manner) -> Self {
+        Fleet::made(World::new(hosts + 1), None, manner)
+    }
+
+    fn made(world: World, database: Option<String>, manner: Manner) -> Self {
         let hosts = world.hosts.len() - 1;
         (1..=hosts).for_each(|host| drop(world.nginx(host, 8080)));
         let data = world.place("data");
-        let mut fleet = Fleet { linked: Vec::new(), controller: None, data, database, config, world };
+        let mut fleet = Fleet { linked: Vec::new(), controller: None, data, database, manner, world };
         fleet.serve();
         for number in 1..=hosts {
             let token = fleet.asks(&["tokens", "join", "--format", "json"]).run();
@@ -55,7 +74,8 @@ impl Fleet {
             let host = &fleet.world.hosts[number];
             let url = format!("https://10.77.{number}.1:8417");
             let zone = format!("z{number}");
-            let more = ["--label", "role=web", "--zone", &zone];
+            let own = fleet.manner.agents.iter().map(String::as_str);
+            let more: Vec<&str> = ["--label", "role=web", "--zone", &zone].into_iter().chain(own).collect();
             fleet.linked.push(Linked::by(host, &format!("web-{number}"), &url, &token, &more));
         }
         fleet.holds_connected();
@@ -66,9 +86,18 @@ impl Fleet {
         let data = self.data.display().to_string();
         let agents = "0.0.0.0:8417";
         let mut serve = vec!["serve", "--data", &data, "--listen-agents", agents, "--heartbeat", "500ms"];
-        let config = self.config.clone();
-        serve.extend(config.iter().flat_map(|config| ["--config", config.as_str()]));
-        let mut controller = self.controller().squall(&serve);
+        serve.extend(self.manner.controller.iter().map(String::as_str));
+        let mut controller = match self.manner.files {
+            None => self.controller().squall(&serve),
+            Some(files) => {
+                let mut command = self.controller().netns.command("prlimit");
+                command.arg(format!("--nofile={files}:{files}")).arg(binary("squall")).args(&serve);
+                Squall::with(command, "squall serve with few files", &self.world.directory)
+            }
+        };
+        for (name, value) in &self.manner.environment {
+            controller = controller.env(name, value);
+        }
         if let Some(database) = &self.database {
             controller = controller.env("SQUALL_DATABASE", database);
         }

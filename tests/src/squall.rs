@@ -187,6 +187,11 @@ impl Background {
         )
     }
 
+    /// What it has written to standard error so far.
+    pub fn stderr(&self) -> String {
+        fs::read(&self.err).map(|text| String::from_utf8_lossy(&text).into_owned()).unwrap_or_default()
+    }
+
     /// Waits until an NDJSON file of events holds a line that matches; gives that line.
     ///
     /// # Panics

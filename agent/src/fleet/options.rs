@@ -11,6 +11,7 @@ use squall_experiments::fleet::{JoinToken, is_name};
 use squall_experiments::protocol::Refusal;
 
 use super::identity;
+use crate::talk;
 
 /// The port of a controller where its URL names none.
 const PORT: u16 = 8417;
@@ -158,7 +159,8 @@ impl Options {
     /// The token; a file that is gone is no matter where the host belongs to a fleet already.
     fn token(&self, belongs: bool) -> Result<Option<JoinToken>, Refusal> {
         if let Some(token) = &self.join {
-            eprintln!("warning: everybody on this host can read a token in the arguments: use `--join-file`");
+            let words = "everybody on this host can read a token in the arguments: use `--join-file`";
+            talk::warning(words, None);
             return Ok(Some(token.clone()));
         }
         let Some(file) = &self.join_file else {

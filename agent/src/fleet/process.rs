@@ -22,6 +22,7 @@ use crate::policy::Policy;
 use crate::preflight;
 use crate::probe::privileges;
 use crate::seccomp::Keeps;
+use crate::talk::{self, LogFormat};
 
 /// How the process is called: it begins as all of Squall's do, and is never hit.
 const NAME: &std::ffi::CStr = c"squall-link";
@@ -42,14 +43,18 @@ pub struct Arguments {
     /// As which group.
     #[arg(long)]
     gid: Option<u32>,
+    /// As whoever has started it talks.
+    #[arg(long, value_enum, default_value_t)]
+    log_format: LogFormat,
 }
 
 /// Works until the end of its line, which is standard input.
 pub fn run(arguments: &Arguments) -> Exit {
+    talk::keep(arguments.log_format);
     match begin(arguments) {
         Ok(()) => Exit::Held,
         Err(refusal) => {
-            eprintln!("error: {refusal}");
+            talk::error(&refusal, None);
             Exit::Refused
         }
     }
@@ -117,10 +122,7 @@ async fn work(uplink: &Uplink, lasting: &mut Lasting) {
             said.clear();
         }
         if said != why.what {
-            eprintln!("warning: {why}");
-            if let Some(help) = &why.help {
-                eprintln!("help: {help}");
-            }
+            talk::warning(&why, why.help.as_deref());
             said.clone_from(&why.what);
         }
         if lasting.streams.wait() {
@@ -166,7 +168,8 @@ async fn join(
         Refusal::new("this host's certificate is over", help)
     })?;
     let joined = dial::join(addresses, uplink, &token, &lasting.key).await?;
-    eprintln!("squall-agent has joined the fleet as `{}`", joined.name);
+    let words = format!("squall-agent has joined the fleet as `{}`", joined.name);
+    talk::notice(words, &[("host", &joined.name)]);
     let membership = Membership::new(joined).map_err(dial::unreached)?;
     lasting.keep(membership.clone())?;
     Ok(membership)

@@ -25,6 +25,7 @@ use super::carry::{self, Lane, Out};
 use super::dial::{Socket, ask, unreached};
 use super::errand::{Ask, Errands, Told};
 use super::identity::Membership;
+use crate::talk;
 
 /// How many messages of streams may wait for the socket.
 const DATA: usize = 8;
@@ -134,7 +135,7 @@ async fn connected(mut socket: Socket, lasting: &mut Lasting) -> Ending {
         let what = format!("it speaks version {version}, which this agent does not");
         return Ending::Refused(unreached(what));
     }
-    eprintln!("squall-agent is connected to its controller as `{host}`");
+    talk::notice(format_args!("squall-agent is connected to its controller as `{host}`"), &[("host", &host)]);
     let heartbeat = Duration::from_millis(heartbeat_ms).max(FASTEST);
     let (data, mut datas) = mpsc::channel::<String>(DATA);
     let (control, mut controls) = mpsc::channel::<String>(CONTROL);

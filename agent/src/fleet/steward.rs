@@ -21,6 +21,7 @@ use super::options::Uplink;
 use crate::host::redirect::proxy::identity;
 use crate::line::Line;
 use crate::policy::{Controllers, Policy};
+use crate::talk;
 
 /// The user that a host may have for the link.
 const ACCOUNT: &str = "squall-link";
@@ -41,8 +42,8 @@ pub fn start(uplink: Uplink, policy: Policy, wanted: mpsc::UnboundedSender<Wante
     spawn_local(async move {
         loop {
             match serve(&uplink, &policy, &wanted).await {
-                Ok(()) => eprintln!("warning: the link to the controller has ended, and is started again"),
-                Err(error) => eprintln!("warning: the link to the controller: {error}"),
+                Ok(()) => talk::warning("the link to the controller has ended, and is started again", None),
+                Err(error) => talk::warning(format_args!("the link to the controller: {error}"), None),
             }
             if wanted.is_closed() {
                 return;
@@ -71,6 +72,7 @@ async fn serve(
         let (uid, gid) = identity(ACCOUNT)?;
         command.args(["--uid", &uid.to_string(), "--gid", &gid.to_string()]);
     }
+    talk::hand_on(&mut command);
     // A group of its own: Ctrl-C on the terminal is for the guardian.
     command.current_dir("/").process_group(0).stdin(Stdio::from(theirs)).stdout(Stdio::null());
     // Its parent's death ends it; so does the end of its line.
@@ -86,7 +88,8 @@ async fn serve(
                 let kept = Vault::open(&uplink.directory).and_then(|vault| vault.keep(&membership));
                 if let Err(error) = kept {
                     let place = uplink.directory.display();
-                    eprintln!("error: this host's certificate cannot be kept in `{place}`: {error}");
+                    let words = format!("this host's certificate cannot be kept in `{place}`: {error}");
+                    talk::error(words, None);
                 }
             }
             Ask::Open { number, to } => {
@@ -132,6 +135,7 @@ fn prober(user: Option<&str>, may: &Controllers, socket: UnixStream) -> io::Resu
         command.arg("--no-programs");
     }
     command.arg("--within").arg(serde_json::to_string(&may.probes)?);
+    talk::hand_on(&mut command);
     let output = OwnedFd::from(socket.try_clone()?);
     command
         .process_group(0)

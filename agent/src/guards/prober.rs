@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 use tokio::task::spawn_local;
 
 use crate::policy::Probes;
+use crate::talk;
 
 /// What is heard of a prober.
 #[derive(Debug)]
@@ -43,6 +44,7 @@ impl Prober {
         if let Some(within) = within {
             command.arg("--within").arg(serde_json::to_string(within)?);
         }
+        talk::hand_on(&mut command);
         // Everything else that this process has open closes when the prober begins: a socket of the agent's that lived on
         // in it would keep the rules alive, or the guardian from noticing the worker's end.
         command.process_group(0).stdin(Stdio::piped()).stdout(Stdio::piped());

@@ -36,6 +36,7 @@ use squall_experiments::exit::Exit;
 
 use crate::policy::Probes;
 use crate::seccomp::Keeps;
+use crate::talk::{self, LogFormat};
 
 /// Options of the hidden `squall prober`.
 #[derive(Debug, clap::Args)]
@@ -49,6 +50,9 @@ pub struct Prober {
     /// Reach nothing but this: the part of the host's policy that is about the probes of controllers, as JSON.
     #[arg(long, value_name = "JSON", value_parser = bounds)]
     within: Option<Probes>,
+    /// As whoever has started it talks.
+    #[arg(long, value_enum, default_value_t)]
+    log_format: LogFormat,
 }
 
 fn bounds(text: &str) -> Result<Probes, String> {
@@ -61,13 +65,11 @@ impl Prober {
     /// Ends with [`Exit::Refused`] where the privileges cannot be dropped: it never serves with more than it should
     /// have. Everything that it started is dead when it returns.
     pub fn run(&self) -> Exit {
+        talk::keep(self.log_format);
         let _ = nix::sys::prctl::set_name(c"squall-prober");
         let keeps = if self.no_programs { Keeps::ToItself } else { Keeps::Programs };
         if let Err(error) = privileges::drop(self.user.as_deref(), keeps) {
-            eprintln!("error: {error}");
-            if let Some(help) = error.help() {
-                eprintln!("help: {help}");
-            }
+            talk::error(&error, error.help());
             return Exit::Refused;
         }
         if let Some(within) = &self.within {
@@ -76,7 +78,7 @@ impl Prober {
         match serve::serve(std::io::stdin(), std::io::stdout(), !self.no_programs) {
             Ok(()) => Exit::Held,
             Err(error) => {
-                eprintln!("error: {error}");
+                talk::error(error, None);
                 Exit::Bug
             }
         }

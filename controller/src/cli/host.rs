@@ -10,6 +10,7 @@ use std::process::Command;
 use squall_agent::join;
 use squall_agent::recover;
 use squall_agent::state::{self, Place};
+use squall_agent::talk;
 use squall_controller::conductor::{Answer, Host, Probing};
 use squall_experiments::exit::Exit;
 use squall_experiments::protocol::Refusal;
@@ -77,10 +78,6 @@ pub fn host_name() -> String {
 
 /// Says why something was not done.
 pub fn refused(refusal: &Refusal) -> Exit {
-    let mut stderr = io::stderr();
-    let _ = writeln!(stderr, "error: {refusal}");
-    if let Some(help) = &refusal.help {
-        let _ = writeln!(stderr, "help: {help}");
-    }
+    talk::error(refusal, refusal.help.as_deref());
     Exit::try_from(refusal.exit).unwrap_or(Exit::Refused)
 }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context;
+use squall_agent::talk;
 use squall_controller::api::server::{Listening, tls};
 use squall_controller::api::{self, Api, Approvals};
 use squall_controller::config::Config;
@@ -106,13 +107,12 @@ impl Interface {
         let listening = Listening::on(self.listen, config).await?;
         if let Some(first) = api::first_token(store, &secrets).await? {
             secrets.replace(FIRST, format!("{}\n", first.token).as_bytes())?;
-            eprintln!("the first administrator's token is in `{}`", secrets.path(FIRST).display());
+            let place = secrets.path(FIRST);
+            talk::notice(format_args!("the first administrator's token is in `{}`", place.display()), &[]);
         }
-        eprintln!(
-            "squall serves people at `{scheme}://{}`; it keeps everything in {}",
-            listening.address()?,
-            store.place()
-        );
+        let (address, place) = (listening.address()?, store.place());
+        let words = format!("squall serves people at `{scheme}://{address}`; it keeps everything in {place}");
+        talk::notice(words, &[]);
         let (version, authority) = (env!("CARGO_PKG_VERSION"), Arc::clone(authority));
         let runs = Runs::new(hub.clone(), store.clone(), authority, data.join(SECRETS), version);
         // Where others share the store, a run without an end may be one of theirs.

@@ -160,7 +160,7 @@ pub fn main() -> ExitCode {
     match exit {
         Ok(exit) => exit.into(),
         Err(error) => {
-            eprintln!("error: {error:#}");
+            squall_agent::talk::error(format_args!("{error:#}"), None);
             Exit::Bug.into()
         }
     }

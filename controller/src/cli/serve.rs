@@ -1,7 +1,7 @@
 //! `squall serve`: the controller of a fleet.
 
 use std::fs::OpenOptions;
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use squall_agent::notify;
+use squall_agent::talk::{self, LogFormat};
 use squall_controller::fleet::{Authority, Hub, Listener, Terms};
 use squall_controller::store::{NewJoinToken, Store};
 use squall_experiments::exit::Exit;
@@ -53,15 +54,15 @@ pub struct Serve {
     /// How long the certificate of a host is good for; it is renewed after two thirds of that.
     #[arg(long, value_name = "TIME", default_value = "7d")]
     certificates: Period,
+    /// How it talks on standard error.
+    #[arg(long, value_enum, default_value_t)]
+    log_format: LogFormat,
 }
 
 impl Serve {
     /// Runs the verb until it is told to end (`SIGINT`, `SIGTERM`).
     pub fn run(&self, _: &Common) -> anyhow::Result<Exit> {
-        let log = tracing_subscriber::EnvFilter::try_from_env("SQUALL_LOG");
-        let log = log.unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-        let log = tracing_subscriber::fmt().with_env_filter(log).with_ansi(std::io::stderr().is_terminal());
-        let _ = log.with_writer(std::io::stderr).try_init();
+        talk::begin(self.log_format, "info");
         raise_descriptors();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let exit = runtime.block_on(self.serve());
@@ -121,7 +122,11 @@ impl Serve {
             }
         };
         let address = listener.local_addr()?;
-        eprintln!("squall serves agents at `https://{address}`; its data is in `{}`", self.data.display());
+        let data = self.data.display();
+        talk::notice(
+            format_args!("squall serves agents at `https://{address}`; its data is in `{data}`"),
+            &[],
+        );
         let told = async {
             tokio::select! {
                 _ = interrupt.recv() => {}
