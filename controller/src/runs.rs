@@ -299,18 +299,25 @@ impl Engine for Runs {
             let mut order = self.order(run, &submission).await?;
             let approved = self.0.store.plan_of_run(run).await.map_err(broken)?;
             let approved = approved.map(|plan| (plan.submitted_by, plan.approved_by.unwrap_or_default()));
-            if FleetPlan::on(&order.experiment, &order.targets, order.seed).hash != kept.plan {
+            let plan = FleetPlan::on(&order.experiment, &order.targets, order.seed);
+            if plan.hash != kept.plan {
                 return Err(Refusal::new(
                     "the hosts changed after the plan was made",
                     "submit it again: it is planned anew",
                 ));
             }
+            let needed = muster::open_files(&order.experiment, &plan);
+            let room = self.0.hub.room().run(needed, plan.hosts.len())?;
             (order.epoch, order.approved) = (kept.epoch, approved);
             let (interrupt, interruptions) = mpsc::unbounded_channel();
             self.live().insert(run.to_owned(), interrupt.clone());
             let machines = Arc::new(Way { hub: self.0.hub.clone(), runtime: Handle::current() });
-            tracing::info!(run, by = kept.by, hosts = order.targets.hosts.len(), "a run begins");
-            tokio::spawn(self.clone().carry_out(kept, order, machines, interruptions, interrupt));
+            tracing::info!(run, by = kept.by, hosts = plan.hosts.len(), "a run begins");
+            let carried = self.clone().carry_out(kept, order, machines, interruptions, interrupt);
+            tokio::spawn(async move {
+                carried.await;
+                drop(room);
+            });
             Ok(())
         })
     }

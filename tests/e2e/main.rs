@@ -38,6 +38,7 @@ mod process;
 mod proxy;
 mod refusal;
 mod report;
+mod room;
 mod schedules;
 mod scope;
 mod self_test;

@@ -84,6 +84,7 @@ pub fn tls(chain: &Path, key: &Path) -> Result<Arc<ServerConfig>, ServeError> {
 pub struct Listening {
     listener: TcpListener,
     tls: Option<TlsAcceptor>,
+    callers: usize,
 }
 
 impl Listening {
@@ -94,7 +95,13 @@ impl Listening {
         }
         let failed = |cause| ServeError::Listen { at, cause };
         let listener = TcpListener::bind(at).await.map_err(failed)?;
-        Ok(Listening { listener, tls: tls.map(TlsAcceptor::from) })
+        Ok(Listening { listener, tls: tls.map(TlsAcceptor::from), callers: CONNECTIONS })
+    }
+
+    /// The same with no more than so many callers at a time; the others wait in the kernel's queue.
+    #[must_use]
+    pub fn at_most(self, callers: usize) -> Self {
+        Listening { callers, ..self }
     }
 
     /// The address, with the port that was chosen.
@@ -105,7 +112,7 @@ impl Listening {
     /// Serves until `shutdown`, then lets requests end, for at most 10 seconds.
     pub async fn serve(self, api: &Arc<Api>, shutdown: impl Future<Output = ()>) {
         let router = routes::router(api).merge(web::router(api));
-        let places = Arc::new(Semaphore::new(CONNECTIONS));
+        let places = Arc::new(Semaphore::new(self.callers));
         let mut connections = JoinSet::new();
         let mut shutdown = std::pin::pin!(shutdown);
         loop {

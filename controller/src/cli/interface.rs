@@ -104,7 +104,7 @@ impl Interface {
         // By this people's commands know the certificate: `--ca`.
         secrets.replace(CA, authority.pem().as_bytes())?;
         let scheme = if config.is_some() { "https" } else { "http" };
-        let listening = Listening::on(self.listen, config).await?;
+        let listening = Listening::on(self.listen, config).await?.at_most(hub.room().callers());
         if let Some(first) = api::first_token(store, &secrets).await? {
             secrets.replace(FIRST, format!("{}\n", first.token).as_bytes())?;
             let place = secrets.path(FIRST);

@@ -8,10 +8,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use squall_agent::notify;
 use squall_agent::talk::{self, LogFormat};
-use squall_controller::fleet::{Authority, Hub, Listener, Terms};
+use squall_controller::fleet::{Authority, Hub, Listener, Room, Terms};
 use squall_controller::store::{NewJoinToken, Store};
 use squall_experiments::exit::Exit;
 use squall_experiments::fleet::{Inventory, JoinToken};
@@ -26,9 +25,6 @@ use super::interface::Interface;
 
 /// How long a token that is written at the start is good for.
 const TOKEN: Duration = Duration::from_secs(3600);
-
-/// How many descriptors ten thousand hosts need, with streams to all of them.
-const DESCRIPTORS: u64 = 65_536;
 
 /// Options of `squall serve`.
 #[derive(Debug, clap::Args)]
@@ -63,14 +59,17 @@ impl Serve {
     /// Runs the verb until it is told to end (`SIGINT`, `SIGTERM`).
     pub fn run(&self, _: &Common) -> anyhow::Result<Exit> {
         talk::begin(self.log_format, "info");
-        raise_descriptors();
+        let room = match Room::of_this_process() {
+            Ok(room) => room,
+            Err(refusal) => return Ok(refused(&refusal)),
+        };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let exit = runtime.block_on(self.serve());
+        let exit = runtime.block_on(self.serve(room));
         runtime.shutdown_background();
         exit
     }
 
-    async fn serve(&self) -> anyhow::Result<Exit> {
+    async fn serve(&self, room: Room) -> anyhow::Result<Exit> {
         if self.heartbeat.get() < Duration::from_millis(100) {
             return Ok(refused(&Refusal::new("`--heartbeat` is too short", "100ms is the shortest")));
         }
@@ -103,7 +102,7 @@ impl Serve {
             };
             store.new_join_token(new).await?;
         }
-        let hub = Hub::new();
+        let hub = Hub::within(room);
         for host in store.hosts().await?.into_iter().filter(|host| host.revoked_at.is_none()) {
             let (labels, zone, cell) = (host.labels, host.zone, host.cell);
             hub.know(&host.name, Inventory { labels, zone, cell, ..Inventory::default() });
@@ -140,19 +139,6 @@ impl Serve {
             () = interface.serve(told) => {}
         }
         Ok(Exit::Held)
-    }
-}
-
-/// As many descriptors as a large fleet needs, else as many as the system allows.
-fn raise_descriptors() {
-    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
-        let most = hard.max(DESCRIPTORS);
-        // Above the hard limit needs a privilege, which this process need not have.
-        let raised = setrlimit(Resource::RLIMIT_NOFILE, most, most)
-            .or_else(|_| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
-        if let Err(error) = raised {
-            tracing::warn!(%error, "no more than {soft} descriptors may be open");
-        }
     }
 }
 

@@ -210,6 +210,11 @@ pub async fn conduct(
     run.close()
 }
 
+/// How many probers it takes to look at what an experiment claims, and to do what a plan does beside faults: one for each user.
+pub(crate) fn probers(experiment: &Experiment, plan: &Plan) -> usize {
+    sampling_of(experiment, plan).users.len()
+}
+
 fn sampling_of(experiment: &Experiment, plan: &Plan) -> Sampling {
     let mut sampling = Sampling::new(plan.has_faults());
     // Actions first: a program that is not there is reported before the first sample of a hypothesis arrives.

@@ -19,6 +19,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
 use super::carry::Local;
+use super::room::Room;
 use super::session::Session;
 
 /// How long a host may take to answer a halt.
@@ -32,7 +33,10 @@ const ORDERS: usize = 16;
 
 /// All hosts that have connected, or were [made known](Hub::know). A clone is the same.
 #[derive(Clone, Debug, Default)]
-pub struct Hub(Arc<Mutex<All>>);
+pub struct Hub {
+    all: Arc<Mutex<All>>,
+    room: Room,
+}
 
 #[derive(Debug, Default)]
 struct All {
@@ -107,9 +111,19 @@ pub struct HostInfo {
 }
 
 impl Hub {
-    /// No host is known yet.
+    /// No host is known yet, and there is room for all.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// No host is known yet, and there is room for so many.
+    pub fn within(room: Room) -> Self {
+        Hub { room, ..Hub::default() }
+    }
+
+    /// Room for hosts, and for runs on them.
+    pub fn room(&self) -> &Room {
+        &self.room
     }
 
     /// A host belongs to the fleet, though it is not connected.
@@ -190,7 +204,7 @@ impl Hub {
     }
 
     fn known(&self) -> MutexGuard<'_, All> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.all.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn join(&self, host: &str, to: Kind) -> Result<UnixStream, Refusal> {

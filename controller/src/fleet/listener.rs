@@ -93,11 +93,15 @@ impl Listener {
                 }
             };
             let (tls, around, hub) = (self.tls.clone(), self.around.clone(), self.hub.clone());
+            let seated = hub.room().host();
+            let full = seated.is_none();
+            let Some(place) = (if full { hub.room().away().await } else { seated }) else { return };
             tokio::spawn(async move {
                 // In a box: what a greeting needs is not kept for as long as its connection lasts.
-                let greeted = Box::pin(timeout(GREETING, greet(stream, &tls, &around, &hub))).await;
+                let greeted = Box::pin(timeout(GREETING, greet(stream, &tls, &around, &hub, full))).await;
                 drop(stranger);
                 stay(greeted, from, &around).await;
+                drop(place);
             });
         }
     }
@@ -107,7 +111,7 @@ impl Listener {
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        let greeting = introduce(stream, Some(peer), from, &self.around, &self.hub);
+        let greeting = introduce(stream, Some(peer), from, &self.around, &self.hub, false);
         stay(Box::pin(timeout(GREETING, greeting)).await, from, &self.around).await;
     }
 }
@@ -139,6 +143,7 @@ async fn greet(
     tls: &TlsAcceptor,
     around: &Surroundings,
     hub: &Hub,
+    full: bool,
 ) -> Greeted<TlsStream<TcpStream>> {
     stream.set_nodelay(true)?;
     let from = stream.peer_addr()?;
@@ -147,16 +152,18 @@ async fn greet(
         Some([first, ..]) => Some(peer(first).ok_or_else(|| other("a certificate is not understood"))?),
         _ => None,
     };
-    introduce(stream, peer, from, around, hub).await
+    introduce(stream, peer, from, around, hub, full).await
 }
 
-/// Hears what somebody wants, of whom TLS has said who it is.
+/// Hears what somebody wants, of whom TLS has said who it is. Where there is no room for a host it is told so, and its token is
+/// not used up.
 async fn introduce<S>(
     stream: S,
     peer: Option<Peer>,
     from: SocketAddr,
     around: &Surroundings,
     hub: &Hub,
+    full: bool,
 ) -> Greeted<S>
 where
     S: AsyncRead + AsyncWrite + Unpin,
@@ -170,6 +177,8 @@ where
         _ => return Err(other("it did not say what it wants")),
     };
     let answer = match (peer, frame) {
+        (Some(peer), Frame::Hello(_)) if full => refused(hub.room().full(&peer.host), from),
+        (None, Frame::Join(wanted)) if full => refused(hub.room().full(&wanted.name), from),
         (Some(peer), Frame::Hello(Hello { versions, inventory, session })) => {
             match welcome(&peer, &versions, around).await {
                 Ok(mut welcome) => {

@@ -32,7 +32,7 @@ pub(super) enum Heard {
 
 /// How many threads conductors share at most: as many as have something to do at once on a usual machine. A conductor waits
 /// for its host nearly all the time.
-const THREADS: usize = 4;
+pub(super) const THREADS: usize = 4;
 
 /// In which threads conductors work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -24,10 +24,13 @@ use squall_experiments::run::Origin;
 use squall_experiments::targets::{FleetPlan, OnPartial, Targets, shares};
 use tokio::sync::mpsc;
 
-use crate::conductor::{Answer, boot_ns, date};
+use crate::conductor::{Answer, boot_ns, date, probers};
 use crate::store::now_ms;
 
 use crew::{Crew, Heard, Threads};
+
+/// How many files a runtime has open: its poll, its waker, its signals.
+const OF_A_RUNTIME: usize = 4;
 
 /// The hosts of a controller, as far as a run must know them. What they answer must not need the runtime that asks, and must not
 /// block: conductors of many hosts share a thread.
@@ -71,6 +74,19 @@ impl Order {
         let approved = approved.map(|(submitted_by, by)| Approved::of_fleet(plan, submitted_by, by));
         Mandate { epoch: self.epoch, approved }
     }
+}
+
+/// How many files a run has open at most: a stream has two ends here, one to the agent of each host where something is changed
+/// and one to each prober, and each thread of conductors has its runtime.
+pub fn open_files(experiment: &Experiment, plan: &FleetPlan) -> usize {
+    let mut unwatched = experiment.clone();
+    unwatched.hypothesis.clear();
+    unwatched.stop_when.clear();
+    let streams = plan.hosts.iter().map(|on| {
+        let looked_at = if on.watching { experiment } else { &unwatched };
+        usize::from(on.plan.has_changes()) + probers(looked_at, &on.plan)
+    });
+    2 * streams.sum::<usize>() + OF_A_RUNTIME * crew::THREADS.min(plan.hosts.len())
 }
 
 /// Is told every line, in order, before the next one is made. May take a moment, in which the hosts go on.
