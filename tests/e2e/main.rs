@@ -1,6 +1,7 @@
 //! End to end: the real binaries against real services on real kernels.
 
 mod adversity;
+mod approval;
 mod audit;
 mod climb;
 mod composition;
