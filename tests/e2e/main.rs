@@ -15,6 +15,7 @@ mod fingerprint;
 mod firewall;
 mod flows;
 mod gate;
+mod gone;
 mod guards;
 mod harness;
 mod held;

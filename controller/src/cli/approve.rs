@@ -100,6 +100,11 @@ fn human(plan: &Value) -> String {
         out.push_str(&format!("On {}\n", text(host, "host")));
         steps(&host["plan"]["steps"], "  ", &mut out);
     }
+    let gone = plan["plan"]["unconnected"].as_array().into_iter().flatten().filter_map(Value::as_str);
+    let gone: Vec<&str> = gone.collect();
+    if !gone.is_empty() {
+        out.push_str(&format!("Not connected, so not chosen from: {}\n", gone.join(", ")));
+    }
     watched(&plan["plan"], &mut out);
     out.push('\n');
     for (word, value) in [
@@ -194,7 +199,9 @@ mod tests {
         ] {
             assert!(shown.contains(line), "{line}: {shown}");
         }
-        assert!(!shown.contains("from db"), "{shown}");
+        assert!(!shown.contains("from db") && !shown.contains("Not connected"), "{shown}");
+        plan["plan"]["unconnected"] = json!(["web-3", "web-4"]);
+        assert!(human(&plan).contains("\nNot connected, so not chosen from: web-3, web-4\n"));
         plan["plan"]["watched"]["stop-when"] = json!([{ "name": "up", "process": { "argv": ["true"] } }]);
         let shown = human(&plan);
         assert!(shown.contains("  guard up: {\"process\":{\"argv\":[\"true\"]}}\n"), "{shown}");
