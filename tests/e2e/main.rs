@@ -33,6 +33,7 @@ mod outage;
 mod package;
 mod page;
 mod pages;
+mod pair;
 mod peers;
 mod pipelines;
 mod probes;

@@ -1,6 +1,6 @@
 //! A fleet from nothing: the real controller and the real agents, each on a host of its own, and one run over all of them.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use rustix::process::Signal;
 use serde_json::Value;
@@ -339,81 +339,4 @@ fn a_run_goes_on_over_a_link_that_breaks_and_comes_back_and_a_host_that_stays_aw
     assert!(told.contains("its lease was not renewed"), "{told}");
     fleet.holds_connected();
     fleet.end();
-}
-
-#[test]
-fn a_controller_that_dies_is_followed_by_another_on_the_same_database() {
-    needs!(Root, Nftables, Queue, Nginx, Postgres);
-    let world = World::new(2);
-    let [middle, host] = &world.hosts[..] else { panic!("two hosts were asked for") };
-    world.postgres(0, 5432);
-    world.nginx(1, 8080);
-    let database = world.directory.join("service-0");
-    let database = format!("host={} port=5432 user=postgres dbname=postgres", database.display());
-    let (first, second) = (world.place("first"), world.directory.join("second"));
-    let serve = |data: &Path, people: &str, agents: &str| {
-        let data = data.display().to_string();
-        let arguments = ["serve", "--data", &data, "--listen", people, "--listen-agents", agents];
-        let serve = middle.squall(&[&arguments[..], &["--heartbeat", "500ms"]].concat());
-        let mut controller = serve.env("SQUALL_DATABASE", &database).start();
-        holds("the controller to listen", PATIENCE, || {
-            assert!(!controller.ended(), "{}", controller.story());
-            controller.story().contains("serves agents at")
-        });
-        controller
-    };
-    let mut one = serve(&first, "127.0.0.1:8416", "0.0.0.0:8417");
-    // What controllers share beside the database: keys.
-    std::fs::create_dir(&second).expect("a directory");
-    for entry in std::fs::read_dir(&first).expect("a directory").flatten() {
-        if entry.file_type().is_ok_and(|kind| kind.is_file()) {
-            std::fs::copy(entry.path(), second.join(entry.file_name())).expect("a copy");
-        }
-    }
-    let mut other = serve(&second, "127.0.0.1:8426", "0.0.0.0:8427");
-    let asks = |url: &str, arguments: &[&str]| {
-        let token = first.join("admin-token");
-        middle.squall(arguments).env("SQUALL_TOKEN_FILE", token).env("SQUALL_CONTROLLER", url)
-    };
-    let (ours, theirs) = (URL, "http://127.0.0.1:8426");
-    let token = asks(ours, &["tokens", "join", "--format", "json"]).run().expect_exit(0).json();
-    let token = token["token"].as_str().expect("a token");
-    let more = ["--controller", "https://10.77.1.1:8427", "--label", "role=web"];
-    let linked = Linked::by(host, "web-1", "https://10.77.1.1:8417", token, &more);
-    let connected = |url: &str| {
-        let hosts = asks(url, &["hosts", "--format", "json"]).run().expect_exit(0).json();
-        hosts["hosts"][0]["connected"] == true
-    };
-    holds("the host to be connected to the first", PATIENCE, || connected(ours));
-
-    let document = |lasts: &str| {
-        let text = format!(
-            "squall: 1\ntitle: A page\non: {{ pick: all }}\nhypothesis:\n  - name: the page is there\n    \
-             http: {{ url: \"http://127.0.0.1:8080/\", timeout: 2s }}\n    every: 100ms\nmethod:\n  \
-             - fault: {{ latency: {{ delay: 20ms, to: [\"127.0.0.1:8080\"] }} }}\n    for: {lasts}\n"
-        );
-        world.file("shared.yaml", text)
-    };
-    let followed = asks(ours, &["run", &document("80s"), "--controller", ours]).start();
-    holds("the fault on the host", PATIENCE, || host.tables() == ["table inet squall"]);
-    let runs = asks(theirs, &["runs", "--format", "json"]).run().expect_exit(0).json();
-    let run = runs["runs"][0]["id"].as_str().expect("the other controller knows of it").to_owned();
-    one.signal(Signal::KILL);
-    holds("the controller to be gone", PATIENCE, || one.ended());
-    drop(followed);
-    holds("the host to be as before", PATIENCE, || host.tables().is_empty());
-    holds("the host to be connected to the other", PATIENCE, || connected(theirs));
-    let closed = until("the run to be closed", PATIENCE * 2, || {
-        let shown = asks(theirs, &["show", &run, "--format", "json"]).run().expect_exit(0).json();
-        (shown["state"] != "running").then_some(shown)
-    });
-    assert_eq!((&closed["state"], &closed["epoch"]), (&"interrupted".into(), &1.into()), "{closed}");
-    let events = asks(theirs, &["show", &run, "--events"]).run().expect_exit(0).stdout.clone();
-    assert_eq!(events.matches("\"event\":\"injected\"").count(), 1, "{events}");
-    holds("the host to be told", PATIENCE, || other.story().contains("a host knows that its run is over"));
-    asks(theirs, &["run", &document("1s"), "--controller", theirs]).run().expect_exit(0);
-    linked.end();
-    other.signal(Signal::TERM);
-    other.finish().expect_exit(0);
-    world.restored(SOON);
 }

@@ -142,7 +142,10 @@ impl Ready {
         };
         let taking = async {
             match self.shared {
-                true => others.take_over().await,
+                true => tokio::select! {
+                    never = others.take_over() => never,
+                    never = others.hear_halts() => never,
+                },
                 false => std::future::pending().await,
             }
         };

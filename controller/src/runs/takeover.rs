@@ -21,6 +21,8 @@ use crate::store::{LIVE, RunRow, Store, StoreError};
 
 /// How often a run is held anew, and how often somebody looks for those that nobody holds.
 const BEAT: Duration = Duration::from_secs(2);
+/// How often somebody looks for halts that another controller was asked for.
+const HALTS: Duration = Duration::from_millis(250);
 /// How long the hosts of a run that was taken over are waited for.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -83,9 +85,9 @@ pub(super) async fn close(store: &Store, run: &RunRow) -> Result<(), StoreError>
     let at_ms = last["at_ms"].as_u64().unwrap_or_default();
     let by = "the controller ended in the middle of it; each host reverted by its lease";
     let sentence = format!("interrupted: {by}");
+    let audit = Some(store.audit_head().await?);
     let events = [
         FleetEvent::Interrupted { by: by.to_owned() },
-    let audit = Some(store.audit_head().await?);
         FleetEvent::Finished { exit: Exit::Interrupted, sentence, audit },
     ];
     let lines = (run.events..).zip(events).map(|(at, event)| {
@@ -107,6 +109,46 @@ impl Runs {
             close(&self.0.store, &RunRow { epoch, ..run.clone() }).await?;
         }
         Ok(left.len())
+    }
+
+    /// Does what others on the same store were asked to halt, for as long as this is polled: everything on the hosts that are
+    /// connected here, or one run.
+    pub async fn hear_halts(&self) -> Infallible {
+        let (mut known, mut told) = (None, BTreeSet::new());
+        loop {
+            sleep(HALTS).await;
+            let live: Vec<String> = self.live().keys().cloned().collect();
+            told.retain(|run| live.contains(run));
+            // Where the store does not say, whoever holds the runs does what is bearable.
+            let Ok((all, runs)) = self.0.store.halts(HALT, live).await else { continue };
+            if all.is_some() && all != known {
+                tracing::warn!("a halt of everything is done here, too");
+                self.interrupt_all("halt");
+                let hub = self.0.hub.clone();
+                tokio::spawn(async move {
+                    for (host, did) in hub.halt(None).await {
+                        match did {
+                            Ok(lifted) if lifted.stuck.is_empty() => {}
+                            Ok(lifted) => {
+                                tracing::error!(host, stuck = ?lifted.stuck, "a host is still modified after a halt")
+                            }
+                            Err(refusal) => {
+                                tracing::warn!(host, %refusal, "a halt did not reach a host: it reverts by its lease")
+                            }
+                        }
+                    }
+                });
+            }
+            known = all;
+            for run in runs {
+                if let Some(live) = self.live().get(&run)
+                    && told.insert(run.clone())
+                {
+                    tracing::warn!(run, "a run is halted, as another controller was asked to");
+                    let _ = live.send("halt".to_owned());
+                }
+            }
+        }
     }
 
     /// Takes over what nobody holds any more, for as long as this is polled: where controllers share a store.
