@@ -12,6 +12,7 @@ pub mod fleet;
 pub mod gates;
 pub mod launch;
 pub mod muster;
+pub mod notify;
 pub mod report;
 pub mod runs;
 pub mod scheduler;

@@ -53,11 +53,17 @@ pub struct Serve {
     /// How long the certificate of a host is good for; it is renewed after two thirds of that.
     #[arg(long, value_name = "TIME", default_value = "7d")]
     certificates: Period,
+    /// Only say whether the configuration could be used: read it, its calendars and its secrets, and begin nothing.
+    #[arg(long, requires = "config")]
+    check: bool,
 }
 
 impl Serve {
     /// Runs the verb until it is told to end (`SIGINT`, `SIGTERM`).
     pub fn run(&self, _: &Common) -> anyhow::Result<Exit> {
+        if self.check {
+            return Ok(self.interface.check());
+        }
         let log = tracing_subscriber::EnvFilter::try_from_env("SQUALL_LOG");
         let log = log.unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
         let log = tracing_subscriber::fmt().with_env_filter(log).with_ansi(std::io::stderr().is_terminal());
