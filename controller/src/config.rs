@@ -1,6 +1,7 @@
-//! The configuration file of a controller (`squall serve --config FILE`): calendars, freezes, gates and budget.
+//! The configuration file of a controller (`squall serve --config FILE`): calendars, freezes, gates, budget, and who is told of
+//! what happens.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
@@ -10,8 +11,10 @@ use serde_json::Value;
 use squall_experiments::document::{Finding, Problems, read_other};
 use squall_experiments::quantity::Pick;
 use squall_experiments::schedule::{Calendar, CalendarError, Zone};
+use squall_experiments::url::HttpUrl;
 
 use crate::gates::Hook;
+use crate::notify::Receiver;
 
 /// The format that this build reads.
 pub const FORMAT: u32 = 1;
@@ -38,6 +41,12 @@ pub struct Config {
     /// What all runs together may touch.
     #[serde(default)]
     pub budget: Budget,
+    /// Who is told of what happens.
+    #[serde(default)]
+    pub notify: Vec<Receiver>,
+    /// How people reach the pages of this controller, for links in what they are told: `https://squall.example:8416`.
+    #[serde(default)]
+    pub address: Option<String>,
 }
 
 /// What all runs together may touch, those that go on and those that are about to come.
@@ -80,6 +89,8 @@ impl Default for Config {
             zone: Zone::default(),
             gates: Vec::new(),
             budget: Budget::default(),
+            notify: Vec::new(),
+            address: None,
         }
     }
 }
@@ -113,6 +124,7 @@ impl Config {
         let mut config: Config = read_other(name, bytes, schema(), "the configuration", check)?;
         config.calendars.values_mut().for_each(|path| *path = folder.join(&*path));
         config.gates.iter_mut().for_each(|gate| gate.begin_at(folder));
+        config.notify.iter_mut().for_each(|receiver| receiver.begin_at(folder));
         Ok(config)
     }
 
@@ -157,6 +169,18 @@ fn check(config: &Config) -> Vec<Finding> {
                 .into_iter()
                 .map(|(key, what, help)| Finding::new(&format!("gates.{at}.{key}"), what, help)),
         );
+    }
+    let mut names = BTreeSet::new();
+    for (at, receiver) in config.notify.iter().enumerate() {
+        let wrong = receiver.check().into_iter();
+        found.extend(wrong.map(|(key, what, help)| Finding::new(&format!("notify.{at}.{key}"), what, help)));
+        if !names.insert(&receiver.name) {
+            let what = format!("there are two receivers `{}`", receiver.name);
+            found.push(Finding::new(&format!("notify.{at}.name"), what, "give each a name of its own"));
+        }
+    }
+    if let Some(Err(error)) = config.address.as_ref().map(|address| address.parse::<HttpUrl>()) {
+        found.push(Finding::new("address", error.what, "write it as `https://squall.example:8416`"));
     }
     for (name, labels) in &config.budget.quorum {
         if labels.is_empty() {

@@ -126,6 +126,7 @@ impl Launch {
                 build: submission.build.clone().filter(|build| !build.is_empty()),
                 weight: planned.weight,
                 content: planned.content,
+                tags: planned.tags,
             },
         };
         if let Some(why) = &overruled {

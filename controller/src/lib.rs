@@ -3,6 +3,7 @@
 //! This library never alters a host and does not know how an agent is started: it speaks to one over a socket.
 
 pub mod api;
+mod ask;
 pub mod budget;
 pub mod client;
 pub mod conductor;
@@ -11,6 +12,7 @@ pub mod fleet;
 pub mod gates;
 pub mod launch;
 pub mod muster;
+pub mod notify;
 pub mod report;
 pub mod runs;
 pub mod scheduler;

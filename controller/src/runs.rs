@@ -4,6 +4,7 @@
 
 pub(crate) mod keeping;
 mod takeover;
+mod windows;
 
 #[cfg(test)]
 mod tests;
@@ -33,8 +34,9 @@ use crate::conductor::{Answer, LEASE};
 use crate::fleet::{Authority, HostInfo, Hub};
 use crate::muster::{self, Machines};
 use crate::report;
-use crate::store::{HostRow, Minted, RunRow, Store, StoreError};
+use crate::store::{HostRow, Minted, RunRow, Store, StoreError, now_ms};
 use keeping::{BEARABLE, Keeper};
+use windows::Windows;
 
 /// How long runs may take to revert when the controller is told to end. Their leases end soon after it.
 const FAREWELL: Duration = Duration::from_secs(20);
@@ -171,7 +173,9 @@ impl Runs {
         interrupt: mpsc::UnboundedSender<String>,
     ) {
         let (say, lines) = mpsc::unbounded_channel::<Line>();
+        let (mut windows, store) = (Windows::of(&run.id), self.0.store.clone());
         let outlet = Box::new(move |line: &Line| {
+            windows.hear(line, now_ms()).into_iter().for_each(|happening| store.tell(happening));
             let _ = say.send(line.clone());
         });
         let held = takeover::hold(&self.0.store, &run, interrupt.clone(), BEARABLE);
@@ -257,6 +261,8 @@ impl Engine for Runs {
             // A step of a ramp that deviates is what the ramp looks for.
             let weight = if origin.step.is_some() { 0 } else { order.experiment.weight };
             let content = origin.content.unwrap_or_default();
+            let tags = order.experiment.tags.iter();
+            let tags = tags.map(|tag| order.redactor.redact(tag).into_owned()).collect();
             let candidates = self.candidates(&submission.only).await?;
             let known: BTreeMap<&str, &Candidate> =
                 candidates.iter().map(|candidate| (candidate.name.as_str(), candidate)).collect();
@@ -278,6 +284,7 @@ impl Engine for Runs {
                 seed: plan.seed,
                 weight,
                 content,
+                tags,
                 shown,
                 approvable,
                 preview,

@@ -103,7 +103,12 @@ mod tests {
                 ("r6", "checkout", "running", "b3", 3),
             ];
             for (id, title, state, build, weight) in runs {
-                let tested = Tested { build: Some(build.to_owned()), weight, content: "c".to_owned() };
+                let tested = Tested {
+                    build: Some(build.to_owned()),
+                    weight,
+                    content: "c".to_owned(),
+                    tags: Vec::new(),
+                };
                 let new = NewRun { title: title.to_owned(), tested, ..a_run(id) };
                 store.new_run(new).await.expect("a run");
                 store.set_run_state(id, state, 0).await.expect("it is there");

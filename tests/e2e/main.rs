@@ -29,6 +29,7 @@ mod method;
 mod muster;
 mod nets;
 mod network;
+mod notify;
 mod outage;
 mod package;
 mod page;

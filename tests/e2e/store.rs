@@ -207,7 +207,7 @@ async fn runs(store: &Store) {
     store.set_run_state("long", "held", 0).await.expect("it is there");
     let ended = store.ended(&long, 10).await.expect("it can be read");
     assert!(ended.len() == 1 && ended[0].state == "held", "{ended:?}");
-    let tested = Tested { build: Some(text("b7")), weight: 3, content: text("c") };
+    let tested = Tested { build: Some(text("b7")), weight: 3, content: text("c"), tags: Vec::new() };
     store
         .new_run(NewRun { title: long.clone(), tested, ..a_run("longer") })
         .await

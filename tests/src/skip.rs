@@ -64,6 +64,8 @@ pub enum Need {
     Journald,
     /// Prometheus.
     Prometheus,
+    /// Python, without any package.
+    Python,
     /// Redis.
     Redis,
     /// PostgreSQL's server, and its user.
@@ -140,6 +142,7 @@ impl Need {
                 "needs systemd's journal (package `systemd`)",
             ),
             Need::Prometheus => unless(found("prometheus"), "needs Prometheus (package `prometheus`)"),
+            Need::Python => unless(found("python3"), "needs `python3` (package `python3`)"),
             Need::Redis => unless(found("redis-server"), "needs Redis (package `redis-server`)"),
             Need::Chromium => unless(found("chromium"), "needs a browser (package `chromium`)"),
             Need::Postgres => unless(

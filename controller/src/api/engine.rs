@@ -50,6 +50,8 @@ pub struct Planned {
     pub weight: u32,
     /// What it does and claims, as a hash.
     pub content: String,
+    /// The experiment's tags, without secrets.
+    pub tags: Vec<String>,
     /// What is done on each host, to be shown; without secrets.
     pub shown: serde_json::Value,
     /// Whether it can be approved: what an approval says of all its hosts is told to each.

@@ -8,9 +8,11 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::plans::person;
 use super::problem::Problem;
 use super::routes::{Answer, Call};
 use super::{Api, runs};
+use crate::notify::Happening;
 use crate::store::{Store, now_ms};
 
 /// The name under which the store keeps that new runs are blocked.
@@ -134,6 +136,17 @@ pub(crate) async fn set(api: Arc<Api>, call: Call) -> Result<Answer, Problem> {
     let (kept, hosts) = tokio::join!(block, api.engine.halt(wanted.hosts.as_deref()));
     let kept =
         kept.inspect_err(|error| tracing::error!(%error, "a halt was done, and does not block new runs"));
+    // Not waited for: whoever is told of it hears of it when it can be told.
+    api.store.tell(Happening::Halted {
+        reason: wanted.reason.clone(),
+        by: person(&call),
+        hosts: wanted.hosts.clone().unwrap_or_default(),
+        open: hosts
+            .iter()
+            .filter(|(_, did)| did.as_ref().map_or(true, |lifted| !lifted.stuck.is_empty()))
+            .map(|(name, _)| name.clone())
+            .collect(),
+    });
     let hosts = hosts.into_iter().map(|(name, did)| {
         let did = match did {
             Ok(lifted) => OnHost { undone: lifted.undone, stuck: lifted.stuck, refused: None },
@@ -153,6 +166,7 @@ pub(crate) async fn lift(api: Arc<Api>, call: Call) -> Result<Answer, Problem> {
     let why: Lift = call.value()?;
     reason(&why.reason)?;
     let kept = api.store.fact(HALT).await?;
+    let was_blocked = kept.is_some();
     let lifted = kept.as_deref().map(read);
     if let (Some(meant), Some(halt)) = (why.at, &lifted)
         && halt.at != meant
@@ -167,6 +181,10 @@ pub(crate) async fn lift(api: Arc<Api>, call: Call) -> Result<Answer, Problem> {
         && let Some(other) = state(&api.store).await?
     {
         return Err(another(&other));
+    }
+    if was_blocked {
+        let by = person(&call);
+        api.store.tell(Happening::HaltLifted { reason: why.reason, by });
     }
     Answer::ok(&State { blocked: state(&api.store).await? })
 }

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use axum::http::StatusCode;
 
 use crate::fleet::HostInfo;
+use crate::notify::Standing;
 
 /// Answers by the class of their status.
 #[derive(Debug, Default)]
@@ -19,7 +20,7 @@ impl Counts {
     }
 
     /// All figures.
-    pub(crate) fn text(&self, hosts: &[HostInfo], blocked: bool) -> String {
+    pub(crate) fn text(&self, hosts: &[HostInfo], blocked: bool, receivers: &[Standing]) -> String {
         let mut out = String::new();
         let head = |name: &str, kind: &str, help: &str| {
             let mut text = String::new();
@@ -45,6 +46,21 @@ impl Counts {
         ] {
             out += &head(name, "gauge", help);
             let _ = writeln!(out, "{name} {value}");
+        }
+        type Of = fn(&Standing) -> u64;
+        let notices: [(&str, &str, &str, Of); 4] = [
+            ("squall_notify_sent_total", "counter", "Notices that a receiver has taken.", |it| it.sent),
+            ("squall_notify_failed_total", "counter", "Notices that were given up.", |it| it.failed),
+            ("squall_notify_dropped_total", "counter", "Notices dropped because too many waited.", |it| {
+                it.dropped
+            }),
+            ("squall_notify_waiting", "gauge", "Notices that wait.", |it| it.waiting),
+        ];
+        for (name, kind, help, of) in notices.into_iter().filter(|_| !receivers.is_empty()) {
+            out += &head(name, kind, help);
+            for receiver in receivers {
+                let _ = writeln!(out, "{name}{{receiver=\"{}\"}} {}", receiver.name, of(receiver));
+            }
         }
         out
     }

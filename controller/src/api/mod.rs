@@ -14,7 +14,7 @@
 //! | [`openapi`] | the table as an OpenAPI document |
 //! | `rate` | how often somebody may ask |
 //! | [`problem`] | errors (RFC 9457) |
-//! | `access`, `hosts`, `plans`, `runs`, `schedules`, `halts`, `audit`, `state` | the handlers |
+//! | `access`, `hosts`, `plans`, `runs`, `schedules`, `halts`, `notify`, `audit`, `state` | the handlers |
 
 mod access;
 pub(crate) mod audit;
@@ -24,6 +24,7 @@ pub mod gate;
 pub(crate) mod halts;
 pub(crate) mod hosts;
 mod metrics;
+mod notify;
 pub mod openapi;
 mod plans;
 pub mod problem;
@@ -46,6 +47,7 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::config::Config;
 use crate::launch::Launch;
+use crate::notify::Notifier;
 use crate::scheduler::Scheduler;
 use crate::store::{Minted, NewToken, Role, Secrets, Store, StoreError};
 use crate::web::Views;
@@ -66,6 +68,7 @@ pub struct Api {
     pub(crate) engine: Arc<dyn Engine>,
     pub(crate) launch: Launch,
     pub(crate) scheduler: Scheduler,
+    pub(crate) notifier: Notifier,
     /// By which names, besides those of loopback, this server may be called.
     names: BTreeSet<String>,
     failures: Failures,
@@ -92,7 +95,7 @@ impl Api {
         Api::under(Config::default(), store, secrets, engine, names, approvals)
     }
 
-    /// The same under a configuration: calendars, gates and budget.
+    /// The same under a configuration: calendars, gates, budget, and who is notified.
     pub fn under(
         config: Config,
         store: Store,
@@ -101,10 +104,12 @@ impl Api {
         names: BTreeSet<String>,
         approvals: Approvals,
     ) -> Arc<Self> {
+        let notifier = Notifier::new(config.notify.clone(), config.address.clone(), store.clone());
         let launch = Launch::new(config, approvals, store.clone(), Arc::clone(&engine));
         Arc::new(Api {
             scheduler: Scheduler::new(launch.clone(), store.clone()),
             launch,
+            notifier,
             store,
             secrets,
             engine,
@@ -123,6 +128,11 @@ impl Api {
     /// What begins runs by itself.
     pub fn scheduler(&self) -> &Scheduler {
         &self.scheduler
+    }
+
+    /// What tells people of what happens.
+    pub fn notifier(&self) -> &Notifier {
+        &self.notifier
     }
 
     /// Ends live streams and, once they have answered, connections. For a shutdown.

@@ -17,7 +17,7 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use super::problem::Problem;
-use super::{Api, access, audit, engine, gate, halts, hosts, plans, runs, schedules, state};
+use super::{Api, access, audit, engine, gate, halts, hosts, notify, plans, runs, schedules, state};
 use crate::store::{self, Answered, Asked, Role, Token};
 
 /// A schema in an OpenAPI document.
@@ -199,6 +199,8 @@ pub fn table() -> Vec<Route> {
         route!(GET "/v1/halt", viewer, "Whether new runs are blocked, by whom and why.", [], None, OK "application/json" Some(shape::<halts::State>), halts::show),
         route!(POST "/v1/halt", operator, "Undoes everything, on all hosts or on some. On all, new runs are blocked until it is lifted.", [], Some(shape::<halts::Wanted>), OK "application/json" Some(shape::<halts::Done>), halts::set),
         route!(POST "/v1/halt/lift", operator, "Lets new runs begin again.", [], Some(shape::<halts::Lift>), OK "application/json" Some(shape::<halts::State>), halts::lift),
+        route!(GET "/v1/notify", viewer, "Who is notified of what happens, and whether that works.", [], None, OK "application/json" Some(shape::<notify::Receivers>), notify::list),
+        route!(POST "/v1/notify/{name}/test", admin, "Sends a receiver a trial message, once, and gives what it answers.", [], None, OK "application/json" Some(shape::<notify::Tried>), notify::test),
         route!(GET "/v1/audit", admin, "The audit log, oldest first.", [LIMIT, ("from", "the number of the first: 1 unless said")], None, OK "application/json" Some(shape::<audit::Entries>), audit::page),
         route!(GET "/v1/audit/head", viewer, "The end of the audit log: its length and last hash.", [], None, OK "application/json" Some(shape::<squall_experiments::muster::Head>), audit::head),
         route!(GET "/v1/audit/verify", admin, "Computes every hash of the audit log again.", [], None, OK "application/json" Some(shape::<store::Verified>), audit::verify),

@@ -17,6 +17,7 @@ use super::plans::{Approvals, person};
 use super::problem::Problem;
 use super::routes::{Answer, Call};
 use crate::fleet::authority::sha256;
+use crate::notify::Happening;
 use crate::scheduler::calendar::{LONGEST, Line};
 use crate::store::{Approved, NewSchedule, Paused, ScheduleRow};
 
@@ -163,6 +164,11 @@ pub(super) async fn add(api: Arc<Api>, call: Call) -> Result<Answer, Problem> {
     let document = serde_json::to_string(&schedule).map_err(|error| invalid(error.to_string()))?;
     let at = u64::try_from(now.as_millisecond()).unwrap_or(0);
     api.store.new_schedule(NewSchedule { name: name.clone(), document, seed, by: call.name(), at }).await?;
+    if api.launch.approvals() == Approvals::Required {
+        let by = person(&call);
+        let how = format!("squall schedule approve {name}");
+        api.store.tell(Happening::ApprovalWanted { how, title: format!("schedule `{name}`"), by });
+    }
     let row = api.store.schedule(&name).await?;
     let gone = || Problem::bare(StatusCode::NOT_FOUND, "it was removed at once");
     Answer::json(StatusCode::CREATED, &with_next(&api, row.ok_or_else(gone)?).await?)

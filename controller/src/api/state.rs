@@ -29,7 +29,8 @@ pub(super) async fn ready(api: Arc<Api>, _: Call) -> Result<Answer, Problem> {
 
 pub(super) async fn metrics(api: Arc<Api>, _: Call) -> Result<Answer, Problem> {
     let hosts = api.engine.hosts().await;
-    let text = api.counts.text(&hosts, api.store.fact("halt").await?.is_some());
+    let (blocked, receivers) = (api.store.fact("halt").await?.is_some(), api.notifier.standing().await?);
+    let text = api.counts.text(&hosts, blocked, &receivers);
     let mut response = Response::new(Body::from(text));
     let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
     response.headers_mut().insert(header::CONTENT_TYPE, kind);

@@ -13,6 +13,7 @@ use squall_controller::config::Config;
 use squall_controller::fleet::{Authority, Hub};
 use squall_controller::runs::Runs;
 use squall_controller::store::{Secrets, Store, Where};
+use squall_experiments::exit::Exit;
 
 /// The file in the data directory with the first administrator's token.
 const FIRST: &str = "admin-token";
@@ -38,7 +39,7 @@ pub struct Interface {
     /// The key of that certificate (PEM).
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     tls_key: Option<PathBuf>,
-    /// The configuration: calendars, change freezes, gates, budget. It is read once, at the start.
+    /// The configuration: calendars, change freezes, gates, budget, notifications. It is read once, at the start.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Keep everything in PostgreSQL instead of the data directory: `postgres://user@host/name`. With a password in it,
@@ -67,6 +68,24 @@ impl Interface {
         }
     }
 
+    /// Says whether the configuration could be used; one that could not is exit code 3.
+    pub fn check(&self) -> Exit {
+        match (&self.config, self.config()) {
+            (Some(file), Ok(_)) => {
+                eprintln!("`{}` is right, and what it names can be read", file.display());
+                Exit::Held
+            }
+            (None, _) => {
+                eprintln!("error: there is nothing to check; help: name the configuration with --config");
+                Exit::Usage
+            }
+            (_, Err(error)) => {
+                eprintln!("{error:#}");
+                Exit::Invalid
+            }
+        }
+    }
+
     /// The configuration; without a file, one that limits nothing.
     fn config(&self) -> anyhow::Result<Config> {
         let Some(file) = &self.config else { return Ok(Config::default()) };
@@ -76,6 +95,10 @@ impl Interface {
             .map_err(|problems| anyhow::anyhow!("{}", problems.render(false)))?;
         // A calendar that cannot be used would keep everything from running; better it is said now.
         config.calendars()?;
+        // So would a secret that is not there: nobody would hear of what goes wrong.
+        for receiver in &config.notify {
+            receiver.unusable().map_err(|why| anyhow::anyhow!("{why}"))?;
+        }
         Ok(config)
     }
 
@@ -87,6 +110,7 @@ impl Interface {
         hub: &Hub,
         authority: &Arc<Authority>,
     ) -> anyhow::Result<Ready> {
+        let meant = self.config()?;
         let secrets = Secrets::open(data)?;
         store.bind(&secrets).await?;
         let mut names: BTreeSet<String> = self.names.iter().cloned().collect();
@@ -115,6 +139,9 @@ impl Interface {
         talk::notice(words, &[]);
         let (version, authority) = (env!("CARGO_PKG_VERSION"), Arc::clone(authority));
         let runs = Runs::new(hub.clone(), store.clone(), authority, data.join(SECRETS), version);
+        let engine = Arc::new(runs.clone());
+        // From here on the store writes down what people are to be told of, also of runs that are closed below.
+        let api = Api::under(meant, store.clone(), secrets, engine, names, self.approvals);
         // Where others share the store, a run without an end may be one of theirs.
         if self.database.is_none() {
             let left = runs.close_interrupted().await?;
@@ -122,8 +149,6 @@ impl Interface {
                 tracing::warn!(runs = left, "runs that were not ended are interrupted");
             }
         }
-        let engine = Arc::new(runs.clone());
-        let api = Api::under(self.config()?, store.clone(), secrets, engine, names, self.approvals);
         Ok(Ready { api, runs, listening, shared: self.database.is_some() })
     }
 }
@@ -149,9 +174,11 @@ impl Ready {
                 false => std::future::pending().await,
             }
         };
+        let notifier = self.api.notifier().clone();
         tokio::select! {
             () = self.listening.serve(&self.api, over) => {}
             never = taking => match never {},
+            () = notifier.run() => {}
         }
     }
 }

@@ -20,6 +20,7 @@ mod inject;
 mod interface;
 mod load;
 mod man;
+mod notify;
 mod plan;
 mod print;
 mod proxy;
@@ -107,6 +108,8 @@ enum Verb {
     Schedule(schedule::Schedule),
     /// What the schedules of a controller did and will do, and why something will not run.
     Calendar(calendar::Calendar),
+    /// Who is notified by a controller, whether that works, and a trial.
+    Notify(notify::Notify),
     /// Who decided what on a controller: the log, and whether it is whole.
     Audit(audit::Audit),
     /// Say what is active on this host.
@@ -149,6 +152,7 @@ pub fn main() -> ExitCode {
         Verb::Watch(verb) => verb.run(&cli.common),
         Verb::Schedule(verb) => verb.run(&cli.common),
         Verb::Calendar(verb) => verb.run(&cli.common),
+        Verb::Notify(verb) => verb.run(&cli.common),
         Verb::Audit(verb) => verb.run(&cli.common),
         Verb::Status(verb) => verb.run(&cli.common),
         Verb::Halt(verb) => verb.run(&cli.common),

@@ -53,11 +53,17 @@ pub struct Serve {
     /// How it talks on standard error.
     #[arg(long, value_enum, default_value_t)]
     log_format: LogFormat,
+    /// Only say whether the configuration could be used: read it, its calendars and its secrets, and begin nothing.
+    #[arg(long, requires = "config")]
+    check: bool,
 }
 
 impl Serve {
     /// Runs the verb until it is told to end (`SIGINT`, `SIGTERM`).
     pub fn run(&self, _: &Common) -> anyhow::Result<Exit> {
+        if self.check {
+            return Ok(self.interface.check());
+        }
         talk::begin(self.log_format, "info");
         let room = match Room::of_this_process() {
             Ok(room) => room,

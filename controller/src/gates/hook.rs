@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use axum::http::Method;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Number, Value, json};
@@ -13,8 +14,8 @@ use squall_experiments::quantity::Period;
 use squall_experiments::url::HttpUrl;
 
 use super::Outcome;
-use super::ask::{self, Asking};
 use crate::api::engine::Planned;
+use crate::ask::{self, Asking};
 
 /// A gate that asks somebody else.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -112,14 +113,18 @@ impl Hook {
     /// What is wrong with it.
     pub(crate) fn check(&self) -> Vec<Wrong> {
         let mut wrong = Vec::new();
-        let mut address = |key: &'static str, url: &str| {
+        let mut address = |key: &'static str, url: &str, token: Option<&Path>| {
             if let Err(error) = url.parse::<HttpUrl>() {
                 wrong.push((key, error.what, error.help.unwrap_or_default()));
+            } else if token.is_some() && ask::is_readable_on_the_way(url) {
+                let what =
+                    format!("`{url}` is not encrypted and not on this machine: its token could be read");
+                wrong.push((key, what, "write `https://`, or leave `token-file` out".to_owned()));
             }
         };
         match (&self.http, &self.prometheus) {
             (Some(http), None) => {
-                address("http.url", &http.url);
+                address("http.url", &http.url, http.token_file.as_deref());
                 for path in http.expect.json.keys() {
                     if let Err(error) = JsonPath::parse(path) {
                         let what = format!("`{path}` is not a JSONPath: {error}");
@@ -127,7 +132,9 @@ impl Hook {
                     }
                 }
             }
-            (None, Some(prometheus)) => address("prometheus.url", &prometheus.url),
+            (None, Some(prometheus)) => {
+                address("prometheus.url", &prometheus.url, prometheus.token_file.as_deref());
+            }
             _ => wrong.push((
                 "name",
                 format!("the gate `{}` must ask one thing", self.name),
@@ -162,14 +169,13 @@ impl Http {
     async fn judge(&self, planned: &Planned) -> Result<String, String> {
         let hosts: Vec<&str> = planned.uses.iter().map(|used| used.host.as_str()).collect();
         let body = json!({ "title": planned.title, "plan": planned.hash, "hosts": hosts });
-        let asking = Asking {
-            url: &self.url,
-            body: matches!(self.method, Verb::Post).then_some(&body),
-            token_file: self.token_file.as_deref(),
-            ca: self.ca.as_deref(),
-            timeout: self.timeout,
+        let (method, body) = match self.method {
+            Verb::Get => (Method::GET, None),
+            Verb::Post => (Method::POST, Some(body.to_string())),
         };
-        let (status, answer) = ask::once(&asking).await.map_err(|error| error.to_string())?;
+        let (status, answer) =
+            asked(method, &self.url, body, self.token_file.as_deref(), self.ca.as_deref(), self.timeout)
+                .await?;
         if status != self.expect.status {
             let redirects = if (300..400).contains(&status) { "; redirects are not followed" } else { "" };
             return Err(format!("it answered {status} (expected {}){redirects}", self.expect.status));
@@ -191,8 +197,7 @@ impl Prometheus {
             form_urlencoded::Serializer::new(String::new()).append_pair("query", &self.query).finish();
         let url = format!("{}/api/v1/query?{query}", self.url.trim_end_matches('/'));
         let (token_file, ca) = (self.token_file.as_deref(), self.ca.as_deref());
-        let asking = Asking { url: &url, body: None, token_file, ca, timeout: self.timeout };
-        let (status, answer) = ask::once(&asking).await.map_err(|error| error.to_string())?;
+        let (status, answer) = asked(Method::GET, &url, None, token_file, ca, self.timeout).await?;
         if status != 200 {
             return Err(format!("Prometheus answered {status}"));
         }
@@ -217,6 +222,23 @@ impl Prometheus {
             Compared::Fails(why) | Compared::Unclear(why) => Err(why),
         }
     }
+}
+
+/// Asks once; gives the status and the answer.
+async fn asked(
+    method: Method,
+    url: &str,
+    body: Option<String>,
+    token_file: Option<&Path>,
+    ca: Option<&Path>,
+    timeout: Period,
+) -> Result<(u16, Vec<u8>), String> {
+    let asking = async {
+        let token = ask::token(token_file)?;
+        ask::once(Asking { method, url, body, token, headers: Vec::new(), ca, timeout }).await
+    };
+    let answered = asking.await.map_err(|error| error.to_string())?;
+    Ok((answered.status, answered.body))
 }
 
 fn judge(answer: &Value, path: &str, comparison: &Comparison) -> Result<(), String> {

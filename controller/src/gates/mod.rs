@@ -3,10 +3,8 @@
 //! | file | what it is for |
 //! |---|---|
 //! | `hook` | what others say: an HTTP hook, a figure of Prometheus |
-//! | `ask` | one request, bounded in time and size, without redirects |
 //! | `hosts` | the hosts that the plan touches are well and clean |
 
-mod ask;
 mod hook;
 mod hosts;
 

@@ -169,6 +169,14 @@ fn what_is_wrong_with_a_configuration_is_told_with_its_place() {
         ("freezes: [year]", "there is no calendar `year`"),
         ("gates: [{ name: a }]", "the gate `a` must ask one thing"),
         ("gates: [{ name: a, http: { url: nowhere, expect: {} } }]", "does not begin with `http://`"),
+        (
+            "gates: [{ name: a, http: { url: \"http://h/\", token-file: t, expect: {} } }]",
+            "`http://h/` is not encrypted and not on this machine",
+        ),
+        (
+            "gates: [{ name: a, prometheus: { url: \"http://10.0.0.1\", token-file: t, query: q, value: 1 } }]",
+            "`http://10.0.0.1` is not encrypted and not on this machine",
+        ),
         ("gates: [{ name: a, http: { url: \"http://h/\" } }]", "has no `expect`"),
         (
             "gates: [{ name: a, http: { url: \"http://h/\", expect: { json: { open: 1 } } } }]",

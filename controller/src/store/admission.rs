@@ -42,7 +42,15 @@ impl Store {
     /// Keeps a run in state `submitted`, or `refused` where a gate said no, the budget has no room for it, or its approval is
     /// gone. On PostgreSQL controllers wait for each other here.
     pub async fn admit(&self, admission: Admission, budget: Budget) -> Result<Admitted, StoreError> {
-        self.changed(self.write(move |sql| admit(sql, &admission, &budget)).await)
+        let telling = self.is_telling();
+        let admit = move |sql: &mut dyn Sql| {
+            let admitted = admit(sql, &admission, &budget)?;
+            if !admitted.begins {
+                runs::came(sql, telling, &admission.run.id, "refused")?;
+            }
+            Ok(admitted)
+        };
+        self.changed(self.write(admit).await)
     }
 
     /// What the budget would say now, without keeping anything; none where nothing is limited.

@@ -76,6 +76,14 @@ const STEPS: &[&str] = &["
     ALTER TABLE runs ADD COLUMN build TEXT;
     ALTER TABLE runs ADD COLUMN weight BIGINT NOT NULL DEFAULT 1;
     ALTER TABLE runs ADD COLUMN content TEXT NOT NULL DEFAULT '';
+", "
+    ALTER TABLE runs ADD COLUMN tags TEXT NOT NULL DEFAULT '[]';
+    CREATE TABLE happenings (id TEXT PRIMARY KEY, at BIGINT NOT NULL, what TEXT NOT NULL);
+    CREATE INDEX happenings_by_time ON happenings (at, id);
+    CREATE TABLE notices (
+        id TEXT NOT NULL, receiver TEXT NOT NULL, at BIGINT NOT NULL, what TEXT NOT NULL, attempts BIGINT NOT NULL,
+        next_at BIGINT NOT NULL, held_until BIGINT NOT NULL, PRIMARY KEY (receiver, id)
+    );
 "];
 
 /// Brings a database to the newest schema. One that is newer than this program is refused and left as it is.

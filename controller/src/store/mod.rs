@@ -8,6 +8,7 @@ mod audit;
 mod hosts;
 mod lease;
 mod migrations;
+mod notices;
 mod plans;
 mod postgres;
 mod runs;
@@ -33,6 +34,7 @@ pub use answers::{Answered, Asked};
 pub use audit::{Entry, NOTHING, Verified};
 pub use hosts::{HostRow, NewHost};
 pub use lease::LEASE_MS;
+pub(crate) use notices::Notice;
 pub use plans::{Eyes, NewPlan, PlanRow};
 pub use runs::{Ended, LIVE, NewRun, RunRow, RunsPage, Tested};
 pub use schedules::{Approved, Due, EntryRow, NewSchedule, Paused, ScheduleRow, states};
@@ -161,6 +163,8 @@ pub struct Store {
     place: Arc<Where>,
     /// Counts what was added to runs by this process.
     changes: tokio::sync::watch::Sender<u64>,
+    /// What people are to be told of.
+    telling: Arc<notices::Telling>,
 }
 
 impl Store {
@@ -196,7 +200,8 @@ impl Store {
         audit::begin(&mut writer)?;
         let read = Line::start("store-read", reader()?)?;
         let write = Line::start("store-write", writer)?;
-        Ok(Store { write, read, place: Arc::new(place.clone()), changes: tokio::sync::watch::Sender::new(0) })
+        let (place, changes) = (Arc::new(place.clone()), tokio::sync::watch::Sender::new(0));
+        Ok(Store { write, read, place, changes, telling: Arc::default() })
     }
 
     async fn write<T: Send + 'static>(

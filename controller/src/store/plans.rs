@@ -6,7 +6,8 @@ use serde::Serialize;
 use serde_json::{Value as Json, json};
 
 use super::sql::{Row, Sql, Value};
-use super::{Store, StoreError, now_ms};
+use super::{Store, StoreError, notices, now_ms};
+use crate::notify::Happening;
 
 /// How long a plan may be approved and run, in milliseconds.
 const LASTS_MS: u64 = 24 * 3600 * 1000;
@@ -144,7 +145,7 @@ impl Store {
     /// Errors: [`StoreError::Clash`] when the one that stays was made of another document or other variables: who submits it
     /// must not take what somebody else wrote for his own.
     pub async fn submit_plan(&self, new: NewPlan) -> Result<PlanRow, StoreError> {
-        let now = now_ms();
+        let (now, telling) = (now_ms(), self.is_telling());
         self.write(move |sql| {
             let kept = "INSERT INTO plans (hash, title, document, name, vars, seed, shown, submitted_by, \
                         submitted_at, expires_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) \
@@ -166,10 +167,18 @@ impl Store {
                 (now + LASTS_MS).into(),
             ];
             sql.execute("DELETE FROM plans WHERE expires_at < $1", &[now.saturating_sub(SHOWN_MS).into()])?;
-            sql.execute(kept, &values)?;
+            let added = sql.execute(kept, &values)? > 0;
             let kept = named(sql, &new.hash)?;
             match kept.document == new.document && kept.vars == new.vars {
-                true => Ok(kept),
+                true => {
+                    if added {
+                        let (title, by) = (kept.title.clone(), kept.submitted_by.clone());
+                        let how = format!("squall approve {}", kept.hash);
+                        let happening = Happening::ApprovalWanted { how, title, by };
+                        notices::happened(sql, telling, &happening, now)?;
+                    }
+                    Ok(kept)
+                }
                 false => Err(StoreError::Clash(format!(
                     "plan `{}` of {}, for another document",
                     new.hash, kept.submitted_by

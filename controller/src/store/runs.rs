@@ -4,7 +4,8 @@ use serde::Serialize;
 
 use super::lease::LEASE_MS;
 use super::sql::{Row, Sql, Value};
-use super::{Store, StoreError, now_ms};
+use super::{Store, StoreError, notices, now_ms};
+use crate::notify::Happening;
 
 /// The states of a run that goes on; any other is how it ended.
 pub const LIVE: [&str; 3] = ["submitted", "running", "reverting"];
@@ -35,6 +36,8 @@ pub struct Tested {
     pub weight: u32,
     /// What the experiment does and claims, as a hash.
     pub content: String,
+    /// The experiment's tags.
+    pub tags: Vec<String>,
 }
 
 /// A run.
@@ -226,11 +229,11 @@ impl Store {
     ///
     /// Errors: [`StoreError::Fenced`] when somebody else does since.
     pub async fn set_run_state(&self, id: &str, state: &str, epoch: u64) -> Result<(), StoreError> {
-        let (id, state) = (id.to_owned(), state.to_owned());
+        let (id, state, telling) = (id.to_owned(), state.to_owned(), self.is_telling());
         let done = self.write(move |sql| {
             let set = "UPDATE runs SET state = $1 WHERE id = $2 AND epoch = $3";
             if sql.execute(set, &[(&state).into(), (&id).into(), epoch.into()])? > 0 {
-                return Ok(());
+                return came(sql, telling, &id, &state);
             }
             let row = sql.one("SELECT epoch FROM runs WHERE id = $1", &[(&id).into()])?;
             let now = row.ok_or_else(|| missing(&id))?.number(0)?;
@@ -271,8 +274,9 @@ impl Store {
 /// Keeps a run within a transaction, as the one who carries it on.
 pub(super) fn keep(sql: &mut dyn Sql, new: &NewRun, state: &str, now: u64) -> Result<(), StoreError> {
     let kept = "INSERT INTO runs (id, title, document, plan, made_by, made_at, state, epoch, events, held_until, \
-                build, weight, content) VALUES ($1, $2, $3, $4, $5, $6, $7, 0, 0, $8, $9, $10, $11)";
-    let Tested { build, weight, content } = &new.tested;
+                build, weight, content, tags) VALUES ($1, $2, $3, $4, $5, $6, $7, 0, 0, $8, $9, $10, $11, $12)";
+    let Tested { build, weight, content, tags } = &new.tested;
+    let tags = serde_json::json!(tags).to_string();
     let values = [
         (&new.id).into(),
         (&new.title).into(),
@@ -285,8 +289,20 @@ pub(super) fn keep(sql: &mut dyn Sql, new: &NewRun, state: &str, now: u64) -> Re
         build.as_ref().into(),
         u64::from(*weight).into(),
         content.into(),
+        (&tags).into(),
     ];
     sql.execute(kept, &values).map(drop)
+}
+
+/// Writes down that a run came to a state, as far as people are told of it.
+pub(super) fn came(sql: &mut dyn Sql, telling: bool, run: &str, state: &str) -> Result<(), StoreError> {
+    let run = run.to_owned();
+    let happening = match state {
+        "running" => Happening::RunBegun { run },
+        live if LIVE.contains(&live) => return Ok(()),
+        over => Happening::RunEnded { run, verdict: over.to_owned() },
+    };
+    notices::happened(sql, telling, &happening, now_ms())
 }
 
 /// Where a page ended: `TIME.ID`.

@@ -3,7 +3,8 @@
 use serde::Serialize;
 
 use super::sql::{Row, Sql, Value};
-use super::{Store, StoreError, now_ms};
+use super::{Store, StoreError, notices, now_ms};
+use crate::notify::Happening;
 
 /// A schedule that is added.
 #[derive(Clone, Debug)]
@@ -263,12 +264,20 @@ impl Store {
     /// Decides an entry in one transaction with its minimum spacing: [`states::CLAIMED`] for whoever is first and may begin its
     /// run; `None` where it was decided before, or its schedule is gone. Every other state is final.
     pub async fn decide_entry(&self, due: Due) -> Result<Option<EntryRow>, StoreError> {
-        self.write(move |sql| decide(sql, &due)).await
+        let telling = self.is_telling();
+        self.write(move |sql| {
+            let decided = decide(sql, &due)?;
+            if let Some(entry) = &decided {
+                came(sql, telling, entry)?;
+            }
+            Ok(decided)
+        })
+        .await
     }
 
     /// Says what became of an entry that was claimed.
     pub async fn settle_entry(&self, settled: &EntryRow) -> Result<(), StoreError> {
-        let settled = settled.clone();
+        let (settled, telling) = (settled.clone(), self.is_telling());
         self.write(move |sql| {
             let set = "UPDATE schedule_entries SET state = $4, why = $5, run = $6 \
                        WHERE schedule = $1 AND at = $2 AND part = $3 AND state = 'claimed'";
@@ -280,7 +289,10 @@ impl Store {
                 settled.why.as_ref().into(),
                 settled.run.as_ref().into(),
             ];
-            sql.execute(set, &values).map(drop)
+            match sql.execute(set, &values)? {
+                0 => Ok(()),
+                _ => came(sql, telling, &settled),
+            }
         })
         .await
     }
@@ -288,11 +300,16 @@ impl Store {
     /// Entries that were claimed before a time and of which nothing was heard since: their controller has ended. They are
     /// missed. Gives how many there were.
     pub async fn give_up_entries(&self, before: u64) -> Result<u64, StoreError> {
+        let telling = self.is_telling();
         self.write(move |sql| {
             let set = "UPDATE schedule_entries SET state = 'missed', \
                        why = 'the controller that was about to begin it has ended' \
-                       WHERE state = 'claimed' AND at < $1";
-            sql.execute(set, &[before.into()])
+                       WHERE state = 'claimed' AND at < $1 RETURNING schedule, at, part, state, why, run";
+            let rows = sql.query(set, &[before.into()])?;
+            for row in &rows {
+                came(sql, telling, &entry(row)?)?;
+            }
+            Ok(rows.len() as u64)
         })
         .await
     }
@@ -338,6 +355,18 @@ impl Store {
         })
         .await
     }
+}
+
+/// Writes down what became of an entry, as far as people are told of it.
+fn came(sql: &mut dyn Sql, telling: bool, entry: &EntryRow) -> Result<(), StoreError> {
+    let EntryRow { schedule, at: due, group, state, why, run } = entry.clone();
+    let why = why.unwrap_or_default();
+    let happening = match state.as_str() {
+        states::REFUSED => Happening::EntryRefused { schedule, due, group, why, run },
+        states::MISSED => Happening::EntryMissed { schedule, due, group, why },
+        _ => return Ok(()),
+    };
+    notices::happened(sql, telling, &happening, now_ms())
 }
 
 fn decide(sql: &mut dyn Sql, due: &Due) -> Result<Option<EntryRow>, StoreError> {

@@ -16,6 +16,7 @@ use super::visit::Visit;
 use crate::api::Api;
 use crate::api::halts::{self, Blocked};
 use crate::api::problem::Problem;
+use crate::notify::Standing;
 use crate::report::html::Piece;
 use crate::report::html::markup::Markup;
 use crate::standing::exit;
@@ -33,6 +34,8 @@ pub(super) struct Now {
     hosts: usize,
     connected: usize,
     last: Vec<RunRow>,
+    /// Who does not take notices.
+    unheard: Vec<Standing>,
 }
 
 impl Now {
@@ -63,6 +66,9 @@ impl Now {
             connected,
             holds,
             last: api.store.runs(None, LAST).await?.runs,
+            unheard: (api.notifier.standing().await?.into_iter())
+                .filter(|receiver| receiver.trouble.is_some())
+                .collect(),
         })
     }
 }
@@ -167,6 +173,20 @@ fn state(page: &mut Markup, now: &Now, may_lift: bool) {
             });
             if may_lift {
                 page.text("a", &[("class", "button"), ("href", "/lift")], "Lift the halt");
+            }
+        });
+    }
+    if !now.unheard.is_empty() {
+        page.element("p", &[("class", "notice unclear")], |page| {
+            page.text("strong", &[], "Not everybody is notified");
+            for receiver in &now.unheard {
+                let Some(trouble) = &receiver.trouble else { continue };
+                page.words(": ");
+                page.text("bdi", &[], &receiver.name);
+                page.words(" (since ");
+                shell::time(page, trouble.since);
+                page.words(&format!(" UTC, {} wait): ", receiver.waiting));
+                page.text("bdi", &[], &trouble.why);
             }
         });
     }

@@ -3,6 +3,7 @@
 
 mod access;
 mod hostile;
+mod notify;
 mod plans;
 mod runs;
 mod table;
@@ -129,6 +130,10 @@ impl Served {
     }
 
     pub(crate) async fn with(approvals: Approvals) -> Self {
+        Served::under(Config::default(), approvals).await
+    }
+
+    pub(crate) async fn under(config: Config, approvals: Approvals) -> Self {
         let scratch = Scratch::new("api");
         let store = Store::open(&Where::Sqlite(scratch.path())).expect("a store");
         let secrets = Secrets::open(&scratch.path()).expect("secrets");
@@ -148,7 +153,8 @@ impl Served {
         }
         let engine = Arc::new(Recorder::default());
         let names = BTreeSet::from(["Squall.Example".to_owned()]);
-        let api = Api::new(
+        let api = Api::under(
+            config,
             store.clone(),
             secrets.clone(),
             Arc::clone(&engine) as Arc<dyn Engine>,

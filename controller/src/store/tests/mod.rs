@@ -79,7 +79,7 @@ impl Store {
         let kept = format!(
             "WITH RECURSIVE numbers(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < {count}) \
              INSERT INTO runs SELECT printf('r%08d', n), printf('Experiment %d', n % {titles}), '{{}}', '00', 'ada', \
-             1700000000000 + n * 60000, CASE n % 7 WHEN 0 THEN 'deviated' ELSE 'held' END, 0, 0, 0, NULL, NULL, 1, '' FROM numbers"
+             1700000000000 + n * 60000, CASE n % 7 WHEN 0 THEN 'deviated' ELSE 'held' END, 0, 0, 0, NULL, NULL, 1, '', '[]' FROM numbers"
         );
         self.write(move |sql| sql.batch(&kept)).await.expect("runs");
     }
@@ -211,7 +211,8 @@ fn a_read_only_database_is_said() {
     let write = Line::start("read-only", reader().expect("it opens")).expect("a thread");
     let read = Line::start("reads", reader().expect("it opens")).expect("a thread");
     let place = Arc::new(Where::Sqlite(scratch.path()));
-    let store = Store { write, read, place, changes: tokio::sync::watch::Sender::new(0) };
+    let changes = tokio::sync::watch::Sender::new(0);
+    let store = Store { write, read, place, changes, telling: Arc::default() };
     let refused = wait(store.new_run(a_run("r"))).expect_err("it cannot be written");
     assert!(matches!(refused, StoreError::ReadOnly(_)), "{refused}");
 }
