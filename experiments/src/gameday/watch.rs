@@ -63,7 +63,7 @@ impl Watch {
                 self.began = began.at.unwrap_or(self.began);
                 Vec::new()
             }
-            What::Fleet { event: FleetEvent::Finished { exit, sentence }, .. } => {
+            What::Fleet { event: FleetEvent::Finished { exit, sentence, .. }, .. } => {
                 let well = self.well.take().filter(|_| self.recovering.is_empty()).map(Seen::WellAgain);
                 well.into_iter().chain([Seen::Ended(*exit, sentence.clone())]).collect()
             }
