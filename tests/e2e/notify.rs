@@ -104,6 +104,7 @@ fn a_receiver_that_never_answers_delays_no_halt_and_who_answers_is_told_of_every
          - {{ name: gone, webhook: {{ url: \"http://127.0.0.1:9/\", secret: {{ file: key }} }}, when: {all} }}\n",
         good.at, silent.at
     );
+    checked(&world, &config);
     let mut fleet = Fleet::under(world, &config);
     let tried = fleet.asks(&["notify", "test", "good"]).run();
     tried.expect_exit(0).expect_told("`good` has taken it: it answered 200: thanks!");
@@ -159,6 +160,21 @@ fn a_receiver_that_never_answers_delays_no_halt_and_who_answers_is_told_of_every
         assert!(!body.contains(KEY) && !head.contains(KEY), "{head} {body}");
     }
     fleet.end();
+}
+
+/// `--check` says what is wrong with a configuration, and begins nothing.
+fn checked(world: &World, config: &str) {
+    let data = world.directory.join("none").display().to_string();
+    let check = |config: String| {
+        let file = world.file("checked.yaml", config);
+        world.hosts[0].squall(&["serve", "--data", &data, "--config", &file, "--check"]).run()
+    };
+    check(config.to_owned()).expect_exit(0);
+    let wrong =
+        format!("{config}  - {{ name: a, slack: {{ url: {{ file: key }} }}, template: \"{{titel}}\" }}\n");
+    check(wrong).expect_exit(3).expect_told("did you mean `{title}`?");
+    check(config.replace("file: key", "file: nowhere")).expect_exit(3).expect_told("cannot be read");
+    assert!(!world.directory.join("none").exists(), "nothing is begun");
 }
 
 /// Looks at a signature as docs/notifications.md says one does.

@@ -35,6 +35,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use squall_experiments::quantity::Period;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
@@ -55,6 +56,10 @@ pub const ATTEMPTS: u64 = 10;
 const LASTS_MS: u64 = 3_600_000;
 /// After which time what nobody takes from the store is forgotten, in milliseconds: its receiver is gone.
 const FORGOTTEN_MS: u64 = 7 * 86_400_000;
+/// How often that is looked at.
+const SWEEP: Duration = Duration::from_secs(3600);
+/// How long a trial may take: somebody waits for it.
+const TRIAL: Period = Period::from_secs(30);
 /// The first wait after a failure; each further one is twice as long.
 const FIRST_WAIT: Duration = Duration::from_secs(5);
 /// The longest.
@@ -129,12 +134,13 @@ impl Notifier {
         }
         let mut resting = Resting::default();
         let mut trying = JoinSet::new();
-        let (mut reported, mut swept) = (false, None::<Instant>);
+        // Not at once: what waited while no controller was there is tried first.
+        let (mut reported, mut swept) = (false, Instant::now());
         loop {
             let mut done = self.step(&mut resting, &mut trying).await;
-            if done.is_ok() && swept.is_none_or(|swept| swept.elapsed() > Duration::from_secs(3600)) {
-                swept = Some(Instant::now());
-                done = self.0.store.forget_notices(now_ms().saturating_sub(FORGOTTEN_MS)).await.map(drop);
+            if done.is_ok() && swept.elapsed() > SWEEP {
+                swept = Instant::now();
+                done = self.sweep().await;
             }
             match done {
                 Ok(()) => reported = false,
@@ -153,6 +159,15 @@ impl Notifier {
                 () = sleep(TICK) => {}
             }
         }
+    }
+
+    /// Forgets what nobody takes: its receivers are in no configuration any more.
+    async fn sweep(&self) -> Result<(), StoreError> {
+        let forgotten = self.0.store.forget_notices(now_ms().saturating_sub(FORGOTTEN_MS)).await?;
+        if forgotten > 0 {
+            tracing::warn!(forgotten, "notices to receivers that are not there any more are forgotten");
+        }
+        Ok(())
     }
 
     /// Writes down, hands out, and begins what is due.
@@ -262,7 +277,11 @@ impl Notifier {
         let told = story::tell(&self.0.store, self.0.address.as_deref(), &happening, &id, at).await;
         // A trial is about nothing that a store knows.
         let Ok(told) = told else { return Some(Attempt::later("the store does not answer")) };
-        Some(attempt::attempt(receiver, &happening, &told).await)
+        let mut receiver = receiver.clone();
+        if receiver.timeout.get() > TRIAL.get() {
+            receiver.timeout = TRIAL;
+        }
+        Some(attempt::attempt(&receiver, &happening, &told).await)
     }
 
     /// All receivers, in the order of the configuration.

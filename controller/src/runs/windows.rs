@@ -103,10 +103,10 @@ mod tests {
     fn a_fault_is_there_from_its_first_host_to_its_last() {
         let mut windows = Windows::of("r1");
         let (run, name) = ("r1".to_owned(), "slow".to_owned());
-        let came = Happening::FaultInjected { run: run.clone(), part: 1, name: name.clone() };
+        let came = || [Happening::FaultInjected { run: run.clone(), part: 1, name: name.clone() }];
         let went = |since| Happening::FaultReverted { run: run.clone(), part: 1, name: name.clone(), since };
         assert_eq!(windows.hear(&injecting("a"), 1), []);
-        assert_eq!(windows.hear(&injected("a"), 5), [came.clone()]);
+        assert_eq!(windows.hear(&injected("a"), 5), came());
         assert_eq!(windows.hear(&injected("b"), 6), []);
         assert_eq!(windows.hear(&lifted("a", Some(1), &[]), 7), []);
         assert_eq!(windows.hear(&lifted("a", None, &[]), 8), [], "what it has not it does not lose");
@@ -114,7 +114,7 @@ mod tests {
         assert_eq!(windows.hear(&lifted("b", None, &[]), 9), [went(5)]);
         assert_eq!(windows.hear(&lifted("b", Some(1), &[]), 9), []);
         // A further stage brings it again.
-        assert_eq!(windows.hear(&injected("a"), 20), [came]);
+        assert_eq!(windows.hear(&injected("a"), 20), came());
         assert_eq!(windows.hear(&lifted("a", Some(1), &[]), 21), [went(20)]);
     }
 }

@@ -171,6 +171,15 @@ async fn of(notifier: &Notifier, name: &str) -> Standing {
     all.into_iter().find(|receiver| receiver.name == name).expect("it is there")
 }
 
+/// Waits until a receiver has taken one, and none waits.
+async fn settled(notifier: &Notifier, name: &str) {
+    until("one to be taken, and kept as that", async || {
+        let receiver = of(notifier, name).await;
+        (receiver.sent == 1 && receiver.waiting == 0).then_some(())
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn a_webhook_is_told_what_it_asked_for_signed_and_again_under_one_name_until_it_takes_it() {
     let place = Place::new();
@@ -180,7 +189,7 @@ async fn a_webhook_is_told_what_it_asked_for_signed_and_again_under_one_name_unt
     place.ended("r2", "deviated").await;
     let running = runs(&notifier);
     let heard = hearer.hears(2).await;
-    until("it to be settled", async || (of(&notifier, "ops").await.sent == 1).then_some(())).await;
+    settled(&notifier, "ops").await;
     assert_eq!(hearer.heard().len(), 2, "what held was not asked for");
     let (first, again) = (&heard[0], &heard[1]);
     assert_eq!(first.line, "POST /hook HTTP/1.1");
@@ -209,7 +218,7 @@ async fn what_a_receiver_refuses_is_given_up_and_the_next_is_told() {
         place.ended(run, "held").await;
     }
     let running = runs(&notifier);
-    until("all three", async || (of(&notifier, "ops").await.sent == 1).then_some(())).await;
+    settled(&notifier, "ops").await;
     let standing = of(&notifier, "ops").await;
     assert_eq!((standing.failed, standing.waiting), (2, 0), "neither is tried again, nor followed");
     let ids: BTreeSet<String> =
@@ -317,11 +326,11 @@ async fn of_too_many_that_wait_the_oldest_are_dropped_and_nothing_is_handed_out_
     assert_eq!(dropped, 2);
     let first = place.store.take_notice("ops", 60_000).await.expect("it answers").expect("there is one");
     assert_eq!(first.id, all[2].id, "the oldest two are gone");
-    let mut left = 0;
-    while place.store.take_notice("ops", 60_000).await.expect("it answers").is_some() {
-        left += 1;
+    let mut others = Vec::new();
+    while let Some(other) = place.store.take_notice("ops", 60_000).await.expect("it answers") {
+        others.push(other);
     }
-    assert_eq!(left, 3, "what somebody holds nobody else takes");
+    assert_eq!(others.len(), 3, "what somebody holds nobody else takes");
     place.store.put_notice_off(&first, 0).await.expect("it answers");
     let again = place.store.take_notice("ops", 60_000).await.expect("it answers").expect("it is due again");
     assert_eq!((&again.id, again.attempts), (&first.id, 2));
@@ -331,6 +340,11 @@ async fn of_too_many_that_wait_the_oldest_are_dropped_and_nothing_is_handed_out_
     assert_eq!(place.store.waiting_notices().await.expect("it answers")["ops"], 4);
     place.store.forget_notice(&again).await.expect("it answers");
     assert_eq!(place.store.waiting_notices().await.expect("it answers")["ops"], 3);
+    place.store.put_notice_off(&others[0], u64::MAX >> 1).await.expect("it answers");
+    assert!(place.store.due_receivers().await.expect("it answers").is_empty());
+    let forget = async |before| place.store.forget_notices(before).await.expect("it answers");
+    assert_eq!(forget(others[0].at).await, 0, "it is not older");
+    assert_eq!(forget(now_ms() + 1000).await, 1, "what somebody sends is not forgotten");
 }
 
 #[tokio::test]
