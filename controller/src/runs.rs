@@ -115,7 +115,8 @@ impl Runs {
                     ramp.parameter
                 ),
                 format!(
-                    "`squall run --controller` takes step after step; one of them is the file with the variable `{}`",
+                    "`squall run --controller` takes step after step; one of them is the file with a value for the variable \
+                     `{0}` (`--var {0}=…`, of a schedule `vars: {{ {0}: … }}`)",
                     ramp.parameter
                 ),
             )),
@@ -247,6 +248,10 @@ fn preview(plan: &FleetPlan, redact: &dyn Fn(&str) -> String) -> Preview {
 impl Engine for Runs {
     fn hosts(&self) -> BoxFuture<'_, Vec<HostInfo>> {
         Box::pin(async { self.0.hub.hosts() })
+    }
+
+    fn check(&self, submission: &Submission) -> Result<(), Refusal> {
+        self.read(submission).map(drop)
     }
 
     fn plan<'a>(&'a self, submission: &'a Submission) -> BoxFuture<'a, Result<Planned, Refusal>> {

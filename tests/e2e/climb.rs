@@ -25,23 +25,50 @@ fn a_ramp_over_a_fleet_is_a_run_of_the_controller_for_each_step() {
     needs!(Root, Nftables, Queue, Nginx);
     let fleet = Fleet::new(1);
     let file = fleet.world.file("ramp.yaml", TEXT);
-    let climbed = fleet.asks(&["run", &file, "--controller", URL]).run();
+    let steps = fleet.world.directory.join("steps").display().to_string();
+    let junit = fleet.world.directory.join("steps.xml");
+    let run =
+        ["run", &file, "--controller", URL, "--events", &steps, "--junit", &junit.display().to_string()];
+    let climbed = fleet.asks(&run).run();
     let found = "`latency.delay` deviated at 2s already, the mildest that was to be tried";
     climbed.expect_exit(5).expect_told(found);
     let runs = fleet.asks(&["runs", "--format", "json"]).run().expect_exit(0).json();
     let states: Vec<&str> =
         runs["runs"].as_array().into_iter().flatten().filter_map(|run| run["state"].as_str()).collect();
     assert_eq!(states, ["deviated"], "nothing harder was tried: {runs:#}");
-    // The report is made again from the events that the controller keeps.
-    let steps = fleet.world.place("steps");
+    // What is written of it is each step on each host, and the report is made again from the events.
+    let cases = std::fs::read_to_string(&junit).expect("it was asked for");
+    assert!(
+        cases.contains("A page of every host on web-1, latency.delay at 2s") && cases.contains("<failure"),
+        "{cases}"
+    );
+    fleet.controller().squall(&["verdict", &steps]).run().expect_exit(5).expect_told(found);
     let run = runs["runs"][0]["id"].as_str().expect("a name");
-    let events = fleet.asks(&["show", run, "--events"]).run().expect_exit(0).stdout.clone();
-    std::fs::write(steps.join(format!("{run}.ndjson")), events).expect("it can be written");
-    let again = fleet.controller().squall(&["verdict", &steps.display().to_string()]).run();
-    again.expect_exit(5).expect_told(found);
+    let kept = fleet.asks(&["show", run, "--events"]).run().expect_exit(0).stdout.clone();
+    let written = std::fs::read_to_string(format!("{steps}/{run}.ndjson")).expect("it was asked for");
+    assert_eq!(kept.lines().count(), written.lines().count(), "all that the controller keeps");
+    // What a run of a controller does not have is not passed over.
+    for (option, value) in [("--repeat", "2"), ("--history", "h.ndjson"), ("--html", "page.html")] {
+        let refused = fleet.asks(&["run", &file, "--controller", URL, option, value]).run();
+        refused.expect_exit(2).expect_told("is for a run of this host, not for one of a controller");
+    }
     // Whoever submits it by other ways is told what it is.
     let submitted = fleet.asks(&["plan", &file, "--submit"]).run();
     submitted.expect_exit(4).expect_told("this experiment is a ramp of `latency.delay`");
+    let night = "schedule: 1\nname: night\nwhen: { cron: \"0 0 1 1 *\" }\n";
+    let schedules = |more: &str| {
+        let night = fleet.world.file("night.yaml", format!("{night}{more}"));
+        fleet.asks(&["schedule", "add", &night, "--experiment", &file]).run()
+    };
+    let refused = schedules("");
+    refused.expect_exit(4).expect_told("this experiment is a ramp of `latency.delay`");
+    refused.expect_told("of a schedule `vars: { latency.delay: … }`");
+    fleet
+        .asks(&["schedule", "show", "night"])
+        .run()
+        .expect_exit(2)
+        .expect_told("there is no schedule `night`");
+    schedules("vars: { latency.delay: 2200ms }\n").expect_exit(0);
     fleet.end();
 }
 

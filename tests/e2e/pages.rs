@@ -197,3 +197,46 @@ fn halted(tab: &mut Tab<'_>, fleet: &Fleet) {
     tab.sees("the form", "location.pathname === '/sign-in'");
     picture(tab, "sign-in");
 }
+
+#[test]
+fn a_tab_that_is_left_open_over_a_restart_goes_on_or_asks_to_sign_in() {
+    needs!(Root, Nftables, Nginx, Chromium);
+    let mut fleet = Fleet::new(1);
+    let olga = ["tokens", "new", "olga", "--role", "operator", "--format", "json"];
+    let olga = fleet.asks(&olga).run().expect_exit(0).json();
+    let told = |name: &str| olga[name].as_str().unwrap_or_else(|| panic!("{name}: {olga}")).to_owned();
+    let mut browser = Chromium::start(fleet.controller(), &fleet.world.place("browser"));
+    let mut tab = browser.tab(1280, 900);
+    signs_in(&mut tab, &told("token"));
+    tab.runs("window.squallSame = true");
+    tab.sees("the overview as it changes", "document.body.dataset.seen !== undefined");
+
+    let ends = |fleet: &mut Fleet| {
+        let mut controller = fleet.controller.take().expect("it was started");
+        controller.signal(Signal::TERM);
+        controller.finish().expect_exit(0);
+    };
+    // Its session is still good: it goes on by itself, also when the controller ended in good order.
+    tab.runs("document.body.dataset.seen = ''");
+    ends(&mut fleet);
+    shows(&mut tab, "The controller does not answer");
+    fleet.serve();
+    tab.sees(
+        "the overview again",
+        "document.body.dataset.seen !== '' && document.getElementById('line').hidden",
+    );
+    assert_eq!(tab.runs("window.squallSame"), true, "it is still the same page");
+
+    // Its token is revoked meanwhile: it says so, and where to go.
+    fleet.asks(&["tokens", "revoke", &told("id")]).run().expect_exit(0);
+    ends(&mut fleet);
+    fleet.serve();
+    shows(&mut tab, "You are signed out.");
+    tab.is_led_by("document.querySelector('#line a').click()");
+    tab.sees("the form", "location.pathname === '/sign-in' && location.search === '?to=%2F'");
+    // Only the connections that were refused or cut off meanwhile.
+    let noted = tab.complaints();
+    assert!(noted.iter().all(|said| said.contains("ERR_")), "{noted:?}");
+    drop(browser);
+    fleet.end();
+}

@@ -12,7 +12,7 @@ use squall_tests::world::World;
 use crate::trial::{CUT, ECHO, calm, document};
 
 /// A file of the repository, as JSON would say it. Every scalar is a text.
-fn yaml(path: &str) -> Value {
+pub fn yaml(path: &str) -> Value {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path);
     let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     let mut open: Vec<(Value, Option<String>)> = Vec::new();
@@ -45,7 +45,7 @@ fn yaml(path: &str) -> Value {
     root
 }
 
-fn text(value: &Value) -> &str {
+pub fn text(value: &Value) -> &str {
     value.as_str().unwrap_or_else(|| panic!("no text: {value:#}"))
 }
 

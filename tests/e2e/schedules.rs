@@ -210,6 +210,43 @@ fn schedules(fleet: &Fleet, hook: &Hook) {
     assert_eq!(fired, 1);
 }
 
+#[test]
+fn a_scheduled_experiment_in_stages_grows_over_its_hosts_in_one_run() {
+    needs!(Root, Nftables, Queue, Nginx);
+    let fleet = Fleet::new(2);
+    let since = format!("{}Z", soon(0).0.replace(' ', "T"));
+    let document = "squall: 1\ntitle: Slow pages\non: { labels: { role: web } }\nhypothesis:\n  - name: the page is there\n    \
+                    http: { url: \"http://127.0.0.1:8080/\", timeout: 5s }\n    every: 200ms\nmethod:\n  \
+                    - fault: { latency: { delay: 20ms, to: [\"127.0.0.1:8080\"] } }\n    for: 2s\n\
+                    stages: { sizes: [1, all], bake: 1500ms }\nrecovery: 15s\n";
+    fleet.world.file("fleet.yaml", document);
+    let mut later = 0;
+    let name = until("a schedule that is added before its time", PATIENCE * 6, || {
+        later += 4;
+        let name = format!("grows-{later}");
+        adds(&fleet, &name, &format!("when: {{ at: \"{}\" }}", soon(later).0)).then_some(name)
+    });
+    let fired = until("the entry to be run", PATIENCE * 3, || became(&fleet, &since, &name));
+    assert_eq!(fired["state"], "fired", "{fired}");
+    let run = fired["run"].as_str().expect("a run").to_owned();
+    let ended = until("the run to end", PATIENCE * 3, || {
+        let shown = fleet.shows(&run);
+        (!["submitted", "running"].iter().any(|state| shown["state"] == *state)).then_some(shown)
+    });
+    assert_eq!(ended["state"], "held", "{ended}");
+    let events = fleet.asks(&["show", &run, "--events"]).run().expect_exit(0).stdout.clone();
+    let began: Value = serde_json::from_str(events.lines().next().expect("it began")).expect("JSON");
+    let sizes: Vec<usize> = began["stages"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|hosts| Some(hosts.as_array()?.len()))
+        .collect();
+    assert_eq!(sizes, [1, 2], "{began}");
+    assert_eq!(events.matches("\"event\":\"injected\"").count(), 2, "{events}");
+    fleet.end();
+}
+
 /// Bad input is told by the command that adds it, with its place.
 fn refused(fleet: &Fleet) {
     let calendar = |text: &str| format!("{NIGHT}except:\n  - ics: {text:?}\n");

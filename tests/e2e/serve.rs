@@ -38,6 +38,8 @@ pub struct Manner {
     pub environment: Vec<(&'static str, String)>,
     /// How many files the controller may have open.
     pub files: Option<usize>,
+    /// How people call the controller; none: [`URL`].
+    pub url: Option<&'static str>,
 }
 
 impl Fleet {
@@ -74,8 +76,10 @@ impl Fleet {
             let host = &fleet.world.hosts[number];
             let url = format!("https://10.77.{number}.1:8417");
             let zone = format!("z{number}");
+            let cell = if number == 1 { "first" } else { "rest" };
             let own = fleet.manner.agents.iter().map(String::as_str);
-            let more: Vec<&str> = ["--label", "role=web", "--zone", &zone].into_iter().chain(own).collect();
+            let usual = ["--label", "role=web", "--zone", &zone, "--cell", cell];
+            let more: Vec<&str> = usual.into_iter().chain(own).collect();
             fleet.linked.push(Linked::by(host, &format!("web-{number}"), &url, &token, &more));
         }
         fleet.holds_connected();
@@ -85,7 +89,9 @@ impl Fleet {
     pub fn serve(&mut self) {
         let data = self.data.display().to_string();
         let agents = "0.0.0.0:8417";
-        let mut serve = vec!["serve", "--data", &data, "--listen-agents", agents, "--heartbeat", "500ms"];
+        let people = self.url().split_once("//").expect("a URL").1;
+        let mut serve = vec!["serve", "--data", &data, "--listen", people, "--listen-agents", agents];
+        serve.extend(["--heartbeat", "500ms"]);
         serve.extend(self.manner.controller.iter().map(String::as_str));
         let mut controller = match self.manner.files {
             None => self.controller().squall(&serve),
@@ -113,7 +119,13 @@ impl Fleet {
     /// A command of whoever administers it.
     pub fn asks(&self, arguments: &[&str]) -> Squall {
         let token = self.data.join("admin-token");
-        self.controller().squall(arguments).env("SQUALL_TOKEN_FILE", token).env("SQUALL_CONTROLLER", URL)
+        let asks = self.controller().squall(arguments).env("SQUALL_TOKEN_FILE", token);
+        asks.env("SQUALL_CONTROLLER", self.url()).env("SQUALL_CA", self.data.join("ca.pem"))
+    }
+
+    /// How people call the controller.
+    pub fn url(&self) -> &'static str {
+        self.manner.url.unwrap_or(URL)
     }
 
     fn hosts(&self) -> Value {

@@ -197,7 +197,7 @@ fn the_faults_page_is_what_the_catalogue_says() {
 #[test]
 fn every_shipped_experiment_passes_check_and_is_run_by_a_test() {
     let shipped = files("experiments/shipped", ".yaml");
-    let tests = format!("{}{}", read("tests/e2e/shipped.rs"), demo());
+    let tests = format!("{}{}{}", read("tests/e2e/shipped.rs"), read("tests/e2e/releases.rs"), demo());
     for path in &shipped {
         let output = squall(&["check", path]);
         assert!(output.status.success(), "{path}: {}", said(&output));

@@ -3,22 +3,21 @@
 use std::fmt;
 use std::str::FromStr;
 
-use jiff::civil::{Date, Time};
-use jiff::tz::TimeZone;
+use jiff::civil::Date;
 use jiff::{Timestamp, ToSpan};
-use squall_experiments::quantity::Period;
+use squall_experiments::quantity::{Period, QuantityError};
+use squall_experiments::schedule::{TimeOfDay, Zone};
 
 /// One time of the week, as in `Mon-Fri 09:00-17:00 Europe/Berlin`. It begins on each of its days; one that ends before it
 /// begins ends on the day after. By the clock on the wall there: a night in which that is turned back is an hour longer.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Window {
     text: String,
     /// By the number of the day, Monday first.
     days: [bool; 7],
-    from: Time,
-    /// `None` is the end of the day.
-    to: Option<Time>,
-    zone: TimeZone,
+    from: TimeOfDay,
+    to: TimeOfDay,
+    zone: Zone,
 }
 
 const DAYS: [&str; 7] = ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"];
@@ -29,30 +28,21 @@ impl Window {
         if !self.days[usize::from(date.weekday().to_monday_zero_offset().unsigned_abs())] {
             return None;
         }
-        let at = |date: Date, time: Time| {
-            date.to_datetime(time).to_zoned(self.zone.clone()).ok().map(|zoned| zoned.timestamp())
-        };
-        let tomorrow = date.tomorrow().ok()?;
-        let end = match self.to {
-            None => at(tomorrow, Time::midnight())?,
-            Some(to) if to > self.from => at(date, to)?,
-            Some(to) => at(tomorrow, to)?,
-        };
-        Some((at(date, self.from)?, end)).filter(|(from, to)| from < to)
+        let last = if self.to > self.from { date } else { date.tomorrow().ok()? };
+        let (from, to) = (self.from.on(date, &self.zone)?, self.to.on(last, &self.zone)?);
+        Some((from, to)).filter(|(from, to)| from < to)
     }
 
     /// The times at which it is open, from the one that may still be open at an instant to a week later.
     fn times(&self, now: Timestamp) -> impl Iterator<Item = (Timestamp, Timestamp)> + '_ {
-        let first = self.zone.to_datetime(now).date().checked_sub(1.day()).ok();
+        let first = self.zone.zoned(now).date().checked_sub(1.day()).ok();
         let days = first.into_iter().flat_map(|first| first.series(1.day()).take(10));
         days.filter_map(|date| self.on(date)).filter(move |(_, to)| *to > now)
     }
 
     /// An instant as the clock on the wall shows it there.
     fn shown(&self, at: Timestamp) -> String {
-        let there = at.to_zoned(self.zone.clone());
-        let zone = self.text.rsplit(' ').next().unwrap_or_default();
-        format!("{} {} {zone}", there.strftime("%a %F"), there.strftime("%H:%M"))
+        format!("{} {}", self.zone.zoned(at).strftime("%a %F %H:%M"), self.zone)
     }
 }
 
@@ -116,9 +106,8 @@ fn days(text: &str) -> Option<[bool; 7]> {
     Some(days)
 }
 
-fn time(text: &str) -> Option<Time> {
-    let (hour, minute) = text.split_once(':').filter(|_| text.len() == 5)?;
-    Time::new(hour.parse().ok()?, minute.parse().ok()?, 0, 0).ok()
+fn time(text: &str) -> Option<TimeOfDay> {
+    text.parse().ok().filter(|_| text.len() == 5)
 }
 
 impl FromStr for Window {
@@ -135,12 +124,12 @@ impl FromStr for Window {
             days(named).ok_or_else(|| wrong(format!("`{named}` names no days (`Mon,Wed-Fri`, `daily`)")))?;
         let unclear = || wrong(format!("`{times}` is no time from and to (`09:00-17:00`)"));
         let (from, to) = times.split_once('-').ok_or_else(unclear)?;
-        let from = time(from).ok_or_else(unclear)?;
-        let to = if to == "24:00" { None } else { Some(time(to).ok_or_else(unclear)?) };
-        if to == Some(from) {
+        let from = time(from).filter(|from| *from < TimeOfDay::hour(24)).ok_or_else(unclear)?;
+        let to = time(to).ok_or_else(unclear)?;
+        if to == from {
             return Err(wrong("it ends when it begins (`00:00-24:00` is a whole day)".to_owned()));
         }
-        let zone = TimeZone::get(zone).map_err(|_| wrong(format!("`{zone}` is no time zone known here")))?;
+        let zone: Zone = zone.parse().map_err(|error: QuantityError| wrong(error.to_string()))?;
         Ok(Window { text: text.to_owned(), days, from, to, zone })
     }
 }
@@ -223,7 +212,9 @@ mod tests {
             ("Mon 9:00-17:00 UTC", "no time from and to"),
             ("Mon 09:00-24:01 UTC", "no time from and to"),
             ("Mon 09:00-09:00 UTC", "ends when it begins"),
-            ("Mon 09:00-17:00 Berlin", "no time zone"),
+            ("Mon 24:00-06:00 UTC", "no time from and to"),
+            ("Mon 09:00-17:00 Berlin", "`Berlin` is not a time zone"),
+            ("Mon 09:00-17:00 Europe/Berlim", "`Europe/Berlim` is not a time zone"),
         ] {
             let said = text.parse::<Window>().unwrap_err();
             assert!(said.contains(why), "{text}: {said}");

@@ -86,6 +86,10 @@ pub trait Engine: Send + Sync + 'static {
     /// The hosts that are or were connected, with what they last said.
     fn hosts(&self) -> BoxFuture<'_, Vec<HostInfo>>;
 
+    /// Reads and checks an experiment, whatever hosts there are now; nothing is done. What is refused here no run can be made
+    /// of, at any time.
+    fn check(&self, submission: &Submission) -> Result<(), Refusal>;
+
     /// Reads, checks and plans an experiment; nothing is done. The refusal's exit code tells an invalid document
     /// (3) from one that cannot be run now (4).
     fn plan<'a>(&'a self, submission: &'a Submission) -> BoxFuture<'a, Result<Planned, Refusal>>;

@@ -145,7 +145,7 @@ pub(super) async fn add(api: Arc<Api>, call: Call) -> Result<Answer, Problem> {
     let calendars = api.launch.config().calendars().map_err(|error| invalid(error.to_string()))?;
     let soon = now.checked_add(LONGEST).unwrap_or(now);
     schedule.bars(&calendars, now, soon).map_err(|error| invalid(error.to_string()))?;
-    // Whether there are hosts for it is looked at when it runs; what is no experiment never will be one.
+    // Whether there are hosts for it is looked at when it runs; what is no experiment, or a sequence of runs, never will be one.
     let submission = Submission {
         document: schedule.experiment.clone(),
         name: Some(format!("the experiment of schedule `{}`", schedule.name)),
@@ -153,11 +153,7 @@ pub(super) async fn add(api: Arc<Api>, call: Call) -> Result<Answer, Problem> {
         seed: Some(0),
         ..Submission::default()
     };
-    if let Err(refusal) = api.engine.plan(&submission).await
-        && refusal.exit == Exit::Invalid as u8
-    {
-        return Err(refusal.into());
-    }
+    api.engine.check(&submission)?;
     // 32 bits are enough to repeat a plan, and stay exact in every JSON reader.
     let seed = schedule.seed.unwrap_or_else(|| u64::from(rand::random::<u32>()));
     let name = schedule.name.to_string();

@@ -67,18 +67,37 @@ impl Shown {
     }
 }
 
+/// Why a controller did not do what it was asked for.
+#[derive(Debug)]
+pub struct Refused {
+    /// The exit code that it names.
+    pub exit: Exit,
+    /// Why, as a person reads it: an error, and help where there is one.
+    pub why: String,
+}
+
 /// Asks a controller, and waits. That there was no answer is printed as a refusal is.
 pub fn ask(remote: &Remote, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<Answered> {
+    Ok(attempt(remote, method, path, body)?.map_err(|refused| {
+        eprint!("{}", refused.why);
+        refused.exit
+    }))
+}
+
+/// [`ask`], and nothing is printed.
+pub fn attempt(
+    remote: &Remote,
+    method: Method,
+    path: &str,
+    body: Option<&Value>,
+) -> anyhow::Result<Result<Value, Refused>> {
     // A request that alters something is done once, also when it must be sent again.
     let key = (method == Method::POST).then(|| format!("{:032x}", rand::random::<u128>()));
     let (status, answer) = match runtime()?.block_on(remote.call(method, path, body, key.as_deref())) {
         Ok(answered) => answered,
-        Err(error) => {
-            eprintln!("error: {error}");
-            return Ok(Err(Exit::Refused));
-        }
+        Err(error) => return Ok(Err(Refused { exit: Exit::Refused, why: format!("error: {error}\n") })),
     };
-    Ok(if (200..300).contains(&status) { Ok(answer) } else { Err(refused(&answer)) })
+    Ok(if (200..300).contains(&status) { Ok(answer) } else { Err(Refused::of(&answer)) })
 }
 
 /// The log of a run of the controller.
@@ -108,18 +127,26 @@ pub fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
 
 /// Prints why a controller refused, and gives the exit code that it names.
 pub fn refused(problem: &Value) -> Exit {
-    let detail = problem["detail"].as_str().map_or_else(|| problem.to_string(), str::to_owned);
-    // What is wrong with a document is told as it is everywhere, each problem with its place.
-    let told = if detail.starts_with("error: ") { "" } else { "error: " };
-    eprintln!("{told}{}", plain(&detail));
-    if let Some(help) = problem["help"].as_str() {
-        eprintln!("help: {}", plain(help));
-    }
-    match problem["exit"].as_u64() {
-        Some(code) if code == Exit::Usage as u64 => Exit::Usage,
-        Some(code) if code == Exit::Invalid as u64 => Exit::Invalid,
-        Some(code) if code == Exit::Bug as u64 => Exit::Bug,
-        _ => Exit::Refused,
+    let refused = Refused::of(problem);
+    eprint!("{}", refused.why);
+    refused.exit
+}
+
+impl Refused {
+    /// What a controller says of it.
+    fn of(problem: &Value) -> Refused {
+        let detail = problem["detail"].as_str().map_or_else(|| problem.to_string(), str::to_owned);
+        // What is wrong with a document is told as it is everywhere, each problem with its place.
+        let told = if detail.starts_with("error: ") { "" } else { "error: " };
+        let help =
+            problem["help"].as_str().map_or_else(String::new, |help| format!("help: {}\n", plain(help)));
+        let exit = match problem["exit"].as_u64() {
+            Some(code) if code == Exit::Usage as u64 => Exit::Usage,
+            Some(code) if code == Exit::Invalid as u64 => Exit::Invalid,
+            Some(code) if code == Exit::Bug as u64 => Exit::Bug,
+            _ => Exit::Refused,
+        };
+        Refused { exit, why: format!("{told}{}\n{help}", plain(&detail)) }
     }
 }
 

@@ -7,6 +7,7 @@ use squall_controller::api::client::Remote;
 use squall_experiments::exit::Exit;
 
 use super::remote::{self, At};
+use super::run::Pipeline;
 use super::{Common, Format, print};
 
 /// How long between two attempts when the controller does not answer.
@@ -26,12 +27,12 @@ pub struct Watch {
 impl Watch {
     /// Shows a run's events as they come, until it has ended. The exit code is the run's.
     pub fn run(&self, common: &Common) -> anyhow::Result<Exit> {
-        follow(&self.at.remote()?, &self.run, common)
+        follow(&self.at.remote()?, &self.run, common, &Pipeline::default())
     }
 }
 
-/// Follows a run to its end, through interruptions of the connection.
-pub fn follow(remote: &Remote, run: &str, common: &Common) -> anyhow::Result<Exit> {
+/// Follows a run to its end, through interruptions of the connection. What is shown is no command to the pipeline.
+pub fn follow(remote: &Remote, run: &str, common: &Common, pipeline: &Pipeline) -> anyhow::Result<Exit> {
     remote::runtime()?.block_on(async {
         let path = format!("/v1/runs/{}/stream", remote::part(run));
         let (mut last, mut failed) = (None, 0);
@@ -49,7 +50,7 @@ pub fn follow(remote: &Remote, run: &str, common: &Common) -> anyhow::Result<Exi
                         return Ok(Some(exit(&state)));
                     }
                     (last, failed) = (event.id.or(last), 0);
-                    show(&event.data, common)?;
+                    show(&event.data, common, pipeline)?;
                 }
                 anyhow::Ok(None)
             };
@@ -69,7 +70,7 @@ pub fn follow(remote: &Remote, run: &str, common: &Common) -> anyhow::Result<Exi
     })
 }
 
-fn show(data: &str, common: &Common) -> anyhow::Result<()> {
+fn show(data: &str, common: &Common, pipeline: &Pipeline) -> anyhow::Result<()> {
     if common.format == Format::Json {
         return Ok(print::result(&format!("{data}\n"))?);
     }
@@ -90,7 +91,8 @@ fn show(data: &str, common: &Common) -> anyhow::Result<()> {
             format!("{name} {}", value.as_str().map_or_else(|| value.to_string(), str::to_owned))
         })
         .collect();
-    Ok(print::result(&remote::plain(&format!("{host}{kind}  {}\n", words.join(", ").replace('\n', " "))))?)
+    let line = remote::plain(&format!("{host}{kind}  {}\n", words.join(", ").replace('\n', " ")));
+    Ok(print::result(&pipeline.harmless(&line))?)
 }
 
 /// The exit code of a run that ended so.

@@ -121,3 +121,28 @@ async fn a_run_that_was_taken_over_before_it_began_does_not_begin() {
     let refused = runs.start("r", submission()).await.expect_err("it is somebody else's");
     assert!(refused.what.contains("taken"), "{refused:?}");
 }
+
+#[tokio::test]
+async fn stages_are_one_run_and_a_ramp_is_none_but_one_step_of_it_is() {
+    let scratch = Scratch::new("checked");
+    let authority = Arc::new(Authority::open(&scratch.path()).expect("an authority"));
+    let runs = Runs::new(Hub::new(), store(&scratch), authority, scratch.path().join("secrets"), "test");
+    let check = |more: &str, vars: &[(&str, &str)]| {
+        let method = "method:\n  - { fault: { latency: { delay: 1ms, to: [\"10.0.0.1:7\"] } }, for: 1s }\n";
+        let document = format!(
+            "squall: 1\ntitle: T\non: {{ pick: all }}\nhypothesis:\n  - name: up\n    tcp: {{ address: \"10.0.0.1:7\" }}\n\
+             {method}{more}\n"
+        );
+        let vars = vars.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        runs.check(&Submission { document, vars, ..Submission::default() })
+    };
+    check("", &[]).expect("hosts are not looked at");
+    check("stages: { grow: 2x, bake: 1s }", &[]).expect("it is one run");
+    let ramp = "ramp: { parameter: latency.delay, from: 1ms, to: 1s, by: 2x }";
+    let refused = check(ramp, &[]).expect_err("it is several");
+    assert!(refused.what.contains("a ramp of `latency.delay`"), "{refused:?}");
+    assert!(refused.help.is_some_and(|help| help.contains("`vars: { latency.delay: … }`")));
+    check(ramp, &[("latency.delay", "3ms")]).expect("it is one step");
+    let wrong = check("titel: T", &[]).expect_err("it is none");
+    assert_eq!(wrong.exit, Exit::Invalid as u8);
+}

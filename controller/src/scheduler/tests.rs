@@ -35,6 +35,10 @@ impl Engine for Desk {
         Box::pin(async move { vec![host] })
     }
 
+    fn check(&self, _: &Submission) -> Result<(), Refusal> {
+        Ok(())
+    }
+
     fn plan<'a>(&'a self, submission: &'a Submission) -> BoxFuture<'a, Result<Planned, Refusal>> {
         Box::pin(async move {
             if submission.document == "nobody" {

@@ -195,9 +195,14 @@ async fn form(parts: &Parts, body: Body) -> Result<BTreeMap<String, String>, Pro
 
 /// The answer to somebody without a session.
 fn signed_out(parts: &Parts, looks: bool) -> Result<Response<Body>, Problem> {
-    let asks_for_pages =
-        gate::header(&parts.headers, "accept").is_some_and(|accept| accept.contains("text/html"));
-    if !looks || !asks_for_pages {
+    let asks_for = |kind| gate::header(&parts.headers, "accept").is_some_and(|accept| accept.contains(kind));
+    if looks && asks_for("text/event-stream") {
+        // A tab that was left open: its stream ends for good, without an error, and its page asks who it is.
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = StatusCode::NO_CONTENT;
+        return Ok(response);
+    }
+    if !looks || !asks_for("text/html") {
         return Err(Problem::new(
             StatusCode::UNAUTHORIZED,
             "nobody is signed in, or the session is over; nothing was done",

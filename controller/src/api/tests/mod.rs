@@ -6,6 +6,7 @@ mod hostile;
 mod notify;
 mod plans;
 mod runs;
+mod schedules;
 mod table;
 
 use std::collections::BTreeMap;
@@ -58,10 +59,18 @@ impl Engine for Recorder {
         Box::pin(async move { vec![live] })
     }
 
+    fn check(&self, submission: &Submission) -> Result<(), Refusal> {
+        match submission.document.as_str() {
+            "wrong" => Err(Refusal { exit: Exit::Invalid as u8, ..Refusal::bare("line 1: it is wrong") }),
+            "several" => Err(Refusal::new("it is a sequence of runs", "name one of them")),
+            _ => Ok(()),
+        }
+    }
+
     fn plan<'a>(&'a self, submission: &'a Submission) -> BoxFuture<'a, Result<Planned, Refusal>> {
         Box::pin(async move {
+            self.check(submission)?;
             match submission.document.as_str() {
-                "wrong" => Err(Refusal { exit: Exit::Invalid as u8, ..Refusal::bare("line 1: it is wrong") }),
                 "forbidden" => Err(Refusal::new("no host allows it", "ask its owner")),
                 _ => Ok(Planned {
                     title: "A title".to_owned(),

@@ -1,7 +1,6 @@
 //! `squall run --controller`: the experiment goes to a controller, and its run is followed from here.
 
 use std::collections::BTreeMap;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -9,16 +8,13 @@ use axum::http::Method;
 use serde_json::{Value, json};
 use squall_controller::api::client::Remote;
 use squall_controller::report::{self, Paint};
-use squall_experiments::document::{self, Problems, Sources};
+use squall_experiments::document::{self, Document, Problems, Sources};
 use squall_experiments::exit::Exit;
-use squall_experiments::muster::{Line, Muster};
-use squall_experiments::protocol::{Refusal, RunId};
+use squall_experiments::muster::Muster;
 use squall_experiments::ramp::{Ladder, Ramp, Rung, Search};
-use squall_experiments::suite::Suite;
 
 use super::Options;
-use super::outputs::Outputs;
-use super::pipeline::Pipeline;
+use super::followed::Followed;
 use crate::cli::host::refused;
 use crate::cli::load::{self, Vars};
 use crate::cli::{Common, Format, print, remote, watch};
@@ -34,8 +30,13 @@ pub struct Elsewhere<'a> {
     pub overrule: Option<&'a str>,
     /// Of every command.
     pub common: &'a Common,
-    /// The pipeline that it is in.
-    pub pipeline: Pipeline,
+}
+
+/// A run that was begun and has ended.
+struct Ran {
+    exit: Exit,
+    /// What its log says; none where the controller does not give it.
+    muster: Option<Muster>,
 }
 
 impl Elsewhere<'_> {
@@ -49,63 +50,45 @@ impl Elsewhere<'_> {
             Ok(submission) => submission,
             Err(problems) => return Ok(load::refuse(&problems, self.common)),
         };
-        self.add_to(&mut submission);
-        let ramp = ramp(&submission, vars);
-        let mut outputs = match self.outputs(ramp.is_some()) {
-            Ok(outputs) => outputs,
+        let document = read(&submission, vars);
+        let mut followed = match Followed::prepare(self.options, file, document.as_ref()) {
+            Ok(followed) => followed,
             Err(refusal) => return Ok(refused(&refusal)),
         };
-        match ramp {
-            Some((title, ramp)) => self.climb(&title, &ramp, submission, &mut outputs),
-            None => self.single("/v1/runs", &submission, &mut outputs),
+        self.add(&mut submission, &followed);
+        match document.and_then(|document| Some((document.experiment.title, document.experiment.ramp?))) {
+            Some((title, ramp)) => self.climb(&title, &ramp, submission, followed),
+            None => Ok(match self.begin("/v1/runs", &submission, None, &mut followed)? {
+                Ok(ran) => ran.exit,
+                Err(exit) => exit,
+            }),
         }
     }
 
     /// Begins the run of a plan that was approved, and follows it.
     pub fn approved(&self, hash: &str) -> anyhow::Result<Exit> {
-        let mut order = json!({});
-        self.add_to(&mut order);
-        let mut outputs = match self.outputs(false) {
-            Ok(outputs) => outputs,
+        let mut followed = match Followed::prepare(self.options, Path::new(""), None) {
+            Ok(followed) => followed,
             Err(refusal) => return Ok(refused(&refusal)),
         };
-        self.single(&format!("/v1/plans/{}/run", remote::part(hash)), &order, &mut outputs)
+        let mut order = json!({});
+        self.add(&mut order, &followed);
+        let path = format!("/v1/plans/{}/run", remote::part(hash));
+        Ok(match self.begin(&path, &order, None, &mut followed)? {
+            Ok(ran) => ran.exit,
+            Err(exit) => exit,
+        })
     }
 
-    /// What is not said is left out: a controller that is older than this command knows nothing of it.
-    fn add_to(&self, order: &mut Value) {
-        let build = self.options.build.as_deref().or(self.pipeline.build());
+    /// What is said beside the experiment. What is not said is left out: a controller that is older than this command knows
+    /// nothing of it.
+    fn add(&self, order: &mut Value, followed: &Followed) {
+        let build = self.options.build.as_deref().or(followed.pipeline.build());
         for (key, text) in [("build", build), ("overrule", self.overrule)] {
             if let Some(text) = text {
                 order[key] = text.into();
             }
         }
-    }
-
-    fn outputs(&self, several: bool) -> Result<Outputs, Refusal> {
-        Outputs::open(self.options, several, &[], &self.pipeline).inspect_err(|refusal| {
-            let help = refusal.help.as_ref().map_or_else(String::new, |help| format!("\nhelp: {help}"));
-            self.pipeline.tell(&report::annotation(&format!("{refusal}{help}")));
-        })
-    }
-
-    fn single(&self, path: &str, order: &Value, outputs: &mut Outputs) -> anyhow::Result<Exit> {
-        let (run, exit) = self.begin(path, order)?;
-        let Some(run) = run else { return Ok(exit) };
-        let muster = match self.log(&run, outputs) {
-            Ok(muster) => muster,
-            // What came out is known all the same.
-            Err(error) => {
-                eprintln!("error: there is no report of the run: {error:#}");
-                return Ok(exit);
-            }
-        };
-        if self.common.format == Format::Human {
-            let text = report::fleet(&muster, self.paint());
-            print::result(&format!("\n{}", self.pipeline.harmless(&text)))?;
-        }
-        outputs.write(&muster.as_suite(), &self.pipeline);
-        Ok(exit)
     }
 
     /// The steps of a ramp, each a run of the controller: it is told of the next one when the one before has ended.
@@ -114,102 +97,95 @@ impl Elsewhere<'_> {
         title: &str,
         ramp: &Ramp,
         mut submission: Value,
-        outputs: &mut Outputs,
+        mut followed: Followed,
     ) -> anyhow::Result<Exit> {
         // All steps choose the same hosts.
         if submission["seed"].is_null() {
             submission["seed"] = rand::random::<u32>().into();
         }
         let (mut search, mut steps) = (Search::new(ramp), Vec::new());
-        let mut all: Option<Suite> = None;
         while let Some(level) = search.next() {
             let (number, most) = (steps.len() + 1, ramp.most());
-            eprintln!("step {number} of at most {most}: {} at {level}", ramp.parameter);
+            let step = format!("{} at {level}", ramp.parameter);
+            eprintln!("step {number} of at most {most}: {step}");
             submission["vars"][&ramp.parameter] = level.to_string().into();
-            let (run, exit) = self.begin("/v1/runs", &submission)?;
-            let Some(run) = run else {
-                eprintln!("note: the step at {level} was not begun");
-                if steps.is_empty() {
-                    return Ok(exit);
+            let muster = match self.begin("/v1/runs", &submission, Some(&step), &mut followed)? {
+                Ok(ran) => ran.muster.context("the run of this step has no events")?,
+                Err(exit) => {
+                    eprintln!("note: the step at {level} was not begun");
+                    if steps.is_empty() {
+                        return Ok(exit);
+                    }
+                    break;
                 }
-                break;
             };
-            let muster = self.log(&run, outputs)?;
             let step = Rung::of_all(level, &muster);
             search.tell(level, step.came());
             steps.push(step);
-            let mut suite = muster.as_suite();
-            for tested in &mut suite.experiments {
-                tested.subject.title = format!("{}, {} at {level}", tested.subject.title, ramp.parameter);
-            }
-            all = Some(match all {
-                None => suite,
-                Some(mut all) => {
-                    all.took_ms += suite.took_ms;
-                    all.experiments.append(&mut suite.experiments);
-                    all
-                }
-            });
         }
         let ladder = Ladder::of(ramp, steps);
+        let exit = ladder.exit;
+        let paint = if self.options.ci { Paint::OFF } else { Paint::on(&std::io::stdout()) };
         print::result(&match self.common.format {
-            Format::Human => report::ladder(title, &ladder, None, self.paint()),
+            Format::Human => {
+                let text = report::ladder(title, &ladder, None, paint);
+                followed.pipeline.harmless(&text).into_owned()
+            }
             Format::Json => report::ladder_json(title, &ladder, None),
         })?;
-        let exit = ladder.exit;
-        if let Some(all) = all {
-            outputs.write(&all.climbed(ladder), &self.pipeline);
-        }
+        followed.climbed(ladder);
         Ok(exit)
     }
 
-    /// Begins a run and follows it: its name, where it was begun, and its exit code.
-    fn begin(&self, path: &str, order: &Value) -> anyhow::Result<(Option<String>, Exit)> {
-        let begun = match remote::ask(&self.remote, Method::POST, path, Some(order))? {
+    /// Begins a run and follows it to its end; the exit code of what was not begun.
+    fn begin(
+        &self,
+        path: &str,
+        body: &Value,
+        step: Option<&str>,
+        followed: &mut Followed,
+    ) -> anyhow::Result<Result<Ran, Exit>> {
+        let begun = match remote::attempt(&self.remote, Method::POST, path, Some(body))? {
             Ok(begun) => begun,
-            Err(exit) => return Ok((None, exit)),
+            Err(refused) => {
+                followed.refused(&refused);
+                return Ok(Err(refused.exit));
+            }
         };
         let run = begun["id"].as_str().context("the controller began no run")?;
         eprintln!("run {} of plan {}", remote::plain(run), remote::text(&begun, "plan"));
-        let exit = watch::follow(&self.remote, run, self.common)?;
-        let shown = format!("/v1/runs/{}", remote::part(run));
-        if let Ok(shown) = remote::ask(&self.remote, Method::GET, &shown, None)?
+        let exit = watch::follow(&self.remote, run, self.common, &followed.pipeline)?;
+        let of = format!("/v1/runs/{}", remote::part(run));
+        if let Ok(shown) = remote::ask(&self.remote, Method::GET, &of, None)?
             && let Some(history) = shown["history"].as_str().filter(|history| !history.is_empty())
         {
-            eprintln!("history: {}", remote::plain(history));
+            eprintln!("history: {}", followed.pipeline.harmless(&remote::plain(history)));
         }
-        Ok((Some(run.to_owned()), exit))
-    }
-
-    /// The whole log of a run that is over, also written to the file that was asked for.
-    fn log(&self, run: &str, outputs: &mut Outputs) -> anyhow::Result<Muster> {
-        let log = remote::lines(&self.remote, run)?;
-        if let Some(events) = outputs.events.as_mut().filter(|_| self.options.events.is_some())
-            && let Some((path, mut file)) = events.of(&RunId(run.to_owned()), self.common)
-        {
-            let text: Result<Vec<String>, _> = log.iter().map(serde_json::to_string::<Line>).collect();
-            let written = text
-                .map_err(std::io::Error::from)
-                .and_then(|lines| lines.iter().try_for_each(|line| writeln!(file, "{line}")));
-            written.with_context(|| format!("cannot write `{}`", path.display()))?;
+        let log = match remote::lines(&self.remote, run) {
+            Ok(log) => log,
+            // What became of the run is known all the same.
+            Err(error) if step.is_none() => {
+                eprintln!("error: there is no report of the run: {error:#}");
+                return Ok(Ok(Ran { exit, muster: None }));
+            }
+            Err(error) => return Err(error),
+        };
+        let muster = Muster::of(&log);
+        if let Some(muster) = &muster {
+            followed.ended(muster, &log, step, self.options, self.common);
         }
-        Muster::of(&log).context("the run has no events")
-    }
-
-    fn paint(&self) -> Paint {
-        if self.options.ci { Paint::OFF } else { Paint::on(&std::io::stdout()) }
+        Ok(Ok(Ran { exit, muster }))
     }
 }
 
-/// The ramp of a file, with its title, as far as that can be told without the secrets that only the controller has. What is
-/// wrong with the file is for the controller to say.
-fn ramp(submission: &Value, vars: &Vars) -> Option<(String, Ramp)> {
+/// A file as far as it can be read without the secrets that only the controller has. What is wrong with it is for the controller
+/// to say.
+fn read(submission: &Value, vars: &Vars) -> Option<Document> {
     let unknown = |_: &str| Ok(Some("not known here".to_owned()));
     let vars = vars.vars.iter().cloned().collect();
     let sources = Sources { vars, secret: &unknown, ..Sources::default() };
     let text = submission["document"].as_str()?;
-    let experiment = document::read("the experiment", text.as_bytes(), &sources).ok()?.experiment;
-    Some((experiment.title, experiment.ramp?))
+    document::read("the experiment", text.as_bytes(), &sources).ok()
 }
 
 /// A file as a controller takes it. What is too long, or no text, is for the controller to say: it reads it as every verb

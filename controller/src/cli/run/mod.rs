@@ -3,6 +3,7 @@
 mod climb;
 pub mod elsewhere;
 mod files;
+mod followed;
 mod outputs;
 mod pipeline;
 mod prepared;
@@ -25,11 +26,11 @@ use super::remote::Shown;
 use super::telling::Telling;
 use super::{Common, Format, load, print};
 pub use files::named;
+pub use pipeline::Pipeline;
 
 use climb::Climb;
 use elsewhere::Elsewhere;
 use outputs::{Events, Outputs};
-use pipeline::Pipeline;
 use prepared::Prepared;
 use session::Session;
 
@@ -146,9 +147,8 @@ impl Run {
             );
             return Ok(Exit::Usage);
         }
-        let pipeline = Pipeline::of(self.options.ci);
         let (options, overrule) = (&self.options, self.overrule.as_deref());
-        let elsewhere = Elsewhere { remote: self.shown.remote(url)?, options, overrule, common, pipeline };
+        let elsewhere = Elsewhere { remote: self.shown.remote(url)?, options, overrule, common };
         match &self.approved {
             Some(hash) => elsewhere.approved(hash),
             None => elsewhere.run(&self.files, &self.vars),

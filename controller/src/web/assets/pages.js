@@ -53,7 +53,8 @@ if (live) {
   const again = async () => {
     if (over || document.hidden) return;
     try {
-      const asked = await fetch(location.href, { redirect: "manual", cache: "no-store" });
+      // As a page: who is signed out is led away then, which is no error.
+      const asked = await fetch(location.href, { redirect: "manual", cache: "no-store", headers: { Accept: "text/html" } });
       if (asked.ok) return follow();
       if (asked.type === "opaqueredirect" || asked.status === 401) {
         over = true;
