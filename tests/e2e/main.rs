@@ -11,6 +11,7 @@ mod controller;
 mod crash;
 mod demo;
 mod disciplines;
+mod encrypted;
 mod fingerprint;
 mod firewall;
 mod flows;

@@ -42,8 +42,9 @@ pub struct Interface {
     /// The configuration: calendars, change freezes, gates, budget, notifications. It is read once, at the start.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Keep everything in PostgreSQL instead of the data directory: `postgres://user@host/name`. With a password in it,
-    /// set the environment variable: every user of a machine can read the arguments of its processes.
+    /// Keep everything in PostgreSQL instead of the data directory: `postgres://user@host/name?sslmode=verify-full`; on
+    /// this machine without the last. With a password in it, set the environment variable: every user of a machine can read
+    /// the arguments of its processes.
     #[arg(long, env = "SQUALL_DATABASE", hide_env_values = true, value_name = "URL")]
     database: Option<String>,
     /// Whether a run needs a plan that another person has approved than who submitted it.

@@ -5,6 +5,7 @@
 mod admission;
 mod answers;
 mod audit;
+mod encrypted;
 mod hosts;
 mod lease;
 mod migrations;
@@ -50,7 +51,7 @@ pub enum Where {
     /// SQLite in this directory, which is made when it is not there; one process at a time.
     Sqlite(PathBuf),
     /// PostgreSQL 15 or newer at this URL (`postgres://user@host/name`) or string of `key=value`; any number of
-    /// controllers. The connection is not encrypted: a Unix socket, loopback, or a network that is trusted.
+    /// controllers. Off this machine with `sslmode=verify-full`, unless it says `sslmode=disable`.
     Postgres(String),
 }
 

@@ -7,10 +7,12 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_postgres::error::SqlState;
+use tokio_postgres::tls::MakeTlsConnect;
 use tokio_postgres::types::{IsNull, ToSql, Type, to_sql_checked};
-use tokio_postgres::{Client, Config, NoTls, Statement};
+use tokio_postgres::{Client, Config, NoTls, Socket, Statement};
 
 use super::StoreError;
+use super::encrypted::{self, Encryption};
 use super::sql::{Row, Sql, Value};
 
 /// How long a connection or an answer may take before the database counts as away.
@@ -21,6 +23,7 @@ const MIGRATING: &str = "SELECT pg_advisory_xact_lock(7237128896)";
 /// One connection, with the runtime that carries it.
 pub(super) struct Postgres {
     config: Config,
+    encryption: Option<Encryption>,
     runtime: Runtime,
     live: Option<Live>,
 }
@@ -40,11 +43,7 @@ impl Drop for Live {
 /// Connects to the database that a URL or a string of `key=value` names (`postgres://user@host/name`,
 /// `host=/run/postgresql`). One who only `reads` sees each transaction's beginning throughout.
 pub(super) fn connect(at: &str, reads: bool) -> Result<Postgres, StoreError> {
-    let mut config: Config = at.parse().map_err(|error: tokio_postgres::Error| {
-        StoreError::Where(
-            std::error::Error::source(&error).map_or_else(|| error.to_string(), |cause| cause.to_string()),
-        )
-    })?;
+    let (mut config, encryption) = encrypted::read(at)?;
     config.application_name("squall").connect_timeout(LONGEST).tcp_user_timeout(LONGEST);
     if reads {
         let ours = "-c default_transaction_isolation=repeatable\\ read -c default_transaction_read_only=on";
@@ -53,7 +52,7 @@ pub(super) fn connect(at: &str, reads: bool) -> Result<Postgres, StoreError> {
     }
     let runtime = Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|cause| StoreError::Away(cause.to_string()))?;
-    let mut postgres = Postgres { config, runtime, live: None };
+    let mut postgres = Postgres { config, encryption, runtime, live: None };
     postgres.ready()?;
     Ok(postgres)
 }
@@ -121,25 +120,37 @@ impl Sql for Postgres {
             return Ok(());
         }
         self.live = None;
-        let config = &self.config;
+        let (config, encryption) = (&self.config, self.encryption.clone());
         let connected = self.runtime.block_on(async {
-            let (client, connection) = timeout(LONGEST, config.connect(NoTls))
-                .await
-                .map_err(|_| StoreError::Away(format!("no connection within {} s", LONGEST.as_secs())))?
-                .map_err(|error| match failed(&error) {
-                    // Whatever is wrong with connecting, such as a database that is starting up, may pass.
-                    StoreError::Sql(why) => StoreError::Away(why),
-                    other => other,
-                })?;
-            let carrier = tokio::spawn(async move {
-                // Its end is seen by whoever asks next.
-                let _ = connection.await;
-            });
-            Ok(Live { client, carrier, prepared: HashMap::new() })
+            match encryption {
+                Some(encryption) => live(config, encryption).await,
+                None => live(config, NoTls).await,
+            }
         });
         self.live = Some(connected?);
         Ok(())
     }
+}
+
+/// Connects. Must be called in a runtime.
+async fn live<T>(config: &Config, tls: T) -> Result<Live, StoreError>
+where
+    T: MakeTlsConnect<Socket>,
+    T::Stream: Send + 'static,
+{
+    let (client, connection) = timeout(LONGEST, config.connect(tls))
+        .await
+        .map_err(|_| StoreError::Away(format!("no connection within {} s", LONGEST.as_secs())))?
+        .map_err(|error| match failed(&error) {
+            // Whatever is wrong with connecting, such as a database that is starting up, may pass.
+            StoreError::Sql(why) => StoreError::Away(why),
+            other => other,
+        })?;
+    let carrier = tokio::spawn(async move {
+        // Its end is seen by whoever asks next.
+        let _ = connection.await;
+    });
+    Ok(Live { client, carrier, prepared: HashMap::new() })
 }
 
 fn row(row: &tokio_postgres::Row) -> Result<Row, StoreError> {
