@@ -211,20 +211,15 @@ fn preflight(json: bool) -> Result<Exit, Refusal> {
 
 fn recovered(state_dir: Option<&Path>) -> Exit {
     match recover::at_start(state_dir) {
-        Ok(outcome) if outcome.undone.is_empty() && !outcome.held.is_empty() => {
-            outcome
-                .held
-                .iter()
-                .for_each(|journal| say::line(format!("left alone: `{journal}` is held by a living agent")));
-            Exit::Held
-        }
-        Ok(outcome) if outcome.undone.is_empty() => {
-            let root: PathBuf = state::root(state_dir);
-            say::line(format!("no dead agent has left anything behind in `{}`", root.display()));
-            Exit::Held
-        }
         Ok(outcome) => {
             outcome.undone.iter().for_each(|what| say::line(format!("undone: {what}")));
+            for held in &outcome.held {
+                say::line(format!("left alone: `{held}` is held by a living agent, or by another recovery"));
+            }
+            if outcome.undone.is_empty() && outcome.held.is_empty() {
+                let root: PathBuf = state::root(state_dir);
+                say::line(format!("no dead agent has left anything behind in `{}`", root.display()));
+            }
             Exit::Held
         }
         Err(error) => {
