@@ -13,6 +13,7 @@ use crate::fingerprint::command as fingerprint;
 use crate::fleet::{options, process};
 use crate::outage::child;
 use crate::policy::Policy;
+use crate::recover::RecoverError;
 use crate::recover::from_host::{self, Found, Wanted};
 use crate::state::{self, Place};
 use crate::{guardian, join, preflight, recover, say, selftest};
@@ -109,11 +110,20 @@ impl Agent {
         let done = match self.verb {
             Verb::Run { on_stdin, fleet } => serve(state_dir, on_stdin, &fleet),
             Verb::Status => status(state_dir),
-            Verb::Preflight { format } => preflight(format == Format::Json),
+            Verb::Preflight { format } => {
+                clear_up(state_dir);
+                preflight(format == Format::Json)
+            }
             Verb::Prober(prober) => return prober.run(),
-            Verb::Fingerprint(arguments) => fingerprint::run(&arguments),
+            Verb::Fingerprint(arguments) => {
+                clear_up(state_dir);
+                fingerprint::run(&arguments)
+            }
             Verb::SelfTest { be: Some(role), .. } => selftest::be(role).map(|()| Exit::Held),
-            Verb::SelfTest { format, .. } => selftest::run(format),
+            Verb::SelfTest { format, .. } => {
+                clear_up(state_dir);
+                selftest::run(format)
+            }
             Verb::OutageProxy(arguments) => return child::run(&arguments),
             Verb::Link(arguments) => return process::run(&arguments),
             Verb::Recover { from_host: false, .. } => return recovered(state_dir),
@@ -127,8 +137,24 @@ impl Agent {
             if let Some(help) = &refusal.help {
                 eprintln!("help: {help}");
             }
-            Exit::Refused
+            Exit::try_from(refusal.exit).unwrap_or(Exit::Refused)
         })
+    }
+}
+
+/// Undoes what dead agents left behind, as every command does first that acts on this host or looks at it, and says so
+/// on standard error.
+fn recover_first(state_dir: Option<&Path>) -> Result<(), RecoverError> {
+    let outcome = recover::at_start(state_dir)?;
+    outcome.undone.iter().for_each(|what| eprintln!("recovered from a dead agent: {what}"));
+    Ok(())
+}
+
+/// The same for those that only look, or that look at their own place once more: what cannot be undone does not keep them
+/// from going on.
+fn clear_up(state_dir: Option<&Path>) {
+    if let Err(error) = recover_first(state_dir) {
+        eprintln!("warning: {error}\nhelp: {}", error.help());
     }
 }
 
@@ -147,6 +173,8 @@ fn serve(state_dir: Option<&Path>, on_stdin: bool, fleet: &options::Options) -> 
         let _ = nix::unistd::setsid();
         Some(UnixStream::from(socket))
     } else {
+        // Of other network namespaces, too; whoever begins an agent for itself has done so.
+        clear_up(state_dir);
         eprintln!(
             "squall-agent serves this network namespace; its state is in `{}`",
             place.directory().display()
@@ -161,7 +189,9 @@ fn serve(state_dir: Option<&Path>, on_stdin: bool, fleet: &options::Options) -> 
 }
 
 fn status(state_dir: Option<&Path>) -> Result<Exit, Refusal> {
+    recover_first(state_dir).map_err(|error| error.refusal())?;
     let Some(stream) = join::resident(state_dir)? else {
+        recover::nothing_kept(state_dir)?;
         say::line("no agent is running in this network namespace, and nothing is injected by one");
         return Ok(Exit::Held);
     };

@@ -87,7 +87,7 @@ impl RecoverError {
 /// whether the calling thread's namespace bears marks that no journal knows of.
 ///
 /// What a living agent holds is left alone. A journal that cannot be replayed does not keep the others from being so.
-/// Every squall command calls this when it starts.
+/// Every squall command that acts on this host or looks at it calls this when it starts (docs/safety.md).
 pub fn at_start(state_dir: Option<&Path>) -> Result<Outcome, RecoverError> {
     let root = state::root(state_dir);
     let mut all = Outcome::default();
@@ -112,6 +112,18 @@ pub fn at_start(state_dir: Option<&Path>) -> Result<Outcome, RecoverError> {
     }
     compare(&root, false)?;
     Ok(all)
+}
+
+/// Refuses where no agent answers in the calling thread's network namespace and its journal is still there: somebody who
+/// lives undoes it, and has not come to an end.
+pub fn nothing_kept(state_dir: Option<&Path>) -> Result<(), Refusal> {
+    let journal = Place::here(&state::root(state_dir))?.journal();
+    if !journal.exists() {
+        return Ok(());
+    }
+    let what = format!("no agent answers, and its journal `{}` is not undone yet", journal.display());
+    let help = "somebody is just undoing it: ask again in a moment, or `squall-agent recover`";
+    Err(Refusal { exit: Exit::Modified as u8, ..Refusal::new(what, help) })
 }
 
 /// Looks whether the calling thread's network namespace bears marks of ours that no journal knows of: what a journal
