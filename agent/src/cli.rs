@@ -13,6 +13,7 @@ use crate::fingerprint::command as fingerprint;
 use crate::fleet::{options, process};
 use crate::outage::child;
 use crate::policy::Policy;
+use crate::recover::RecoverError;
 use crate::recover::from_host::{self, Found, Wanted};
 use crate::state::{self, Place};
 use crate::talk::LogFormat;
@@ -116,11 +117,20 @@ impl Agent {
                 serve(state_dir, on_stdin, &fleet)
             }
             Verb::Status => status(state_dir),
-            Verb::Preflight { format } => preflight(format == Format::Json),
+            Verb::Preflight { format } => {
+                clear_up(state_dir);
+                preflight(format == Format::Json)
+            }
             Verb::Prober(prober) => return prober.run(),
-            Verb::Fingerprint(arguments) => fingerprint::run(&arguments),
+            Verb::Fingerprint(arguments) => {
+                clear_up(state_dir);
+                fingerprint::run(&arguments)
+            }
             Verb::SelfTest { be: Some(role), .. } => selftest::be(role).map(|()| Exit::Held),
-            Verb::SelfTest { format, .. } => selftest::run(format),
+            Verb::SelfTest { format, .. } => {
+                clear_up(state_dir);
+                selftest::run(format)
+            }
             Verb::OutageProxy(arguments) => return child::run(&arguments),
             Verb::Link(arguments) => return process::run(&arguments),
             Verb::Recover { from_host: false, .. } => return recovered(state_dir),
@@ -131,8 +141,25 @@ impl Agent {
         };
         done.unwrap_or_else(|refusal| {
             talk::error(&refusal, refusal.help.as_deref());
-            Exit::Refused
+            Exit::try_from(refusal.exit).unwrap_or(Exit::Refused)
         })
+    }
+}
+
+/// Undoes what dead agents left behind, as every command does first that acts on this host or looks at it, and says so
+/// on standard error.
+fn recover_first(state_dir: Option<&Path>) -> Result<(), RecoverError> {
+    let outcome = recover::at_start(state_dir)?;
+    let told = outcome.undone.iter();
+    told.for_each(|what| talk::notice(format_args!("recovered from a dead agent: {what}"), &[]));
+    Ok(())
+}
+
+/// The same for those that only look, or that look at their own place once more: what cannot be undone does not keep them
+/// from going on.
+fn clear_up(state_dir: Option<&Path>) {
+    if let Err(error) = recover_first(state_dir) {
+        talk::warning(&error, Some(error.help()));
     }
 }
 
@@ -146,6 +173,8 @@ fn serve(state_dir: Option<&Path>, on_stdin: bool, fleet: &options::Options) -> 
         let _ = nix::unistd::setsid();
         Some(UnixStream::from(socket))
     } else {
+        // Of other network namespaces, too; whoever begins an agent for itself has done so.
+        clear_up(state_dir);
         let directory = place.directory().display();
         talk::notice(
             format_args!("squall-agent serves this network namespace; its state is in `{directory}`"),
@@ -161,7 +190,9 @@ fn serve(state_dir: Option<&Path>, on_stdin: bool, fleet: &options::Options) -> 
 }
 
 fn status(state_dir: Option<&Path>) -> Result<Exit, Refusal> {
+    recover_first(state_dir).map_err(|error| error.refusal())?;
     let Some(stream) = join::resident(state_dir)? else {
+        recover::nothing_kept(state_dir)?;
         say::line("no agent is running in this network namespace, and nothing is injected by one");
         return Ok(Exit::Held);
     };
@@ -211,20 +242,15 @@ fn preflight(json: bool) -> Result<Exit, Refusal> {
 
 fn recovered(state_dir: Option<&Path>) -> Exit {
     match recover::at_start(state_dir) {
-        Ok(outcome) if outcome.undone.is_empty() && !outcome.held.is_empty() => {
-            outcome
-                .held
-                .iter()
-                .for_each(|journal| say::line(format!("left alone: `{journal}` is held by a living agent")));
-            Exit::Held
-        }
-        Ok(outcome) if outcome.undone.is_empty() => {
-            let root: PathBuf = state::root(state_dir);
-            say::line(format!("no dead agent has left anything behind in `{}`", root.display()));
-            Exit::Held
-        }
         Ok(outcome) => {
             outcome.undone.iter().for_each(|what| say::line(format!("undone: {what}")));
+            for held in &outcome.held {
+                say::line(format!("left alone: `{held}` is held by a living agent, or by another recovery"));
+            }
+            if outcome.undone.is_empty() && outcome.held.is_empty() {
+                let root: PathBuf = state::root(state_dir);
+                say::line(format!("no dead agent has left anything behind in `{}`", root.display()));
+            }
             Exit::Held
         }
         Err(error) => {

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use hickory_resolver::config::{LookupIpStrategy, ResolveHosts};
+use hickory_resolver::config::{ResolveHosts, ResolverConfig};
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::proto::op::Query;
 use hickory_resolver::proto::rr::{Name, RecordType};
@@ -24,6 +24,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const SOONEST: Duration = Duration::from_secs(1);
 /// and not later than this. The hosts file and the system's own order say nothing of a time to live.
 const LATEST: Duration = Duration::from_secs(60);
+/// How long the two families of a name are waited for: one that answers is not lost by one that does not.
+const FAMILIES: Duration = Duration::from_secs(4);
 /// Where nobody answered, it is asked again so soon at the latest.
 const RETRY: Duration = Duration::from_secs(5);
 
@@ -34,6 +36,36 @@ pub struct Answer {
     pub addresses: BTreeSet<IpAddr>,
     again: Duration,
     by: By,
+    /// Addresses of a family that nobody could tell: that there are none is known only where it is said.
+    untold: Option<Untold>,
+}
+
+/// A family of addresses for which a name server has given no answer, neither some nor that there are none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Untold {
+    v6: bool,
+    why: String,
+}
+
+impl Untold {
+    fn family(&self) -> &'static str {
+        if self.v6 { "IPv6" } else { "IPv4" }
+    }
+}
+
+/// What one way of asking found.
+#[derive(Debug)]
+struct Found {
+    addresses: Vec<IpAddr>,
+    lives: Duration,
+    untold: Option<Untold>,
+}
+
+impl Found {
+    /// By who says nothing of a time to live.
+    fn whole(addresses: Vec<IpAddr>) -> Self {
+        Found { addresses, lives: LATEST, untold: None }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,7 +111,8 @@ pub fn notes(answers: &Answers) -> Vec<String> {
     system.map(|((_, name), _)| note(name)).chain(elsewhere.map(seen)).collect()
 }
 
-/// Every address of every name, IPv4 and IPv6, all names at once. One name that does not resolve refuses all.
+/// Every address of every name, IPv4 and IPv6, all names at once. One name that does not resolve, or of which nobody can
+/// tell the addresses of one family, refuses all.
 ///
 /// To be called on a `LocalSet`. Dropping it ends what it has begun.
 pub async fn addresses(names: BTreeSet<Asked>) -> Result<Answers, Refusal> {
@@ -132,13 +165,27 @@ pub fn follow(asked: Asked, answer: Answer, tell: impl Fn(News) + 'static) -> Fo
             let (from, name) = asked.clone();
             let mut news = News { name, from, ..News::default() };
             match again(&asked, last.by).await {
-                Ok(answer) => {
+                Ok(mut answer) => {
+                    let untold = answer.untold.take();
+                    // Whom nobody can tell of has not left.
+                    let kept = last.addresses.iter().filter(|address| {
+                        untold.as_ref().is_some_and(|untold| untold.v6 == address.is_ipv6())
+                    });
+                    answer.addresses.extend(kept);
                     let left = last.addresses.difference(&answer.addresses);
                     news.left = left.copied().filter(|address| gone.insert(*address)).collect();
                     news.addresses = answer.addresses.iter().copied().collect();
-                    news.asking = lost.then(|| "it answers again".to_owned());
+                    news.asking = match &untold {
+                        None => lost.then(|| "it answers again".to_owned()),
+                        Some(untold) => (!lost).then(|| {
+                            let (family, why) = (untold.family(), &untold.why);
+                            format!(
+                                "its {family} addresses could not be asked again ({why}): those of its last answer stay"
+                            )
+                        }),
+                    };
                     let changed = answer.addresses != last.addresses;
-                    (last, lost) = (answer, false);
+                    (last, lost) = (answer, untold.is_some());
                     if changed || news.asking.is_some() {
                         tell(news);
                     }
@@ -157,6 +204,13 @@ pub fn follow(asked: Asked, answer: Answer, tell: impl Fn(News) + 'static) -> Fo
 
 async fn first(asked: &Asked) -> Result<Answer, String> {
     match again(asked, By::Names).await {
+        // A fault that meets half of what a name stands for is not the one that was asked for.
+        Ok(Answer { untold: Some(untold), .. }) => Err(format!(
+            "nobody can tell whether it has {} addresses: {}; a fault would miss them (name the addresses instead, \
+             if these are all)",
+            untold.family(),
+            untold.why
+        )),
         Ok(answer) => Ok(answer),
         Err(why) if asked.0 != Viewpoint::Host => Err(why),
         Err(why) => again(asked, By::System).await.map_err(|_| why),
@@ -171,21 +225,25 @@ async fn again((from, name): &Asked, by: By) -> Result<Answer, String> {
             By::System => {
                 let found =
                     tokio::net::lookup_host((name.as_str(), 0)).await.map_err(|error| error.to_string())?;
-                Ok((found.map(|address| address.ip()).collect(), LATEST))
+                Ok(Found::whole(found.map(|address| address.ip()).collect()))
             }
         }
     };
     let answered = tokio::time::timeout(PATIENCE, asked).await;
-    let (addresses, lives) = answered.map_err(|_| format!("no answer within {} s", PATIENCE.as_secs()))??;
-    let addresses: BTreeSet<IpAddr> = addresses.iter().map(IpAddr::to_canonical).collect();
+    let found = answered.map_err(|_| silence(PATIENCE))??;
+    let addresses: BTreeSet<IpAddr> = found.addresses.iter().map(IpAddr::to_canonical).collect();
     if addresses.is_empty() {
         return Err("it has no address".to_owned());
     }
-    Ok(Answer { addresses, again: lives.clamp(SOONEST, LATEST), by })
+    Ok(Answer { addresses, again: found.lives.clamp(SOONEST, LATEST), by, untold: found.untold })
+}
+
+fn silence(waited: Duration) -> String {
+    format!("no answer within {} s", waited.as_secs())
 }
 
 /// Asks from another place, on a thread that goes there: sockets belong to the network in which they are made.
-async fn elsewhere(from: Viewpoint, name: String) -> Result<(Vec<IpAddr>, Duration), String> {
+async fn elsewhere(from: Viewpoint, name: String) -> Result<Found, String> {
     let asked = tokio::task::spawn_blocking(move || {
         let view = View::from(&from)?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -193,7 +251,7 @@ async fn elsewhere(from: Viewpoint, name: String) -> Result<(Vec<IpAddr>, Durati
         // Whoever waits has given up by then; nothing may stay inside for longer.
         let ask = async {
             let asked = tokio::time::timeout(PATIENCE, by_names(&name, view.as_ref())).await;
-            asked.unwrap_or_else(|_| Err(format!("no answer within {} s", PATIENCE.as_secs())))
+            asked.unwrap_or_else(|_| Err(silence(PATIENCE)))
         };
         match &view {
             Some(view) => view.inside(|| runtime.block_on(ask)).map_err(|error| error.to_string())?,
@@ -204,7 +262,7 @@ async fn elsewhere(from: Viewpoint, name: String) -> Result<(Vec<IpAddr>, Durati
 }
 
 /// By the hosts file, then by DNS: as seen from elsewhere, or by the files of this host.
-async fn by_names(name: &str, view: Option<&View>) -> Result<(Vec<IpAddr>, Duration), String> {
+async fn by_names(name: &str, view: Option<&View>) -> Result<Found, String> {
     let hosts = match view {
         Some(view) => {
             let mut hosts = Hosts::default();
@@ -213,7 +271,7 @@ async fn by_names(name: &str, view: Option<&View>) -> Result<(Vec<IpAddr>, Durat
         None => Hosts::from_system(),
     };
     match hosts.ok().and_then(|hosts| in_hosts_file(&hosts, name)) {
-        Some(addresses) => Ok((addresses, LATEST)),
+        Some(addresses) => Ok(Found::whole(addresses)),
         None => in_dns(name, view).await,
     }
 }
@@ -235,22 +293,79 @@ fn in_hosts_file(hosts: &Hosts, name: &str) -> Option<Vec<IpAddr>> {
 }
 
 /// What the name servers say, with the search domains. The configuration is read again each time: it may have changed.
-async fn in_dns(name: &str, view: Option<&View>) -> Result<(Vec<IpAddr>, Duration), String> {
+async fn in_dns(name: &str, view: Option<&View>) -> Result<Found, String> {
     let configured = match view {
         Some(view) => system_conf::parse_resolv_conf(&view.servers),
         None => system_conf::read_system_conf(),
     };
     let (config, mut options) = configured.map_err(|error| error.to_string())?;
-    options.ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
     options.use_hosts_file = ResolveHosts::Never;
     // A slow server leaves time for the next.
     options.timeout = options.timeout.min(PATIENCE / 3);
+    let names = candidates(name, &config, options.ndots)?;
     let mut builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
     *builder.options_mut() = options;
     let resolver = builder.build().map_err(|error| error.to_string())?;
-    let found = resolver.lookup_ip(name).await.map_err(|error| error.to_string())?;
-    let lives = found.valid_until().saturating_duration_since(Instant::now());
-    Ok((found.iter().collect(), lives))
+    let until = tokio::time::Instant::now() + FAMILIES;
+    let mut failed = None;
+    for name in names {
+        let ask = |kind| told(&resolver, name.clone(), kind, until);
+        let (v4, v6) = tokio::join!(ask(RecordType::A), ask(RecordType::AAAA));
+        let mut found = Found { addresses: Vec::new(), lives: LATEST, untold: None };
+        for (told, is_v6) in [(v4, false), (v6, true)] {
+            match told {
+                Ok((addresses, lives)) => {
+                    found.lives = if addresses.is_empty() { found.lives } else { found.lives.min(lives) };
+                    found.addresses.extend(addresses);
+                }
+                Err(why) => {
+                    failed = Some(why.clone());
+                    found.untold = Some(Untold { v6: is_v6, why });
+                }
+            }
+        }
+        if !found.addresses.is_empty() {
+            return Ok(found);
+        }
+    }
+    Err(failed.unwrap_or_else(|| "there are no such records".to_owned()))
+}
+
+/// The addresses of one family, and how long they live; none where a server says that there are none.
+async fn told(
+    resolver: &TokioResolver,
+    name: Name,
+    kind: RecordType,
+    until: tokio::time::Instant,
+) -> Result<(Vec<IpAddr>, Duration), String> {
+    match tokio::time::timeout_at(until, resolver.lookup(name, kind)).await {
+        Err(_) => Err(silence(FAMILIES)),
+        Ok(Err(error)) if error.is_no_records_found() => Ok((Vec::new(), LATEST)),
+        Ok(Err(error)) => Err(error.to_string()),
+        Ok(Ok(found)) => {
+            let addresses = found.answers().iter().filter_map(|record| record.data.ip_addr()).collect();
+            Ok((addresses, found.valid_until().saturating_duration_since(Instant::now())))
+        }
+    }
+}
+
+/// What a name may stand for, in the order of `resolv.conf(5)`. The resolver's own list goes from one to the next behind
+/// an error, too, and for each family by itself.
+fn candidates(name: &str, config: &ResolverConfig, ndots: usize) -> Result<Vec<Name>, String> {
+    let name = Name::from_utf8(name).map_err(|error| error.to_string())?;
+    let mut whole = name.clone();
+    whole.set_fqdn(true);
+    if name.is_fqdn() {
+        return Ok(vec![whole]);
+    }
+    let searched = config.domain().into_iter().chain(config.search());
+    let mut names: Vec<Name> =
+        searched.filter_map(|domain| name.clone().append_domain(domain).ok()).collect();
+    let at = if usize::from(name.num_labels()) > ndots { 0 } else { names.len() };
+    names.insert(at, whole);
+    let mut seen = BTreeSet::new();
+    names.retain(|name| seen.insert(name.clone()));
+    Ok(names)
 }
 
 #[cfg(test)]
@@ -263,5 +378,18 @@ mod tests {
         let found = in_hosts_file(&hosts, "localhost").expect("every hosts file names it");
         assert!(found.iter().all(IpAddr::is_loopback), "{found:?}");
         assert!(in_hosts_file(&hosts, "no-such-name.invalid").is_none());
+    }
+    #[test]
+    fn names_are_tried_in_the_order_of_the_configuration() {
+        let order = |name: &str, text: &str, ndots: usize| -> Vec<String> {
+            let (config, _) = system_conf::parse_resolv_conf(text).unwrap();
+            candidates(name, &config, ndots).unwrap().iter().map(ToString::to_string).collect()
+        };
+        let searching = "nameserver 192.0.2.1\nsearch a.test b.test\n";
+        assert_eq!(order("db", searching, 1), ["db.a.test.", "db.b.test.", "db."]);
+        assert_eq!(order("db.shop", searching, 1), ["db.shop.", "db.shop.a.test.", "db.shop.b.test."]);
+        assert_eq!(order("db.shop", searching, 5), ["db.shop.a.test.", "db.shop.b.test.", "db.shop."]);
+        assert_eq!(order("db.shop.", searching, 5), ["db.shop."]);
+        assert_eq!(order("db", "nameserver 192.0.2.1\n", 1), ["db."]);
     }
 }

@@ -118,10 +118,20 @@ impl Place {
         self.directory.join("agent.sock")
     }
 
+    /// A journal that is being begun: it has its name once its header is on disk.
+    fn unfinished(&self) -> PathBuf {
+        self.journal().with_extension("new")
+    }
+
+    /// What an agent that works has here, and one that died leaves: of its journal, one that is being begun, and its
+    /// socket the first that is there.
+    pub fn remains(&self) -> Option<PathBuf> {
+        [self.journal(), self.unfinished(), self.socket()].into_iter().find(|path| path.exists())
+    }
+
     /// Removes what a clean place needs no more. Called with the lock held.
     pub fn clear(&self) {
-        let unfinished = self.journal().with_extension("new");
-        for path in [self.socket(), self.journal(), unfinished, self.directory.join("lock")] {
+        for path in [self.socket(), self.journal(), self.unfinished(), self.directory.join("lock")] {
             let _ = std::fs::remove_file(path);
         }
         let _ = std::fs::remove_dir(&self.directory);

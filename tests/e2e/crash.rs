@@ -8,9 +8,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
+use squall_agent::state::Place;
 use squall_tests::host::Host;
 use squall_tests::needs;
 use squall_tests::netns::{self, Process, signal};
+use squall_tests::squall::{Squall, binary};
 use squall_tests::wait::{PATIENCE, holds};
 use squall_tests::world::World;
 
@@ -183,10 +185,61 @@ fn the_next_command_recovers_what_was_left() {
     needs!(Root, Nftables);
     let world = World::new(2);
     let host = &world.hosts[0];
+    let file = world.file("planned.yaml", calm(&[CUT]));
+    let commands = [
+        host.squall(&["status"]),
+        host.squall(&["plan", &file]),
+        host.agent(&["status"]),
+        host.agent(&["preflight"]),
+        host.agent(&["fingerprint"]),
+    ];
+    for command in commands {
+        killed_live(&world, CUT);
+        assert!(journal(host).is_some(), "a killed pair leaves its journal");
+        let run = command.run();
+        assert_eq!(
+            journal(host),
+            None,
+            "every command that looks at the host recovers first: {}",
+            run.story()
+        );
+        assert!(run.stderr.contains("recovered from a dead agent: "), "{}", run.story());
+        world.restored(Duration::from_secs(3));
+    }
+}
+
+#[test]
+fn an_agent_that_is_started_recovers_other_network_namespaces_too() {
+    needs!(Root, Nftables);
+    let world = World::new(2);
+    let [host, other] = &world.hosts[..] else { panic!("two hosts were asked for") };
     killed_live(&world, CUT);
     assert!(journal(host).is_some(), "a killed pair leaves its journal");
-    host.squall(&["status"]).run().expect_exit(0);
-    assert_eq!(journal(host), None, "any command of Squall recovers first");
+    let mut command = other.netns.command(binary("squall-agent"));
+    command.arg("run").env("SQUALL_STATE_DIR", &host.state);
+    let mut agent = Squall::with(command, "squall-agent run elsewhere", &host.directory).start();
+    let listens = || Place::all(&host.state).iter().any(|place| place.socket().exists());
+    holds("the journal to be undone", PATIENCE, || journal(host).is_none() && listens());
+    agent.signal(Signal::TERM);
+    agent.finish().expect_exit(0).expect_told("recovered from a dead agent: ");
+    world.restored(Duration::from_secs(3));
+}
+
+#[test]
+fn who_asks_is_told_of_a_journal_that_somebody_else_is_undoing() {
+    needs!(Root, Nftables);
+    let world = World::new(2);
+    let host = &world.hosts[0];
+    killed_live(&world, CUT);
+    let place = Place::all(&host.state).pop().expect("a killed pair leaves its journal");
+    let undoing = place.starting().expect("root may lock it").expect("nobody else recovers it");
+    for command in [host.agent(&["status"]), host.squall(&["status"])] {
+        command.run().expect_exit(7).expect_told("is not undone yet");
+    }
+    host.agent(&["recover"]).run().expect_exit(0).expect_told("left alone: ");
+    drop(undoing);
+    host.agent(&["status"]).run().expect_exit(0).expect_told("nothing is injected");
+    assert_eq!(journal(host), None);
     world.restored(Duration::from_secs(3));
 }
 

@@ -8,6 +8,7 @@ use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
+use squall_agent::state::Place;
 use squall_tests::client::{Steady, TIMEOUT, connect};
 use squall_tests::host::Host;
 use squall_tests::netns;
@@ -283,6 +284,13 @@ fn the_package_is_removed_only_when_everything_is_undone() {
     assert!(!removed && said.contains("still modified"), "{said}");
     assert!(installed.root.join("usr/bin/squall-agent").exists(), "{said}");
     fs::write(&left, &whole).expect("root may write it");
+    // Another command has begun to undo it, and takes long.
+    let place = Place::all(&installed.state()).pop().expect("the journal lies in it");
+    let other = place.starting().expect("root may lock it").expect("nobody else recovers it");
+    let (removed, said) = installed.dpkg(&world, &["--remove", "squall"]);
+    assert!(!removed && said.contains("or is being undone"), "{said}");
+    assert!(installed.root.join("usr/bin/squall-agent").exists(), "{said}");
+    drop(other);
     let (removed, said) = installed.dpkg(&world, &["--remove", "squall"]);
     assert!(removed && said.contains("undone: "), "{said}");
     assert_eq!(journal(), None, "{said}");

@@ -256,6 +256,44 @@ fn a_name_is_followed_and_who_leaves_it_stays_met() {
 }
 
 #[test]
+fn a_family_that_cannot_be_asked_is_not_taken_for_one_without_addresses() {
+    needs!(Root, Nftables);
+    let world = World::new(3);
+    let [near, far, other] = &world.hosts[..] else { panic!("three hosts were asked for") };
+    let (echo, _aside) = (world.echo(1, 7), world.echo(2, 7));
+    let dns = Dns::start(&far.netns, far.v4);
+    dns.set("db.test", 1, &[far.v4, far.v6]);
+    let step = "{ fault: { partition: { to: [\"db:7\"] } }, for: 60s }";
+    dns.fails_at_v6(true);
+    let refused = with_names(&world, far.v4, "", step).finish();
+    refused.expect_exit(4).expect_told("nobody can tell whether it has IPv6 addresses");
+    reached(near, far.v4).expect("nothing was injected");
+    dns.fails_at_v6(false);
+    let mut trial = with_names(&world, far.v4, "", step);
+    trial.injected();
+    hangs(&echo, near, far.v6);
+    // One family moves on, the other cannot be asked.
+    dns.fails_at_v6(true);
+    dns.set("db.test", 1, &[other.v4]);
+    holds("the new address to be met", Duration::from_secs(20), || reached(near, other.v4).is_err());
+    hangs(&echo, near, far.v6);
+    dns.set("db.test", 1, &[other.v4, far.v6]);
+    dns.fails_at_v6(false);
+    holds("it to answer again", Duration::from_secs(20), || {
+        near.squall(&["status", "--format", "json"]).run().stdout.contains("it answers again")
+    });
+    let told = incidents(&trial.halted());
+    for what in [
+        format!("db: {} joined", other.v4),
+        format!("db: {} left the answer", far.v4),
+        "its IPv6 addresses could not be asked again".to_owned(),
+    ] {
+        assert!(told.contains(&what), "`{what}` is missing in {told}");
+    }
+    assert!(!told.contains(&format!("{} left", far.v6)), "it was never told to have gone: {told}");
+}
+
+#[test]
 fn two_hundred_records_come_over_tcp_and_are_all_met() {
     needs!(Root, Nftables);
     let world = World::new(2);

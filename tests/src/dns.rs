@@ -25,6 +25,8 @@ enum Record {
 struct Zone {
     records: BTreeMap<String, (u32, Record)>,
     silent: bool,
+    /// The type of record for which it has nothing but an error.
+    failing: Option<u16>,
     ended: bool,
     asked: usize,
     over_tcp: usize,
@@ -78,6 +80,11 @@ impl Dns {
     /// Whether it stops answering.
     pub fn silent(&self, silent: bool) {
         self.zone().silent = silent;
+    }
+
+    /// Whether it fails at questions for addresses of IPv6, and only there (`SERVFAIL`).
+    pub fn fails_at_v6(&self, fails: bool) {
+        self.zone().failing = fails.then_some(AAAA);
     }
 
     /// How many questions have come so far, and how many of them over TCP.
@@ -156,7 +163,8 @@ fn answer(zone: &Zone, question: &[u8], most: usize) -> Option<Vec<u8>> {
     let mut count: u16 = 0;
     let mut current = name;
     let mut known = false;
-    while let Some((ttl, record)) = zone.records.get(&current) {
+    let fails = zone.failing == Some(kind);
+    while let Some((ttl, record)) = zone.records.get(&current).filter(|_| !fails) {
         known = true;
         let mut add = |kind: u16, data: &[u8]| {
             records.extend(written_name(&current));
@@ -185,8 +193,9 @@ fn answer(zone: &Zone, question: &[u8], most: usize) -> Option<Vec<u8>> {
         }
     }
     let cut = 12 + asked.len() + records.len() > most;
-    // An answer, with recursion as asked for and offered; the error is that there is no such name.
-    let flags: u16 = 0x8580 | if cut { 0x0200 } else { 0 } | if known { 0 } else { 3 };
+    // An answer, with recursion as asked for and offered; the error is its own, or that there is no such name.
+    let error = if fails { 2 } else { u16::from(!known) * 3 };
+    let flags: u16 = 0x8580 | if cut { 0x0200 } else { 0 } | error;
     let mut message = question.get(..2)?.to_vec();
     for number in [flags, 1, if cut { 0 } else { count }, 0, 0] {
         message.extend(number.to_be_bytes());

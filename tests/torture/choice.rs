@@ -1,10 +1,11 @@
-//! Which blows fall: every point of a fault's life and of its revert, and a seeded choice among them.
+//! Which blows fall: one at every point of a fault's life and of its revert, and a seeded choice among all others.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use rustix::process::Signal;
 
+use crate::harness::Job;
 use crate::stage::{Orders, Stage};
 use crate::strike::{Outside, Strike, Whom, mend};
 
@@ -92,22 +93,56 @@ fn possible(at: &str, blow: &str) -> bool {
     !(alone && (blow.ends_with("other") || blow.ends_with("both") || blow == "stop"))
 }
 
-/// All blows on a stage: at each point, each blow that can be.
-pub fn all(points: &[String], dice: &mut Dice) -> Vec<Strike> {
-    let mut all = Vec::new();
+/// Blows on a stage, at least as many as are asked for: first one at each point, however many there are, then the other
+/// ones that can be there, mixed with blows at random instants.
+pub fn all(points: &[String], least: usize, dice: &mut Dice) -> Vec<Strike> {
+    let (mut first, mut rest) = (Vec::new(), Vec::new());
     for at in points {
-        for blow in BLOWS {
-            if possible(at, blow) {
-                all.push(Strike::At(format!("{at}:{blow}")));
+        let blows = BLOWS.into_iter().filter(|blow| possible(at, blow));
+        let mut here: Vec<Strike> = blows.map(|blow| Strike::At(format!("{at}:{blow}"))).collect();
+        if !at.contains(',') && role(at) != "recovery" {
+            here.extend(OUTSIDE.map(|outside| Strike::Stopped(at.clone(), outside)));
+        }
+        dice.shuffle(&mut here);
+        first.extend(here.pop());
+        rest.extend(here);
+    }
+    dice.shuffle(&mut first);
+    rest.extend(live(dice));
+    dice.shuffle(&mut rest);
+    while first.len() + rest.len() < least {
+        rest.extend(live(dice));
+    }
+    let others = least.saturating_sub(first.len());
+    first.extend(rest.into_iter().take(others));
+    first
+}
+
+/// The jobs of this subject.
+pub fn jobs() -> Vec<Job> {
+    vec![Job::new("choice::a_blow_falls_at_every_point_first", &[], |ground| {
+        let roles = ["worker", "guardian", "recovery"];
+        let plain = (0..90).map(|number| format!("{}/before-record:{number}", roles[number % 3]));
+        let reverts =
+            (0..30).map(|number| format!("worker/after-perform:1:kill-self,guardian/undo:{number}"));
+        let points: Vec<String> = plain.chain(reverts).collect();
+        for least in [1, points.len(), points.len() + 50, 5000] {
+            let strikes = all(&points, least, &mut Dice::new(ground.seed));
+            if strikes.len() < least {
+                return Err(format!("{} blows where {least} are asked for", strikes.len()));
+            }
+            let first = strikes.iter().take(points.len()).filter_map(|strike| match strike {
+                Strike::At(order) => order.rsplit_once(':').map(|(at, _)| at),
+                Strike::Stopped(at, _) => Some(at),
+                Strike::Live(..) => None,
+            });
+            let met: BTreeSet<&str> = first.collect();
+            if let Some(missed) = points.iter().find(|at| !met.contains(at.as_str())) {
+                return Err(format!("of {least} blows none of the first falls at {missed}"));
             }
         }
-        if !at.contains(',') && role(at) != "recovery" {
-            all.extend(OUTSIDE.map(|outside| Strike::Stopped(at.clone(), outside)));
-        }
-    }
-    all.extend(live(dice));
-    dice.shuffle(&mut all);
-    all
+        Ok(())
+    })]
 }
 
 /// Some of each kind, as CI has the time for.

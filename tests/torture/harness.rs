@@ -23,6 +23,9 @@ const AT_ONCE: Duration = Duration::from_millis(50);
 /// How long rules may go on to act when both processes hang.
 const LEASE: Duration = Duration::from_secs(2);
 
+/// What every job needs.
+const ALWAYS: [Need; 2] = [Need::Root, Need::Nftables];
+
 /// What all jobs know.
 pub struct Ground {
     /// The program with stopping points.
@@ -69,7 +72,8 @@ pub fn run(arguments: &[String]) -> ExitCode {
     let begun = Instant::now();
     let (options, words): (Vec<&str>, Vec<&str>) =
         arguments.iter().map(String::as_str).partition(|argument| argument.starts_with("--"));
-    let others = [recovery::jobs(), hang::jobs(), scarce::jobs(), instants::jobs(), teeth::jobs()];
+    let others =
+        [choice::jobs(), recovery::jobs(), hang::jobs(), scarce::jobs(), instants::jobs(), teeth::jobs()];
     let jobs: Vec<Job> = others.into_iter().flatten().chain(FAULTS.iter().map(Job::of)).collect();
     let all = jobs.len();
     let chosen = |job: &Job| words.is_empty() || words.iter().any(|word| job.name.contains(word));
@@ -121,6 +125,10 @@ pub fn run(arguments: &[String]) -> ExitCode {
         Ok(false) => {}
         Err(why) => failed.push(("the_kernel_ends_what_it_owns_in_time".to_owned(), why)),
     }
+    let asked = ground.blows.filter(|_| words.is_empty() && possible() > 0);
+    if let Err(why) = enough(asked, table.blows) {
+        failed.push(("as_many_blows_as_were_asked_for".to_owned(), why));
+    }
     if !failed.is_empty() {
         println!("\nfailures:\n");
     }
@@ -136,6 +144,23 @@ pub fn run(arguments: &[String]) -> ExitCode {
     ExitCode::from(u8::from(!failed.is_empty()))
 }
 
+/// How many faults this machine can be tortured with: they share the blows.
+fn possible() -> usize {
+    let had = |need: &Need| need.missing().is_none();
+    if !ALWAYS.iter().all(had) {
+        return 0;
+    }
+    FAULTS.iter().filter(|fault| fault.needs.iter().all(had)).count()
+}
+
+/// Whether as many blows fell as were asked for, where nothing was left out.
+fn enough(asked: Option<usize>, fell: usize) -> Result<(), String> {
+    match asked {
+        Some(asked) if fell < asked => Err(format!("{fell} blows fell, {asked} were asked for")),
+        _ => Ok(()),
+    }
+}
+
 /// A lock that a failed job has not spoilt.
 pub fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -148,7 +173,7 @@ fn clock() -> u64 {
 
 /// Runs a job, or skips it loudly.
 fn attempt(ground: &Ground, job: &Job) -> Result<(), String> {
-    let needs = [Need::Root, Need::Nftables].iter().chain(&job.needs);
+    let needs = ALWAYS.iter().chain(&job.needs);
     if let Some(why) = needs.copied().find_map(Need::missing) {
         skip::log_as(&job.name, &why);
         return Ok(());
@@ -187,11 +212,7 @@ fn deaths(ground: &Ground, fault: &'static Fault) -> Result<(), String> {
     println!("{}: {} points", fault.name, points.len());
     let mut strikes = match ground.blows {
         None => choice::some(&points, &mut dice),
-        Some(blows) => {
-            let mut all = choice::all(&points, &mut dice);
-            all.truncate(blows.div_ceil(FAULTS.len()));
-            all
-        }
+        Some(blows) => choice::all(&points, blows.div_ceil(possible().max(1)), &mut dice),
     };
     let mut troubles = Vec::new();
     for (number, strike) in strikes.drain(..).enumerate() {

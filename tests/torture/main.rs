@@ -7,7 +7,7 @@
 //!
 //! ```text
 //! cargo test -p squall-tests --test torture [WORD]       what CI has time for: some blows of each kind
-//! SQUALL_TORTURE=2000 cargo test … --test torture        at least so many blows, at every point first
+//! SQUALL_TORTURE=2000 cargo test … --test torture        at least so many blows, one at every point first
 //! SQUALL_TORTURE_SEED=7                                  the same choices again
 //! SQUALL_TORTURE_FLAW=no-sync                            a flaw is built in, and the suite must fail (`teeth.rs`)
 //! ```

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use squall_experiments::protocol::Refusal;
 
-use super::{Reach, RecoverError, acts_in, apply, lock_of, with_lock};
+use super::{Reach, RecoverError, acts_in, apply, locks_of, with_lock};
 use crate::host::netns::{NAMED, Netns};
 use crate::host::traces::{Trace, Traces};
 use crate::host::undo::{Undo, Undone};
@@ -52,13 +52,14 @@ pub fn run(state_dir: Option<&Path>, wanted: &Wanted<'_>) -> Result<Found, Refus
     let mut found = Found::default();
     let (mut places, mut held) = (Vec::new(), Vec::new());
     for place in Place::all(&root) {
-        let starting = place.starting().ok().flatten();
-        match starting.and_then(|starting| Some((starting, lock_of(&place)?))) {
+        match locks_of(&place) {
             Some(locks) => places.push((place, locks)),
             None => held.push(place),
         }
     }
-    let lives = |place: &Place| format!("`{}`: an agent lives there", place.directory().display());
+    let lives = |place: &Place| {
+        format!("`{}`: an agent lives there, or somebody recovers it", place.directory().display())
+    };
     found.left.extend(held.iter().map(lives));
     let mut sweeps = vec![("this network namespace".to_owned(), Netns::here().map_err(unseen)?)];
     for name in wanted.netns {

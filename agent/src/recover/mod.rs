@@ -3,8 +3,9 @@
 pub mod from_host;
 pub mod reach;
 
+use std::io;
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use squall_experiments::exit::Exit;
@@ -28,7 +29,8 @@ pub struct Outcome {
     pub undone: Vec<String>,
     /// What is still there.
     pub stuck: Vec<String>,
-    /// Journals that were left alone because a living process holds them: an agent that works, or one that is undoing.
+    /// Journals, and what else of an agent, that were left alone because a living process holds their place: an agent that
+    /// works, one that is undoing, or another recovery.
     pub held: Vec<String>,
 }
 
@@ -85,19 +87,15 @@ impl RecoverError {
 /// whether the calling thread's namespace bears marks that no journal knows of.
 ///
 /// What a living agent holds is left alone. A journal that cannot be replayed does not keep the others from being so.
-/// Every squall command calls this when it starts.
+/// Every squall command that acts on this host or looks at it calls this when it starts (docs/safety.md).
 pub fn at_start(state_dir: Option<&Path>) -> Result<Outcome, RecoverError> {
     let root = state::root(state_dir);
     let mut all = Outcome::default();
     let mut failed = None;
     for place in Place::all(&root) {
-        // Somebody who may not take the lock (another user) cannot undo either: the owner's next command will.
-        // A place where an agent is just being started has nothing to recover, and must not be cleared.
-        let Ok(Some(_starting)) = place.starting() else { continue };
-        let Some(_lock) = lock_of(&place) else {
-            if place.journal().exists() {
-                all.held.push(place.journal().display().to_string());
-            }
+        // Somebody who may not take the locks (another user) cannot undo either: the owner's next command will.
+        let Some(_locks) = locks_of(&place) else {
+            all.held.extend(kept(&place).map(|path| path.display().to_string()));
             continue;
         };
         match with_lock(&place) {
@@ -114,6 +112,18 @@ pub fn at_start(state_dir: Option<&Path>) -> Result<Outcome, RecoverError> {
     }
     compare(&root, false)?;
     Ok(all)
+}
+
+/// Refuses where no agent answers in the calling thread's network namespace and its journal is still there: somebody who
+/// lives undoes it, and has not come to an end.
+pub fn nothing_kept(state_dir: Option<&Path>) -> Result<(), Refusal> {
+    let journal = Place::here(&state::root(state_dir))?.journal();
+    if !journal.exists() {
+        return Ok(());
+    }
+    let what = format!("no agent answers, and its journal `{}` is not undone yet", journal.display());
+    let help = "somebody is just undoing it: ask again in a moment, or `squall-agent recover`";
+    Err(Refusal { exit: Exit::Modified as u8, ..Refusal::new(what, help) })
 }
 
 /// Looks whether the calling thread's network namespace bears marks of ours that no journal knows of: what a journal
@@ -151,20 +161,38 @@ fn acts_in(place: &Place, netns: Id) -> bool {
     journal::pending(&entries).iter().any(|pending| pending.undo.netns() == Some(netns))
 }
 
-/// The lock of a place, unless a living agent holds it. One that holds a journal and does not listen is on its way out,
-/// and gets a moment: a process that was killed lets go of its lock a little after it can be seen to be dead.
+/// Both locks of a place, that of who starts or recovers first, unless somebody who lives holds one of them. Who does not
+/// listen is on its way out, or is undoing, and gets a moment.
+pub fn locks_of(place: &Place) -> Option<(Lock, Lock)> {
+    // Where an agent is just being started there is nothing to recover, and nothing may be cleared.
+    Some((in_time(place, Place::starting)?, lock_of(place)?))
+}
+
+/// The lock of a place, unless a living agent holds it: one that listens. Who does not is given a moment, as above.
 pub fn lock_of(place: &Place) -> Option<Lock> {
+    in_time(place, Place::lock)
+}
+
+/// A lock of a place. A process that was killed lets go of it a little after it can be seen to be dead: its files are
+/// closed last. So whatever an agent leaves is a reason to wait, also where it has not yet got as far as to a journal.
+fn in_time(place: &Place, lock: impl Fn(&Place) -> io::Result<Option<Lock>>) -> Option<Lock> {
     let deadline = Instant::now() + DYING;
     loop {
-        if let Some(lock) = place.lock().ok()? {
+        if let Some(lock) = lock(place).ok()? {
             return Some(lock);
         }
-        let lives = !place.journal().exists() || UnixStream::connect(place.socket()).is_ok();
+        let lives = place.remains().is_none() || UnixStream::connect(place.socket()).is_ok();
         if lives || Instant::now() > deadline {
             return None;
         }
         std::thread::sleep(Duration::from_millis(5));
     }
+}
+
+/// What is kept from a recovery: the journal of who lives, or what another one is about to remove.
+fn kept(place: &Place) -> Option<PathBuf> {
+    let idle = !place.journal().exists() && UnixStream::connect(place.socket()).is_ok();
+    place.remains().filter(|_| !idle)
 }
 
 /// Replays the journal of a place whose lock the caller holds, and removes it when nothing is left.
@@ -204,9 +232,8 @@ fn inside<T>(
     if place.is_here() {
         return Ok(act(&mut Reach::here()));
     }
-    let failed = |error: std::io::Error| {
-        RecoverError::Namespace(place.journal().display().to_string(), error.to_string())
-    };
+    let failed =
+        |error: io::Error| RecoverError::Namespace(place.journal().display().to_string(), error.to_string());
     // Numbers of an earlier boot are nobody's.
     let found = if rebooted { None } else { Netns::find(namespace).map_err(failed)? };
     match found {
@@ -241,3 +268,6 @@ pub fn apply(entries: &[journal::Entry], rebooted: bool, mut undo: impl FnMut(&U
     }
     outcome
 }
+
+#[cfg(test)]
+mod tests;

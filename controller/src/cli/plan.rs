@@ -14,7 +14,7 @@ use squall_experiments::targets::only_here;
 
 use super::appendix::Appendix;
 use super::approve;
-use super::host::host_name;
+use super::host::{host_name, recover};
 use super::load::{self, Vars};
 use super::remote::At;
 use super::{Common, Format, print};
@@ -38,7 +38,8 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Prints changes, carve-outs, claims, expiry and hash. Needs no root and changes nothing.
+    /// Prints changes, carve-outs, claims, expiry and hash. Needs no root and changes nothing but what a dead agent has
+    /// left behind, which is undone; where that is not possible, that is said beside the plan.
     pub fn run(&self, common: &Common) -> anyhow::Result<Exit> {
         if self.submit {
             return approve::submit(&self.at, &self.file, &self.vars, self.seed, common);
@@ -47,6 +48,7 @@ impl Plan {
             Ok(document) => document,
             Err(exit) => return Ok(exit),
         };
+        let _ = recover(common);
         let policy = match only_here(&document.experiment).and_then(|()| Policy::of_this_host()) {
             Ok(policy) => policy,
             Err(refusal) => {

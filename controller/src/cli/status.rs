@@ -2,12 +2,12 @@
 
 use std::io::{self, Write};
 
-use squall_agent::join;
+use squall_agent::{join, recover};
 use squall_controller::client::Client;
 use squall_experiments::exit::Exit;
 use squall_experiments::protocol::{Active, Refusal};
 
-use super::host::{recover, refused};
+use super::host::{self, refused};
 use super::{Common, Format};
 
 /// Options of `squall status`.
@@ -18,7 +18,7 @@ impl Status {
     /// Runs the verb: says what the agent of this network namespace holds. Something that could not be undone is
     /// exit code 7.
     pub fn run(&self, common: &Common) -> anyhow::Result<Exit> {
-        if let Err(exit) = recover(common) {
+        if let Err(exit) = host::recover(common) {
             return Ok(exit);
         }
         let active = match ask(common) {
@@ -45,6 +45,7 @@ impl Status {
 /// What is active; `None` without an agent.
 fn ask(common: &Common) -> Result<Option<Vec<Active>>, Refusal> {
     let Some(stream) = join::resident(common.state_dir.as_deref())? else {
+        recover::nothing_kept(common.state_dir.as_deref())?;
         return Ok(None);
     };
     Client::greet(stream)?.status().map(Some)
