@@ -4,6 +4,7 @@ mod authority;
 mod foreign;
 mod reset;
 mod tls;
+mod unheard;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
