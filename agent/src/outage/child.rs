@@ -61,23 +61,24 @@ pub fn run(arguments: &Arguments) -> Exit {
         }
     };
     if line.send(&Answer::Ready, None).is_ok() {
-        serve(&line, &control, arguments.seed);
+        serve(&line, &control, arguments.seed, Duration::from_millis(CARRIES_ON_MS));
     }
     // What is left is reset by whoever wanted that; to wait for threads is for nobody's good.
     Exit::Held
 }
 
-fn serve(line: &Line, control: &Control, seed: u64) {
+/// Carries what it is told to; `carries_on` is how long once its fault is over.
+fn serve(line: &Line, control: &Control, seed: u64, carries_on: Duration) {
     let mut lookups: Option<Lookups> = None;
     let mut healed: Option<Instant> = None;
     let mut diary: Option<Diary> = None;
     loop {
-        let over = healed.is_some_and(|healed| is_over(control, lookups.as_ref(), healed));
-        if healed.is_some() {
+        if let Some(healed) = healed {
+            let is_late = healed.elapsed() > carries_on;
+            if is_late || is_idle(control, lookups.as_ref()) {
+                return end(line, control, lookups.as_ref(), &mut diary);
+            }
             write(&mut diary, control);
-        }
-        if over {
-            return;
         }
         let mut ready = [PollFd::new(line.as_fd(), PollFlags::POLLIN)];
         let wait = if healed.is_some() {
@@ -134,21 +135,23 @@ fn serve(line: &Line, control: &Control, seed: u64) {
                 lookups.iter().for_each(Lookups::heal);
                 healed.get_or_insert_with(Instant::now);
             }
-            Order::End => {
-                let left = counts(control, lookups.as_ref());
-                control.abort();
-                if diary.is_some() {
-                    let began = Instant::now();
-                    while under_way(control) > 0 && began.elapsed() < LOOK {
-                        std::thread::sleep(Duration::from_millis(2));
-                    }
-                }
-                write(&mut diary, control);
-                let _ = line.send(&Answer::Counted(left), None);
-                return;
-            }
+            Order::End => return end(line, control, lookups.as_ref(), &mut diary),
         }
     }
+}
+
+/// Resets what is left, and says how much that was.
+fn end(line: &Line, control: &Control, lookups: Option<&Lookups>, diary: &mut Option<Diary>) {
+    let left = counts(control, lookups);
+    control.abort();
+    if diary.is_some() {
+        let began = Instant::now();
+        while under_way(control) > 0 && began.elapsed() < LOOK {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+    write(diary, control);
+    let _ = line.send(&Answer::Counted(left), None);
 }
 
 /// Writes down what is new. Where there is no memory nothing is written any more.
@@ -158,13 +161,9 @@ fn write(diary: &mut Option<Diary>, control: &Control) {
     }
 }
 
-/// Whether nothing is left to be carried on, or for long enough.
-fn is_over(control: &Control, lookups: Option<&Lookups>, healed: Instant) -> bool {
-    let late = healed.elapsed() > Duration::from_millis(CARRIES_ON_MS);
-    if late {
-        control.abort();
-    }
-    late || (counts(control, lookups).open == 0 && under_way(control) == 0)
+/// Whether nothing is left to be carried on.
+fn is_idle(control: &Control, lookups: Option<&Lookups>) -> bool {
+    counts(control, lookups).open == 0 && under_way(control) == 0
 }
 
 /// How many requests there are of which nothing has been noted yet.
@@ -210,4 +209,81 @@ fn hear(
     started.serve(socket, upstream);
     *lookups = Some(started);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::{TcpListener, TcpStream};
+    use std::thread;
+
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+    use squall_experiments::quantity::Period;
+
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    fn pair() -> (Line, Line) {
+        let (one, other) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+            .expect("a pair");
+        (Line::new(one), Line::new(other))
+    }
+
+    fn counted(line: &Line) -> Option<Counts> {
+        match line.receive().ok()?? {
+            (Answer::Counted(counts), _) => Some(counts),
+            (other, _) => panic!("{other:?} was not asked for"),
+        }
+    }
+
+    /// Carries one connection, is told that its fault is over, and says what it has told of itself last.
+    fn healed(carries_on: Duration, closes: bool) -> Counts {
+        let (ours, theirs) = pair();
+        let process = thread::spawn(move || {
+            let control = Control::observing(7, Observations::alone(0)).expect("threads");
+            serve(&theirs, &control, 7, carries_on);
+        });
+        let far = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let near = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        near.set_nonblocking(true).expect("a socket");
+        let listen = near.local_addr().expect("an address");
+        let ailment = Ailment::Late { delay: Period::from_millis(1), jitter: Period::from_millis(0) };
+        let task = Task { ailment, share: 1.0, tls: None };
+        let upstream = far.local_addr().expect("an address");
+        let order = Order::Carry { upstream, listen, task };
+        ours.send(&order, Some(near.as_fd())).expect("it listens");
+        drop(near);
+        let mut client = TcpStream::connect(listen).expect("it accepts");
+        client.set_read_timeout(Some(PATIENCE)).expect("a time-out");
+        client.write_all(b"x").expect("sent");
+        let (mut server, _) = far.accept().expect("it is carried");
+        server.read_exact(&mut [0]).expect("it arrives");
+        ours.send(&Order::Count, None).expect("it listens");
+        assert_eq!(counted(&ours).map(|counts| counts.open), Some(1));
+        ours.send(&Order::Heal, None).expect("it listens");
+        if closes {
+            drop(client);
+            assert_eq!(server.read(&mut [0]).expect("an orderly end"), 0);
+            drop(server);
+        } else {
+            let error = client.read(&mut [0]).expect_err("it is not carried for ever");
+            assert_eq!(error.kind(), io::ErrorKind::ConnectionReset, "{error}");
+        }
+        let last = std::iter::from_fn(|| counted(&ours)).last();
+        process.join().expect("it ends well");
+        last.expect("it says what is left when it ends by itself")
+    }
+
+    #[test]
+    fn what_ended_by_itself_is_not_told_as_reset() {
+        let left = healed(PATIENCE, true);
+        assert_eq!((left.came, left.open), (1, 0));
+    }
+
+    #[test]
+    fn what_is_reset_because_it_lasts_too_long_is_told() {
+        let left = healed(Duration::from_millis(100), false);
+        assert_eq!((left.came, left.open), (1, 1));
+    }
 }

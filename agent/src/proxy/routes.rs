@@ -1,10 +1,11 @@
 //! Which addresses are the proxy's own: a dependency that leads back to its proxy would be connected to for ever.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use super::dependency::Dependency;
+use super::names::literal;
 
 /// How many proxies one after the other are followed.
 const DEEPEST: usize = 64;
@@ -44,7 +45,7 @@ impl Routes {
             if hit.id == dependency.id {
                 return true;
             }
-            target = literal(&hit.upstream);
+            target = literal(&hit.upstream).and_then(|addresses| addresses.first().copied());
         }
         true
     }
@@ -66,12 +67,4 @@ fn meets(listen: SocketAddr, target: SocketAddr) -> bool {
 /// Whether an address is one of this host: only then a socket can be bound to it.
 fn is_local(address: IpAddr) -> bool {
     address.is_loopback() || UdpSocket::bind((address, 0)).is_ok()
-}
-
-/// An address that needs no resolver.
-fn literal(upstream: &str) -> Option<SocketAddr> {
-    if let Some(port) = upstream.strip_prefix("localhost:") {
-        return Some((Ipv4Addr::LOCALHOST, port.parse().ok()?).into());
-    }
-    upstream.parse().ok()
 }

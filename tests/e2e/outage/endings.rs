@@ -142,7 +142,9 @@ fn what_is_carried_at_the_end_goes_on_unharmed() {
     drop(carried);
     gone(&world);
     let finished = trial.finish();
-    let report = finished.expect_exit(0).json();
+    let finished = finished.expect_exit(0);
+    finished.expect_told("the proxy of an outage has ended, and carried nothing any more");
+    let report = finished.json();
     assert_eq!(impaired(&report), 1, "{report:#}");
 }
 

@@ -270,7 +270,13 @@ impl Proxy {
     }
 
     fn hear(&mut self) {
-        while let Ok(Some((answer, _))) = self.line.receive() {
+        loop {
+            let answer = match self.line.receive() {
+                Ok(Some((answer, _))) => answer,
+                // One that ended has not read all that it was told; what it said itself waits behind that error (unix(7)).
+                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => continue,
+                _ => return,
+            };
             self.heard = sys::boot_nanos();
             match answer {
                 Answer::Ready => self.ready = true,

@@ -15,12 +15,7 @@ impl Control {
             return Err(ControlError::ProxyExists);
         }
         self.serve(&mut proxy, socket, listen)?;
-        for toxic in &proxy.toxics {
-            self.expiry.begin(&proxy.name, toxic);
-        }
-        let shown = proxy.shown();
-        proxies.insert(wanted.name.clone(), proxy);
-        Ok(shown)
+        Ok(self.keep(&mut proxies, proxy))
     }
 
     /// Resets every connection of every proxy: both peers see it.

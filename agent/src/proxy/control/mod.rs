@@ -3,6 +3,8 @@
 
 mod adopt;
 mod expiry;
+mod listening;
+mod populate;
 mod proxy;
 mod refusal;
 mod toxics;
@@ -29,6 +31,7 @@ use super::observations::Observations;
 use super::routes::Routes;
 use super::shard::{Handle, Order, Shard};
 use expiry::Expiry;
+use listening::{Known, Resolve};
 use proxy::Proxy;
 pub use proxy::Shown;
 pub use refusal::ControlError;
@@ -50,6 +53,7 @@ pub struct Control {
     expiry: Expiry,
     observations: Arc<Observations>,
     http: Arc<OnceLock<Engine>>,
+    resolve: Box<Resolve>,
 }
 
 impl Control {
@@ -60,7 +64,11 @@ impl Control {
 
     /// The same; what is seen of connections and requests is kept there.
     pub fn observing(seed: u64, observations: Observations) -> io::Result<Arc<Self>> {
-        let (names, routes) = (Names::new()?, Routes::default());
+        Self::resolving(seed, observations, Box::new(address::resolve))
+    }
+
+    fn resolving(seed: u64, observations: Observations, resolve: Box<Resolve>) -> io::Result<Arc<Self>> {
+        let (names, routes) = (Names::of_the_system(), Routes::default());
         let http = Arc::new(OnceLock::new());
         let count = std::thread::available_parallelism().map_or(1, usize::from).min(MOST_SHARDS);
         let (mut shards, mut threads) = (Vec::new(), Vec::new());
@@ -73,7 +81,8 @@ impl Control {
         let observations = Arc::new(observations);
         let (proxies, ids) = (Mutex::default(), AtomicU64::new(1));
         let control =
-            Arc::new(Control { shards, threads, routes, proxies, ids, seed, expiry, observations, http });
+            Control { shards, threads, routes, proxies, ids, seed, expiry, observations, http, resolve };
+        let control = Arc::new(control);
         ends.watch(&control)?;
         Ok(control)
     }
@@ -97,44 +106,10 @@ impl Control {
     pub fn create(&self, wanted: &Wanted) -> Result<Shown, ControlError> {
         wanted.require()?;
         let fresh = Proxy::read(wanted)?;
-        let addresses = resolved(wanted.enabled, &wanted.listen);
+        let addresses = if wanted.enabled { self.addresses(&wanted.listen) } else { Ok(Vec::new()) };
         let mut proxies = self.lock();
         if proxies.contains_key(&wanted.name) {
             return Err(ControlError::ProxyExists);
-        }
-        self.add(&mut proxies, fresh, wanted.enabled, addresses)
-    }
-
-    /// Makes those proxies that are not there yet as they are wanted. At the first that cannot be made it stops; what
-    /// was done is returned either way.
-    pub fn populate(&self, wanted: &[Wanted]) -> (Vec<Shown>, Result<(), ControlError>) {
-        for (at, wanted) in wanted.iter().enumerate() {
-            if let Err(ControlError::Missing(field)) = wanted.require() {
-                return (Vec::new(), Err(ControlError::Missing(format!("{field} at proxy {}", at + 1))));
-            }
-        }
-        let mut done = Vec::new();
-        for wanted in wanted {
-            match self.populate_one(wanted) {
-                Ok(shown) => done.push(shown),
-                Err(error) => return (done, Err(error)),
-            }
-        }
-        (done, Ok(()))
-    }
-
-    fn populate_one(&self, wanted: &Wanted) -> Result<Shown, ControlError> {
-        let fresh = Proxy::read(wanted)?;
-        let addresses = resolved(true, &wanted.listen);
-        let mut proxies = self.lock();
-        if let Some(present) = proxies.get_mut(&wanted.name) {
-            let same = present.listen == wanted.listen
-                || addresses.as_ref().is_ok_and(|addresses| address::is_same(&present.listen, addresses));
-            if same && present.upstream == wanted.upstream {
-                return Ok(present.shown());
-            }
-            self.close(present);
-            proxies.remove(&wanted.name);
         }
         self.add(&mut proxies, fresh, wanted.enabled, addresses)
     }
@@ -149,23 +124,34 @@ impl Control {
         if enabled {
             self.open(&mut proxy, &addresses?)?;
         }
+        Ok(self.keep(proxies, proxy))
+    }
+
+    /// Keeps a proxy, in the place of one of its name that was closed.
+    fn keep(&self, proxies: &mut BTreeMap<String, Proxy>, proxy: Proxy) -> Shown {
         for toxic in &proxy.toxics {
             self.expiry.begin(&proxy.name, toxic);
         }
         let shown = proxy.shown();
         proxies.insert(proxy.name.clone(), proxy);
-        Ok(shown)
+        shown
     }
 
     /// Alters a proxy. Another address ends its connections; so does turning it off.
     pub fn update(&self, name: &str, difference: &Difference) -> Result<Shown, ControlError> {
         let listen = difference.listen.clone();
-        let typed = listen.as_deref().map(address::resolve);
-        let mut proxies = self.lock();
+        let mut known = Known::default();
+        if let Some(listen) = &listen {
+            known.insert(listen.clone(), self.addresses(listen));
+        }
+        let typed = listen.as_ref().and_then(|listen| known.get(listen)?.as_ref().ok().cloned());
+        let meant =
+            |proxy: &Proxy| proxy.name == name && difference.enabled.unwrap_or(proxy.running.is_some());
+        let mut proxies = self.known(&mut known, meant);
         let proxy = proxies.get_mut(name).ok_or(ControlError::NoProxy)?;
         let same_listen = listen.as_ref().is_none_or(|listen| {
             *listen == proxy.listen
-                || matches!(&typed, Some(Ok(addresses)) if address::is_same(&proxy.listen, addresses))
+                || typed.as_ref().is_some_and(|addresses| address::is_same(&proxy.listen, addresses))
         });
         let same_upstream = difference.upstream.as_ref().is_none_or(|upstream| *upstream == proxy.upstream);
         let enabled = difference.enabled.unwrap_or(proxy.running.is_some());
@@ -178,7 +164,7 @@ impl Control {
                 proxy.upstream.clone_from(upstream);
             }
         }
-        self.turn(proxy, enabled)?;
+        self.turn(proxy, enabled, &mut known)?;
         Ok(proxy.shown())
     }
 
@@ -192,32 +178,19 @@ impl Control {
 
     /// Enables every proxy and removes every toxic.
     pub fn reset(&self) -> Result<(), ControlError> {
-        let mut proxies = self.lock();
+        let mut known = Known::default();
+        let mut proxies = self.known(&mut known, |proxy| proxy.running.is_none());
         for proxy in proxies.values_mut() {
             while let Some(toxic) = proxy.toxics.pop() {
                 self.change(proxy, Change::Remove(toxic.name.clone()));
             }
-            self.turn(proxy, true)?;
+            self.turn(proxy, true, &mut known)?;
         }
         Ok(())
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Proxy>> {
         self.proxies.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn turn(&self, proxy: &mut Proxy, enabled: bool) -> Result<(), ControlError> {
-        match (proxy.running.is_some(), enabled) {
-            (false, true) => {
-                let addresses = address::resolve(&proxy.listen).map_err(ControlError::Listen)?;
-                self.open(proxy, &addresses)
-            }
-            (true, false) => {
-                self.close(proxy);
-                Ok(())
-            }
-            _ => Ok(()),
-        }
     }
 
     fn open(&self, proxy: &mut Proxy, addresses: &[SocketAddr]) -> Result<(), ControlError> {
@@ -291,9 +264,4 @@ impl Drop for Control {
             let _ = thread.join();
         }
     }
-}
-
-/// The addresses of a listen text, where they are needed.
-fn resolved(needed: bool, listen: &str) -> Result<Vec<SocketAddr>, ControlError> {
-    if needed { address::resolve(listen).map_err(ControlError::Listen) } else { Ok(Vec::new()) }
 }

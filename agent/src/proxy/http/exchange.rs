@@ -16,6 +16,7 @@ use tokio::sync::{Mutex, watch};
 
 use super::Seen;
 use super::body::{Broken, Flow, Noted};
+use super::drain::drain;
 use super::faults::{Faults, Toxics, full, has_body};
 use super::notes::{Notes, Part};
 use crate::proxy::caller::Asked;
@@ -64,14 +65,27 @@ impl Exchange {
         let faults = Faults::choose(&self.toxics, &head, place, number);
         let method = head.method.clone();
         faults.wait(Stream::Upstream, &self.toxics, &notes).await;
+        let incoming = incoming.map_err(Broken::Peer).boxed_unsync();
         let mut response = match faults.answer(&notes) {
-            Some(response) => response,
+            Some(response) => {
+                let rest = drain(Noted::around(incoming, notes.clone(), Part::Request, None));
+                if head.version < Version::HTTP_2 {
+                    rest.await;
+                } else {
+                    // A call may send its next message only when it has seen the head of the answer.
+                    tokio::spawn(rest);
+                }
+                response
+            }
             None => {
                 faults.headers(Stream::Upstream, &mut head.headers, &notes);
                 let cut = faults.body(Stream::Upstream, &mut head.headers, false, &notes);
                 let body = match cut.replace {
-                    Some(bytes) => full(bytes),
-                    None => incoming.map_err(Broken::Peer).boxed_unsync(),
+                    Some(bytes) => {
+                        tokio::spawn(drain(incoming));
+                        full(bytes)
+                    }
+                    None => incoming,
                 };
                 let body = Noted::around(body, notes.clone(), Part::Request, cut.truncate);
                 let response = self.send(Request::from_parts(head, body)).await;

@@ -6,6 +6,7 @@
 //! that the client speaks. What a shard lets go of ends here at once.
 
 mod body;
+mod drain;
 mod exchange;
 mod far;
 mod faults;

@@ -20,6 +20,10 @@ use crate::proxy::link::Place;
 /// How much may be on its way in a stream of HTTP/2, and in all streams of a connection together, in bytes.
 const STREAM: u32 = 1 << 20;
 const STREAMS: u32 = 8 << 20;
+/// How many headers a message may have, and how long they may be together, in bytes: more than servers usually take, so
+/// that it is the dependency that refuses them.
+const HEADERS: usize = 1000;
+const HEAD: u32 = 1 << 20;
 /// What is read at once of a stream that is only decrypted.
 const BUFFER: usize = 64 << 10;
 
@@ -101,13 +105,14 @@ async fn carry(handed: Handed) -> Result<(), Ended> {
     if second {
         let mut builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
         builder.auto_date_header(false).initial_stream_window_size(STREAM);
-        builder.initial_connection_window_size(STREAMS);
+        builder.initial_connection_window_size(STREAMS).max_header_list_size(HEAD);
         let connection = std::pin::pin!(builder.serve_connection(near, service));
         until(connection, closed, |connection| connection.graceful_shutdown()).await
     } else {
         let mut builder = hyper::server::conn::http1::Builder::new();
         // Who has said all may still wait for the answer (RFC 9112 section 9.6).
         builder.half_close(true).preserve_header_case(true).auto_date_header(false);
+        builder.max_headers(HEADERS).max_buf_size(HEAD as usize);
         let connection = std::pin::pin!(builder.serve_connection(near, service).with_upgrades());
         until(connection, closed, |connection| connection.graceful_shutdown()).await
     }
@@ -137,7 +142,8 @@ async fn first_version(
     seen: &Seen,
 ) -> Opened<hyper::client::conn::http1::SendRequest<Flow>> {
     let mut builder = hyper::client::conn::http1::Builder::new();
-    let (sender, connection) = builder.preserve_header_case(true).handshake(TokioIo::new(far)).await?;
+    builder.preserve_header_case(true).max_headers(HEADERS).max_buf_size(HEAD as usize);
+    let (sender, connection) = builder.handshake(TokioIo::new(far)).await?;
     Ok((sender, driven(connection.with_upgrades(), alive, seen)))
 }
 
@@ -148,6 +154,7 @@ async fn second_version(
 ) -> Opened<hyper::client::conn::http2::SendRequest<Flow>> {
     let mut builder = hyper::client::conn::http2::Builder::new(TokioExecutor::new());
     builder.initial_stream_window_size(STREAM).initial_connection_window_size(STREAMS);
+    builder.max_header_list_size(HEAD);
     let (sender, connection) = builder.handshake(TokioIo::new(far)).await?;
     Ok((sender, driven(connection, alive, seen)))
 }

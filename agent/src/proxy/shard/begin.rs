@@ -13,6 +13,7 @@ use super::{CLIENT, GATE, LISTENER, Order, REST, SERVER, Shard};
 use crate::host::queue::pace::now;
 use crate::proxy::connection::{Connection, Side};
 use crate::proxy::gate::Verdict;
+use crate::proxy::names::literal;
 use crate::proxy::slab::Key;
 
 impl Shard {
@@ -74,8 +75,8 @@ impl Shard {
     fn reach(&mut self, key: Key) {
         let Some(connection) = self.connections.get(key) else { return };
         let upstream = connection.dependency.upstream.clone();
-        if let Ok(address) = upstream.parse() {
-            return self.try_addresses(key, vec![address]);
+        if let Some(addresses) = literal(&upstream) {
+            return self.try_addresses(key, addresses);
         }
         if let Some((until, addresses)) = self.known.get(&upstream)
             && *until > now()
@@ -85,7 +86,7 @@ impl Shard {
         }
         let handle = self.handle.clone();
         self.names.ask(upstream.clone(), move |addresses| {
-            handle.send(Order::Resolved(key, upstream, addresses.ok()), None);
+            handle.send(Order::Resolved(key, upstream, addresses), None);
         });
     }
 

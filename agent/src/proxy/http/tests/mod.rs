@@ -2,8 +2,10 @@
 
 mod authority;
 mod foreign;
+mod heads;
 mod reset;
 mod tls;
+mod unheard;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -78,14 +80,17 @@ impl World {
 
     async fn first(&self) -> http1::SendRequest<Flow> {
         let stream = TcpStream::connect(self.listen).await.expect("it listens");
-        let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.expect("a connection");
+        let mut builder = http1::Builder::new();
+        let connecting = builder.max_headers(1000).handshake(TokioIo::new(stream));
+        let (sender, connection) = connecting.await.expect("a connection");
         tokio::spawn(connection.with_upgrades());
         sender
     }
 
     async fn second(&self) -> http2::SendRequest<Flow> {
         let stream = TcpStream::connect(self.listen).await.expect("it listens");
-        let builder = http2::Builder::new(TokioExecutor::new());
+        let mut builder = http2::Builder::new(TokioExecutor::new());
+        builder.max_header_list_size(1 << 20);
         let (sender, connection) = builder.handshake(TokioIo::new(stream)).await.expect("a connection");
         tokio::spawn(connection);
         sender
@@ -107,7 +112,8 @@ impl World {
 }
 
 /// Speaks both versions. It sends back the body, with the method, the path and the tenant as headers; `/stream` sends
-/// a body and trailers; `/chat` becomes an echo of bytes; `/hang` says nothing.
+/// a body and trailers; `/chat` becomes an echo of bytes; `/hang` says nothing; `/headers` sends back those that begin with
+/// `x-much-`.
 async fn dependency(asked: Arc<AtomicU64>, tls: Option<TlsAcceptor>) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = listener.local_addr().expect("an address");
@@ -130,11 +136,12 @@ async fn dependency(asked: Arc<AtomicU64>, tls: Option<TlsAcceptor>) -> SocketAd
                 let Ok(spoken) = stream.look().await else { return };
                 let stream = TokioIo::new(stream);
                 if spoken == Spoken::Second {
-                    let builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+                    let mut builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+                    builder.max_header_list_size(1 << 20);
                     let _ = builder.serve_connection(stream, service).await;
                 } else {
                     let mut builder = hyper::server::conn::http1::Builder::new();
-                    builder.half_close(true);
+                    builder.half_close(true).max_headers(1000);
                     let _ = builder.serve_connection(stream, service).with_upgrades().await;
                 }
             });
@@ -163,6 +170,12 @@ async fn answer(mut request: Request<Incoming>) -> Response<Flow> {
             *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
             response.headers_mut().insert(UPGRADE, HeaderValue::from_static("chat"));
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("upgrade"));
+            response
+        }
+        "/headers" => {
+            let mut response = Response::new(empty());
+            let much = request.headers().iter().filter(|(name, _)| name.as_str().starts_with("x-much-"));
+            response.headers_mut().extend(much.map(|(name, value)| (name.clone(), value.clone())));
             response
         }
         "/stream" => {
