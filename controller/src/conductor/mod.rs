@@ -228,6 +228,7 @@ fn sampling_of(experiment: &Experiment, plan: &Plan) -> Sampling {
     }
     experiment.stop_when.iter().for_each(|guard| sampling.watch(guard, true));
     experiment.hypothesis.iter().for_each(|hypothesis| sampling.watch(hypothesis, false));
+    sampling.share_error();
     sampling
 }
 

@@ -1,6 +1,7 @@
 //! After the revert: the hypothesis must hold again.
 
 use squall_experiments::run::{Event, State};
+use squall_experiments::verdict::Standing;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::baseline::SLACK;
@@ -8,8 +9,9 @@ use super::sampling::Sampling;
 use super::{Run, clock};
 
 impl Run<'_> {
-    /// Watches until every hypothesis held several times in a row, or the time is over. Not after an interruption,
-    /// which wants the end, and not where nothing was done.
+    /// Watches until it is shown of every hypothesis that it holds again, or the time is over: of a rate by evidence, of
+    /// looks by several good ones in a row. Not after an interruption, which wants the end, and not where nothing was
+    /// done.
     pub(super) async fn recovery(&self) {
         let watched = self.sampling.borrow().watched_after().next().is_some();
         let clean = matches!(self.state(), State::Reverting(live) if live.is_empty());
@@ -30,12 +32,15 @@ impl Run<'_> {
             self.schedule(Sampling::look_on);
         }
         let over = || !matches!(self.log.borrow().state(), State::Recovery);
-        let ended = self.until(|| (over() || self.well_since().is_some()).then_some(()));
-        tokio::select! {
+        let ended = self.until(|| match self.standing(false) {
+            Standing::Well(since_ms) => Some(Some(since_ms)),
+            _ => over().then_some(None),
+        });
+        let shown = tokio::select! {
             biased;
-            () = ended => {}
-            () = sleep_until(end) => {}
-        }
+            shown = ended => shown,
+            () = sleep_until(end) => None,
+        };
         self.schedule(|sampling| sampling.rest(false));
         if over() {
             return;
@@ -47,24 +52,23 @@ impl Run<'_> {
         if over() {
             return;
         }
-        match self.well_since() {
-            Some(since_ms) => self.record(Event::WellAgain { after_ms: since_ms.saturating_sub(from_ms) }),
-            None => {
+        // What was shown stays shown: only so is its error the stated one, however late the last answers come.
+        let event = match shown.map_or_else(|| self.standing(true), Standing::Well) {
+            Standing::Well(since_ms) => Event::WellAgain { after_ms: since_ms.saturating_sub(from_ms) },
+            Standing::Open | Standing::Unwell => {
                 let sampling = self.sampling.borrow();
-                let unwell = sampling.watched_after().filter(|watch| watch.again.well().is_none());
-                let names = unwell.map(|watch| watch.name.clone()).collect();
-                self.record(Event::NotRecovered { names });
+                let standing = |wanted: Standing| {
+                    let these = sampling.watched_after().filter(move |watch| watch.standing(true) == wanted);
+                    these.map(|watch| watch.name.clone()).collect()
+                };
+                Event::NotRecovered { names: standing(Standing::Unwell), unshown: standing(Standing::Open) }
             }
-        }
+        };
+        self.record(event);
     }
 
-    /// When the last of the hypotheses began to hold again, once all of them do.
-    fn well_since(&self) -> Option<u64> {
-        let sampling = self.sampling.borrow();
-        let mut since = 0;
-        for watch in sampling.watched_after() {
-            since = since.max(watch.again.well()?);
-        }
-        Some(since)
+    /// What is known of all hypotheses together.
+    fn standing(&self, over: bool) -> Standing {
+        self.sampling.borrow().standing(over)
     }
 }

@@ -8,7 +8,7 @@ use squall_experiments::probe::{Expect, Hypothesis, Looks, Probe, ProberRequest,
 use squall_experiments::protocol::Guard;
 use squall_experiments::quantity::Percent;
 use squall_experiments::run::Seen;
-use squall_experiments::verdict::{Again, IN_A_ROW, Phase, Tally};
+use squall_experiments::verdict::{Again, IN_A_ROW, Phase, Standing, Tally};
 use tokio::time::Instant;
 
 use super::pace::Pace;
@@ -93,6 +93,16 @@ impl Watch {
         self.when.is_empty() || self.when.contains(&when)
     }
 
+    /// What is known of it since everything was undone: of a rate by evidence, and where none is claimed to be kept by several
+    /// good samples in a row. `over` says that no more of them come.
+    pub(super) fn standing(&self, over: bool) -> Standing {
+        self.guarding.standing(over).unwrap_or_else(|| match self.again.well() {
+            Some(since_ms) => Standing::Well(since_ms),
+            None if over => Standing::Unwell,
+            None => Standing::Open,
+        })
+    }
+
     /// Whether samples that were begun are not yet reported.
     pub(super) fn is_owed(&self) -> bool {
         self.outstanding > 0 || self.pace.as_ref().is_some_and(Pace::is_stopping)
@@ -144,6 +154,14 @@ impl Sampling {
             again: Again::default(),
             bad: None,
         });
+    }
+
+    /// All bounds of the guards share one error, and all of the hypotheses another one: to be called when all are there.
+    pub(super) fn share_error(&mut self) {
+        for guards in [true, false] {
+            let bounds = self.of(guards).map(|watch| watch.guarding.bounds()).sum();
+            self.of(guards).for_each(|watch| watch.guarding.beside(bounds));
+        }
     }
 
     /// Adds an action or its undo.
@@ -201,6 +219,11 @@ impl Sampling {
     /// The hypotheses that must hold again when everything is undone.
     pub(super) fn watched_after(&self) -> impl Iterator<Item = &Watch> {
         self.hypotheses().filter(|watch| watch.is_for(When::After))
+    }
+
+    /// The worst of what is known of those, and of those that are well the last moment since when one is.
+    pub(super) fn standing(&self, over: bool) -> Standing {
+        self.watched_after().map(|watch| watch.standing(over)).max().unwrap_or(Standing::Open)
     }
 
     /// The next sample of every hypothesis is taken now, and then at its interval.
@@ -342,8 +365,9 @@ impl Sampling {
         match phase {
             // What says nothing is counted as neither while a fault is live; before it, nothing is done without an answer.
             Phase::Baseline if !short => watch.baseline.add(sample.good),
-            Phase::Recovery if !watch.guarding.is_of_rates() => watch.again.add(sample.good, begun_ms),
-            Phase::Recovery if seen.is_whole() => watch.again.add(watch.guarding.is_usual(&seen), begun_ms),
+            Phase::Recovery if !watch.guarding.is_of_rates() || seen.is_whole() => {
+                watch.again.add(sample.good, begun_ms);
+            }
             _ => {}
         }
         if !sample.good && !short {

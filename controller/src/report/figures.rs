@@ -42,6 +42,7 @@ pub(super) fn of_claim(claim: &Claim) -> Vec<String> {
             1.0 / found.alpha,
         )
     }));
+    lines.extend(claim.unshown.iter().map(|why| format!("not shown to hold again after the revert: {why}")));
     lines
 }
 

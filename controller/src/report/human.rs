@@ -129,6 +129,9 @@ impl Page {
         if claim.recovered == Some(false) {
             self.line("    did not hold again in time after the revert");
         }
+        if let Some(why) = &claim.unshown {
+            self.line(format!("    not shown to hold again after the revert: {why}"));
+        }
     }
 
     /// What the verdict on a rate rests on, one line for each bound.

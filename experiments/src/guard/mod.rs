@@ -2,6 +2,7 @@
 
 mod pace;
 mod rates;
+mod returning;
 mod spending;
 
 use serde::{Deserialize, Serialize};
@@ -9,9 +10,10 @@ use serde::{Deserialize, Serialize};
 use crate::probe::{Budget, Hypothesis};
 use crate::quantity::Percent;
 use crate::run::Seen;
-use crate::verdict::{IN_A_ROW, Phase, Tally};
+use crate::verdict::{IN_A_ROW, Phase, Standing, Tally};
 
 use rates::Rates;
+use returning::Returning;
 use spending::Spending;
 
 pub use spending::failures;
@@ -45,6 +47,8 @@ pub struct Guarding {
     /// How many of the last samples said nothing, one after the other.
     unclear: u32,
     rates: Option<Rates>,
+    /// Of a hypothesis: what it keeps again when everything is undone.
+    returning: Option<Returning>,
     spending: Option<Spending>,
 }
 
@@ -57,6 +61,7 @@ impl Guarding {
             all: Tally::default(),
             unclear: 0,
             rates: hypothesis.terms().as_ref().map(Rates::new),
+            returning: hypothesis.terms().as_ref().filter(|_| !guard).and_then(Returning::of),
             spending: hypothesis.budget.map(Spending::new),
         }
     }
@@ -64,6 +69,18 @@ impl Guarding {
     /// Continues what somebody else looked at before: single looks that are counted, with those of the baseline.
     pub fn having_seen(self, earlier: Tally) -> Self {
         Guarding { all: earlier, ..self }
+    }
+
+    /// How many bounds it has that are asked beside those of others.
+    pub fn bounds(&self) -> usize {
+        let returning = self.returning.as_ref().map(Returning::bounds);
+        returning.or_else(|| self.rates.as_ref().map(Rates::bounds)).unwrap_or(0)
+    }
+
+    /// So many bounds are asked beside each other, of all that are watched for the same: they share the error.
+    pub fn beside(&mut self, bounds: usize) {
+        self.rates.iter_mut().for_each(|rates| rates.beside(bounds));
+        self.returning.iter_mut().for_each(|returning| returning.beside(bounds));
     }
 
     /// Takes a sample; `begun_ns` is what [`Guarding::failing`] knows it by.
@@ -78,6 +95,7 @@ impl Guarding {
             }
         }
         self.rates.iter_mut().for_each(|rates| rates.add(seen));
+        self.returning.iter_mut().for_each(|returning| returning.add(seen));
         if spends(seen.phase) {
             self.spending.iter_mut().for_each(|spending| spending.settle(begun_ns, failures(seen)));
         }
@@ -119,9 +137,10 @@ impl Guarding {
         self.rates.as_ref().and_then(Rates::not_steady)
     }
 
-    /// Whether a sample of a rate, taken alone, is as good as its bounds let expect.
-    pub fn is_usual(&self, seen: &Seen) -> bool {
-        self.rates.as_ref().is_some_and(|rates| rates.is_usual(seen))
+    /// What is known of it since everything was undone; `over` says that no more samples come. `None` where no share of requests
+    /// is claimed to be kept: then the samples are counted.
+    pub fn standing(&self, over: bool) -> Option<Standing> {
+        self.returning.as_ref().map(|returning| returning.standing(over))
     }
 }
 

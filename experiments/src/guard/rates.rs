@@ -3,12 +3,8 @@
 use super::pace::Pace;
 use crate::run::Seen;
 use crate::summary::{count, count_control};
-use crate::verdict::{
-    Bound, Counts, Course, Fast, Mode, Phase, Starts, Tally, Terms, chance_of, control_group,
-};
+use crate::verdict::{Bound, Counts, Course, Fast, Mode, Phase, Starts, Tally, Terms};
 
-/// Bad requests of one sample that chance explains less often than this make it a bad sample of the recovery.
-const BY_CHANCE: f64 = 0.01;
 /// A guard does not stop a run for fewer bad requests than this, unless it allows none.
 const FEWEST_BAD: u64 = 5;
 /// A guard stops a run, whatever the evidence, when half of the requests of so many milliseconds were bad.
@@ -19,6 +15,8 @@ const OUTAGE_REQUESTS: u64 = 20;
 #[derive(Clone, Debug)]
 pub(super) struct Rates {
     alpha: f64,
+    /// How many bounds share that error, of all that are watched for the same.
+    among: usize,
     /// None where there is a budget alone.
     bounds: Vec<Watched>,
     /// Where errors are compared with those of a control group.
@@ -63,8 +61,19 @@ impl Rates {
             }
             _ => None,
         });
-        let (bounds, pace) = (bounds.collect(), Pace::of(terms));
-        Rates { alpha: terms.alpha(), bounds, groups, pace, baseline: Tally::default() }
+        let (bounds, pace): (Vec<Watched>, _) = (bounds.collect(), Pace::of(terms));
+        let among = bounds.len().max(1);
+        Rates { alpha: terms.alpha(), among, bounds, groups, pace, baseline: Tally::default() }
+    }
+
+    /// How many bounds are watched.
+    pub(super) fn bounds(&self) -> usize {
+        self.bounds.len()
+    }
+
+    /// So many bounds share the error.
+    pub(super) fn beside(&mut self, bounds: usize) {
+        self.among = bounds.max(1);
     }
 
     /// Counts a sample.
@@ -91,25 +100,6 @@ impl Rates {
                 watched.against.step(all, bad);
             }
         }
-    }
-
-    /// Whether a sample, taken alone, is as good as the bounds let expect: no worse than chance explains. Without a bound
-    /// it must be good.
-    pub(super) fn is_usual(&self, seen: &Seen) -> bool {
-        if let Some(groups) = &self.groups
-            && !groups.is_usual(seen)
-        {
-            return false;
-        }
-        if self.bounds.is_empty() {
-            return seen.good;
-        }
-        self.bounds.iter().all(|watched| {
-            let mut counts = Counts::default();
-            count(watched.bound, seen, &mut counts);
-            let (all, bad) = counts.total();
-            bad == 0 || chance_of(all, bad, watched.tolerated) > BY_CHANCE
-        })
     }
 
     /// Why the baseline is not met: it is sure that a bound is broken.
@@ -175,15 +165,6 @@ impl Groups {
                 "the groups differ already: {bad} of {all} requests failed, and {bad_others} of {others} in the control group"
             )
         })
-    }
-
-    /// Whether chance explains how the bad requests of one sample are divided.
-    fn is_usual(&self, seen: &Seen) -> bool {
-        let mut own = Groups { times: self.times, tested: Counts::default(), control: Counts::default() };
-        own.add(seen);
-        let ((all, bad), (others, bad_others)) = (own.tested.total(), own.control.total());
-        let even = control_group(all as f64 / (all + others).max(1) as f64, self.times);
-        bad == 0 || (others > 0 && chance_of(bad + bad_others, bad, even) > BY_CHANCE)
     }
 }
 
@@ -261,8 +242,6 @@ mod tests {
         assert_eq!(rates.not_steady().unwrap(), "2 of 3 samples were bad");
         rates.add(&seen(Phase::During, 3, 50, 50));
         assert_eq!(rates.tripped(), None, "it is the budget that stops a run");
-        assert!(rates.is_usual(&seen(Phase::Recovery, 4, 50, 0)));
-        assert!(!rates.is_usual(&seen(Phase::Recovery, 4, 50, 1)));
     }
 
     #[test]
@@ -291,9 +270,6 @@ mod tests {
         let why = differ.not_steady().unwrap();
         let said = "the groups differ already: 50 of 250 requests failed, and 5 of 250 in the control group";
         assert_eq!(why, said);
-        assert!(differ.is_usual(&seen(Phase::Recovery, 9, 20, 20)));
-        assert!(differ.is_usual(&seen(Phase::Recovery, 9, 1, 0)), "a single one is chance");
-        assert!(!differ.is_usual(&seen(Phase::Recovery, 9, 20, 0)));
     }
 
     #[test]
@@ -322,13 +298,5 @@ mod tests {
         let why = not_steady(p99, 30).unwrap();
         let said = "the groups differ already: p99 of 750 requests was 30.0 ms, 2.99 times the control group's 10.0 ms";
         assert!(why.starts_with(said), "{why}");
-    }
-
-    #[test]
-    fn a_sample_is_usual_that_chance_explains() {
-        let rates = rates("1%");
-        assert!(rates.is_usual(&seen(Phase::Recovery, 0, 50, 2)));
-        assert!(!rates.is_usual(&seen(Phase::Recovery, 0, 50, 5)));
-        assert!(!self::rates("0%").is_usual(&seen(Phase::Recovery, 0, 50, 1)));
     }
 }

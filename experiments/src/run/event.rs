@@ -166,10 +166,13 @@ pub enum Event {
         /// Milliseconds from the end of the revert to the first of the good samples that showed it.
         after_ms: u64,
     },
-    /// The time was over before it did.
+    /// The time was over before all of it did.
     NotRecovered {
         /// The hypotheses that did not hold again.
         names: Vec<String>,
+        /// Those about a rate of which too little was seen to show either.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        unshown: Vec<String>,
     },
     /// The last event of a run that left its host as it was.
     Finished {

@@ -93,7 +93,7 @@ fn alphabet() -> Vec<Event> {
         Event::Blind { why: String::new() },
         Event::RecoveryBegan,
         Event::WellAgain { after_ms: 3 },
-        Event::NotRecovered { names: Vec::new() },
+        Event::NotRecovered { names: Vec::new(), unshown: Vec::new() },
         finished(Exit::Held),
         finished(Exit::Modified),
         stuck(),

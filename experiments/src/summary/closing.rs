@@ -115,7 +115,11 @@ fn while_injected(summary: &Summary) -> String {
 fn again(summary: &Summary, failed: bool) -> String {
     let unwell = summary.hypotheses.iter().find(|claim| claim.recovered == Some(false));
     let faults = summary.parts.iter().any(|part| part.injected_at_ms.is_some());
-    match (unwell, summary.well_again_ms) {
+    let unshown = summary.hypotheses.iter().find(|claim| claim.unshown.is_some());
+    match (unwell.or(unshown), summary.well_again_ms) {
+        (Some(claim), _) if claim.unshown.is_some() => {
+            format!("; it is not shown that `{}` held again after it", claim.name)
+        }
         (Some(claim), _) => format!("; `{}` did not hold again in time", claim.name),
         (None, Some(ms)) if faults && failed => {
             format!("; well again {}{} after the fault ended", seconds(ms), between(summary, ms))

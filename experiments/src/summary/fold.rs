@@ -2,7 +2,7 @@
 
 use super::samples::Samples;
 use super::{Action, Claim, Guard, Part, Reason, Spent, Summary, Undo, closing};
-use super::{rates, timeline, unclear};
+use super::{again, rates, timeline, unclear};
 use crate::evidence::Evidence;
 use crate::exit::Exit;
 use crate::probe::When;
@@ -27,6 +27,7 @@ struct Making<'a> {
     gave_way: Option<String>,
     well_again_ms: Option<u64>,
     not_recovered: Option<Vec<String>>,
+    unshown: Vec<String>,
     unknown: Vec<String>,
 }
 
@@ -128,12 +129,9 @@ impl<'a> Making<'a> {
                 self.reason(Exit::Inconclusive, format!("the system could not be looked at: {why}"));
             }
             Event::WellAgain { after_ms } => self.well_again_ms = Some(*after_ms),
-            Event::NotRecovered { names } => {
-                for name in names {
-                    let what = format!("`{name}` did not hold again in time after the revert");
-                    self.reason(Exit::Deviated, what);
-                }
+            Event::NotRecovered { names, unshown } => {
                 self.not_recovered = Some(names.clone());
+                self.unshown.clone_from(unshown);
             }
             Event::Stuck { left, .. } => self.unknown = left.clone(),
             Event::StepBegan { .. }
@@ -217,12 +215,14 @@ impl<'a> Making<'a> {
         let claims = self.claims(&started, judged, faults);
         let guards: Vec<Guard> = started.guards.iter().map(|guard| self.guard(guard)).collect();
         self.overspent(&guards, &claims);
+        self.reasons.extend(again::reasons(&started.hypotheses, &claims, &self.samples));
         for claim in &claims {
             let Some(judgement) = &claim.judgement else {
                 continue;
             };
-            // What did not hold again in time has its reason already.
-            if claim.recovered == Some(false) && !judged_during(&started, &claim.name) {
+            // What did not hold again in time, or was not shown to, has its reason already.
+            let again = claim.recovered == Some(false) || claim.unshown.is_some();
+            if again && !judged_during(&started, &claim.name) {
                 continue;
             }
             let exit = match judgement.outcome {
@@ -252,18 +252,15 @@ impl<'a> Making<'a> {
             });
         }
         let ended = self.parts.iter().filter_map(|part| part.lifted_at_ms).max();
-        let well = self.well_again_ms.map(|since_revert| match ended {
-            Some(ended) => {
-                claims.iter().map(|claim| well(claim, &self.samples, ended).1).max().unwrap_or_default()
-            }
-            None => since_revert,
-        });
-        for (claim, stated) in claims.iter().zip(&started.hypotheses) {
-            let within = ended.zip(stated.recovers_within_ms).filter(|_| claim.recovered == Some(true));
-            if let Some(what) = within.and_then(|(ended, limit)| too_late(claim, &self.samples, ended, limit))
-            {
-                self.reasons.push(Reason { exit: Exit::Deviated, what, help: None });
-            }
+        let all_well = claims.iter().all(|claim| claim.recovered != Some(false));
+        let moment = |ended| {
+            let moments = claims.iter().filter_map(|claim| again::moment(claim, &self.samples, ended));
+            moments.map(|(_, likeliest)| likeliest).max()
+        };
+        let since_revert = self.well_again_ms.filter(|_| all_well);
+        let well = since_revert.map(|since_revert| ended.and_then(moment).unwrap_or(since_revert));
+        if let Some(ended) = ended {
+            self.reasons.extend(again::too_late(&started.hypotheses, &claims, &self.samples, ended));
         }
         let exit = self.reasons.iter().fold(Exit::Held, |exit, reason| exit.worse(reason.exit));
         let mut summary = Summary {
@@ -306,11 +303,14 @@ impl<'a> Making<'a> {
             let in_force = figures(Phase::During);
             let missing = |names: &Vec<String>| !names.contains(&stated.name);
             let watched = self.well_again_ms.map(|_| true);
-            if let Some(ended) = ended.filter(|_| watched.is_some() || self.not_recovered.is_some()) {
-                rates::recover(&mut found, stated, &self.samples, ended);
-            }
+            let ended = ended.filter(|_| watched.is_some() || self.not_recovered.is_some());
+            let never = ended.is_some_and(|ended| rates::recover(&mut found, stated, &self.samples, ended));
             let recovered = self.not_recovered.as_ref().map(missing).or(watched);
             let recovered = recovered.filter(|_| stated.is_for(When::After));
+            let unshown = recovered.is_some() && self.unshown.contains(&stated.name);
+            let unshown = unshown.then(|| rates::unshown(&figures(Phase::Recovery)));
+            // What is bad to the end has no moment at which it was well, whatever the last samples looked like.
+            let recovered = recovered.filter(|_| unshown.is_none()).map(|well| well && !never);
             let counted = || unclear::judge(&in_force, |tally| during(tally, stated.tolerate, faults));
             // Of several that are as grave, the first: errors go before what is derived from them.
             let gravest = found.iter().rev().max_by_key(|finding| weight(finding.judgement.outcome));
@@ -329,7 +329,7 @@ impl<'a> Making<'a> {
             };
             let judgement = match stated.is_for(When::During) {
                 true => Some(judgement),
-                false => unclear::elsewhere(stated, recovered),
+                false => unclear::elsewhere(stated, recovered, unshown.as_deref()),
             };
             if !judged {
                 found.clear();
@@ -343,6 +343,7 @@ impl<'a> Making<'a> {
                 during: in_force,
                 after: figures(Phase::Recovery),
                 recovered,
+                unshown,
                 budget,
             }
         };
@@ -429,28 +430,6 @@ impl<'a> Making<'a> {
 fn judged_during(started: &Started, name: &str) -> bool {
     let stated = started.hypotheses.iter().find(|stated| stated.name == name);
     stated.is_none_or(|stated| stated.is_for(When::During))
-}
-
-/// How long after the faults ended a claim was well again: a rate by its change points, the first moment that is not
-/// excluded and the likeliest one; looks by the first of the good ones after which no bad one was seen.
-fn well(claim: &Claim, samples: &Samples<'_>, ended_ms: u64) -> (u64, u64) {
-    let points = claim.findings.iter().filter_map(|found| found.well_again);
-    points.max_by_key(|well| well.after_ms).map_or_else(
-        || {
-            let since = samples.well_since(ended_ms, &claim.name).saturating_sub(ended_ms);
-            (since, since)
-        },
-        |well| (well.from_ms, well.after_ms),
-    )
-}
-
-/// Why a claim held again too late; `None` where it did in time, or may have.
-fn too_late(claim: &Claim, samples: &Samples<'_>, ended_ms: u64, limit_ms: u64) -> Option<String> {
-    let (from_ms, after_ms) = well(claim, samples, ended_ms);
-    (from_ms > limit_ms).then(|| {
-        let (took, limit) = (closing::seconds(after_ms), closing::seconds(limit_ms));
-        format!("`{}` was well again {took} after the fault ended, not within {limit}", claim.name)
-    })
 }
 
 /// Which of the outcomes of several bounds is that of the claim: the largest.

@@ -3,6 +3,7 @@
 //! A summary is made of the event log and of nothing else, so that a report can be made again from an event file,
 //! and a run that was cut off is reported like any other.
 
+mod again;
 mod closing;
 mod fold;
 mod load;
@@ -28,6 +29,7 @@ use crate::probe::Budget;
 pub use crate::probe::Count;
 pub use closing::seconds;
 pub use load::{LoadFigures, in_words};
+pub(crate) use rates::derived;
 pub use rates::{count, count_control};
 pub use regression::{Aspect, Comparison, Incomparable, Regression, Trend, comparable};
 pub use timeline::line;
@@ -125,8 +127,11 @@ pub struct Claim {
     pub during: Figures,
     /// After everything was undone.
     pub after: Figures,
-    /// Whether it held again in time after the revert; `None` where that was not watched.
+    /// Whether it held again in time after the revert; `None` where that was not watched, or not shown either way.
     pub recovered: Option<bool>,
+    /// Why it was not shown either way, where it was watched.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unshown: Option<String>,
     /// What was spent of its budget; `None` where it has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub budget: Option<Spent>,

@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
+use super::Figures;
 use super::samples::Samples;
 use crate::distribution::Distribution;
 use crate::probe::{QUANTILES, Slot};
 use crate::run::{Seen, Stated};
 use crate::verdict::{
-    Asked, Bound, Counts, Course, Finding, Mode, Phase, Terms, Tick, findings, upper_mean, upper_share,
-    well_again,
+    Asked, Bound, Counts, Course, Finding, Mode, Phase, Terms, Tick, findings, thousands, upper_mean,
+    upper_share, well_again,
 };
 
 /// Adds what a sample says of a bound, by the times when its requests began.
@@ -122,7 +123,7 @@ fn ask(bound: Bound, terms: &Terms, name: &str, samples: &Samples<'_>, planned_m
 
 /// The share of bad requests that a bound by the baseline tolerates: half of the error is spent on what the baseline is
 /// known to be at most. In strict mode that is right for bursts too, and asks for a long baseline.
-fn derived(terms: &Terms, bound: Bound, baseline: &Counts) -> f64 {
+pub(crate) fn derived(terms: &Terms, bound: Bound, baseline: &Counts) -> f64 {
     let half = terms.alpha() / 2.0;
     let (all, bad) = baseline.total();
     let mut most = upper_share(all, bad, half);
@@ -182,9 +183,11 @@ fn pairs<'a>(name: &str, samples: &Samples<'a>, phase: Phase) -> Vec<(u64, Tick<
     pairs
 }
 
-/// Adds to the findings of a claim when each bound was kept again after the faults ended.
-pub(super) fn recover(found: &mut [Finding], stated: &Stated, samples: &Samples<'_>, ended_ms: u64) {
-    let Some(terms) = &stated.rate else { return };
+/// Adds to the findings of a claim when each bound was kept again after the faults ended. Whether some bound of them was
+/// bad to the end.
+pub(super) fn recover(found: &mut [Finding], stated: &Stated, samples: &Samples<'_>, ended_ms: u64) -> bool {
+    let Some(terms) = &stated.rate else { return false };
+    let mut never = false;
     for (finding, bound) in found.iter_mut().zip(&terms.bounds) {
         // What is compared with other latencies has no single share to come back to.
         if bound.compares_latencies() {
@@ -197,8 +200,32 @@ pub(super) fn recover(found: &mut [Finding], stated: &Stated, samples: &Samples<
         // A bound of nothing at all is asked as one of a hundredth: fewer cannot be told from none in seconds.
         let tolerated = if finding.tolerated > 0.0 { finding.tolerated } else { 0.01 };
         let usual = bad as f64 / all.max(1) as f64;
-        finding.well_again = well_again(&counts.since(ended_ms), tolerated, usual, terms.alpha());
+        let after = counts.since(ended_ms);
+        finding.well_again = well_again(&after, tolerated, usual, terms.alpha());
+        never |= finding.well_again.is_none() && after.total().0 > 0;
     }
+    never
+}
+
+/// Why it is not shown that a claim held again.
+pub(super) fn unshown(after: &Figures) -> String {
+    let (requests, bad) = match &after.load {
+        Some(load) => (load.requests, load.failed),
+        None => (after.tally.total(), after.tally.bad),
+    };
+    let (requests, bad) = (thousands(requests), thousands(bad));
+    format!("{bad} of {requests} requests failed then, which shows neither; a longer `recovery` may tell")
+}
+
+/// Whether as many requests at most were bad after the revert as each bound allows, as far as that is a share.
+pub(super) fn within(found: &[Finding], stated: &Stated, samples: &Samples<'_>) -> bool {
+    let Some(terms) = &stated.rate else { return true };
+    found.iter().zip(&terms.bounds).filter(|(_, bound)| !bound.compares_latencies()).all(|(found, bound)| {
+        let mut counts = Counts::default();
+        samples.of_phase(&stated.name, Phase::Recovery).for_each(|seen| count(*bound, seen, &mut counts));
+        let (all, bad) = counts.total();
+        bad as f64 <= found.tolerated * all as f64
+    })
 }
 
 #[cfg(test)]
@@ -229,6 +256,11 @@ mod tests {
             (10..20).map(|at| second("during", at * 1000, [1, 0, 1, 0, 1, 0, 1, 0, 1, 0])).collect();
         order(&mut during);
         let after = (20..50).map(|at| second("recovery", at * 1000, [u32::from(at < 24) * 2; 10]));
+        told(Some(within_ms), during, after.collect(), json!({ "event": "well-again", "after_ms": 1 }))
+    }
+
+    /// A run with those samples while the fault was live and after it, and what was said in the end.
+    fn told(within_ms: Option<u64>, during: Vec<Value>, after: Vec<Value>, said: Value) -> Summary {
         let mut events = vec![json!({
             "event": "started", "run": "r", "title": "t", "date": "", "seed": 1, "plan": "p", "faults": 1,
             "version": "0", "agent": null, "planned_ms": 10_000, "guards": [], "hypotheses": [{
@@ -249,7 +281,7 @@ mod tests {
         events.push(json!({ "event": "lifted", "part": null, "lifted": lifted, "why": null }));
         events.push(json!({ "event": "recovery-began" }));
         events.extend(after);
-        events.push(json!({ "event": "well-again", "after_ms": 1 }));
+        events.push(said);
         let mut log = Vec::new();
         for mut event in events {
             let at_ms = event["begun_ms"].as_u64().map_or(0, |begun| begun + 1000);
@@ -278,6 +310,42 @@ mod tests {
             |summary: &Summary| summary.reasons.iter().any(|reason| reason.what.contains("not within 2.0 s"));
         assert!(late(&run(2000, |_| {})));
         assert!(!late(&run(30_000, |_| {})));
+    }
+
+    #[test]
+    fn what_is_bad_to_the_end_was_never_well_again() {
+        let during = |bad| (10..20).map(|at| second("during", at * 1000, [bad; 10])).collect();
+        let after = (20..50).map(|at| second("recovery", at * 1000, [2; 10])).collect();
+        let summary = told(None, during(2), after, json!({ "event": "well-again", "after_ms": 1 }));
+        assert_eq!((summary.hypotheses[0].recovered, summary.well_again_ms), (Some(false), None));
+        assert!(summary.sentence.ends_with("; `a` did not hold again in time"), "{}", summary.sentence);
+        let why = "`a` did not hold again in time after the revert";
+        assert!(summary.reasons.iter().any(|reason| reason.exit == Exit::Deviated && reason.what == why));
+    }
+
+    #[test]
+    fn what_is_not_shown_to_be_well_again_is_a_note_where_nothing_was_ever_bad() {
+        let during =
+            |bad| (10..20).map(|at| second("during", at * 1000, [bad, 0, 0, 0, 0, 0, 0, 0, 0, 0])).collect();
+        let after = |bad| {
+            (20..24).map(|at| second("recovery", at * 1000, [bad, 0, 0, 0, 0, 0, 0, 0, 0, 0])).collect()
+        };
+        let said = || json!({ "event": "not-recovered", "names": [], "unshown": ["a"] });
+        let calm = told(None, during(0), after(0), said());
+        assert_eq!((calm.exit, calm.hypotheses[0].recovered), (Exit::Held, None), "{:?}", calm.reasons);
+        let note = "0 of 200 requests failed then, which shows neither; a longer `recovery` may tell";
+        assert_eq!(calm.hypotheses[0].unshown.as_deref(), Some(note));
+        assert!(
+            calm.sentence.ends_with("; it is not shown that `a` held again after it"),
+            "{}",
+            calm.sentence
+        );
+        let claimed = told(Some(2000), during(0), after(0), said());
+        assert_eq!(claimed.exit, Exit::Inconclusive);
+        let why = format!("`a` was not shown to hold again after the revert: {note}");
+        assert!(claimed.reasons.iter().any(|reason| reason.what == why), "{:?}", claimed.reasons);
+        assert_eq!(told(None, during(0), after(1), said()).exit, Exit::Inconclusive, "2 % of 1 % allowed");
+        assert_eq!(told(None, during(2), after(0), said()).exit, Exit::Deviated);
     }
 
     #[test]

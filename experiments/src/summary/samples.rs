@@ -82,16 +82,15 @@ impl<'a> Samples<'a> {
     }
 
     /// When the first of those good samples of a hypothesis was begun that no bad one follows; only samples that were
-    /// begun at or after `from_ms` count.
-    pub(super) fn well_since(&self, from_ms: u64, name: &str) -> u64 {
+    /// begun at or after `from_ms` count. `None` where there is none.
+    pub(super) fn well_since(&self, from_ms: u64, name: &str) -> Option<u64> {
         let mut later: Vec<&Seen> =
             self.of(name).filter(|seen| seen.begun_ms >= from_ms && seen.is_whole()).collect();
         later.sort_by_key(|seen| seen.begun_ms);
-        let since = later.iter().fold(None, |first: Option<u64>, seen| match seen.good {
+        later.iter().fold(None, |first: Option<u64>, seen| match seen.good {
             true => first.or(Some(seen.begun_ms)),
             false => None,
-        });
-        since.unwrap_or(from_ms)
+        })
     }
 }
 

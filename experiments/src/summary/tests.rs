@@ -244,7 +244,8 @@ fn one_bad_sample_and_too_few_are_inconclusive() {
 #[test]
 fn not_recovered_is_deviated() {
     let mut log = run(20, 0, 9);
-    log.push(Event::RecoveryBegan).push(Event::NotRecovered { names: vec!["checkout answers".to_owned()] });
+    let names = vec!["checkout answers".to_owned()];
+    log.push(Event::RecoveryBegan).push(Event::NotRecovered { names, unshown: Vec::new() });
     let summary = log.summary();
     assert_eq!(summary.exit, Exit::Deviated);
     assert_eq!(

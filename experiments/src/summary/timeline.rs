@@ -81,7 +81,12 @@ pub fn line(event: &Event, name: impl Fn(u32) -> String) -> Option<String> {
         Event::WellAgain { after_ms } => {
             format!("the hypothesis holds again: {} after the revert", seconds(*after_ms))
         }
-        Event::NotRecovered { names } => format!("not recovered in time: {}", names.join(", ")),
+        Event::NotRecovered { names, unshown } => {
+            let listed = |what: &str, names: &[String]| format!("{what}: {}", names.join(", "));
+            let unshown = (!unshown.is_empty()).then(|| listed("not shown to be well again", unshown));
+            let names = (!names.is_empty()).then(|| listed("not recovered in time", names));
+            [names, unshown].into_iter().flatten().collect::<Vec<String>>().join("; ")
+        }
         Event::Finished { .. } => "the run ended".to_owned(),
         Event::Stuck { .. } => "the run ended; a host is still modified".to_owned(),
         Event::Sample(_)

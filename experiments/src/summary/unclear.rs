@@ -44,13 +44,20 @@ pub(super) fn sent(judgement: &Judgement, figures: &Figures) -> Judgement {
 }
 
 /// Judges a claim that nobody looked at while a fault was live: by the baseline, which held, and by what came after.
-pub(super) fn elsewhere(stated: &Stated, recovered: Option<bool>) -> Option<Judgement> {
+pub(super) fn elsewhere(
+    stated: &Stated,
+    recovered: Option<bool>,
+    unshown: Option<&str>,
+) -> Option<Judgement> {
     let judged = |outcome, why: &str| Some(Judgement { outcome, why: why.to_owned() });
     match (stated.is_for(When::After), recovered) {
         (false, _) => judged(Outcome::Held, "it held before anything was done; nobody looked later"),
         (true, Some(true)) => judged(Outcome::Held, "it held after everything was undone"),
         (true, Some(false)) => judged(Outcome::Deviated, "it did not hold after everything was undone"),
-        (true, None) => None,
+        (true, None) => {
+            let why = |why| format!("it is not shown that it held after everything was undone: {why}");
+            unshown.and_then(|unshown| judged(Outcome::Inconclusive, &why(unshown)))
+        }
     }
 }
 
@@ -114,7 +121,7 @@ mod tests {
             budget: None,
         };
         let outcome =
-            |when: &[When], recovered| elsewhere(&stated(when), recovered).map(|judged| judged.outcome);
+            |when: &[When], recovered| elsewhere(&stated(when), recovered, None).map(|judged| judged.outcome);
         assert_eq!(outcome(&[When::Before], None), Some(Outcome::Held));
         assert_eq!(outcome(&[When::After], Some(true)), Some(Outcome::Held));
         assert_eq!(outcome(&[When::After], Some(false)), Some(Outcome::Deviated));

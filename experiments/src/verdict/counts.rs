@@ -37,6 +37,11 @@ impl Counts {
         self.0.keys().next().copied()
     }
 
+    /// When the last of those counted began, or its slot.
+    pub fn last_ms(&self) -> Option<u64> {
+        self.0.keys().next_back().copied()
+    }
+
     /// The same in longer stretches, counted from the first request; each is named by its begin. Those without a request
     /// are left out.
     pub fn grouped(&self, length_ms: u64) -> Counts {

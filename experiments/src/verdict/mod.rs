@@ -17,6 +17,7 @@ mod rate;
 mod recovery;
 mod several;
 mod shift;
+mod standing;
 mod terms;
 
 use serde::{Deserialize, Serialize};
@@ -33,6 +34,7 @@ pub use rate::{Fast, Keeps, control_group};
 pub use recovery::{WellAgain, well_again};
 pub use several::{average, e_bh, e_holm};
 pub use shift::{Ranks, Shift, Tick};
+pub use standing::{After, Standing};
 pub use terms::{Bound, Mode, Multiple, Terms};
 
 /// What a sample says something about.

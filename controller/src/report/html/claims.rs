@@ -80,6 +80,9 @@ fn one(page: &mut Markup, frame: &Frame, claim: &Claim, curve: Option<&Curve>, l
     if claim.recovered == Some(false) {
         page.text("p", &[("class", "alarm")], "It did not hold again in time after the revert.");
     }
+    if let Some(why) = &claim.unshown {
+        page.prosaic("p", &[], &format!("it is not shown that it held again after the revert: {why}"));
+    }
     if let Some(curve) = curve {
         phases(page, curve);
     }

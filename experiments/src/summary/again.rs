@@ -1,0 +1,65 @@
+//! Whether and when the claims held again after the faults, as reasons of a verdict.
+
+use super::samples::Samples;
+use super::{Claim, Reason, closing, rates};
+use crate::exit::Exit;
+use crate::run::Stated;
+use crate::verdict::Outcome;
+
+/// What did not hold again, and what was not shown to. The second is worth a note only where it held even while the fault was
+/// live and no more was bad afterwards than may be, unless it was claimed to be well again within a time.
+pub(super) fn reasons(stated: &[Stated], claims: &[Claim], samples: &Samples<'_>) -> Vec<Reason> {
+    let mut reasons = Vec::new();
+    let mut reason = |exit, what| reasons.push(Reason { exit, what, help: None });
+    for (claim, stated) in claims.iter().zip(stated) {
+        let name = &claim.name;
+        if claim.recovered == Some(false) {
+            reason(Exit::Deviated, format!("`{name}` did not hold again in time after the revert"));
+        }
+        let Some(why) = &claim.unshown else { continue };
+        let held = claim.judgement.as_ref().is_some_and(|judged| judged.outcome == Outcome::Held);
+        let calm = held && rates::within(&claim.findings, stated, samples);
+        if !calm || stated.recovers_within_ms.is_some() {
+            reason(
+                Exit::Inconclusive,
+                format!("`{name}` was not shown to hold again after the revert: {why}"),
+            );
+        }
+    }
+    reasons
+}
+
+/// How long after the faults ended a claim was well again: a rate by its change points, the first moment that is not
+/// excluded and the likeliest one; looks by the first of the good ones after which no bad one was seen. `None` where the
+/// last was bad.
+pub(super) fn moment(claim: &Claim, samples: &Samples<'_>, ended_ms: u64) -> Option<(u64, u64)> {
+    let points = claim.findings.iter().filter_map(|found| found.well_again);
+    if let Some(well) = points.max_by_key(|well| well.after_ms) {
+        return Some((well.from_ms, well.after_ms));
+    }
+    let since = samples.well_since(ended_ms, &claim.name)?.saturating_sub(ended_ms);
+    Some((since, since))
+}
+
+/// What held again too late for what was claimed; what did in time, or may have, is left out.
+pub(super) fn too_late(
+    stated: &[Stated],
+    claims: &[Claim],
+    samples: &Samples<'_>,
+    ended_ms: u64,
+) -> Vec<Reason> {
+    let late = |(claim, stated): (&Claim, &Stated)| {
+        let limit_ms = stated.recovers_within_ms?;
+        if claim.recovered != Some(true) && claim.unshown.is_none() {
+            return None;
+        }
+        let (from_ms, after_ms) = moment(claim, samples, ended_ms)?;
+        (from_ms > limit_ms).then(|| {
+            let (took, limit) = (closing::seconds(after_ms), closing::seconds(limit_ms));
+            let what =
+                format!("`{}` was well again {took} after the fault ended, not within {limit}", claim.name);
+            Reason { exit: Exit::Deviated, what, help: None }
+        })
+    };
+    claims.iter().zip(stated).filter_map(late).collect()
+}
