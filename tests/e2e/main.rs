@@ -12,6 +12,7 @@ mod disciplines;
 mod fingerprint;
 mod firewall;
 mod flows;
+mod gamedays;
 mod gate;
 mod guards;
 mod harness;
