@@ -238,6 +238,31 @@ fn what_is_wrong_with_a_game_day_is_said_before_it_begins() {
     fleet.end();
 }
 
+#[test]
+fn the_shipped_game_day_runs_as_its_first_lines_say() {
+    needs!(Root, Nftables, Queue, Nginx);
+    let fleet = Fleet::new(1);
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../experiments/shipped/gamedays/a-page-goes-away.yaml");
+    fleet.asks(&["gameday", "check", path]).run().expect_exit(0);
+    let followed = fleet.asks(&["gameday", "run", path, "--go"]).start();
+    let day = "a-page-goes-away";
+    until("the page to be away", PATIENCE, || {
+        let shown = fleet.asks(&["gameday", "show", day, "--format", "json"]).run();
+        shown
+            .stdout
+            .starts_with('{')
+            .then(|| shown.json()["figures"]["steps"][1]["fault-began"].as_u64())
+            .flatten()
+    });
+    // The day waits for what is expected of people, and for nothing else.
+    for mark in ["detected", "acknowledged", "mitigated"] {
+        fleet.asks(&["gameday", "mark", day, mark]).run().expect_exit(0);
+    }
+    let ended = followed.finish();
+    ended.expect_exit(5).expect_told("the game day is over").expect_told("MTTA");
+    fleet.end();
+}
+
 /// What both databases do alike.
 pub async fn kept(store: &Store) {
     let text = |text: &str| text.to_owned();

@@ -65,6 +65,10 @@ enum What {
         reason: String,
     },
     /// Press a mark: what was injected is detected, acknowledged or mitigated. The earliest counts.
+    ///
+    /// A tool that alerts presses it by a request, with a token of an operator: curl -X POST -H "Authorization: Bearer TOKEN"
+    /// "http://127.0.0.1:8416/v1/game-days/NAME/alert?mark=detected". Any JSON is taken as its body; an alert that is resolved
+    /// marks nothing.
     Mark {
         /// The game day.
         day: String,
