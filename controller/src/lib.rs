@@ -9,6 +9,7 @@ pub mod client;
 pub mod conductor;
 pub mod config;
 pub mod fleet;
+pub mod gameday;
 pub mod gates;
 pub mod launch;
 pub mod muster;

@@ -1,10 +1,11 @@
-//! Every file in `shipped/` passes `check` as it is, so that a learner starts from something that works.
+//! Every file in `shipped/`, game days too, passes `check` as it is, so that a learner starts from something that works.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::path::Path;
 
 use squall_experiments::document::{Document, Sources, read};
+use squall_experiments::gameday::{self, Experiment};
 
 fn shipped() -> Vec<(String, Document)> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("shipped");
@@ -15,7 +16,7 @@ fn shipped() -> Vec<(String, Document)> {
         let document = document.unwrap_or_else(|problems| panic!("{problems:?}"));
         (name, document)
     };
-    files.map(load).collect()
+    files.filter(|path| path.is_file()).map(load).collect()
 }
 
 #[test]
@@ -46,4 +47,29 @@ fn a_mistake_and_its_remedy_differ_only_in_their_words() {
     ] {
         assert_eq!(find(mistake), find(remedy), "{mistake}");
     }
+}
+
+#[test]
+fn every_shipped_game_day_and_its_experiments_are_valid() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("shipped/gamedays");
+    let mut runs = 0;
+    for path in std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()) {
+        let name = path.file_name().unwrap().to_str().unwrap();
+        let day = gameday::read(name, &std::fs::read(&path).unwrap());
+        let day = day.unwrap_or_else(|problems| panic!("{}", problems.render(false)));
+        let day = day.with_texts(|_, file| std::fs::read_to_string(folder.join(file))).unwrap();
+        for step in &day.steps {
+            let Some(Experiment::Text(text)) = step.experiment() else { continue };
+            let sources = Sources { vars: step.vars.clone(), ..Sources::default() };
+            let document = read(step.name.as_str(), text.as_bytes(), &sources);
+            let document = document.unwrap_or_else(|problems| panic!("{}", problems.render(false)));
+            assert!(
+                document.experiment.on.is_some(),
+                "a controller has to know on which hosts `{}` is",
+                step.name
+            );
+            runs += 1;
+        }
+    }
+    assert!(runs >= 2, "{runs} runs");
 }

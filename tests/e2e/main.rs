@@ -15,6 +15,7 @@ mod encrypted;
 mod fingerprint;
 mod firewall;
 mod flows;
+mod gamedays;
 mod gate;
 mod gone;
 mod guards;

@@ -28,7 +28,7 @@ fn text(text: &str) -> String {
     text.to_owned()
 }
 
-fn a_run(id: &str) -> NewRun {
+pub fn a_run(id: &str) -> NewRun {
     NewRun {
         id: text(id),
         title: text("T"),
@@ -61,6 +61,7 @@ fn alike(place: &Where) {
         plans(&store).await;
         audit(&store).await;
         answers(&store).await;
+        crate::gamedays::kept(&store).await;
     });
     drop(store);
     let store = Store::open(place).expect("it opens again, and nothing is migrated twice");

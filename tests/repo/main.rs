@@ -197,9 +197,11 @@ fn the_faults_page_is_what_the_catalogue_says() {
 #[test]
 fn every_shipped_experiment_passes_check_and_is_run_by_a_test() {
     let shipped = files("experiments/shipped", ".yaml");
-    let tests = format!("{}{}{}", read("tests/e2e/shipped.rs"), read("tests/e2e/releases.rs"), demo());
+    let tests = ["tests/e2e/shipped.rs", "tests/e2e/releases.rs", "tests/e2e/gamedays.rs"].map(read).concat() + &demo();
     for path in &shipped {
-        let output = squall(&["check", path]);
+        let check: &[&str] =
+            if path.contains("/gamedays/") { &["gameday", "check", path] } else { &["check", path] };
+        let output = squall(check);
         assert!(output.status.success(), "{path}: {}", said(&output));
         let name = Path::new(path).file_name().expect("a file has a name").to_string_lossy().into_owned();
         assert!(tests.contains(&name), "no test runs `{name}`");

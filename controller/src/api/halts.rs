@@ -13,7 +13,7 @@ use super::problem::Problem;
 use super::routes::{Answer, Call};
 use super::{Api, runs};
 use crate::notify::Happening;
-use crate::store::{Store, now_ms};
+use crate::store::{Store, StoreError, now_ms};
 
 /// The name under which the store keeps that new runs are blocked.
 pub(crate) const HALT: &str = "halt";
@@ -95,6 +95,12 @@ pub(crate) async fn state(store: &Store) -> Result<Option<Blocked>, Problem> {
 fn read(kept: &str) -> Blocked {
     let unreadable = |_| Blocked { reason: kept.to_owned(), by: "somebody".to_owned(), at: 0 };
     serde_json::from_str(kept).unwrap_or_else(unreadable)
+}
+
+/// Why and by whom new runs are blocked, in words.
+pub(crate) async fn halted(store: &Store) -> Result<Option<String>, StoreError> {
+    let kept = store.fact(HALT).await?;
+    Ok(kept.as_deref().map(read).map(|Blocked { reason, by, .. }| format!("halted by {by}: {reason}")))
 }
 
 /// Refuses what begins a run while a halt blocks it.

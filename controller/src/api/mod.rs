@@ -14,12 +14,13 @@
 //! | [`openapi`] | the table as an OpenAPI document |
 //! | `rate` | how often somebody may ask |
 //! | [`problem`] | errors (RFC 9457) |
-//! | `access`, `hosts`, `plans`, `runs`, `schedules`, `halts`, `notify`, `audit`, `state` | the handlers |
+//! | `access`, `hosts`, `plans`, `runs`, `gamedays`, `schedules`, `halts`, `notify`, `audit`, `state` | the handlers |
 
 mod access;
 pub(crate) mod audit;
 pub mod client;
 pub mod engine;
+pub(crate) mod gamedays;
 pub mod gate;
 pub(crate) mod halts;
 pub(crate) mod hosts;
@@ -46,6 +47,7 @@ use std::sync::Arc;
 use tokio::sync::{Semaphore, watch};
 
 use crate::config::Config;
+use crate::gameday::GameDays;
 use crate::launch::Launch;
 use crate::notify::Notifier;
 use crate::scheduler::Scheduler;
@@ -53,7 +55,7 @@ use crate::store::{Minted, NewToken, Role, Secrets, Store, StoreError};
 use crate::web::Views;
 use engine::Engine;
 use gate::{Failures, Known};
-pub(crate) use halts::{HALT, blocked};
+pub(crate) use halts::{HALT, blocked, halted};
 use metrics::Counts;
 pub use plans::Approvals;
 use rate::{OF_A_TOKEN, OF_AN_ADDRESS, Rates};
@@ -69,6 +71,7 @@ pub struct Api {
     pub(crate) launch: Launch,
     pub(crate) scheduler: Scheduler,
     pub(crate) notifier: Notifier,
+    pub(crate) gamedays: GameDays,
     /// By which names, besides those of loopback, this server may be called.
     names: BTreeSet<String>,
     failures: Failures,
@@ -108,6 +111,7 @@ impl Api {
         let launch = Launch::new(config, approvals, store.clone(), Arc::clone(&engine));
         Arc::new(Api {
             scheduler: Scheduler::new(launch.clone(), store.clone()),
+            gamedays: GameDays::new(launch.clone(), store.clone()),
             launch,
             notifier,
             store,
@@ -133,6 +137,11 @@ impl Api {
     /// What tells people of what happens.
     pub fn notifier(&self) -> &Notifier {
         &self.notifier
+    }
+
+    /// What carries game days on.
+    pub fn gamedays(&self) -> &GameDays {
+        &self.gamedays
     }
 
     /// Ends live streams and, once they have answered, connections. For a shutdown.

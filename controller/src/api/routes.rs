@@ -17,7 +17,7 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use super::problem::Problem;
-use super::{Api, access, audit, engine, gate, halts, hosts, notify, plans, runs, schedules, state};
+use super::{Api, access, audit, engine, gamedays, gate, halts, hosts, notify, plans, runs, schedules, state};
 use crate::store::{self, Answered, Asked, Role, Token};
 
 /// A schema in an OpenAPI document.
@@ -188,6 +188,18 @@ pub fn table() -> Vec<Route> {
         route!(GET "/v1/runs/{id}/gates", viewer, "What every gate said of a run before it began, or was refused.", [], None, OK "application/json" Some(shape::<runs::Gates>), runs::gates),
         route!(GET "/v1/runs/{id}/stream", viewer, "Events of a run as they come (server-sent events); `Last-Event-ID` continues.", [("from", "the number of the first: 0 unless said")], None, OK "text/event-stream" None, runs::stream),
         route!(POST "/v1/runs/{id}/halt", operator, "Halts one run.", [], Some(shape::<halts::Reason>), ACCEPTED "application/json" Some(shape::<store::RunRow>), halts::run),
+        route!(GET "/v1/game-days", viewer, "Game days, the newest first.", [LIMIT, ("name", "of this name alone")], None, OK "application/json" Some(shape::<gamedays::Days>), gamedays::list),
+        route!(POST "/v1/game-days", operator, "Begins a game day, unless a halt blocks new runs.", [], Some(shape::<gamedays::Wanted>), CREATED "application/json" Some(shape::<gamedays::Told>), gamedays::begin),
+        route!(GET "/v1/game-days/{id}", viewer, "One game day, by its id or as the newest of a name: where it stands, its figures, and the day before.", [], None, OK "application/json" Some(shape::<gamedays::Told>), gamedays::show),
+        route!(GET "/v1/game-days/{id}/events", viewer, "What happened on a game day.", [LIMIT, ("from", "the number of the first: 0 unless said")], None, OK "application/json" Some(shape::<gamedays::Events>), gamedays::events),
+        route!(GET "/v1/game-days/{id}/stream", viewer, "What happens on a game day as it happens (server-sent events); `Last-Event-ID` continues.", [("from", "the number of the first: 0 unless said")], None, OK "text/event-stream" None, gamedays::follow),
+        route!(POST "/v1/game-days/{id}/go", operator, "Says go to a step. To one whose run has ended and that waits for marks: on to what comes next.", [], Some(shape::<gamedays::Going>), OK "application/json" Some(shape::<gamedays::Told>), gamedays::go),
+        route!(POST "/v1/game-days/{id}/no-go", operator, "Says no-go to a step: it is skipped; one that has run is not tried again.", [], Some(shape::<gamedays::NotGoing>), OK "application/json" Some(shape::<gamedays::Told>), gamedays::no_go),
+        route!(POST "/v1/game-days/{id}/mark", operator, "Marks a step as detected, acknowledged or mitigated; the earliest counts.", [], Some(shape::<gamedays::Marking>), OK "application/json" Some(shape::<gamedays::Told>), gamedays::mark),
+        route!(POST "/v1/game-days/{id}/take-back", operator, "Takes a mark back.", [], Some(shape::<gamedays::Marking>), OK "application/json" Some(shape::<gamedays::Told>), gamedays::take_back),
+        route!(POST "/v1/game-days/{id}/alert", operator, "The same as a mark, for tools that alert: any JSON is taken, and an alert that is resolved marks nothing.", [("mark", "detected unless said"), ("step", "the last in which something was injected unless said")], None, OK "application/json" Some(shape::<gamedays::Told>), gamedays::alert),
+        route!(POST "/v1/game-days/{id}/note", operator, "Writes something down, also after the day is over.", [], Some(shape::<gamedays::Noting>), OK "application/json" Some(shape::<gamedays::Told>), gamedays::note),
+        route!(POST "/v1/game-days/{id}/stop", operator, "Stops a game day: its run is halted, and nothing more begins.", [], Some(shape::<gamedays::Reason>), OK "application/json" Some(shape::<gamedays::Told>), gamedays::stop),
         route!(GET "/v1/schedules", viewer, "All schedules.", [], None, OK "application/json" Some(shape::<schedules::Schedules>), schedules::list),
         route!(POST "/v1/schedules", operator, "Adds a schedule.", [], Some(shape::<schedules::Wanted>), CREATED "application/json" Some(shape::<schedules::Shown>), schedules::add),
         route!(GET "/v1/schedules/{name}", viewer, "One schedule, with what is coming of it.", [], None, OK "application/json" Some(shape::<schedules::Shown>), schedules::show),

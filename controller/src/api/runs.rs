@@ -93,15 +93,8 @@ pub(crate) async fn events(api: Arc<Api>, call: Call) -> Result<Answer, Problem>
 
 pub(crate) async fn stream(api: Arc<Api>, call: Call) -> Result<Answer, Problem> {
     let run = named(&api, &call.part("id")).await?;
-    // `Last-Event-ID` is what a client had; a client that never had anything says where it begins.
-    let from = match call.last_event.as_deref().map(str::parse::<u64>) {
-        Some(Ok(last)) => last.saturating_add(1),
-        Some(Err(_)) => {
-            return Err(Problem::bare(StatusCode::BAD_REQUEST, "`Last-Event-ID` is not a number"));
-        }
-        None => call.number("from", 0, u64::MAX >> 1)?,
-    };
-    stream::of(&api, run.id, from, call.who.as_ref())
+    let from = stream::from(&call)?;
+    stream::of(&api, stream::Of::Run(run.id), from, call.who.as_ref())
 }
 
 /// Why gates and budget are overruled, if they are and whoever asks may.

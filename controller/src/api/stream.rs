@@ -1,4 +1,4 @@
-//! A run's events as they come: server-sent events, as the HTML standard has them (section 9.2).
+//! The events of a run or of a game day as they come: server-sent events, as the HTML standard has them (section 9.2).
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -13,7 +13,7 @@ use tokio::time::{Instant, timeout};
 
 use super::Api;
 use super::problem::Problem;
-use super::routes::Answer;
+use super::routes::{Answer, Call};
 use crate::store::{LIVE, Token};
 
 /// How many events are read at a time.
@@ -23,9 +23,27 @@ const LOOK: Duration = Duration::from_secs(1);
 /// How often a quiet stream says that it lives, and looks whether its token is still valid.
 const BEAT: Duration = Duration::from_secs(10);
 
+/// What is followed, by its id.
+pub(crate) enum Of {
+    /// A run.
+    Run(String),
+    /// A game day.
+    GameDay(String),
+}
+
+/// From which event on a stream is wanted: `Last-Event-ID` is what a client had; a client that never had anything says where it
+/// begins.
+pub(crate) fn from(call: &Call) -> Result<u64, Problem> {
+    match call.last_event.as_deref().map(str::parse::<u64>) {
+        Some(Ok(last)) => Ok(last.saturating_add(1)),
+        Some(Err(_)) => Err(Problem::bare(StatusCode::BAD_REQUEST, "`Last-Event-ID` is not a number")),
+        None => call.number("from", 0, u64::MAX >> 1),
+    }
+}
+
 struct Following {
     api: Arc<Api>,
-    run: String,
+    of: Of,
     next: u64,
     token: Option<String>,
     ready: VecDeque<String>,
@@ -36,8 +54,8 @@ struct Following {
     _permit: OwnedSemaphorePermit,
 }
 
-/// Follows a run from an event on until it has ended, the token is no longer valid, or the server closes.
-pub(crate) fn of(api: &Arc<Api>, run: String, from: u64, who: Option<&Token>) -> Result<Answer, Problem> {
+/// Follows a run or a game day from an event on until it has ended, the token is no longer valid, or the server closes.
+pub(crate) fn of(api: &Arc<Api>, of: Of, from: u64, who: Option<&Token>) -> Result<Answer, Problem> {
     let permit = Arc::clone(&api.streams).try_acquire_owned().map_err(|_| {
         Problem::new(
             StatusCode::SERVICE_UNAVAILABLE,
@@ -47,7 +65,7 @@ pub(crate) fn of(api: &Arc<Api>, run: String, from: u64, who: Option<&Token>) ->
     })?;
     let following = Following {
         api: Arc::clone(api),
-        run,
+        of,
         next: from,
         token: who.map(|who| who.id.clone()),
         ready: VecDeque::new(),
@@ -94,7 +112,7 @@ impl Following {
             if !self.ready.is_empty() {
                 continue;
             }
-            if !LIVE.contains(&state.as_str()) {
+            if !LIVE.contains(&state.as_str()) && state != "open" && state != "stopping" {
                 self.ended = true;
                 return Some(format!("event: end\ndata: {}\n\n", serde_json::json!({ "state": state })));
             }
@@ -116,9 +134,17 @@ impl Following {
     }
 
     async fn look(&self) -> Result<Option<(String, Vec<(u64, String)>)>, crate::store::StoreError> {
-        let Some(run) = self.api.store.run(&self.run).await? else { return Ok(None) };
-        let events = self.api.store.events(&self.run, self.next, PAGE).await?;
-        Ok(Some((run.state, events)))
+        let store = &self.api.store;
+        Ok(match &self.of {
+            Of::Run(id) => match store.run(id).await? {
+                Some(run) => Some((run.state, store.events(id, self.next, PAGE).await?)),
+                None => None,
+            },
+            Of::GameDay(id) => match store.game_day(id).await? {
+                Some(day) => Some((day.state, store.game_day_events(id, self.next, PAGE).await?)),
+                None => None,
+            },
+        })
     }
 
     async fn still_valid(&self) -> bool {

@@ -145,6 +145,7 @@ impl Interface {
         let api = Api::under(meant, store.clone(), secrets, engine, names, self.approvals);
         // Where others share the store, a run without an end may be one of theirs.
         if self.database.is_none() {
+            store.release_game_days().await?;
             let left = runs.close_interrupted().await?;
             if left > 0 {
                 tracing::warn!(runs = left, "runs that were not ended are interrupted");
@@ -158,11 +159,13 @@ impl Ready {
     /// Serves until `shutdown`, then ends all runs, and lets requests end.
     pub async fn serve(self, shutdown: impl Future<Output = ()>) {
         let (runs, others, scheduler) = (self.runs.clone(), self.runs, self.api.scheduler().clone());
+        let gamedays = self.api.gamedays().clone();
         let over = async move {
-            // Schedules begin nothing any more once it is told to end.
+            // Schedules and game days begin nothing any more once it is told to end.
             tokio::select! {
                 () = shutdown => {}
                 () = scheduler.run() => {}
+                () = gamedays.run() => {}
             }
             runs.close().await;
         };

@@ -12,6 +12,7 @@ mod completions;
 mod demo;
 mod events;
 mod faults;
+mod gameday;
 mod halt;
 mod host;
 mod hosts;
@@ -106,6 +107,8 @@ enum Verb {
     Watch(watch::Watch),
     /// The schedules of a controller: add, list, show, pause, resume, remove.
     Schedule(schedule::Schedule),
+    /// Game days of a controller: begin and follow one, say go, press marks, write notes, and read what was measured.
+    Gameday(gameday::Gameday),
     /// What the schedules of a controller did and will do, and why something will not run.
     Calendar(calendar::Calendar),
     /// Who is notified by a controller, whether that works, and a trial.
@@ -151,6 +154,7 @@ pub fn main() -> ExitCode {
         Verb::Show(verb) => verb.run(&cli.common),
         Verb::Watch(verb) => verb.run(&cli.common),
         Verb::Schedule(verb) => verb.run(&cli.common),
+        Verb::Gameday(verb) => verb.run(&cli.common),
         Verb::Calendar(verb) => verb.run(&cli.common),
         Verb::Notify(verb) => verb.run(&cli.common),
         Verb::Audit(verb) => verb.run(&cli.common),

@@ -84,6 +84,17 @@ const STEPS: &[&str] = &["
         id TEXT NOT NULL, receiver TEXT NOT NULL, at BIGINT NOT NULL, what TEXT NOT NULL, attempts BIGINT NOT NULL,
         next_at BIGINT NOT NULL, held_until BIGINT NOT NULL, PRIMARY KEY (receiver, id)
     );
+", "
+    CREATE TABLE game_days (
+        id TEXT PRIMARY KEY, name TEXT NOT NULL, title TEXT NOT NULL, document TEXT NOT NULL, made_by TEXT NOT NULL,
+        made_at BIGINT NOT NULL, state TEXT NOT NULL, epoch BIGINT NOT NULL, events BIGINT NOT NULL,
+        held_until BIGINT NOT NULL
+    );
+    CREATE INDEX game_days_by_time ON game_days (made_at, id);
+    CREATE INDEX game_days_by_name ON game_days (name, made_at);
+    CREATE TABLE game_day_events (
+        day TEXT NOT NULL REFERENCES game_days (id), seq BIGINT NOT NULL, event TEXT NOT NULL, PRIMARY KEY (day, seq)
+    );
 "];
 
 /// Brings a database to the newest schema. One that is newer than this program is refused and left as it is.

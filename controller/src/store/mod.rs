@@ -6,6 +6,7 @@ mod admission;
 mod answers;
 mod audit;
 mod encrypted;
+mod gamedays;
 mod hosts;
 mod lease;
 mod migrations;
@@ -33,6 +34,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 pub use admission::{Admission, Admitted};
 pub use answers::{Answered, Asked};
 pub use audit::{Entry, NOTHING, Verified};
+pub use gamedays::{GameDayRow, NewGameDay};
 pub use hosts::{HostRow, NewHost};
 pub use lease::LEASE_MS;
 pub(crate) use notices::Notice;
@@ -104,14 +106,14 @@ pub enum StoreError {
         /// The one that is missing.
         next: u64,
     },
-    /// A run is carried on by somebody else since.
+    /// A run or a game day is carried on by somebody else since.
     #[error(
-        "the run is at epoch {now}, and this was asked in epoch {asked}; help: another controller has taken it over"
+        "it is at epoch {now}, and this was asked in epoch {asked}; help: another controller has taken it over"
     )]
     Fenced {
         /// The epoch that it was asked in.
         asked: u64,
-        /// The run's.
+        /// That of the run or the day.
         now: u64,
     },
     /// An address of a database that does not parse.
@@ -162,7 +164,7 @@ pub struct Store {
     write: Line,
     read: Line,
     place: Arc<Where>,
-    /// Counts what was added to runs by this process.
+    /// Counts what was added to runs and game days by this process.
     changes: tokio::sync::watch::Sender<u64>,
     /// What people are to be told of.
     telling: Arc<notices::Telling>,

@@ -89,6 +89,7 @@ impl Course {
                 };
             }
             (Event::Refused { why, .. }, StepState::Beginning) => {
+                step.refused = Some(said(Some(why)));
                 step.state = StepState::Asked { why: Some(why.clone()) };
             }
             (Event::Done { .. }, StepState::Observing) => {

@@ -62,6 +62,8 @@ pub struct StepCourse {
     pub go: Option<Said>,
     /// Who said no-go, when and why.
     pub no_go: Option<Said>,
+    /// Why its run did not begin, the last time that it was to.
+    pub refused: Option<Said>,
     /// Its runs, in their order; more than one where it was tried again.
     pub attempts: Vec<Attempt>,
     /// When it was over.
@@ -215,6 +217,7 @@ impl StepCourse {
             state: StepState::Waiting,
             go: None,
             no_go: None,
+            refused: None,
             attempts: Vec::new(),
             over: None,
         }
@@ -230,9 +233,12 @@ impl StepCourse {
         self.attempts.iter().rev().find(|attempt| attempt.fault_began.is_some())
     }
 
-    /// The exit code that it counts with: that of its last run.
+    /// The exit code that it counts with: that of its last run; where none could begin, it was refused.
     pub fn exit(&self) -> Option<Exit> {
-        self.last().and_then(|attempt| attempt.exit)
+        match (self.last(), &self.refused) {
+            (Some(attempt), _) => attempt.exit,
+            (None, refused) => refused.as_ref().map(|_| Exit::Refused),
+        }
     }
 
     /// Until when the first of the marks that are still missing is waited for; `None`: nothing is waited for any more.

@@ -9,6 +9,7 @@
 //! | [`record`] | what happens on a day, in the order in which it happened |
 //! | [`course`] | where a day stands |
 //! | `accept` | which events can happen now, and what they lead to |
+//! | [`turn`] | what comes next |
 //! | [`watch`] | what a run's own log tells a game day |
 //! | [`figures`] | how long people and systems took, and the means over steps and days |
 //! | [`between`] | how often a system gives way: the time between deviations |
@@ -21,6 +22,7 @@ pub mod course;
 pub mod document;
 pub mod figures;
 pub mod record;
+pub mod turn;
 pub mod watch;
 
 #[cfg(test)]
@@ -32,4 +34,5 @@ pub use course::{Attempt, Course, Note, Phase, Pressed, Said, StepCourse, StepSt
 pub use document::{Expect, Experiment, GameDay, Go, Step, read, schema};
 pub use figures::{DayFigures, Mean, Means, Reaction, StepFigures, Took};
 pub use record::{Event, Mark, Record, Refused, Through};
+pub use turn::Turn;
 pub use watch::{Seen, Watch};

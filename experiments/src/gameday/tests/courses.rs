@@ -87,6 +87,7 @@ fn what_a_gate_refuses_and_what_was_interrupted_can_be_tried_again_or_left() {
     let course = after(refused_once.clone());
     let why = Some("an incident is open".to_owned());
     assert_eq!(course.steps[0].state, StepState::Asked { why });
+    assert_eq!(course.exit(), Exit::Refused, "a day on which nothing could begin did not hold");
     let again = refused_once.into_iter().chain([
         go("slow"),
         run_began("slow", "r1"),

@@ -4,6 +4,7 @@ mod courses;
 mod documents;
 mod orders;
 mod times;
+mod turns;
 
 use super::*;
 use crate::exit::Exit;

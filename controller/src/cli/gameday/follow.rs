@@ -1,0 +1,175 @@
+//! `squall gameday run`: a day is begun, and followed from here. It goes on without this command.
+
+use std::collections::BTreeSet;
+use std::io::{BufRead, IsTerminal};
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use axum::http::Method;
+use serde_json::{Value, json};
+use squall_controller::api::client::Remote;
+use squall_experiments::exit::Exit;
+use squall_experiments::gameday::{Event, GameDay, Mark, Record};
+use tokio::sync::mpsc;
+use tokio::time::sleep;
+
+use super::{path, words};
+use crate::cli::remote::{self, At};
+use crate::cli::{Common, Format, print};
+
+/// How often it looks what happened.
+const LOOK: Duration = Duration::from_millis(500);
+/// How long a controller may be away before this gives up; the day goes on when it is back.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Begins a day and follows it to its end; the exit code is the worst of its steps.
+pub fn run(at: &At, name: &str, day: &GameDay, go: bool, common: &Common) -> anyhow::Result<Exit> {
+    let remote = match at.remote() {
+        Ok(remote) => remote,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            return Ok(Exit::Usage);
+        }
+    };
+    let wanted = json!({ "document": serde_json::to_string(day)?, "name": name });
+    let begun = match remote::ask(&remote, Method::POST, "/v1/game-days", Some(&wanted))? {
+        Ok(begun) => begun,
+        Err(exit) => return Ok(exit),
+    };
+    let id = begun["id"].as_str().context("the controller began no game day")?.to_owned();
+    eprintln!("game day {id}; `squall gameday stop {id}` stops it");
+    let typed = (!go && std::io::stdin().is_terminal()).then(lines);
+    let followed = Followed { remote, id, go, next: 0, asked: BTreeSet::new(), current: None };
+    remote::runtime()?.block_on(followed.to_the_end(typed, common))
+}
+
+/// What is typed, line by line.
+fn lines() -> mpsc::UnboundedReceiver<String> {
+    let (say, lines) = mpsc::unbounded_channel();
+    // Nobody waits for it: a read of a terminal cannot be called off.
+    std::thread::spawn(move || {
+        for line in std::io::stdin().lock().lines().map_while(Result::ok) {
+            if say.send(line).is_err() {
+                return;
+            }
+        }
+    });
+    lines
+}
+
+struct Followed {
+    remote: Remote,
+    id: String,
+    go: bool,
+    /// The number of the event that comes next.
+    next: u64,
+    /// The steps that were asked for.
+    asked: BTreeSet<String>,
+    /// The step that somebody has to say go to.
+    current: Option<String>,
+}
+
+impl Followed {
+    async fn to_the_end(
+        mut self,
+        mut typed: Option<mpsc::UnboundedReceiver<String>>,
+        common: &Common,
+    ) -> anyhow::Result<Exit> {
+        let mut heard = Instant::now();
+        loop {
+            match self.look().await {
+                Ok(true) => break,
+                Ok(false) => heard = Instant::now(),
+                Err(why) if heard.elapsed() > PATIENCE => {
+                    eprintln!("error: {why}; the game day goes on when its controller does");
+                    return Ok(Exit::Refused);
+                }
+                Err(_) => {}
+            }
+            let line = async {
+                match &mut typed {
+                    Some(lines) => lines.recv().await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = sleep(LOOK) => {}
+                line = line => match line {
+                    Some(line) => self.say(line.trim()).await,
+                    None => typed = None,
+                },
+                _ = tokio::signal::ctrl_c() => {
+                    eprintln!("the game day goes on; `squall gameday stop {}` stops it", self.id);
+                    return Ok(Exit::Interrupted);
+                }
+            }
+        }
+        let (_, shown) = self.remote.call(Method::GET, &path(&self.id, ""), None, None).await?;
+        match common.format {
+            Format::Json => print::json(&shown)?,
+            Format::Human => print::result(&words::one(&shown))?,
+        }
+        let code = shown["exit"].as_u64().and_then(|code| u8::try_from(code).ok());
+        Ok(code.and_then(|code| Exit::try_from(code).ok()).unwrap_or(Exit::Bug))
+    }
+
+    /// Tells what happened since; whether the day is over.
+    async fn look(&mut self) -> Result<bool, String> {
+        let events = path(&self.id, &format!("/events?limit=1000&from={}", self.next));
+        let (status, page) =
+            self.remote.call(Method::GET, &events, None, None).await.map_err(|error| error.to_string())?;
+        if status != 200 {
+            return Err(format!("the controller answers {status}"));
+        }
+        let mut over = false;
+        for event in page["events"].as_array().into_iter().flatten() {
+            self.next = event["seq"].as_u64().unwrap_or(self.next) + 1;
+            let Ok(record) = serde_json::from_value::<Record>(event["event"].clone()) else { continue };
+            eprintln!("{}", words::line(&record));
+            match record.event {
+                Event::Asked { step, .. } | Event::Refused { step, .. } => {
+                    self.current = Some(step.to_string())
+                }
+                Event::Go { .. } | Event::NoGo { .. } => self.current = None,
+                Event::Ended => over = true,
+                _ => {}
+            }
+        }
+        if let Some(step) = self.current.take_if(|_| self.go) {
+            match self.asked.insert(step.clone()) {
+                true => self.post("/go", json!({ "step": step })).await,
+                false => {
+                    self.post("/no-go", json!({ "step": step, "reason": "`--go` tries a step once" })).await;
+                }
+            }
+        }
+        Ok(over)
+    }
+
+    /// What somebody typed.
+    async fn say(&mut self, line: &str) {
+        let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
+        let reason = if rest.trim().is_empty() { "said on a terminal" } else { rest.trim() };
+        match (word, self.current.clone()) {
+            ("", _) => {}
+            ("go" | "no-go", None) => eprintln!("note: no step is asked for"),
+            ("go", Some(step)) => self.post("/go", json!({ "step": step })).await,
+            ("no-go", Some(step)) => self.post("/no-go", json!({ "step": step, "reason": reason })).await,
+            ("stop", _) => self.post("/stop", json!({ "reason": reason })).await,
+            (word, _) => match word.parse::<Mark>() {
+                Ok(mark) if rest.is_empty() => self.post("/mark", json!({ "mark": mark })).await,
+                _ => self.post("/note", json!({ "text": line })).await,
+            },
+        }
+    }
+
+    /// Says something to the day; where it cannot be said now, why is told.
+    async fn post(&self, verb: &str, body: Value) {
+        let key = format!("{:032x}", rand::random::<u128>());
+        match self.remote.call(Method::POST, &path(&self.id, verb), Some(&body), Some(&key)).await {
+            Ok((status, _)) if (200..300).contains(&status) => {}
+            Ok((_, problem)) => drop(remote::refused(&problem)),
+            Err(error) => eprintln!("error: {error}"),
+        }
+    }
+}
