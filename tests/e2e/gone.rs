@@ -61,7 +61,7 @@ fn half_is_killed(fleet: &mut Fleet) {
     fleet.world.hosts[3..].iter().for_each(Host::kill_agents);
     // Their identities go with them only then.
     let killed = fleet.linked.split_off(2);
-    killed.into_iter().for_each(Linked::is_gone);
+    killed.into_iter().for_each(Linked::waits_for_its_end);
 }
 
 /// Everything of Squall on a host, stopped as if its machine hung, or going on.

@@ -132,7 +132,7 @@ impl Linked {
     }
 
     /// Waits for the end of an agent that was killed.
-    pub fn is_gone(mut self) {
+    pub fn waits_for_its_end(mut self) {
         holds("the agent to be gone", PATIENCE, || self.agent.ended());
     }
 
