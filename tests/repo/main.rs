@@ -197,7 +197,8 @@ fn the_faults_page_is_what_the_catalogue_says() {
 #[test]
 fn every_shipped_experiment_passes_check_and_is_run_by_a_test() {
     let shipped = files("experiments/shipped", ".yaml");
-    let tests = ["tests/e2e/shipped.rs", "tests/e2e/releases.rs", "tests/e2e/gamedays.rs"].map(read).concat() + &demo();
+    let tests = ["tests/e2e/shipped.rs", "tests/e2e/releases.rs", "tests/e2e/gamedays.rs"].map(read).concat()
+        + &demo();
     for path in &shipped {
         let check: &[&str] =
             if path.contains("/gamedays/") { &["gameday", "check", path] } else { &["check", path] };

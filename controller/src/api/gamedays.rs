@@ -19,6 +19,7 @@ use super::routes::{Answer, Call};
 use super::runs::limit;
 use super::{Api, blocked, stream};
 use crate::gameday::{Day, DayError};
+use crate::report::{self, GameDayReport, SoFar, gameday_html, gameday_markdown};
 use crate::store::{GameDayRow, now_ms};
 
 /// Over how many days of one name means are told.
@@ -155,6 +156,13 @@ pub(crate) struct Before {
     pub(crate) comparison: Comparison,
 }
 
+/// A report.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Report {
+    /// The text of its file.
+    text: String,
+}
+
 /// Means over days.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Over {
@@ -223,6 +231,30 @@ async fn between(api: &Api, course: &Course, now: u64) -> Result<Between, Proble
         runs.extend(ended.into_iter().filter_map(|run| Some((run.at, exit(&run.state)?))));
     }
     Ok(Between::of(runs, now))
+}
+
+/// The same with the record, for its report.
+pub(crate) async fn report(api: &Api, day: Day) -> Result<GameDayReport, Problem> {
+    let record = day.records.clone();
+    let Told { row, day, course, figures, before, over, between, .. } = told(api, day).await?;
+    let beside =
+        |before: Before| report::Before { id: before.id, begun: before.at, comparison: before.comparison };
+    let so_far = SoFar { days: over.days, means: over.means, between };
+    let (before, so_far) = (before.map(beside), Some(so_far));
+    Ok(GameDayReport { id: row.id, by: row.by, day, record, course, figures, before, so_far })
+}
+
+pub(crate) async fn reported(api: Arc<Api>, call: Call) -> Result<Answer, Problem> {
+    let report = report(&api, read(&api, &call).await?).await?;
+    let text = match call.query.get("as").map(String::as_str) {
+        Some("html") => gameday_html(&report),
+        Some("md") => gameday_markdown(&report),
+        _ => {
+            let help = "ask for `as=html` or `as=md`; the day itself is the report for programs";
+            return Err(Problem::new(StatusCode::BAD_REQUEST, "there is no such report", help));
+        }
+    };
+    Answer::ok(&Report { text })
 }
 
 async fn read(api: &Api, call: &Call) -> Result<Day, Problem> {

@@ -17,7 +17,9 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use super::problem::Problem;
-use super::{Api, access, audit, engine, gamedays, gate, halts, hosts, notify, plans, runs, schedules, state};
+use super::{
+    Api, access, audit, engine, gamedays, gate, halts, hosts, notify, plans, runs, schedules, state,
+};
 use crate::store::{self, Answered, Asked, Role, Token};
 
 /// A schema in an OpenAPI document.
@@ -192,6 +194,7 @@ pub fn table() -> Vec<Route> {
         route!(POST "/v1/game-days", operator, "Begins a game day, unless a halt blocks new runs.", [], Some(shape::<gamedays::Wanted>), CREATED "application/json" Some(shape::<gamedays::Told>), gamedays::begin),
         route!(GET "/v1/game-days/{id}", viewer, "One game day, by its id or as the newest of a name: where it stands, its figures, and the day before.", [], None, OK "application/json" Some(shape::<gamedays::Told>), gamedays::show),
         route!(GET "/v1/game-days/{id}/events", viewer, "What happened on a game day.", [LIMIT, ("from", "the number of the first: 0 unless said")], None, OK "application/json" Some(shape::<gamedays::Events>), gamedays::events),
+        route!(GET "/v1/game-days/{id}/report", viewer, "The report of a game day for people, as the text of a file.", [("as", "`html` or `md`")], None, OK "application/json" Some(shape::<gamedays::Report>), gamedays::reported),
         route!(GET "/v1/game-days/{id}/stream", viewer, "What happens on a game day as it happens (server-sent events); `Last-Event-ID` continues.", [("from", "the number of the first: 0 unless said")], None, OK "text/event-stream" None, gamedays::follow),
         route!(POST "/v1/game-days/{id}/go", operator, "Says go to a step. To one whose run has ended and that waits for marks: on to what comes next.", [], Some(shape::<gamedays::Going>), OK "application/json" Some(shape::<gamedays::Told>), gamedays::go),
         route!(POST "/v1/game-days/{id}/no-go", operator, "Says no-go to a step: it is skipped; one that has run is not tried again.", [], Some(shape::<gamedays::NotGoing>), OK "application/json" Some(shape::<gamedays::Told>), gamedays::no_go),

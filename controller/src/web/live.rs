@@ -15,6 +15,7 @@ use serde_json::json;
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::{Instant, sleep, timeout};
 
+use super::gamedays::{self, Hand};
 use super::visit::{self, Visit};
 use super::{overview, run};
 use crate::api::Api;
@@ -41,6 +42,13 @@ pub(super) enum Source {
         id: String,
         /// The host; empty: the one that says most.
         host: String,
+    },
+    /// A game day.
+    GameDay {
+        /// Its name.
+        id: String,
+        /// What who looks may do.
+        hand: Hand,
     },
 }
 
@@ -144,6 +152,7 @@ impl Following {
                 let shown = run::shown(&self.api, id, host).await?;
                 Ok((shown.pieces.clone(), shown.ended))
             }
+            Source::GameDay { id, hand } => gamedays::shown(&self.api, id, hand).await,
         }
     }
 }

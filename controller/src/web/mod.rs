@@ -10,13 +10,14 @@
 //! | `visit` | who looks: sessions, forms, what a page may ask |
 //! | `shell` | what all pages have, and the headers that keep other pages out |
 //! | `sign` | signing in and out |
-//! | `overview`, `hosts`, `runs`, `run`, `start`, `halt`, `calendar`, `audit` | the pages |
+//! | `overview`, `hosts`, `runs`, `run`, `start`, `halt`, `calendar`, `gamedays`, `audit` | the pages |
 //! | `view`, `live` | a run as it goes, made once for all who look |
 //! | `assets` | the style, the script and the sign |
 
 mod assets;
 mod audit;
 mod calendar;
+mod gamedays;
 mod halt;
 mod hosts;
 mod live;
@@ -107,6 +108,16 @@ pub fn table() -> Vec<Page> {
         page!(GET "/calendar", viewer, calendar::page),
         page!(POST "/schedules/{name}/pause", operator, calendar::pause),
         page!(POST "/schedules/{name}/resume", operator, calendar::resume),
+        page!(GET "/game-days", viewer, gamedays::list),
+        page!(GET "/game-days/{id}", viewer, gamedays::page),
+        page!(GET "/game-days/{id}/live", viewer, gamedays::live),
+        page!(GET "/game-days/{id}/report", viewer, gamedays::file),
+        page!(POST "/game-days/{id}/go", operator, gamedays::go),
+        page!(POST "/game-days/{id}/no-go", operator, gamedays::no_go),
+        page!(POST "/game-days/{id}/mark", operator, gamedays::mark),
+        page!(POST "/game-days/{id}/take-back", operator, gamedays::take_back),
+        page!(POST "/game-days/{id}/note", operator, gamedays::note),
+        page!(POST "/game-days/{id}/stop", operator, gamedays::stop),
         page!(GET "/audit", admin, audit::page),
     ]
 }

@@ -74,6 +74,7 @@ fn top(page: &mut Markup, head: &Head<'_>) {
                 ("/runs", "Runs", Role::Viewer),
                 ("/hosts", "Hosts", Role::Viewer),
                 ("/calendar", "Calendar", Role::Viewer),
+                ("/game-days", "Game days", Role::Viewer),
                 ("/start", "Start a run", Role::Operator),
                 ("/audit", "Audit", Role::Admin),
             ];

@@ -8,9 +8,10 @@ use squall_experiments::muster::{Line, What};
 use tokio::sync::Mutex as Turn;
 
 use super::overview::Now;
-use super::run;
+use super::{gamedays, run};
 use crate::api::Api;
 use crate::api::problem::Problem;
+use crate::report::GameDayReport;
 use crate::report::html::Piece;
 use crate::store::{LIVE, RunRow};
 
@@ -60,6 +61,7 @@ type Kept = (Instant, Arc<Turn<View>>);
 pub struct Views {
     runs: Mutex<HashMap<String, Kept>>,
     now: Turn<Option<(Instant, Arc<Now>)>>,
+    game_day: Turn<Option<(Instant, Arc<GameDayReport>)>>,
 }
 
 impl Views {
@@ -123,6 +125,19 @@ impl Views {
         let now = Arc::new(Now::of(api).await?);
         *kept = Some((Instant::now(), Arc::clone(&now)));
         Ok(now)
+    }
+
+    /// A game day as it stands. The last one that somebody looked at is kept: there is hardly ever another at the same time.
+    pub(super) async fn game_day(&self, api: &Api, id: &str) -> Result<Arc<GameDayReport>, Problem> {
+        let mut kept = self.game_day.lock().await;
+        let fresh =
+            |(made, report): &&(Instant, Arc<GameDayReport>)| made.elapsed() < FRESH && report.id == id;
+        if let Some((_, report)) = kept.as_ref().filter(fresh) {
+            return Ok(Arc::clone(report));
+        }
+        let report = Arc::new(gamedays::report(api, id).await?);
+        *kept = Some((Instant::now(), Arc::clone(&report)));
+        Ok(report)
     }
 }
 

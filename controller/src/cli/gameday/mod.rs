@@ -4,15 +4,19 @@ mod file;
 mod follow;
 mod words;
 
-use std::path::PathBuf;
+use std::io::Write;
+use std::path::{Path, PathBuf};
 
+use anyhow::Context;
 use axum::http::Method;
 use clap::Subcommand;
 use serde_json::{Value, json};
 use squall_experiments::exit::Exit;
 use squall_experiments::gameday::Mark;
 
+use super::host::refused;
 use super::remote::{self, At};
+use super::written::create;
 use super::{Common, Format, load, print};
 
 /// Options of `squall gameday`.
@@ -46,6 +50,12 @@ enum What {
     Show {
         /// Its id, or a name: then its newest.
         day: String,
+        /// Also write the report as one HTML file that needs no network.
+        #[arg(long, value_name = "FILE")]
+        html: Option<PathBuf>,
+        /// Also write the report as Markdown, with the skeleton of a post-mortem when the day is over.
+        #[arg(long, value_name = "FILE")]
+        markdown: Option<PathBuf>,
     },
     /// Say go to a step.
     Go {
@@ -122,7 +132,16 @@ impl Gameday {
                 };
                 return follow::run(&self.at, &name, &day, *go, common);
             }
-            What::Show { day } => self.at.ask(Method::GET, &path(day, ""), None)?,
+            What::Show { day, html, markdown } => {
+                for (file, kind) in [(html, "html"), (markdown, "md")] {
+                    if let Some(file) = file
+                        && let Some(exit) = self.write(day, kind, file)?
+                    {
+                        return Ok(exit);
+                    }
+                }
+                self.at.ask(Method::GET, &path(day, ""), None)?
+            }
             What::Go { day, step } => match self.step(day, step.as_deref())? {
                 Ok(step) => says(day, "/go", json!({ "step": step }))?,
                 Err(exit) => return Ok(exit),
@@ -148,6 +167,24 @@ impl Gameday {
             _ => print::result(&words::one(&answer))?,
         }
         Ok(Exit::Held)
+    }
+
+    /// Writes a report to a file; why not, where it cannot be.
+    fn write(&self, day: &str, kind: &str, file: &Path) -> anyhow::Result<Option<Exit>> {
+        let mut opened = match create(file) {
+            Ok(opened) => opened,
+            Err(refusal) => return Ok(Some(refused(&refusal))),
+        };
+        Ok(match self.at.ask(Method::GET, &path(day, &format!("/report?as={kind}")), None)? {
+            Ok(report) => {
+                let text = report["text"].as_str().unwrap_or_default();
+                opened
+                    .write_all(text.as_bytes())
+                    .with_context(|| format!("cannot write `{}`", file.display()))?;
+                None
+            }
+            Err(exit) => Some(exit),
+        })
     }
 
     /// The step that is meant: where none is named, the one whose turn it is.

@@ -18,7 +18,9 @@ pub fn gameday_markdown(report: &GameDayReport) -> String {
                     items.iter().for_each(|item| page.push_str(&format!("- {}\n", prose(item))));
                 }
                 Block::Numbered(items) => {
-                    (1..).zip(items).for_each(|(at, item)| page.push_str(&format!("{at}. {}\n", prose(item))));
+                    (1..)
+                        .zip(items)
+                        .for_each(|(at, item)| page.push_str(&format!("{at}. {}\n", prose(item))));
                 }
                 Block::Table(caption, heads, rows) => {
                     page.push_str(&format!("{}\n\n| {} |\n", prose(caption), heads.join(" | ")));

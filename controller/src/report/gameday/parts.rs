@@ -33,11 +33,7 @@ pub(super) enum Block {
 pub(super) fn sections(report: &GameDayReport) -> Vec<Section> {
     let mut all = vec![summary(report), timeline(report), evidence(report)];
     if report.course.phase.is_over() {
-        all.push(Section {
-            key: "postmortem",
-            title: "Post-mortem",
-            blocks: postmortem::blocks(report),
-        });
+        all.push(Section { key: "postmortem", title: "Post-mortem", blocks: postmortem::blocks(report) });
     }
     all
 }
@@ -49,7 +45,8 @@ fn summary(report: &GameDayReport) -> Section {
         blocks.push(Block::Text(format!("{} stopped it: {why}", stopped.by)));
     }
     let rows = report.figures.steps.iter().enumerate().map(|(at, step)| row(report, at, step));
-    let heads = vec!["step", "came out", "noticed after", "taken on after", "mitigated after", "well again after"];
+    let heads =
+        vec!["step", "came out", "noticed after", "taken on after", "mitigated after", "well again after"];
     let caption = "Each step; times from the beginning of its fault, as it was measured";
     blocks.push(Block::Table(caption.to_owned(), heads, rows.collect()));
     let means = &report.figures.means;
@@ -82,7 +79,9 @@ fn summary(report: &GameDayReport) -> Section {
     }
     let heads = vec!["", "MTTD", "MTTA", "mean time to mitigate", "MTTR"];
     blocks.push(Block::Table("Means; what never came is counted, and is in no mean".to_owned(), heads, rows));
-    if let Some(between) = report.so_far.as_ref().map(|so_far| so_far.between).filter(|between| between.runs > 0) {
+    if let Some(between) =
+        report.so_far.as_ref().map(|so_far| so_far.between).filter(|between| between.runs > 0)
+    {
         blocks.push(Block::Text(match between.mean_ms {
             Some(ms) => format!(
                 "Practice shows a weakness every {} on average (MTBF; {} of {} runs deviated).",
@@ -168,7 +167,11 @@ fn evidence(report: &GameDayReport) -> Section {
                     || "nothing was injected".to_owned(),
                     |began| match attempt.fault_ended {
                         Some(ended) => {
-                            format!("its fault lasted {} from {} on", seconds(ended.saturating_sub(began)), clock(began))
+                            format!(
+                                "its fault lasted {} from {} on",
+                                seconds(ended.saturating_sub(began)),
+                                clock(began)
+                            )
                         }
                         None => format!("its fault is there since {}", clock(began)),
                     },
@@ -177,7 +180,11 @@ fn evidence(report: &GameDayReport) -> Section {
             })
             .collect();
         if let Some(no_go) = &step.no_go {
-            said.push(format!("no-go by {}: {}", no_go.by, no_go.why.as_deref().unwrap_or("no reason was given")));
+            said.push(format!(
+                "no-go by {}: {}",
+                no_go.by,
+                no_go.why.as_deref().unwrap_or("no reason was given")
+            ));
         }
         let notes = report.course.notes.iter().filter(|note| note.step.as_ref() == Some(&step.name));
         said.extend(notes.map(|note| format!("{}, {}: {}", clock(note.at), note.by, note.text)));

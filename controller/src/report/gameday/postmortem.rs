@@ -13,14 +13,24 @@ const ASK: &str = "…";
 
 /// What people did not do in time.
 fn missed(step: &StepFigures) -> Vec<Mark> {
-    let each = [(Mark::Detected, step.detect), (Mark::Acknowledged, step.acknowledge), (Mark::Mitigated, step.mitigate)];
-    let late = each.into_iter().filter(|(_, reaction)| reaction.is_some_and(|reaction| reaction.met == Some(false)));
+    let each = [
+        (Mark::Detected, step.detect),
+        (Mark::Acknowledged, step.acknowledge),
+        (Mark::Mitigated, step.mitigate),
+    ];
+    let late =
+        each.into_iter().filter(|(_, reaction)| reaction.is_some_and(|reaction| reaction.met == Some(false)));
     late.map(|(mark, _)| mark).collect()
 }
 
 fn met(step: &StepFigures) -> Vec<Mark> {
-    let each = [(Mark::Detected, step.detect), (Mark::Acknowledged, step.acknowledge), (Mark::Mitigated, step.mitigate)];
-    let kept = each.into_iter().filter(|(_, reaction)| reaction.is_some_and(|reaction| reaction.met == Some(true)));
+    let each = [
+        (Mark::Detected, step.detect),
+        (Mark::Acknowledged, step.acknowledge),
+        (Mark::Mitigated, step.mitigate),
+    ];
+    let kept =
+        each.into_iter().filter(|(_, reaction)| reaction.is_some_and(|reaction| reaction.met == Some(true)));
     kept.map(|(mark, _)| mark).collect()
 }
 
@@ -45,8 +55,13 @@ pub(super) fn blocks(report: &GameDayReport) -> Vec<Block> {
         .iter()
         .filter(|step| step.exit == Some(Exit::Deviated))
         .map(|step| {
-            let fault = step.fault_ms.map_or_else(String::new, |ms| format!(" under a fault of {}", seconds(ms)));
-            format!("`{}` gave way{fault}; well again after {}. Who felt it, and how: {ASK}", step.step, took(step.recover))
+            let fault =
+                step.fault_ms.map_or_else(String::new, |ms| format!(" under a fault of {}", seconds(ms)));
+            format!(
+                "`{}` gave way{fault}; well again after {}. Who felt it, and how: {ASK}",
+                step.step,
+                took(step.recover)
+            )
         })
         .collect();
     if impact.is_empty() {
@@ -57,7 +72,9 @@ pub(super) fn blocks(report: &GameDayReport) -> Vec<Block> {
     let mut factors: Vec<String> = Vec::new();
     for step in &bad {
         let course = course.step(&step.step);
-        if let Some(sentence) = course.and_then(|course| course.last()).and_then(|last| last.sentence.as_ref()) {
+        if let Some(sentence) =
+            course.and_then(|course| course.last()).and_then(|last| last.sentence.as_ref())
+        {
             factors.push(format!("`{}`: {sentence}. What made it so: {ASK}", step.step));
         }
     }
@@ -70,8 +87,11 @@ pub(super) fn blocks(report: &GameDayReport) -> Vec<Block> {
         blocks.push(Block::Numbered(std::iter::once(first).chain(rest).collect()));
     }
     blocks.push(Block::Title("What went well".to_owned()));
-    let mut well: Vec<String> =
-        steps.iter().filter(|step| step.exit == Some(Exit::Held)).map(|step| format!("`{}` held", step.step)).collect();
+    let mut well: Vec<String> = steps
+        .iter()
+        .filter(|step| step.exit == Some(Exit::Held))
+        .map(|step| format!("`{}` held", step.step))
+        .collect();
     for step in steps {
         well.extend(met(step).into_iter().map(|mark| format!("`{}` was {mark} in time", step.step)));
     }
@@ -91,7 +111,9 @@ pub(super) fn blocks(report: &GameDayReport) -> Vec<Block> {
         action(match step.exit {
             Some(Exit::Deviated) => format!("Let the service hold under `{}`, and run it again", step.step),
             Some(Exit::Inconclusive) => format!("Let `{}` say something: more traffic, or longer", step.step),
-            Some(Exit::Modified) => format!("Find out what was left on a host by `{}`, and report it", step.step),
+            Some(Exit::Modified) => {
+                format!("Find out what was left on a host by `{}`, and report it", step.step)
+            }
             _ => format!("Run `{}` again, which did not come to an end", step.step),
         });
     }

@@ -12,7 +12,8 @@ use super::GameDayReport;
 pub fn gameday_sentence(report: &GameDayReport) -> String {
     let course = &report.course;
     let all = course.steps.len();
-    let count = |wanted: fn(&StepState) -> bool| course.steps.iter().filter(|step| wanted(&step.state)).count();
+    let count =
+        |wanted: fn(&StepState) -> bool| course.steps.iter().filter(|step| wanted(&step.state)).count();
     let done = count(|state| matches!(state, StepState::Done));
     let mut words = vec![match course.phase {
         Phase::New => "It has not begun".to_owned(),
@@ -21,7 +22,9 @@ pub fn gameday_sentence(report: &GameDayReport) -> String {
         Phase::Ended => format!("{done} of {all} steps were carried out"),
     }];
     let came = |exit: Exit| course.steps.iter().filter(|step| step.exit() == Some(exit)).count();
-    for exit in [Exit::Modified, Exit::Deviated, Exit::Inconclusive, Exit::Refused, Exit::Interrupted, Exit::Held] {
+    for exit in
+        [Exit::Modified, Exit::Deviated, Exit::Inconclusive, Exit::Refused, Exit::Interrupted, Exit::Held]
+    {
         if came(exit) > 0 {
             words.push(format!("{} {}", came(exit), exit.meaning()));
         }
