@@ -3,13 +3,12 @@
 use super::pace::Pace;
 use crate::run::Seen;
 use crate::summary::{count, count_control};
-use crate::verdict::{Bound, Counts, Course, Fast, Mode, Phase, Starts, Tally, Terms};
+use crate::verdict::{Bound, Counts, Course, Fast, Mode, Phase, Starts, Tally, Terms, outage};
 
 /// A guard does not stop a run for fewer bad requests than this, unless it allows none.
 const FEWEST_BAD: u64 = 5;
-/// A guard stops a run, whatever the evidence, when half of the requests of so many milliseconds were bad.
+/// A guard asks for an outage only once so many milliseconds were seen: what is shorter is not over yet.
 const OUTAGE_MS: u64 = 5_000;
-const OUTAGE_REQUESTS: u64 = 20;
 
 /// The rates of one watch.
 #[derive(Clone, Debug)]
@@ -138,11 +137,9 @@ impl Rates {
                 false => bad > 0,
             };
             let outage = || {
-                let share = (20.0 * watched.tolerated).clamp(0.5, 1.0);
-                let ends = watched.since.iter().map(|(at, _, _)| at).last();
-                let spans =
-                    watched.since.first_ms().zip(ends).is_some_and(|(from, to)| to - from >= OUTAGE_MS);
-                spans && watched.since.outage(OUTAGE_MS, OUTAGE_REQUESTS, share).is_some()
+                let ends = watched.since.first_ms().zip(watched.since.last_ms());
+                let spans = ends.is_some_and(|(from, to)| to - from >= OUTAGE_MS);
+                spans && outage(&watched.since, watched.tolerated, Mode::Fast).is_some()
             };
             (sure || outage()).then(|| format!("{}: {bad} of {all} requests did not keep it", watched.bound))
         })
