@@ -128,12 +128,12 @@ impl Rates {
         })
     }
 
-    /// Why a guard stops the run.
+    /// Why a guard stops the run. The error is divided among all bounds that are watched.
     pub(super) fn tripped(&self) -> Option<String> {
         self.bounds.iter().find_map(|watched| {
             let (all, bad) = watched.since.total();
             let sure = match watched.tolerated > 0.0 {
-                true => bad >= FEWEST_BAD && watched.against.evidence() >= 1.0 / self.alpha,
+                true => bad >= FEWEST_BAD && watched.against.evidence() >= self.among as f64 / self.alpha,
                 false => bad > 0,
             };
             let outage = || {
@@ -204,6 +204,21 @@ mod tests {
         assert_eq!(rates.tripped(), None, "one of fifty is chance");
         rates.add(&seen(Phase::During, 2, 50, 10));
         assert_eq!(rates.tripped().unwrap(), "errors <= 1%: 11 of 100 requests did not keep it");
+    }
+
+    #[test]
+    fn bounds_that_are_watched_together_share_the_error() {
+        let tripped = |beside: Option<usize>| {
+            let mut rates = rates("1%");
+            beside.into_iter().for_each(|bounds| rates.beside(bounds));
+            rates.add(&seen(Phase::During, 1, 100, 5));
+            rates.add(&seen(Phase::During, 2, 100, 4));
+            let evidence = rates.bounds[0].against.evidence();
+            assert!((20.0..200.0).contains(&evidence), "{evidence}");
+            rates.tripped().is_some()
+        };
+        assert!(tripped(None) && tripped(Some(1)));
+        assert!(!tripped(Some(10)), "ten bounds have a tenth of it each");
     }
 
     #[test]
