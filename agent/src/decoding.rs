@@ -61,7 +61,12 @@ fn said() -> Vec<Vec<u8>> {
                 .experiment
                 .hypothesis
                 .iter()
-                .map(|claim| Guard { number: 3, claim: claim.clone(), so_far: Tally { good: 1, bad: 0 } })
+                .map(|claim| Guard {
+                    number: 3,
+                    claim: claim.clone(),
+                    so_far: Tally { good: 1, bad: 0 },
+                    bounds: 2,
+                })
                 .collect(),
             mandate: Box::default(),
         },

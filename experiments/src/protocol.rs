@@ -148,6 +148,9 @@ pub struct Guard {
     pub claim: Hypothesis,
     /// What the conductor has seen of it, as far as single looks are counted.
     pub so_far: Tally,
+    /// How many bounds of rates all guards of the run have, which share the error; 0 where the conductor does not say.
+    #[serde(default)]
+    pub bounds: usize,
 }
 
 /// What an agent says of a guard.

@@ -51,7 +51,7 @@ impl Guards {
         let mut probers: BTreeMap<Option<String>, Prober> = BTreeMap::new();
         let mut orders = Vec::new();
         for (probe, guard) in (0u32..).zip(guards) {
-            let Guard { number, claim, so_far } = guard;
+            let Guard { number, claim, so_far, bounds } = guard;
             let what =
                 claim.probe().ok_or_else(|| Refusal::bare(format!("`{}` has no probe", claim.name)))?;
             let user = what.user().map(str::to_owned);
@@ -60,7 +60,8 @@ impl Guards {
                 return Err(Refusal::new(format!("the agent runs no probe as root: `{}`", claim.name), help));
             }
             let period = pace(&what, claim.every);
-            let guarding = Guarding::new(&claim, true).having_seen(so_far);
+            let mut guarding = Guarding::new(&claim, true).having_seen(so_far);
+            guarding.beside(bounds.max(guarding.bounds()));
             let load = ProberRequest::Load {
                 probe,
                 what,
@@ -178,12 +179,17 @@ mod tests {
     fn guard(more: serde_json::Value) -> Guard {
         let mut claim = json!({ "name": "site is up", "tcp": { "address": "127.0.0.1:1" } });
         claim.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-        Guard { number: 7, claim: serde_json::from_value(claim).unwrap(), so_far: Tally { good: 9, bad: 0 } }
+        Guard {
+            number: 7,
+            claim: serde_json::from_value(claim).unwrap(),
+            so_far: Tally { good: 9, bad: 0 },
+            bounds: 0,
+        }
     }
 
     /// Guards without a prober: what is told is the test's.
     fn guards(more: serde_json::Value) -> Guards {
-        let Guard { number, claim, so_far } = guard(more);
+        let Guard { number, claim, so_far, .. } = guard(more);
         let guarding = Guarding::new(&claim, true).having_seen(so_far);
         let watched = Watched { number, name: claim.name, guarding, last: String::new() };
         Guards { watched: vec![watched], _probers: BTreeMap::new() }

@@ -255,11 +255,12 @@ impl Sampling {
     /// The guards that the agent can look at in our stead, with what was seen of them: all but those that must be root.
     pub(super) fn guards(&self, stated: &[Hypothesis]) -> Vec<Guard> {
         let numbered = self.watches.iter().zip(0u32..).filter(|(watch, _)| watch.guard);
+        let bounds: usize = numbered.clone().map(|(watch, _)| watch.guarding.bounds()).sum();
         let guard = |(watch, number): (&Watch, u32)| {
             let claim = stated.iter().find(|claim| claim.name == watch.name)?.clone();
             let so_far = watch.guarding.all();
             let own = claim.probe()?.user() == Some(ROOT);
-            (!own).then_some(Guard { number, claim, so_far })
+            (!own).then_some(Guard { number, claim, so_far, bounds })
         };
         numbered.filter_map(guard).collect()
     }

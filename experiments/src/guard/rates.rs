@@ -3,13 +3,12 @@
 use super::pace::Pace;
 use crate::run::Seen;
 use crate::summary::{count, count_control};
-use crate::verdict::{Bound, Counts, Course, Fast, Mode, Phase, Starts, Tally, Terms};
+use crate::verdict::{Bound, Counts, Course, Fast, Mode, Phase, Starts, Tally, Terms, outage};
 
 /// A guard does not stop a run for fewer bad requests than this, unless it allows none.
 const FEWEST_BAD: u64 = 5;
-/// A guard stops a run, whatever the evidence, when half of the requests of so many milliseconds were bad.
+/// A guard asks for an outage only once so many milliseconds were seen: what is shorter is not over yet.
 const OUTAGE_MS: u64 = 5_000;
-const OUTAGE_REQUESTS: u64 = 20;
 
 /// The rates of one watch.
 #[derive(Clone, Debug)]
@@ -129,20 +128,18 @@ impl Rates {
         })
     }
 
-    /// Why a guard stops the run.
+    /// Why a guard stops the run. The error is divided among all bounds that are watched.
     pub(super) fn tripped(&self) -> Option<String> {
         self.bounds.iter().find_map(|watched| {
             let (all, bad) = watched.since.total();
             let sure = match watched.tolerated > 0.0 {
-                true => bad >= FEWEST_BAD && watched.against.evidence() >= 1.0 / self.alpha,
+                true => bad >= FEWEST_BAD && watched.against.evidence() >= self.among as f64 / self.alpha,
                 false => bad > 0,
             };
             let outage = || {
-                let share = (20.0 * watched.tolerated).clamp(0.5, 1.0);
-                let ends = watched.since.iter().map(|(at, _, _)| at).last();
-                let spans =
-                    watched.since.first_ms().zip(ends).is_some_and(|(from, to)| to - from >= OUTAGE_MS);
-                spans && watched.since.outage(OUTAGE_MS, OUTAGE_REQUESTS, share).is_some()
+                let ends = watched.since.first_ms().zip(watched.since.last_ms());
+                let spans = ends.is_some_and(|(from, to)| to - from >= OUTAGE_MS);
+                spans && outage(&watched.since, watched.tolerated, Mode::Fast).is_some()
             };
             (sure || outage()).then(|| format!("{}: {bad} of {all} requests did not keep it", watched.bound))
         })
@@ -207,6 +204,21 @@ mod tests {
         assert_eq!(rates.tripped(), None, "one of fifty is chance");
         rates.add(&seen(Phase::During, 2, 50, 10));
         assert_eq!(rates.tripped().unwrap(), "errors <= 1%: 11 of 100 requests did not keep it");
+    }
+
+    #[test]
+    fn bounds_that_are_watched_together_share_the_error() {
+        let tripped = |beside: Option<usize>| {
+            let mut rates = rates("1%");
+            beside.into_iter().for_each(|bounds| rates.beside(bounds));
+            rates.add(&seen(Phase::During, 1, 100, 5));
+            rates.add(&seen(Phase::During, 2, 100, 4));
+            let evidence = rates.bounds[0].against.evidence();
+            assert!((20.0..200.0).contains(&evidence), "{evidence}");
+            rates.tripped().is_some()
+        };
+        assert!(tripped(None) && tripped(Some(1)));
+        assert!(!tripped(Some(10)), "ten bounds have a tenth of it each");
     }
 
     #[test]

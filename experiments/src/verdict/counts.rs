@@ -75,9 +75,9 @@ impl Counts {
         Counts(self.0.range(from_ms..).map(|(at, slot)| (at - from_ms, *slot)).collect())
     }
 
-    /// The end of the first stretch of so long, or of all where that is shorter, in which at least `least` requests
-    /// began and this share of them or more was bad.
-    pub fn outage(&self, length_ms: u64, least: u64, share: f64) -> Option<u64> {
+    /// The end of the first stretch of so long that is one, or of all of them where that is shorter. It is told whether
+    /// the stretch is as long as asked for, its requests, and the bad ones.
+    pub(super) fn first_stretch(&self, length_ms: u64, is: impl Fn(bool, u64, u64) -> bool) -> Option<u64> {
         let slots: Vec<(u64, u64, u64)> = self.iter().collect();
         let (mut from, mut all, mut bad) = (0, 0u64, 0u64);
         for (at, more, worse) in &slots {
@@ -90,7 +90,7 @@ impl Counts {
             }
             let spans = at - slots[from].0 + 200 >= length_ms;
             let last = slots.last().is_some_and(|last| last.0 == *at) && from == 0;
-            if (spans || last) && all >= least && bad as f64 >= share * all as f64 {
+            if (spans || last) && is(spans, all, bad) {
                 return Some(*at);
             }
         }
@@ -140,11 +140,11 @@ mod tests {
     }
 
     #[test]
-    fn an_outage_is_half_of_a_stretch() {
+    fn a_stretch_is_as_long_as_asked_for_or_all_there_is() {
         let of = |seconds: u64, bad: &dyn Fn(u64) -> u64| {
             let mut counts = Counts::default();
             (0..seconds * 10).for_each(|slot| counts.add(slot * 100, 5, bad(slot)));
-            counts.outage(5000, 20, 0.5)
+            counts.first_stretch(5000, |_, all, bad| all >= 20 && 2 * bad >= all)
         };
         assert_eq!(of(30, &|slot| u64::from(slot >= 100) * 5), Some(12_400), "half of five seconds");
         assert_eq!(of(30, &|slot| u64::from(slot % 2 == 0) * 2), None);

@@ -6,6 +6,7 @@ use super::blocks::Blocks;
 use super::counts::Counts;
 use super::interval::upper_share;
 use super::looks::FEWEST;
+use super::outage::outage;
 use super::paired::Paired;
 use super::process::Starts;
 use super::rate::{Fast, Keeps, control_group};
@@ -16,10 +17,6 @@ use super::terms::Mode;
 const BEYOND_DOUBT: f64 = 1e200;
 /// Fewer bad requests than this decide nothing, however unlikely they are.
 const FEWEST_BAD: u64 = 5;
-/// An outage: so long, in milliseconds.
-const OUTAGE_MS: u64 = 5_000;
-/// An outage: so many requests at least.
-const OUTAGE_REQUESTS: u64 = 20;
 /// How many times as many slow answers as in the baseline are still no worse.
 const TAIL_TIMES: f64 = 2.0;
 /// Where so many of the control group's requests fail, it is not the fault alone that makes others fail.
@@ -38,7 +35,7 @@ pub struct Course {
     pub against: Vec<(u64, f64)>,
     /// When enough requests were bad for evidence to count.
     pub enough_ms: Option<u64>,
-    /// When half of the requests of five seconds, or of a shorter window, had failed: no statistics are needed then.
+    /// When there was an outage ([`outage`]): no statistics are needed then.
     pub outage_ms: Option<u64>,
     /// Evidence for the bound at the end of the window.
     pub keeps: f64,
@@ -67,7 +64,7 @@ impl Course {
             return course;
         }
         course.enough_ms = nth_bad(counts, FEWEST_BAD);
-        course.outage_ms = outage(counts, tolerated);
+        course.outage_ms = outage(counts, tolerated, mode);
         let length = mode.block_ms().unwrap_or(1000);
         let starts = planned_ms.map_or(Starts::Open, |ms| Starts::Planned(ms.div_ceil(length).max(1)));
         let (mut fast, mut blocks) = (Fast::new(tolerated, starts), Blocks::new(tolerated, starts));
@@ -130,7 +127,7 @@ impl Course {
         Some(Course {
             against: against.against,
             enough_ms: against.enough_ms,
-            outage_ms: outage(&alone, 0.0),
+            outage_ms: outage(&alone, tolerated, mode),
             control: Some((others, bad_others)),
             ..kept
         })
@@ -147,20 +144,22 @@ impl Course {
         alpha: f64,
     ) -> Option<Course> {
         let ranks = Ranks::new(baseline)?;
-        let starts = planned_ms.map_or(Starts::Open, |ms| Starts::Planned(ms.div_ceil(1000).max(1)));
+        let length = sample_ms(during.iter().map(|(at, _)| *at));
+        let starts = planned_ms.map_or(Starts::Open, |ms| Starts::Planned(ms.div_ceil(length).max(1)));
         let limit = ranks.tail(alpha / 2.0);
         let mut counts = Counts::default();
         for (at, (latency, failed)) in during {
             let slow = limit.map_or(0, |limit| latency.beyond(limit) + failed);
             counts.add(*at, latency.total() + failed, slow);
         }
-        let tail = Course::of(&counts, TAIL_TIMES * 0.01, mode, planned_ms, alpha / 2.0);
+        let tail =
+            Course::of(&counts, TAIL_TIMES * 0.01, mode, planned_ms, alpha / 2.0).of_samples(length, mode);
         let mut shift = Shift::new(ranks, starts, alpha / 2.0);
         // Without a tail to compare with there is one kind of evidence only. In general and tail must both be kept, so
         // the weaker evidence counts.
         let against = during.iter().map(|(at, tick)| {
             let in_general = shift.step(*tick);
-            let end = at + 1000;
+            let end = at + length;
             let evidence = if limit.is_some() { f64::midpoint(in_general, tail.at(end)) } else { in_general };
             (end, evidence / 2.0)
         });
@@ -197,13 +196,15 @@ impl Course {
             counts.add(*at, tested.0.total() + tested.1, slow(tested));
             others.add(*at, control.0.total() + control.1, slow(control));
         }
+        let length = sample_ms(both().map(|(at, ..)| *at));
         let tail = Course::of(&counts, TAIL_TIMES * 0.01, mode, planned_ms, alpha / 2.0);
-        let witnessed = Course::of_groups(&counts, &others, TAIL_TIMES, mode, planned_ms, alpha / 2.0)?;
-        let starts = planned_ms.map_or(Starts::Open, |ms| Starts::Planned(ms.div_ceil(1000).max(1)));
+        let witnessed = Course::of_groups(&counts, &others, TAIL_TIMES, mode, planned_ms, alpha / 2.0)?
+            .of_samples(length, mode);
+        let starts = planned_ms.map_or(Starts::Open, |ms| Starts::Planned(ms.div_ceil(length).max(1)));
         let mut paired = Paired::new(starts);
         let against = both().map(|(at, tested, control)| {
             let in_general = paired.step(*tested, *control);
-            let end = at + 1000;
+            let end = at + length;
             let in_tail = || f64::midpoint(in_general, witnessed.at(end));
             let evidence = if limit.is_some() { in_tail() } else { in_general };
             (end, evidence / 2.0)
@@ -230,6 +231,14 @@ impl Course {
         self
     }
 
+    /// The same where each count is that of a whole sample, which ends so long after the time that it is counted at: nothing
+    /// is known before.
+    pub(super) fn of_samples(mut self, length_ms: u64, mode: Mode) -> Course {
+        let later = length_ms.saturating_sub(mode.block_ms().unwrap_or(1000));
+        self.against.iter_mut().for_each(|(at, _)| *at += later);
+        self
+    }
+
     /// The evidence against the bound at a time.
     pub(super) fn at(&self, ms: u64) -> f64 {
         let reached = self.against.partition_point(|(at, _)| *at <= ms);
@@ -242,9 +251,13 @@ impl Course {
     }
 }
 
-/// When half of the requests of five seconds, or of a shorter window, had failed, and more than by far was tolerated.
-pub fn outage(counts: &Counts, tolerated: f64) -> Option<u64> {
-    counts.outage(OUTAGE_MS, OUTAGE_REQUESTS, (20.0 * tolerated).clamp(0.5, 1.0))
+/// How long samples are that begin at those times, in milliseconds: the median of the distances, and a second where there
+/// are none. The first and the last may be cut short.
+pub(super) fn sample_ms(times: impl Iterator<Item = u64>) -> u64 {
+    let times: Vec<u64> = times.collect();
+    let mut apart: Vec<u64> = times.windows(2).map(|pair| pair[1].saturating_sub(pair[0])).collect();
+    apart.sort_unstable();
+    apart.get(apart.len() / 2).copied().unwrap_or(1000).max(1)
 }
 
 /// When so many requests were bad.
@@ -320,6 +333,43 @@ mod tests {
     }
 
     #[test]
+    fn nothing_is_known_of_a_sample_before_it_ends() {
+        use std::time::Duration;
+
+        use crate::distribution::Distribution;
+
+        let of = |ms: u64| {
+            let mut latency = Distribution::default();
+            (0..200).for_each(|at| latency.add(Duration::from_millis(ms + at % 7)));
+            latency
+        };
+        let (usual, slow) = (of(10), of(90));
+        let baseline: Vec<Tick<'_>> = (0..20).map(|_| (&usual, 0)).collect();
+        for every in [200, 1000, 5000] {
+            let during: Vec<(u64, Tick<'_>)> = (0..60).map(|at| (at * every, (&slow, 0))).collect();
+            let pairs: Vec<(u64, Tick<'_>, Tick<'_>)> =
+                (0..60).map(|at| (at * every, (&slow, 0), (&usual, 0))).collect();
+            let planned = Some(60 * every);
+            for course in [
+                Course::of_latency(&baseline, &during, Mode::Fast, planned, 0.05),
+                Course::of_latency_groups(&pairs, Mode::Fast, planned, 0.05),
+            ] {
+                assert_eq!(course.unwrap().against[0].0, every, "the first is known at its end");
+            }
+            let p99 = super::super::Multiple { thousandths: 990, times: 1.2 };
+            for mode in [Mode::Fast, Mode::Robust] {
+                for course in [
+                    Course::of_quantile(p99, &baseline, &during, mode, planned, 0.05),
+                    Course::of_quantile_groups(p99, &baseline, &pairs, mode, planned, 0.05),
+                ] {
+                    let block = mode.block_ms().unwrap_or(1000).max(every);
+                    assert_eq!(course.unwrap().against[0].0, block, "{mode:?}, {every} ms");
+                }
+            }
+        }
+    }
+
+    #[test]
     fn the_value_at_a_time_is_that_of_the_last_step() {
         let course = Course { against: vec![(10, 2.0), (20, 3.0)], ..Course::default() };
         assert_eq!([9, 10, 19, 20, 99].map(|ms| course.at(ms)), [1.0, 2.0, 2.0, 3.0, 3.0]);
@@ -372,7 +422,7 @@ mod tests {
         assert_eq!((shared.outage_ms, shared.most() < 20.0), (None, true), "{}", shared.most());
         assert!(shared.keeps >= 20.0, "what hits both alike is no difference: {}", shared.keeps);
         let alone = of(&storm, &|_| 0);
-        assert_eq!(alone.outage_ms, Some(22_400), "half of five seconds");
+        assert_eq!(alone.outage_ms, Some(28_900), "nearly all of ten seconds");
         let few =
             judged(&|second| u64::from(second > 9) * 3, &|second| u64::from(second % 10 == 0), Mode::Fast);
         assert!(few.most() >= 20.0 && few.outage_ms.is_none(), "{}", few.most());

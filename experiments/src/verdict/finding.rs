@@ -39,7 +39,7 @@ pub struct Finding {
     /// Requests to the control group at the same time, and the bad ones among them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub control: Option<(u64, u64)>,
-    /// Whether half of the requests of five seconds had failed, which needs no evidence.
+    /// Whether there was an outage, which needs no evidence: see [`super::outage`].
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub outage: bool,
     /// How long after the fault began it was sure that the bound is broken, in milliseconds.

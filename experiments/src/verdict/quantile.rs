@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use super::blocks::Blocks;
 use super::counts::Counts;
-use super::course::{Course, SHARED, in_both, late_share, outage};
+use super::course::{Course, SHARED, in_both, late_share, sample_ms};
 use super::interval::chance_of;
+use super::outage::outage;
 use super::process::Starts;
 use super::rate::{Keeps, control_group};
 use super::shift::Tick;
@@ -132,7 +133,10 @@ impl Course {
         }
         let limit = pool.upper(multiple.quantile(), alpha / 2.0);
         let slow = multiple.counts(during.iter().copied(), limit);
-        let against = Course::of(&slow, multiple.tolerated(), mode, planned_ms, alpha / 2.0).halved();
+        let length = sample_ms(during.iter().map(|(at, _)| *at));
+        let against = Course::of(&slow, multiple.tolerated(), mode, planned_ms, alpha / 2.0)
+            .halved()
+            .of_samples(length, mode);
         Some(kept(multiple, &pool, during, alpha, Course { tail: limit != Limit::Unknown, ..against }))
     }
 
@@ -175,15 +179,21 @@ impl Course {
         }
         let (tested, _) = slow.total();
         let share = control_group(tested as f64 / (tested + control.all()) as f64, 1.0);
-        let of = |counts: &Counts, share| Course::of(counts, share, mode, planned_ms, alpha / 2.0).halved();
+        let length = sample_ms(during.iter().map(|(at, _)| *at));
+        let of = |counts: &Counts, share| {
+            Course::of(counts, share, mode, planned_ms, alpha / 2.0).halved().of_samples(length, mode)
+        };
         let many = of(&slow, multiple.tolerated());
         let theirs = match mode {
             Mode::Fast => of(&witnesses, share),
-            Mode::Robust => whose(&witnesses, share, planned_ms, 1000),
-            Mode::Strict => whose(&witnesses.grouped(5000), share, planned_ms, 5000),
+            Mode::Robust => whose(&witnesses, share, planned_ms, length),
+            Mode::Strict => {
+                let length = length.max(5000);
+                whose(&witnesses.grouped(length), share, planned_ms, length)
+            }
         };
         let against = many.against.iter().map(|(at, evidence)| (*at, evidence.min(theirs.at(*at)))).collect();
-        let outage_ms = outage(&alone, multiple.tolerated());
+        let outage_ms = outage(&alone, multiple.tolerated(), mode);
         let own = control.quantile(multiple.thousandths).map_or(Limit::Never, Limit::At);
         let slowest = even.slow((&control.latency, control.failed), own);
         let against = Course { against, outage_ms, tail, ..many };

@@ -1,14 +1,5 @@
 //! Several claims at once, with the error of all of them together kept.
 
-/// Evidence that at least one of several hypotheses is wrong: the mean of theirs is evidence too, however they depend on
-/// each other (Vovk and Wang, "E-values: calibration, combination and applications", 2021). 1 for none.
-pub fn average(evidence: &[f64]) -> f64 {
-    match evidence.len() {
-        0 => 1.0,
-        count => evidence.iter().sum::<f64>() / count as f64,
-    }
-}
-
 /// The evidence against each of several hypotheses that is left when all of them are asked at once: where it reaches
 /// 1/α, the chance that even one of those found wrong is right is at most α, however they depend on each other (the
 /// method of Holm for e-values, Vovk and Wang, 2021).
@@ -33,17 +24,6 @@ pub fn e_holm(evidence: &[f64]) -> Vec<f64> {
     evidence.iter().map(corrected).collect()
 }
 
-/// Which of many hypotheses are wrong, such that of those named at most a share α is right on average, however they
-/// depend on each other (Wang and Ramdas, "False discovery rate control with e-values", 2022). For exploring many
-/// endpoints, not for a gate.
-pub fn e_bh(evidence: &[f64], alpha: f64) -> Vec<bool> {
-    let mut sorted: Vec<f64> = evidence.to_vec();
-    sorted.sort_by(|a, b| b.total_cmp(a));
-    let all = sorted.len() as f64;
-    let last = (1u32..).zip(&sorted).filter(|(rank, e)| **e >= all / (alpha * f64::from(*rank))).last();
-    evidence.iter().map(|own| last.is_some_and(|(_, least)| own >= least)).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -51,8 +31,7 @@ mod tests {
     #[test]
     fn a_single_claim_is_not_corrected() {
         assert_eq!(e_holm(&[25.0]), [25.0]);
-        assert_eq!(average(&[25.0]), 25.0);
-        assert_eq!(average(&[]), 1.0);
+        assert_eq!(e_holm(&[]), [0.0; 0]);
     }
 
     #[test]
@@ -70,12 +49,5 @@ mod tests {
                 assert!(corrected >= own / 4.0 && corrected <= *own, "{own} {corrected}");
             }
         }
-    }
-
-    #[test]
-    fn discoveries_are_the_large_ones() {
-        assert_eq!(e_bh(&[50.0, 1.0, 45.0, 0.3], 0.05), [true, false, true, false]);
-        assert_eq!(e_bh(&[50.0, 1.0, 1.0, 0.3], 0.05), [false; 4]);
-        assert_eq!(e_bh(&[80.0, 1.0, 1.0, 0.3], 0.05), [true, false, false, false]);
     }
 }

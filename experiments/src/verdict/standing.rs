@@ -2,8 +2,8 @@
 
 use super::blocks::Blocks;
 use super::counts::Counts;
-use super::course::outage;
 use super::looks::FEWEST;
+use super::outage::outage;
 use super::process::Starts;
 use super::rate::{Fast, Keeps};
 use super::recovery::well_again;
@@ -105,7 +105,7 @@ impl After {
         }
         let evidence = if self.mode == Mode::Fast { fast.evidence() } else { blocks.evidence() };
         let sure = bad >= FEWEST_BAD && evidence >= 1.0 / self.alpha_unwell;
-        sure || outage(counts, self.tolerated).is_some()
+        sure || outage(counts, self.tolerated, self.mode).is_some()
     }
 }
 

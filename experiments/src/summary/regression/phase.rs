@@ -57,7 +57,7 @@ pub(super) fn ask(
         Aspect::Errors | Aspect::Recovery => {
             let mut course = Course::of(&now, most, mode, planned_ms, alpha / 2.0).halved();
             // An outage is no news where the earlier run had one too.
-            course.outage_ms = course.outage_ms.filter(|_| outage(&then, most).is_none());
+            course.outage_ms = course.outage_ms.filter(|_| outage(&then, most, mode).is_none());
             Some(course)
         }
     };
