@@ -14,7 +14,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::OwnedWriteHalf;
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
-use tokio::sync::{Mutex, Semaphore};
+use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
@@ -27,8 +27,11 @@ use crate::proxy::toxics::Dice;
 
 /// How long an answer to a datagram is waited for: longer than any usual resolver does.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// As many questions and connections are under way at most; of datagrams above that nobody hears.
+/// As many questions and connections are under way at most; of those above that nobody hears, and they are counted.
 const MOST: usize = 1024;
+/// How long a connection may be open without a question: as name servers do, who keep it for some seconds or more (RFC
+/// 7766 section 6.2.3).
+const IDLE: Duration = Duration::from_secs(30);
 /// A pause after something that cannot be accepted.
 const REST: Duration = Duration::from_millis(10);
 
@@ -48,14 +51,20 @@ struct Shared {
     meant: AtomicU64,
     harmed: AtomicU64,
     passed: AtomicU64,
+    /// Passed neither, for want of room.
+    unheard: AtomicU64,
     room: Arc<Semaphore>,
+    idle: Duration,
     observations: Arc<Observations>,
 }
 
 /// What becomes of a question.
 #[derive(Debug, PartialEq, Eq)]
 enum Verdict {
+    /// It is of another name.
     Pass,
+    /// It is meant, and not in the share.
+    Spare,
     Drop,
     Answer(Vec<u8>),
 }
@@ -83,15 +92,7 @@ impl Lookups {
     ) -> io::Result<Self> {
         let names = names.iter().map(|name| normal(name)).collect();
         let fault = Fault { names, answered: *answered, share: share.into() };
-        let shared = Arc::new(Shared {
-            fault: RwLock::new(Some(fault)),
-            seed,
-            meant: AtomicU64::default(),
-            harmed: AtomicU64::default(),
-            passed: AtomicU64::default(),
-            room: Arc::new(Semaphore::new(MOST)),
-            observations,
-        });
+        let shared = Shared::new(seed, fault, observations);
         let (jobs, mut wanted) = unbounded_channel();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let work = shared.clone();
@@ -129,11 +130,42 @@ impl Lookups {
         all.requests += self.shared.meant.load(Ordering::Relaxed);
         all.requests_harmed += self.shared.harmed.load(Ordering::Relaxed);
         all.passed += self.shared.passed.load(Ordering::Relaxed);
+        all.unreached += self.shared.unheard.load(Ordering::Relaxed);
         all.open += (MOST - self.shared.room.available_permits()) as u64;
     }
 }
 
 impl Shared {
+    fn new(seed: u64, fault: Fault, observations: Arc<Observations>) -> Arc<Self> {
+        Arc::new(Shared {
+            fault: RwLock::new(Some(fault)),
+            seed,
+            meant: AtomicU64::default(),
+            harmed: AtomicU64::default(),
+            passed: AtomicU64::default(),
+            unheard: AtomicU64::default(),
+            room: Arc::new(Semaphore::new(MOST)),
+            idle: IDLE,
+            observations,
+        })
+    }
+
+    /// Room for one more; who gets none is counted.
+    fn admit(&self) -> Option<OwnedSemaphorePermit> {
+        let permit = self.room.clone().try_acquire_owned().ok();
+        if permit.is_none() {
+            self.unheard.fetch_add(1, Ordering::Relaxed);
+        }
+        permit
+    }
+
+    /// A question goes on to the server.
+    fn passes(&self, verdict: &Verdict) {
+        if *verdict == Verdict::Pass {
+            self.passed.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
     /// What becomes of a question of a client. All questions of one socket have the same fate: those for both families of
     /// addresses, and what is asked again.
     fn judge(&self, message: &[u8], client: SocketAddr) -> Verdict {
@@ -141,13 +173,12 @@ impl Shared {
         let Some((fault, question)) =
             fault.as_ref().and_then(|fault| Some((fault, about(message, &fault.names)?)))
         else {
-            self.passed.fetch_add(1, Ordering::Relaxed);
             return Verdict::Pass;
         };
         self.meant.fetch_add(1, Ordering::Relaxed);
         let mut dice = Dice::new(self.seed, &[client.to_string().as_bytes()]);
         if dice.share() >= fault.share {
-            return Verdict::Pass;
+            return Verdict::Spare;
         }
         self.harmed.fetch_add(1, Ordering::Relaxed);
         answer(&question, &fault.answered).map_or(Verdict::Drop, Verdict::Answer)
@@ -188,8 +219,9 @@ async fn datagrams(shared: &Arc<Shared>, socket: Arc<UdpSocket>, server: SocketA
                 sighting.iter_mut().for_each(|sighting| sighting.answered(&said));
                 let _ = socket.send_to(&said, client).await;
             }
-            Verdict::Pass => {
-                let Ok(permit) = shared.room.clone().try_acquire_owned() else { continue };
+            verdict @ (Verdict::Pass | Verdict::Spare) => {
+                let Some(permit) = shared.admit() else { continue };
+                shared.passes(&verdict);
                 let (question, socket) = (question.to_vec(), socket.clone());
                 tokio::spawn(async move {
                     if let Ok(Ok(said)) = timeout(PATIENCE, ask(&question, server)).await {
@@ -228,7 +260,7 @@ async fn connections(shared: &Arc<Shared>, listener: &TcpListener, server: Socke
             sleep(REST).await;
             continue;
         };
-        let Ok(permit) = shared.room.clone().try_acquire_owned() else { continue };
+        let Some(permit) = shared.admit() else { continue };
         let shared = shared.clone();
         tokio::spawn(async move {
             if let Err(error) = connection(&shared, near, client, server).await {
@@ -253,7 +285,10 @@ async fn connection(
     let (mut questions, answers) = near.into_split();
     let answers = Arc::new(Mutex::new(answers));
     let mut far: Option<(OwnedWriteHalf, JoinHandle<()>)> = None;
-    while let Some(question) = framed(&mut questions).await? {
+    // Who asks nothing for long is as good as at the end.
+    while let Ok(question) = timeout(shared.idle, framed(&mut questions)).await
+        && let Some(question) = question?
+    {
         let mut sighting =
             Sighting::of(&question, &shared.observations, (client, server), ("tcp", caller.clone()));
         match shared.judge(&question, client) {
@@ -263,7 +298,8 @@ async fn connection(
                 sighting.iter_mut().for_each(|sighting| sighting.answered(&said));
                 write(&mut *answers.lock().await, &said).await?;
             }
-            Verdict::Pass => {
+            verdict @ (Verdict::Pass | Verdict::Spare) => {
+                shared.passes(&verdict);
                 if let Some((number, sighting)) = question.first_chunk().copied().zip(sighting) {
                     pending.lock().await.insert(number, sighting);
                 }
@@ -315,5 +351,78 @@ async fn framed(stream: &mut (impl AsyncReadExt + Unpin)) -> io::Result<Option<V
 
 async fn write(stream: &mut OwnedWriteHalf, message: &[u8]) -> io::Result<()> {
     let length = u16::try_from(message.len()).map_err(io::Error::other)?;
-    stream.write_all(&[&length.to_be_bytes()[..], message].concat()).await
+    let message = [&length.to_be_bytes()[..], message].concat();
+    // Who does not read keeps nobody waiting for ever.
+    timeout(PATIENCE, stream.write_all(&message)).await?
+}
+
+#[cfg(test)]
+mod tests {
+    use hickory_resolver::proto::op::{Message, MessageType, OpCode, Query};
+    use hickory_resolver::proto::rr::{Name, RecordType};
+
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(20);
+
+    fn run(test: impl Future<Output = ()>) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(async { timeout(LONG * 2, test).await.expect("it ends") });
+    }
+
+    fn shared(idle: Duration) -> Arc<Shared> {
+        let fault = Fault { names: vec![normal("shop.test")], answered: Answered::Nxdomain, share: 1.0 };
+        let mut shared = Shared::new(7, fault, Arc::new(Observations::alone(0)));
+        Arc::get_mut(&mut shared).expect("nobody else has it").idle = idle;
+        shared
+    }
+
+    fn question(name: &str) -> Vec<u8> {
+        let mut message = Message::new(7, MessageType::Query, OpCode::Query);
+        message.add_query(Query::query(Name::from_utf8(name).expect("a name"), RecordType::A));
+        message.to_vec().expect("a message")
+    }
+
+    #[test]
+    fn what_has_no_room_is_not_told_as_passed() {
+        run(async {
+            let shared = shared(LONG);
+            let server = UdpSocket::bind("127.0.0.1:0").await.expect("a free port");
+            let near = UdpSocket::bind("127.0.0.1:0").await.expect("a free port");
+            let (to, address) = (near.local_addr().expect("one"), server.local_addr().expect("one"));
+            let work = shared.clone();
+            tokio::spawn(async move { datagrams(&work, Arc::new(near), address).await });
+            let client = UdpSocket::bind("127.0.0.1:0").await.expect("a free port");
+            let all = u32::try_from(MOST).expect("few");
+            let held = shared.room.clone().acquire_many_owned(all).await.expect("all of it");
+            client.send_to(&question("other.test."), to).await.expect("sent");
+            // One that is answered here needs no room; they are taken in order.
+            client.send_to(&question("shop.test."), to).await.expect("sent");
+            client.recv_from(&mut [0; 512]).await.expect("an answer");
+            let counted =
+                || [&shared.meant, &shared.passed, &shared.unheard].map(|n| n.load(Ordering::Relaxed));
+            assert_eq!(counted(), [1, 0, 1]);
+            drop(held);
+            client.send_to(&question("other.test."), to).await.expect("sent");
+            server.recv_from(&mut [0; 512]).await.expect("it is passed on");
+            assert_eq!(counted(), [1, 1, 1]);
+        });
+    }
+
+    #[test]
+    fn a_connection_without_a_question_is_closed_and_makes_room() {
+        run(async {
+            let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+            let to = listener.local_addr().expect("an address");
+            let shared = shared(Duration::from_millis(50));
+            let work = shared.clone();
+            tokio::spawn(async move { connections(&work, &listener, to).await });
+            let mut client = TcpStream::connect(to).await.expect("it listens");
+            let read = client.read(&mut [0; 2]).await.expect("an orderly end");
+            assert_eq!(read, 0);
+            while shared.room.available_permits() < MOST {
+                sleep(Duration::from_millis(2)).await;
+            }
+        });
+    }
 }

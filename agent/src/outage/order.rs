@@ -80,7 +80,7 @@ pub struct Counts {
     pub came: u64,
     /// To how many something was done.
     pub harmed: u64,
-    /// How many could not be made to the dependency.
+    /// How many could not be made to the dependency, or found no room in the proxy.
     pub unreached: u64,
     /// How many are open.
     pub open: u64,

@@ -333,7 +333,12 @@ impl Live {
         };
         let mut notes: Vec<String> = self.mark.iter().flat_map(|mark| mark.notes.iter().cloned()).collect();
         notes.extend(self.whom.told_later());
-        if counts.unreached > 0 {
+        if counts.unreached > 0 && self.task.ailment.is_of_lookups() {
+            notes.push(format!(
+                "lookups that found no room in the proxy, and no answer: {}",
+                counts.unreached
+            ));
+        } else if counts.unreached > 0 {
             let them = counted(counts.unreached);
             notes.push(format!(
                 "{them} could not be made on to the dependency: the caller saw an end instead"

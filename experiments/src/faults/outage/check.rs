@@ -3,11 +3,13 @@
 use super::super::Wrong;
 use super::{Certificate, How, Outage};
 use crate::flow::Established;
-use crate::peer::PeerHost;
+use crate::peer::{PeerHost, Ports};
 use crate::scope::Scope;
 
 /// The slowest line of the proxy, in bits a second.
 const SLOWEST: u64 = 8_000;
+/// The port of HTTP inside TLS (RFC 9110 section 4.2.2).
+const HTTPS: Ports = Ports { first: 443, last: 443 };
 
 impl Outage {
     /// What each way needs, and what means nothing for it.
@@ -35,6 +37,12 @@ impl Outage {
                 self.tls.is_some(),
                 how.is_of_requests() || self.shows().is_some(),
                 "`errors`, `truncate`, and `certificate: expired` or `wrong-name`",
+            ),
+            (
+                "plain",
+                self.plain,
+                how.is_of_requests() && self.tls.is_none(),
+                "`errors` and `truncate` without `tls`",
             ),
             ("answer", self.answer.is_some(), how == How::Dns, "`dns`"),
             ("wrong", self.wrong.is_some(), how == How::Dns, "`dns`"),
@@ -141,6 +149,14 @@ impl Outage {
                  are `certificate: untrusted` and `handshake: refused`"
             );
             wrong.with("tls", format!("`{name}` needs a certificate whose signer callers trust"), help);
+        }
+        if self.how.is_of_requests() && self.tls.is_none() && !self.plain && self.of.ports == Some(HTTPS) {
+            wrong.with(
+                "tls",
+                "requests at port 443 are inside TLS, where nobody can read them without a certificate",
+                "give one that callers trust: `tls: { cert: …, key: \"${secret:KEY}\" }`; if HTTP is spoken there without TLS, \
+                 say `plain: true`",
+            );
         }
         if let Some(tls) = &self.tls {
             let parts = [Some(&tls.cert), Some(&tls.key), tls.ca.as_ref()];

@@ -71,6 +71,9 @@ pub struct Outage {
     /// read; for `certificate`: the one that is shown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<Material>,
+    /// For `errors` and `truncate` at port 443, without `tls`: the dependency speaks HTTP there that is not inside TLS.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub plain: bool,
     /// Which share of the connections is concerned, for `errors` and `truncate` of the requests, drawn with the run's
     /// seed; the others pass through the proxy unharmed. `refuse` and `blackhole` concern all.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -19,6 +19,7 @@ fn outage(how: How) -> Outage {
         answer: None,
         wrong: None,
         tls: None,
+        plain: false,
         share: None,
         established: None,
     }
@@ -109,4 +110,25 @@ fn what_needs_a_certificate_says_so() {
     let path =
         Some(Material { cert: "cert.pem".to_owned(), key: "key.pem".to_owned(), ca: None, authority: false });
     assert_eq!(said(Outage { tls: path, ..outage(How::Errors) }), ["certificates and keys are texts in PEM"]);
+}
+
+#[test]
+fn requests_at_port_443_need_a_certificate_or_are_said_to_be_plain() {
+    let said = |outage: Outage| {
+        let mut wrong = Wrong::default();
+        outage.check(None, &mut wrong);
+        wrong.into_findings().into_iter().map(|finding| finding.what).collect::<Vec<_>>()
+    };
+    let at = |port: u16, how, plain| {
+        let of = format!("payments.internal:{port}").parse().unwrap();
+        said(Outage { of, plain, ..outage(how) })
+    };
+    for how in [How::Errors, How::Truncate] {
+        let refused = at(443, how, false);
+        assert!(matches!(&refused[..], [what] if what.contains("inside TLS")), "{refused:?}");
+        assert_eq!(at(443, how, true), [""; 0]);
+        assert_eq!(at(8443, how, false), [""; 0]);
+    }
+    assert_eq!(at(443, How::Hang, false), [""; 0]);
+    assert_eq!(at(443, How::Hang, true), ["`plain` means nothing here"]);
 }
