@@ -179,6 +179,9 @@ fn evidence(report: &GameDayReport) -> Section {
                 format!("run `{}`: {sentence}; {fault}", attempt.run)
             })
             .collect();
+        if let Some(go) = step.go.as_ref().filter(|_| step.manual) {
+            said.push(format!("{}, go by {}", clock(go.at), go.by));
+        }
         if let Some(no_go) = &step.no_go {
             said.push(format!(
                 "no-go by {}: {}",
