@@ -147,6 +147,10 @@ fn unknown_paths_and_methods_and_browsers_are_turned_away() {
     let browser = "User-Agent: Mozilla/5.0 (X11)\r\n";
     let (status, _, body) = server.raw("GET", "/proxies", browser, b"");
     assert_eq!((status, body.trim()), (403, "User agent not allowed"));
+    for page in ["Origin: https://evil.example\r\n", "Sec-Fetch-Site: cross-site\r\n"] {
+        let (status, _, body) = server.raw("POST", "/reset", page, b"");
+        assert_eq!((status, body.trim()), (403, "Requests of web pages are not allowed"), "{page}");
+    }
     let (status, head, body) = server.raw("GET", "/version", "", b"");
     assert_eq!((status, body.as_str()), (200, "{\"version\": \"2.12.0\"}\n"));
     assert!(head.contains("content-type: application/json;charset=utf-8"), "{head}");

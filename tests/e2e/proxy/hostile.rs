@@ -1,9 +1,11 @@
 //! Whatever is asked of it: the proxy answers, and goes on working.
 
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
+use nix::sys::socket::sockopt::{RcvBuf, TcpMaxSeg};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, setsockopt, socket};
 use serde_json::{Value, json};
 
 use super::http::{get, hello};
@@ -198,6 +200,36 @@ fn slow_and_endless_requests_keep_nobody_waiting() {
     garbage.write_all(b"\x16\x03\x01\x02\x00\x01\x00\r\n\r\n").expect("it can be sent");
     assert_eq!(answer(&mut garbage).0, 400);
     server.works();
+}
+
+/// A connection for which the system keeps little of what is not read.
+fn narrow(to: SocketAddr) -> TcpStream {
+    let made = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).expect("a socket");
+    setsockopt(&made, TcpMaxSeg, &536).expect("small segments");
+    setsockopt(&made, RcvBuf, &4096).expect("a small buffer");
+    rustix::net::connect(&made, &to).expect("it listens");
+    made.into()
+}
+
+#[test]
+fn callers_who_never_read_their_answers_keep_nobody_waiting() {
+    let server = Server::start(&[]);
+    let upstream = format!("{}:1", "x".repeat(40_000));
+    server.done(
+        "POST",
+        "/proxies",
+        &json!({ "name": "long", "listen": "127.0.0.1:0", "upstream": upstream }),
+    );
+    let request = b"GET /proxies HTTP/1.1\r\nHost: x\r\n\r\n".repeat(20);
+    let mut deaf: Vec<TcpStream> = Vec::new();
+    for _ in 0..600 {
+        let mut stream = narrow(server.api);
+        stream.write_all(&request).expect("it can be sent");
+        deaf.push(stream);
+    }
+    assert_eq!(server.raw("GET", "/version", "", b"").0, 200);
+    server.works();
+    drop(deaf);
 }
 
 #[test]

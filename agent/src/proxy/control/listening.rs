@@ -75,6 +75,8 @@ mod tests {
 
     const PATIENCE: Duration = Duration::from_secs(20);
 
+    type Act = fn(&Control) -> Result<(), ControlError>;
+
     fn later<T: Send + 'static>(act: impl FnOnce() -> T + Send + 'static) -> Receiver<T> {
         let (sender, receiver) = channel();
         thread::spawn(move || sender.send(act()));
@@ -95,7 +97,7 @@ mod tests {
         let control = Control::resolving(7, Observations::alone(0), Box::new(resolve)).expect("threads");
         let wanted =
             Wanted { name: "slow".to_owned(), upstream: "127.0.0.1:1".to_owned(), ..Wanted::default() };
-        let acts: [fn(&Control) -> Result<(), ControlError>; 2] = [Control::reset, |control| {
+        let acts: [Act; 2] = [Control::reset, |control| {
             control.update("slow", &Difference { enabled: Some(true), ..Difference::default() }).map(drop)
         }];
         for act in acts {

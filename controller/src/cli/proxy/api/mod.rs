@@ -4,34 +4,37 @@
 //! while is done outside the thread that reads and writes.
 
 mod answer;
+mod callers;
 mod decode;
 mod metrics;
+mod origin;
+mod route;
 
 use std::convert::Infallible;
+use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::{Bytes, Incoming};
+use hyper::body::{Body, Bytes};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper::{Method, Request, Response, StatusCode, header};
+use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::{Value, json};
 use squall_agent::proxy::control::Control;
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use answer::{Answer, Refused};
+use callers::{Callers, Place};
 pub(super) use decode::{first, proxies};
 pub(super) use metrics::Metrics;
+use route::Route;
 
 /// How long a request may take to arrive, its head and its body each.
 const ARRIVAL: Duration = Duration::from_secs(15);
-/// How many callers there may be at the same time; others wait.
-const CALLERS: usize = 512;
 /// The largest body that is read, in bytes: room for more than 100,000 proxies.
 const LARGEST: usize = 32 << 20;
 /// The version of the interface that is spoken here.
@@ -45,9 +48,8 @@ pub(super) struct Api {
 
 /// Answers until the process ends.
 pub(super) async fn serve(api: Arc<Api>, listener: TcpListener) {
-    let callers = Arc::new(Semaphore::new(CALLERS));
+    let callers = Callers::new();
     loop {
-        let Ok(caller) = callers.clone().acquire_owned().await else { return };
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
             Err(error) => {
@@ -58,30 +60,37 @@ pub(super) async fn serve(api: Arc<Api>, listener: TcpListener) {
             }
         };
         let _ = stream.set_nodelay(true);
+        let place = callers.place().await;
         let api = api.clone();
         tokio::spawn(async move {
             let service = service_fn(|request| {
-                let api = api.clone();
-                async move { Ok::<_, Infallible>(respond(api, request).await) }
+                let answered = respond(api.clone(), request, &place);
+                async move { Ok::<_, Infallible>(answered.await) }
             });
             let mut connection = http1::Builder::new();
             connection.timer(TokioTimer::new()).header_read_timeout(ARRIVAL);
-            if let Err(error) = connection.serve_connection(TokioIo::new(stream), service).await {
-                tracing::debug!("a caller's connection ended: {error}");
+            let stream = TokioIo::new(place.watch(stream));
+            tokio::select! {
+                ended = connection.serve_connection(stream, service) => if let Err(error) = ended {
+                    tracing::debug!("a caller's connection ended: {error}");
+                },
+                () = place.is_needed() => tracing::debug!("a caller that was idle made room for another"),
             }
-            drop(caller);
         });
     }
 }
 
-async fn respond(api: Arc<Api>, request: Request<Incoming>) -> Response<Full<Bytes>> {
-    let agent = request.headers().get(header::USER_AGENT);
-    if agent.is_some_and(|agent| agent.as_bytes().starts_with(b"Mozilla/")) {
-        return Answer::text(StatusCode::FORBIDDEN, "User agent not allowed\n").marked();
+async fn respond<B>(api: Arc<Api>, request: Request<B>, place: &Place) -> Response<Full<Bytes>>
+where
+    B: Body<Data = Bytes>,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
+    if let Some(why) = origin::refused(request.headers()) {
+        return Answer::text(StatusCode::FORBIDDEN, why).marked();
     }
     let path = request.uri().path().to_owned();
     let query = request.uri().query().unwrap_or_default();
-    let Some(route) = Route::of(&path, query, &api) else {
+    let Some(route) = Route::of(&path, query, api.metrics.any()) else {
         return Answer::text(StatusCode::NOT_FOUND, "404 page not found\n").respond();
     };
     let method = request.method().clone();
@@ -98,84 +107,11 @@ async fn respond(api: Arc<Api>, request: Request<Incoming>) -> Response<Full<Byt
     } else {
         Bytes::new()
     };
-    let answered = spawn_blocking(move || api.answer(&method, &route, &body)).await;
+    let answered = place.serve(spawn_blocking(move || api.answer(&method, &route, &body))).await;
     let answer =
         answered.unwrap_or_else(|_| Answer::text(StatusCode::INTERNAL_SERVER_ERROR, "internal error\n"));
     tracing::debug!(path, status = answer.status().as_u16(), "answered");
     answer.marked()
-}
-
-/// What a path stands for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Route {
-    Proxies,
-    Populate,
-    Reset,
-    Version,
-    Metrics,
-    /// What was seen, from this number on.
-    Observations(u64),
-    Proxy(String),
-    Toxics(String),
-    Toxic(String, String),
-}
-
-impl Route {
-    fn of(path: &str, query: &str, api: &Api) -> Option<Route> {
-        let parts: Option<Vec<String>> = path.strip_prefix('/')?.split('/').map(decoded).collect();
-        let parts = parts?;
-        if parts.iter().any(String::is_empty) {
-            return None;
-        }
-        let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
-        match parts[..] {
-            ["proxies"] => Some(Route::Proxies),
-            ["populate"] => Some(Route::Populate),
-            ["reset"] => Some(Route::Reset),
-            ["version"] => Some(Route::Version),
-            ["squall", "observations"] => Some(Route::Observations(from(query)?)),
-            ["metrics"] if api.metrics.any() => Some(Route::Metrics),
-            ["proxies", proxy] => Some(Route::Proxy(proxy.to_owned())),
-            ["proxies", proxy, "toxics"] => Some(Route::Toxics(proxy.to_owned())),
-            ["proxies", proxy, "toxics", toxic] => Some(Route::Toxic(proxy.to_owned(), toxic.to_owned())),
-            _ => None,
-        }
-    }
-
-    fn allows(&self, method: &Method) -> bool {
-        let methods: &[Method] = match self {
-            Route::Metrics => return true,
-            Route::Version | Route::Observations(_) => &[Method::GET],
-            Route::Populate | Route::Reset => &[Method::POST],
-            Route::Proxies | Route::Toxics(_) => &[Method::GET, Method::POST],
-            Route::Proxy(_) | Route::Toxic(..) => &[Method::GET, Method::POST, Method::PATCH, Method::DELETE],
-        };
-        methods.contains(method)
-    }
-}
-
-/// `from=N`, by default 0; anything else is not understood.
-fn from(query: &str) -> Option<u64> {
-    match query {
-        "" => Some(0),
-        query => query.strip_prefix("from=")?.parse().ok(),
-    }
-}
-
-/// A part of a path, its escapes undone: a name may hold any character, `/` too.
-fn decoded(part: &str) -> Option<String> {
-    let mut bytes = Vec::with_capacity(part.len());
-    let mut rest = part.bytes();
-    while let Some(byte) = rest.next() {
-        if byte == b'%' {
-            let digit = |byte: Option<u8>| char::from(byte?).to_digit(16);
-            let (high, low) = (digit(rest.next())?, digit(rest.next())?);
-            bytes.push((high * 16 + low) as u8);
-        } else {
-            bytes.push(byte);
-        }
-    }
-    String::from_utf8(bytes).ok()
 }
 
 /// How many observations one answer has at most: a little more than a megabyte.
@@ -274,3 +210,6 @@ impl Api {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
