@@ -197,7 +197,7 @@ impl Made {
             known.extend(new);
         }
         if let Some(live) = &mut self.live {
-            machine.hear(self.site.at, live, &self.place, news, aim);
+            machine.hear(self.site.at, live, news, aim);
         }
     }
 

@@ -15,10 +15,11 @@ use squall_experiments::protocol::Refusal;
 
 use super::cgroup::{Cgroup, Group};
 use super::netlink::NetlinkError;
+use super::owed::{Owed, Tried};
 use super::process::Target;
 use super::set::{Element, Filled, Kind, Set};
 use super::sys;
-use super::table::{Table, set_name};
+use super::table::set_name;
 
 /// `cgroupsv2`, in nft's own numbers of types, for listing only.
 const CGROUP: u32 = 46;
@@ -39,6 +40,8 @@ pub struct Follower {
     next: u64,
     /// How many times it was said who joined.
     told: u32,
+    /// Whether its number is still to be put into the set.
+    owed: Owed,
 }
 
 /// What a look at a followed group has found.
@@ -74,11 +77,15 @@ impl Numbers {
     }
 
     /// The rules match another group, too.
-    fn join(&mut self, group: &Cgroup, table: &mut Table) -> Result<(), NetlinkError> {
+    fn join(
+        &mut self,
+        group: &Cgroup,
+        refill: impl FnOnce(&str, &Arc<Filled>) -> Result<(), NetlinkError>,
+    ) -> Result<(), NetlinkError> {
         let mut set = Filled::clone(&self.set);
         set.elements.insert(element(group));
         let set = Arc::new(set);
-        table.refill_one(&self.tag, &set)?;
+        refill(&self.tag, &set)?;
         self.set = set;
         Ok(())
     }
@@ -93,8 +100,15 @@ impl Follower {
     pub fn new(name: String, group: Group) -> Result<Self, Refusal> {
         let events = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)
             .map_err(|error| Refusal::bare(format!("{name} cannot be watched: {error}")))?;
-        let mut follower =
-            Follower { name, group, events, gone_since: None, next: sys::boot_nanos() + LOOK_NANOS, told: 0 };
+        let mut follower = Follower {
+            name,
+            group,
+            events,
+            gone_since: None,
+            next: sys::boot_nanos() + LOOK_NANOS,
+            told: 0,
+            owed: Owed::default(),
+        };
         follower.listen();
         // It may have restarted since it was found.
         if let Group::New(group) = &follower.group
@@ -131,6 +145,11 @@ impl Follower {
         self.next
     }
 
+    /// When to try again to follow a group of version 2, where that failed.
+    pub fn owed(&self) -> Option<u64> {
+        self.owed.due()
+    }
+
     /// Its processes now.
     pub fn processes(&self) -> Vec<Target> {
         self.group.processes()
@@ -164,18 +183,30 @@ impl Follower {
         }
     }
 
-    /// Looks for a group of version 2, has the rules match it where it is a new one, and says what has happened.
-    pub fn tick(&mut self, numbers: &mut Numbers, table: &mut Table) -> Option<String> {
+    /// Looks for a group of version 2, has the rules match it where it is a new one, and says what has happened. One that
+    /// cannot be put into the rules is tried again, as long as it is there.
+    pub fn tick(
+        &mut self,
+        numbers: &mut Numbers,
+        refill: impl FnOnce(&str, &Arc<Filled>) -> Result<(), NetlinkError>,
+    ) -> Option<String> {
         let gone_since = self.gone_since;
         let name = self.name.clone();
         match self.look() {
-            Found::Same => None,
-            Found::Gone => Some(format!("{name} is gone: nothing of it is matched until it comes back")),
-            Found::New => {
-                let Group::New(group) = &self.group else { return None };
-                if let Err(error) = numbers.join(group, table) {
-                    return Some(format!("{name} has restarted and could not be followed: {error}"));
-                }
+            Found::Same if !self.owed.is_due() => return None,
+            Found::Same | Found::New => {}
+            Found::Gone => {
+                self.owed.forget();
+                return Some(format!("{name} is gone: nothing of it is matched until it comes back"));
+            }
+        }
+        let Group::New(group) = &self.group else { return None };
+        match self.owed.tried(numbers.join(group, refill)) {
+            Tried::FailedAgain => None,
+            Tried::Failed(error) => Some(format!(
+                "{name} has restarted and could not be followed yet, it is tried again: {error}"
+            )),
+            Tried::Done => {
                 let gap = gap(&self.processes());
                 let away = gone_since.map_or_else(String::new, |since| {
                     format!(" after {} ms", (sys::boot_nanos() - since) / 1_000_000)
@@ -226,5 +257,61 @@ fn gap(processes: &[Target]) -> String {
             "at most {} ms after its first process began, whose packets passed until then",
             now_ms.saturating_sub(started) + 1
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A directory that takes the place of a group's, with a number of its own each time that it is made.
+    struct Directory(std::path::PathBuf);
+
+    impl Directory {
+        fn new() -> Self {
+            let path = std::env::temp_dir().join(format!("squall-follow-{}", std::process::id()));
+            std::fs::create_dir_all(&path).unwrap();
+            Directory(path)
+        }
+
+        fn group(&self) -> Cgroup {
+            Cgroup { directory: self.0.clone(), level: 1, id: 1 }
+        }
+    }
+
+    impl Drop for Directory {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_dir_all(&self.0);
+        }
+    }
+
+    fn full(_: &str, _: &Arc<Filled>) -> Result<(), NetlinkError> {
+        Err(std::io::Error::other("no room").into())
+    }
+
+    #[test]
+    fn a_group_that_could_not_join_is_tried_again() {
+        let directory = Directory::new();
+        let old = directory.group();
+        let mut numbers = Numbers::of(&old, "tag");
+        let mut follower = Follower::new("unit shop.service".into(), Group::New(old.clone())).unwrap();
+        // As if it had restarted since.
+        follower.group = Group::New(old.clone());
+        let said = follower.tick(&mut numbers, full).expect("it is said");
+        assert!(said.contains("could not be followed yet"), "{said}");
+        assert_eq!(follower.tick(&mut numbers, |_, _| panic!("it is not time yet")), None);
+        let due = follower.owed().expect("it is tried again");
+        while sys::boot_nanos() < due {
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+        assert_eq!(follower.tick(&mut numbers, full), None, "it is said once");
+        let due = follower.owed().expect("and again");
+        while sys::boot_nanos() < due {
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+        let said = follower.tick(&mut numbers, |_, _| Ok(())).expect("it is said");
+        assert!(said.contains("followed"), "{said}");
+        assert!(numbers.ids().contains(&old.again().unwrap().id), "{numbers:?}");
+        assert_eq!(follower.owed(), None);
     }
 }

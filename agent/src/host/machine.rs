@@ -125,8 +125,8 @@ impl Machine {
     }
 
     /// A name has been asked again; see [`Host::hear`].
-    pub fn hear(&mut self, at: Option<Id>, live: &mut Live, place: &Place, news: &News, aim: &Aim<'_>) {
-        let _ = self.inside(at, aim, |host, aim| host.hear(live, place, news, aim));
+    pub fn hear(&mut self, at: Option<Id>, live: &mut Live, news: &News, aim: &Aim<'_>) {
+        let _ = self.inside(at, aim, |host, aim| host.hear(live, news, aim));
     }
 
     /// What has been measured of a live change; `None` where its namespace cannot be entered.

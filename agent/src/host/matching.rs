@@ -1,6 +1,7 @@
 //! Which packets: a flow becomes the conditions of rules.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use squall_experiments::evidence::{Evidence, Incident};
@@ -10,7 +11,9 @@ use squall_experiments::protocol::Refusal;
 use squall_experiments::witness::{Testimony, Verify};
 
 use super::aim::{Aim, Network, News};
+use super::netlink::NetlinkError;
 use super::nft::{Hook, IPV4, IPV6};
+use super::owed::{Owed, Tried};
 use super::peers::{Group, Peers, Sense, ends};
 use super::rule::{Home, Rule};
 use super::sockets::Listed;
@@ -40,6 +43,8 @@ pub struct Packets {
     pub whom: Whom,
     pub(super) flow: Flow,
     pub(super) peers: Peers,
+    /// That of its rules.
+    tag: String,
     /// Connections that are left alone, or reset when it begins.
     connections: Vec<Listed>,
     /// Who is asked whether it is felt.
@@ -56,13 +61,24 @@ pub struct Live {
     witness: Option<witness::Live>,
     began: u64,
     incidents: Vec<Incident>,
+    /// Addresses that are meant and not yet in the rules, each with its name.
+    outside: Vec<(String, IpAddr)>,
+    owed: Owed,
 }
 
 impl Live {
     /// The rules are about to be added.
     pub fn new(mut packets: Packets, mark: Option<mark::Live>) -> Self {
         mark.iter().for_each(|mark| packets.whom.begin(mark));
-        Live { packets, mark, witness: None, began: sys::boot_nanos(), incidents: Vec::new() }
+        Live {
+            packets,
+            mark,
+            witness: None,
+            began: sys::boot_nanos(),
+            incidents: Vec::new(),
+            outside: Vec::new(),
+            owed: Owed::default(),
+        }
     }
 
     /// Asks whether the effect is felt, where that is wanted. The rules are in.
@@ -80,6 +96,9 @@ impl Live {
     pub fn tick(&mut self, table: &mut Table, aim: &Aim<'_>) {
         let happened = self.packets.whom.follow(table, self.mark.as_mut(), aim);
         happened.into_iter().for_each(|what| self.happened(what));
+        if self.owed.is_due() {
+            self.fill(|packets| packets.refill(table));
+        }
     }
 
     /// Has the worker woken when something happens to a target.
@@ -102,24 +121,40 @@ impl Live {
     }
 
     /// A name has been asked again: who is new is met by the rules from now on.
-    pub fn hear(&mut self, news: &News, tag: &str, table: &mut Table) {
+    pub fn hear(&mut self, news: &News, table: &mut Table) {
+        self.meet(news, |packets| packets.refill(table));
+    }
+
+    fn meet(&mut self, news: &News, refill: impl FnOnce(&Packets) -> Result<(), NetlinkError>) {
         let peers = &mut self.packets.peers;
         if !peers.name(&news.name) {
             return;
         }
         let joined = peers.join(&news.name, &news.addresses);
-        let sets = peers.sets(tag);
-        let reach = |sense: &str| {
-            let sense = peers.senses().into_iter().find(|other| other.word() == sense)?;
-            peers.reach(sense)
-        };
-        let refilled = if joined.is_empty() { Ok(()) } else { table.refill(tag, &sets, reach) };
         self.packets.targets.extend(joined.iter().map(|address| format!("{address} ({})", news.name)));
-        match refilled {
-            Ok(()) => news.incidents(&joined).into_iter().for_each(|what| self.happened(what)),
-            Err(error) => {
-                self.happened(format!("{}: an address that joined could not be added: {error}", news.name));
+        news.incidents(&[]).into_iter().for_each(|what| self.happened(what));
+        self.outside.extend(joined.into_iter().map(|address| (news.name.clone(), address)));
+        if !self.outside.is_empty() {
+            self.fill(refill);
+        }
+    }
+
+    /// Has the rules match all peers. Where that fails it is tried again until it does not.
+    fn fill(&mut self, refill: impl FnOnce(&Packets) -> Result<(), NetlinkError>) {
+        match self.owed.tried(refill(&self.packets)) {
+            Tried::Done => {
+                for (name, address) in std::mem::take(&mut self.outside) {
+                    self.happened(format!("{name}: {address} joined"));
+                }
             }
+            Tried::Failed(error) => {
+                let names: BTreeSet<&str> = self.outside.iter().map(|(name, _)| name.as_str()).collect();
+                let names = names.into_iter().collect::<Vec<_>>().join(", ");
+                self.happened(format!(
+                    "{names}: an address that joined could not be added yet, it is tried again: {error}"
+                ));
+            }
+            Tried::FailedAgain => {}
         }
     }
 
@@ -133,7 +168,7 @@ impl Live {
 
     /// When [`Live::tick`] wants to be called at the latest, on the boot clock.
     pub fn due(&self) -> Option<u64> {
-        self.packets.whom.due()
+        [self.packets.whom.due(), self.owed.due()].into_iter().flatten().min()
     }
 
     /// No new socket is marked any more, and no probe begun: while the undo takes the marks away none comes.
@@ -173,7 +208,16 @@ impl Packets {
             notes.push(format!("left alone: {}", counted(connections.len())));
         }
         let flow = flow.clone();
-        Ok(Packets { targets, notes, flow, peers, connections, whom, witness: None })
+        Ok(Packets { targets, notes, flow, peers, tag: tag.to_owned(), connections, whom, witness: None })
+    }
+
+    /// Puts all peers into the sets of the rules.
+    fn refill(&self, table: &mut Table) -> Result<(), NetlinkError> {
+        let reach = |sense: &str| {
+            let sense = self.peers.senses().into_iter().find(|other| other.word() == sense)?;
+            self.peers.reach(sense)
+        };
+        table.refill(&self.tag, &self.peers.sets(&self.tag), reach)
     }
 
     /// Who is asked whether it is felt.
@@ -327,6 +371,7 @@ mod tests {
             whom,
             flow: Flow { protocol, ..Flow::default() },
             peers,
+            tag: "tag".into(),
             connections,
             witness: None,
         }
@@ -358,6 +403,31 @@ mod tests {
         assert_eq!(count(Hook::Input, "any:80"), 4);
         assert_eq!(count(Hook::Input, "10.0.0.1:80"), 2, "a named address is met wherever it comes from");
         assert_eq!(count(Hook::Output, "any:80"), 2);
+    }
+
+    #[test]
+    fn an_address_that_could_not_join_is_tried_again() {
+        let mut packets = packets(Protocol::Any, &["10.0.0.1"], Whom::everybody());
+        packets.peers.to.iter_mut().for_each(|network| network.name = Some("db".into()));
+        let mut live = Live::new(packets, None);
+        let address: IpAddr = "10.0.0.2".parse().unwrap();
+        let news = News { name: "db".into(), addresses: vec![address], ..News::default() };
+        let told = |live: &Live| live.incidents.iter().map(|one| one.what.clone()).collect::<Vec<_>>();
+        live.meet(&news, |_| Err(std::io::Error::other("no room").into()));
+        assert!(live.due().is_some(), "it is tried again");
+        assert_eq!(told(&live).len(), 1, "{:?}", told(&live));
+        // Its name was asked again meanwhile, and nobody is new.
+        live.meet(&news, |_| Err(std::io::Error::other("no room").into()));
+        assert_eq!(told(&live).len(), 1, "it is said once: {:?}", told(&live));
+        let mut filled = false;
+        live.fill(|packets| {
+            filled = packets.peers.to.iter().any(|network| network.network == Some((address, 32)));
+            Ok(())
+        });
+        assert!(filled, "the address is meant: {:?}", live.packets.peers);
+        assert_eq!(told(&live).last().unwrap(), "db: 10.0.0.2 joined");
+        assert_eq!(live.due(), None);
+        live.meet(&news, |_| panic!("nothing is owed"));
     }
 
     #[test]

@@ -40,6 +40,7 @@ pub mod netns;
 pub mod nft;
 pub mod offspring;
 mod open;
+mod owed;
 pub mod pause;
 pub mod peers;
 pub mod process;
@@ -377,12 +378,12 @@ impl Host {
     }
 
     /// A name has been asked again: a live change meets its new addresses too.
-    pub fn hear(&mut self, live: &mut Live, place: &Place, news: &News, aim: &Aim<'_>) {
+    pub fn hear(&mut self, live: &mut Live, news: &News, aim: &Aim<'_>) {
         match live {
             Live::Redirect(live) => live.hear(news, &self.means.proxies, aim),
             Live::Block(packets) | Live::Shape(shape::Live { packets, .. }) => {
                 if let Ok(table) = &mut self.table {
-                    packets.hear(news, &place.tag, table);
+                    packets.hear(news, table);
                 }
             }
             Live::Disconnect { prepared, evidence, began, .. } => {

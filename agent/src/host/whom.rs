@@ -222,6 +222,7 @@ impl Whom {
     /// When [`Whom::follow`] wants to be called at the latest, on the boot clock.
     pub fn due(&self) -> Option<u64> {
         match &self.told {
+            Told::Cgroup(_, follower) => follower.owed(),
             Told::MarkedGroup(follower) => Some(follower.due()),
             Told::Family(offspring) => Some(offspring.due()),
             _ => None,
@@ -232,7 +233,9 @@ impl Whom {
     pub fn follow(&mut self, table: &mut Table, mark: Option<&mut mark::Live>, aim: &Aim<'_>) -> Vec<String> {
         match &mut self.told {
             Told::Interface(interface) => interface.look().into_iter().collect(),
-            Told::Cgroup(numbers, follower) => follower.tick(numbers, table).into_iter().collect(),
+            Told::Cgroup(numbers, follower) => {
+                follower.tick(numbers, |tag, set| table.refill_one(tag, set)).into_iter().collect()
+            }
             Told::MarkedGroup(follower) => {
                 let Some(mark) = mark else { return Vec::new() };
                 let (new, said) = follower.joined(mark.processes());
