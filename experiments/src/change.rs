@@ -69,7 +69,8 @@ pub struct Shape {
     pub direction: Direction,
     /// What happens to them.
     pub impairment: Impairment,
-    /// How many packets are held at most, each way; further ones pass unharmed, and the report says so.
+    /// How many packets are held at most, each way; further ones pass unharmed, or are lost where the engine is `netem`, and
+    /// the report says so.
     pub limit: u32,
     /// By which engine.
     #[serde(default)]
@@ -276,9 +277,14 @@ impl Shape {
         let rate = f64::from(self.limit) / longest;
         // A whole packet less is rounding.
         if self.impairment.holds() && rate + 1.0 < BUSY {
+            let rest = match self.engine {
+                Engine::Queue => "passes unharmed",
+                Engine::Netem => "is lost",
+                Engine::Auto => "passes unharmed, or is lost where the engine is `netem`",
+            };
             found.push(format!(
-                "at most {} packets are held each way: above {rate:.0} packets a second the rest passes unharmed, and the \
-                 report says how many",
+                "at most {} packets are held each way: above {rate:.0} packets a second the rest {rest}; the report says \
+                 how many, and above 1 % of them the run is inconclusive",
                 self.limit
             ));
         }

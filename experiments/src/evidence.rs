@@ -84,6 +84,10 @@ pub struct Engine {
     pub reordered: u64,
     /// How many passed unharmed because as many as allowed were held already.
     pub overflowed: u64,
+    /// How many were lost although nobody asked for it, because as many as allowed were held already: `netem` has no other
+    /// way. Where a loss is asked for they are among those that it lost, as the kernel counts all as one.
+    #[serde(default)]
+    pub spilled: u64,
     /// How many vanished although nobody asked for it: a raw socket that did not take them.
     pub mislaid: u64,
     /// How long packets were held.
@@ -127,6 +131,7 @@ impl Engine {
             corrupted: self.corrupted + other.corrupted,
             reordered: self.reordered + other.reordered,
             overflowed: self.overflowed + other.overflowed,
+            spilled: self.spilled + other.spilled,
             mislaid: self.mislaid + other.mislaid,
             held: worse(self.held, other.held),
             late: worse(self.late, other.late),
@@ -149,8 +154,8 @@ pub const LEAK: f64 = 0.01;
 
 impl Evidence {
     /// Whether the fault counts as injected: something matched and something was impaired, of packets at least
-    /// [`THIN`], and no more than [`LEAK`] of them passed by the engine or overflowed; what was probed is felt; and it was in force
-    /// until its end.
+    /// [`THIN`], and no more than [`LEAK`] of them passed by the engine, overflowed or were spilled; what was probed is felt; and
+    /// it was in force until its end.
     pub fn measured(&self) -> bool {
         let least = if self.unit == Unit::Packets { THIN } else { 1 };
         let counted =
@@ -215,6 +220,7 @@ impl Evidence {
         let leaks = [
             (unseen, "passed unharmed and unseen by the engine"),
             (engine.overflowed, "passed unharmed: as many as allowed were held (`limit`)"),
+            (engine.spilled, "lost although nobody asked for it: as many as allowed were held (`limit`)"),
             (engine.mislaid, "vanished although nobody asked for it"),
         ];
         for (count, what) in leaks.into_iter().filter(|(count, _)| *count > 0) {
@@ -229,8 +235,14 @@ impl Evidence {
         [said.why.clone()].into_iter().chain(connections.map(|known| known.to_string())).collect()
     }
 
-    /// Matched packets that no engine saw, or that passed it because too many were held.
+    /// Matched packets to which something else happened than was asked for: no engine saw them, or they passed it or were
+    /// lost because too many were held.
     pub fn leaked(&self) -> u64 {
+        self.passed() + self.engine.as_ref().map_or(0, |engine| engine.spilled)
+    }
+
+    /// Those of them that passed unharmed.
+    pub fn passed(&self) -> u64 {
         self.engine.as_ref().map_or(0, |engine| self.matched.saturating_sub(engine.seen) + engine.overflowed)
     }
 }
@@ -271,5 +283,21 @@ mod tests {
         };
         assert!(of(1000, 0) && of(1000, 10) && of(1010, 0));
         assert!(!of(1000, 11) && !of(1011, 0) && !of(1006, 6));
+    }
+
+    #[test]
+    fn a_delay_that_became_a_loss_is_no_measurement() {
+        let of = |spilled| {
+            let name = "netem".to_owned();
+            evidence(1000, Engine { name, seen: 1000, delayed: 1000 - spilled, spilled, ..Engine::default() })
+        };
+        assert!(of(0).measured() && of(10).measured());
+        assert!(!of(11).measured());
+        assert_eq!((of(11).leaked(), of(11).passed()), (11, 0), "they did not pass");
+        let deeds = of(11).deeds();
+        assert!(
+            deeds.iter().any(|deed| deed.starts_with("11 lost although nobody asked for it")),
+            "{deeds:?}"
+        );
     }
 }

@@ -13,8 +13,9 @@ macro_rules! shaping {
                 /// Which way packets go, seen from the target.
                 #[serde(default = "super::shaping::inbound")]
                 pub direction: crate::flow::Direction,
-                /// How many packets are held at most, each way, so that memory is bounded; further ones pass unharmed,
-                /// and the report says so. Without it, sized from the delay for 50,000 packets a second, at most 65536.
+                /// How many packets are held at most, each way, so that memory is bounded; further ones pass unharmed, or
+                /// are lost where the engine is `netem`, and the report says so. Without it, sized from the delay for 50,000
+                /// packets a second, at most 65536.
                 #[serde(default, skip_serializing_if = "Option::is_none")]
                 #[schemars(range(min = 1, max = 65536))]
                 pub limit: Option<u32>,

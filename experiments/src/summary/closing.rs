@@ -207,7 +207,11 @@ impl Part {
             0 => "had no measured effect",
             _ => "left out more than 1 % of its packets",
         };
-        let leaks = if leaked == 0 { String::new() } else { format!(", {leaked} passed unharmed") };
+        let passed: u64 = self.evidence.iter().map(Evidence::passed).sum();
+        let leaks =
+            [(passed, "passed unharmed"), (leaked - passed, "were lost although nobody asked for it")];
+        let leaks = leaks.into_iter().filter(|(count, _)| *count > 0);
+        let leaks: String = leaks.map(|(count, what)| format!(", {count} {what}")).collect();
         format!("`{}` {effect}: {}{leaks}", self.name, self.evidence_in_words())
     }
 }

@@ -246,7 +246,7 @@ impl Live {
             }
         }
         let engine = self.engine(all, counted.steered);
-        if engine.mislaid > 0 {
+        if engine.spilled > 0 {
             self.happened(
                 "as many packets were held as allowed: what came then was lost (`limit`)".to_owned(),
             );
@@ -306,7 +306,7 @@ impl Live {
         } else if bottleneck.is_some() {
             &mut engine.crowded
         } else {
-            &mut engine.mislaid
+            &mut engine.spilled
         };
         *dropped = sum.drops;
         engine
