@@ -40,7 +40,7 @@ pub fn run(at: &At, name: &str, day: &GameDay, go: bool, common: &Common) -> any
     eprintln!("game day {id}; `squall gameday stop {id}` stops it");
     let typed = (!go && std::io::stdin().is_terminal()).then(lines);
     let followed = Followed { remote, id, go, next: 0, asked: BTreeSet::new(), current: None };
-    remote::runtime()?.block_on(followed.to_the_end(typed, common))
+    remote::runtime()?.block_on(followed.carried_on(typed, common))
 }
 
 /// What is typed, line by line.
@@ -70,7 +70,7 @@ struct Followed {
 }
 
 impl Followed {
-    async fn to_the_end(
+    async fn carried_on(
         mut self,
         mut typed: Option<mpsc::UnboundedReceiver<String>>,
         common: &Common,
