@@ -2,6 +2,7 @@
 
 use squall_experiments::gameday::{Course, Event, GameDay, Phase, Record, Refused};
 
+use crate::notify::Happening;
 use crate::store::{GameDayRow, Store, StoreError, now_ms};
 
 /// How many events are read at a time.
@@ -91,6 +92,7 @@ impl Day {
             match store.add_game_day_event(&self.row.id, epoch, seq, &text, state(after.phase)).await {
                 Ok(()) => {
                     self.course = after;
+                    self.told_of(store, &record.event);
                     self.records.push(record);
                     (self.row.events, self.row.state) = (seq + 1, state(self.course.phase).to_owned());
                     return Ok(());
@@ -101,6 +103,26 @@ impl Day {
             }
         }
         Err(StoreError::Away("others add to the game day without end".to_owned()).into())
+    }
+}
+
+impl Day {
+    /// What people may want to be told of, besides those who look at its page.
+    fn told_of(&self, store: &Store, event: &Event) {
+        let (day, title) = (self.row.id.clone(), self.row.title.clone());
+        match event {
+            Event::Asked { step, why } => {
+                let (step, why) = (step.to_string(), why.clone());
+                store.tell(Happening::GameDayAsks { day, title, step, why });
+            }
+            Event::Stopped { why } => {
+                store.tell(Happening::GameDayEnded { day, title, stopped: Some(why.clone()) });
+            }
+            Event::Ended if self.course.stopped.is_none() => {
+                store.tell(Happening::GameDayEnded { day, title, stopped: None });
+            }
+            _ => {}
+        }
     }
 }
 

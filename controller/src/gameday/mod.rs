@@ -23,6 +23,7 @@ use tokio::time::sleep;
 
 use crate::conductor::run_id;
 use crate::launch::Launch;
+use crate::notify::Happening;
 use crate::store::{GameDayRow, NewGameDay, Store, StoreError};
 
 pub use day::{Day, DayError};
@@ -66,6 +67,8 @@ impl GameDays {
         self.0.store.new_game_day(new).await?;
         let row = self.0.store.game_day(&id).await?;
         let row = row.ok_or_else(|| StoreError::Missing(format!("game day `{id}`")))?;
+        let (title, by) = (row.title.clone(), by.to_owned());
+        self.0.store.tell(Happening::GameDayBegun { day: id, title, by });
         // Where nobody drives here, another controller finds it when its lease is over.
         let _ = self.0.begun.send(row.clone());
         Ok(row)

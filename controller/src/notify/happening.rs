@@ -94,6 +94,35 @@ pub enum Happening {
         /// Who submitted it.
         by: String,
     },
+    /// A game day begins.
+    GameDayBegun {
+        /// Its name among all days.
+        day: String,
+        /// What it is about.
+        title: String,
+        /// Who began it.
+        by: String,
+    },
+    /// Somebody has to say go or no-go to a step of a game day.
+    GameDayAsks {
+        /// The day's name.
+        day: String,
+        /// What it is about.
+        title: String,
+        /// The step.
+        step: String,
+        /// Why, where that is not only what its document says.
+        why: Option<String>,
+    },
+    /// A game day is over.
+    GameDayEnded {
+        /// The day's name.
+        day: String,
+        /// What it is about.
+        title: String,
+        /// Why it was stopped; none: every step had its turn.
+        stopped: Option<String>,
+    },
     /// Somebody looks whether a receiver is reached.
     Trial {
         /// Who.
@@ -135,6 +164,12 @@ pub enum When {
     EntryMissed,
     /// A plan or a schedule waits for an approval.
     ApprovalWanted,
+    /// A game day begins.
+    GameDayBegun,
+    /// Somebody has to say go or no-go to a step of a game day.
+    GameDayAsks,
+    /// A game day is over, or was stopped.
+    GameDayEnded,
 }
 
 /// What somebody is told of who does not say: what wants somebody to look, or to do something.
@@ -162,6 +197,9 @@ impl Happening {
             Happening::EntryRefused { .. } => "entry-refused",
             Happening::EntryMissed { .. } => "entry-missed",
             Happening::ApprovalWanted { .. } => "approval-wanted",
+            Happening::GameDayBegun { .. } => "game-day-begun",
+            Happening::GameDayAsks { .. } => "game-day-asks",
+            Happening::GameDayEnded { .. } => "game-day-ended",
             Happening::Trial { .. } => "trial",
         }
     }
@@ -188,6 +226,9 @@ impl Happening {
             Happening::EntryRefused { .. } => vec![When::EntryRefused],
             Happening::EntryMissed { .. } => vec![When::EntryMissed],
             Happening::ApprovalWanted { .. } => vec![When::ApprovalWanted],
+            Happening::GameDayBegun { .. } => vec![When::GameDayBegun],
+            Happening::GameDayAsks { .. } => vec![When::GameDayAsks],
+            Happening::GameDayEnded { .. } => vec![When::GameDayEnded],
             Happening::Trial { .. } => Vec::new(),
         }
     }
@@ -201,6 +242,8 @@ impl Happening {
                 | Happening::RunEnded { .. }
                 | Happening::EntryRefused { .. }
                 | Happening::EntryMissed { .. }
+                | Happening::GameDayBegun { .. }
+                | Happening::GameDayEnded { .. }
         );
         let mut hasher = blake3::Hasher::new();
         hasher.update(serde_json::to_string(self).unwrap_or_default().as_bytes());

@@ -149,6 +149,25 @@ pub async fn tell(
             told.fact("experiment", title);
             told.fact("by", by);
         }
+        Happening::GameDayBegun { day, title, by } => {
+            told.title = format!("Game day: {title} begins");
+            told.text = format!("by {by}");
+            told.fact("by", by);
+            game_day(&mut told, address, day);
+        }
+        Happening::GameDayAsks { day, title, step, why } => {
+            told.title = format!("Game day: {title}: go for `{step}`?");
+            told.text = why.clone().unwrap_or_else(|| "somebody has to say go or no-go".to_owned());
+            game_day(&mut told, address, day);
+        }
+        Happening::GameDayEnded { day, title, stopped } => {
+            told.title = match stopped {
+                Some(_) => format!("Game day: {title} was stopped"),
+                None => format!("Game day: {title} is over"),
+            };
+            told.text = stopped.clone().unwrap_or_else(|| "its report is there".to_owned());
+            game_day(&mut told, address, day);
+        }
         Happening::Trial { by } => {
             told.title = "A trial of Squall's notifications".to_owned();
             told.text = format!("by {by}; nothing has happened");
@@ -166,6 +185,13 @@ fn on(told: &Told) -> String {
     match told.place("hosts") {
         "" => "its hosts".to_owned(),
         hosts => hosts.to_owned(),
+    }
+}
+
+fn game_day(told: &mut Told, address: Option<&str>, day: &str) {
+    told.fact("game-day", day);
+    if let Some(address) = address {
+        told.fact("url", format!("{}/game-days/{day}", address.trim_end_matches('/')));
     }
 }
 

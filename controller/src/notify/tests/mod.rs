@@ -434,3 +434,27 @@ async fn a_trial_gives_what_the_receiver_says() {
     let told = hearer.heard()[0].json();
     assert_eq!((&told["type"], &told["data"]["by"]), (&"trial".into(), &"ada".into()));
 }
+
+#[tokio::test]
+async fn a_game_day_is_told_with_the_way_to_its_page() {
+    let scratch = Scratch::new("game-day");
+    let store = scratch.store();
+    let (day, title) = ("drill-1".to_owned(), "Payments".to_owned());
+    let asks = Happening::GameDayAsks {
+        day: day.clone(),
+        title: title.clone(),
+        step: "slow".to_owned(),
+        why: Some("`gone` deviated".to_owned()),
+    };
+    let address = Some("https://chaos.example/");
+    let told = story::tell(&store, address, &asks, &asks.id(7), 7).await.expect("the store answers");
+    assert_eq!(
+        (told.title.as_str(), told.text.as_str()),
+        ("Game day: Payments: go for `slow`?", "`gone` deviated")
+    );
+    assert_eq!(told.place("url"), "https://chaos.example/game-days/drill-1");
+    assert_eq!(asks.names(), [When::GameDayAsks]);
+    let ended = Happening::GameDayEnded { day, title, stopped: None };
+    assert_eq!(ended.id(7), ended.id(8), "a day ends once");
+    assert_ne!(asks.id(7), asks.id(8), "a step may be asked again");
+}
