@@ -176,7 +176,8 @@ impl Runs {
         let (say, lines) = mpsc::unbounded_channel::<Line>();
         let (mut windows, store) = (Windows::of(&run.id), self.0.store.clone());
         let outlet = Box::new(move |line: &Line| {
-            windows.hear(line, now_ms()).into_iter().for_each(|happening| store.tell(happening));
+            let now = now_ms();
+            windows.hear(line, now).into_iter().for_each(|happening| store.tell_at(now, happening));
             let _ = say.send(line.clone());
         });
         let held = takeover::hold(&self.0.store, &run, interrupt.clone(), BEARABLE);

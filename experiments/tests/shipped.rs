@@ -20,12 +20,14 @@ fn shipped() -> Vec<(String, Document)> {
 }
 
 #[test]
-fn every_shipped_file_is_valid_and_injects_something() {
+fn every_shipped_file_is_valid_and_injects_something_unless_it_is_a_canary() {
     let shipped = shipped();
     assert!(shipped.len() >= 11, "{} files", shipped.len());
     for (name, Document { experiment, .. }) in shipped {
         let faults = experiment.method.iter().filter(|step| step.fault.is_some()).count();
-        assert!(faults > 0, "{name} has no fault");
+        // A canary looks at a new version as it is.
+        let canary = name.contains("canary") && !experiment.hypothesis.is_empty();
+        assert!(canary != (faults > 0), "{name} has {faults} faults");
         assert!(!experiment.tags.is_empty(), "{name} cannot be found by a tag");
     }
 }

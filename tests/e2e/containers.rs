@@ -18,7 +18,7 @@ use squall_tests::traffic::round_trips;
 use squall_tests::wait::{PATIENCE, holds, median};
 use squall_tests::world::World;
 
-use crate::trial::{SHORT, SOON, Trial, calm, evidence, run};
+use crate::trial::{SHORT, SOON, Trial, calm, evidence, impaired, run};
 
 /// What is added to every round trip.
 const DELAY: Duration = Duration::from_millis(60);
@@ -326,7 +326,9 @@ fn a_container_of_podman_is_found_by_its_name_and_another_is_left_alone() {
     assert!(answers(2), "another container is left alone");
     assert!(host.tables().is_empty() && table(&bank).is_empty());
     let report = trial.halted();
-    assert_eq!(evidence(&report)["impaired"], 4, "{report:#}");
+    // Whatever else its new device says meanwhile (reports of multicast groups, RFC 3810) is met, too.
+    let (matched, impaired) = (&evidence(&report)["matched"], impaired(&report));
+    assert!(impaired >= 4 && *matched == impaired, "{report:#}");
     assert!(answers(1));
     assert_eq!(table(&shop), "");
 }

@@ -95,7 +95,8 @@ impl Listener {
             let (tls, around, hub) = (self.tls.clone(), self.around.clone(), self.hub.clone());
             let seated = hub.room().host();
             let full = seated.is_none();
-            let Some(place) = (if full { hub.room().away().await } else { seated }) else { return };
+            // Nobody keeps others from coming by saying nothing: further ones are closed without a word.
+            let Some(place) = (if full { hub.room().away() } else { seated }) else { continue };
             tokio::spawn(async move {
                 // In a box: what a greeting needs is not kept for as long as its connection lasts.
                 let greeted = Box::pin(timeout(GREETING, greet(stream, &tls, &around, &hub, full))).await;

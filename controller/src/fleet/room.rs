@@ -90,9 +90,9 @@ impl Room {
         self.take(1)
     }
 
-    /// Room to tell a host that there is none, as soon as there is that.
-    pub(super) async fn away(&self) -> Option<Taken> {
-        Some(Taken { _permit: Arc::clone(&self.away).acquire_owned().await.ok()? })
+    /// Room to tell a host that there is none; `None` where there is not even that.
+    pub(super) fn away(&self) -> Option<Taken> {
+        Some(Taken { _permit: Arc::clone(&self.away).try_acquire_owned().ok()? })
     }
 
     /// Room for a run that needs so many, on so many hosts, for as long as it takes.

@@ -81,7 +81,13 @@ impl GameDays {
                     continue;
                 }
                 Turn::Begin(step) => {
+                    // Whoever is slow must not begin what somebody else drives by now.
+                    self.0.store.hold_game_day(&day.row.id, day.row.epoch).await?;
                     let event = self.begin_step(&day, &step).await;
+                    // What could not be told of may have begun all the same: then it is that which is written down.
+                    if matches!(event, Event::Refused { .. }) {
+                        self.find_lost_run(&mut day).await?;
+                    }
                     self.say(&mut day, epoch, event).await?;
                     continue;
                 }
@@ -91,8 +97,8 @@ impl GameDays {
                         None => Following::of(&self.0.store, &step, &run).await?,
                     };
                     let follow = following.insert(follow);
-                    if day.course.phase == Phase::Stopping && !std::mem::replace(&mut follow.halted, true) {
-                        let _ = self.0.launch.engine().halt_run(&run).await;
+                    if day.course.phase == Phase::Stopping && !follow.halted {
+                        follow.halted = self.0.launch.engine().halt_run(&run).await.is_ok();
                     }
                     let seen = follow.news(&self.0.store).await?;
                     let any = !seen.is_empty();

@@ -60,7 +60,10 @@ impl Way<'_> {
                 let mut done = Attempt::Taken("nothing was left open".to_owned());
                 for one in self.of_run(told).await?.iter().filter(|one| is_open_region(one)) {
                     if let Some(id) = one["id"].as_u64() {
-                        done = self.close(id, told.at).await?;
+                        done = match self.close(id, told.at).await? {
+                            Attempt::Taken(said) => Attempt::Taken(said),
+                            other => return Err(other),
+                        };
                     }
                 }
                 match self.receiver.asked_for(happening) {

@@ -28,6 +28,9 @@ struct Said {
     rest: String,
 }
 
+const ENCRYPT: &str = "help: add `sslmode=verify-full` (and `sslrootcert=FILE` for an authority of your own), or \
+                       `sslmode=disable` where the network is trusted";
+
 /// Reads an address; gives the driver's configuration, and the means to encrypt, where that is to be done.
 ///
 /// `sslmode=verify-full` encrypts, and knows the server by its certificate; so does `require`, because a connection to nobody
@@ -42,11 +45,17 @@ pub(super) fn read(at: &str) -> Result<(Config, Option<Encryption>), StoreError>
     let encryption = match mode.as_deref() {
         Some("require" | "verify-full") => Some(Encryption::trusting(roots.as_deref())?),
         Some("disable") => None,
+        // The driver dials these first.
+        None | Some("allow" | "prefer")
+            if config.get_hostaddrs().iter().any(|at| !at.to_canonical().is_loopback()) =>
+        {
+            let what = "what is said to its `hostaddr` would not be encrypted";
+            return Err(StoreError::Where(format!("{what}; {ENCRYPT}")));
+        }
         None | Some("allow" | "prefer") => match config.get_hosts().iter().find(|host| !is_here(host)) {
             Some(Host::Tcp(host)) => {
                 return Err(StoreError::Where(format!(
-                    "what is said to `{host}` would not be encrypted; help: add `sslmode=verify-full` (and `sslrootcert=FILE` for an \
-                     authority of your own), or `sslmode=disable` where the network is trusted"
+                    "what is said to `{host}` would not be encrypted; {ENCRYPT}"
                 )));
             }
             _ => None,
@@ -81,6 +90,7 @@ fn said(at: &str) -> Said {
     };
     let rest = if at.starts_with("postgres://") || at.starts_with("postgresql://") {
         let (before, query) = at.split_once('?').unwrap_or((at, ""));
+        let query = query.replace('+', "%2B");
         let pairs = form_urlencoded::parse(query.as_bytes());
         let mut others = form_urlencoded::Serializer::new(String::new());
         for (key, value) in pairs {
@@ -278,6 +288,8 @@ mod tests {
             ("postgres://db.example/n", "would not be encrypted"),
             ("host=10.0.0.1 sslmode=prefer", "would not be encrypted"),
             ("host=localhost,db.example", "would not be encrypted"),
+            ("hostaddr=10.0.0.1", "would not be encrypted"),
+            ("host=localhost hostaddr=10.0.0.1", "would not be encrypted"),
             ("host=localhost sslmode=verify-ca", "`sslmode=verify-ca` is not known"),
             ("host=db sslmode=require sslrootcert=/nowhere.pem", "/nowhere.pem"),
         ] {

@@ -98,6 +98,11 @@ impl Store {
 
     /// Notes what happened, to be written down as soon as that can be. Never waits, whatever the store does.
     pub fn tell(&self, happening: Happening) {
+        self.tell_at(now_ms(), happening);
+    }
+
+    /// The same of a moment that is known.
+    pub(crate) fn tell_at(&self, at: u64, happening: Happening) {
         if !self.is_telling() {
             return;
         }
@@ -106,7 +111,7 @@ impl Store {
                 waiting.pop_front();
                 tracing::error!("a happening is lost: the store has not taken it for too long");
             }
-            waiting.push_back((now_ms(), happening));
+            waiting.push_back((at, happening));
         });
         self.telling.woken.notify_one();
     }

@@ -245,7 +245,10 @@ impl StepCourse {
     pub fn awaits(&self, step: &Step, now: u64) -> Option<u64> {
         let attempt = self.last()?;
         let (began, expect) = (attempt.fault_began?, step.expect.as_ref()?);
-        let missing = Mark::ALL.into_iter().filter(|mark| attempt.pressed(*mark).is_none());
+        // Who takes it on has noticed it.
+        let noticed = |mark: Mark| mark == Mark::Detected && attempt.acknowledged.is_some();
+        let missing =
+            Mark::ALL.into_iter().filter(|mark| attempt.pressed(*mark).is_none() && !noticed(*mark));
         let until = missing.filter_map(|mark| Some(began.saturating_add(expect.within(mark)?.as_millis())));
         until.filter(|until| *until > now).min()
     }
@@ -289,7 +292,8 @@ impl Course {
     /// The step before another one that had its turn and was not skipped.
     pub fn before(&self, name: &Name) -> Option<&StepCourse> {
         let at = self.steps.iter().position(|step| step.name == *name)?;
-        self.steps[..at].iter().rev().find(|step| step.state != StepState::Skipped)
+        let had_its_turn = |step: &&StepCourse| step.state != StepState::Skipped || step.refused.is_some();
+        self.steps[..at].iter().rev().find(had_its_turn)
     }
 
     /// The step that a mark is about which names none: the last in which something was injected.

@@ -2,7 +2,7 @@
 
 use crate::run::Seen;
 use crate::summary::{count, count_control, derived};
-use crate::verdict::{After, Bound, Counts, Phase, Standing, Terms, anytime_share};
+use crate::verdict::{After, Bound, Counts, Phase, Standing, Terms, beside_control};
 
 /// Baseline and recovery of one claim about rates.
 #[derive(Clone, Debug)]
@@ -66,13 +66,12 @@ impl Returning {
         let whole = self.terms.alpha();
         let (tolerated, alpha) = match (back.bound, back.bound.tolerated()) {
             (_, Some(tolerated)) => (tolerated, whole),
+            // It is asked at every sample, so what the control group does not exclude must hold at all of them.
             (Bound::ErrorsOfControl(times), None) => {
-                let (others, bad_others) = self.control.total();
-                if others == 0 {
-                    return Standing::Open;
+                match beside_control(times, &self.control, whole / 2.0) {
+                    Some(tolerated) => (tolerated, whole / 2.0),
+                    None => return Standing::Open,
                 }
-                // It is asked at every sample, so what the control group does not exclude must hold at all of them.
-                ((times * anytime_share(others, bad_others, whole / 2.0).1).min(0.9), whole / 2.0)
             }
             (_, None) if all == 0 => return Standing::Open,
             (bound, None) => (derived(&self.terms, bound, &back.baseline), whole / 2.0),
@@ -121,6 +120,15 @@ mod tests {
 
     /// 30 s of a baseline in which so many of 50 requests are bad every tenth second, and as long a recovery.
     fn after(bound: Bound, usual: u64, bad: impl Fn(u64) -> u64, others: u64) -> Standing {
+        after_both(bound, usual, bad, |_| others)
+    }
+
+    fn after_both(
+        bound: Bound,
+        usual: u64,
+        bad: impl Fn(u64) -> u64,
+        others: impl Fn(u64) -> u64,
+    ) -> Standing {
         let terms = Terms { bounds: vec![bound], mode: Mode::Fast, confidence: Percent::USUALLY_SURE };
         let mut returning = Returning::of(&terms).unwrap();
         (0..30).for_each(|at| {
@@ -129,7 +137,7 @@ mod tests {
         });
         (100..130).for_each(|at| {
             assert_ne!(returning.standing(false), Standing::Unwell, "that is for the end");
-            returning.add(&second(Phase::Recovery, at, bad(at), others));
+            returning.add(&second(Phase::Recovery, at, bad(at), others(at)));
         });
         returning.standing(true)
     }
@@ -152,6 +160,16 @@ mod tests {
         let bound = Bound::ErrorsOfControl(1.5);
         assert!(matches!(after(bound, 0, |_| 20, 20), Standing::Well(_)));
         assert_eq!(after(bound, 0, |_| 20, 2), Standing::Unwell);
+    }
+
+    #[test]
+    fn what_both_groups_went_through_first_excuses_nobody_later() {
+        let both = |at: u64, later: u64| if at < 105 { 50 } else { later };
+        let bound = Bound::ErrorsOfControl(1.5);
+        let still_bad = after_both(bound, 0, |at| both(at, 10), |at| both(at, 0));
+        assert!(!matches!(still_bad, Standing::Well(_)), "{still_bad:?}");
+        let well = after_both(bound, 0, |at| both(at, 0), |at| both(at, 0));
+        assert!(matches!(well, Standing::Well(_)), "{well:?}");
     }
 
     #[test]

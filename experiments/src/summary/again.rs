@@ -8,7 +8,12 @@ use crate::verdict::Outcome;
 
 /// What did not hold again, and what was not shown to. The second is worth a note only where it held even while the fault was
 /// live and no more was bad afterwards than may be, unless it was claimed to be well again within a time.
-pub(super) fn reasons(stated: &[Stated], claims: &[Claim], samples: &Samples<'_>) -> Vec<Reason> {
+pub(super) fn reasons(
+    stated: &[Stated],
+    claims: &[Claim],
+    samples: &Samples<'_>,
+    ended_ms: Option<u64>,
+) -> Vec<Reason> {
     let mut reasons = Vec::new();
     let mut reason = |exit, what| reasons.push(Reason { exit, what, help: None });
     for (claim, stated) in claims.iter().zip(stated) {
@@ -18,7 +23,8 @@ pub(super) fn reasons(stated: &[Stated], claims: &[Claim], samples: &Samples<'_>
         }
         let Some(why) = &claim.unshown else { continue };
         let held = claim.judgement.as_ref().is_some_and(|judged| judged.outcome == Outcome::Held);
-        let calm = held && rates::within(&claim.findings, stated, samples);
+        let ended = ended_ms.unwrap_or_default();
+        let calm = held && rates::within(&claim.findings, stated, samples, ended);
         if !calm || stated.recovers_within_ms.is_some() {
             reason(
                 Exit::Inconclusive,

@@ -215,7 +215,8 @@ impl<'a> Making<'a> {
         let claims = self.claims(&started, judged, faults);
         let guards: Vec<Guard> = started.guards.iter().map(|guard| self.guard(guard)).collect();
         self.overspent(&guards, &claims);
-        self.reasons.extend(again::reasons(&started.hypotheses, &claims, &self.samples));
+        let ended = self.parts.iter().filter_map(|part| part.lifted_at_ms).max();
+        self.reasons.extend(again::reasons(&started.hypotheses, &claims, &self.samples, ended));
         for claim in &claims {
             let Some(judgement) = &claim.judgement else {
                 continue;
@@ -251,7 +252,6 @@ impl<'a> Making<'a> {
                 help: Some("`squall halt` tries again; `squall status` says what is left".to_owned()),
             });
         }
-        let ended = self.parts.iter().filter_map(|part| part.lifted_at_ms).max();
         let all_well = claims.iter().all(|claim| claim.recovered != Some(false));
         let moment = |ended| {
             let moments = claims.iter().filter_map(|claim| again::moment(claim, &self.samples, ended));

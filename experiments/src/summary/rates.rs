@@ -8,8 +8,8 @@ use crate::distribution::Distribution;
 use crate::probe::{QUANTILES, Slot};
 use crate::run::{Seen, Stated};
 use crate::verdict::{
-    Asked, Bound, Counts, Course, Finding, Mode, Phase, Terms, Tick, findings, thousands, upper_mean,
-    upper_share, well_again,
+    Asked, Bound, Counts, Course, Finding, Mode, Phase, Terms, Tick, beside_control, findings, thousands,
+    upper_mean, upper_share, well_again,
 };
 
 /// Adds what a sample says of a bound, by the times when its requests began.
@@ -197,14 +197,32 @@ pub(super) fn recover(found: &mut [Finding], stated: &Stated, samples: &Samples<
         samples.of(&stated.name).for_each(|seen| count(*bound, seen, &mut counts));
         samples.of_phase(&stated.name, Phase::Baseline).for_each(|seen| count(*bound, seen, &mut usual));
         let (all, bad) = usual.total();
+        let Some(tolerated) = tolerated_after(finding, *bound, stated, samples, ended_ms) else { continue };
         // A bound of nothing at all is asked as one of a hundredth: fewer cannot be told from none in seconds.
-        let tolerated = if finding.tolerated > 0.0 { finding.tolerated } else { 0.01 };
+        let tolerated = if tolerated > 0.0 { tolerated } else { 0.01 };
         let usual = bad as f64 / all.max(1) as f64;
         let after = counts.since(ended_ms);
         finding.well_again = well_again(&after, tolerated, usual, terms.alpha());
         never |= finding.well_again.is_none() && after.total().0 > 0;
     }
     never
+}
+
+/// The share that a bound tolerates after the revert: that of the fault, but beside a control group what that one shows
+/// since. `None` where it showed nothing.
+fn tolerated_after(
+    finding: &Finding,
+    bound: Bound,
+    stated: &Stated,
+    samples: &Samples<'_>,
+    ended_ms: u64,
+) -> Option<f64> {
+    let (Bound::ErrorsOfControl(times), Some(terms)) = (bound, &stated.rate) else {
+        return Some(finding.tolerated);
+    };
+    let mut control = Counts::default();
+    samples.of(&stated.name).for_each(|seen| count_control(seen, &mut control));
+    beside_control(times, &control.since(ended_ms), terms.alpha() / 2.0)
 }
 
 /// Why it is not shown that a claim held again.
@@ -218,13 +236,14 @@ pub(super) fn unshown(after: &Figures) -> String {
 }
 
 /// Whether as many requests at most were bad after the revert as each bound allows, as far as that is a share.
-pub(super) fn within(found: &[Finding], stated: &Stated, samples: &Samples<'_>) -> bool {
+pub(super) fn within(found: &[Finding], stated: &Stated, samples: &Samples<'_>, ended_ms: u64) -> bool {
     let Some(terms) = &stated.rate else { return true };
     found.iter().zip(&terms.bounds).filter(|(_, bound)| !bound.compares_latencies()).all(|(found, bound)| {
         let mut counts = Counts::default();
         samples.of_phase(&stated.name, Phase::Recovery).for_each(|seen| count(*bound, seen, &mut counts));
         let (all, bad) = counts.total();
-        bad as f64 <= found.tolerated * all as f64
+        let tolerated = tolerated_after(found, *bound, stated, samples, ended_ms);
+        tolerated.is_some_and(|tolerated| bad as f64 <= tolerated * all as f64)
     })
 }
 

@@ -36,7 +36,7 @@ pub use rate::{Fast, Keeps, control_group};
 pub use recovery::{WellAgain, well_again};
 pub use several::e_holm;
 pub use shift::{Ranks, Shift, Tick};
-pub use standing::{After, Standing};
+pub use standing::{After, Standing, beside_control};
 pub use terms::{Bound, Mode, Multiple, Terms};
 
 /// What a sample says something about.

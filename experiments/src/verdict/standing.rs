@@ -2,6 +2,7 @@
 
 use super::blocks::Blocks;
 use super::counts::Counts;
+use super::interval::anytime_share;
 use super::looks::FEWEST;
 use super::outage::outage;
 use super::process::Starts;
@@ -40,6 +41,21 @@ pub struct After {
     pub alpha: f64,
     /// The chance to take what keeps the bound for unwell.
     pub alpha_unwell: f64,
+}
+
+/// The share that is tolerated of a tested group beside a control group, after the faults: so many times what the control
+/// group's requests do not exclude, at every moment at once, with confidence 1 - `alpha`. `None` where it had no request.
+///
+/// What the control group went through first and not any more excuses nobody: the narrower of the whole time and its later
+/// half counts.
+pub fn beside_control(times: f64, control: &Counts, alpha: f64) -> Option<f64> {
+    let (first, last) = (control.first_ms()?, control.last_ms()?);
+    let late = control.since(first + (last - first) / 2);
+    let most = |counts: &Counts| {
+        let (all, bad) = counts.total();
+        anytime_share(all, bad, alpha / 2.0).1
+    };
+    Some((times * most(control).min(most(&late))).min(0.9))
 }
 
 impl After {

@@ -104,7 +104,17 @@ impl Followed {
                 }
             }
         }
-        let (_, shown) = self.remote.call(Method::GET, &path(&self.id, ""), None, None).await?;
+        let shown = loop {
+            match self.remote.call(Method::GET, &path(&self.id, ""), None, None).await {
+                Ok((200, shown)) => break shown,
+                Ok((_, problem)) if heard.elapsed() > PATIENCE => return Ok(remote::refused(&problem)),
+                Err(error) if heard.elapsed() > PATIENCE => {
+                    eprintln!("error: {error}");
+                    return Ok(Exit::Refused);
+                }
+                _ => sleep(LOOK).await,
+            }
+        };
         match common.format {
             Format::Json => print::json(&shown)?,
             Format::Human => print::result(&words::one(&shown))?,
@@ -135,12 +145,16 @@ impl Followed {
                 _ => {}
             }
         }
-        if let Some(step) = self.current.take_if(|_| self.go) {
-            match self.asked.insert(step.clone()) {
-                true => self.post("/go", json!({ "step": step })).await,
-                false => {
-                    self.post("/no-go", json!({ "step": step, "reason": "`--go` tries a step once" })).await;
+        if let Some(step) = self.current.clone().filter(|_| self.go) {
+            let said = match self.asked.contains(&step) {
+                false => self.post("/go", json!({ "step": step })).await,
+                true => {
+                    self.post("/no-go", json!({ "step": step, "reason": "`--go` tries a step once" })).await
                 }
+            };
+            if said {
+                self.asked.insert(step);
+                self.current = None;
             }
         }
         Ok(over)
@@ -150,26 +164,35 @@ impl Followed {
     async fn say(&mut self, line: &str) {
         let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
         let reason = if rest.trim().is_empty() { "said on a terminal" } else { rest.trim() };
-        match (word, self.current.clone()) {
-            ("", _) => {}
-            ("go" | "no-go", None) => eprintln!("note: no step is asked for"),
-            ("go", Some(step)) => self.post("/go", json!({ "step": step })).await,
-            ("no-go", Some(step)) => self.post("/no-go", json!({ "step": step, "reason": reason })).await,
-            ("stop", _) => self.post("/stop", json!({ "reason": reason })).await,
+        let (verb, body) = match (word, self.current.clone()) {
+            ("", _) => return,
+            ("go" | "no-go", None) => return eprintln!("note: no step is asked for"),
+            ("go", Some(step)) => ("/go", json!({ "step": step })),
+            ("no-go", Some(step)) => ("/no-go", json!({ "step": step, "reason": reason })),
+            ("stop", _) => ("/stop", json!({ "reason": reason })),
             (word, _) => match word.parse::<Mark>() {
-                Ok(mark) if rest.is_empty() => self.post("/mark", json!({ "mark": mark })).await,
-                _ => self.post("/note", json!({ "text": line })).await,
+                Ok(mark) if rest.is_empty() => ("/mark", json!({ "mark": mark })),
+                _ => ("/note", json!({ "text": line })),
             },
-        }
+        };
+        // Whoever types sees what came of it, and may type it again.
+        let _ = self.post(verb, body).await;
     }
 
-    /// Says something to the day; where it cannot be said now, why is told.
-    async fn post(&self, verb: &str, body: Value) {
+    /// Says something to the day; where it cannot be said now, why is told. Whether the controller has decided about it: where
+    /// it could not, it may be said again.
+    async fn post(&self, verb: &str, body: Value) -> bool {
         let key = format!("{:032x}", rand::random::<u128>());
         match self.remote.call(Method::POST, &path(&self.id, verb), Some(&body), Some(&key)).await {
-            Ok((status, _)) if (200..300).contains(&status) => {}
-            Ok((_, problem)) => drop(remote::refused(&problem)),
-            Err(error) => eprintln!("error: {error}"),
+            Ok((status, _)) if (200..300).contains(&status) => true,
+            Ok((status, problem)) => {
+                let _ = remote::refused(&problem);
+                status < 500 && status != 429
+            }
+            Err(error) => {
+                eprintln!("error: {error}");
+                false
+            }
         }
     }
 }

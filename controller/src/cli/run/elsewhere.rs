@@ -110,8 +110,8 @@ impl Elsewhere<'_> {
             eprintln!("step {number} of at most {most}: {step}");
             submission["vars"][&ramp.parameter] = level.to_string().into();
             let muster = match self.begin("/v1/runs", &submission, Some(&step), &mut followed)? {
-                Ok(ran) => ran.muster.context("the run of this step has no events")?,
-                Err(exit) => {
+                Ok(Ran { muster: Some(muster), .. }) => muster,
+                Ok(Ran { exit, muster: None }) | Err(exit) => {
                     eprintln!("note: the step at {level} was not begun");
                     if steps.is_empty() {
                         return Ok(exit);
@@ -171,8 +171,13 @@ impl Elsewhere<'_> {
             Err(error) => return Err(error),
         };
         let muster = Muster::of(&log);
-        if let Some(muster) = &muster {
-            followed.ended(muster, &log, step, self.options, self.common);
+        match &muster {
+            Some(muster) => followed.ended(muster, &log, step, self.options, self.common),
+            None if step.is_none() => {
+                let why = format!("error: the run {} has no events\n", remote::plain(run));
+                followed.refused(&remote::Refused { exit, why });
+            }
+            None => {}
         }
         Ok(Ok(Ran { exit, muster }))
     }

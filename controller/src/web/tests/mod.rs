@@ -88,6 +88,12 @@ async fn whatever_a_form_alters_is_in_the_audit_log() {
         "/runs/nothing/halt",
         "/schedules/nobody/pause",
         "/schedules/nobody/resume",
+        "/game-days/nothing/go",
+        "/game-days/nothing/no-go",
+        "/game-days/nothing/mark",
+        "/game-days/nothing/take-back",
+        "/game-days/nothing/note",
+        "/game-days/nothing/stop",
         "/sign-out",
     ];
     let known: Vec<String> = table()

@@ -3,7 +3,9 @@
 use std::time::Instant;
 
 use super::*;
-use crate::store::{NewSchedule, now_ms};
+use serde_json::json;
+
+use crate::store::{NewGameDay, NewSchedule, now_ms};
 
 #[tokio::test]
 async fn a_run_is_its_report_when_it_has_ended() {
@@ -159,5 +161,80 @@ async fn the_calendar_shows_what_is_coming_and_a_schedule_is_paused_there() {
     assert!(!page.contains(">planned<"), "{page}");
     assert_eq!(acts.post("/schedules/night/resume", &[("reason", "done")]).await.status, 303);
     assert!(acts.get("/calendar").await.body.contains(">planned<"));
+    served.stop().await;
+}
+
+#[tokio::test]
+async fn a_game_day_is_led_on_its_page_by_operators_and_seen_by_everybody() {
+    let served = Served::new().await;
+    let day = json!({ "gameday": 1, "name": "drill", "title": "Payments <slow>", "roles": { "lead": "Anna" },
+                      "steps": [{ "name": "slow", "experiment": "x\n", "lead": "lead" }, { "name": "talk", "notes": "What then?" }] });
+    let events = [
+        json!({ "at": 1000, "by": "ada", "event": "begun" }),
+        json!({ "at": 1000, "by": "squall", "event": "asked", "step": "slow" }),
+        json!({ "at": 2000, "by": "ada", "event": "go", "step": "slow" }),
+        json!({ "at": 3000, "by": "squall", "event": "run-began", "step": "slow", "run": "r1" }),
+        json!({ "at": 4000, "by": "squall", "event": "fault-began", "step": "slow", "run": "r1", "moment": 4000 }),
+    ];
+    let new = NewGameDay {
+        id: "drill-1".to_owned(),
+        name: "drill".to_owned(),
+        title: "Payments <slow>".to_owned(),
+        document: day.to_string(),
+        by: "ada".to_owned(),
+        first: events[0].to_string(),
+    };
+    served.store.new_game_day(new).await.expect("a day");
+    let add = async |at: usize| {
+        let event = events[at].to_string();
+        served.store.add_game_day_event("drill-1", None, at as u64, &event, "open").await.expect("an event");
+    };
+    add(1).await;
+    let (mut viewer, mut operator) = (Browser::new(served.at), Browser::new(served.at));
+    viewer.sign_in(served.token("viewer")).await;
+    operator.sign_in(served.token("operator")).await;
+    let page = "/game-days/drill-1";
+    let (seen, led) = (viewer.get(page).await.body, operator.get(page).await.body);
+    for word in [
+        "Payments &lt;slow&gt;",
+        "Go or no-go?",
+        "Led by Anna (lead).",
+        "data-live=\"/game-days/drill-1/live\"",
+    ] {
+        assert!(seen.contains(word) && led.contains(word), "{word}: {seen}");
+    }
+    assert!(
+        led.contains("action=\"/game-days/drill-1/go\"") && !seen.contains("action=\"/game-days"),
+        "{seen}"
+    );
+    let mark = [("step", "slow"), ("mark", "detected")];
+    let early = operator.post(&format!("{page}/mark"), &mark).await;
+    assert!(
+        early.status == 409 && early.body.contains("role=\"alert\""),
+        "nothing was injected yet: {early:?}"
+    );
+    for at in 2..events.len() {
+        add(at).await;
+    }
+    assert_eq!(viewer.post(&format!("{page}/mark"), &mark).await.status, 403);
+    assert_eq!(operator.post(&format!("{page}/mark"), &mark).await.status, 303);
+    let note = operator.post(&format!("{page}/note"), &[("text", "the `breaker` stayed shut")]).await;
+    assert_eq!(note.status, 303, "{note:?}");
+    let led = operator.get(page).await.body;
+    for word in
+        ["by ada", "take it back", "the <code dir=\"auto\">breaker</code> stayed shut", "href=\"/runs/r1\""]
+    {
+        assert!(led.contains(word), "{word}: {led}");
+    }
+    let list = viewer.get("/game-days").await.body;
+    assert!(list.contains("href=\"/game-days/drill-1\"") && list.contains("open"), "{list}");
+    for (kind, word) in
+        [("md", "# Game day: Payments"), ("html", "<!DOCTYPE html>"), ("json", "\"sentence\"")]
+    {
+        let file = viewer.get(&format!("{page}/report?as={kind}")).await;
+        assert!(file.status == 200 && file.body.contains(word), "{kind}: {file:?}");
+        assert!(file.header("content-disposition").contains("drill-1"), "{file:?}");
+    }
+    assert_eq!(viewer.get("/game-days/nothing").await.status, 404);
     served.stop().await;
 }
