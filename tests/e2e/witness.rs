@@ -1,6 +1,12 @@
 //! `verify: probe`: whether a fault is felt is asked from the target's side, by attempts of the agent's own and by what the
 //! kernel knows of connections that were there.
 
+use std::net::UdpSocket;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use nix::sys::socket::{setsockopt, sockopt};
 use serde_json::Value;
 use squall_tests::needs;
 use squall_tests::world::World;
@@ -107,7 +113,21 @@ fn a_fault_that_is_counted_and_not_felt_is_inconclusive() {
     let (near, far) = (&world.hosts[0], world.hosts[1].v4);
     plug(&world);
     // Somebody sends by the other link, where the fault stands; what the host itself sends does not go there.
-    let pings = world.program(0, None, &["ping", "-q", "-i", "0.2", "-I", "extra", &far.to_string()]);
+    let other = near.netns.inside(|| UdpSocket::bind("0.0.0.0:0").expect("a socket"));
+    setsockopt(&other, sockopt::BindToDevice, &"extra".into()).expect("there is such a link");
+    let sending = Arc::new(AtomicBool::new(true));
+    let goes_on = Arc::clone(&sending);
+    let sender = std::thread::spawn(move || {
+        // For two minutes at most, should this test fail.
+        for _ in 0..600 {
+            if !goes_on.load(Ordering::Relaxed) {
+                return;
+            }
+            // What the fault drops is refused to its sender.
+            let _ = other.send_to(b"x", (far, 9));
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    });
     for (verify, exit) in [("counters", 0), ("probe", 8)] {
         let fault = format!("{{ partition: {{ to: [\"{far}\"], direction: egress, verify: {verify} }} }}");
         let step = format!("{{ fault: {fault}, in: {{ interface: extra }}, for: 3s }}");
@@ -120,7 +140,8 @@ fn a_fault_that_is_counted_and_not_felt_is_inconclusive() {
             assert!(sentence.contains("but probes do not show its effect: a probe ping took "), "{sentence}");
         }
     }
-    squall_tests::netns::signal(&pings, rustix::process::Signal::KILL);
+    sending.store(false, Ordering::Relaxed);
+    sender.join().expect("it ends");
     unplug(&world);
 }
 

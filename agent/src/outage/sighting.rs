@@ -3,9 +3,10 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use hickory_resolver::proto::op::{Message, ResponseCode};
+use hickory_resolver::proto::op::Message;
 
 use crate::host::queue::pace::now;
+use crate::probe::dns::rcode;
 use crate::proxy::caller::Asked;
 use crate::proxy::observations::{Lookup, Observations, Record, cut};
 
@@ -52,7 +53,7 @@ impl Sighting {
     pub(super) fn answered(&mut self, said: &[u8]) {
         self.record.answered_us = now() / 1000;
         if let Ok(message) = Message::from_vec(said) {
-            self.record.code = name(message.metadata.response_code);
+            self.record.code = rcode(message.metadata.response_code);
             self.record.answers = message.answers.len();
         }
         if self.record.faults.is_empty() {
@@ -65,18 +66,5 @@ impl Drop for Sighting {
     fn drop(&mut self) {
         let record = std::mem::take(&mut self.record);
         self.observations.push(Record::Lookup(record), std::mem::take(&mut self.caller));
-    }
-}
-
-/// The mnemonic of a code (RFC 1035 section 4.1.1, and IANA's list); others by number.
-fn name(code: ResponseCode) -> String {
-    match code {
-        ResponseCode::NoError => "NOERROR".to_owned(),
-        ResponseCode::FormErr => "FORMERR".to_owned(),
-        ResponseCode::ServFail => "SERVFAIL".to_owned(),
-        ResponseCode::NXDomain => "NXDOMAIN".to_owned(),
-        ResponseCode::NotImp => "NOTIMP".to_owned(),
-        ResponseCode::Refused => "REFUSED".to_owned(),
-        other => u16::from(other).to_string(),
     }
 }

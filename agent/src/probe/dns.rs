@@ -164,8 +164,8 @@ fn record_type(kind: RecordKind) -> RecordType {
     }
 }
 
-/// A response code as the standard writes it.
-fn rcode(code: ResponseCode) -> String {
+/// A response code as the standard writes it (RFC 1035 section 4.1.1, and IANA's list).
+pub(crate) fn rcode(code: ResponseCode) -> String {
     match code {
         ResponseCode::NoError => "NOERROR".to_owned(),
         ResponseCode::FormErr => "FORMERR".to_owned(),

@@ -9,7 +9,7 @@
 //! of a load begin by its own clock, to the microsecond.
 
 mod certificate;
-mod dns;
+pub(crate) mod dns;
 mod expect;
 mod family;
 mod http;
