@@ -1,5 +1,5 @@
-//! The report of a game day, for three readers: a page for who decides, timeline and evidence for who mends, JSON for programs;
-//! and the skeleton of a post-mortem, with what is known filled in.
+//! The report of a game day for people: a page for who decides, timeline and evidence for who mends, and the skeleton of a
+//! post-mortem, with what is known filled in. Programs read what the interface tells of a day, of which it is made.
 
 mod html;
 mod markdown;
@@ -12,8 +12,6 @@ pub(crate) use html::gameday_pieces;
 pub use markdown::gameday_markdown;
 pub use words::gameday_sentence;
 
-use serde::Serialize;
-use serde_json::{Value, json};
 use squall_experiments::gameday::{Between, Comparison, Course, DayFigures, GameDay, Means, Record};
 
 /// Everything that is known of a game day.
@@ -38,7 +36,7 @@ pub struct GameDayReport {
 }
 
 /// The day before, beside this one.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug)]
 pub struct Before {
     /// Its name among all days.
     pub id: String,
@@ -49,7 +47,7 @@ pub struct Before {
 }
 
 /// Several days together.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug)]
 pub struct SoFar {
     /// How many.
     pub days: u64,
@@ -57,26 +55,6 @@ pub struct SoFar {
     pub means: Means,
     /// How often what they look at gives way.
     pub between: Between,
-}
-
-impl GameDayReport {
-    /// For programs.
-    pub fn json(&self) -> Value {
-        json!({
-            "id": self.id,
-            "by": self.by,
-            "name": self.day.name,
-            "title": self.day.title,
-            "sentence": gameday_sentence(self),
-            "exit": self.course.exit(),
-            "document": self.day,
-            "course": self.course,
-            "figures": self.figures,
-            "before": self.before,
-            "so-far": self.so_far,
-            "record": self.record,
-        })
-    }
 }
 
 #[cfg(test)]

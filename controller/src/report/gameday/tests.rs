@@ -154,9 +154,6 @@ fn each_reader_finds_what_is_known_and_what_is_asked() {
     assert!(html.contains("<ol>") && html.contains("Post-mortem"), "{html}");
     let mut reader = quick_xml::Reader::from_str(html.strip_prefix("<!DOCTYPE html>").expect("HTML"));
     while reader.read_event().expect("it is well-formed") != quick_xml::events::Event::Eof {}
-    let json = report.json();
-    assert_eq!((&json["exit"], &json["before"]["id"]), (&5.into(), &"d1".into()), "{json:#}");
-    assert_eq!(json["figures"]["means"]["detect"]["never"], 1, "{json:#}");
 }
 
 #[test]

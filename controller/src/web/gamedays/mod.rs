@@ -146,13 +146,21 @@ fn pieces(report: &GameDayReport, hand: &Hand) -> Vec<Piece> {
     pieces
 }
 
-/// The report as a file: `as=html`, `md` or `json`.
+/// The report as a file: `as=html` or `md` for people, `as=json` what the interface tells programs.
 pub(super) async fn file(api: Arc<Api>, visit: Visit) -> Result<Response<Body>, Problem> {
-    let report = report(&api, &visit.part("id")).await?;
+    let day = Day::read(&api.store, gamedays::named(&api, &visit.part("id")).await?).await?;
+    let id = day.row.id.clone();
     let (kind, text, end) = match visit.query.get("as").map(String::as_str) {
-        Some("md") => ("text/markdown; charset=utf-8", gameday_markdown(&report), "md"),
-        Some("json") => ("application/json", format!("{:#}\n", report.json()), "json"),
-        Some("html") => ("text/html; charset=utf-8", gameday_html(&report), "html"),
+        Some("md") => {
+            ("text/markdown; charset=utf-8", gameday_markdown(&gamedays::report(&api, day).await?), "md")
+        }
+        Some("html") => {
+            ("text/html; charset=utf-8", gameday_html(&gamedays::report(&api, day).await?), "html")
+        }
+        Some("json") => {
+            let told = serde_json::to_string_pretty(&gamedays::told(&api, day).await?);
+            ("application/json", told.unwrap_or_default(), "json")
+        }
         _ => {
             let help = "ask for `as=html`, `as=md` or `as=json`";
             return Err(Problem::new(StatusCode::BAD_REQUEST, "there is no such report", help));
@@ -161,7 +169,7 @@ pub(super) async fn file(api: Arc<Api>, visit: Visit) -> Result<Response<Body>, 
     let mut response = Response::new(Body::from(text));
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     // A name has letters, digits and `-` alone, and so has what was added to it.
-    if let Ok(named) = HeaderValue::from_str(&format!("attachment; filename=\"{}.{end}\"", report.id)) {
+    if let Ok(named) = HeaderValue::from_str(&format!("attachment; filename=\"{id}.{end}\"")) {
         response.headers_mut().insert(CONTENT_DISPOSITION, named);
     }
     Ok(response)

@@ -229,7 +229,7 @@ async fn a_game_day_is_led_on_its_page_by_operators_and_seen_by_everybody() {
     let list = viewer.get("/game-days").await.body;
     assert!(list.contains("href=\"/game-days/drill-1\"") && list.contains("open"), "{list}");
     for (kind, word) in
-        [("md", "# Game day: Payments"), ("html", "<!DOCTYPE html>"), ("json", "\"sentence\"")]
+        [("md", "# Game day: Payments"), ("html", "<!DOCTYPE html>"), ("json", "\"figures\": {")]
     {
         let file = viewer.get(&format!("{page}/report?as={kind}")).await;
         assert!(file.status == 200 && file.body.contains(word), "{kind}: {file:?}");
