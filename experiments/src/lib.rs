@@ -49,6 +49,7 @@ pub mod gameday;
 pub mod guard;
 pub mod impairment;
 pub mod mandate;
+pub mod meeting;
 pub mod muster;
 pub mod name;
 pub mod peer;

@@ -3,6 +3,7 @@
 mod adversity;
 mod approval;
 mod audit;
+mod beside;
 mod climb;
 mod composition;
 mod containers;

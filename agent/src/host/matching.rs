@@ -15,6 +15,7 @@ use super::netlink::NetlinkError;
 use super::nft::{Hook, IPV4, IPV6};
 use super::owed::{Owed, Tried};
 use super::peers::{Group, Peers, Sense, ends};
+use super::reach::Reach;
 use super::rule::{Home, Rule};
 use super::sockets::Listed;
 use super::table::Table;
@@ -164,6 +165,11 @@ impl Live {
         evidence.notes.extend(self.packets.whom.told_later());
         evidence.incidents.extend(self.incidents.iter().cloned());
         evidence.incidents.sort_by_key(|incident| incident.after_ms);
+    }
+
+    /// Whose they are now, where those are followed.
+    pub fn reach(&self) -> Option<Reach> {
+        self.packets.whom.reach(self.mark.as_ref())
     }
 
     /// When [`Live::tick`] wants to be called at the latest, on the boot clock.

@@ -47,6 +47,7 @@ pub mod process;
 pub mod qdisc;
 pub mod queue;
 pub mod ranges;
+pub mod reach;
 pub mod redirect;
 pub mod rule;
 pub mod set;
