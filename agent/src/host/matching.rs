@@ -203,7 +203,12 @@ impl Packets {
             notes.push("loopback is left out: name its addresses to include it".into());
         }
         let connections = match flow.established {
-            Established::Include => Vec::new(),
+            Established::Include => {
+                notes.extend(
+                    included(flow, &whom, aim, &peers).map(|count| format!("included: {}", counted(count))),
+                );
+                Vec::new()
+            }
             // A connection belongs to no interface. To keep those of others too does no harm: their packets do not match.
             Established::Keep if whom.by_interface() => {
                 disconnect::established(&Flow { scope: None, ..flow.clone() }, aim, &peers)?
@@ -347,6 +352,15 @@ impl Packets {
         }
         self.whom.narrow(rule, hook, local)
     }
+}
+
+/// How many connections are established already that the fault concerns like new ones. Nothing where that cannot be seen:
+/// the fault is the same.
+fn included(flow: &Flow, whom: &Whom, aim: &Aim<'_>, peers: &Peers) -> Option<usize> {
+    if !matches!(flow.protocol, Protocol::Any | Protocol::Tcp) || whom.by_interface() {
+        return None;
+    }
+    disconnect::count(flow, aim, peers)
 }
 
 fn counted(connections: usize) -> String {
