@@ -44,6 +44,7 @@ mod owed;
 pub mod pause;
 pub mod peers;
 pub mod process;
+pub mod prospect;
 pub mod qdisc;
 pub mod queue;
 pub mod ranges;

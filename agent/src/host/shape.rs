@@ -100,6 +100,9 @@ pub fn prepare(
             Err(refusal) => packets.notes.push(format!("the engine is `queue`: {}", refusal.what)),
         }
     }
+    if shape.engine == change::Engine::Queue {
+        packets.notes.push("the engine is `queue`, as asked for".to_owned());
+    }
     let native = ground.engines.native(ground.table)?;
     let levels = ground.levels;
     let ways = hooks.iter().map(|hook| {
