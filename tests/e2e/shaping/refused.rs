@@ -33,6 +33,9 @@ fn parameters_that_make_no_sense() {
         ("duplicate: { percent: 0%, to: [any] }", "`0%` does nothing"),
         ("corrupt: { percent: 200%, to: [any] }", "200%"),
         ("reorder: { percent: 10%, late: 0ms, to: [any] }", "late"),
+        ("bandwidth: { rate: 0bit/s, to: [any] }", "0bit/s"),
+        ("bandwidth: { rate: 1Mbit/s, burst: 0B, to: [any] }", "burst"),
+        ("degrade: { rate: 0Mbit/s, to: [any] }", "0Mbit/s"),
     ]
     .into_iter()
     .enumerate()
