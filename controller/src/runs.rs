@@ -16,6 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
+use serde_json::{Value, json};
 use squall_experiments::document::{self, Document, LONGEST_FAULT, Sources};
 use squall_experiments::exit::Exit;
 use squall_experiments::fleet::JoinToken;
@@ -31,7 +32,7 @@ use tokio::time::timeout;
 use crate::api::engine::{Engine, Planned, Preview, Submission};
 use crate::budget::{self, HostUse};
 use crate::conductor::{Answer, LEASE};
-use crate::fleet::{Authority, HostInfo, Hub};
+use crate::fleet::{Authority, HostInfo, Hub, prospect};
 use crate::muster::{self, Machines};
 use crate::report;
 use crate::store::{HostRow, Minted, RunRow, Store, StoreError, now_ms};
@@ -261,6 +262,11 @@ impl Engine for Runs {
             let plan = FleetPlan::on(&order.experiment, &order.targets, order.seed);
             let title = order.redactor.redact(&plan.title).into_owned();
             let mut shown = serde_json::to_value(&plan).unwrap_or_default();
+            let hosts = self.0.hub.hosts();
+            for (on, shown) in plan.hosts.iter().zip(shown["hosts"].as_array_mut().into_iter().flatten()) {
+                let preflight = hosts.iter().find(|host| host.name == on.host).map(|host| &*host.preflight);
+                shown["engines"] = json!(prospect::engines(&on.plan, preflight.unwrap_or(&Value::Null)));
+            }
             order.redactor.redact_value(&mut shown);
             let preview = preview(&plan, &|text| order.redactor.redact(text).into_owned());
             let origin = order.origin.unwrap_or_default();

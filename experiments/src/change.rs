@@ -233,6 +233,20 @@ impl Change {
         }
     }
 
+    /// What the fault of the catalogue is called that does this, and the engine that is asked for.
+    pub fn fault(&self) -> (&'static str, Engine) {
+        let name = match self {
+            Change::Block(block) if block.verdict == Verdict::Drop => "partition",
+            Change::Block(_) => "refuse",
+            Change::Shape(shape) => return (shape.impairment.fault(), shape.engine),
+            Change::Redirect(_) => "outage",
+            Change::Disconnect(_) => "disconnect",
+            Change::Signal(_) => "kill",
+            Change::Pause(_) => "pause",
+        };
+        (name, Engine::Auto)
+    }
+
     /// The same for the traffic of everybody; what concerns processes stays as it is.
     pub fn of_everybody(&self) -> Self {
         let mut change = self.clone();

@@ -77,7 +77,9 @@ fn nobody_runs_what_another_person_has_not_approved_as_it_stands() {
         refused.expect_exit(4).expect_told("`ada` has submitted this plan").expect_told("another person");
     }
     ada.runs(&hash).run().expect_exit(4).expect_told("not approved");
-    bob.asks(&["approve", &hash, "--show"]).run().expect_exit(0).expect_told("On web-2");
+    let shown = bob.asks(&["approve", &hash, "--show"]).run();
+    // By which engines each host could do it stands there too, by its own word.
+    shown.expect_exit(0).expect_told("On web-2").expect_told("part 1: engine ");
     bob.asks(&["approve", &hash, "--note", "looked at it"]).run().expect_exit(0).expect_told("looked at it");
 
     // What she has changed since is another plan, which nobody has approved; so is what other hosts would make of it.

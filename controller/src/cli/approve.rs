@@ -99,6 +99,9 @@ fn human(plan: &Value) -> String {
     for host in plan["plan"]["hosts"].as_array().into_iter().flatten() {
         out.push_str(&format!("On {}\n", text(host, "host")));
         steps(&host["plan"]["steps"], "  ", &mut out);
+        for line in host["engines"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+            out.push_str(&format!("  {line}\n"));
+        }
     }
     let gone = plan["plan"]["unconnected"].as_array().into_iter().flatten().filter_map(Value::as_str);
     let gone: Vec<&str> = gone.collect();
