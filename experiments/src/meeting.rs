@@ -28,8 +28,9 @@ pub type Apart<'a> = &'a dyn Fn(&Scope, &Scope) -> bool;
 struct Member<'a>(&'static str, Option<&'a Peer>);
 
 /// Packets with an end there at these ports.
-struct Region {
-    host: PeerHost,
+#[derive(Clone, Copy)]
+struct Region<'a> {
+    host: &'a PeerHost,
     remote: Option<Ports>,
     local: Option<Ports>,
 }
@@ -47,27 +48,27 @@ impl Flow {
     pub fn meets_over_loopback(&self, other: &Flow, apart: Apart<'_>) -> Option<Meeting> {
         let lo = |flow: &Flow| matches!(&flow.scope, Some(Scope::Interface(name)) if name == "lo");
         let all = lo(self) || lo(other);
-        self.meet_where(other, apart, |region| all || is_loopback(&region.host))
+        self.meet_where(other, apart, |region| all || is_loopback(region.host))
     }
 
     fn meet_where(
         &self,
         other: &Flow,
         apart: Apart<'_>,
-        counts: impl Fn(&Region) -> bool,
+        counts: impl Fn(&Region<'_>) -> bool,
     ) -> Option<Meeting> {
         let protocol = match (self.protocol, other.protocol) {
             (Protocol::Any, one) | (one, Protocol::Any) => one,
             (a, b) if a == b => a,
             _ => return None,
         };
-        let (theirs, common) = (members(other), |mine, theirs| {
-            let region = common((self, mine), (other, theirs))?;
+        let meet = |mine: &Member<'_>, theirs: &Member<'_>| {
+            let region = common((self, *mine), (other, *theirs))?;
             let ports = region.remote.is_some() || region.local.is_some();
-            (counts(&region) && !(ports && protocol == Protocol::Icmp)).then_some([mine, theirs])
-        });
-        let peers =
-            members(self).into_iter().find_map(|mine| theirs.iter().find_map(|one| common(mine, *one)))?;
+            (counts(&region) && !(ports && protocol == Protocol::Icmp)).then_some([*mine, *theirs])
+        };
+        let (mine, all) = (members(self), members(other));
+        let peers = mine.iter().find_map(|mine| all.iter().find_map(|theirs| meet(mine, theirs)))?;
         let scopes = match (&self.scope, &other.scope) {
             (Some(mine), Some(theirs)) if apart(mine, theirs) => return None,
             (None, None) => None,
@@ -109,10 +110,10 @@ fn members(flow: &Flow) -> Vec<Member<'_>> {
 }
 
 /// The packets that belong to both members and are left out of neither flow.
-fn common(mine: (&Flow, Member<'_>), theirs: (&Flow, Member<'_>)) -> Option<Region> {
+fn common<'a>(mine: (&Flow, Member<'a>), theirs: (&Flow, Member<'a>)) -> Option<Region<'a>> {
     let (a, b) = (region(mine)?, region(theirs)?);
     let region = Region {
-        host: narrower(&a.host, &b.host)?,
+        host: narrower(a.host, b.host)?,
         remote: shared(a.remote, b.remote)?,
         local: shared(a.local, b.local)?,
     };
@@ -131,14 +132,14 @@ fn common(mine: (&Flow, Member<'_>), theirs: (&Flow, Member<'_>)) -> Option<Regi
 }
 
 /// What a member concerns; nothing where its scope has other ports.
-fn region((flow, Member(sense, peer)): (&Flow, Member<'_>)) -> Option<Region> {
+fn region<'a>((flow, Member(sense, peer)): (&Flow, Member<'a>)) -> Option<Region<'a>> {
     let scope = match &flow.scope {
         Some(Scope::Port(ports)) => Some(*ports),
         _ => None,
     };
     let ports = peer.and_then(|peer| peer.ports);
     let (remote, local) = if sense == "from" { (None, ports) } else { (ports, None) };
-    let host = peer.map_or(PeerHost::Any, |peer| peer.host.clone());
+    let host = peer.map_or(&PeerHost::Any, |peer| &peer.host);
     Some(Region { host, remote, local: shared(local, scope)? })
 }
 
@@ -150,21 +151,21 @@ fn shared(a: Option<Ports>, b: Option<Ports>) -> Option<Option<Ports>> {
 }
 
 /// The addresses of both. A name is somewhere in everything: it is not resolved here.
-fn narrower(a: &PeerHost, b: &PeerHost) -> Option<PeerHost> {
+fn narrower<'a>(a: &'a PeerHost, b: &'a PeerHost) -> Option<&'a PeerHost> {
     match (a, b) {
         (PeerHost::Net(one, one_bits), PeerHost::Net(two, two_bits)) => {
             let bits = *one_bits.min(two_bits);
             let meet = one.is_ipv4() == two.is_ipv4() && masked(*one, bits) == masked(*two, bits);
-            meet.then(|| if one_bits < two_bits { b } else { a }.clone())
+            meet.then_some(if one_bits < two_bits { b } else { a })
         }
-        (PeerHost::Any, host) | (host, PeerHost::Any | PeerHost::Net(..)) => Some(host.clone()),
-        (_, host) => Some(host.clone()),
+        (PeerHost::Any, host) | (host, PeerHost::Any | PeerHost::Net(..)) => Some(host),
+        (_, host) => Some(host),
     }
 }
 
 /// Whether an exception leaves out all of a region.
-fn spares(except: &Peer, sense: &str, region: &Region) -> bool {
-    let host = match (&except.host, &region.host) {
+fn spares(except: &Peer, sense: &str, region: &Region<'_>) -> bool {
+    let host = match (&except.host, region.host) {
         (PeerHost::Any, _) => true,
         (PeerHost::Net(network, bits), PeerHost::Net(address, longer)) => {
             network.is_ipv4() == address.is_ipv4() && bits <= longer && masked(*address, *bits) == *network

@@ -112,3 +112,53 @@ fn a_stalled_engine_frees_traffic_within_seconds() {
     near.agent(&["recover"]).run().expect_exit(0);
     world.restored(Duration::from_secs(3));
 }
+
+/// What a plan says of engines is what the run takes, here and in another network, and is asked for where it is forced.
+#[test]
+fn a_plan_says_by_which_engine_a_run_would_act() {
+    needs!(Root, Nftables, Queue);
+    let world = World::new(2);
+    let [near, far] = &world.hosts[..] else { panic!("two hosts were asked for") };
+    let echo = world.echo(1, 7);
+    let inside = far.netns.name();
+    for (number, (fault, scope)) in [
+        ("bandwidth: { rate: 20Mbit/s, to: [\"10.77.1.2:7\"], direction: egress }", String::new()),
+        (
+            "bandwidth: { rate: 20Mbit/s, to: [\"10.77.1.2:7\"], direction: egress, engine: queue }",
+            String::new(),
+        ),
+        ("latency: { delay: 20ms, to: [\"10.77.1.2:7\"] }", String::new()),
+        ("latency: { delay: 20ms, from: [\"any:7\"] }", format!(", in: {{ netns: {inside} }}")),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let text = calm(&[&format!("{{ fault: {{ {fault} }}{scope}, for: 60s }}")]);
+        let file = world.file(&format!("planned-{number}.yaml"), &text);
+        let planned = near.squall(&["plan", &file, "--format", "json"]).run();
+        let planned = planned.expect_exit(0).json();
+        let expected = planned["on-this-host-now"]["engines"].as_array().expect("engines");
+        assert_eq!(expected.len(), 1, "{planned:#}");
+        assert_eq!(expected[0]["part"], 1, "{planned:#}");
+        let words = expected[0]["why"].to_string();
+        assert!(words.contains("engine"), "no reason in {planned:#}");
+        near.squall(&["plan", &file]).run().expect_exit(0).expect_told("  part 1: engine ");
+        let mut trial = Trial::begin(&world, near, &text);
+        trial.injected();
+        // A live root of an agent's own stands in nobody's way.
+        let beside = near.squall(&["plan", &file, "--format", "json"]).run().expect_exit(0).json();
+        assert_eq!(beside["on-this-host-now"]["engines"][0]["engine"], expected[0]["engine"], "{beside:#}");
+        let mut talk = echo.dial(near, far.v4).expect("reached");
+        for _ in 0..10 {
+            talk.talk().expect("answered");
+        }
+        trial.run.signal(rustix::process::Signal::INT);
+        let report = trial.finish().expect_exit(6).json();
+        assert_eq!(engine(&report)["name"], expected[0]["engine"], "{report:#}\n{planned:#}");
+        let notes = report["parts"][0]["notes"].to_string();
+        assert!(notes.contains("the engine is"), "{report:#}");
+    }
+    let cut = calm(&["{ fault: { partition: { to: [\"10.77.1.2:7\"] } }, for: 1s }"]);
+    let file = world.file("planned-cut.yaml", cut);
+    near.squall(&["plan", &file]).run().expect_exit(0).expect_told("part 1: engine nftables");
+}
