@@ -119,7 +119,7 @@ fn bursts_within_the_bound_alarm_the_fast_mode_and_not_the_robust_one() {
     };
     let act = |verb: &str| format!("{{ process: {{ argv: [{verb}, \"{burst}\"], user: root }} }}");
     let once = format!(
-        "  - action: {}\n    undo: {}\n  - wait: 2s\n  - action: {}\n    undo: none\n  - wait: 16s\n",
+        "  - action: {}\n    undo: {}\n  - wait: 2s\n  - action: {}\n  - wait: 16s\n",
         act("touch"),
         act("\"rm\", \"-f\""),
         act("rm")
