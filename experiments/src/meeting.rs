@@ -63,12 +63,16 @@ impl Flow {
             _ => return None,
         };
         let meet = |mine: &Member<'_>, theirs: &Member<'_>| {
-            let region = common((self, *mine), (other, *theirs))?;
-            let ports = region.remote.is_some() || region.local.is_some();
-            (counts(&region) && !(ports && protocol == Protocol::Icmp)).then_some([*mine, *theirs])
+            common((self, *mine), (other, *theirs)).is_some_and(|region| {
+                let ports = region.remote.is_some() || region.local.is_some();
+                counts(&region) && !(ports && protocol == Protocol::Icmp)
+            })
         };
         let (mine, all) = (members(self), members(other));
-        let peers = mine.iter().find_map(|mine| all.iter().find_map(|theirs| meet(mine, theirs)))?;
+        let peers = mine.iter().find_map(|mine| {
+            let theirs = all.iter().find(|theirs| meet(mine, theirs))?;
+            Some([*mine, *theirs])
+        })?;
         let scopes = match (&self.scope, &other.scope) {
             (Some(mine), Some(theirs)) if apart(mine, theirs) => return None,
             (None, None) => None,
