@@ -180,6 +180,36 @@ fn two_processes_are_refused_the_same_peer_and_each_has_its_own_end() {
     assert_eq!(spared.count("bad"), 0, "somebody outside of both was refused");
 }
 
+/// A client that waits for its answer, all in one process.
+const ASK: &str = "while :; do if { echo hello >&3 && read -t 5 x <&3; } 3<>/dev/tcp/$0/7; then echo ok; else echo bad; fi; \
+                   sleep 0.02; done >>$1 2>/dev/null";
+
+#[test]
+fn two_processes_lose_the_same_dependency_and_each_has_its_own_end() {
+    needs!(Root, Nftables, Cgroup2, Bpf);
+    let world = World::new(2);
+    world.echo(1, 7);
+    let clients = ["first", "second", "spared"].map(|name| Client::start(&world, name, None, ASK, None));
+    let [first, second, spared] = &clients;
+    let lost = |client: &Client| {
+        let pid = client.process.pid;
+        let outage = "outage: { of: \"10.77.1.2:7\", how: reset }";
+        let step = format!("{{ fault: {{ {outage} }}, in: {{ process: {{ pid: {pid} }} }}, for: 90s }}");
+        let mut trial = Trial::begin(&world, &world.hosts[0], &calm(&[&step]));
+        trial.injected();
+        trial
+    };
+    let (one, two) = (lost(first), lost(second));
+    first.more(5, "bad");
+    second.more(5, "bad");
+    assert!(impaired(&one.halted()) >= 5);
+    first.more(5, "ok");
+    second.more(5, "bad");
+    assert!(impaired(&two.halted()) >= 5);
+    second.more(5, "ok");
+    assert_eq!(spared.count("bad"), 0, "somebody outside of both lost it");
+}
+
 /// How many of some datagrams arrive. Nothing holds them, so they are there as soon as they are sent.
 fn arrive(from: &Host, to: &Host) -> usize {
     let address = SocketAddr::new(to.v4, 9);
