@@ -87,7 +87,10 @@ impl<'a> Containerd<'a> {
             "ociVersion": "1.0.2",
             "process": { "user": { "uid": 0, "gid": 0 }, "args": ["sh", "-c", IDLE], "env": ["PATH=/bin"], "cwd": "/" },
             "root": { "path": self.place.join("root") },
-            "mounts": [{ "destination": "/proc", "type": "proc", "source": "proc" }],
+            "mounts": [
+                { "destination": "/proc", "type": "proc", "source": "proc" },
+                { "destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "mode=755"] },
+            ],
             "annotations": {
                 "io.kubernetes.cri.container-type": "container",
                 "io.kubernetes.cri.container-name": name,
@@ -100,10 +103,9 @@ impl<'a> Containerd<'a> {
             },
         });
         let file = self.place.join(format!("{name}.json"));
-        fs::create_dir_all(self.place.join("root/proc")).expect("the world's directory can be written");
         fs::write(&file, spec.to_string()).expect("the world's directory can be written");
         let file = file.display().to_string();
-        let ran = self.ask(&["run", "--detach", "--config", &file, id]);
+        let ran = self.ask(&["run", "--detach", "--null-io", "--config", &file, id]);
         ran.unwrap_or_else(|error| panic!("{error:#}\n{}", self.log()));
         let tasks = self.ask(&["tasks", "list"]).unwrap_or_else(|error| panic!("{error:#}"));
         let mut words =

@@ -23,8 +23,8 @@ pub fn engines(plan: &Plan, preflight: &Value) -> Vec<String> {
 
 fn ways(change: &Change, preflight: &Value) -> String {
     let (name, asked) = change.fault();
-    let abilities = preflight["faults"].as_array().into_iter().flatten();
-    let Some(ability) = abilities.into_iter().find(|ability| ability["name"] == name) else {
+    let mut abilities = preflight["faults"].as_array().into_iter().flatten();
+    let Some(ability) = abilities.find(|ability| ability["name"] == name) else {
         return "the host has not said yet what works there".to_owned();
     };
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
