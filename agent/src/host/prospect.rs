@@ -19,7 +19,7 @@ use super::table::Table;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Prospect {
-    /// By what: of a shape the word behind `engine:`.
+    /// By what, in the words of the preflight; of a shape, as its report will call it: `netem`, `htb` or `queue`.
     pub engine: &'static str,
     /// Why, and with which limits; empty where there is no other one.
     pub why: Vec<String>,
@@ -31,8 +31,8 @@ impl Prospect {
     pub fn of(change: &Change, aim: &Aim<'_>) -> Result<Option<Self>, Refusal> {
         let only = |engine| Ok(Some(Prospect { engine, why: Vec::new() }));
         match change {
-            Change::Block(_) => only("nftables"),
-            Change::Disconnect(_) => only("sock_diag"),
+            Change::Block(_) => only("rules"),
+            Change::Disconnect(_) => only("socket diagnosis"),
             Change::Redirect(_) => only("proxy"),
             Change::Signal(_) | Change::Pause(_) => Ok(None),
             Change::Shape(_) => {

@@ -160,5 +160,5 @@ fn a_plan_says_by_which_engine_a_run_would_act() {
     }
     let cut = calm(&["{ fault: { partition: { to: [\"10.77.1.2:7\"] } }, for: 1s }"]);
     let file = world.file("planned-cut.yaml", cut);
-    near.squall(&["plan", &file]).run().expect_exit(0).expect_told("part 1: engine nftables");
+    near.squall(&["plan", &file]).run().expect_exit(0).expect_told("part 1: engine rules");
 }
