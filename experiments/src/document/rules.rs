@@ -1,5 +1,7 @@
 //! What one object of the schema says, in words and as a parser.
 
+use std::net::IpAddr;
+
 use serde_json::{Map, Value};
 
 use super::suggest;
@@ -18,7 +20,17 @@ pub(super) fn parser(format: &str) -> Option<Parse> {
     fn read<T: std::str::FromStr<Err = QuantityError>>(text: &str) -> Result<(), QuantityError> {
         text.parse::<T>().map(drop)
     }
+    fn address(text: &str) -> Result<(), QuantityError> {
+        let wrong = |_| {
+            QuantityError::new(
+                format!("`{text}` is not an address"),
+                "write it as `10.0.0.7` or `2001:db8::7`",
+            )
+        };
+        text.parse::<IpAddr>().map(drop).map_err(wrong)
+    }
     Some(match format {
+        "ip" => address,
         "period" => read::<Period>,
         "percent" => read::<Percent>,
         "pick" => read::<Pick>,
