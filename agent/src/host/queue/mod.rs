@@ -39,7 +39,7 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::sys::eventfd::{EfdFlags, EventFd};
-use nix::sys::socket::{MsgFlags, NetlinkAddr, SockProtocol, recv, sendto, setsockopt, sockopt};
+use nix::sys::socket::{MsgFlags, NetlinkAddr, SockProtocol, getsockopt, recv, sendto, setsockopt, sockopt};
 use squall_experiments::evidence::Engine;
 use squall_experiments::impairment::Impairment;
 use squall_experiments::protocol::Refusal;
@@ -107,7 +107,16 @@ impl Queue {
         let mut notes = Vec::new();
         if setsockopt(&socket.as_fd(), sockopt::RcvBufForce, &BUFFER).is_err() {
             let _ = setsockopt(&socket.as_fd(), sockopt::RcvBuf, &BUFFER);
-            notes.push("the packet queue has a small buffer here: packets of a burst may pass it".to_owned());
+            // The kernel tells twice what was asked for: half of it is its own bookkeeping.
+            let room = getsockopt(&socket.as_fd(), sockopt::RcvBuf).map_or(0, |bytes| bytes / 2);
+            if room < BUFFER {
+                notes.push(format!(
+                    "the packet queue's socket holds {} KiB here instead of {} (more needs CAP_NET_ADMIN on the host itself, \
+                     or a higher `net.core.rmem_max`): packets of a burst may pass unharmed, and are counted",
+                    room >> 10,
+                    BUFFER >> 10
+                ));
+            }
         }
         // A verdict may carry a whole packet; the default is enough where this is refused.
         let _ = setsockopt(&socket.as_fd(), sockopt::SndBufForce, &(1 << 20));
