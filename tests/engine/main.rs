@@ -60,7 +60,7 @@ impl Shaped {
 
     fn end(mut self) -> Engine {
         self.close();
-        self.queue.stop()
+        self.queue.stop().0
     }
 }
 

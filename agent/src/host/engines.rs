@@ -140,7 +140,11 @@ impl Engines {
         };
         self.closing.extend(queue.socket().try_clone_to_owned());
         if !hangs {
-            self.ended.insert(number, queue.stop());
+            let (counts, answered) = queue.stop();
+            self.ended.insert(number, counts);
+            if !answered {
+                return Ok(keeps.told(number));
+            }
             return Ok(format!(
                 "what waited in queue {number} went on its way, and nobody reads it any more"
             ));

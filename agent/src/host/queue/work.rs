@@ -95,13 +95,20 @@ impl Work {
 
     /// Decides about one packet, which came at this time.
     pub fn packet(&mut self, packet: &Packet<'_>, now: u64, socket: &OwnedFd) {
-        self.decide(packet, now);
+        if self.decide(packet, now) {
+            // Not before those that came before it, nor before itself.
+            self.give(socket);
+            let copy = Outgoing { bytes: packet.payload, mark: self.mark(packet), device: device(packet) };
+            let sent = self.raw.as_mut().map(|raw| raw.send(copy));
+            self.counts.duplicated += u64::from(sent == Some(Sent::Yes));
+        }
         if self.verdicts.len() >= FULL {
             self.give(socket);
         }
     }
 
-    fn decide(&mut self, packet: &Packet<'_>, now: u64) {
+    /// Whether a copy is to be sent behind it at once.
+    fn decide(&mut self, packet: &Packet<'_>, now: u64) -> bool {
         // A packet that found the socket full has a number, and passed. What would have befallen it is not its successor's.
         let passed = packet.id.wrapping_sub(self.last).wrapping_sub(1).cast_signed().max(0) as u32;
         self.last = packet.id;
@@ -112,7 +119,7 @@ impl Work {
         if fate.lost {
             self.counts.lost += 1;
             self.verdicts.lose(packet.id);
-            return;
+            return false;
         }
         let length = packet.length as usize;
         let whole = length == packet.payload.len();
@@ -128,7 +135,7 @@ impl Work {
         let Some(wait) = self.line.as_mut().map_or(Some(0), |line| line.pass(length, now)) else {
             self.counts.crowded += 1;
             self.verdicts.lose(packet.id);
-            return;
+            return false;
         };
         self.counts.corrupted += u64::from(corrupted);
         self.counts.oversized += u64::from(!whole && (fate.duplicated || fate.corrupted.is_some()));
@@ -162,12 +169,7 @@ impl Work {
                 let copy = Held::Taken(self.bytes(packet, packet.payload));
                 self.schedule.hold(copy, length, now, wait + fate.delay, connection);
             }
-            return;
-        }
-        if doubled {
-            let copy = Outgoing { bytes: packet.payload, mark: self.mark(packet), device: device(packet) };
-            let sent = self.raw.as_mut().map(|raw| raw.send(copy));
-            self.counts.duplicated += u64::from(sent == Some(Sent::Yes));
+            return false;
         }
         if corrupted {
             self.verdicts.altered(packet.id, &self.scratch);
@@ -176,6 +178,7 @@ impl Work {
         } else {
             self.verdicts.accept(packet.id);
         }
+        doubled
     }
 
     fn mark(&self, packet: &Packet<'_>) -> u32 {
@@ -191,8 +194,7 @@ impl Work {
     pub fn release(&mut self, now: u64, socket: &OwnedFd) {
         let mut waits = false;
         loop {
-            let Work { orders, schedule, verdicts, raw, counts, times, .. } = self;
-            let outbound = orders.hook == Hook::Output;
+            let Work { schedule, verdicts, raw, counts, times, .. } = self;
             let all = schedule.release(now, |Due { held, oldest, arrived, deadline }| {
                 if verdicts.len() >= FULL {
                     return false;
@@ -201,8 +203,8 @@ impl Work {
                     Held::Queued(id, None) if oldest => verdicts.oldest(*id),
                     Held::Queued(id, None) => verdicts.accept(*id),
                     Held::Queued(id, Some(altered)) => verdicts.altered(*id, &altered.bytes),
-                    // What the kernel holds of the same connection, and is due before it, is not to be overtaken.
-                    Held::Taken(_) if outbound && !verdicts.is_empty() => return false,
+                    // What the kernel holds and is due before it is not to be overtaken.
+                    Held::Taken(_) if !verdicts.is_empty() => return false,
                     Held::Taken(Bytes { bytes, mark, device }) => {
                         let packet = Outgoing { bytes, mark: *mark, device: *device };
                         match raw.as_mut().map_or(Sent::No(Errno::EBADF), |raw| raw.send(packet)) {
