@@ -1,5 +1,6 @@
 //! The packet engine by itself, between two hosts, without an agent around it: what the end-to-end suite cannot look at.
 
+use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::net::{SocketAddr, SocketAddrV6, UdpSocket};
 use std::os::fd::AsFd;
@@ -11,7 +12,7 @@ use squall_agent::host::nft::{self, Hook};
 use squall_agent::host::queue::{Orders, Queue, drain};
 use squall_agent::host::rule::Rule;
 use squall_experiments::evidence::Engine;
-use squall_experiments::impairment::{Chance, Delay, Distribution, Impairment};
+use squall_experiments::impairment::{Chance, Delay, Distribution, Impairment, LossModel};
 use squall_experiments::quantity::Percent;
 use squall_tests::host::Host;
 use squall_tests::needs;
@@ -179,6 +180,54 @@ fn long_datagrams_that_are_late_on_their_way_out_arrive_whole() {
         let counts = shaped.end();
         assert_eq!((counts.delayed, counts.mislaid, counts.overflowed), (counts.seen, 0, 0), "{counts:?}");
     }
+}
+
+/// Half of everything is lost in a burst; gives which numbers, and what the engine did. `room`: of its socket, in bytes.
+fn lost_in_a_burst(world: &World, room: Option<usize>) -> (Vec<u32>, Engine) {
+    const BURST: u32 = 2000;
+    let percent = "50%".parse().expect("a percentage");
+    let half = Chance { percent, correlation: Percent::default() };
+    let impairment = Impairment { loss: Some(LossModel::Random(half)), ..Impairment::default() };
+    let (sender, receiver) = pair(world, v4);
+    let mut shaped = Shaped::begin(&world.hosts[1], Hook::Input, impairment);
+    if let Some(room) = room {
+        setsockopt(&shaped.queue.socket(), sockopt::RcvBuf, &room).expect("it may be smaller");
+    }
+    send_numbers(&sender, BURST);
+    // The last ones are only known to have passed by what comes behind them.
+    holds("the burst to be over", PATIENCE, || {
+        sender.send(&BURST.to_be_bytes()).expect("the kernel takes it");
+        shaped.queue.counts().seen > BURST.into()
+    });
+    let counts = shaped.end();
+    receiver.set_nonblocking(true).expect("it may be");
+    let mut missing: BTreeSet<u32> = (0..BURST).collect();
+    let mut bytes = [0; 4];
+    while receiver.recv(&mut bytes).is_ok() {
+        missing.remove(&u32::from_be_bytes(bytes));
+    }
+    (missing.into_iter().collect(), counts)
+}
+
+/// A socket that is full costs the packets that find it so their fate, and no others.
+#[test]
+fn what_finds_the_socket_full_passes_is_counted_apart_and_shifts_nobodys_fate() {
+    needs!(Root, Nftables);
+    let world = World::new(2);
+    let mut said = String::new();
+    // A packet of somebody else's, such as a neighbour's greeting, would have a number, too: hardly three times.
+    for _ in 0..3 {
+        let (all, roomy) = lost_in_a_burst(&world, None);
+        let (some, cramped) = lost_in_a_burst(&world, Some(1));
+        assert_eq!((roomy.overrun, roomy.overflowed, cramped.overflowed), (0, 0, 0), "{roomy:?} {cramped:?}");
+        assert!(cramped.overrun > 0, "nothing found the socket full: {cramped:?}");
+        assert!(!some.is_empty() && some.len() < all.len(), "{} and {} are lost", some.len(), all.len());
+        if some.iter().all(|number| all.contains(number)) {
+            return;
+        }
+        said = format!("{all:?}\n{some:?}");
+    }
+    panic!("a full socket changed what befell others:\n{said}");
 }
 
 /// What is too long to be copied is said, not forgotten.
