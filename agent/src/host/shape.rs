@@ -312,6 +312,11 @@ impl Live {
             all.overflowed,
             format!("{} packets were held, as many as allowed: what came then passed unharmed", self.limit),
         );
+        incident(
+            all.overrun,
+            "packets came faster than the engine took them in (its socket was full): they passed unharmed"
+                .to_owned(),
+        );
         incident(all.mislaid, "packets could not be sent again, and are lost".to_owned());
         let mut evidence = Evidence {
             unit: Unit::Packets,
