@@ -97,7 +97,15 @@ fn begin(arguments: &Arguments) -> Result<(), Refusal> {
         let errands = Errands::new(line).map_err(|error| cannot("hear its agent", &error))?;
         work(
             &uplink,
-            &mut Lasting { errands, errand: 0, key, membership, inventory, streams: Streams::default() },
+            &mut Lasting {
+                errands,
+                errand: 0,
+                key,
+                membership,
+                unkept: None,
+                inventory,
+                streams: Streams::default(),
+            },
         )
         .await;
         Ok(())
