@@ -1,5 +1,8 @@
 //! One connection to a controller, from its greeting to its end.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::OwnedFd;

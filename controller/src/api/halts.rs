@@ -215,13 +215,15 @@ impl On {
             let help = "leave `on` out to halt everything";
             return Err(Problem::new(StatusCode::BAD_REQUEST, "`on` says nothing of the hosts", help));
         }
-        let known: Vec<(String, On)> = match timeout(SOON, api.store.hosts()).await {
-            Ok(Ok(hosts)) => hosts
+        let kept = timeout(SOON, api.store.hosts()).await.ok().and_then(Result::ok);
+        let answers = kept.is_some();
+        let known: Vec<(String, On)> = match kept {
+            Some(hosts) => hosts
                 .into_iter()
                 .filter(|host| host.revoked_at.is_none())
                 .map(|host| (host.name, On { labels: host.labels, zone: host.zone, cell: host.cell }))
                 .collect(),
-            _ => {
+            None => {
                 let hosts = api.engine.hosts().await.into_iter();
                 hosts
                     .map(|host| (host.name, On { labels: host.labels, zone: host.zone, cell: host.cell }))
@@ -230,13 +232,18 @@ impl On {
         };
         let found = known.into_iter().filter(|(_, host)| self.matches(host)).map(|(name, _)| name);
         let found: Vec<String> = found.collect();
-        match found.is_empty() {
-            true => Err(Problem::new(
+        match (found.is_empty(), answers) {
+            (false, _) => Ok(found),
+            (true, true) => Err(Problem::new(
                 StatusCode::CONFLICT,
                 "no host matches what the halt is on; nothing was undone",
                 "`squall hosts` shows labels, zones and cells; without them everything is halted",
             )),
-            false => Ok(found),
+            (true, false) => Err(Problem::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "the store does not say which hosts the halt is on, and none says it of itself; nothing was undone",
+                "halt them by their names, or everything",
+            )),
         }
     }
 

@@ -39,6 +39,7 @@ async fn a_halt_by_labels_is_of_the_hosts_that_carry_them_all_and_of_no_other() 
     let (status, done) = halt(json!({ "labels": { "says": "itself" } })).await;
     assert_eq!(status, 200, "{done}");
     assert_eq!(served.engine.asked().last().map(String::as_str), Some("halt Some([\"web\"])"));
+    assert_eq!(halt(json!({ "labels": { "role": "web" } })).await.0, 503, "nobody knows");
     drop(hung);
     served.stop().await;
 }
