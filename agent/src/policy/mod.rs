@@ -12,6 +12,7 @@ use std::path::Path;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use squall_experiments::change::Change;
+use squall_experiments::limits::Limits;
 use squall_experiments::peer::{Peer, PeerHost};
 use squall_experiments::probe::Probe;
 use squall_experiments::protocol::Refusal;
@@ -166,47 +167,24 @@ impl Policy {
     /// Whether a change may be made for so long.
     pub fn permits(&self, change: &Change, lasts: Period) -> Result<(), Refusal> {
         let help = format!("the owner of this host decides, in `{FILE}`");
-        if !self.enabled {
-            return Err(Refusal::new("this host's policy allows no injection", help));
-        }
-        let kind = match change {
-            Change::Block(_) => "block",
-            Change::Shape(_) => "shape",
-            Change::Redirect(_) => "redirect",
-            Change::Disconnect(_) => "disconnect",
-            Change::Signal(_) => "signal",
-            Change::Pause(_) => "pause",
-        };
-        if !self.allow.iter().any(|allowed| allowed == kind) {
-            return Err(Refusal::new(format!("this host's policy does not allow `{kind}`"), help));
-        }
-        if let Some(why) = windows::objection(&self.windows, Timestamp::now(), lasts) {
+        if let Some(why) = self.limits().objection(change, lasts) {
             return Err(Refusal::new(why, help));
         }
-        if lasts > self.max_duration {
-            return Err(Refusal::new(
-                format!("{lasts} is longer than this host's policy allows ({})", self.max_duration),
-                help,
-            ));
+        match windows::objection(&self.windows, Timestamp::now(), lasts) {
+            Some(why) => Err(Refusal::new(why, help)),
+            None => Ok(()),
         }
-        let held = match change {
-            Change::Shape(shape) => {
-                let late = shape.impairment.reorder.map(|reorder| reorder.late);
-                shape.impairment.delay.map(|delay| delay.delay).max(late)
-            }
-            Change::Redirect(redirect) => redirect.ailment.holds_for(),
-            _ => None,
-        };
-        if let Some(held) = held.filter(|held| *held > self.max_delay) {
-            return Err(Refusal::new(
-                format!(
-                    "to hold packets for {held} is longer than this host's policy allows (`max-delay`: {})",
-                    self.max_delay
-                ),
-                help,
-            ));
+    }
+
+    /// What a plan can be compared with beforehand.
+    pub fn limits(&self) -> Limits {
+        Limits {
+            enabled: self.enabled,
+            max_duration: self.max_duration,
+            max_delay: self.max_delay,
+            windows: self.windows.iter().map(ToString::to_string).collect(),
+            allow: self.allow.clone(),
         }
-        Ok(())
     }
 
     /// Whether this host may belong to a controller.
