@@ -48,6 +48,7 @@ pub mod flow;
 pub mod gameday;
 pub mod guard;
 pub mod impairment;
+pub mod limits;
 pub mod mandate;
 pub mod meeting;
 pub mod muster;

@@ -58,6 +58,7 @@ mod shipped;
 mod store;
 mod targets;
 mod traffic;
+mod twins;
 mod unit;
 mod verdicts;
 mod witness;
