@@ -354,6 +354,9 @@ pub(crate) async fn go(api: Arc<Api>, call: Call) -> Result<Answer, Problem> {
     let day = read(&api, &call).await?;
     // Go to a step that waits for marks is: on to what comes next.
     let observing = day.course.step(&step).is_some_and(|step| step.state.word() == "observing");
+    if !observing && let Some(why) = api.gamedays.refuses_go(&day, &step, &call.name()) {
+        return Err(Problem::new(StatusCode::CONFLICT, why, "no-go and `stop` are anybody's"));
+    }
     let event = if observing { Event::Done { step } } else { Event::Go { step } };
     say(&api, &call, day, event).await
 }
