@@ -27,7 +27,7 @@ const AGAIN: Duration = Duration::from_secs(1);
 const IDLE: Duration = Duration::from_secs(15);
 
 /// Who is woken.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Woken {
     /// Where runs and game days got something.
     pub(super) changes: watch::Sender<u64>,
@@ -142,7 +142,7 @@ mod tests {
 
     #[test]
     fn who_speaks_is_not_woken_by_himself_and_what_is_not_understood_wakes_nobody() {
-        let woken = Woken { changes: watch::Sender::new(0), orders: watch::Sender::new(0) };
+        let woken = Woken::default();
         let seen = || (*woken.changes.borrow(), *woken.orders.borrow());
         for (payload, after) in [
             ("changed a", (0, 0)),

@@ -212,15 +212,8 @@ impl Store {
         audit::begin(&mut writer)?;
         let read = Line::start("store-read", reader()?)?;
         let write = Line::start("store-write", writer)?;
-        let woken = hearing::Woken { changes: watch::Sender::new(0), orders: watch::Sender::new(0) };
-        Ok(Store {
-            write,
-            read,
-            place: Arc::new(place.clone()),
-            woken,
-            hearing: None,
-            telling: Arc::default(),
-        })
+        let (place, woken) = (Arc::new(place.clone()), hearing::Woken::default());
+        Ok(Store { write, read, place, woken, hearing: None, telling: Arc::default() })
     }
 
     async fn write<T: Send + 'static>(
