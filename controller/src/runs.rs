@@ -2,6 +2,7 @@
 //!
 //! Each is a task of its own. Its log goes to the store line by line, before whoever asks can see it (`keeping`).
 
+mod halting;
 pub(crate) mod keeping;
 mod takeover;
 mod windows;
@@ -388,7 +389,12 @@ impl Engine for Runs {
         if hosts.is_none() {
             self.interrupt_all("halt");
         }
-        Box::pin(self.0.hub.halt(hosts))
+        Box::pin(async move {
+            match hosts {
+                None => self.0.hub.halt(None).await,
+                Some(hosts) => self.halt_hosts(hosts).await,
+            }
+        })
     }
 
     fn join_token(&self) -> Minted {

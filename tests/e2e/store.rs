@@ -8,14 +8,15 @@ use serde_json::json;
 use squall_controller::budget::HostUse;
 use squall_controller::config::Budget;
 use squall_controller::store::{
-    Admission, Answered, Asked, Due, EntryRow, Eyes, NewHost, NewJoinToken, NewPlan, NewRun, NewSchedule,
-    NewToken, Role, Store, StoreError, Tested, Verified, Where, states,
+    Admission, Answered, Asked, Due, EntryRow, Eyes, HostHalt, NewHost, NewJoinToken, NewPlan, NewRun,
+    NewSchedule, NewToken, Role, Store, StoreError, Tested, Verified, Where, states,
 };
 use squall_tests::needs;
 use squall_tests::netns::Process;
 use squall_tests::service::{Service, postgres_programs};
 use squall_tests::wait::{PATIENCE, holds};
 use squall_tests::world::World;
+use tokio::time::timeout;
 
 /// A time that no test reaches: the year 2100.
 const LATER: u64 = 4_102_444_800_000;
@@ -340,6 +341,7 @@ fn postgres_keeps_it_alike_for_many_controllers_and_comes_back() {
     alike(&place(&world, "postgres"));
     altered_audit(&world, &service);
     together(&place(&world, "postgres"));
+    heard(&world, &service);
     once(&place(&world, "postgres"));
     query(&world, &service, "INSERT INTO schema_version (version) VALUES (1000)").expect("it is altered");
     let newer = Store::open(&place(&world, "postgres")).expect_err("it is newer");
@@ -390,6 +392,60 @@ fn together(place: &Where) {
             assert!(matches!(verified, Verified::Whole(head) if head.seq == 163));
         }
     });
+}
+
+/// Two controllers on one database: what one does the other hears of without looking, also after its connection was cut.
+fn heard(world: &World, service: &Service) {
+    let place = place(world, "postgres");
+    let [one, other] = [Store::open(&place).expect("one"), Store::open(&place).expect("another")];
+    assert!(other.is_shared());
+    let listening = "FROM pg_stat_activity WHERE application_name = 'squall listens'";
+    let listen = |many: &str| {
+        holds("them to listen", PATIENCE, || {
+            query(world, service, &format!("SELECT count(*) {listening}")).is_ok_and(|count| count == many)
+        });
+    };
+    let (mut changes, mut orders) = (other.changes(), other.orders());
+    wait(one.new_run(a_run("heard"))).expect("a run");
+    for round in 0..3 {
+        listen("2");
+        // Whoever begins to listen looks once more. Of several things at most one is seen by that.
+        for number in 0..3 {
+            let seq = 3 * round + number;
+            wait(async {
+                changes.mark_unchanged();
+                one.append(0, "heard", seq, &[text("something")]).await.expect("an event");
+                timeout(PATIENCE, changes.changed()).await.expect("it is heard").expect("it listens");
+                orders.mark_unchanged();
+                one.set_fact("drill", Some(format!("{seq}"))).await.expect("a fact");
+                timeout(PATIENCE, orders.changed()).await.expect("it is heard").expect("it listens");
+            });
+        }
+        let cut = format!("SELECT count(pg_terminate_backend(pid)) {listening}");
+        assert_eq!(query(world, service, &cut).expect("they are ended"), "2");
+        listen("0");
+    }
+    wait(async {
+        // Of one's own one is not told twice.
+        let mut own = one.changes();
+        own.mark_unchanged();
+        one.append(0, "heard", 9, &[text("the last")]).await.expect("an event");
+        assert!(own.has_changed().expect("it is there"));
+    });
+    let halt = wait(one.want_host_halts(&[text("web"), text("db")])).expect("it is wanted");
+    let wanted = |store: &Store| wait(store.halts("drill", vec![text("heard")])).expect("it can be asked");
+    let of = |host: &str| HostHalt { halt: halt.clone(), host: text(host) };
+    assert_eq!(wanted(&other).hosts, [of("db"), of("web")]);
+    wait(one.want_halt("heard")).expect("it is wanted");
+    let halts = wanted(&other);
+    assert_eq!((halts.all.as_deref(), halts.runs), (Some("8"), vec![text("heard")]));
+    wait(other.take_host_halt(&of("web"))).expect("it is taken");
+    wait(other.host_halted(&of("web"), "undone")).expect("it is said");
+    wait(other.host_halted(&of("web"), "later")).expect("the first counts");
+    assert_eq!(wanted(&other).hosts, [of("db")]);
+    let did = wait(one.host_halts(&halt)).expect("it can be asked");
+    let did: Vec<_> = did.iter().map(|of| (of.host.as_str(), of.taken, of.did.as_deref())).collect();
+    assert_eq!(did, [("db", false, None), ("web", true, Some("undone"))]);
 }
 
 /// Ends PostgreSQL as its administrator does.

@@ -1,95 +1,131 @@
-//! Two controllers on one database: what one of them is told holds at the other, and what one leaves behind the other closes.
+//! Two controllers on one database.
+
+use std::fs;
+use std::path::PathBuf;
 
 use rustix::process::Signal;
-use squall_tests::needs;
-use squall_tests::squall::Background;
-use squall_tests::wait::{PATIENCE, holds, until};
+use squall_tests::client::{Postgres, connect};
+use squall_tests::service::Service;
+use squall_tests::squall::{Background, Squall};
+use squall_tests::wait::{PATIENCE, holds};
+use squall_tests::world::World;
 
 use crate::link::Linked;
-use crate::once::Twins;
 use crate::trial::SOON;
 
-impl Twins {
-    /// Gives one of them an experiment with a fault on its hosts, and follows it.
-    fn injects(&self, at: usize, lasts: &str) -> Background {
-        let document = format!(
-            "squall: 1\ntitle: A page that is late\non: {{ labels: {{ role: web }} }}\n\
-             hypothesis:\n  - name: the page is there\n    http: {{ url: \"http://127.0.0.1:8080/\", timeout: 2s }}\n    every: 100ms\n\
-             method:\n  - fault: {{ latency: {{ delay: 20ms, to: [\"127.0.0.1:8080\"] }} }}\n    for: {lasts}\n"
-        );
-        let file = self.world.file("late.yaml", document);
-        let url = format!("http://127.0.0.1:{}", Twins::people(at));
-        self.asks(at, &["run", &file, "--controller", &url]).start()
-    }
+/// The ports of each controller: for people, and for agents.
+const PORTS: [(u16, u16); 2] = [(8416, 8417), (8426, 8427)];
 
-    /// Waits for the fault on a host.
-    fn is_injected(&self, host: usize) {
-        holds("the fault", PATIENCE, || self.world.hosts[host].tables() == ["table inet squall"]);
-    }
-
-    fn is_clean(&self, host: usize) {
-        holds("the host to be as before", PATIENCE, || self.world.hosts[host].tables().is_empty());
-    }
-
-    /// The newest run, as one of them shows it.
-    fn newest(&self, at: usize) -> serde_json::Value {
-        let runs = self.asks(at, &["runs", "--format", "json"]).run().expect_exit(0).json();
-        runs["runs"][0].clone()
-    }
-
-    fn story(&self, at: usize) -> String {
-        self.controllers[at].as_ref().expect("it was started").story()
-    }
+/// Two controllers on the first host of a world; each has one of the other hosts, which goes to the other one when its own is gone.
+pub struct Twins {
+    pub hosts: Vec<Linked>,
+    pub controllers: [Option<Background>; 2],
+    data: [PathBuf; 2],
+    database: String,
+    service: Service,
+    pub world: World,
 }
 
-#[test]
-fn a_live_run_of_a_controller_that_dies_is_closed_by_the_other_and_a_revoked_host_is_cut_off_by_both() {
-    needs!(Root, Nftables, Queue, Nginx, Postgres);
-    let mut twins = Twins::new();
-    // Its run is for the host that is connected to it.
-    let followed = twins.injects(0, "80s");
-    twins.is_injected(1);
-    let run = twins.newest(1)["id"].as_str().expect("a run").to_owned();
-    twins.dies(0);
-    drop(followed);
-    twins.is_clean(1);
-    let closed = until("the run to be closed", PATIENCE * 2, || {
-        let newest = twins.newest(1);
-        (newest["state"] != "running").then_some(newest)
-    });
-    assert_eq!((&closed["id"], &closed["state"]), (&run.clone().into(), &"interrupted".into()), "{closed}");
-    // The host goes to the other one, which tells it that its run is over: nothing of it begins there any more.
-    holds("both hosts at the other", PATIENCE, || twins.has(1) == 2);
-    let fences = twins.world.hosts[1].state.join("link").join("fences");
-    holds("the host to know", PATIENCE * 2, || {
-        std::fs::read_to_string(&fences).is_ok_and(|fences| fences.contains(&run))
-    });
-    twins.is_clean(1);
-
-    // Both carry a fault of the one, and the other is told that one of them does not belong to them any more.
-    twins.serves(0);
-    let followed = twins.injects(1, "80s");
-    twins.is_injected(1);
-    twins.is_injected(2);
-    assert_eq!(twins.has(0), 0, "both hosts are with the other");
-    twins.asks(0, &["hosts", "revoke", "web-1"]).run().expect_exit(0);
-    holds("the host to be cut off where it is", PATIENCE, || {
-        twins.story(1).contains("as another controller was told to revoke it")
-    });
-    twins.is_clean(1);
-    holds("it not to come back", PATIENCE, || twins.hosts[0].stderr().contains("was revoked"));
-    assert_eq!(twins.has(1), 1, "only the other host is connected");
-    // A host is missing: by default the others revert too, and the run says so.
-    twins.is_clean(2);
-    followed.finish();
-    assert_ne!(twins.newest(1)["state"], "held");
-    twins.asks(1, &["audit", "verify"]).run().expect_exit(0);
-
-    twins.hosts.drain(..).for_each(Linked::end);
-    for controller in &mut twins.controllers {
-        let mut controller = controller.take().expect("it was started");
-        controller.signal(Signal::TERM);
-        controller.finish().expect_exit(0);
+impl Twins {
+    pub fn new() -> Self {
+        let world = World::new(3);
+        let service = world.postgres(0, 5432);
+        (1..=2).for_each(|host| drop(world.nginx(host, 8080)));
+        let database = world.directory.join("service-0");
+        let database = format!("host={} port=5432 user=postgres dbname=fleet", database.display());
+        let data = [world.place("one"), world.place("other")];
+        let mut twins =
+            Twins { hosts: Vec::new(), controllers: [None, None], data, database, service, world };
+        twins.query("CREATE DATABASE fleet");
+        twins.serves(0);
+        // What controllers share beside the database: keys.
+        for entry in fs::read_dir(&twins.data[0]).expect("a directory").flatten() {
+            if entry.file_type().is_ok_and(|kind| kind.is_file()) {
+                fs::copy(entry.path(), twins.data[1].join(entry.file_name())).expect("a copy");
+            }
+        }
+        twins.serves(1);
+        for number in [1, 2] {
+            let token = twins.asks(0, &["tokens", "join", "--format", "json"]).run().expect_exit(0).json();
+            let token = token["token"].as_str().expect("a token").to_owned();
+            let url = |at: usize| format!("https://10.77.{number}.1:{}", PORTS[at].1);
+            let other = url(2 - number);
+            let more = ["--controller", &other, "--label", "role=web"];
+            let host = &twins.world.hosts[number];
+            twins.hosts.push(Linked::by(host, &format!("web-{number}"), &url(number - 1), &token, &more));
+        }
+        twins.hold_a_host_each();
+        twins
     }
-    twins.world.restored(SOON);
+
+    pub fn serves(&mut self, at: usize) {
+        let (people, agents) = PORTS[at];
+        let (data, people) = (self.data[at].display().to_string(), format!("127.0.0.1:{people}"));
+        let agents = format!("0.0.0.0:{agents}");
+        let serve = [
+            "serve",
+            "--data",
+            &data,
+            "--listen",
+            &people,
+            "--listen-agents",
+            &agents,
+            "--heartbeat",
+            "500ms",
+        ];
+        let serve = self.world.hosts[0].squall(&serve).env("SQUALL_DATABASE", &self.database);
+        let mut controller = serve.start();
+        holds("the controller to listen", PATIENCE, || {
+            assert!(!controller.ended(), "{}", controller.story());
+            controller.story().contains("serves agents at")
+        });
+        self.controllers[at] = Some(controller);
+    }
+
+    pub fn dies(&mut self, at: usize) {
+        let mut controller = self.controllers[at].take().expect("it was started");
+        controller.signal(Signal::KILL);
+        holds("the controller to be gone", PATIENCE, || controller.ended());
+    }
+
+    /// A command of whoever administers one of them.
+    pub fn asks(&self, at: usize, arguments: &[&str]) -> Squall {
+        let asks =
+            self.world.hosts[0].squall(arguments).env("SQUALL_TOKEN_FILE", self.data[0].join("admin-token"));
+        asks.env("SQUALL_CONTROLLER", Twins::url(at))
+    }
+
+    /// How many hosts one of them is connected to.
+    pub fn has(&self, at: usize) -> usize {
+        let hosts = self.asks(at, &["hosts", "--format", "json"]).run().expect_exit(0).json();
+        let hosts = hosts["hosts"].as_array().expect("hosts");
+        hosts.iter().filter(|host| host["connected"] == true).count()
+    }
+
+    pub fn hold_a_host_each(&self) {
+        holds("a host for each of them", PATIENCE, || self.has(0) == 1 && self.has(1) == 1);
+    }
+
+    /// The address of one of them, for people.
+    pub fn url(at: usize) -> String {
+        format!("http://127.0.0.1:{}", PORTS[at].0)
+    }
+
+    /// Asks the database itself, as its administrator; gives the first value.
+    pub fn query(&self, sql: &str) -> String {
+        let (host, at) =
+            (&self.world.hosts[0], std::net::SocketAddr::from(([127, 0, 0, 1], self.service.port)));
+        let asked = connect(&host.netns, at, PATIENCE).and_then(|stream| Postgres::over(stream)?.query(sql));
+        asked.unwrap_or_else(|error| panic!("{sql}: {error}"))
+    }
+
+    /// Ends both, and everything that they have.
+    pub fn end(mut self) {
+        self.hosts.drain(..).for_each(Linked::end);
+        for mut last in self.controllers.iter_mut().filter_map(Option::take) {
+            last.signal(Signal::TERM);
+            last.finish().expect_exit(0);
+        }
+        self.world.restored(SOON);
+    }
 }

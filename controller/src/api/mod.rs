@@ -34,6 +34,7 @@ pub mod routes;
 pub(crate) mod runs;
 pub(crate) mod schedules;
 pub mod server;
+pub(crate) mod sse;
 mod state;
 mod stream;
 

@@ -155,6 +155,11 @@ impl Hub {
         known.hosts.iter().map(info).collect()
     }
 
+    /// Whether a host is connected now.
+    pub fn has(&self, host: &str) -> bool {
+        self.known().hosts.get(host).is_some_and(|known| known.link.is_some())
+    }
+
     /// The names of those that are connected now.
     pub fn connected(&self) -> BTreeSet<String> {
         let known = self.known();
@@ -370,7 +375,7 @@ fn shared<S: Serializer>(value: &Arc<Value>, serializer: S) -> Result<S::Ok, S::
 }
 
 /// That a host cannot be reached, and why.
-pub(super) fn unreached(host: &str, why: &str) -> Refusal {
+pub(crate) fn unreached(host: &str, why: &str) -> Refusal {
     Refusal::new(
         format!("`{host}` cannot be reached: {why}"),
         "look at its agent's log; what was begun there ends with its lease",

@@ -31,6 +31,7 @@ mod session;
 mod tests;
 
 pub use authority::{Authority, AuthorityError};
+pub(crate) use hub::unreached;
 pub use hub::{HostInfo, Hub};
 pub use listener::{Listener, Terms};
 pub use registry::{Answer, Member, Registry, Roll};
