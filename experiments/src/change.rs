@@ -300,9 +300,9 @@ impl Claim {
     /// here only equal scopes collide.
     pub fn collides(&self, other: &Claim) -> bool {
         match (self, other) {
-            (Claim::Packets(a), Claim::Packets(b))
-            | (Claim::Sockets(a), Claim::Sockets(b))
-            | (Claim::Connections(a), Claim::Connections(b)) => a.overlaps(b),
+            (Claim::Packets(a), Claim::Packets(b)) | (Claim::Sockets(a), Claim::Sockets(b)) => a.overlaps(b),
+            // The agent compares the addresses that the names come to.
+            (Claim::Connections(a), Claim::Connections(b)) => a.overlaps(b) && !a.goes_by_another_name(b),
             // Blocked packets to a peer are the proxy's own, whosever they were: nothing would be as it is asked for.
             (Claim::Packets(a), Claim::Connections(b)) | (Claim::Connections(b), Claim::Packets(a)) => {
                 a.overlaps(b)
