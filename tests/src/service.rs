@@ -102,11 +102,14 @@ pub(crate) fn nginx(directory: &Path, port: u16) -> io::Result<Recipe> {
             "daemon off;\nuser www-data;\nworker_processes 2;\npid {place}/pid;\nerror_log {place}/error.log;\n\
              events {{ worker_connections 256; }}\n\
              http {{\n  split_clients a$request_id $hundredth {{ 1% 1; * 0; }}\n  \
+             split_clients c$request_id $half {{ 50% 1; * 0; }}\n  \
              split_clients b$request_id $fifth {{ 20% 1; * 0; }}\n  access_log off;\n  keepalive_timeout 600s;\n  keepalive_requests 1000000;\n{temporary}  \
              server {{\n    listen {port} reuseport;\n    listen [::]:{port} ipv6only=on reuseport;\n    \
              root {place}/site;\n    location /health {{ return 200 \"well\\n\"; }}\n    \
              location /flaky {{ if ($hundredth) {{ return 503; }} return 200; }}\n    \
              location /breaks {{ set $bad 0; if (-f {place}/broken) {{ set $bad $fifth; }} \
+             if ($bad) {{ return 503; }} return 200; }}\n    \
+             location /bursts {{ set $bad 0; if (-f {place}/burst) {{ set $bad $half; }} \
              if ($bad) {{ return 503; }} return 200; }}\n  }}\n}}\n"
         ),
     )?;

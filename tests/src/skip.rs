@@ -46,7 +46,7 @@ pub enum Need {
     TimeNamespaces,
     /// Unprivileged user namespaces.
     UserNamespaces,
-    /// The OpenSSH server. It is never installed by the tests: a machine must not get a remote login by testing.
+    /// The OpenSSH server. The tests install it in CI alone: a machine of somebody must not get a remote login by testing.
     Sshd,
     /// A file system that can be held still: a loop device with ext4.
     Freezable,
@@ -118,7 +118,7 @@ impl Need {
             ),
             Need::Sshd => unless(
                 found("sshd") && found("ssh-keygen"),
-                "needs the OpenSSH server, which the tests do not install (package `openssh-server`)",
+                "needs the OpenSSH server, which the tests install in CI alone (package `openssh-server`)",
             ),
             Need::Freezable => unless(
                 Path::new("/dev/loop-control").exists() && found("mkfs.ext4") && found("fsfreeze"),

@@ -70,7 +70,7 @@ fn a_group_that_fails_alone_is_found_in_time() {
 
 /// A second of so many latencies around 10 ms, with a long tail: log-normal by the sum of twelve draws. Those that come
 /// while everything stands still wait for its end.
-fn latencies(chance: &mut Chance, rate: u64, times: f64, stalled: f64) -> Distribution {
+pub fn latencies(chance: &mut Chance, rate: u64, times: f64, stalled: f64) -> Distribution {
     let mut latency = Distribution::default();
     for at in 0..rate {
         let normal = (0..12).map(|_| chance.uniform()).sum::<f64>() - 6.0;

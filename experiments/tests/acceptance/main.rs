@@ -3,7 +3,9 @@
 //! With few replicates by default, so that it takes seconds; in full, and with the narrow bounds, with
 //! `SQUALL_REPLICATES=4000 cargo test --release -p squall-experiments --test acceptance -- --nocapture`.
 
+mod baselines;
 mod groups;
+mod record;
 mod repeats;
 
 use rand::{Rng, SeedableRng};
