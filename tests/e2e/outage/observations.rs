@@ -257,7 +257,7 @@ fn a_run_over_the_hosts_of_a_controller_tells_them_too_and_only_whoever_asked() 
     let fault = step(far, 80, "errors, status: 502, path: \"/pay*\"", "");
     let document = format!(
         "squall: 1\ntitle: A test\non: {{ labels: {{ role: web }} }}\n\
-         hypothesis:\n  - name: programs run\n    process: {{ argv: [\"true\"] }}\n    every: 200ms\n\
+         hypothesis:\n  - name: the page is there\n    http: {{ url: \"http://127.0.0.1:8080/\", timeout: 2s }}\n    every: 200ms\n\
          method:\n  - {fault}\n"
     );
     let file = fleet.world.file("observed.yaml", document);
