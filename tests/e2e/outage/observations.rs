@@ -281,7 +281,7 @@ fn a_run_over_the_hosts_of_a_controller_tells_them_too_and_only_whoever_asked() 
         let id = runs()["runs"][0]["id"].clone();
         assert_ne!(id, before);
         let id = id.as_str().expect("a run").to_owned();
-        fleet.asks(&["halt", "--run", &id]).run().expect_exit(0);
+        fleet.asks(&["halt", "--controller", URL, "--run", &id]).run().expect_exit(0);
         run.finish().expect_exit(6);
         id
     };
