@@ -39,6 +39,7 @@ use crate::conductor::{Answer, LEASE};
 use crate::fleet::{Authority, HostInfo, Hub, prospect};
 use crate::muster::{self, Machines};
 use crate::report;
+use crate::sights::{Page, Sights};
 use crate::store::{HostRow, Minted, RunRow, Store, StoreError, now_ms};
 use keeping::{BEARABLE, Keeper};
 use windows::Windows;
@@ -59,6 +60,8 @@ struct Shared {
     /// Where secrets of experiments are files, each with the name of its secret.
     secrets: PathBuf,
     version: String,
+    /// What proxies saw in runs where somebody wanted to know.
+    sights: Sights,
     live: Mutex<BTreeMap<String, mpsc::UnboundedSender<String>>>,
     /// Woken when a run has ended.
     ended: Notify,
@@ -73,6 +76,7 @@ impl Runs {
             authority,
             secrets,
             version: version.to_owned(),
+            sights: Sights::default(),
             live: Mutex::default(),
             ended: Notify::new(),
         }))
@@ -147,6 +151,7 @@ impl Runs {
             origin: Some(origin),
             lease: LEASE,
             redactor: document.redactor,
+            sights: submission.observe.then(|| self.0.sights.clone()),
             epoch: 0,
             approved: None,
         })
@@ -358,6 +363,9 @@ impl Engine for Runs {
             let room = self.0.hub.room().run(needed, plan.hosts.len())?;
             (order.epoch, order.approved) = (kept.epoch, approved);
             let (interrupt, interruptions) = mpsc::unbounded_channel();
+            if submission.observe {
+                self.0.sights.begin(run);
+            }
             self.live().insert(run.to_owned(), interrupt.clone());
             let machines = Arc::new(Way { hub: self.0.hub.clone(), runtime: Handle::current() });
             tracing::info!(run, by = kept.by, hosts = plan.hosts.len(), "a run begins");
@@ -368,6 +376,10 @@ impl Engine for Runs {
             });
             Ok(())
         })
+    }
+
+    fn observations(&self, run: &str, from: u64, most: u64) -> Option<Page> {
+        self.0.sights.page(run, from, most)
     }
 
     fn halt_run<'a>(&'a self, run: &'a str) -> BoxFuture<'a, Result<(), Refusal>> {

@@ -324,9 +324,11 @@ impl Claim {
             | (Claim::Packets(a, Direction::Ingress), Claim::Packets(b, Direction::Egress)) => {
                 a.meets_over_loopback(b, apart)
             }
+            // The agent compares the addresses that the names come to.
+            (Claim::Connections(a), Claim::Connections(b)) if a.goes_by_another_name(b) => None,
+            (Claim::Connections(a), Claim::Connections(b)) => a.meets(b, apart),
             (Claim::Packets(a, _), Claim::Packets(b, _))
             | (Claim::Sockets(a), Claim::Sockets(b))
-            | (Claim::Connections(a), Claim::Connections(b))
             // Blocked packets to a peer are the proxy's own, whosever they were: nothing would be as it is asked for.
             | (Claim::Packets(a, _), Claim::Connections(b))
             | (Claim::Connections(a), Claim::Packets(b, _)) => a.meets(b, apart),

@@ -91,6 +91,18 @@ impl Flow {
         })
     }
 
+    /// Whether both go to dependencies that are known by names, and by different ones: whether those come to the same
+    /// addresses only a host can tell.
+    pub fn goes_by_another_name(&self, other: &Flow) -> bool {
+        let named = |flow: &Flow| match &flow.to[..] {
+            [Peer { host: PeerHost::Name(name), .. }] if flow.from.is_empty() => {
+                Some(name.as_str().trim_end_matches('.').to_ascii_lowercase())
+            }
+            _ => None,
+        };
+        named(self).zip(named(other)).is_some_and(|(mine, theirs)| mine != theirs)
+    }
+
     /// Whether both could concern the same packet; says yes when it cannot be known without looking at a host.
     pub fn overlaps(&self, other: &Flow) -> bool {
         self.meets(other, &Scope::apart).is_some()

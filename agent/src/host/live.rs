@@ -7,8 +7,8 @@ use squall_experiments::evidence::Evidence;
 
 use super::aim::Aim;
 use super::carve::{self, CarveOut};
+use super::means::Means;
 use super::reach::Reach;
-use super::redirect::proxy::Proxies;
 use super::table::Table;
 use super::{block, disconnect, matching, pause, process, redirect, shape, signal, sys};
 
@@ -71,9 +71,9 @@ impl Live {
     }
 
     /// Does what is due, and follows targets that have moved. Called whenever the worker wakes.
-    pub fn tick(&mut self, table: Option<&mut Table>, proxies: &Proxies, aim: &Aim<'_>) {
+    pub fn tick(&mut self, table: Option<&mut Table>, means: &Means, aim: &Aim<'_>) {
         match self {
-            Live::Redirect(live) => live.tick(table, proxies, aim),
+            Live::Redirect(live) => live.tick(table, means, aim),
             Live::Block(packets) | Live::Shape(shape::Live { packets, .. }) => {
                 if let Some(table) = table {
                     packets.tick(table, aim);

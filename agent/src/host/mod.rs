@@ -176,7 +176,7 @@ impl Host {
                 Prepared::Shape(prepared)
             }
             Change::Redirect(redirect) => {
-                let prepared = redirect::prepare(redirect, &place.tag, aim, &self.marks)?;
+                let prepared = redirect::prepare(redirect, &place.tag, aim, &self.marks, &self.means.held)?;
                 self.marks.extend(prepared.whom.mark.iter().map(|mark| mark.bit));
                 Prepared::Redirect(prepared)
             }
@@ -366,7 +366,7 @@ impl Host {
 
     /// Does what is due of a live change, and follows its targets. Called whenever the worker wakes.
     pub fn tick(&mut self, live: &mut Live, aim: &Aim<'_>, record: Record<'_>) {
-        live.tick(self.table.as_mut().ok(), &self.means.proxies, aim);
+        live.tick(self.table.as_mut().ok(), &self.means, aim);
         if let (Live::Shape(live), Ok(table)) = (live, &mut self.table) {
             live.follow(table, &mut self.discs, record);
         }
@@ -375,7 +375,7 @@ impl Host {
     /// A name has been asked again: a live change meets its new addresses too.
     pub fn hear(&mut self, live: &mut Live, news: &News, aim: &Aim<'_>) {
         match live {
-            Live::Redirect(live) => live.hear(news, &self.means.proxies, aim),
+            Live::Redirect(live) => live.hear(news, &self.means, aim),
             Live::Block(packets) | Live::Shape(shape::Live { packets, .. }) => {
                 if let Ok(table) = &mut self.table {
                     packets.hear(news, table);

@@ -10,6 +10,7 @@ use mechanisms::findings;
 pub use mechanisms::{Finding, Mechanism, brings};
 
 use crate::host::qdisc::choice;
+use crate::host::redirect;
 use crate::policy::{Graft, Policy};
 
 /// What can be done on this host.
@@ -122,7 +123,8 @@ impl Report {
         } else {
             "only `how: refuse` and `how: blackhole`".to_owned()
         };
-        let proxy = way("proxy", &[Mechanism::Redirects, Mechanism::Cgroup], Vec::new());
+        let unseen = redirect::unseen().into_iter().map(|what| format!("`how: dns`: {what}")).collect();
+        let proxy = way("proxy", &[Mechanism::Redirects, Mechanism::Cgroup], unseen);
         faults.push(Ability::of("outage", vec![proxy, way("rules", &rules, vec![kernels])]));
         faults.push(one("disconnect", "socket diagnosis", &[Mechanism::SocketDiagnosis]));
         faults.push(one("kill", "signals", &[Mechanism::Pidfd]));

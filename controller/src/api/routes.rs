@@ -188,6 +188,7 @@ pub fn table() -> Vec<Route> {
         route!(GET "/v1/runs/{id}", viewer, "One run, with its document and the history of its experiment.", [], None, OK "application/json" Some(shape::<runs::WithHistory>), runs::show),
         route!(GET "/v1/runs/{id}/events", viewer, "Events of a run.", [LIMIT, ("from", "the number of the first: 0 unless said")], None, OK "application/json" Some(shape::<runs::Events>), runs::events),
         route!(GET "/v1/runs/{id}/gates", viewer, "What every gate said of a run before it began, or was refused.", [], None, OK "application/json" Some(shape::<runs::Gates>), runs::gates),
+        route!(GET "/v1/runs/{id}/observations", viewer, "What the proxies of a run's outages saw of connections and requests, where it was begun with `observe`.", [LIMIT, ("from", "the number of the first: 0 unless said")], None, OK "application/json" Some(shape::<crate::sights::Page>), runs::observations),
         route!(GET "/v1/runs/{id}/stream", viewer, "Events of a run as they come (server-sent events); `Last-Event-ID` continues.", [("from", "the number of the first: 0 unless said")], None, OK "text/event-stream" None, runs::stream),
         route!(POST "/v1/runs/{id}/halt", operator, "Halts one run.", [], Some(shape::<halts::Reason>), ACCEPTED "application/json" Some(shape::<store::RunRow>), halts::run),
         route!(GET "/v1/game-days", viewer, "Game days, the newest first.", [LIMIT, ("name", "of this name alone")], None, OK "application/json" Some(shape::<gamedays::Days>), gamedays::list),

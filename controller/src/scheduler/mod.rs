@@ -255,6 +255,7 @@ impl Known {
             only,
             overrule: None,
             build: None,
+            observe: false,
         }
     }
 }

@@ -14,6 +14,7 @@ use crate::budget::HostUse;
 use crate::config::{Budget, Config};
 use crate::fleet::HostInfo;
 use crate::launch::Wanted;
+use crate::sights::Page;
 use crate::store::tests::Scratch;
 use crate::store::{Approved, Minted, NewSchedule, Paused, Where};
 
@@ -54,6 +55,10 @@ impl Engine for Desk {
     fn start<'a>(&'a self, _: &'a str, submission: Submission) -> BoxFuture<'a, Result<(), Refusal>> {
         self.begun.lock().expect("nobody panics while noting").push(submission);
         Box::pin(async { Ok(()) })
+    }
+
+    fn observations(&self, _: &str, _: u64, _: u64) -> Option<Page> {
+        None
     }
 
     fn halt_run<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<(), Refusal>> {

@@ -27,6 +27,7 @@ use super::engine::{Planned, Submission};
 use super::server::Listening;
 use super::*;
 use crate::fleet::HostInfo;
+use crate::sights::Page;
 use crate::store::tests::Scratch;
 use crate::store::{NewJoinToken, Where};
 
@@ -99,6 +100,10 @@ impl Engine for Recorder {
                 _ => Ok(()),
             }
         })
+    }
+
+    fn observations(&self, _: &str, _: u64, _: u64) -> Option<Page> {
+        None
     }
 
     fn halt_run<'a>(&'a self, run: &'a str) -> BoxFuture<'a, Result<(), Refusal>> {

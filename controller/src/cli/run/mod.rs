@@ -157,12 +157,11 @@ impl Run {
 
     /// The first of the given options that says nothing to a controller.
     fn only_here(&self) -> Option<&'static str> {
-        let Options { observations, lease, history, telling, .. } = &self.options;
+        let Options { lease, history, telling, .. } = &self.options;
         let given = [
             ("--title", self.title.is_some()),
             ("--repeat", self.repeat > 1),
             ("--parallel", self.parallel > 1),
-            ("--observations", observations.is_some()),
             ("--lease", lease.is_some()),
             ("--history", history.is_some()),
             ("--html` or `--baseline", telling.is_asked_for()),

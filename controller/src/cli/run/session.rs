@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use squall_agent::join;
 use squall_controller::conductor::signals::Held;
-use squall_controller::conductor::{Order, Outlet, Tell, conduct, run_id};
+use squall_controller::conductor::{Order, Outlet, Tell, conduct, into_file, run_id};
 use squall_controller::report::Progress;
 use squall_experiments::document::Redactor;
 use squall_experiments::exit::Exit;
@@ -164,7 +164,7 @@ impl Session {
         let prepared = Rc::clone(&self.experiments[unit.experiment]);
         let run = run_id();
         let (path, file) = self.events.as_mut().and_then(|events| events.of(&run, &self.common)).unzip();
-        let sights = self.observations.as_ref().and_then(|file| file.try_clone().ok());
+        let sights = self.observations.as_ref().and_then(|file| file.try_clone().ok()).map(into_file);
         let mut ready = self.tellings.of(&run);
         let mut progress = self.progress(unit);
         let agent =
