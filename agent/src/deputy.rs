@@ -127,6 +127,11 @@ impl Deputy {
         self.pulse().listen()
     }
 
+    /// See [`Pulse::alone`].
+    pub fn alone(&self) {
+        self.pulse().alone();
+    }
+
     fn pulse(&self) -> MutexGuard<'_, Pulse> {
         self.0.pulse.lock().unwrap_or_else(PoisonError::into_inner)
     }
