@@ -23,6 +23,16 @@ pub fn serves(state: &Path, shared: &Shared) -> Result<(), String> {
 /// A conductor's part: begins, applies, lifts, ends; then the agent is told to end, too.
 pub fn script(state: &Path, changes: Vec<Change>, held: bool, shared: &Shared) -> Result<(), String> {
     let guardian = Process::of(shared.guardian.load(Ordering::Relaxed));
+    let came = lived(state, changes, held, shared);
+    if came.as_ref().is_err_and(|why| !why.starts_with("refused")) {
+        return came;
+    }
+    // Its orderly end; it may have been killed in the same breath.
+    guardian.map(|guardian| signal(&guardian, Signal::TERM));
+    came
+}
+
+fn lived(state: &Path, changes: Vec<Change>, held: bool, shared: &Shared) -> Result<(), String> {
     let mut agent = Conductor::call(state, shared)?;
     let run = RunId("torture".to_owned());
     let begin = Request::Begin {
@@ -44,10 +54,7 @@ pub fn script(state: &Path, changes: Vec<Change>, held: bool, shared: &Shared) -
     }
     drop(go_on);
     agent.ask(Request::Lift { run: run.clone(), part: 1 })?;
-    agent.ask(Request::End { run })?;
-    // Its orderly end; it may have been killed in the same breath.
-    guardian.map(|guardian| signal(&guardian, Signal::TERM));
-    Ok(())
+    agent.ask(Request::End { run }).map(drop)
 }
 
 fn lost(what: impl std::fmt::Display) -> String {

@@ -18,8 +18,8 @@ pub struct Fault {
     pub seen: Seen,
     /// What its owner has given to an interface before, as `tc` is told.
     pub standing: &'static [&'static str],
-    /// A capability that the agent must do without.
-    pub without: Option<&'static str>,
+    /// What its agent is ordered in any case, at which point.
+    pub lead: Option<&'static str>,
     /// What the machine must have beside root and nf_tables.
     pub needs: &'static [Need],
 }
@@ -39,7 +39,7 @@ pub enum Seen {
 }
 
 const fn network(name: &'static str, step: &'static str, needs: &'static [Need]) -> Fault {
-    Fault { name, step, site: 0, seen: Seen::Table, standing: &[], without: None, needs }
+    Fault { name, step, site: 0, seen: Seen::Table, standing: &[], lead: None, needs }
 }
 
 const PAUSE: &str = "{ fault: { pause: {} }, in: { process: { name: sleep } }, for: 60s }";
@@ -168,8 +168,12 @@ pub const FAULTS: &[Fault] = &[
         )
     },
     Fault { seen: Seen::Paused, ..network("pause", PAUSE, &[]) },
-    // Without the right to trace, processes are stopped by SIGSTOP, which nobody's death undoes.
-    Fault { seen: Seen::Nothing, without: Some("sys_ptrace"), ..network("pause by a signal", PAUSE, &[]) },
+    // Who may not trace stops processes by SIGSTOP, which nobody's death undoes.
+    Fault {
+        seen: Seen::Nothing,
+        lead: Some("worker/before-begin:1:no-ptrace"),
+        ..network("pause by a signal", PAUSE, &[])
+    },
 ];
 
 /// One fault for each way in which a host is altered: what is expensive is tried with these.

@@ -156,12 +156,10 @@ impl Stage {
         let host = self.host();
         let own = orders.in_group.then_some(self.group.as_ref()).flatten();
         let enter: String = own.into_iter().chain(&orders.in_another).map(|group| enter(group)).collect();
-        let without = self.fault.without.map_or(String::new(), |capability| {
-            format!("setpriv --bounding-set -{capability} --inh-caps -{capability} -- ")
-        });
         let mut command = host.netns.command("sh");
-        command.args(["-c", &format!("{enter}exec {without}\"$0\" run")]).arg(&self.agent);
-        command.env("SQUALL_STATE_DIR", &host.state).env("SQUALL_STOP_AT", &orders.at);
+        command.args(["-c", &format!("{enter}exec \"$0\" run")]).arg(&self.agent);
+        let at = self.fault.lead.map_or(String::new(), |lead| format!("{lead},")) + &orders.at;
+        command.env("SQUALL_STATE_DIR", &host.state).env("SQUALL_STOP_AT", at);
         command.env("SQUALL_STOP_LOG", &log);
         let flaw = std::env::var("SQUALL_TORTURE_FLAW").ok();
         if let Some(flaw) = orders.flaw.map(str::to_owned).or(flaw) {
