@@ -52,14 +52,13 @@ fn places(ground: &Ground, stage: &Stage, role: &str, points: &[&str]) -> Result
         first.into_iter().chain(last.filter(|last| Some(*last) != first)).cloned().collect::<Vec<_>>()
     };
     let mut all: Vec<String> = points.iter().flat_map(|point| ends(point)).collect();
-    // Whoever undoes a fault that the kernel undoes by itself may have nothing to write down.
     if all.is_empty() {
         return Err(format!("{role} passes none of {points:?}: {passed:?}"));
     }
     if ground.blows.is_none() && stage.fault.name != MECHANISMS[0] {
-        let name =
-            stage.fault.name.bytes().fold(ground.seed, |seed, byte| seed * 31 % 65_521 + u64::from(byte));
-        all = vec![Dice::new(name).one(&all).clone()];
+        let seed =
+            stage.fault.name.bytes().fold(ground.seed, |seed, byte| seed.wrapping_mul(31) ^ u64::from(byte));
+        all = vec![Dice::new(seed).one(&all).clone()];
     }
     Ok(all)
 }
