@@ -232,7 +232,7 @@ fn without_the_right_to_alter_the_network() {
     let steps = [
         CUT,
         "{ fault: { latency: { delay: 50ms, to: [\"10.77.1.2:7\"] } }, for: 2s }",
-        "{ fault: { disconnect: { to: [\"10.77.1.2:7\"] } }, for: 2s }",
+        "{ fault: { outage: { of: \"10.77.1.2:7\", how: refuse } }, for: 2s }",
     ];
     for (number, step) in steps.into_iter().enumerate() {
         let file = world.file(&format!("{number}.yaml"), calm(&[step]));

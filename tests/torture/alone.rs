@@ -22,10 +22,11 @@ pub const ENDED: Duration = Duration::from_secs(2 * ALONE.as_secs() + 10);
 /// Which fault, how it comes to be that one is alone, where that one hangs, and how.
 const HANGS: [(&str, &str, &str, &str); 6] = [
     ("partition", "worker/after-perform:1:kill-self", "guardian/before-undo:1", "stop"),
-    ("partition", "worker/after-perform:1:kill-other", "worker/before-undo:1", "stop"),
+    // The kernel lets a worker go on that is stopped in the moment when its parent ends: an orphaned process group.
+    ("partition", "worker/after-perform:1:kill-other", "worker/before-undo:1", "hang"),
     ("partition of a process", "worker/after-perform:1:kill-self", "guardian/after-undo:1", "hang"),
     ("bandwidth by htb", "worker/after-perform:1:kill-self", "guardian/before-undo:1", "stop"),
-    ("pause", "worker/after-perform:1:kill-other", "worker/before-revert:1", "stop"),
+    ("pause", "worker/after-perform:1:kill-other", "worker/before-revert:1", "hang"),
     ("pause by a signal", "worker/after-perform:1:kill-self", "guardian/before-undo:1", "hang"),
 ];
 

@@ -47,7 +47,7 @@ fn places(ground: &Ground, stage: &Stage, role: &str, points: &[&str]) -> Result
     let passed = choice::points(stage)?;
     let ends = |point: &&str| {
         let place = format!("{role}/{point}:");
-        let there = passed.iter().filter(move |at| at.starts_with(&place));
+        let there = passed.iter().filter(move |at| at.starts_with(&place) && !at.contains(','));
         let (first, last) = (there.clone().next(), there.last());
         first.into_iter().chain(last.filter(|last| Some(*last) != first)).cloned().collect::<Vec<_>>()
     };
