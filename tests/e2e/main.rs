@@ -3,6 +3,7 @@
 mod adversity;
 mod approval;
 mod audit;
+mod beside;
 mod climb;
 mod composition;
 mod containers;
@@ -57,6 +58,7 @@ mod shipped;
 mod store;
 mod targets;
 mod traffic;
+mod twins;
 mod unit;
 mod verdicts;
 mod witness;

@@ -30,16 +30,16 @@ method:
 const PORTS: [(u16, u16); 2] = [(8416, 8417), (8426, 8427)];
 
 /// Two controllers on the first host of a world; each has one of the other hosts, which goes to the other one when its own is gone.
-struct Twins {
-    hosts: Vec<Linked>,
-    controllers: [Option<Background>; 2],
+pub struct Twins {
+    pub hosts: Vec<Linked>,
+    pub controllers: [Option<Background>; 2],
     data: [PathBuf; 2],
     database: String,
-    world: World,
+    pub world: World,
 }
 
 impl Twins {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let world = World::new(3);
         world.postgres(0, 5432);
         (1..=2).for_each(|host| drop(world.nginx(host, 8080)));
@@ -68,7 +68,12 @@ impl Twins {
         twins
     }
 
-    fn serves(&mut self, at: usize) {
+    /// At which port of the first host people reach one of them.
+    pub fn people(at: usize) -> u16 {
+        PORTS[at].0
+    }
+
+    pub fn serves(&mut self, at: usize) {
         let (people, agents) = PORTS[at];
         let (data, people) = (self.data[at].display().to_string(), format!("127.0.0.1:{people}"));
         let agents = format!("0.0.0.0:{agents}");
@@ -92,21 +97,21 @@ impl Twins {
         self.controllers[at] = Some(controller);
     }
 
-    fn dies(&mut self, at: usize) {
+    pub fn dies(&mut self, at: usize) {
         let mut controller = self.controllers[at].take().expect("it was started");
         controller.signal(Signal::KILL);
         holds("the controller to be gone", PATIENCE, || controller.ended());
     }
 
     /// A command of whoever administers one of them.
-    fn asks(&self, at: usize, arguments: &[&str]) -> Squall {
+    pub fn asks(&self, at: usize, arguments: &[&str]) -> Squall {
         let asks =
             self.world.hosts[0].squall(arguments).env("SQUALL_TOKEN_FILE", self.data[0].join("admin-token"));
         asks.env("SQUALL_CONTROLLER", format!("http://127.0.0.1:{}", PORTS[at].0))
     }
 
     /// How many hosts one of them is connected to.
-    fn has(&self, at: usize) -> usize {
+    pub fn has(&self, at: usize) -> usize {
         let hosts = self.asks(at, &["hosts", "--format", "json"]).run().expect_exit(0).json();
         let hosts = hosts["hosts"].as_array().expect("hosts");
         hosts.iter().filter(|host| host["connected"] == true).count()

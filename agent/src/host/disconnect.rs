@@ -12,7 +12,7 @@ use super::aim::{Aim, News};
 use super::cgroup::Group;
 use super::peers::Peers;
 use super::process::{Held, Processes, Target, uid_of};
-use super::sockets::{Listed, Sockets};
+use super::sockets::{Listed, Sockets, Transport};
 
 /// A disconnect that has been looked at.
 #[derive(Debug)]
@@ -99,7 +99,23 @@ fn cannot_list(error: super::netlink::NetlinkError) -> Refusal {
 /// The established connections that belong to a flow.
 pub(super) fn established(flow: &Flow, aim: &Aim<'_>, peers: &Peers) -> Result<Vec<Listed>, Refusal> {
     let connections = Sockets::open().and_then(|mut sockets| sockets.connections()).map_err(cannot_list)?;
-    let in_scope: Box<dyn Fn(&Listed) -> bool> = match &flow.scope {
+    let in_scope = in_scope(flow.scope.as_ref(), aim)?;
+    let hit = |socket: &Listed| socket.established() && in_scope(socket) && aim.hits(socket, peers);
+    Ok(connections.into_iter().filter(hit).collect())
+}
+
+/// How many of them there were when this namespace was last looked at.
+pub(super) fn count(flow: &Flow, aim: &Aim<'_>, peers: &Peers) -> Option<usize> {
+    let in_scope = in_scope(flow.scope.as_ref(), aim).ok()?;
+    let connections = aim.sockets()?.iter().filter(|socket| socket.transport == Transport::Tcp);
+    let hit = |socket: &&Listed| socket.established() && aim.hits(socket, peers) && in_scope(socket);
+    Some(connections.filter(hit).count())
+}
+
+type InScope = Box<dyn Fn(&Listed) -> bool>;
+
+fn in_scope(scope: Option<&Scope>, aim: &Aim<'_>) -> Result<InScope, Refusal> {
+    Ok(match scope {
         None => Box::new(|_| true),
         Some(Scope::Port(ports)) => {
             let range = ports.first..=ports.last;
@@ -135,9 +151,7 @@ pub(super) fn established(flow: &Flow, aim: &Aim<'_>, peers: &Peers) -> Result<V
             ));
         }
         Some(scope) => return Err(Refusal::bare(format!("{scope} is not known to this agent yet"))),
-    };
-    let hit = |socket: &Listed| socket.established() && in_scope(socket) && aim.hits(socket, peers);
-    Ok(connections.into_iter().filter(hit).collect())
+    })
 }
 
 /// The sockets that these processes hold and nobody else.

@@ -7,6 +7,7 @@ use squall_experiments::evidence::Evidence;
 
 use super::aim::Aim;
 use super::carve::{self, CarveOut};
+use super::reach::Reach;
 use super::redirect::proxy::Proxies;
 use super::table::Table;
 use super::{block, disconnect, matching, pause, process, redirect, shape, signal, sys};
@@ -90,6 +91,15 @@ impl Live {
             }
             Live::Signal(live) => live.tick(aim),
             Live::Pause(live) => live.reap(),
+        }
+    }
+
+    /// Whose sockets it concerns now, where it follows them.
+    pub fn reach(&self) -> Option<Reach> {
+        match self {
+            Live::Block(packets) | Live::Shape(shape::Live { packets, .. }) => packets.reach(),
+            Live::Redirect(live) => live.reach(),
+            Live::Disconnect { .. } | Live::Signal(_) | Live::Pause(_) => None,
         }
     }
 

@@ -44,9 +44,11 @@ mod owed;
 pub mod pause;
 pub mod peers;
 pub mod process;
+pub mod prospect;
 pub mod qdisc;
 pub mod queue;
 pub mod ranges;
+pub mod reach;
 pub mod redirect;
 pub mod rule;
 pub mod set;
@@ -252,18 +254,11 @@ impl Host {
     /// The table's socket; refuses where another table has our mark and nobody's record.
     fn own_table(&mut self) -> Result<&mut Table, Refusal> {
         let standing = self.standing;
-        let table = self.table.as_mut().map_err(|why| {
-            Refusal::new(
-                format!("this kernel offers no nftables here: {why}"),
-                "load `nf_tables`, and run as root (CAP_NET_ADMIN)",
-            )
-        })?;
-        let existing = table.existing().map_err(|error| {
-            Refusal::new(
-                format!("nftables cannot be used: {error}"),
-                "load `nf_tables`, and run as root (CAP_NET_ADMIN)",
-            )
-        })?;
+        let lacks = |what: String| Refusal::new(what, "load `nf_tables`, and run as root (CAP_NET_ADMIN)");
+        let table = self.table.as_mut();
+        let table = table.map_err(|why| lacks(format!("this kernel offers no nftables here: {why}")))?;
+        let existing =
+            table.existing().map_err(|error| lacks(format!("nftables cannot be used: {error}")))?;
         match existing {
             Some(owner) if !standing => {
                 let owner = owner.map(|port| format!(", owned by netlink port {port}")).unwrap_or_default();

@@ -75,7 +75,7 @@ pub struct Api {
     /// By which names, besides those of loopback, this server may be called.
     names: BTreeSet<String>,
     failures: Failures,
-    known: Known,
+    pub(crate) known: Known,
     addresses: Rates<IpAddr>,
     tokens: Rates<String>,
     pub(crate) counts: Counts,

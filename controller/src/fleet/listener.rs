@@ -181,11 +181,20 @@ where
         (Some(peer), Frame::Hello(_)) if full => refused(hub.room().full(&peer.host), from),
         (None, Frame::Join(wanted)) if full => refused(hub.room().full(&wanted.name), from),
         (Some(peer), Frame::Hello(Hello { versions, inventory, session })) => {
+            let cut_offs = hub.cut_offs();
             match welcome(&peer, &versions, around).await {
                 Ok(mut welcome) => {
                     let (seat, session) =
                         hub.seat(&peer.host, inventory, welcome.version >= RESUMES, session);
                     welcome.session = session;
+                    // Whoever was revoked since it was let in had no place yet, of which it could have been cut off.
+                    if hub.cut_offs() != cut_offs
+                        && let Err(refusal) = around.registry.admit(&peer.host, &peer.serial).await
+                    {
+                        drop(seat);
+                        last_word(&mut socket, &refused(refusal, from)).await;
+                        return Ok(None);
+                    }
                     let said = socket.send(Message::text(Frame::Welcome(welcome).text())).await;
                     said.map_err(io::Error::other)?;
                     return Ok(Some((socket, peer, seat)));

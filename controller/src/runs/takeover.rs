@@ -23,6 +23,8 @@ use crate::store::{LIVE, RunRow, Store, StoreError};
 const BEAT: Duration = Duration::from_secs(2);
 /// How often somebody looks for halts that another controller was asked for.
 const HALTS: Duration = Duration::from_millis(250);
+/// How often somebody looks for hosts that another controller was told to revoke.
+const REVOCATIONS: Duration = Duration::from_millis(500);
 /// How long the hosts of a run that was taken over are waited for.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -155,6 +157,19 @@ impl Runs {
                     tracing::warn!(run, "a run is halted, as another controller was asked to");
                     let _ = live.send("halt".to_owned());
                 }
+            }
+        }
+    }
+
+    /// Cuts off hosts that are connected here and that another one on the same store was told to revoke, for as long as this is
+    /// polled. Where the store does not say, they stay until it does; nobody is let in meanwhile.
+    pub async fn hear_revocations(&self) -> Infallible {
+        loop {
+            sleep(REVOCATIONS).await;
+            let Ok(revoked) = self.0.store.revoked_hosts().await else { continue };
+            for host in revoked.iter().filter(|host| self.0.hub.is_connected(host)) {
+                tracing::warn!(host, "a host is cut off, as another controller was told to revoke it");
+                self.0.hub.cut_off(host);
             }
         }
     }

@@ -31,6 +31,7 @@ use super::aim::{Aim, News};
 use super::means::Means;
 use super::peers::Peers;
 use super::process::Target;
+use super::reach::Reach;
 use super::sockets::Listed;
 use super::table::Table;
 use super::whom::Whom;
@@ -220,6 +221,11 @@ impl Live {
     fn happened(&mut self, what: String) {
         let after_ms = (sys::boot_nanos() - self.began) / 1_000_000;
         self.incidents.push(Incident { after_ms, what });
+    }
+
+    /// Whose connections it leads now, where those are followed.
+    pub fn reach(&self) -> Option<Reach> {
+        self.whom.reach(self.mark.as_ref())
     }
 
     /// When [`Live::tick`] wants to be called next, on the boot clock.

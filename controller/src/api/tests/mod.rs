@@ -2,6 +2,7 @@
 //! nothing and writes down what it was asked.
 
 mod access;
+mod halts;
 mod hostile;
 mod notify;
 mod plans;
@@ -29,6 +30,9 @@ use crate::fleet::HostInfo;
 use crate::store::tests::Scratch;
 use crate::store::{NewJoinToken, Where};
 
+/// How long the host takes that is called `slow`.
+pub(crate) const SLOWLY: std::time::Duration = std::time::Duration::from_millis(500);
+
 /// The test double of the engine's seam.
 #[derive(Default)]
 pub(crate) struct Recorder {
@@ -54,6 +58,7 @@ impl Engine for Recorder {
             connected: true,
             last_contact_ms: 7,
             preflight: json!({ "nft": true }).into(),
+            labels: BTreeMap::from([("says".to_owned(), "itself".to_owned())]),
             ..HostInfo::default()
         };
         Box::pin(async move { vec![live] })
@@ -108,7 +113,14 @@ impl Engine for Recorder {
         self.note(format!("halt {hosts:?}"));
         let lifted = Lifted { undone: vec!["the rule is gone".to_owned()], ..Lifted::default() };
         let gone = Err(Refusal::bare("`db` is not connected"));
-        Box::pin(async { BTreeMap::from([("web".to_owned(), Ok(lifted)), ("db".to_owned(), gone)]) })
+        let slow = hosts.is_some_and(|hosts| hosts == ["slow"]);
+        Box::pin(async move {
+            if slow {
+                tokio::time::sleep(SLOWLY).await;
+                self.note("the slow host has answered".to_owned());
+            }
+            BTreeMap::from([("web".to_owned(), Ok(lifted)), ("db".to_owned(), gone)])
+        })
     }
 
     fn join_token(&self) -> Minted {

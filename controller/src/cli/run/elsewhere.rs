@@ -131,7 +131,10 @@ impl Elsewhere<'_> {
                 let text = report::ladder(title, &ladder, None, paint);
                 followed.pipeline.harmless(&text).into_owned()
             }
-            Format::Json => report::ladder_json(title, &ladder, None),
+            Format::Json => {
+                let text = report::ladder_json(title, &ladder, None);
+                followed.pipeline.harmless_json(&text).into_owned()
+            }
         })?;
         followed.climbed(ladder);
         Ok(exit)

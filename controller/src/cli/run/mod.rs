@@ -308,7 +308,10 @@ fn carry_out(
                     let text = report::ladder(&title, ladder, together.as_deref(), paint);
                     pipeline.harmless(&text).into_owned()
                 }
-                Format::Json => report::ladder_json(&title, ladder, together.as_deref()),
+                Format::Json => {
+                    let text = report::ladder_json(&title, ladder, together.as_deref());
+                    pipeline.harmless_json(&text).into_owned()
+                }
             });
         }
         _ => print(&suite, kind.suite, &pipeline, options.ci, common.format),
@@ -339,7 +342,7 @@ fn print(suite: &Suite, whole: bool, pipeline: &Pipeline, ci: bool, format: Form
     };
     let text = match format {
         Format::Human => pipeline.harmless(&text),
-        Format::Json => text.into(),
+        Format::Json => pipeline.harmless_json(&text),
     };
     show(&text);
 }

@@ -100,6 +100,7 @@ impl Session {
         let mut live: Vec<Live> = Vec::new();
         let mut tasks: JoinSet<Ended> = JoinSet::new();
         let mut ended = Vec::new();
+        let mut stopped = false;
         loop {
             while live.len() < self.parallel {
                 let next =
@@ -112,6 +113,7 @@ impl Session {
             }
             tokio::select! {
                 Some(by) = interruptions.recv() => {
+                    stopped = true;
                     waiting.clear();
                     live.iter().for_each(|run| drop(run.interrupt.send(by.clone())));
                 }
@@ -126,7 +128,8 @@ impl Session {
                     };
                     live.retain(|run| run.unit.experiment != unit.experiment || run.unit.time != unit.time);
                     waiting.extend(self.climb_on(unit, &summary));
-                    if matches!(summary.exit, Exit::Interrupted | Exit::Modified | Exit::Bug) {
+                    // A signal may have come when the run was over already.
+                    if stopped || matches!(summary.exit, Exit::Interrupted | Exit::Modified | Exit::Bug) {
                         waiting.clear();
                     }
                     ended.push((unit, summary, path));

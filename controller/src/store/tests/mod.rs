@@ -68,7 +68,7 @@ impl Store {
 
     /// Takes away what every request needs.
     pub(crate) async fn lose_tables(&self) {
-        let lost = "DROP TABLE tokens; DROP TABLE facts; DROP TABLE audit";
+        let lost = "DROP TABLE sessions; DROP TABLE tokens; DROP TABLE facts; DROP TABLE audit";
         self.write(move |sql| sql.batch(lost)).await.expect("they are there");
     }
 }
