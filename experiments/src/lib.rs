@@ -37,6 +37,8 @@
 pub mod ailment;
 pub mod change;
 pub mod curve;
+#[cfg(test)]
+mod decoding;
 pub mod distribution;
 pub mod document;
 pub mod evidence;

@@ -11,7 +11,7 @@ use squall_experiments::scope::Scope;
 use super::aim::{Aim, News};
 use super::cgroup::Group;
 use super::peers::Peers;
-use super::process::{Held, Processes, uid_of};
+use super::process::{Held, Processes, Target, uid_of};
 use super::sockets::{Listed, Sockets, Transport};
 
 /// A disconnect that has been looked at.
@@ -23,6 +23,8 @@ pub struct Prepared {
     pub notes: Vec<String>,
     pub(super) flow: Flow,
     pub(super) peers: Peers,
+    /// Which process the scope means by its pid.
+    meant: Option<Target>,
 }
 
 /// Looks at the host. Changes nothing.
@@ -35,7 +37,8 @@ pub fn prepare(disconnect: &Disconnect, aim: &Aim<'_>) -> Result<Prepared, Refus
     if peers.leave_out_loopback() {
         notes.push("loopback is left out: name its addresses to include it".to_owned());
     }
-    Ok(Prepared { targets, notes, flow: disconnect.flow.clone(), peers })
+    let meant = disconnect.flow.scope.as_ref().and_then(Target::named_by);
+    Ok(Prepared { targets, notes, flow: disconnect.flow.clone(), peers, meant })
 }
 
 impl Prepared {
@@ -58,6 +61,13 @@ pub fn perform(
     evidence: &mut Evidence,
 ) -> Result<(), Refusal> {
     evidence.unit = Unit::Sockets;
+    if let Some(meant) = prepared.meant.as_ref().filter(|meant| !meant.alive()) {
+        let what = format!("{meant} has ended: connections of whoever has its pid are left alone");
+        if evidence.incidents.last().is_none_or(|last| last.what != what) {
+            evidence.incidents.push(Incident { after_ms, what });
+        }
+        return Ok(());
+    }
     let matching = established(&disconnect.flow, aim, &prepared.peers)?;
     let destroyed = destroy(&matching)?;
     evidence.matched += matching.len() as u64;
