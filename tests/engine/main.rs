@@ -185,7 +185,7 @@ fn long_datagrams_that_are_late_on_their_way_out_arrive_whole() {
 /// Half of everything is lost in a burst; gives which numbers, and what the engine did. `room`: of its socket, in bytes.
 fn lost_in_a_burst(world: &World, room: Option<usize>) -> (Vec<u32>, Engine) {
     const BURST: u32 = 2000;
-    let percent = "50%".parse().expect("a percentage");
+    let percent: Percent = "50%".parse().expect("a percentage");
     let half = Chance { percent, correlation: Percent::default() };
     let impairment = Impairment { loss: Some(LossModel::Random(half)), ..Impairment::default() };
     let (sender, receiver) = pair(world, v4);
