@@ -216,11 +216,6 @@ impl Hub {
         self.cut_off.load(Ordering::SeqCst)
     }
 
-    /// Whether a host is connected now.
-    pub fn is_connected(&self, host: &str) -> bool {
-        self.known().hosts.get(host).is_some_and(|known| known.link.is_some())
-    }
-
     fn known(&self) -> MutexGuard<'_, All> {
         self.all.lock().unwrap_or_else(PoisonError::into_inner)
     }

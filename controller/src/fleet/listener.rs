@@ -106,7 +106,7 @@ impl Listener {
             let Some(place) = (if full { hub.room().away() } else { seated }) else { continue };
             tokio::spawn(async move {
                 // Who says nothing has no turn, and takes none from others.
-                let Ok(Ok(())) = timeout(GREETING, stream.readable()).await else {
+                let Ok(Ok(1..)) = timeout(GREETING, stream.peek(&mut [0])).await else {
                     return tracing::info!(%from, "a connection said nothing in time");
                 };
                 let Ok(turn) = turns.acquire_owned().await else { return };

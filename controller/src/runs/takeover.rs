@@ -169,7 +169,7 @@ impl Runs {
         loop {
             sleep(REVOCATIONS).await;
             let Ok(revoked) = self.0.store.revoked_hosts().await else { continue };
-            for host in revoked.iter().filter(|host| self.0.hub.is_connected(host)) {
+            for host in revoked.iter().filter(|host| self.0.hub.has(host)) {
                 tracing::warn!(host, "a host is cut off, as another controller was told to revoke it");
                 self.0.hub.cut_off(host);
             }

@@ -53,7 +53,7 @@ async fn a_host_that_is_revoked_between_being_let_in_and_having_its_place_does_n
     let mut socket = fleet.dial(Some(&member)).await.unwrap();
     say(&mut socket, &hello(vec![1])).await;
     assert!(refusal(&mut socket).await.contains("revoked"));
-    assert!(!fleet.hub.is_connected("web-1"));
+    assert!(!fleet.hub.has("web-1"));
 }
 
 #[tokio::test]
@@ -71,7 +71,7 @@ async fn a_store_that_fails_or_hangs_at_a_renewal_ends_no_stream_and_keeps_nothi
         let mut line = [0; 10];
         timeout(PATIENCE, local.read_exact(&mut line)).await.unwrap().unwrap();
         assert_eq!(&line, b"an answer\n");
-        assert!(fleet.hub.is_connected(name));
+        assert!(fleet.hub.has(name));
     }
 }
 
