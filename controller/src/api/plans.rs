@@ -159,5 +159,5 @@ pub(super) async fn run(api: Arc<Api>, call: Call) -> Result<Answer, Problem> {
     let (document, vars, seed) = (plan.document, plan.vars, Some(plan.seed));
     let submission = Submission { document, name: plan.name, vars, seed, build, ..Submission::default() };
     let (by, approved, beside) = (&call.name(), Some(plan.hash), Some(&api.scheduler));
-    runs::begin(&api, Wanted { submission, by, approved, before, beside, overruled }).await
+    runs::begin(&api, Wanted { approved, before, beside, overruled, ..Wanted::new(submission, by) }).await
 }
