@@ -41,6 +41,7 @@ pub use lease::LEASE_MS;
 pub(crate) use notices::Notice;
 pub use plans::{Eyes, NewPlan, PlanRow};
 pub use runs::{Ended, LIVE, NewRun, RunRow, RunsPage, Tested};
+pub(crate) use schedules::too_near;
 pub use schedules::{Approved, Due, EntryKey, EntryRow, NewSchedule, Paused, ScheduleRow, states};
 pub use secrets::{Minted, Secrets};
 pub use tokens::{JoinToken, NewJoinToken, NewToken, Role, Token};

@@ -328,6 +328,16 @@ impl Store {
         .await
     }
 
+    /// The last entry of each group of each schedule that ran or is about to, one for each state; they have no reason and no run.
+    pub async fn ran_last(&self) -> Result<Vec<EntryRow>, StoreError> {
+        self.read(|sql| {
+            let asked = "SELECT schedule, MAX(at), part, state, NULL, NULL FROM schedule_entries \
+                         WHERE state = 'claimed' OR state = 'fired' OR state = 'leashed' GROUP BY schedule, part, state";
+            sql.query(asked, &[])?.iter().map(entry).collect()
+        })
+        .await
+    }
+
     /// Decided entries from a time on and before another, by time, at most `limit`; of one schedule or of all.
     pub async fn entries(
         &self,
@@ -448,7 +458,7 @@ fn near(sql: &mut dyn Sql, due: &Due) -> Result<Option<u64>, StoreError> {
 }
 
 /// Why an entry does not run whose group ran at a time.
-fn too_near(at: u64) -> String {
+pub(crate) fn too_near(at: u64) -> String {
     format!("it ran at {}, which is too near", moment(at))
 }
 
