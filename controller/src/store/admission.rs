@@ -3,6 +3,8 @@
 
 use std::collections::BTreeMap;
 
+use squall_experiments::exit::Exit;
+
 use super::sql::{Row, Sql};
 use super::{
     EntryKey, EntryRow, Eyes, LIVE, NewRun, Store, StoreError, now_ms, plans, runs, schedules, states,
@@ -85,6 +87,26 @@ impl Store {
     /// What the budget would say now, without keeping anything; none where nothing is limited.
     pub async fn room(&self, uses: Vec<HostUse>, budget: Budget) -> Result<Option<Outcome>, StoreError> {
         self.read(move |sql| room(sql, &uses, Vec::new(), &budget)).await
+    }
+
+    /// Which of some hosts belong to a run that ended with one of its hosts still modified, with the runs, the newest first. A run
+    /// that somebody began there since although gates refused it (an overruled one) says that the hosts are in order.
+    pub async fn left_modified(&self, hosts: Vec<String>) -> Result<Vec<(String, String)>, StoreError> {
+        self.read(move |sql| {
+            let asked = "SELECT used.host, used.run, used.at FROM runs JOIN run_hosts used ON used.run = runs.id \
+                         WHERE runs.state = $1 ORDER BY used.at DESC, used.host";
+            let since = "SELECT 1 FROM run_hosts JOIN run_gates ON run_gates.run = run_hosts.run \
+                         WHERE run_hosts.host = $1 AND run_hosts.at > $2 AND run_gates.gate = 'overruled' LIMIT 1";
+            let mut left = Vec::new();
+            for row in sql.query(asked, &[Exit::Modified.meaning().into()])? {
+                let (host, run, at) = (row.text(0)?, row.text(1)?, row.number(2)?);
+                if hosts.contains(&host) && sql.one(since, &[(&host).into(), at.into()])?.is_none() {
+                    left.push((host, run));
+                }
+            }
+            Ok(left)
+        })
+        .await
     }
 
     /// What the gates said of a run, in their order.
