@@ -17,7 +17,7 @@ use crate::config::Config;
 use crate::gates::{Gates, Outcome};
 use crate::runs::keeping;
 use crate::scheduler::Scheduler;
-use crate::store::{Admission, NewRun, RunRow, Store, Tested};
+use crate::store::{Admission, EntryKey, NewRun, RunRow, Store, Tested};
 
 /// How long whoever was refused waits until that is kept.
 const SOON: Duration = Duration::from_secs(1);
@@ -42,6 +42,8 @@ pub struct Wanted<'a> {
     pub approved: Option<String>,
     /// What was looked at before: it stands first in the record.
     pub before: Vec<Outcome>,
+    /// The entry of a schedule whose run it is, claimed.
+    pub entry: Option<EntryKey>,
     /// It gives way to what schedules are about to begin.
     pub beside: Option<&'a Scheduler>,
     /// Why gates and budget do not count this time; a halt and a missing approval always do.
@@ -51,7 +53,8 @@ pub struct Wanted<'a> {
 impl<'a> Wanted<'a> {
     /// One that needs no approval, and overrules nothing.
     pub fn new(submission: Submission, by: &'a str) -> Self {
-        Wanted { submission, by, approved: None, before: Vec::new(), beside: None, overruled: None }
+        let before = Vec::new();
+        Wanted { submission, by, approved: None, before, entry: None, beside: None, overruled: None }
     }
 }
 
@@ -90,7 +93,7 @@ impl Launch {
     ///
     /// Errors: what keeps it from being planned, before anything is kept of it.
     pub async fn begin(&self, wanted: Wanted<'_>) -> Result<Begun, Problem> {
-        let Wanted { mut submission, by, approved, before, beside, overruled } = wanted;
+        let Wanted { mut submission, by, approved, before, entry, beside, overruled } = wanted;
         crate::api::blocked(&self.store).await?;
         if submission.build.as_ref().is_some_and(|build| build.chars().count() > 200) {
             return Err(Problem::bare(StatusCode::BAD_REQUEST, "`build` has at most 200 characters"));
@@ -108,7 +111,7 @@ impl Launch {
         let mut outcomes = before;
         outcomes.extend(self.gates.ask(&planned, Timestamp::now()).await);
         let coming = match beside {
-            Some(scheduler) => scheduler.coming(planned.seconds).await,
+            Some(scheduler) => scheduler.coming(Timestamp::now(), planned.seconds).await,
             None => Ok(Vec::new()),
         };
         let coming = coming.unwrap_or_else(|error| {
@@ -139,6 +142,7 @@ impl Launch {
             run,
             uses: planned.uses,
             outcomes,
+            entry,
             coming,
             overruled,
             approval: approved.as_ref().map(|_| self.approvals.eyes()),
@@ -150,7 +154,7 @@ impl Launch {
             self.store.audit(by, json!({ "did": "was refused a run", "run": id, "because": why })).await?;
             let problem = Problem::new(
                 StatusCode::CONFLICT,
-                format!("a gate refuses the run: {}", why.join("; ")),
+                admitted.refusal(),
                 "wait until it lets pass; an administrator can overrule it with a reason",
             );
             return Ok(Begun { run: self.store.run(&id).await?, refused: Some(problem) });

@@ -21,6 +21,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use squall_experiments::document::{self, Document, LONGEST_FAULT, Sources};
 use squall_experiments::exit::Exit;
+use squall_experiments::experiment::Experiment;
 use squall_experiments::fleet::JoinToken;
 use squall_experiments::limits::Limits;
 use squall_experiments::mandate::Approved;
@@ -280,6 +281,15 @@ fn preview(plan: &FleetPlan, redact: &dyn Fn(&str) -> String) -> Preview {
     preview
 }
 
+/// How long a run may go on whose method with its revert takes so long. Where nothing is claimed, nothing is looked at before and after.
+fn goes_on(experiment: &Experiment, method: Duration) -> Duration {
+    if experiment.hypothesis.is_empty() {
+        return method;
+    }
+    let baseline = experiment.baseline.map_or(Duration::ZERO, |baseline| baseline.get());
+    baseline + method + experiment.recovery.get()
+}
+
 impl Engine for Runs {
     fn hosts(&self) -> BoxFuture<'_, Vec<HostInfo>> {
         Box::pin(async { self.0.hub.hosts() })
@@ -322,7 +332,8 @@ impl Engine for Runs {
                 }
             };
             let uses = plan.hosts.iter().map(used).collect();
-            let seconds = plan.hosts.iter().map(|host| host.plan.expiry.get().as_secs()).max().unwrap_or(0);
+            let method = plan.hosts.iter().map(|host| host.plan.expiry.get()).max().unwrap_or_default();
+            let seconds = goes_on(&order.experiment, method).as_secs();
             let approvable = Approved::fits(&plan);
             Ok(Planned {
                 title,

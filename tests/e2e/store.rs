@@ -508,7 +508,8 @@ fn once(place: &Where) {
                 Budget { quorum: BTreeMap::from([(text("etcd"), labels.clone())]), ..Budget::default() };
             let uses = vec![HostUse { host: format!("etcd-{number}"), labels, zone: None, faults: 1 }];
             let (run, outcomes, coming) = (a_run(&format!("quorum-{number}")), Vec::new(), Vec::new());
-            let admission = Admission { run, uses, outcomes, coming, overruled: None, approval: None };
+            let (entry, overruled, approval) = (None, None, None);
+            let admission = Admission { run, uses, outcomes, entry, coming, overruled, approval };
             quorum.spawn(async move { store.admit(admission, budget).await.expect("it is kept") });
         }
         assert_eq!(claimed(each.join_all().await), 30);

@@ -64,7 +64,7 @@ pub struct Planned {
     pub preview: Preview,
     /// What is done with which hosts.
     pub uses: Vec<HostUse>,
-    /// How long all its faults together may take at most, in seconds.
+    /// How long the run may go on: its baseline, its method until everything is undone, and its recovery, in seconds.
     pub seconds: u64,
 }
 

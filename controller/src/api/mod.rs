@@ -110,9 +110,10 @@ impl Api {
     ) -> Arc<Self> {
         let notifier = Notifier::new(config.notify.clone(), config.address.clone(), store.clone());
         let launch = Launch::new(config, approvals, store.clone(), Arc::clone(&engine));
+        let scheduler = Scheduler::new(launch.clone(), store.clone());
         Arc::new(Api {
-            scheduler: Scheduler::new(launch.clone(), store.clone()),
-            gamedays: GameDays::new(launch.clone(), store.clone()),
+            gamedays: GameDays::new(launch.clone(), scheduler.clone(), store.clone()),
+            scheduler,
             launch,
             notifier,
             store,

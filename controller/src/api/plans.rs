@@ -168,5 +168,5 @@ pub(super) async fn run(api: Arc<Api>, call: Call) -> Result<Answer, Problem> {
     let name = plan.name;
     let submission = Submission { document, name, vars, seed, build, observe, ..Submission::default() };
     let (by, approved, beside) = (&call.name(), Some(plan.hash), Some(&api.scheduler));
-    runs::begin(&api, Wanted { submission, by, approved, before, beside, overruled }).await
+    runs::begin(&api, Wanted { approved, before, beside, overruled, ..Wanted::new(submission, by) }).await
 }

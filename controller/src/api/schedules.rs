@@ -18,7 +18,7 @@ use super::problem::Problem;
 use super::routes::{Answer, Call};
 use crate::fleet::authority::sha256;
 use crate::notify::Happening;
-use crate::scheduler::calendar::{LONGEST, Line};
+use crate::scheduler::calendar::{LONGEST, Line, refused};
 use crate::store::{Approved, NewSchedule, Paused, ScheduleRow};
 
 /// How many entries one schedule shows of what is coming.
@@ -241,9 +241,8 @@ pub(super) async fn calendar(api: Arc<Api>, call: Call) -> Result<Answer, Proble
     let from = instant(&call, "from", now)?;
     let week = from.checked_add(jiff::SignedDuration::from_hours(7 * 24)).unwrap_or(from);
     let to = instant(&call, "to", week)?;
-    if to < from || to.duration_since(from) > LONGEST {
-        let what = "a calendar goes from an earlier to a later time, at most 366 days";
-        return Err(Problem::bare(StatusCode::BAD_REQUEST, what));
+    if let Some(why) = refused(from, to, now) {
+        return Err(Problem::bare(StatusCode::BAD_REQUEST, why));
     }
     let only = call.query.get("schedule").map(String::as_str);
     Answer::ok(&api.scheduler.calendar(only, from, to, now).await?)

@@ -50,6 +50,9 @@ impl Calendar {
 fn human(answer: &Value) -> String {
     let list = |name: &str| answer[name].as_array().map_or(&[][..], Vec::as_slice);
     let mut out = String::new();
+    if let Some(why) = answer["blocked"].as_str() {
+        out.push_str(&format!("nothing begins before the halt is lifted: {why}\n"));
+    }
     for problem in list("problems").iter().filter_map(Value::as_str) {
         out.push_str(&format!("problem: {problem}; nothing runs before it is mended\n"));
     }

@@ -24,6 +24,7 @@ use tokio::time::sleep;
 use crate::conductor::run_id;
 use crate::launch::Launch;
 use crate::notify::Happening;
+use crate::scheduler::Scheduler;
 use crate::store::{GameDayRow, NewGameDay, Store, StoreError};
 
 pub use day::{Day, DayError};
@@ -39,6 +40,7 @@ pub struct GameDays(Arc<Shared>);
 
 struct Shared {
     launch: Launch,
+    scheduler: Scheduler,
     store: Store,
     begun: mpsc::UnboundedSender<GameDayRow>,
     /// Held by whoever drives them.
@@ -46,10 +48,10 @@ struct Shared {
 }
 
 impl GameDays {
-    /// Over a store; nothing is done before [`GameDays::run`].
-    pub fn new(launch: Launch, store: Store) -> Self {
+    /// Over a store; nothing is done before [`GameDays::run`]. Its runs give way to what a scheduler is about to begin.
+    pub fn new(launch: Launch, scheduler: Scheduler, store: Store) -> Self {
         let (begun, days) = mpsc::unbounded_channel();
-        GameDays(Arc::new(Shared { launch, store, begun, days: Mutex::new(days) }))
+        GameDays(Arc::new(Shared { launch, scheduler, store, begun, days: Mutex::new(days) }))
     }
 
     /// Begins a day, whose document holds the texts of its experiments; its first step is asked for at once.

@@ -44,7 +44,8 @@ impl GameDays {
         };
         let by = by(&day.row.id);
         let before = self.second_person(day, name).into_iter().collect();
-        match self.0.launch.begin(Wanted { before, ..Wanted::new(submission, &by) }).await {
+        let beside = Some(&self.0.scheduler);
+        match self.0.launch.begin(Wanted { before, beside, ..Wanted::new(submission, &by) }).await {
             Ok(begun) => match (begun.refused, begun.run) {
                 (None, Some(run)) => Event::RunBegan { step: name.clone(), run: run.id },
                 (Some(problem), _) => refused(problem.detail),

@@ -3,11 +3,16 @@
 use std::collections::BTreeMap;
 
 use squall_experiments::exit::Exit;
+use squall_experiments::muster::{Line, What};
+use squall_experiments::run::Event;
 
 use super::Outcome;
 use crate::api::engine::Planned;
 use crate::fleet::HostInfo;
-use crate::store::Store;
+use crate::store::{Store, StoreError};
+
+/// How many events of a run are read at a time.
+const PAGE: u64 = 500;
 
 /// All of them are connected.
 pub(super) fn well(planned: &Planned, hosts: &[HostInfo]) -> Outcome {
@@ -24,7 +29,7 @@ pub(super) fn well(planned: &Planned, hosts: &[HostInfo]) -> Outcome {
     }
 }
 
-/// None of them holds what a run left there that has ended.
+/// None of them holds what a run left there that has ended, nor was left by an action that could not be undone.
 pub(super) async fn clean(planned: &Planned, hosts: &[HostInfo], store: &Store) -> Outcome {
     for host in hosts.iter().filter(|host| planned.uses.iter().any(|used| used.host == host.name)) {
         for held in &host.holds {
@@ -44,5 +49,49 @@ pub(super) async fn clean(planned: &Planned, hosts: &[HostInfo], store: &Store) 
             }
         }
     }
-    Outcome::passes("hosts clean", "nothing is left there by runs that ended")
+    let names = planned.uses.iter().map(|used| used.host.clone()).collect();
+    let left = async {
+        for (host, run) in store.left_modified(names).await? {
+            if let Some(action) = not_undone(store, &host, &run).await? {
+                return Ok::<_, StoreError>(Some((host, run, action)));
+            }
+        }
+        Ok(None)
+    };
+    match left.await {
+        Ok(None) => Outcome::passes("hosts clean", "nothing is left there by runs that ended"),
+        Ok(Some((host, run, action))) => Outcome::refuses(
+            "hosts clean",
+            format!(
+                "the action `{action}` of run `{run}` is not undone on `{host}`; help: undo it by hand, then overrule this once with \
+                 that as the reason"
+            ),
+        ),
+        Err(error) => Outcome::refuses("hosts clean", error.to_string()),
+    }
+}
+
+/// An action of a run whose undo was not played on a host, or failed: no agent holds that. What agents held and could not undo at the
+/// end of a run, they hold, or have undone since.
+async fn not_undone(store: &Store, host: &str, run: &str) -> Result<Option<String>, StoreError> {
+    let mut owed: BTreeMap<String, String> = BTreeMap::new();
+    let mut next = 0;
+    loop {
+        let page = store.events(run, next, PAGE).await?;
+        let last = (page.len() as u64) < PAGE;
+        for (seq, text) in page {
+            next = seq + 1;
+            let Ok(line) = serde_json::from_str::<Line>(&text) else { continue };
+            let What::OnHost { host: on, record } = line.what else { continue };
+            match record.event {
+                _ if on != host => {}
+                Event::ActionBegan { step, name, undo: true } => drop(owed.insert(step, name)),
+                Event::UndoPlayed { step, good: true, .. } => drop(owed.remove(&step)),
+                _ => {}
+            }
+        }
+        if last {
+            return Ok(owed.into_values().next());
+        }
+    }
 }

@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 use std::path::Path;
 
+use squall_experiments::exit::Exit;
+use squall_experiments::protocol::{Active, RunId};
 use squall_experiments::schedule::Calendar;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -10,6 +12,10 @@ use tokio::task::JoinHandle;
 
 use super::*;
 use crate::budget::HostUse;
+use crate::config::Budget;
+use crate::fleet::HostInfo;
+use crate::store::Admission;
+use crate::store::tests::{Scratch, a_run};
 
 /// A hook that answers everything alike and gives back what it was asked; `None` never answers.
 async fn hook(answer: Option<String>) -> (SocketAddr, JoinHandle<Vec<String>>) {
@@ -76,6 +82,101 @@ async fn a_hook_that_answers_as_expected_lets_pass_and_is_told_of_the_run() {
     assert_eq!(asked.first().map(String::as_str), Some("POST /open?team=a HTTP/1.1"));
     let body: serde_json::Value = serde_json::from_str(asked.last().expect("a body")).expect("JSON");
     assert_eq!(body, serde_json::json!({ "title": "A title", "plan": "abc", "hosts": ["web"] }));
+}
+
+#[test]
+fn a_host_that_is_not_connected_refuses() {
+    let host = |name: &str, connected| HostInfo { name: name.to_owned(), connected, ..HostInfo::default() };
+    let used = |name: &str| HostUse { host: name.to_owned(), ..HostUse::default() };
+    let planned = Planned { uses: vec![used("web"), used("db")], ..Planned::default() };
+    let both = [host("web", true), host("db", true), host("other", false)];
+    assert_eq!(hosts::well(&planned, &both), Outcome::passes("hosts healthy", "2 connected"));
+    let away = "1 of 2 are not connected, among them `db`";
+    for hosts in [&[host("web", true), host("db", false)][..], &[host("web", true)]] {
+        assert_eq!(hosts::well(&planned, hosts), Outcome::refuses("hosts healthy", away));
+    }
+}
+
+/// A run that was on a host, and how it ended there.
+async fn was_on(store: &Store, run: &str, host: &str, ended: &str, events: &[serde_json::Value]) {
+    let used = HostUse { host: host.to_owned(), ..HostUse::default() };
+    let admission = Admission {
+        run: a_run(run),
+        uses: vec![used],
+        outcomes: Vec::new(),
+        entry: None,
+        coming: Vec::new(),
+        overruled: None,
+        approval: None,
+    };
+    assert!(store.admit(admission, Budget::default()).await.expect("the store").begins);
+    let line = |(at, event): (usize, &serde_json::Value)| {
+        let mut line = serde_json::json!({ "seq": at + 1, "host": host, "at_ms": 0 });
+        for (name, value) in event.as_object().expect("an event") {
+            line[name] = value.clone();
+        }
+        assert!(serde_json::from_value::<squall_experiments::muster::Line>(line.clone()).is_ok(), "{line}");
+        line.to_string()
+    };
+    let lines: Vec<String> = events.iter().enumerate().map(line).collect();
+    store.append(0, run, 0, &lines).await.expect("events");
+    store.set_run_state(run, ended, 0).await.expect("it ended");
+}
+
+#[tokio::test]
+async fn a_host_that_a_run_left_modified_gets_no_other() {
+    let scratch = Scratch::new("clean");
+    let store = scratch.store();
+    let host = |holds| HostInfo { name: "web".to_owned(), connected: true, holds, ..HostInfo::default() };
+    let held = |run: &str, stuck| {
+        let (title, changes) = ("T".to_owned(), Vec::new());
+        vec![Active { run: RunId(run.to_owned()), title, expires_s: 9, stuck, changes }]
+    };
+    let said = async |holds| hosts::clean(&planned(), &[host(holds)], &store).await;
+    let clean = Outcome::passes("hosts clean", "nothing is left there by runs that ended");
+    assert_eq!(said(Vec::new()).await, clean);
+
+    // What the agent holds: of a run that goes on it is no reason, of one that left it there it is.
+    was_on(&store, "goes-on", "web", "running", &[]).await;
+    assert_eq!(said(held("goes-on", false)).await, clean);
+    let refuses = |why: &str| Outcome::refuses("hosts clean", why);
+    assert_eq!(said(held("goes-on", true)).await, refuses("`web` holds what run `goes-on` could not undo"));
+    let modified = Exit::Modified.meaning();
+    was_on(&store, "left", "web", modified, &[]).await;
+    assert_eq!(said(held("left", false)).await, refuses("`web` is still modified by run `left`"));
+    assert_eq!(said(Vec::new()).await, clean, "the agent has undone it since");
+
+    // What no agent holds: an action whose undo failed, or was not played.
+    let began = |step: &str| serde_json::json!({ "event": "action-began", "step": step, "name": format!("step {step}"), "undo": true });
+    let undone = |step: &str, good: bool| serde_json::json!({ "event": "undo-played", "step": step, "good": good, "seen": "exit 1" });
+    was_on(&store, "undone", "web", modified, &[began("1"), undone("1", false), undone("1", true)]).await;
+    was_on(&store, "elsewhere", "db", modified, &[began("1")]).await;
+    assert_eq!(said(Vec::new()).await, clean);
+    was_on(
+        &store,
+        "failed",
+        "web",
+        modified,
+        &[began("1"), began("2"), undone("2", true), undone("1", false)],
+    )
+    .await;
+    let why = "the action `step 1` of run `failed` is not undone on `web`";
+    let no = said(Vec::new()).await;
+    assert!(!no.passed && no.why.starts_with(why), "{no:?}");
+
+    // Somebody undid it, and said so.
+    tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+    let admission = Admission {
+        run: a_run("overruled"),
+        uses: planned().uses,
+        outcomes: vec![no],
+        entry: None,
+        coming: Vec::new(),
+        overruled: Some("removed by hand".to_owned()),
+        approval: None,
+    };
+    assert!(store.admit(admission, Budget::default()).await.expect("the store").begins);
+    assert_eq!(said(Vec::new()).await, clean);
 }
 
 #[tokio::test]

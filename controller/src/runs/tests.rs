@@ -21,6 +21,25 @@ fn store(scratch: &Scratch) -> Store {
     Store::open(&Where::Sqlite(scratch.path())).expect("a store")
 }
 
+#[test]
+fn a_run_goes_on_from_its_baseline_to_the_end_of_its_recovery() {
+    let lasts = |hypothesis: &str, rest: &str| {
+        let text = format!(
+            "squall: 1\ntitle: x\nhypothesis: {hypothesis}\n{rest}\nmethod:\n  \
+             - {{ fault: {{ latency: {{ delay: 20ms, to: [\"10.0.0.1:80\"] }} }}, for: 60s }}\n"
+        );
+        let (vars, secret) = (BTreeMap::new(), |_: &str| Ok(None));
+        let sources = Sources { vars, secret: &secret, longest: LONGEST_FAULT };
+        let read = document::read("x.yaml", text.as_bytes(), &sources);
+        let read = read.unwrap_or_else(|problems| panic!("{}", problems.render(false)));
+        goes_on(&read.experiment, Duration::from_secs(90)).as_secs()
+    };
+    let claim = "[{ name: it answers, http: { url: \"http://127.0.0.1/\" } }]";
+    assert_eq!(lasts(claim, "baseline: 5m\nrecovery: 2m"), 300 + 90 + 120);
+    assert_eq!(lasts(claim, ""), 90 + 30);
+    assert_eq!(lasts("[]", ""), 90, "nothing is looked at before and after");
+}
+
 #[tokio::test]
 async fn a_store_that_hangs_ends_a_run_before_somebody_else_takes_it_over() {
     let scratch = Scratch::new("hangs");

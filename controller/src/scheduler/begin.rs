@@ -2,12 +2,16 @@
 
 use serde_json::json;
 use squall_experiments::schedule::Entry;
+use tokio::time::sleep;
 
-use super::Scheduler;
 use super::outlook::Known;
+use super::{Scheduler, TICK};
 use crate::api::problem::Problem;
 use crate::launch::Wanted;
-use crate::store::{EntryRow, states};
+use crate::store::{EntryRow, first, states};
+
+/// How often it is tried to keep what became of an entry, when the store does not answer. One with a run is settled with that.
+const TRIES: u32 = 60;
 
 impl Scheduler {
     /// Begins the run of an entry that was claimed, or goes through everything without it; gives what became of it.
@@ -29,8 +33,13 @@ impl Scheduler {
             "an entry is {}",
             settled.state
         );
-        if let Err(error) = self.0.store.settle_entry(&settled).await {
-            tracing::error!(schedule = settled.schedule, %error, "what became of an entry cannot be kept");
+        for tries in 1.. {
+            let Err(error) = self.0.store.settle_entry(&settled).await else { break };
+            if tries == TRIES {
+                tracing::error!(schedule = settled.schedule, %error, "what became of an entry cannot be kept");
+                break;
+            }
+            sleep(TICK).await;
         }
         settled
     }
@@ -59,8 +68,8 @@ impl Scheduler {
             };
             return Ok(EntryRow { state: state.to_owned(), why: Some(first(&why)), ..claimed.clone() });
         }
-        let wanted =
-            Wanted { before: known.approval().into_iter().collect(), ..Wanted::new(submission, &by) };
+        let (before, entry) = (known.approval().into_iter().collect(), Some(claimed.key()));
+        let wanted = Wanted { before, entry, ..Wanted::new(submission, &by) };
         // What else is scheduled does not keep it from beginning: among schedules, who is first has the room.
         let begun = self.0.launch.begin(wanted).await?;
         let run = begun.run.map(|run| run.id);
@@ -74,9 +83,4 @@ impl Scheduler {
             None => EntryRow { state: states::FIRED.to_owned(), why: None, run, ..claimed.clone() },
         })
     }
-}
-
-/// A reason that fits into a line of a calendar.
-fn first(why: &str) -> String {
-    why.trim().chars().take(1000).collect()
 }

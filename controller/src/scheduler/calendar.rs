@@ -9,7 +9,7 @@ use squall_experiments::schedule::{Bar, Entry, Zone};
 
 use super::outlook::{Around, Known};
 use super::{Scheduler, instant, ms};
-use crate::store::{EntryRow, ScheduleRow, StoreError};
+use crate::store::{EntryRow, ScheduleRow, StoreError, states, too_near};
 
 /// How many entries a calendar shows of one schedule.
 pub const MOST_OF_ONE: usize = 10_000;
@@ -17,6 +17,17 @@ pub const MOST_OF_ONE: usize = 10_000;
 pub const MOST: usize = 500_000;
 /// The longest stretch of time that is shown.
 pub const LONGEST: SignedDuration = SignedDuration::from_hours(366 * 24);
+
+/// How far ahead it is shown: what is at random follows from all days before.
+pub const FARTHEST: SignedDuration = SignedDuration::from_hours(3660 * 24);
+
+/// Why a stretch of time is not shown; none: it is.
+pub fn refused(from: Timestamp, to: Timestamp, now: Timestamp) -> Option<&'static str> {
+    if to < from || to.duration_since(from) > LONGEST {
+        return Some("a calendar goes from an earlier to a later time, at most 366 days");
+    }
+    (to.duration_since(now) > FARTHEST).then_some("a calendar ends at most 10 years from now")
+}
 
 /// A stretch of time with all that is scheduled in it.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
@@ -29,6 +40,8 @@ pub struct Pages {
     pub entries: Vec<Line>,
     /// The change freezes in it.
     pub freezes: Vec<Freeze>,
+    /// Why nothing of it begins before a halt is lifted; none: nothing is halted.
+    pub blocked: Option<String>,
     /// What cannot be told, a sentence each.
     pub problems: Vec<String>,
     /// Whether there are more entries than are shown.
@@ -79,23 +92,39 @@ impl Scheduler {
         let rows: Vec<ScheduleRow> = self.0.store.schedules().await?;
         let rows: Vec<ScheduleRow> =
             rows.into_iter().filter(|row| only.is_none_or(|only| row.name == only)).collect();
-        let past = self.0.store.entries(only, ms(from), ms(to), MOST as u64).await?;
-        let made = tokio::task::spawn_blocking(move || pages(&rows, &around, past, (from, to), now));
+        let kept = Kept {
+            past: self.0.store.entries(only, ms(from), ms(to), MOST as u64).await?,
+            ran: self.0.store.ran_last().await?,
+            blocked: crate::api::halted(&self.0.store).await?,
+        };
+        let made = tokio::task::spawn_blocking(move || pages(&rows, &around, kept, (from, to), now));
         made.await.map_err(|error| StoreError::Strange(error.to_string()))
     }
+}
+
+/// What the store knows beside schedules.
+#[derive(Default)]
+pub(super) struct Kept {
+    /// What became of entries.
+    pub past: Vec<EntryRow>,
+    /// The last entry of each group that ran, for each way in which it did.
+    pub ran: Vec<EntryRow>,
+    /// Why nothing begins.
+    pub blocked: Option<String>,
 }
 
 /// The pages of some schedules.
 pub(super) fn pages(
     rows: &[ScheduleRow],
     around: &Around,
-    past: Vec<EntryRow>,
+    kept: Kept,
     (from, to): (Timestamp, Timestamp),
     now: Timestamp,
 ) -> Pages {
     let known: Vec<Known> = rows.iter().filter_map(|row| Known::of(row).ok()).collect();
     let zones: BTreeMap<&str, &Zone> =
         known.iter().map(|known| (known.row.name.as_str(), &known.schedule.zone)).collect();
+    let Kept { past, ran, blocked } = kept;
     let mut problems = Vec::new();
     let freezes = around.frozen(from, to).unwrap_or_else(|why| {
         problems.push(why);
@@ -125,17 +154,30 @@ pub(super) fn pages(
             entry.at > now || !decided.contains(&key(&known.row.name, ms(entry.at), &entry.group))
         });
         more |= coming.len() > MOST_OF_ONE;
-        entries.extend(coming.into_iter().take(MOST_OF_ONE).map(|entry| line(known, entry)));
+        entries.extend(coming.into_iter().take(MOST_OF_ONE).map(|entry| line(known, entry, &ran)));
     }
     entries.sort_by(|a, b| (a.at, &a.schedule, &a.group).cmp(&(b.at, &b.schedule, &b.group)));
     more |= entries.len() > MOST;
     entries.truncate(MOST);
     let freezes = freezes.list().iter().map(freeze).collect();
-    Pages { from: ms(from), to: ms(to), entries, freezes, problems, more }
+    Pages { from: ms(from), to: ms(to), entries, freezes, blocked, problems, more }
 }
 
-fn line(known: &Known, entry: Entry) -> Line {
-    let (state, why) = match (entry.barred, &known.row.paused) {
+/// Whether a group ran so lately that an entry will be too near: calendars and groups may have changed since it did.
+fn near(known: &Known, entry: &Entry, ran: &[EntryRow]) -> Option<String> {
+    let (apart, at) = (ms(entry.apart?), ms(entry.at));
+    let leashed = known.schedule.leashed;
+    let counts = |last: &&EntryRow| {
+        (&last.schedule, &last.group) == (&known.row.name, &entry.group)
+            && (leashed || last.state != states::LEASHED)
+            && (apart..at).contains(&last.at)
+    };
+    ran.iter().filter(counts).map(|last| last.at).max().map(too_near)
+}
+
+fn line(known: &Known, entry: Entry, ran: &[EntryRow]) -> Line {
+    let barred = entry.barred.clone().or_else(|| near(known, &entry, ran));
+    let (state, why) = match (barred, &known.row.paused) {
         (Some(why), _) => ("barred", Some(why)),
         (None, Some(paused)) => ("paused", Some(format!("paused by {}: {}", paused.by, paused.why))),
         (None, None) if known.schedule.leashed => ("leashed", Some("it will inject nothing".to_owned())),

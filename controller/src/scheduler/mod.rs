@@ -17,7 +17,7 @@ mod outlook;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -28,7 +28,7 @@ use tokio::task::JoinHandle;
 use crate::api::engine::Submission;
 use crate::budget::Footprint;
 use crate::launch::Launch;
-use crate::store::{Due, EntryRow, ScheduleRow, Store, StoreError, states};
+use crate::store::{Due, EntryKey, EntryRow, ScheduleRow, Store, StoreError, states};
 use outlook::{Around, Known};
 
 /// How late an entry may be begun. Later it is missed, and never run.
@@ -48,6 +48,8 @@ const GIVEN_UP: SignedDuration = SignedDuration::from_secs(900);
 const AT_ONCE: usize = 1000;
 /// How many entries that are about to come are planned for the budget.
 const COMING: usize = 20;
+/// How many entries that are decided already are looked at for that.
+const MOST_DUE: u64 = 10_000;
 
 /// The scheduler. A clone is the same.
 #[derive(Clone)]
@@ -178,29 +180,38 @@ impl Scheduler {
         young && self.0.launch.engine().plan(&known.submission(entry)).await.is_err()
     }
 
-    /// What schedules are about to begin within so many seconds, the first of each and not more than 20 in all: whoever wants a
-    /// run now gives way to it. Nothing where no budget is set. What cannot be planned now is left out.
-    pub async fn coming(&self, seconds: u64) -> Result<Vec<Footprint>, StoreError> {
+    /// What schedules are about to begin from now on within so many seconds, what is due and has not begun yet too, the first 20:
+    /// whoever wants a run gives way to it. Nothing where no budget is set. What cannot be planned by this controller is left out.
+    pub async fn coming(
+        &self,
+        now: Timestamp,
+        seconds: u64,
+    ) -> Result<Vec<(EntryKey, Footprint)>, StoreError> {
         if self.0.launch.config().budget.is_none() {
             return Ok(Vec::new());
         }
-        let now = Timestamp::now();
         let seconds = SignedDuration::from_secs(i64::try_from(seconds.min(86_400)).unwrap_or(0));
         let to = now.checked_add(seconds).unwrap_or(now);
+        // Until an entry is too late it may begin; one that is claimed does so as soon as its gates have answered.
+        let from = now.checked_sub(GRACE).unwrap_or(now);
+        let due = self.0.store.entries(None, ms(from), ms(to), MOST_DUE).await?;
+        let over = due.iter().filter(|entry| entry.state != states::CLAIMED).map(EntryRow::key);
+        let over: BTreeSet<EntryKey> = over.collect();
         let around = Around::now(&self.0.launch, &self.0.store).await?;
         let mut coming = Vec::new();
         for row in self.0.store.schedules().await?.iter().filter(|row| row.paused.is_none()) {
             let Ok(known) = Known::of(row) else { continue };
-            let entries = known.entries(&around, now, to, COMING);
+            let entries = known.entries(&around, from, to, COMING + over.len());
             let runs = entries.into_iter().filter(|entry| entry.barred.is_none() && !known.schedule.leashed);
-            coming.extend(runs.map(|entry| (entry.at, known.clone(), entry)));
+            let keyed = runs.map(|entry| (key(&known, &entry), known.clone(), entry));
+            coming.extend(keyed.filter(|(key, ..)| !over.contains(key)));
         }
-        coming.sort_by_key(|(at, ..)| *at);
+        coming.sort_by_key(|(key, ..)| key.at);
         let mut found = Vec::new();
-        for (_, known, entry) in coming.into_iter().take(COMING) {
+        for (key, known, entry) in coming.into_iter().take(COMING) {
             if let Ok(planned) = self.0.launch.engine().plan(&known.submission(&entry)).await {
                 let run = format!("schedule:{}", known.row.name);
-                found.push(Footprint { run, live: false, uses: planned.uses });
+                found.push((key, Footprint { run, live: false, uses: planned.uses }));
             }
         }
         Ok(found)
@@ -213,6 +224,10 @@ impl Scheduler {
     fn marks<T>(&self, with: impl FnOnce(&mut BTreeMap<String, Mark>) -> T) -> T {
         with(&mut self.0.marks.lock().unwrap_or_else(PoisonError::into_inner))
     }
+}
+
+fn key(known: &Known, entry: &Entry) -> EntryKey {
+    EntryKey { schedule: known.row.name.clone(), at: ms(entry.at), group: entry.group.clone() }
 }
 
 fn decision(known: &Known, entry: &Entry, late: bool) -> Due {

@@ -3,8 +3,12 @@
 
 use std::collections::BTreeMap;
 
+use squall_experiments::exit::Exit;
+
 use super::sql::{Row, Sql};
-use super::{Eyes, LIVE, NewRun, Store, StoreError, now_ms, plans, runs};
+use super::{
+    EntryKey, EntryRow, Eyes, LIVE, NewRun, Store, StoreError, now_ms, plans, runs, schedules, states,
+};
 use crate::budget::{Footprint, HostUse, Known};
 use crate::config::Budget;
 use crate::gates::Outcome;
@@ -21,8 +25,11 @@ pub struct Admission {
     pub uses: Vec<HostUse>,
     /// What its gates said so far.
     pub outcomes: Vec<Outcome>,
-    /// What is about to come beside it.
-    pub coming: Vec<Footprint>,
+    /// The entry of a schedule whose run it is: claimed until now, and settled with the run. One that was given up since begins no
+    /// more, whatever is overruled.
+    pub entry: Option<EntryKey>,
+    /// What schedules are about to begin beside it, and which entries those are: what has become of one by now counts as that.
+    pub coming: Vec<(EntryKey, Footprint)>,
     /// Why what refuses does not count this time; a missing approval counts.
     pub overruled: Option<String>,
     /// Whose approval of its plan it needs, and uses up, if any.
@@ -38,6 +45,20 @@ pub struct Admitted {
     pub outcomes: Vec<Outcome>,
 }
 
+impl Admitted {
+    /// Why it does not begin, with all reasons.
+    pub fn refusal(&self) -> String {
+        let no = self.outcomes.iter().filter(|outcome| !outcome.passed);
+        let why: Vec<String> = no.map(|outcome| format!("{}: {}", outcome.gate, outcome.why)).collect();
+        format!("a gate refuses the run: {}", why.join("; "))
+    }
+}
+
+/// A reason that fits into a line of a calendar.
+pub(crate) fn first(why: &str) -> String {
+    why.trim().chars().take(1000).collect()
+}
+
 impl Store {
     /// Keeps a run in state `submitted`, or `refused` where a gate said no, the budget has no room for it, or its approval is
     /// gone. On PostgreSQL controllers wait for each other here.
@@ -45,6 +66,16 @@ impl Store {
         let telling = self.is_telling();
         let admit = move |sql: &mut dyn Sql| {
             let admitted = admit(sql, &admission, &budget)?;
+            if let Some(entry) = &admission.entry {
+                // With the run: whoever begins it may end before it can say so.
+                let (state, why) = match admitted.begins {
+                    true => (states::FIRED, None),
+                    false => (states::REFUSED, Some(first(&admitted.refusal()))),
+                };
+                let EntryKey { schedule, at, group } = entry.clone();
+                let (state, run) = (state.to_owned(), Some(admission.run.id.clone()));
+                schedules::settle(sql, telling, &EntryRow { schedule, at, group, state, why, run })?;
+            }
             if !admitted.begins {
                 runs::came(sql, telling, &admission.run.id, "refused")?;
             }
@@ -56,6 +87,26 @@ impl Store {
     /// What the budget would say now, without keeping anything; none where nothing is limited.
     pub async fn room(&self, uses: Vec<HostUse>, budget: Budget) -> Result<Option<Outcome>, StoreError> {
         self.read(move |sql| room(sql, &uses, Vec::new(), &budget)).await
+    }
+
+    /// Which of some hosts belong to a run that ended with one of its hosts still modified, with the runs, the newest first. A run
+    /// that somebody began there since although gates refused it (an overruled one) says that the hosts are in order.
+    pub async fn left_modified(&self, hosts: Vec<String>) -> Result<Vec<(String, String)>, StoreError> {
+        self.read(move |sql| {
+            let asked = "SELECT used.host, used.run, used.at FROM runs JOIN run_hosts used ON used.run = runs.id \
+                         WHERE runs.state = $1 ORDER BY used.at DESC, used.host";
+            let since = "SELECT 1 FROM run_hosts JOIN run_gates ON run_gates.run = run_hosts.run \
+                         WHERE run_hosts.host = $1 AND run_hosts.at > $2 AND run_gates.gate = 'overruled' LIMIT 1";
+            let mut left = Vec::new();
+            for row in sql.query(asked, &[Exit::Modified.meaning().into()])? {
+                let (host, run, at) = (row.text(0)?, row.text(1)?, row.number(2)?);
+                if hosts.contains(&host) && sql.one(since, &[(&host).into(), at.into()])?.is_none() {
+                    left.push((host, run));
+                }
+            }
+            Ok(left)
+        })
+        .await
     }
 
     /// What the gates said of a run, in their order.
@@ -92,14 +143,29 @@ fn room(
 fn admit(sql: &mut dyn Sql, admission: &Admission, budget: &Budget) -> Result<Admitted, StoreError> {
     let (run, now) = (&admission.run, now_ms());
     let mut outcomes = admission.outcomes.clone();
+    let given_up = match &admission.entry {
+        Some(entry) => !schedules::is_claimed(sql, entry)?,
+        None => false,
+    };
+    if given_up {
+        outcomes.push(Outcome::refuses("schedule", "its entry was given up: it is not run late"));
+    }
     if !budget.is_none() {
         // Whoever has this row is alone with the budget until the commit.
         let locked = "INSERT INTO facts (name, value) VALUES ('budget', '') \
                       ON CONFLICT (name) DO UPDATE SET value = excluded.value";
         sql.execute(locked, &[])?;
-        outcomes.extend(room(sql, &admission.uses, admission.coming.clone(), budget)?);
+        let mut coming = Vec::new();
+        for (entry, footprint) in &admission.coming {
+            // Between the look ahead and here it may have begun, which is among the runs that go on, or been decided otherwise.
+            if schedules::state_of(sql, entry)?.is_none_or(|state| state == states::CLAIMED) {
+                coming.push(footprint.clone());
+            }
+        }
+        outcomes.extend(room(sql, &admission.uses, coming, budget)?);
     }
-    let mut begins = admission.overruled.is_some() || outcomes.iter().all(|outcome| outcome.passed);
+    let passes = admission.overruled.is_some() || outcomes.iter().all(|outcome| outcome.passed);
+    let mut begins = passes && !given_up;
     outcomes.extend(admission.overruled.iter().map(|why| Outcome::passes("overruled", why)));
     // Last: an approval is not used up by a run that something else refuses.
     if begins

@@ -33,6 +33,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+pub(crate) use admission::first;
 pub use admission::{Admission, Admitted};
 pub use answers::{Answered, Asked};
 pub use audit::{Entry, NOTHING, Verified};
@@ -43,7 +44,8 @@ pub use lease::LEASE_MS;
 pub(crate) use notices::Notice;
 pub use plans::{Eyes, NewPlan, PlanRow};
 pub use runs::{Ended, LIVE, NewRun, RunRow, RunsPage, Tested};
-pub use schedules::{Approved, Due, EntryRow, NewSchedule, Paused, ScheduleRow, states};
+pub(crate) use schedules::too_near;
+pub use schedules::{Approved, Due, EntryKey, EntryRow, NewSchedule, Paused, ScheduleRow, states};
 pub use secrets::{Minted, Secrets};
 pub use tokens::{JoinToken, NewJoinToken, NewToken, Role, Token};
 

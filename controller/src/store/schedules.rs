@@ -102,6 +102,24 @@ pub struct EntryRow {
     pub run: Option<String>,
 }
 
+impl EntryRow {
+    /// Which entry it is.
+    pub fn key(&self) -> EntryKey {
+        EntryKey { schedule: self.schedule.clone(), at: self.at, group: self.group.clone() }
+    }
+}
+
+/// Which entry of a schedule.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct EntryKey {
+    /// Its schedule.
+    pub schedule: String,
+    /// When it was to run: milliseconds since 1970.
+    pub at: u64,
+    /// Its group of hosts; empty: all.
+    pub group: String,
+}
+
 /// What becomes of entries.
 pub mod states {
     /// A controller has taken it and is about to begin its run.
@@ -275,26 +293,11 @@ impl Store {
         .await
     }
 
-    /// Says what became of an entry that was claimed.
+    /// Says what became of an entry that was claimed, or of the run with which it was let in ([`Store::admit`]). What is final
+    /// stays.
     pub async fn settle_entry(&self, settled: &EntryRow) -> Result<(), StoreError> {
         let (settled, telling) = (settled.clone(), self.is_telling());
-        self.write(move |sql| {
-            let set = "UPDATE schedule_entries SET state = $4, why = $5, run = $6 \
-                       WHERE schedule = $1 AND at = $2 AND part = $3 AND state = 'claimed'";
-            let values = [
-                (&settled.schedule).into(),
-                settled.at.into(),
-                (&settled.group).into(),
-                (&settled.state).into(),
-                settled.why.as_ref().into(),
-                settled.run.as_ref().into(),
-            ];
-            match sql.execute(set, &values)? {
-                0 => Ok(()),
-                _ => came(sql, telling, &settled),
-            }
-        })
-        .await
+        self.write(move |sql| settle(sql, telling, &settled)).await
     }
 
     /// Entries that were claimed before a time and of which nothing was heard since: their controller has ended. They are
@@ -321,6 +324,16 @@ impl Store {
             let set =
                 "UPDATE schedules SET decided_to = $3 WHERE name = $1 AND made_at = $2 AND decided_to < $3";
             sql.execute(set, &[(&name).into(), since.into(), to.into()]).map(drop)
+        })
+        .await
+    }
+
+    /// The last entry of each group of each schedule that ran or is about to, one for each state; they have no reason and no run.
+    pub async fn ran_last(&self) -> Result<Vec<EntryRow>, StoreError> {
+        self.read(|sql| {
+            let asked = "SELECT schedule, MAX(at), part, state, NULL, NULL FROM schedule_entries \
+                         WHERE state = 'claimed' OR state = 'fired' OR state = 'leashed' GROUP BY schedule, part, state";
+            sql.query(asked, &[])?.iter().map(entry).collect()
         })
         .await
     }
@@ -357,6 +370,40 @@ impl Store {
     }
 }
 
+/// See [`Store::settle_entry`].
+pub(super) fn settle(sql: &mut dyn Sql, telling: bool, settled: &EntryRow) -> Result<(), StoreError> {
+    let set = "UPDATE schedule_entries SET state = $4, why = $5, run = $6 \
+               WHERE schedule = $1 AND at = $2 AND part = $3 \
+               AND (state = 'claimed' OR (state = 'fired' AND run = $6))";
+    let values = [
+        (&settled.schedule).into(),
+        settled.at.into(),
+        (&settled.group).into(),
+        (&settled.state).into(),
+        settled.why.as_ref().into(),
+        settled.run.as_ref().into(),
+    ];
+    match sql.execute(set, &values)? {
+        0 => Ok(()),
+        _ => came(sql, telling, settled),
+    }
+}
+
+/// Whether an entry is claimed still; until the commit nobody else says what became of it.
+pub(super) fn is_claimed(sql: &mut dyn Sql, entry: &EntryKey) -> Result<bool, StoreError> {
+    let locked = "UPDATE schedule_entries SET state = state \
+                  WHERE schedule = $1 AND at = $2 AND part = $3 AND state = 'claimed'";
+    let values = [(&entry.schedule).into(), entry.at.into(), (&entry.group).into()];
+    Ok(sql.execute(locked, &values)? > 0)
+}
+
+/// What became of an entry; none: it is not decided yet.
+pub(super) fn state_of(sql: &mut dyn Sql, entry: &EntryKey) -> Result<Option<String>, StoreError> {
+    let asked = "SELECT state FROM schedule_entries WHERE schedule = $1 AND at = $2 AND part = $3";
+    let values = [(&entry.schedule).into(), entry.at.into(), (&entry.group).into()];
+    sql.one(asked, &values)?.map(|row| row.text(0)).transpose()
+}
+
 /// Writes down what became of an entry, as far as people are told of it.
 fn came(sql: &mut dyn Sql, telling: bool, entry: &EntryRow) -> Result<(), StoreError> {
     let EntryRow { schedule, at: due, group, state, why, run } = entry.clone();
@@ -385,7 +432,7 @@ fn decide(sql: &mut dyn Sql, due: &Due) -> Result<Option<EntryRow>, StoreError> 
     } else if due.late {
         (states::MISSED, Some("no controller began it at its time".to_owned()))
     } else if let Some(at) = near(sql, due)? {
-        (states::SKIPPED, Some(format!("it ran at {}, which is too near", moment(at))))
+        (states::SKIPPED, Some(too_near(at)))
     } else {
         (states::CLAIMED, None)
     };
@@ -408,6 +455,11 @@ fn near(sql: &mut dyn Sql, due: &Due) -> Result<Option<u64>, StoreError> {
     let leashed = if due.leashed { states::LEASHED } else { states::FIRED };
     let values = [(&due.schedule).into(), (&due.group).into(), apart.into(), due.at.into(), leashed.into()];
     sql.one(asked, &values)?.map(|row| row.number(0)).transpose()
+}
+
+/// Why an entry does not run whose group ran at a time.
+pub(crate) fn too_near(at: u64) -> String {
+    format!("it ran at {}, which is too near", moment(at))
 }
 
 fn moment(at: u64) -> String {

@@ -16,7 +16,7 @@ use crate::api::problem::Problem;
 use crate::api::{Api, schedules};
 use crate::conductor::date_of;
 use crate::report::html::markup::Markup;
-use crate::scheduler::calendar::{Line, Pages};
+use crate::scheduler::calendar::{Line, Pages, refused};
 use crate::store::{Role, ScheduleRow};
 
 /// How many days a page shows.
@@ -32,6 +32,9 @@ pub(super) async fn page(api: Arc<Api>, visit: Visit) -> Result<Response<Body>, 
     let asked = visit.query.get("from").and_then(|day| format!("{day}T00:00:00Z").parse().ok());
     let from: Timestamp = asked.unwrap_or_else(|| day_of(days(now, -1)));
     let to = days(from, DAYS);
+    if let Some(why) = refused(from, to, now) {
+        return Err(Problem::new(StatusCode::BAD_REQUEST, why, "`/calendar` begins with yesterday"));
+    }
     let pages = api.scheduler.calendar(None, from, to, now).await?;
     let rows = api.store.schedules().await?;
     let head = Head {
@@ -48,6 +51,12 @@ pub(super) async fn page(api: Arc<Api>, visit: Visit) -> Result<Response<Body>, 
             &[("class", "soft")],
             "What schedules did and will do. Days are those of UTC; times are by the clocks of each schedule.",
         );
+        if let Some(why) = &pages.blocked {
+            page.element("p", &[("class", "notice unclear")], |page| {
+                page.words("Nothing begins before the halt is lifted: ");
+                page.text("bdi", &[], why);
+            });
+        }
         for problem in &pages.problems {
             page.element("p", &[("class", "notice deviated")], |page| {
                 page.prose(problem);

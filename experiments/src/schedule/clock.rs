@@ -7,7 +7,7 @@ use std::sync::LazyLock;
 
 use jiff::civil;
 use jiff::tz::{AmbiguousOffset, TimeZone, TimeZoneDatabase};
-use jiff::{Timestamp, Zoned};
+use jiff::{SignedDuration, Timestamp, Zoned};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -35,6 +35,19 @@ impl Zone {
     /// twice is the first of them.
     pub fn instant(&self, at: civil::DateTime) -> Option<Timestamp> {
         self.0.to_ambiguous_timestamp(at).compatible().ok()
+    }
+
+    /// The instant of a day and time. In the gap of a change of clocks it is the end of the gap; a time that comes twice is the
+    /// first of them.
+    pub fn after_gap(&self, at: civil::DateTime) -> Option<Timestamp> {
+        let found = self.0.to_ambiguous_timestamp(at);
+        if !matches!(found.offset(), AmbiguousOffset::Gap { .. }) {
+            return found.compatible().ok();
+        }
+        // The time that clocks of before the gap would show lies behind it, and the change is the last one before that.
+        let late = found.later().ok()?;
+        let change = self.0.preceding(late.checked_add(SignedDuration::from_secs(1)).ok()?).next()?;
+        Some(change.timestamp())
     }
 
     /// The first instant of a day.

@@ -18,13 +18,18 @@ const FIELDS: [&str; 5] = ["minute", "hour", "day of the month", "month", "day o
 
 /// A cron expression: minute, hour, day of the month, month, day of the week.
 ///
-/// When clocks are put forward, a time that they skip is run right after the gap; when they are put back, a fixed time is run
-/// once, the first time, and what runs every so many minutes goes on.
+/// Where its hours are listed (`2`, `2,14`, `1-3`), every time of a day is run once, whatever clocks do: one that they skip right
+/// after the gap (several of them there together), one that comes twice the first time. Where they are not (`*`, `*/2`), it
+/// runs every so many minutes or hours, and goes on over a change of clocks.
 #[derive(Clone, Debug)]
 pub struct Cron {
     text: String,
     pattern: croner::Cron,
+    listed: bool,
 }
+
+/// Longer than clocks of any zone were ever put forward: Samoa skipped 30 December 2011.
+const GAP: SignedDuration = SignedDuration::from_hours(25);
 
 impl PartialEq for Cron {
     fn eq(&self, other: &Self) -> bool {
@@ -40,9 +45,32 @@ impl Cron {
         let up =
             if rest > 0 { SignedDuration::from_nanos(1_000_000_000 - rest) } else { SignedDuration::ZERO };
         let from = from.checked_add(up).unwrap_or(from);
-        let times = self.pattern.iter_from(zone.zoned(from), croner::Direction::Forward);
-        times.map(|zoned| zoned.timestamp())
+        let listed = self.listed.then(|| self.listed_times(zone, from));
+        let passing = (!self.listed).then(|| {
+            let times = self.pattern.iter_from(zone.zoned(from), croner::Direction::Forward);
+            times.map(|zoned| zoned.timestamp())
+        });
+        listed.into_iter().flatten().chain(passing.into_iter().flatten())
     }
+
+    /// Every time of a day once. The crate knows only single times of a day as such, so it is asked for what clocks would show if
+    /// they never changed, and that is looked up in the zone.
+    fn listed_times(&self, zone: &Zone, from: Timestamp) -> impl Iterator<Item = Timestamp> {
+        let wall = zone.zoned(from.checked_sub(GAP).unwrap_or(from)).datetime();
+        let begin = wall.to_zoned(TimeZone::UTC).unwrap_or_else(|_| from.to_zoned(TimeZone::UTC));
+        let walls = self.pattern.iter_from(begin, croner::Direction::Forward);
+        let mut last = None;
+        walls
+            .filter_map(|wall| zone.after_gap(wall.datetime()))
+            .skip_while(move |at| *at < from)
+            .filter(move |at| last.replace(*at) != Some(*at))
+    }
+}
+
+/// Whether a field of hours names hours, and not every so many.
+fn lists(hours: &str) -> bool {
+    let steps = |part: &str| part.contains(['*', '?']) || (part.contains('/') && !part.contains('-'));
+    !hours.split(',').any(steps)
 }
 
 fn parser() -> CronParser {
@@ -88,7 +116,7 @@ impl FromStr for Cron {
         if pattern.find_next_occurrence(&begin, true).is_err() {
             return Err(QuantityError::new(format!("`{text}` never comes"), "no month has such a day"));
         }
-        Ok(Cron { text: fields.join(" "), pattern })
+        Ok(Cron { text: fields.join(" "), pattern, listed: lists(fields[1]) })
     }
 }
 

@@ -28,16 +28,42 @@ if (live) {
     }
   };
 
-  // What the reader has opened, pushed aside or reached by keyboard stays so.
+  // What one reaches by keyboard is known again by what it does: where it leads, or what its form sends. Where another button takes
+  // the place of one, Enter must not press that.
+  const reachable = "a, summary, button, input:not([type=hidden]), textarea, [tabindex]";
+  const deed = (one) => {
+    const form = one.closest("form");
+    const sent = form ? [...form.querySelectorAll("input[type=hidden]:not([name=proof])")] : [];
+    const own = one.id || one.getAttribute("href") || one.getAttribute("aria-label");
+    const label = one.localName === "button" ? one.textContent : "";
+    return JSON.stringify([
+      one.localName, form?.getAttribute("action"), sent.map((each) => [each.name, each.value]), own ?? label,
+    ]);
+  };
+
+  // What the reader has opened, pushed aside, typed or reached by keyboard stays so.
   const replace = (piece, markup) => {
     const all = (what) => [...piece.querySelectorAll(what)];
-    const reached = all("a, summary, button, [tabindex]").indexOf(document.activeElement);
+    const alike = (known) => all(reachable).filter((one) => deed(one) === known);
+    const kept = (one) => {
+      const known = deed(one);
+      return { known, at: alike(known).indexOf(one), value: one.value, from: one.selectionStart, to: one.selectionEnd };
+    };
+    const active = document.activeElement;
+    const reached = piece.contains(active) && active.matches(reachable) ? kept(active) : null;
+    const typed = all("input:not([type=hidden]), textarea").filter((one) => one.value !== one.defaultValue).map(kept);
     const open = all("details").map((one) => one.open);
     const pushed = all(".scroll, pre").map((one) => one.scrollLeft);
     piece.innerHTML = markup;
     all("details").forEach((one, at) => { one.open = open[at] ?? one.open; });
     all(".scroll, pre").forEach((one, at) => { one.scrollLeft = pushed[at] ?? 0; });
-    all("a, summary, button, [tabindex]")[reached]?.focus({ preventScroll: true });
+    for (const each of typed) {
+      const field = alike(each.known)[each.at];
+      if (field) field.value = each.value;
+    }
+    const again = reached && alike(reached.known)[reached.at];
+    again?.focus({ preventScroll: true });
+    if (again && typeof reached.from === "number") again.setSelectionRange(reached.from, reached.to);
   };
 
   const place = (name) => {

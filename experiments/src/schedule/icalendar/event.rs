@@ -34,7 +34,27 @@ pub(super) struct Event {
 enum Length {
     /// Whole days, however long each is.
     Days(i64),
-    Time(SignedDuration),
+    Time(Lasting),
+}
+
+/// How long what begins at a time lasts: so many days by the clocks of the event, and then so long. A day in which clocks change has
+/// 23 or 25 hours (section 3.3.6).
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Lasting {
+    days: i64,
+    rest: SignedDuration,
+}
+
+impl Lasting {
+    /// As long, whatever clocks do.
+    fn exactly(rest: SignedDuration) -> Self {
+        Lasting { days: 0, rest }
+    }
+
+    /// By days of 24 hours.
+    fn nominal(self) -> SignedDuration {
+        SignedDuration::from_hours(24 * self.days) + self.rest
+    }
 }
 
 /// An event of which lines are still to come.
@@ -44,7 +64,7 @@ pub(super) struct Draft {
     uid: String,
     start: Option<Stamp>,
     end: Option<Stamp>,
-    duration: Option<SignedDuration>,
+    duration: Option<Lasting>,
     rule: Option<Rule>,
     more: Vec<Stamp>,
     without: Vec<Stamp>,
@@ -99,19 +119,19 @@ impl Draft {
                 let (Some(from), Some(to)) = (start.instant(&utc), end.instant(&utc)) else {
                     return Err(wrong("an event at the end of time"));
                 };
-                Length::Time(to.duration_since(from))
+                Length::Time(Lasting::exactly(to.duration_since(from)))
             }
-            (None, Some(duration)) if whole && duration.as_secs() % 86_400 != 0 => {
+            (None, Some(duration)) if whole && duration.nominal().as_secs() % 86_400 != 0 => {
                 return Err(wrong("an event of whole days lasts a part of one; help: begin it with a time"));
             }
-            (None, Some(duration)) if whole => Length::Days(duration.as_secs() / 86_400),
+            (None, Some(duration)) if whole => Length::Days(duration.nominal().as_secs() / 86_400),
             (None, Some(duration)) => Length::Time(duration),
             // Section 3.6.1: without an end, a day lasts a day and a time is a moment.
             (None, None) if whole => Length::Days(1),
-            (None, None) => Length::Time(SignedDuration::ZERO),
+            (None, None) => Length::Time(Lasting::exactly(SignedDuration::ZERO)),
         };
         if matches!(length, Length::Days(days) if days < 0)
-            || matches!(length, Length::Time(time) if time.is_negative())
+            || matches!(length, Length::Time(time) if time.nominal().is_negative())
         {
             return Err(wrong("an event ends before it begins"));
         }
@@ -165,7 +185,11 @@ impl Event {
                     let last = wall.date().checked_add(jiff::Span::new().days(days));
                     last.ok().and_then(|day| zone.midnight(day))
                 }
-                Length::Time(time) => begin.checked_add(time).ok(),
+                Length::Time(Lasting { days: 0, rest }) => begin.checked_add(rest).ok(),
+                Length::Time(Lasting { days, rest }) => {
+                    let last = wall.checked_add(jiff::Span::new().days(days)).ok();
+                    last.and_then(|last| start.on(last, zone)?.checked_add(rest).ok())
+                }
             };
             let end = end.unwrap_or(Timestamp::MAX);
             if begin < to && end > from && !without(&begin) {
@@ -180,7 +204,9 @@ impl Event {
         let Some(rule) = &self.rule else { return Ok(()) };
         let longest = match self.length {
             Length::Days(days) => SignedDuration::from_hours(days.saturating_mul(25)),
-            Length::Time(time) => time,
+            Length::Time(Lasting { days, rest }) => {
+                SignedDuration::from_hours(days.saturating_mul(25)).saturating_add(rest)
+            }
         };
         let begin = from.checked_sub(longest).unwrap_or(Timestamp::MIN);
         let window = (self.start.wall_of(begin, zone).date(), self.start.wall_of(to, zone).date());
@@ -194,10 +220,13 @@ impl Event {
 }
 
 /// `P1D`, `PT1H30M` (section 3.3.6).
-fn duration(line: &Line) -> Result<SignedDuration, CalendarError> {
+fn duration(line: &Line) -> Result<Lasting, CalendarError> {
     let wrong = || line.wrong(format!("`{}` is no duration (`P1D`, `PT1H30M`)", line.value));
     let span: jiff::Span = line.value.parse().map_err(|_| wrong())?;
-    span.to_duration(SpanRelativeTo::days_are_24_hours()).map_err(|_| wrong())
+    // A span of which whole days are taken out has its sign still.
+    let days = i64::from(span.get_weeks()) * 7 + i64::from(span.get_days());
+    let rest = span.weeks(0).days(0).to_duration(SpanRelativeTo::days_are_24_hours()).map_err(|_| wrong())?;
+    Ok(Lasting { days, rest })
 }
 
 /// A text without its escapes (section 3.3.11), on one line.

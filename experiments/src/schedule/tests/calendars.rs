@@ -48,6 +48,26 @@ fn days_and_times_are_barred_in_their_zones() {
 }
 
 #[test]
+fn days_of_a_duration_are_those_of_the_clocks_and_hours_are_hours() {
+    let lasts = |duration: &str, start: &str| {
+        barred(&event(&format!("DTSTART;TZID=Europe/Berlin:{start}\nDURATION:{duration}\nSUMMARY:x")))
+    };
+    // In Berlin 2027-10-31 has 25 hours and 2028-03-26 has 23.
+    assert_eq!(lasts("P1D", "20271030T180000"), ["27-10-30T18:00 27-10-31T18:00 x"]);
+    assert_eq!(lasts("P1W", "20271030T180000"), ["27-10-30T18:00 27-11-06T18:00 x"]);
+    assert_eq!(lasts("PT24H", "20271030T180000"), ["27-10-30T18:00 27-10-31T17:00 x"]);
+    assert_eq!(lasts("P1DT2H", "20271030T180000"), ["27-10-30T18:00 27-10-31T20:00 x"]);
+    assert_eq!(lasts("P1D", "20280325T180000"), ["28-03-25T18:00 28-03-26T18:00 x"]);
+    // Each instance has days of its own, and one that began before what is asked reaches into it.
+    let weekly =
+        "DTSTART;TZID=Europe/Berlin:20271023T180000\nDURATION:P1D\nRRULE:FREQ=WEEKLY;COUNT=2\nSUMMARY:x";
+    assert_eq!(
+        barred(&event(weekly)),
+        ["27-10-23T18:00 27-10-24T18:00 x", "27-10-30T18:00 27-10-31T18:00 x"]
+    );
+}
+
+#[test]
 fn what_recurs_for_ever_is_asked_within_its_window() {
     let days = |rule: &str, start: &str| -> Vec<String> {
         let found = barred(&event(&format!("DTSTART;VALUE=DATE:{start}\nRRULE:{rule}\nSUMMARY:x")));

@@ -17,6 +17,56 @@ fn a_fixed_time_that_clocks_skip_runs_after_the_gap_and_one_that_comes_twice_run
 }
 
 #[test]
+fn listed_times_that_clocks_skip_or_show_twice_run_once() {
+    let on = |cron: &str, (from, to): (&str, &str)| {
+        let schedule = schedule(&format!("{{ cron: \"{cron}\" }}"), "zone: Europe/Berlin");
+        times(&schedule, from, to)
+    };
+    let spring = ("2027-03-27T23:00:00Z", "2027-03-28T22:00:00Z");
+    assert_eq!(on("0 2,14 * * *", spring), ["03-28 03:00+02:00", "03-28 14:00+02:00"]);
+    assert_eq!(on("0,30 2 * * *", spring), ["03-28 03:00+02:00"], "two that are skipped are one run");
+    assert_eq!(on("30 1-3 * * *", spring), ["03-28 01:30+01:00", "03-28 03:00+02:00", "03-28 03:30+02:00"]);
+    assert_eq!(on("0 2,3 * * *", spring), ["03-28 03:00+02:00"], "the end of the gap is a time of it");
+    assert_eq!(on("*/20 2 * * *", spring), ["03-28 03:00+02:00"]);
+    assert_eq!(on("15 2 * * MON", spring), [""; 0], "the gap lies in a day that is not meant");
+    let autumn = ("2027-10-30T22:00:00Z", "2027-10-31T23:00:00Z");
+    assert_eq!(on("0 2,14 * * *", autumn), ["10-31 02:00+02:00", "10-31 14:00+01:00"]);
+    assert_eq!(on("0,30 2 * * *", autumn), ["10-31 02:00+02:00", "10-31 02:30+02:00"]);
+    assert_eq!(on("30 1-3 * * *", autumn), ["10-31 01:30+02:00", "10-31 02:30+02:00", "10-31 03:30+01:00"]);
+    // From within the hour that comes twice, and from the end of the gap, what was before is not there again.
+    assert!(on("0,30 2 * * *", ("2027-10-31T00:30:01Z", "2027-10-31T23:00:00Z")).is_empty());
+    assert_eq!(on("0 2 * * *", ("2027-03-28T01:00:00Z", "2027-03-28T22:00:00Z")).len(), 1);
+    assert!(on("0 2 * * *", ("2027-03-28T01:00:01Z", "2027-03-28T22:00:00Z")).is_empty());
+}
+
+#[test]
+fn what_runs_every_hour_goes_on_over_both_changes() {
+    let schedule = schedule("{ cron: \"7 * * * *\" }", "zone: Europe/Berlin");
+    for day in ["2027-03-28", "2027-10-31"] {
+        let found = entries(&schedule, &format!("{day}T00:00:00Z"), &format!("{day}T04:00:00Z"));
+        let gaps: Vec<i64> =
+            found.windows(2).map(|two| two[1].at.as_second() - two[0].at.as_second()).collect();
+        assert_eq!(gaps, [3600; 3], "{day}");
+    }
+}
+
+#[test]
+fn a_day_that_clocks_skip_runs_at_its_end() {
+    // Samoa went over the date line: after 29 December 2011 came the 31st.
+    let schedule = schedule("{ cron: \"0 9,10 * * *\" }", "zone: Pacific/Apia");
+    assert_eq!(
+        times(&schedule, "2011-12-29T12:00:00Z", "2011-12-31T00:00:00Z"),
+        [
+            "12-29 09:00-10:00",
+            "12-29 10:00-10:00",
+            "12-31 00:00+14:00",
+            "12-31 09:00+14:00",
+            "12-31 10:00+14:00"
+        ]
+    );
+}
+
+#[test]
 fn what_runs_every_half_hour_goes_on_over_both_changes() {
     let schedule = schedule("{ cron: \"*/30 * * * *\" }", "zone: Europe/Berlin");
     for day in ["2027-03-28", "2027-10-31"] {
