@@ -10,6 +10,7 @@ mod command;
 mod fleet;
 mod flows;
 mod load;
+mod people;
 mod proxy;
 mod shaping;
 mod table;
@@ -31,6 +32,8 @@ const GROUPS: &[Group] = &[
     ("flows", flows::figures),
     ("proxy", proxy::figures),
     ("fleet", fleet::figures),
+    ("schedules", people::schedules),
+    ("pages", people::pages),
 ];
 
 fn main() {

@@ -46,7 +46,7 @@ fn is_readable(tab: &mut Tab<'_>, page: &str) {
 }
 
 /// By the keyboard alone.
-fn signs_in(tab: &mut Tab<'_>, token: &str) {
+pub fn signs_in(tab: &mut Tab<'_>, token: &str) {
     tab.goes_to(&format!("{URL}/"));
     tab.sees("the form", "location.pathname === '/sign-in' && document.activeElement.id === 'token'");
     tab.types(token);
@@ -55,7 +55,7 @@ fn signs_in(tab: &mut Tab<'_>, token: &str) {
     tab.sees("the overview", "location.pathname === '/' && document.readyState === 'complete'");
 }
 
-fn shows(tab: &mut Tab<'_>, words: &str) {
+pub fn shows(tab: &mut Tab<'_>, words: &str) {
     tab.sees(words, &format!("document.body.innerText.includes({})", serde_json::json!(words)));
 }
 
