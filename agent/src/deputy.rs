@@ -90,6 +90,8 @@ struct Shared {
     hand: Hand,
     /// Whether the hand is at one thing, and may be.
     stands_in: AtomicBool,
+    /// Whether nobody hears the beats any more.
+    alone: AtomicBool,
     live: Condvar,
 }
 
@@ -100,6 +102,7 @@ impl Deputy {
             pulse: Mutex::new(pulse),
             hand: means.hand.clone(),
             stands_in: AtomicBool::new(false),
+            alone: AtomicBool::new(false),
             live: Condvar::new(),
         };
         let deputy = Deputy(Arc::new(shared));
@@ -127,6 +130,14 @@ impl Deputy {
         self.pulse().listen()
     }
 
+    /// The guardian is dead, and the hand undoes everything: it may take as long as it goes on. See [`Pulse::alone`].
+    pub fn alone(&self) {
+        self.0.hand.shows();
+        self.0.alone.store(true, Ordering::Relaxed);
+        self.pulse().alone();
+        self.0.live.notify_all();
+    }
+
     fn pulse(&self) -> MutexGuard<'_, Pulse> {
         self.0.pulse.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -136,7 +147,7 @@ impl Deputy {
         hurry();
         let mut excuse = Excuse::default();
         let mut pulse = self.pulse();
-        loop {
+        while !self.is_alone() {
             pulse = self.live(pulse);
             let overdue = pulse.last_beat().unwrap_or_default() + OVERDUE.as_nanos() as u64;
             let left = Duration::from_nanos(overdue.saturating_sub(sys::boot_nanos()));
@@ -154,12 +165,24 @@ impl Deputy {
                 pulse = self.pulse();
             }
         }
+        let mut shown = 0;
+        loop {
+            // The timer that ends this process is put off as long as the hand goes on.
+            if std::mem::replace(&mut shown, self.0.hand.shown()) != shown {
+                pulse.alone();
+            }
+            pulse = self.0.live.wait_timeout(pulse, BEAT).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    fn is_alone(&self) -> bool {
+        self.0.alone.load(Ordering::Relaxed)
     }
 
     /// The other keeps the rules matching, and may have to wait for the kernel itself.
     fn renews(&self, tables: &Renewed, leases: &Leases) {
         hurry();
-        loop {
+        while !self.is_alone() {
             drop(self.live(self.pulse()));
             thread::sleep(BEAT);
             if self.0.stands_in.load(Ordering::Relaxed) && self.0.hand.hidden_for() >= OVERDUE {
@@ -169,9 +192,9 @@ impl Deputy {
         }
     }
 
-    /// Waits as long as nothing is live.
+    /// Waits as long as nothing is live, and nobody is alone.
     fn live<'p>(&self, mut pulse: MutexGuard<'p, Pulse>) -> MutexGuard<'p, Pulse> {
-        while pulse.last_beat().is_none() {
+        while pulse.last_beat().is_none() && !self.is_alone() {
             pulse = self.0.live.wait(pulse).unwrap_or_else(PoisonError::into_inner);
         }
         pulse

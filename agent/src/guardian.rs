@@ -224,13 +224,12 @@ impl Guardian {
     /// Ends the worker, then takes back whatever the journal holds. What cannot be taken back stays in the journal.
     fn undo_everything(mut self) -> Exit {
         let _ = self.signal_worker(rustix::process::Signal::KILL);
-        // The timer must not end the one who undoes.
-        self.pulse.set_live(false);
+        self.pulse.alone();
         points::pass(Point::BeforeRevert);
         let mut reach = Reach::of(std::mem::take(&mut self.held).into_values());
         let mut exit = Exit::Held;
         for attempt in 0..5 {
-            match recover::replay(&self.place.journal(), &mut reach) {
+            match recover::replay(&self.place.journal(), &mut reach, || self.pulse.alone()) {
                 Ok(outcome) if outcome.stuck.is_empty() => {
                     exit = Exit::Held;
                     break;

@@ -123,7 +123,13 @@ impl Injection {
         let sites: Vec<Site> = changes.iter().map(|change| machine.site(change)).collect::<Result<_, _>>()?;
         sites.iter().for_each(|site| self.before.come(site, records));
         let everybody = || others.values().chain([&*self]);
-        if let Some(what) = everybody().find_map(|other| sites.iter().find_map(|site| other.collides(site))) {
+        let collision = |other: &Self| {
+            let mut wanted = sites.iter().zip(changes);
+            wanted.find_map(|(site, change)| {
+                other.collides(site, aim_from(aim, seen, Viewpoint::of(change)).resolved)
+            })
+        };
+        if let Some(what) = everybody().find_map(collision) {
             return Err(Refusal::new(what, "wait for it to end, or aim at other traffic"));
         }
         let mut ready = Vec::new();
@@ -201,9 +207,12 @@ impl Injection {
     }
 
     /// Whether a change at a site may not be made beside this injection: says what is in the way.
-    pub fn collides(&self, site: &Site) -> Option<String> {
-        let live = self.live().find(|made| made.collides(site));
-        live.map(|made| format!("run {} (`{}`) holds it: {}", self.run, self.title, made.change))
+    pub fn collides(&self, site: &Site, resolved: &Resolved) -> Option<String> {
+        let (run, title) = (&self.run, &self.title);
+        self.live().find_map(|made| {
+            let why = made.collides(site, resolved)?;
+            Some(format!("run {run} (`{title}`) holds it: {}; {why}", made.change))
+        })
     }
 
     /// Whether it holds one of these processes.

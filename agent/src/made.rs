@@ -6,11 +6,13 @@ use std::time::{Duration, Instant};
 use squall_experiments::change::{Change, Claim};
 use squall_experiments::evidence::{Evidence, Incident};
 use squall_experiments::protocol::{Refusal, RunId};
+use squall_experiments::scope::Scope;
 
 use crate::books::{self, Books, Written};
 use crate::host::aim::{Aim, News, Resolved};
 use crate::host::machine::Machine;
 use crate::host::process::Target;
+use crate::host::reach::{self, addressed};
 use crate::host::site::{Ground, Site};
 use crate::host::undo::{Undo, Undone};
 use crate::host::view::Viewpoint;
@@ -145,12 +147,19 @@ impl Made {
         !self.is_live() && !self.undos.is_empty()
     }
 
-    /// Whether a change at a site may not be made beside it.
-    pub fn collides(&self, site: &Site) -> bool {
+    /// Why a change at a site may not be made beside it, whose names have these addresses.
+    pub fn collides(&self, site: &Site, resolved: &Resolved) -> Option<String> {
         // Traffic is another one in another namespace; processes are the same from everywhere.
         let same = |claim: &Claim| site.at == self.site.at || matches!(claim, Claim::Processes(_));
-        let theirs: Vec<Claim> = site.change.claims().into_iter().filter(same).collect();
-        self.site.change.claims().iter().any(|mine| theirs.iter().any(|other| mine.collides(other)))
+        let claims = |change: &Change, resolved: &Resolved| {
+            let claims = change.claims().into_iter().filter(same);
+            claims.map(|claim| claim.of_flow(|flow| addressed(flow, resolved))).collect::<Vec<_>>()
+        };
+        let reach = || self.live.as_ref().and_then(Live::reach);
+        let apart = |new: &Scope, standing: &Scope| reach::apart(new, standing, reach);
+        let theirs = claims(&site.change, resolved);
+        let mine = claims(&self.site.change, &self.resolved);
+        theirs.iter().find_map(|theirs| mine.iter().find_map(|mine| theirs.meets(mine, &apart)))
     }
 
     /// Whether it holds one of these processes.

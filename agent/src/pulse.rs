@@ -21,6 +21,10 @@ pub const SILENCE: Duration = Duration::from_millis(1200);
 /// So long without beating oneself, and one is killed.
 const SUICIDE: Duration = Duration::from_millis(1500);
 
+/// So long one may be at one thing that undoes what the other has left: nobody is there any more to notice that it hangs.
+/// Longer than a slow disk takes ([`PATIENCE`](crate::records::PATIENCE)).
+pub const ALONE: Duration = Duration::from_secs(15);
+
 /// The niceness of a thread whose beats are waited for.
 pub const FOREMOST: i32 = -20;
 
@@ -78,6 +82,13 @@ impl Pulse {
             }
             self.timer.set(Duration::ZERO);
         }
+    }
+
+    /// The other is dead, and this side undoes what is left: it beats no more, and is killed when it takes longer than
+    /// [`ALONE`] until the next call. Whoever comes next does the rest.
+    pub fn alone(&mut self) {
+        self.set_live(false);
+        self.timer.set(ALONE);
     }
 
     /// On a host that has more work than processors, a side that waits for its turn looks like one that hangs. Where it is

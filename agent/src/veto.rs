@@ -28,6 +28,10 @@ const PROGRAMS: [&str; 8] = [
 /// How the names of Squall's own processes begin.
 const OURS: &str = "squall";
 
+/// `PF_KTHREAD` of `include/linux/sched.h`. Their parent has pid 2 only where the machine's pids are seen: in a container
+/// that is a process like any other.
+const KERNEL_THREAD: u32 = 0x0020_0000;
+
 /// The processes that are protected now, each with the reason.
 #[derive(Debug)]
 pub struct Veto {
@@ -48,7 +52,7 @@ impl Veto {
         let doors = Doors::of_this_host();
         for (stat, entry) in &stats {
             let name = stat.comm.as_str();
-            if stat.pid == 2 || stat.ppid == 2 {
+            if stat.flags & KERNEL_THREAD != 0 {
                 protected.insert(stat.pid, "a kernel thread".to_owned());
             } else if doors.is(name, entry.pid) {
                 protected.insert(stat.pid, "a remote login, by which people reach the host".to_owned());

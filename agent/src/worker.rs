@@ -169,9 +169,10 @@ async fn work(setup: Setup) -> Exit {
             if let Some(guardian) = &guardian_fd {
                 let _ = rustix::process::pidfd_send_signal(guardian, rustix::process::Signal::KILL);
             }
-            deputy.beat_if_due(false);
+            deputy.alone();
             points::pass(Point::BeforeRevert);
             let exit = supervisor.farewell("the guardian died");
+            deputy.alone();
             inherit(&place);
             return exit;
         }

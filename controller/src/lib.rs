@@ -17,6 +17,7 @@ pub mod notify;
 pub mod report;
 pub mod runs;
 pub mod scheduler;
+pub mod sights;
 pub mod standing;
 pub mod store;
 pub mod web;

@@ -2,6 +2,7 @@
 //!
 //! Each is a task of its own. Its log goes to the store line by line, before whoever asks can see it (`keeping`).
 
+mod halting;
 pub(crate) mod keeping;
 mod takeover;
 mod windows;
@@ -16,12 +17,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
+use serde::Deserialize;
+use serde_json::{Value, json};
 use squall_experiments::document::{self, Document, LONGEST_FAULT, Sources};
 use squall_experiments::exit::Exit;
 use squall_experiments::experiment::Experiment;
 use squall_experiments::fleet::JoinToken;
+use squall_experiments::limits::Limits;
 use squall_experiments::mandate::Approved;
 use squall_experiments::muster::Line;
+use squall_experiments::plan::PlanStep;
 use squall_experiments::protocol::{Lifted, Refusal, RunId};
 use squall_experiments::run::Origin;
 use squall_experiments::targets::{Candidate, FleetPlan, OnHost, Targets};
@@ -32,9 +37,10 @@ use tokio::time::timeout;
 use crate::api::engine::{Engine, Planned, Preview, Submission};
 use crate::budget::{self, HostUse};
 use crate::conductor::{Answer, LEASE};
-use crate::fleet::{Authority, HostInfo, Hub};
+use crate::fleet::{Authority, HostInfo, Hub, prospect};
 use crate::muster::{self, Machines};
 use crate::report;
+use crate::sights::{Page, Sights};
 use crate::store::{HostRow, Minted, RunRow, Store, StoreError, now_ms};
 use keeping::{BEARABLE, Keeper};
 use windows::Windows;
@@ -55,6 +61,8 @@ struct Shared {
     /// Where secrets of experiments are files, each with the name of its secret.
     secrets: PathBuf,
     version: String,
+    /// What proxies saw in runs where somebody wanted to know.
+    sights: Sights,
     live: Mutex<BTreeMap<String, mpsc::UnboundedSender<String>>>,
     /// Woken when a run has ended.
     ended: Notify,
@@ -69,6 +77,7 @@ impl Runs {
             authority,
             secrets,
             version: version.to_owned(),
+            sights: Sights::default(),
             live: Mutex::default(),
             ended: Notify::new(),
         }))
@@ -143,9 +152,34 @@ impl Runs {
             origin: Some(origin),
             lease: LEASE,
             redactor: document.redactor,
+            sights: submission.observe.then(|| self.0.sights.clone()),
             epoch: 0,
             approved: None,
         })
+    }
+
+    /// Adds to the warnings of each host what its owner would refuse, by what it said when it connected. They do not count for
+    /// the hash: the host decides when the run begins.
+    fn forewarn(&self, plan: &mut FleetPlan) {
+        let hosts = self.0.hub.hosts().into_iter();
+        let said: BTreeMap<String, Arc<serde_json::Value>> =
+            hosts.map(|host| (host.name, host.preflight)).collect();
+        for on in &mut plan.hosts {
+            // An agent of a version before says nothing of it.
+            let limits = said.get(&on.host).and_then(|said| Limits::deserialize(&said["policy"]).ok());
+            let Some(limits) = limits else { continue };
+            let mut warnings = Vec::new();
+            for step in on.plan.faults() {
+                let PlanStep::Fault { part, changes, lasts, .. } = step else { continue };
+                let why = changes.iter().filter_map(|change| limits.objection(change, *lasts));
+                warnings.extend(why.map(|why| format!("part {part} would be refused on {}: {why}", on.host)));
+            }
+            if !limits.windows.is_empty() {
+                let windows = limits.windows.join(", ");
+                warnings.push(format!("{} allows faults only in {windows}", on.host));
+            }
+            on.plan.warnings.extend(warnings);
+        }
     }
 
     /// The hosts of the fleet, as `squall hosts` shows them: what a host says of itself once it has joined chooses nothing.
@@ -268,9 +302,15 @@ impl Engine for Runs {
     fn plan<'a>(&'a self, submission: &'a Submission) -> BoxFuture<'a, Result<Planned, Refusal>> {
         Box::pin(async move {
             let order = self.order("", submission).await?;
-            let plan = FleetPlan::on(&order.experiment, &order.targets, order.seed);
+            let mut plan = FleetPlan::on(&order.experiment, &order.targets, order.seed);
+            self.forewarn(&mut plan);
             let title = order.redactor.redact(&plan.title).into_owned();
             let mut shown = serde_json::to_value(&plan).unwrap_or_default();
+            let hosts = self.0.hub.hosts();
+            for (on, shown) in plan.hosts.iter().zip(shown["hosts"].as_array_mut().into_iter().flatten()) {
+                let preflight = hosts.iter().find(|host| host.name == on.host).map(|host| &*host.preflight);
+                shown["engines"] = json!(prospect::engines(&on.plan, preflight.unwrap_or(&Value::Null)));
+            }
             order.redactor.redact_value(&mut shown);
             let preview = preview(&plan, &|text| order.redactor.redact(text).into_owned());
             let origin = order.origin.unwrap_or_default();
@@ -334,6 +374,9 @@ impl Engine for Runs {
             let room = self.0.hub.room().run(needed, plan.hosts.len())?;
             (order.epoch, order.approved) = (kept.epoch, approved);
             let (interrupt, interruptions) = mpsc::unbounded_channel();
+            if submission.observe {
+                self.0.sights.begin(run);
+            }
             self.live().insert(run.to_owned(), interrupt.clone());
             let machines = Arc::new(Way { hub: self.0.hub.clone(), runtime: Handle::current() });
             tracing::info!(run, by = kept.by, hosts = plan.hosts.len(), "a run begins");
@@ -344,6 +387,10 @@ impl Engine for Runs {
             });
             Ok(())
         })
+    }
+
+    fn observations(&self, run: &str, from: u64, most: u64) -> Option<Page> {
+        self.0.sights.page(run, from, most)
     }
 
     fn halt_run<'a>(&'a self, run: &'a str) -> BoxFuture<'a, Result<(), Refusal>> {
@@ -365,7 +412,12 @@ impl Engine for Runs {
         if hosts.is_none() {
             self.interrupt_all("halt");
         }
-        Box::pin(self.0.hub.halt(hosts))
+        Box::pin(async move {
+            match hosts {
+                None => self.0.hub.halt(None).await,
+                Some(hosts) => self.halt_hosts(hosts).await,
+            }
+        })
     }
 
     fn join_token(&self) -> Minted {

@@ -38,6 +38,9 @@ pub enum Ailment {
         delay: Period,
         /// More or less, evenly distributed.
         jitter: Period,
+        /// Where HTTP is spoken in plain text it happens to requests, each by itself, and elsewhere to connections.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        by_request: bool,
     },
     /// Requests of HTTP are answered with an error; the dependency does not hear of them.
     Errors {
@@ -147,7 +150,7 @@ impl Ailment {
     /// The longest that data is held before it goes on; `None` where it is not held for a time that is asked for.
     pub fn holds_for(&self) -> Option<Period> {
         match self {
-            Ailment::Late { delay, jitter } => Some((delay.get() + jitter.get()).into()),
+            Ailment::Late { delay, jitter, .. } => Some((delay.get() + jitter.get()).into()),
             _ => None,
         }
     }
@@ -155,6 +158,16 @@ impl Ailment {
     /// Whether it happens to lookups of a name, not to connections.
     pub fn is_of_lookups(&self) -> bool {
         matches!(self, Ailment::Lookup { .. })
+    }
+
+    /// Whether it happens only to what can be read: requests of HTTP, or handshakes of TLS.
+    pub fn is_of_what_is_read(&self) -> bool {
+        self.is_of_requests() || matches!(self, Ailment::Handshake(_))
+    }
+
+    /// Whether it happens to requests where HTTP is spoken, and else to connections.
+    pub fn is_of_either(&self) -> bool {
+        matches!(self, Ailment::Late { by_request: true, .. })
     }
 
     /// Whether it happens to requests of HTTP, not to connections.
@@ -185,8 +198,13 @@ impl fmt::Display for Ailment {
             Ailment::Hang { after: bytes } => after("hang", bytes),
             Ailment::Close { after: bytes } => after("close", bytes),
             Ailment::Slow { rate } => write!(f, "slow down to {rate}"),
-            Ailment::Late { delay, jitter } if jitter.is_zero() => write!(f, "delay by {delay}"),
-            Ailment::Late { delay, jitter } => write!(f, "delay by {delay} ± {jitter}"),
+            Ailment::Late { delay, jitter, by_request } => {
+                write!(f, "delay by {delay}")?;
+                if !jitter.is_zero() {
+                    write!(f, " ± {jitter}")?;
+                }
+                f.write_str(if *by_request { ", request by request where HTTP is spoken" } else { "" })
+            }
             Ailment::Errors { status, grpc, of, .. } => {
                 write!(f, "answer {of} with status {status} (gRPC {grpc})")
             }

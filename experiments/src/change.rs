@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::ailment::{Ailment, Material};
 use crate::flow::{Direction, Flow};
 use crate::impairment::Impairment;
+use crate::meeting::Apart;
 use crate::quantity::{Percent, Period, Pick};
 use crate::scope::Scope;
 
@@ -198,8 +199,8 @@ pub struct Pause {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Claim {
-    /// The packets of a flow.
-    Packets(Flow),
+    /// The packets of a flow that go this way.
+    Packets(Flow, Direction),
     /// The established sockets of a flow. Collides with nothing but itself.
     Sockets(Flow),
     /// Where new connections of a flow lead.
@@ -212,7 +213,7 @@ impl Change {
     /// What it holds while it is live. Shaping holds nothing: two changes that shape the same packets both apply.
     pub fn claims(&self) -> Vec<Claim> {
         match self {
-            Change::Block(block) => vec![Claim::Packets(block.flow.clone())],
+            Change::Block(block) => vec![Claim::Packets(block.flow.clone(), block.direction)],
             Change::Shape(_) => Vec::new(),
             Change::Redirect(redirect) => vec![Claim::Connections(redirect.flow.clone())],
             Change::Disconnect(disconnect) => vec![Claim::Sockets(disconnect.flow.clone())],
@@ -230,6 +231,20 @@ impl Change {
             Change::Disconnect(disconnect) => Some(&disconnect.flow),
             Change::Signal(_) | Change::Pause(_) => None,
         }
+    }
+
+    /// What the fault of the catalogue is called that does this, and the engine that is asked for.
+    pub fn fault(&self) -> (&'static str, Engine) {
+        let name = match self {
+            Change::Block(block) if block.verdict == Verdict::Drop => "partition",
+            Change::Block(_) => "refuse",
+            Change::Shape(shape) => return (shape.impairment.fault(), shape.engine),
+            Change::Redirect(_) => "outage",
+            Change::Disconnect(_) => "disconnect",
+            Change::Signal(_) => "kill",
+            Change::Pause(_) => "pause",
+        };
+        (name, Engine::Auto)
     }
 
     /// The same for the traffic of everybody; what concerns processes stays as it is.
@@ -296,19 +311,42 @@ impl Shape {
 const BUSY: f64 = 100_000.0;
 
 impl Claim {
-    /// Whether the two cannot be live at once. Process scopes are compared by the agent, which sees the processes:
-    /// here only equal scopes collide.
+    /// Whether the two cannot be live at once, as far as it can be known without looking at a host.
     pub fn collides(&self, other: &Claim) -> bool {
-        match (self, other) {
-            (Claim::Packets(a), Claim::Packets(b))
-            | (Claim::Sockets(a), Claim::Sockets(b))
-            | (Claim::Connections(a), Claim::Connections(b)) => a.overlaps(b),
-            // Blocked packets to a peer are the proxy's own, whosever they were: nothing would be as it is asked for.
-            (Claim::Packets(a), Claim::Connections(b)) | (Claim::Connections(b), Claim::Packets(a)) => {
-                a.overlaps(b)
+        self.meets(other, &Scope::apart).is_some()
+    }
+
+    /// Why the two cannot be live at once, in words; `None` where they can. Process scopes are compared by the agent, which
+    /// sees the processes: here only equal scopes collide.
+    pub fn meets(&self, other: &Claim, apart: Apart<'_>) -> Option<String> {
+        let meeting = match (self, other) {
+            (Claim::Packets(a, Direction::Egress), Claim::Packets(b, Direction::Ingress))
+            | (Claim::Packets(a, Direction::Ingress), Claim::Packets(b, Direction::Egress)) => {
+                a.meets_over_loopback(b, apart)
             }
-            (Claim::Processes(a), Claim::Processes(b)) => a == b,
-            _ => false,
+            // The agent compares the addresses that the names come to.
+            (Claim::Connections(a), Claim::Connections(b)) if a.goes_by_another_name(b) => None,
+            (Claim::Connections(a), Claim::Connections(b)) => a.meets(b, apart),
+            (Claim::Packets(a, _), Claim::Packets(b, _))
+            | (Claim::Sockets(a), Claim::Sockets(b))
+            // Blocked packets to a peer are the proxy's own, whosever they were: nothing would be as it is asked for.
+            | (Claim::Packets(a, _), Claim::Connections(b))
+            | (Claim::Connections(a), Claim::Packets(b, _)) => a.meets(b, apart),
+            (Claim::Processes(a), Claim::Processes(b)) => {
+                return (a == b).then(|| format!("both choose processes of {a}"));
+            }
+            _ => None,
+        };
+        meeting.map(|meeting| meeting.to_string())
+    }
+
+    /// The same of another flow; what concerns processes stays as it is.
+    pub fn of_flow(&self, change: impl FnOnce(&Flow) -> Flow) -> Self {
+        match self {
+            Claim::Packets(flow, direction) => Claim::Packets(change(flow), *direction),
+            Claim::Sockets(flow) => Claim::Sockets(change(flow)),
+            Claim::Connections(flow) => Claim::Connections(change(flow)),
+            Claim::Processes(scope) => Claim::Processes(scope.clone()),
         }
     }
 }
@@ -316,7 +354,7 @@ impl Claim {
 impl fmt::Display for Claim {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Claim::Packets(flow) => write!(f, "packets {flow}"),
+            Claim::Packets(flow, direction) => write!(f, "packets {flow} ({direction})"),
             Claim::Sockets(flow) => write!(f, "established sockets {flow}"),
             Claim::Connections(flow) => write!(f, "where new connections lead {flow}"),
             Claim::Processes(scope) => write!(f, "whether processes of {scope} run"),

@@ -84,6 +84,14 @@ pub struct Engine {
     pub reordered: u64,
     /// How many passed unharmed because as many as allowed were held already.
     pub overflowed: u64,
+    /// How many passed unharmed because they came faster than the engine took them in: the kernel lets them pass where the
+    /// socket is full by which it hands them over.
+    #[serde(default)]
+    pub overrun: u64,
+    /// How many were to be altered or sent twice and passed unharmed, longer than what the kernel hands over of a packet
+    /// (65,531 bytes).
+    #[serde(default)]
+    pub oversized: u64,
     /// How many were lost although nobody asked for it, because as many as allowed were held already: `netem` has no other
     /// way. Where a loss is asked for they are among those that it lost, as the kernel counts all as one.
     #[serde(default)]
@@ -131,6 +139,8 @@ impl Engine {
             corrupted: self.corrupted + other.corrupted,
             reordered: self.reordered + other.reordered,
             overflowed: self.overflowed + other.overflowed,
+            overrun: self.overrun + other.overrun,
+            oversized: self.oversized + other.oversized,
             spilled: self.spilled + other.spilled,
             mislaid: self.mislaid + other.mislaid,
             held: worse(self.held, other.held),
@@ -154,8 +164,8 @@ pub const LEAK: f64 = 0.01;
 
 impl Evidence {
     /// Whether the fault counts as injected: something matched and something was impaired, of packets at least
-    /// [`THIN`], and no more than [`LEAK`] of them passed by the engine, overflowed or were spilled; what was probed is felt; and
-    /// it was in force until its end.
+    /// [`THIN`], and no more than [`LEAK`] of them [leaked](Evidence::leaked); what was probed is felt; and it was in force
+    /// until its end.
     pub fn measured(&self) -> bool {
         let least = if self.unit == Unit::Packets { THIN } else { 1 };
         let counted =
@@ -220,6 +230,14 @@ impl Evidence {
         let leaks = [
             (unseen, "passed unharmed and unseen by the engine"),
             (engine.overflowed, "passed unharmed: as many as allowed were held (`limit`)"),
+            (
+                engine.overrun,
+                "passed unharmed: they came faster than the engine took them in (its socket was full)",
+            ),
+            (
+                engine.oversized,
+                "passed unharmed: too long to be altered or sent twice (more than 65,531 bytes)",
+            ),
             (engine.spilled, "lost although nobody asked for it: as many as allowed were held (`limit`)"),
             (engine.mislaid, "vanished although nobody asked for it"),
         ];
@@ -236,14 +254,17 @@ impl Evidence {
     }
 
     /// Matched packets to which something else happened than was asked for: no engine saw them, or they passed it or were
-    /// lost because too many were held.
+    /// lost because too many were held, came too fast, or were too long.
     pub fn leaked(&self) -> u64 {
         self.passed() + self.engine.as_ref().map_or(0, |engine| engine.spilled)
     }
 
     /// Those of them that passed unharmed.
     pub fn passed(&self) -> u64 {
-        self.engine.as_ref().map_or(0, |engine| self.matched.saturating_sub(engine.seen) + engine.overflowed)
+        self.engine.as_ref().map_or(0, |engine| {
+            let Engine { seen, overflowed, overrun, oversized, .. } = engine;
+            self.matched.saturating_sub(*seen) + overflowed + overrun + oversized
+        })
     }
 }
 
@@ -283,6 +304,32 @@ mod tests {
         };
         assert!(of(1000, 0) && of(1000, 10) && of(1010, 0));
         assert!(!of(1000, 11) && !of(1011, 0) && !of(1006, 6));
+    }
+
+    #[test]
+    fn what_came_too_fast_or_was_too_long_is_told_apart_and_leaks_like_what_could_not_be_held() {
+        let engine = |overflowed, overrun, oversized| Engine {
+            seen: 1000,
+            delayed: 900,
+            overflowed,
+            overrun,
+            oversized,
+            ..Engine::default()
+        };
+        let all = evidence(1000, engine(3, 4, 5));
+        assert_eq!((all.leaked(), all.passed()), (12, 12));
+        assert!(!all.measured());
+        for (engine, words) in [
+            (engine(1, 0, 0), "as many as allowed were held"),
+            (engine(0, 1, 0), "faster than the engine took them in"),
+            (engine(0, 0, 1), "too long to be altered"),
+        ] {
+            let deeds = evidence(1000, engine).deeds();
+            let told: Vec<_> = deeds.iter().filter(|deed| deed.starts_with("1 passed unharmed")).collect();
+            assert!(told.len() == 1 && told[0].contains(words), "{words}: {deeds:?}");
+        }
+        let twice = engine(3, 4, 5).plus(&engine(1, 1, 1));
+        assert_eq!((twice.overflowed, twice.overrun, twice.oversized), (4, 5, 6));
     }
 
     #[test]

@@ -91,25 +91,21 @@ impl Flow {
         })
     }
 
+    /// Whether both go to dependencies that are known by names, and by different ones: whether those come to the same
+    /// addresses only a host can tell.
+    pub fn goes_by_another_name(&self, other: &Flow) -> bool {
+        let named = |flow: &Flow| match &flow.to[..] {
+            [Peer { host: PeerHost::Name(name), .. }] if flow.from.is_empty() => {
+                Some(name.as_str().trim_end_matches('.').to_ascii_lowercase())
+            }
+            _ => None,
+        };
+        named(self).zip(named(other)).is_some_and(|(mine, theirs)| mine != theirs)
+    }
+
     /// Whether both could concern the same packet; says yes when it cannot be known without looking at a host.
     pub fn overlaps(&self, other: &Flow) -> bool {
-        let protocol = self.protocol == other.protocol
-            || self.protocol == Protocol::Any
-            || other.protocol == Protocol::Any;
-        let scope = match (&self.scope, &other.scope) {
-            (Some(Scope::Port(a)), Some(Scope::Port(b))) => a.first <= b.last && b.first <= a.last,
-            (Some(Scope::User(a)), Some(Scope::User(b))) => a == b,
-            (Some(Scope::Interface(a)), Some(Scope::Interface(b))) => a == b,
-            _ => true,
-        };
-        let every = |flow: &Flow| flow.to.is_empty() && flow.from.is_empty();
-        let peers = every(self)
-            || every(other)
-            || !self.from.is_empty() && !other.to.is_empty()
-            || !self.to.is_empty() && !other.from.is_empty()
-            || self.to.iter().any(|a| other.to.iter().any(|b| a.overlaps(b)))
-            || self.from.iter().any(|a| other.from.iter().any(|b| a.overlaps(b)));
-        protocol && scope && peers
+        self.meets(other, &Scope::apart).is_some()
     }
 }
 

@@ -146,6 +146,24 @@ pub struct Reorder {
 }
 
 impl Impairment {
+    /// What the fault is called that does only this; several at once are `degrade`.
+    pub fn fault(&self) -> &'static str {
+        let Impairment { loss, duplicate, corrupt, bottleneck, delay, reorder } = self;
+        let all = [
+            ("loss", loss.is_some()),
+            ("duplicate", duplicate.is_some()),
+            ("corrupt", corrupt.is_some()),
+            ("bandwidth", bottleneck.is_some()),
+            ("latency", delay.is_some()),
+            ("reorder", reorder.is_some()),
+        ];
+        let mut asked = all.into_iter().filter_map(|(name, asked)| asked.then_some(name));
+        match (asked.next(), asked.next()) {
+            (Some(one), None) => one,
+            _ => "degrade",
+        }
+    }
+
     /// Whether packets are only held, never lost or altered.
     pub fn only_delays(&self) -> bool {
         self.loss.is_none()

@@ -37,6 +37,8 @@
 pub mod ailment;
 pub mod change;
 pub mod curve;
+#[cfg(test)]
+mod decoding;
 pub mod distribution;
 pub mod document;
 pub mod evidence;
@@ -48,7 +50,9 @@ pub mod flow;
 pub mod gameday;
 pub mod guard;
 pub mod impairment;
+pub mod limits;
 pub mod mandate;
+pub mod meeting;
 pub mod muster;
 pub mod name;
 pub mod peer;

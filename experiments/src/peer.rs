@@ -40,32 +40,10 @@ pub struct Ports {
 const HELP: &str = "write an address, a network or a name, with or without a port: `10.0.0.7`, `10.0.0.0/8:443`, \
                     `db.internal:5432`, `[2001:db8::7]:443`, `any:8000-8100`";
 
-impl Peer {
-    /// Whether both could concern the same packet. A name overlaps everything that is not an equal-free port range,
-    /// because it is not resolved here.
-    pub fn overlaps(&self, other: &Peer) -> bool {
-        let ports = match (self.ports, other.ports) {
-            (Some(a), Some(b)) => a.first <= b.last && b.first <= a.last,
-            _ => true,
-        };
-        ports && self.host.overlaps(&other.host)
-    }
-}
-
 impl PeerHost {
     /// One address.
     pub fn address(address: IpAddr) -> Self {
         PeerHost::Net(address, if address.is_ipv4() { 32 } else { 128 })
-    }
-
-    fn overlaps(&self, other: &PeerHost) -> bool {
-        match (self, other) {
-            (PeerHost::Net(a, a_bits), PeerHost::Net(b, b_bits)) => {
-                let bits = *a_bits.min(b_bits);
-                a.is_ipv4() == b.is_ipv4() && masked(*a, bits) == masked(*b, bits)
-            }
-            _ => true,
-        }
     }
 }
 
@@ -256,14 +234,5 @@ mod tests {
         ] {
             assert!(text.parse::<Peer>().is_err(), "{text}");
         }
-    }
-
-    #[test]
-    fn overlap_is_by_network_and_by_ports() {
-        let overlap = |a: &str, b: &str| a.parse::<Peer>().unwrap().overlaps(&b.parse().unwrap());
-        assert!(overlap("10.0.0.0/8:443", "10.1.0.0/16"));
-        assert!(!overlap("10.0.0.0/8:443", "10.1.0.0/16:80"));
-        assert!(!overlap("10.0.0.0/8", "::/0"));
-        assert!(overlap("any:443", "db"));
     }
 }

@@ -2,7 +2,8 @@
 //! slow machine.
 //!
 //! `cargo build --release --workspace --bins && cargo bench -p squall-tests`, as root. Words after `--` choose
-//! among the groups below: `cargo bench -p squall-tests -- delay stream`.
+//! among the groups below: `cargo bench -p squall-tests -- delay stream`. With `SQUALL_ROUNDS=N` the figures of the packet
+//! engine are taken in so many rounds: one shows that they can be measured here, and says nothing about them.
 #![expect(clippy::unwrap_used, reason = "a benchmark that cannot go on ends with the place where it stopped")]
 
 mod agent;
@@ -35,6 +36,16 @@ const GROUPS: &[Group] = &[
     ("schedules", people::schedules),
     ("pages", people::pages),
 ];
+
+/// How often something is measured: as often as it says, or as `SQUALL_ROUNDS` does.
+///
+/// # Panics
+/// When that is no number above zero.
+fn rounds(usual: usize) -> usize {
+    let Ok(word) = std::env::var("SQUALL_ROUNDS") else { return usual };
+    let number = word.parse().ok().filter(|number| *number > 0);
+    number.unwrap_or_else(|| panic!("SQUALL_ROUNDS is a number of rounds, at least 1, not `{word}`"))
+}
 
 fn main() {
     if !nix::unistd::geteuid().is_root() {

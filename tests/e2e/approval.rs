@@ -77,7 +77,9 @@ fn nobody_runs_what_another_person_has_not_approved_as_it_stands() {
         refused.expect_exit(4).expect_told("`ada` has submitted this plan").expect_told("another person");
     }
     ada.runs(&hash).run().expect_exit(4).expect_told("not approved");
-    bob.asks(&["approve", &hash, "--show"]).run().expect_exit(0).expect_told("On web-2");
+    let shown = bob.asks(&["approve", &hash, "--show"]).run();
+    // By which engines each host could do it stands there too, by its own word.
+    shown.expect_exit(0).expect_told("On web-2").expect_told("part 1: engine ");
     bob.asks(&["approve", &hash, "--note", "looked at it"]).run().expect_exit(0).expect_told("looked at it");
 
     // What she has changed since is another plan, which nobody has approved; so is what other hosts would make of it.
@@ -111,7 +113,8 @@ fn a_host_whose_owner_asks_for_an_approval_begins_nothing_without_one() {
     // The second host again, under its owner's policy; it belongs to the fleet already.
     let (url, state) = ("https://10.77.2.1:8417", fleet.world.hosts[2].state.clone());
     let identity = fleet.linked.pop().expect("it was started").stays();
-    let policy = fleet.world.file("policy.json", "{ \"controllers\": { \"approval\": \"required\" } }");
+    let policy = "{ \"controllers\": { \"approval\": \"required\" }, \"max-duration\": \"10s\", \"windows\": [\"daily 00:00-24:00 UTC\"] }";
+    let policy = fleet.world.file("policy.json", policy);
     let script = "mount -t tmpfs tmpfs $1 && mkdir -p $1/up/squall $1/work && cp $2 $1/up/squall/policy.json && \
                   mount -t overlay overlay -o lowerdir=/etc,upperdir=$1/up,workdir=$1/work /etc || exit 99\n\
                   exec \"$0\" run --controller \"$3\" --name web-2";
@@ -134,7 +137,16 @@ fn a_host_whose_owner_asks_for_an_approval_begins_nothing_without_one() {
     fleet.are_clean();
     let plan = fleet.asks(&["plan", "--submit", &file, "--format", "json"]).run().expect_exit(0).json();
     let hash = plan["hash"].as_str().expect("a hash").to_owned();
-    fleet.asks(&["approve", &hash]).run().expect_exit(0);
+    let shown = fleet.asks(&["approve", &hash]).run();
+    shown.expect_exit(0).expect_told("web-2 allows faults only in");
+    assert!(!shown.stdout.contains("would be refused"), "{}", shown.story());
+    // What its owner forbids whenever it begins is said before anybody approves it, of that host alone.
+    let long = fleet.world.file("long.yaml", document("Long", "30s"));
+    let submitted = fleet.asks(&["plan", "--submit", &long]).run();
+    submitted
+        .expect_exit(0)
+        .expect_told("part 1 would be refused on web-2: 30s is longer than this host's policy allows (10s)");
+    assert!(!submitted.stdout.contains("refused on web-1"), "{}", submitted.story());
     fleet.asks(&["run", "--controller", URL, "--approved", &hash]).run().expect_exit(0);
     drop(agent);
     fs::remove_dir_all(identity).expect("it was kept");

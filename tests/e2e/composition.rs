@@ -88,6 +88,66 @@ fn two_delays_of_what_leaves_add_up_and_the_second_ends_first() {
     sum(["egress", "egress"], 1);
 }
 
+/// One command delays and another loses the same datagrams; one of them is ended before the other, and the other goes on
+/// as it was.
+fn late_and_lost(on: usize, traffic: &str, first_to_end: usize) {
+    const DELAY: Duration = Duration::from_millis(60);
+    const PLAN: Numbered =
+        Numbered { count: 2000, rate: 2000, size: 64, quiet: Duration::from_millis(300), urgent: false };
+    let world = World::new(2);
+    let [near, far] = &world.hosts[..] else { panic!("two hosts were asked for") };
+    let faults =
+        [format!("latency: {{ delay: 60ms, {traffic} }}"), format!("loss: {{ percent: 20%, {traffic} }}")];
+    let mut trials = Vec::new();
+    for fault in faults {
+        let mut trial =
+            Trial::begin(&world, &world.hosts[on], &calm(&[&format!("{{ fault: {{ {fault} }}, {LONG} }}")]));
+        trial.injected();
+        trials.push(trial);
+    }
+    let look = |late: bool, lost: bool| {
+        let outcome = PLAN.send(&near.netns, &far.netns, (far.v4, 9).into());
+        let allowed = if lost { odds::binomial(PLAN.count, 0.2, odds::ONE_IN_A_MILLION) } else { 0..=0 };
+        let seen = u32::try_from(outcome.lost().len()).expect("no more than were sent");
+        assert!(allowed.contains(&seen), "{seen} lost, {allowed:?} expected");
+        // Whoever shares the machine may be late by itself, and nobody is early.
+        let early = outcome.took().iter().filter(|took| **took < DELAY).count();
+        assert_eq!(early == 0, late, "{early} of {} took less than {DELAY:?}", outcome.arrivals.len());
+    };
+    look(true, true);
+    trials.remove(first_to_end).halted();
+    look(first_to_end == 1, first_to_end == 0);
+    trials.remove(0).halted();
+    look(false, false);
+}
+
+const ENTERS: &str = "from: [\"any:9\"], direction: ingress";
+const LEAVES: &str = "to: [\"10.77.1.2:9\"], direction: egress";
+
+#[test]
+fn what_enters_late_and_lost_is_lost_once_it_is_late_no_more() {
+    needs!(Root, Nftables, Queue);
+    late_and_lost(1, ENTERS, 0);
+}
+
+#[test]
+fn what_enters_late_and_lost_is_late_once_it_is_lost_no_more() {
+    needs!(Root, Nftables, Queue);
+    late_and_lost(1, ENTERS, 1);
+}
+
+#[test]
+fn what_leaves_late_and_lost_is_lost_once_it_is_late_no_more() {
+    needs!(Root, Nftables, Queue);
+    late_and_lost(0, LEAVES, 0);
+}
+
+#[test]
+fn what_leaves_late_and_lost_is_late_once_it_is_lost_no_more() {
+    needs!(Root, Nftables, Queue);
+    late_and_lost(0, LEAVES, 1);
+}
+
 #[test]
 fn delays_of_both_ways_add_up() {
     needs!(Root, Nftables, Queue);

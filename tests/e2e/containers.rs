@@ -7,6 +7,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 use squall_tests::client::Talk;
 use squall_tests::container::Container;
+use squall_tests::containerd::Containerd;
 use squall_tests::dns::Dns;
 use squall_tests::docker::Docker;
 use squall_tests::host::Host;
@@ -331,4 +332,37 @@ fn a_container_of_podman_is_found_by_its_name_and_another_is_left_alone() {
     assert!(impaired >= 4 && *matched == impaired, "{report:#}");
     assert!(answers(1));
     assert_eq!(table(&shop), "");
+}
+
+#[test]
+fn a_container_of_containerd_is_found_by_the_names_of_its_pod_and_another_is_left_alone() {
+    needs!(Root, Nftables, Containerd);
+    let world = World::new(1);
+    let host = &world.hosts[0];
+    let containerd = Containerd::start(&world, host);
+    // Ids and pods of this world's own: every agent of the machine sees them.
+    let digits = |seed: &str| {
+        let pid = std::process::id();
+        let text: String = format!("{pid:08x}{seed}").chars().cycle().take(64).collect();
+        text
+    };
+    let (pod, other) = (named(&world, "shop"), named(&world, "bank"));
+    let shop = containerd.run(&digits("a1"), &pod, "app");
+    let bank = containerd.run(&digits("b2"), &other, "ledger");
+    join(host, &shop, 1);
+    join(host, &bank, 2);
+    let answers = |number| ping(host, number).talk().is_ok();
+    assert!(answers(1) && answers(2));
+    for name in [format!("{pod}/app"), format!("shop/{pod}/app"), shop.id[..12].to_owned()] {
+        let mut trial = Trial::begin(&world, host, &step(&name, "partition: {}", "60s"));
+        trial.injected();
+        let cut =
+            |_| Ping::to(&host.netns, address(1, 2), SHORT / 4).and_then(|mut ping| ping.talk()).is_err();
+        assert!((0..4).all(cut), "`{name}` is not cut");
+        assert!(answers(2), "another container is left alone");
+        assert!(host.tables().is_empty() && table(&bank).is_empty());
+        assert!(impaired(&trial.halted()) >= 4);
+        assert!(answers(1));
+        assert_eq!(table(&shop), "");
+    }
 }

@@ -236,7 +236,7 @@ fn what_is_wrong_with_a_game_day_is_said_before_it_begins() {
     fleet.world.file("slow.yaml", experiment("latency: { delay: 20ms, to: [\"127.0.0.1:8080\"] }", "1s"));
     let day = file(format!("{head}steps: [{{ name: a, experiment: slow.yaml }}]\n"));
     let refused = fleet.asks(&["gameday", "run", &day, "--go"]).run();
-    refused.expect_exit(4).expect_told("its run did not begin: no host").expect_told("tries a step once");
+    refused.expect_exit(4).expect_told("`a` was not begun: no host").expect_told("tries a step once");
     fleet.end();
 }
 
@@ -312,7 +312,7 @@ fn the_shipped_game_day_runs_as_its_first_lines_say() {
         fleet.asks(&["gameday", "mark", day, mark]).run().expect_exit(0);
     }
     let ended = followed.finish();
-    ended.expect_exit(5).expect_told("the game day is over").expect_told("MTTA");
+    ended.expect_exit(5).expect_told("the game day ended").expect_told("MTTA");
     fleet.end();
 }
 

@@ -395,12 +395,18 @@ fn two_commands_bring_a_host_into_a_fleet_and_a_token_brings_no_second_one() {
     holds("the controller to listen", PATIENCE, || controller.story().contains("serves agents at"));
     let secret = fs::read_to_string(&token).expect("the controller wrote a token");
     assert_eq!(fs::metadata(&token).expect("it is there").permissions().mode() & 0o777, 0o600);
+    let log = || {
+        let log = middle.squall(&["audit", "list"]).env("SQUALL_TOKEN_FILE", format!("{data}/admin-token"));
+        log.env("SQUALL_CONTROLLER", "http://127.0.0.1:8416").run()
+    };
+    log().expect_exit(0).expect_told("made a join token");
     // One that dials from the far side of the first host's link, and so by an address of the controller of its own.
     let near = Host { v4: "10.77.1.1".parse().expect("an address"), ..copy(middle) };
     let linked = Linked::start(first, "web-1", &near, &secret, &[]);
     holds("the host to be connected", PATIENCE, || {
         controller.story().contains("a host is connected host=\"web-1\"")
     });
+    log().expect_exit(0).expect_told("host web-1").expect_told("host-joined");
     let near = Host { v4: "10.77.2.1".parse().expect("an address"), ..copy(middle) };
     // The same token; and one that pins another authority.
     let used = Linked::start(second, "web-2", &near, &secret, &[]);

@@ -162,6 +162,7 @@ fn muster_by(
         lease: Duration::from_secs(10),
         redactor: document.redactor,
         epoch: 0,
+        sights: None,
         approved: None,
     };
     let (interrupt, interruptions) = unbounded_channel();

@@ -1,19 +1,13 @@
 //! Two controllers on one database, and schedules that both of them know: each entry has one run, whoever of them dies.
 
-use std::fs;
-use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use rustix::process::Signal;
 use serde_json::Value;
 use squall_controller::conductor::date_of;
 use squall_tests::needs;
-use squall_tests::squall::{Background, Squall};
 use squall_tests::wait::{PATIENCE, holds, until};
-use squall_tests::world::World;
 
-use crate::link::Linked;
-use crate::trial::SOON;
+use crate::twins::Twins;
 
 const DOCUMENT: &str = "squall: 1
 title: A page of a host
@@ -26,96 +20,7 @@ method:
   - wait: 1s
 ";
 
-/// The ports of each controller: for people, and for agents.
-const PORTS: [(u16, u16); 2] = [(8416, 8417), (8426, 8427)];
-
-/// Two controllers on the first host of a world; each has one of the other hosts, which goes to the other one when its own is gone.
-struct Twins {
-    hosts: Vec<Linked>,
-    controllers: [Option<Background>; 2],
-    data: [PathBuf; 2],
-    database: String,
-    world: World,
-}
-
 impl Twins {
-    fn new() -> Self {
-        let world = World::new(3);
-        world.postgres(0, 5432);
-        (1..=2).for_each(|host| drop(world.nginx(host, 8080)));
-        let database = world.directory.join("service-0");
-        let database = format!("host={} port=5432 user=postgres dbname=postgres", database.display());
-        let data = [world.place("one"), world.place("other")];
-        let mut twins = Twins { hosts: Vec::new(), controllers: [None, None], data, database, world };
-        twins.serves(0);
-        // What controllers share beside the database: keys.
-        for entry in fs::read_dir(&twins.data[0]).expect("a directory").flatten() {
-            if entry.file_type().is_ok_and(|kind| kind.is_file()) {
-                fs::copy(entry.path(), twins.data[1].join(entry.file_name())).expect("a copy");
-            }
-        }
-        twins.serves(1);
-        for number in [1, 2] {
-            let token = twins.asks(0, &["tokens", "join", "--format", "json"]).run().expect_exit(0).json();
-            let token = token["token"].as_str().expect("a token").to_owned();
-            let url = |at: usize| format!("https://10.77.{number}.1:{}", PORTS[at].1);
-            let other = url(2 - number);
-            let more = ["--controller", &other, "--label", "role=web"];
-            let host = &twins.world.hosts[number];
-            twins.hosts.push(Linked::by(host, &format!("web-{number}"), &url(number - 1), &token, &more));
-        }
-        twins.hold_a_host_each();
-        twins
-    }
-
-    fn serves(&mut self, at: usize) {
-        let (people, agents) = PORTS[at];
-        let (data, people) = (self.data[at].display().to_string(), format!("127.0.0.1:{people}"));
-        let agents = format!("0.0.0.0:{agents}");
-        let serve = [
-            "serve",
-            "--data",
-            &data,
-            "--listen",
-            &people,
-            "--listen-agents",
-            &agents,
-            "--heartbeat",
-            "500ms",
-        ];
-        let serve = self.world.hosts[0].squall(&serve).env("SQUALL_DATABASE", &self.database);
-        let mut controller = serve.start();
-        holds("the controller to listen", PATIENCE, || {
-            assert!(!controller.ended(), "{}", controller.story());
-            controller.story().contains("serves agents at")
-        });
-        self.controllers[at] = Some(controller);
-    }
-
-    fn dies(&mut self, at: usize) {
-        let mut controller = self.controllers[at].take().expect("it was started");
-        controller.signal(Signal::KILL);
-        holds("the controller to be gone", PATIENCE, || controller.ended());
-    }
-
-    /// A command of whoever administers one of them.
-    fn asks(&self, at: usize, arguments: &[&str]) -> Squall {
-        let asks =
-            self.world.hosts[0].squall(arguments).env("SQUALL_TOKEN_FILE", self.data[0].join("admin-token"));
-        asks.env("SQUALL_CONTROLLER", format!("http://127.0.0.1:{}", PORTS[at].0))
-    }
-
-    /// How many hosts one of them is connected to.
-    fn has(&self, at: usize) -> usize {
-        let hosts = self.asks(at, &["hosts", "--format", "json"]).run().expect_exit(0).json();
-        let hosts = hosts["hosts"].as_array().expect("hosts");
-        hosts.iter().filter(|host| host["connected"] == true).count()
-    }
-
-    fn hold_a_host_each(&self) {
-        holds("a host for each of them", PATIENCE, || self.has(0) == 1 && self.has(1) == 1);
-    }
-
     /// Adds schedules with an entry each, one a second; their names and the time of the first. None where the machine was too slow
     /// for the time of one of them.
     fn adds(&self, name: &str, later: u64) -> Option<(Vec<String>, u64)> {
@@ -225,9 +130,5 @@ fn of_two_controllers_one_begins_each_entry_and_the_other_goes_on_alone() {
     }
     twins.asks(1, &["audit", "verify"]).run().expect_exit(0);
 
-    twins.hosts.drain(..).for_each(Linked::end);
-    let mut last = twins.controllers[1].take().expect("it was never ended");
-    last.signal(Signal::TERM);
-    last.finish().expect_exit(0);
-    twins.world.restored(SOON);
+    twins.end();
 }

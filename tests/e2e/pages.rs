@@ -19,7 +19,7 @@ const DOCUMENT: &str = "squall: 1\ntitle: The page of web-1 comes late\non: { la
     fault: { latency: { delay: 60ms, to: [\"127.0.0.1:8080\"] } }\n    for: 80s\nrecovery: 10s\n";
 
 /// Where pictures are kept, when somebody wants to look at them.
-fn picture(tab: &mut Tab<'_>, name: &str) {
+pub fn picture(tab: &mut Tab<'_>, name: &str) {
     let Some(directory) = std::env::var_os("SQUALL_PICTURES").map(PathBuf::from) else { return };
     for (wide, high) in [(1280, 900), (390, 844)] {
         tab.is_sized(wide, high);
@@ -33,13 +33,13 @@ fn picture(tab: &mut Tab<'_>, name: &str) {
 }
 
 /// No page needs more width than a telephone has, and everything that can be pressed has a name.
-fn is_readable(tab: &mut Tab<'_>, page: &str) {
+pub fn is_readable(tab: &mut Tab<'_>, page: &str) {
     tab.is_sized(390, 844);
     let wide = "document.documentElement.scrollWidth";
     assert!(tab.runs(wide).as_u64().is_some_and(|wide| wide <= 390), "{page}: {} wide", tab.runs(wide));
     tab.is_sized(1280, 900);
     let nameless = "[...document.querySelectorAll('a, button, input:not([type=hidden]), textarea, select, summary')]\
-        .filter((one) => !(one.innerText || one.ariaLabel || one.labels?.length || one.closest('[hidden]')))\
+        .filter((one) => !(one.textContent.trim() || one.ariaLabel || one.labels?.length || one.closest('[hidden]')))\
         .map((one) => one.outerHTML).join()";
     assert_eq!(tab.runs(nameless), "", "{page}");
     assert_eq!(tab.runs("document.querySelectorAll('h1').length"), 1, "{page}");

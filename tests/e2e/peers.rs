@@ -183,6 +183,29 @@ fn connections_that_are_reset_break_at_once_and_new_ones_hang() {
     assert!(incidents(&report).contains("reset: 1 connection that was established"), "{report:#}");
 }
 
+#[test]
+fn connections_that_are_included_hang_and_are_counted() {
+    needs!(Root, Nftables);
+    let world = World::new(3);
+    let [near, far, other] = &world.hosts[..] else { panic!("three hosts were asked for") };
+    let (echo, aside) = (world.echo(1, 7), world.echo(2, 7));
+    let aside = steady(&aside, near, other.v4, "a host that is not named");
+    let mut old: Vec<_> = [far.v4, far.v4, far.v6]
+        .map(|address| echo.dial_within(near, address, SHORT).expect("reached before the fault"))
+        .into();
+    let to = format!("\"{}\", \"{}\"", peer(far.v4, 7), peer(far.v6, 7));
+    let step = format!("{{ fault: {{ partition: {{ to: [{to}] }} }}, for: 60s }}");
+    let mut trial = Trial::begin(&world, near, &calm(&[&step]));
+    trial.injected();
+    for connection in &mut old {
+        let error = connection.talk().expect_err("it is cut");
+        assert!(timed_out(&error), "it must hang: {error}");
+    }
+    let report = trial.halted();
+    assert!(notes(&report).contains("included: 3 connections that were established"), "{report:#}");
+    aside.saw_nothing(20);
+}
+
 /// Runs an experiment with a name server of its own.
 pub fn with_names(world: &World, dns: IpAddr, hosts: &str, step: &str) -> Trial {
     with_names_and(world, dns, hosts, step, &[])

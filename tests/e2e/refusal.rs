@@ -222,6 +222,30 @@ fn without_root() {
     assert!(host.tables().is_empty(), "something was injected");
 }
 
+/// Root of a container, say: without the right to alter the network neither guardian nor worker could undo anything, and
+/// neither begins.
+#[test]
+fn without_the_right_to_alter_the_network() {
+    needs!(Root, Nftables);
+    let world = World::new(2);
+    let host = &world.hosts[0];
+    let steps = [
+        CUT,
+        "{ fault: { latency: { delay: 50ms, to: [\"10.77.1.2:7\"] } }, for: 2s }",
+        "{ fault: { outage: { of: \"10.77.1.2:7\", how: refuse } }, for: 2s }",
+    ];
+    for (number, step) in steps.into_iter().enumerate() {
+        let file = world.file(&format!("{number}.yaml"), calm(&[step]));
+        let mut command = host.netns.command("setpriv");
+        command.args(["--bounding-set", "-net_admin", "--inh-caps", "-net_admin", "--"]);
+        command.arg(binary("squall")).args(["run", &file]).env("SQUALL_STATE_DIR", &host.state);
+        let finished = Squall::with(command, "squall run without CAP_NET_ADMIN", &world.directory).run();
+        finished.expect_exit(4).expect_told("CAP_NET_ADMIN").expect_told("nothing was injected");
+        assert!(host.tables().is_empty(), "something was injected");
+        host.agent(&["recover"]).run().expect_exit(0).expect_told("no dead agent has left anything behind");
+    }
+}
+
 /// The binary where everybody may run it: the build directory may lie below a home that others cannot enter.
 fn unprivileged(world: &World) -> std::path::PathBuf {
     let copy = world.directory.join("squall");

@@ -264,6 +264,40 @@ fn a_run_over_hosts_has_one_verdict_and_a_halt_ends_it_on_all() {
 }
 
 #[test]
+fn a_signal_halts_everything_and_a_halt_by_label_the_hosts_that_carry_it() {
+    needs!(Root, Nftables, Queue, Nginx);
+    let mut fleet = Fleet::new(2);
+    let slow = "latency: { delay: 20ms, to: [\"127.0.0.1:8080\"] }";
+    let followed = fleet.runs(slow, "80s").start();
+    let run = fleet.live();
+    // No token, no network, no command: whoever administers the machine of the controller needs none of them.
+    fleet.controller.as_mut().expect("it was started").signal(Signal::USR1);
+    fleet.are_clean();
+    followed.finish().expect_exit(6);
+    assert_eq!(fleet.shows(&run)["state"], "interrupted");
+    fleet.runs(slow, "1s").run().expect_exit(4).expect_told("halted by a signal");
+    fleet.asks(&["audit"]).run().expect_exit(0).expect_told("SIGUSR1");
+    fleet.asks(&["halt", "--controller", URL, "--lift"]).run().expect_exit(0);
+
+    // By label: of the two hosts one is concerned, and new runs may begin.
+    fleet.asks(&["hosts", "label", "web-2", "role=db"]).run().expect_exit(0);
+    let halt = |label: &str| fleet.asks(&["halt", "--controller", URL, "--on", label]).run();
+    halt("role=cache").expect_exit(4).expect_told("no host matches");
+    let followed = fleet.runs_on("db", slow, "80s", &[]).start();
+    let on = |host: usize| fleet.world.hosts[host].tables();
+    holds("the fault on one host", PATIENCE, || on(2) == ["table inet squall"]);
+    let other = halt("role=web");
+    assert!(other.expect_exit(0).stdout.is_empty(), "it held nothing: {}", other.story());
+    assert_eq!(on(2), ["table inet squall"], "a halt of others does not end it");
+    let done = halt("role=db");
+    done.expect_exit(0).expect_told("web-2: undone");
+    fleet.are_clean();
+    followed.finish();
+    fleet.runs_on("web", slow, "1s", &[]).run().expect_exit(0);
+    fleet.end();
+}
+
+#[test]
 fn a_controller_that_dies_leaves_nothing_and_its_next_start_says_so() {
     needs!(Root, Nftables, Queue, Nginx);
     let mut fleet = Fleet::new(2);

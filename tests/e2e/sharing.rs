@@ -6,7 +6,7 @@ use squall_tests::needs;
 use squall_tests::wait::{PATIENCE, holds};
 use squall_tests::world::World;
 
-use crate::trial::{CUT, ECHO, LONG, SOON, Trial, calm, document, run};
+use crate::trial::{CUT, ECHO, LONG, SHORT, SOON, Trial, calm, document, run};
 
 #[test]
 fn status_shows_what_is_active_and_halt_ends_it() {
@@ -58,6 +58,26 @@ fn a_second_run_with_the_same_claim_is_refused_and_told_who_holds_it() {
     assert!(!first.has("lifted"), "the first run must not be touched");
     first.run.signal(Signal::INT);
     first.finish().expect_exit(6);
+}
+
+#[test]
+fn an_agent_with_another_state_directory_is_refused_the_host_and_the_first_goes_on() {
+    needs!(Root, Nftables);
+    let world = World::new(2);
+    let host = &world.hosts[0];
+    let echo = world.echo(1, 7);
+    let mut first = Trial::begin(&world, host, &calm(&[LONG]));
+    first.injected();
+    let other = world.place("other-state").display().to_string();
+    let cut = calm(&["{ fault: { refuse: { to: [\"10.77.1.2:9\"] } }, for: 2s }"]);
+    let file = world.file("other.yaml", cut);
+    let second = host.squall(&["--state-dir", &other, "run", &file]).run();
+    second.expect_exit(4).expect_told("inet squall").expect_told("help:");
+    for _ in 0..4 {
+        echo.dial_within(host, world.hosts[1].v4, SHORT).err().expect("the first fault goes on");
+    }
+    assert!(!first.has("lifted"), "the first run must not be touched");
+    first.halted();
 }
 
 #[test]

@@ -8,14 +8,15 @@ use serde_json::json;
 use squall_controller::budget::HostUse;
 use squall_controller::config::Budget;
 use squall_controller::store::{
-    Admission, Answered, Asked, Due, EntryRow, Eyes, NewHost, NewJoinToken, NewPlan, NewRun, NewSchedule,
-    NewToken, Role, Store, StoreError, Tested, Verified, Where, states,
+    Admission, Answered, Asked, Due, EntryRow, Eyes, HostHalt, NewHost, NewJoinToken, NewPlan, NewRun,
+    NewSchedule, NewToken, Role, Store, StoreError, Tested, Verified, Where, states,
 };
 use squall_tests::needs;
 use squall_tests::netns::Process;
 use squall_tests::service::{Service, postgres_programs};
 use squall_tests::wait::{PATIENCE, holds};
 use squall_tests::world::World;
+use tokio::time::timeout;
 
 /// A time that no test reaches: the year 2100.
 const LATER: u64 = 4_102_444_800_000;
@@ -67,7 +68,7 @@ fn alike(place: &Where) {
     let store = Store::open(place).expect("it opens again, and nothing is migrated twice");
     wait(async {
         let verified = store.audit_verify().await.expect("it can be read");
-        assert!(matches!(verified, Verified::Whole(head) if head.seq == 60));
+        assert!(matches!(verified, Verified::Whole(head) if head.seq == 63));
     });
 }
 
@@ -89,8 +90,9 @@ async fn hosts(store: &Store) {
     assert!(matches!(over, StoreError::Token), "{over}");
     assert_eq!(store.join_tokens().await.expect("they can be read").len(), 3);
 
-    store.renew_host("web", "5").await.expect("a new certificate");
-    store.renew_host("web", "5").await.expect("told twice");
+    store.renew_host("web", "1", "5").await.expect("a new certificate");
+    store.renew_host("web", "1", "5").await.expect("told twice");
+    store.renew_host("web", "3", "6").await.expect_err("it asks with a certificate of another host");
     let web = store.host("web").await.expect("it can be read").expect("it is there");
     assert!(web.accepts("1") && web.accepts("5") && !web.accepts("3"), "{web:?}");
     assert_eq!(
@@ -104,7 +106,7 @@ async fn hosts(store: &Store) {
     assert_eq!(all.iter().map(|host| host.name.as_str()).collect::<Vec<_>>(), ["db", "web"]);
     assert!(!all[0].accepts("3"), "it is revoked");
     assert!(!all[1].accepts("1") && all[1].accepts("5") && all[1].labels.is_empty(), "{:?}", all[1]);
-    store.renew_host("db", "6").await.expect_err("it is revoked");
+    store.renew_host("db", "3", "6").await.expect_err("it is revoked");
 
     join(store, "again", LATER, 1).await;
     store.enrol("hash of again", a_host("db", "7")).await.expect("a revoked name may enrol again");
@@ -275,9 +277,11 @@ async fn plans(store: &Store) {
 }
 
 async fn audit(store: &Store) {
+    // Each host that has joined stands there.
+    assert_eq!(store.audit_head().await.expect("it can be read").seq, 3);
     for number in 0..10 {
         let entry = store.audit("ada", json!({ "z": number, "a": { "y": 1.5, "b": null } })).await;
-        assert_eq!(entry.expect("an entry").seq, number + 1);
+        assert_eq!(entry.expect("an entry").seq, number + 4);
     }
     let mut at_once = tokio::task::JoinSet::new();
     for number in 0..50 {
@@ -286,11 +290,11 @@ async fn audit(store: &Store) {
     }
     let mut seqs = at_once.join_all().await;
     seqs.sort_unstable();
-    assert_eq!(seqs, (11..=60).collect::<Vec<_>>());
+    assert_eq!(seqs, (14..=63).collect::<Vec<_>>());
     let head = store.audit_head().await.expect("it can be read");
     assert_eq!(store.audit_verify().await.expect("it can be read"), Verified::Whole(head.clone()));
-    let page = store.audit_page(60, 10).await.expect("a page");
-    assert_eq!((page.len(), &page[0].hash, head.seq), (1, &head.hash, 60));
+    let page = store.audit_page(63, 10).await.expect("a page");
+    assert_eq!((page.len(), &page[0].hash, head.seq), (1, &head.hash, 63));
 }
 
 async fn answers(store: &Store) {
@@ -337,6 +341,7 @@ fn postgres_keeps_it_alike_for_many_controllers_and_comes_back() {
     alike(&place(&world, "postgres"));
     altered_audit(&world, &service);
     together(&place(&world, "postgres"));
+    heard(&world, &service);
     once(&place(&world, "postgres"));
     query(&world, &service, "INSERT INTO schema_version (version) VALUES (1000)").expect("it is altered");
     let newer = Store::open(&place(&world, "postgres")).expect_err("it is newer");
@@ -357,13 +362,13 @@ fn altered_audit(world: &World, service: &Service) {
     broken(7);
     alter("UPDATE audit SET who = 'ada' WHERE seq = 7");
     assert!(matches!(verified(), Verified::Whole(_)));
-    alter("CREATE TABLE kept AS SELECT * FROM audit WHERE seq IN (30, 60)");
+    alter("CREATE TABLE kept AS SELECT * FROM audit WHERE seq IN (30, 63)");
     alter("DELETE FROM audit WHERE seq = 30");
     broken(30);
     alter("INSERT INTO audit SELECT * FROM kept WHERE seq = 30");
-    alter("DELETE FROM audit WHERE seq = 60");
-    broken(60);
-    alter("INSERT INTO audit SELECT * FROM kept WHERE seq = 60");
+    alter("DELETE FROM audit WHERE seq = 63");
+    broken(63);
+    alter("INSERT INTO audit SELECT * FROM kept WHERE seq = 63");
     assert!(matches!(verified(), Verified::Whole(_)));
 }
 
@@ -384,9 +389,63 @@ fn together(place: &Where) {
         assert!(at_once.join_all().await.iter().all(|next| *next == 1));
         for store in &stores {
             let verified = store.audit_verify().await.expect("it can be read");
-            assert!(matches!(verified, Verified::Whole(head) if head.seq == 160));
+            assert!(matches!(verified, Verified::Whole(head) if head.seq == 163));
         }
     });
+}
+
+/// Two controllers on one database: what one does the other hears of without looking, also after its connection was cut.
+fn heard(world: &World, service: &Service) {
+    let place = place(world, "postgres");
+    let [one, other] = [Store::open(&place).expect("one"), Store::open(&place).expect("another")];
+    assert!(other.is_shared());
+    let listening = "FROM pg_stat_activity WHERE application_name = 'squall listens'";
+    let listen = |many: &str| {
+        holds("them to listen", PATIENCE, || {
+            query(world, service, &format!("SELECT count(*) {listening}")).is_ok_and(|count| count == many)
+        });
+    };
+    let (mut changes, mut orders) = (other.changes(), other.orders());
+    wait(one.new_run(a_run("heard"))).expect("a run");
+    for round in 0..3 {
+        listen("2");
+        // Whoever begins to listen looks once more. Of several things at most one is seen by that.
+        for number in 0..3 {
+            let seq = 3 * round + number;
+            wait(async {
+                changes.mark_unchanged();
+                one.append(0, "heard", seq, &[text("something")]).await.expect("an event");
+                timeout(PATIENCE, changes.changed()).await.expect("it is heard").expect("it listens");
+                orders.mark_unchanged();
+                one.set_fact("drill", Some(format!("{seq}"))).await.expect("a fact");
+                timeout(PATIENCE, orders.changed()).await.expect("it is heard").expect("it listens");
+            });
+        }
+        let cut = format!("SELECT count(pg_terminate_backend(pid)) {listening}");
+        assert_eq!(query(world, service, &cut).expect("they are ended"), "2");
+        listen("0");
+    }
+    wait(async {
+        // Of one's own one is not told twice.
+        let mut own = one.changes();
+        own.mark_unchanged();
+        one.append(0, "heard", 9, &[text("the last")]).await.expect("an event");
+        assert!(own.has_changed().expect("it is there"));
+    });
+    let halt = wait(one.want_host_halts(&[text("web"), text("db")])).expect("it is wanted");
+    let wanted = |store: &Store| wait(store.halts("drill", vec![text("heard")])).expect("it can be asked");
+    let of = |host: &str| HostHalt { halt: halt.clone(), host: text(host) };
+    assert_eq!(wanted(&other).hosts, [of("db"), of("web")]);
+    wait(one.want_halt("heard")).expect("it is wanted");
+    let halts = wanted(&other);
+    assert_eq!((halts.all.as_deref(), halts.runs), (Some("8"), vec![text("heard")]));
+    wait(other.take_host_halt(&of("web"))).expect("it is taken");
+    wait(other.host_halted(&of("web"), "undone")).expect("it is said");
+    wait(other.host_halted(&of("web"), "later")).expect("the first counts");
+    assert_eq!(wanted(&other).hosts, [of("db")]);
+    let did = wait(one.host_halts(&halt)).expect("it can be asked");
+    let did: Vec<_> = did.iter().map(|of| (of.host.as_str(), of.taken, of.did.as_deref())).collect();
+    assert_eq!(did, [("db", false, None), ("web", true, Some("undone"))]);
 }
 
 /// Ends PostgreSQL as its administrator does.

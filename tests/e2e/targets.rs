@@ -62,6 +62,47 @@ fn a_pid_that_is_given_again_is_another_process() {
     world.restored(SOON);
 }
 
+/// In a pid namespace of its own, where the second process is none of the kernel's: a process is killed by its pid again and
+/// again, and another one gets that pid. `$1` is a directory to talk by, `$2` the command, `$3` an experiment without the pid.
+const REPLACED: &str = r#"
+sleep 600 & first=$!
+sed "s/PID/$first/" "$3" >"$1/kill.yaml"
+"$2" run "$1/kill.yaml" >"$1/told" 2>&1 & run=$!
+wait "$first" 2>/dev/null
+for _ in $(seq 100); do
+    echo $((first - 1)) >/proc/sys/kernel/ns_last_pid
+    sleep 600 & second=$!
+    [ "$first" = "$second" ] && break
+    kill -KILL "$second"; wait "$second" 2>/dev/null
+done
+echo "$first $second" >"$1/pids"
+wait "$run"
+cut -d' ' -f3 "/proc/$second/stat" >"$1/state"
+kill -KILL "$second"
+"#;
+
+#[test]
+fn who_is_given_the_pid_of_a_killed_process_is_left_alone() {
+    needs!(Root, Nftables);
+    let world = World::new(1);
+    let host = &world.hosts[0];
+    let talk = world.place("talk");
+    let step = "{ fault: { kill: { signal: TERM, every: 100ms } }, in: { process: { pid: PID } }, for: 3s }";
+    let file = world.file("kill.yaml", calm(&[step]));
+    let mut command = host.netns.command("unshare");
+    command.args(["--pid", "--fork", "--kill-child", "--mount-proc", "bash", "-c", REPLACED, "bash"]);
+    command.arg(&talk).arg(squall_tests::squall::binary("squall")).arg(&file);
+    let mut child = command.env("SQUALL_STATE_DIR", &host.state).spawn().expect("it can be started");
+    child.wait().expect("it ends");
+    let said = |name: &str| fs::read_to_string(talk.join(name)).unwrap_or_default();
+    let (pids, told) = (said("pids"), said("told"));
+    let (old, new) = pids.trim().split_once(' ').expect("two pids");
+    assert_eq!(old, new, "the pid was not given again, so nothing is shown: {told}");
+    assert_eq!(said("state").trim(), "S", "another process was killed: {told}");
+    assert!(told.contains("is another process, and is left alone"), "{told}");
+    world.restored(SOON);
+}
+
 /// An interface is shaped, everything dies, and somebody changes it before the recovery.
 fn changed(change: impl FnOnce(&Host), told: &str) {
     let world = World::new(2);

@@ -1,5 +1,6 @@
 //! The packet engine by itself, between two hosts, without an agent around it: what the end-to-end suite cannot look at.
 
+use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::net::{SocketAddr, SocketAddrV6, UdpSocket};
 use std::os::fd::AsFd;
@@ -11,7 +12,7 @@ use squall_agent::host::nft::{self, Hook};
 use squall_agent::host::queue::{Orders, Queue, drain};
 use squall_agent::host::rule::Rule;
 use squall_experiments::evidence::Engine;
-use squall_experiments::impairment::{Chance, Delay, Distribution, Impairment};
+use squall_experiments::impairment::{Chance, Delay, Distribution, Impairment, LossModel};
 use squall_experiments::quantity::Percent;
 use squall_tests::host::Host;
 use squall_tests::needs;
@@ -60,7 +61,7 @@ impl Shaped {
 
     fn end(mut self) -> Engine {
         self.close();
-        self.queue.stop()
+        self.queue.stop().0
     }
 }
 
@@ -156,10 +157,11 @@ fn long_datagrams_that_are_late_on_their_way_out_arrive_whole() {
     needs!(Root, Nftables);
     let world = World::new(2);
     let delay = Duration::from_millis(20);
-    for address in [v4, v6] {
+    for (address, longest) in [(v4 as fn(&Host) -> SocketAddr, 65_507), (v6, 65_527)] {
         let (sender, receiver) = pair(&world, address);
         let shaped = Shaped::begin(&world.hosts[0], Hook::Output, late(delay, Duration::ZERO, false));
-        for length in [100, 1400, 1500, 8000, 60_000] {
+        // The last two are longer than what the kernel hands over of a packet.
+        for length in [100, 1400, 1500, 8000, 60_000, 65_500, longest] {
             let sent: Vec<u8> = (0..length).map(|index| (index % 253) as u8).collect();
             let begun = Instant::now();
             sender.send(&sent).unwrap();
@@ -168,9 +170,100 @@ fn long_datagrams_that_are_late_on_their_way_out_arrive_whole() {
             assert!(begun.elapsed() >= delay, "{length} bytes were early");
             assert!(bytes[..received] == sent, "{length} bytes are not the same");
         }
+        // Those that the kernel holds and those that the engine has taken do not overtake each other.
+        let lengths = [65_507, 50, 65_506, 65_505, 51, 52];
+        for length in lengths {
+            sender.send(&vec![0; length]).unwrap();
+        }
+        let mut bytes = vec![0; 65_536];
+        assert_eq!(lengths.map(|_| next(&receiver, &mut bytes)), lengths);
         let counts = shaped.end();
-        assert_eq!((counts.delayed, counts.mislaid, counts.overflowed), (counts.seen, 0, 0));
+        assert_eq!((counts.delayed, counts.mislaid, counts.overflowed), (counts.seen, 0, 0), "{counts:?}");
     }
+}
+
+/// Half of everything is lost in a burst; gives which numbers, and what the engine did. `room`: of its socket, in bytes.
+fn lost_in_a_burst(world: &World, room: Option<usize>) -> (Vec<u32>, Engine) {
+    const BURST: u32 = 2000;
+    let percent: Percent = "50%".parse().expect("a percentage");
+    let half = Chance { percent, correlation: Percent::default() };
+    let impairment = Impairment { loss: Some(LossModel::Random(half)), ..Impairment::default() };
+    let (sender, receiver) = pair(world, v4);
+    let mut shaped = Shaped::begin(&world.hosts[1], Hook::Input, impairment);
+    if let Some(room) = room {
+        setsockopt(&shaped.queue.socket(), sockopt::RcvBuf, &room).expect("it may be smaller");
+    }
+    send_numbers(&sender, BURST);
+    // The last ones are only known to have passed by what comes behind them.
+    holds("the burst to be over", PATIENCE, || {
+        sender.send(&BURST.to_be_bytes()).expect("the kernel takes it");
+        shaped.queue.counts().seen > BURST.into()
+    });
+    let counts = shaped.end();
+    receiver.set_nonblocking(true).expect("it may be");
+    let mut missing: BTreeSet<u32> = (0..BURST).collect();
+    let mut bytes = [0; 4];
+    while receiver.recv(&mut bytes).is_ok() {
+        missing.remove(&u32::from_be_bytes(bytes));
+    }
+    (missing.into_iter().collect(), counts)
+}
+
+/// A socket that is full costs the packets that find it so their fate, and no others.
+#[test]
+fn what_finds_the_socket_full_passes_is_counted_apart_and_shifts_nobodys_fate() {
+    needs!(Root, Nftables);
+    let world = World::new(2);
+    let mut said = String::new();
+    // A packet of somebody else's, such as a neighbour's greeting, would have a number, too: hardly three times.
+    for _ in 0..3 {
+        let (all, roomy) = lost_in_a_burst(&world, None);
+        let (some, cramped) = lost_in_a_burst(&world, Some(1));
+        assert_eq!((roomy.overrun, roomy.overflowed, cramped.overflowed), (0, 0, 0), "{roomy:?} {cramped:?}");
+        assert!(cramped.overrun > 0, "nothing found the socket full: {cramped:?}");
+        assert!(!some.is_empty() && some.len() < all.len(), "{} and {} are lost", some.len(), all.len());
+        if some.iter().all(|number| all.contains(number)) {
+            return;
+        }
+        said = format!("{all:?}\n{some:?}");
+    }
+    panic!("a full socket changed what befell others:\n{said}");
+}
+
+/// What is too long to be copied is said, not forgotten.
+#[test]
+fn datagrams_that_are_too_long_to_be_doubled_pass_and_are_counted() {
+    needs!(Root, Nftables);
+    let world = World::new(2);
+    for (host, hook) in [(0, Hook::Output), (1, Hook::Input)] {
+        let (sender, receiver) = pair(&world, v4);
+        let shaped = Shaped::begin(&world.hosts[host], hook, doubled());
+        for length in [65_507, 100] {
+            sender.send(&vec![0; length]).unwrap();
+        }
+        let mut bytes = vec![0; 65_536];
+        assert_eq!([0; 3].map(|_| next(&receiver, &mut bytes)), [65_507, 100, 100], "{hook:?}");
+        let counts = shaped.end();
+        assert_eq!((counts.seen, counts.duplicated, counts.oversized), (2, 1, 1), "{hook:?}: {counts:?}");
+    }
+}
+
+/// The kernel drops what a queue holds when its reader goes without letting go, for all that its rules let pass what
+/// nobody reads (`instance_destroy` in `net/netfilter/nfnetlink_queue.c`): why every end lets go first.
+#[test]
+fn what_a_queue_holds_is_lost_when_it_is_given_up_and_what_comes_then_passes() {
+    needs!(Root, Nftables);
+    let world = World::new(2);
+    let (sender, receiver) = pair(&world, v4);
+    let hour = late(Duration::from_secs(3600), Duration::ZERO, false);
+    let mut shaped = Shaped::begin(&world.hosts[1], Hook::Input, hour);
+    send_numbers(&sender, 100);
+    holds("the packets to be held", PATIENCE, || shaped.queue.counts().delayed == 100);
+    shaped.queue.unbind();
+    for number in 100..110u32 {
+        sender.send(&number.to_be_bytes()).expect("the kernel takes it");
+    }
+    assert_eq!(numbers(&receiver, 10), (100..110).collect::<Vec<_>>());
 }
 
 #[test]

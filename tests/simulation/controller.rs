@@ -133,6 +133,7 @@ async fn running(around: Surroundings, hub: Hub, left: Vec<RunId>) {
             lease: LEASE,
             redactor: Redactor::default(),
             epoch: 0,
+            sights: None,
             approved: None,
         };
         let (_interrupt, interruptions) = mpsc::unbounded_channel();

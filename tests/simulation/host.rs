@@ -49,7 +49,7 @@ pub async fn live(name: String, ledger: Ledger, bug: Option<Bug>) -> turmoil::Re
     let inventory = Inventory::default();
     let errands = Errands::new(Line::new(ours))?;
     let streams = Streams::default();
-    let mut lasting = Lasting { errands, errand: 0, key, membership: None, inventory, streams };
+    let mut lasting = Lasting { errands, errand: 0, key, membership: None, unkept: None, inventory, streams };
     loop {
         let dialled = timeout(CONNECTING, async {
             let stream = turmoil::net::TcpStream::connect((CONTROLLER, PORT)).await?;

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::sync::mpsc::{Receiver, channel};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use serde_json::{Value, json};
@@ -168,14 +168,22 @@ impl Tab<'_> {
     /// # Panics
     /// After [`PATIENCE`], with what the page shows then.
     pub fn sees(&mut self, what: &str, condition: &str) {
+        self.sees_within(what, condition, PATIENCE);
+    }
+
+    /// [`Tab::sees`] for what takes its time.
+    ///
+    /// # Panics
+    /// When it takes longer, with what the page shows.
+    pub fn sees_within(&mut self, what: &str, condition: &str, within: Duration) {
         let begun = Instant::now();
         // Between two pages there may be none to ask.
         while self.tries(condition) != Some(Value::Bool(true)) {
-            if begun.elapsed() > PATIENCE {
+            if begun.elapsed() > within {
                 let shown = self.tries("location.href + '\\n' + document.body.innerText");
                 panic!("{what} never came: {:#}\n{:?}", shown.unwrap_or_default(), self.complaints());
             }
-            std::thread::sleep(std::time::Duration::from_millis(20));
+            std::thread::sleep(Duration::from_millis(20));
         }
     }
 

@@ -39,6 +39,18 @@ impl<'a> Docker<'a> {
     /// # Panics
     /// When it does not get ready: say `needs!(Docker)` first.
     pub fn start(world: &World, host: &'a Host) -> Self {
+        Docker::with(world, host, "--iptables=false --ip-masq=false --bridge=none")
+    }
+
+    /// The same with the bridge and the rules of a firewall that a daemon makes for itself; they outlive it.
+    ///
+    /// # Panics
+    /// When it does not get ready: say `needs!(Docker, IptablesNft)` first.
+    pub fn with_its_rules(world: &World, host: &'a Host) -> Self {
+        Docker::with(world, host, "--userland-proxy=false")
+    }
+
+    fn with(world: &World, host: &'a Host, network: &str) -> Self {
         let place = world.place("docker");
         let name =
             world.directory.file_name().expect("the directory has a name").to_string_lossy().into_owned();
@@ -47,8 +59,8 @@ impl<'a> Docker<'a> {
         let script = world.file(
             "docker/start",
             format!(
-                "mount -t tmpfs tmpfs /run && mount -t tmpfs tmpfs /etc/docker && exec dockerd --iptables=false \
-                 --ip6tables=false --ip-forward=false --ip-masq=false --bridge=none --storage-driver vfs \
+                "mount -t tmpfs tmpfs /run && mount -t tmpfs tmpfs /etc/docker && exec dockerd {network} \
+                 --ip6tables=false --ip-forward=false --storage-driver vfs \
                  --data-root {shown}/data --exec-root {shown}/exec --pidfile {shown}/pid -H unix://{shown}/sock \
                  --cgroup-parent /{name}/docker --log-level warn\n"
             ),

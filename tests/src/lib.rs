@@ -9,7 +9,7 @@
 //! | [`dns`] | a name server with records that a test can change |
 //! | [`cgroup`] | control groups that tests make, and how they go |
 //! | [`service`] | nginx, Redis, PostgreSQL and an echo server, ready when they answer |
-//! | [`container`], [`docker`], [`podman`] | real containers: of a Docker daemon, or of Podman |
+//! | [`container`], [`docker`], [`podman`], [`containerd`] | real containers: of a Docker daemon, of Podman, of containerd |
 //! | [`chromium`] | a browser without a window, for pages |
 //! | [`client`] | clients that talk to them, and a steady one that keeps watching |
 //! | [`traffic`] | measured traffic: numbered datagrams, one fast TCP connection, ICMP echo, the kernel's counts |
@@ -25,6 +25,7 @@ pub mod cgroup;
 pub mod chromium;
 pub mod client;
 pub mod container;
+pub mod containerd;
 pub mod dns;
 pub mod docker;
 mod failure;

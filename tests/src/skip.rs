@@ -52,6 +52,8 @@ pub enum Need {
     Freezable,
     /// A Docker daemon that can be started by hand, and a static busybox for its containers.
     Docker,
+    /// containerd with `ctr` and `runc`, and a static busybox for its containers.
+    Containerd,
     /// Podman with `runc`, and a static busybox for its containers.
     Podman,
     /// `dpkg`, to build, install and remove a package below another root.
@@ -127,6 +129,10 @@ impl Need {
             Need::Docker => unless(
                 is_root() && crate::docker::available(),
                 "needs Docker and busybox (packages `docker.io`, `busybox-static`)",
+            ),
+            Need::Containerd => unless(
+                is_root() && crate::containerd::available(),
+                "needs containerd, runc and busybox (packages `containerd`, `runc`, `busybox-static`)",
             ),
             Need::Podman => unless(
                 is_root() && crate::podman::available(),

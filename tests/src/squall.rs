@@ -1,8 +1,9 @@
 //! Runs the binaries under test as a user would: as processes, with their output and exit code.
 
 use std::fs::{self, File};
+use std::io::PipeWriter;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
@@ -103,16 +104,49 @@ impl Squall {
     ///
     /// # Panics
     /// When it cannot be started.
-    pub fn start_with_input(mut self, input: &str) -> Background {
+    pub fn start_with_input(self, input: &str) -> Background {
+        let number = Squall::number();
+        let stdin = self.directory.join(format!("run-{number}.in"));
+        fs::write(&stdin, input).expect("the world's directory can be written");
+        let stdin = File::open(&stdin).expect("the input was just written");
+        self.begin(number, stdin.into())
+    }
+
+    /// [`Squall::start`] on a terminal of its own (util-linux's `script` gives it one), and what is typed there: a line ends with
+    /// `\n`, and `\x03` is Ctrl-C. What it says to its terminal is its standard output here.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    pub fn start_on_a_terminal(self) -> (Background, PipeWriter) {
+        let quoted = |word: &std::ffi::OsStr| format!("'{}'", word.to_string_lossy().replace('\'', r"'\''"));
+        let words = [self.command.get_program()].into_iter().chain(self.command.get_args());
+        let line: Vec<String> = words.map(quoted).collect();
+        let mut command = Command::new("script");
+        command.args(["--quiet", "--flush", "--return", "--command", &line.join(" "), "/dev/null"]);
+        for (name, value) in self.command.get_envs() {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
+        let (stdin, typed) = std::io::pipe().expect("a pipe can be made");
+        let terminal =
+            Squall { command, shown: format!("{} on a terminal", self.shown), directory: self.directory };
+        (terminal.begin(Squall::number(), stdin.into()), typed)
+    }
+
+    fn number() -> u32 {
         use std::sync::atomic::{AtomicU32, Ordering};
         static NEXT: AtomicU32 = AtomicU32::new(1);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        NEXT.fetch_add(1, Ordering::Relaxed)
+    }
+
+    fn begin(mut self, number: u32, stdin: Stdio) -> Background {
         let file = |kind: &str| self.directory.join(format!("run-{number}.{kind}"));
-        let (out, err, stdin) = (file("out"), file("err"), file("in"));
-        fs::write(&stdin, input).expect("the world's directory can be written");
+        let (out, err) = (file("out"), file("err"));
         let create = |path: &Path| File::create(path).expect("the world's directory can be written");
         // Files, not pipes: a child that outlives the run must not keep the test waiting for an end of file.
-        self.command.stdin(File::open(&stdin).expect("the input was just written"));
+        self.command.stdin(stdin);
         self.command.stdout(create(&out)).stderr(create(&err));
         let begun = Instant::now();
         let child = self.command.spawn();
@@ -190,6 +224,11 @@ impl Background {
     /// What it has written to standard error so far.
     pub fn stderr(&self) -> String {
         fs::read(&self.err).map(|text| String::from_utf8_lossy(&text).into_owned()).unwrap_or_default()
+    }
+
+    /// What it has written to standard output so far.
+    pub fn stdout(&self) -> String {
+        fs::read(&self.out).map(|text| String::from_utf8_lossy(&text).into_owned()).unwrap_or_default()
     }
 
     /// Waits until an NDJSON file of events holds a line that matches; gives that line.

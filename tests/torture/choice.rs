@@ -89,8 +89,9 @@ fn role(at: &str) -> &str {
 fn possible(at: &str, blow: &str) -> bool {
     // Before the fork, and after the first death, there is no other.
     let alone = role(at) == "recovery" || at.contains(',');
-    // Whom nobody watches any more may hang for ever: what it was to undo it has been asked to undo already.
-    !(alone && (blow.ends_with("other") || blow.ends_with("both") || blow == "stop"))
+    // A command that recovers is its user's, who may stop it and let it go on; a survivor has a timer of its own.
+    let users = role(at) == "recovery" && blow == "stop";
+    !(users || alone && (blow.ends_with("other") || blow.ends_with("both")))
 }
 
 /// Blows on a stage, at least as many as are asked for: first one at each point, however many there are, then the other
@@ -154,8 +155,9 @@ pub fn some(points: &[String], dice: &mut Dice) -> Vec<Strike> {
         let fits: Vec<&String> = points
             .iter()
             .filter(|at| possible(at, blow))
-            // A guardian that hangs while it writes is waited for 10 s, on purpose: only where there is time for it.
-            .filter(|at| !(blow.starts_with("stop") && role(at) == "guardian"))
+            // A guardian that hangs while it writes is waited for 10 s, a survivor that undoes 15 s, on purpose: only where
+            // there is time for it.
+            .filter(|at| !(blow.starts_with("stop") && (role(at) == "guardian" || at.contains(','))))
             .collect();
         some.push(Strike::At(format!("{}:{blow}", dice.one(&fits))));
     }

@@ -1,6 +1,9 @@
 //! The faults, each in its longest form, and what they need of a machine.
 
+use squall_experiments::faults::catalogue;
 use squall_tests::skip::Need;
+
+use crate::harness::Job;
 
 /// One way in which a host can be altered.
 #[derive(Debug)]
@@ -13,6 +16,10 @@ pub struct Fault {
     pub site: usize,
     /// What can be seen of it while it is live.
     pub seen: Seen,
+    /// What its owner has given to an interface before, as `tc` is told.
+    pub standing: &'static [&'static str],
+    /// What its agent is ordered in any case, at which point.
+    pub lead: Option<&'static str>,
     /// What the machine must have beside root and nf_tables.
     pub needs: &'static [Need],
 }
@@ -26,13 +33,16 @@ pub enum Seen {
     Paused,
     /// A process that carries connections or answers lookups.
     Proxy,
-    /// Nothing that lasts: connections are cut, signals are sent.
+    /// Nothing that lasts: connections are cut, signals are sent. Or what lasts until it is undone: then the host's
+    /// fingerprint must show that it was.
     Nothing,
 }
 
 const fn network(name: &'static str, step: &'static str, needs: &'static [Need]) -> Fault {
-    Fault { name, step, site: 0, seen: Seen::Table, needs }
+    Fault { name, step, site: 0, seen: Seen::Table, standing: &[], lead: None, needs }
 }
+
+const PAUSE: &str = "{ fault: { pause: {} }, in: { process: { name: sleep } }, for: 60s }";
 
 /// All of them. The second host answers on port 7.
 pub const FAULTS: &[Fault] = &[
@@ -102,6 +112,19 @@ pub const FAULTS: &[Fault] = &[
         "{ fault: { bandwidth: { rate: 5Mbit/s, from: [\"10.77.1.2:7\"], direction: ingress, engine: netem } }, for: 60s }",
         &[Need::Htb, Need::Ifb],
     ),
+    Fault {
+        standing: &[
+            "qdisc add dev to1 root handle 1: htb default 0x20 r2q 20",
+            "class add dev to1 parent 1: classid 1:1 htb rate 900mbit burst 15k",
+            "class add dev to1 parent 1:1 classid 1:20 htb rate 500mbit ceil 900mbit prio 2",
+            "qdisc add dev to1 parent 1:20 handle 20: bfifo limit 3000000",
+        ],
+        ..network(
+            "bandwidth by a borrowed root",
+            "{ fault: { bandwidth: { rate: 5Mbit/s, to: [\"10.77.1.2:7\"], direction: egress, engine: netem, root: borrow } }, for: 60s }",
+            &[Need::Htb],
+        )
+    },
     network(
         "partition tried by probes",
         "{ fault: { partition: { to: [\"10.77.1.2:7\"], verify: probe } }, for: 60s }",
@@ -144,11 +167,49 @@ pub const FAULTS: &[Fault] = &[
             &[],
         )
     },
+    Fault { seen: Seen::Paused, ..network("pause", PAUSE, &[]) },
+    // Who may not trace stops processes by SIGSTOP, which nobody's death undoes.
     Fault {
-        seen: Seen::Paused,
-        ..network("pause", "{ fault: { pause: {} }, in: { process: { name: sleep } }, for: 60s }", &[])
+        seen: Seen::Nothing,
+        lead: Some("worker/before-begin:1:no-ptrace"),
+        ..network("pause by a signal", PAUSE, &[])
     },
 ];
+
+/// One fault for each way in which a host is altered: what is expensive is tried with these.
+pub const MECHANISMS: [&str; 9] = [
+    "partition",
+    "partition of a process",
+    "partition of a control group",
+    "latency",
+    "bandwidth by htb",
+    "bandwidth inward by htb",
+    "outage",
+    "pause",
+    "pause by a signal",
+];
+
+/// The job that compares the list with the catalogue.
+pub fn jobs() -> Vec<Job> {
+    vec![Job::new("every_fault_of_the_catalogue_is_tortured", &[], |_| whole())]
+}
+
+/// A fault that is new in the catalogue cannot be forgotten here. `netem` is the one way of doing it that no fault of the list
+/// asks for: the machine's kernel may lack it, and `tests/vm` kills an agent with it live.
+fn whole() -> Result<(), String> {
+    let tortured =
+        |name: &str| FAULTS.iter().any(|fault| fault.step.contains(&format!("fault: {{ {name}: ")));
+    let all = catalogue();
+    let forgotten: Vec<&str> = all.iter().map(|entry| entry.name).filter(|name| !tortured(name)).collect();
+    if !forgotten.is_empty() {
+        return Err(format!("no agent dies while these are live: {forgotten:?}; they belong into `FAULTS`"));
+    }
+    let listed = |name: &&&str| !FAULTS.iter().any(|fault| fault.name == **name);
+    match MECHANISMS.iter().find(listed) {
+        Some(name) => Err(format!("`{name}` of `MECHANISMS` is not in `FAULTS`")),
+        None => Ok(()),
+    }
+}
 
 /// One of them by its name.
 pub fn fault(name: &str) -> &'static Fault {

@@ -14,12 +14,14 @@ use crate::choice::{self, Dice};
 use crate::faults::{FAULTS, Fault};
 use crate::stage::Stage;
 use crate::table::{Table, middle_and_longest};
-use crate::{hang, instants, recovery, scarce, teeth};
+use crate::{alone, command, faults, hang, instants, recovery, scarce, teeth};
 
 /// Worlds at a time: most of what is done is waiting.
 const WORLDS: usize = 4;
 /// How long the kernel may take to end what it owns.
 const AT_ONCE: Duration = Duration::from_millis(50);
+/// Blows that a run has at least where nothing is asked for and nothing is missing.
+const LEAST: usize = 200;
 /// How long rules may go on to act when both processes hang.
 const LEASE: Duration = Duration::from_secs(2);
 
@@ -72,8 +74,18 @@ pub fn run(arguments: &[String]) -> ExitCode {
     let begun = Instant::now();
     let (options, words): (Vec<&str>, Vec<&str>) =
         arguments.iter().map(String::as_str).partition(|argument| argument.starts_with("--"));
-    let others =
-        [choice::jobs(), recovery::jobs(), hang::jobs(), scarce::jobs(), instants::jobs(), teeth::jobs()];
+    let others = [
+        faults::jobs(),
+        choice::jobs(),
+        // They wait longest.
+        alone::jobs(),
+        recovery::jobs(),
+        hang::jobs(),
+        scarce::jobs(),
+        command::jobs(),
+        instants::jobs(),
+        teeth::jobs(),
+    ];
     let jobs: Vec<Job> = others.into_iter().flatten().chain(FAULTS.iter().map(Job::of)).collect();
     let all = jobs.len();
     let chosen = |job: &Job| words.is_empty() || words.iter().any(|word| job.name.contains(word));
@@ -125,9 +137,20 @@ pub fn run(arguments: &[String]) -> ExitCode {
         Ok(false) => {}
         Err(why) => failed.push(("the_kernel_ends_what_it_owns_in_time".to_owned(), why)),
     }
-    let asked = ground.blows.filter(|_| words.is_empty() && possible() > 0);
+    // What a machine cannot do gets no blows.
+    let share = LEAST * possible() / FAULTS.len();
+    let asked = words.is_empty().then(|| ground.blows.filter(|_| possible() > 0).unwrap_or(share));
     if let Err(why) = enough(asked, table.blows) {
         failed.push(("as_many_blows_as_were_asked_for".to_owned(), why));
+    }
+    let within = number("SQUALL_TORTURE_WITHIN").map(Duration::from_secs);
+    if let Some(within) = within.filter(|within| begun.elapsed() > *within) {
+        let why = format!(
+            "it took {:.0} s, and {} s were allowed",
+            begun.elapsed().as_secs_f64(),
+            within.as_secs()
+        );
+        failed.push(("in_the_time_that_was_allowed".to_owned(), why));
     }
     if !failed.is_empty() {
         println!("\nfailures:\n");

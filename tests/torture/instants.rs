@@ -14,8 +14,10 @@ use squall_tests::world::World;
 use crate::choice::Dice;
 use crate::faults::fault;
 use crate::harness::{Ground, Job, discard, lock};
-use crate::strike::Outcome;
+use crate::strike::{Outcome, shown};
 
+/// What only a program with stopping points knows.
+const POINTS: &[u8] = b"SQUALL_STOP_AT";
 /// Blows that CI has time for.
 const FEW: usize = 24;
 /// From the start of a command to its end, on an idle machine: fault and all.
@@ -23,6 +25,8 @@ const LIFE: usize = 1_100_000;
 /// How long all processes may take to be gone: a stopped command is known by its lease, which is 5 s long.
 const GONE: Duration = Duration::from_secs(20);
 
+/// What it gets.
+const SIGNALS: [Signal; 4] = [Signal::KILL, Signal::TERM, Signal::INT, Signal::HUP];
 /// Who is hit.
 const VICTIMS: [&str; 5] = ["command", "worker", "guardian", "both", "everything"];
 
@@ -31,8 +35,12 @@ pub fn jobs() -> Vec<Job> {
     vec![Job::new("any_instant", fault("latency").needs, any_instant)]
 }
 
-/// Where `squall` is that users would run: the release build, unless it is older than what is tested.
+/// Where `squall` is that users would run: what `SQUALL_TORTURE_BIN` names, else the release build, unless it is older than
+/// what is tested.
 fn program() -> PathBuf {
+    if let Some(named) = std::env::var_os("SQUALL_TORTURE_BIN") {
+        return PathBuf::from(named);
+    }
     let debug = binary("squall");
     let release = debug.ancestors().nth(2).map(|target| target.join("release/squall"));
     let built = |path: &PathBuf| path.metadata().and_then(|metadata| metadata.modified()).ok();
@@ -48,9 +56,21 @@ fn any_instant(ground: &Ground) -> Result<(), String> {
                 { fault: { pause: {} }, in: { process: { name: sleep } }, for: 400ms }] }";
     let file = world.file("instants.yaml", calm(&[step]));
     let program = program();
+    let known = program.to_string_lossy();
+    // Made for tests, it would show nothing about what users run.
+    let words = std::fs::read(&program).map_err(|error| format!("`{known}`: {error}"))?;
+    if words.windows(POINTS.len()).any(|word| word == POINTS) {
+        return Err(format!("`{known}` was built with stopping points: users do not run that"));
+    }
+    println!("at random instants: {known}");
     let came = (0..ground.blows.map_or(FEW, |blows| blows / 8)).try_for_each(|number| {
-        let victim = *dice.one(&VICTIMS);
-        let hits = *dice.one(&[Signal::KILL, Signal::KILL, Signal::KILL, Signal::TERM]);
+        let (mut victim, mut hits) = (*dice.one(&VICTIMS), *dice.one(&SIGNALS));
+        // Each signal meets the command at least twice, and every second of all is a kill.
+        if number < 2 * SIGNALS.len() {
+            (victim, hits) = ("command", SIGNALS[number % SIGNALS.len()]);
+        } else if number % 2 == 0 {
+            hits = Signal::KILL;
+        }
         let instant = Duration::from_micros(dice.below(LIFE) as u64);
         let came = blow(&world, &program, &file, (victim, hits, instant));
         let outcome =
@@ -114,8 +134,7 @@ fn blow(
             return Err(format!("not as found:\n{difference}"));
         }
     }
-    let way = if hits == Signal::KILL { "SIGKILL" } else { "SIGTERM" };
-    let (victim, way, deaths) = (victim.to_owned(), format!("{way}, any time"), hit.len());
+    let (victim, way, deaths) = (victim.to_owned(), format!("{}, any time", shown(hits)), hit.len());
     Ok(Outcome { victim, way, layer: "as came", rest, took, live: false, deaths })
 }
 

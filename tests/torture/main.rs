@@ -14,7 +14,10 @@
 //!
 //! It ends with a table, and with a line as of Rust's own test harness.
 
+mod alone;
 mod choice;
+mod command;
+mod conductor;
 mod faults;
 mod hang;
 mod harness;

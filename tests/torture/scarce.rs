@@ -10,7 +10,9 @@ use squall_agent::host::sys::boot_nanos;
 use squall_tests::cgroup;
 use squall_tests::netns::{PREFIX, signal};
 
-use crate::faults::fault;
+use crate::alone;
+use crate::choice::{self, Dice};
+use crate::faults::{Fault, MECHANISMS, fault};
 use crate::harness::{Ground, Job, discard, lock};
 use crate::stage::{Life, Orders, Stage, enter, passed};
 use crate::strike::{Outcome, mend};
@@ -20,20 +22,45 @@ const CHOICE: Duration = Duration::from_secs(20);
 /// What the agent may have beside what it has when its fault is live.
 const SPARE: u64 = 8 << 20;
 
-/// The jobs of this subject.
+/// The jobs of this subject: each way to alter a host meets each want.
 pub fn jobs() -> Vec<Job> {
-    let latency = fault("latency").needs;
-    let marks = fault("partition of a process").needs;
-    vec![
-        Job::new("out_of_memory", latency, |ground| {
-            for _ in 0..if ground.blows.is_some() { 10 } else { 2 } {
-                out_of_memory(ground)?;
-            }
-            Ok(())
-        }),
-        Job::new("a_full_disk", latency, full_disk),
-        Job::new("a_right_that_is_revoked", marks, revoked),
-    ]
+    let wants: [(&str, fn(&Ground, &'static Fault) -> Result<(), String>); 3] =
+        [("out_of_memory", out_of_memory), ("a_full_disk", full_disk), ("a_right_that_is_revoked", revoked)];
+    let of = |name: &'static str| {
+        let fault = fault(name);
+        wants.map(|(want, run)| {
+            let name = format!("{want}::{}", name.replace(' ', "_"));
+            Job::new(name, fault.needs, move |ground| run(ground, fault))
+        })
+    };
+    let heirs = ["partition of a process", "bandwidth by htb"].map(|name| {
+        let fault = fault(name);
+        let name = format!("a_guardian_without_the_right::{}", name.replace(' ', "_"));
+        Job::new(name, fault.needs, move |ground| barred(ground, fault))
+    });
+    MECHANISMS.into_iter().flat_map(of).chain(heirs).collect()
+}
+
+/// Where a life passes, of one role: the first and the last time at each of some points; where there is little time, of
+/// one of them.
+fn places(ground: &Ground, stage: &Stage, role: &str, points: &[&str]) -> Result<Vec<String>, String> {
+    let passed = choice::points(stage)?;
+    let ends = |point: &&str| {
+        let place = format!("{role}/{point}:");
+        let there = passed.iter().filter(move |at| at.starts_with(&place) && !at.contains(','));
+        let (first, last) = (there.clone().next(), there.last());
+        first.into_iter().chain(last.filter(|last| Some(*last) != first)).cloned().collect::<Vec<_>>()
+    };
+    let mut all: Vec<String> = points.iter().flat_map(|point| ends(point)).collect();
+    if all.is_empty() {
+        return Err(format!("{role} passes none of {points:?}: {passed:?}"));
+    }
+    if ground.blows.is_none() && stage.fault.name != MECHANISMS[0] {
+        let seed =
+            stage.fault.name.bytes().fold(ground.seed, |seed, byte| seed.wrapping_mul(31) ^ u64::from(byte));
+        all = vec![Dice::new(seed).one(&all).clone()];
+    }
+    Ok(all)
 }
 
 fn outcome(victim: &str, way: &str, layer: &'static str, rest: &'static str, took: Duration) -> Outcome {
@@ -41,7 +68,11 @@ fn outcome(victim: &str, way: &str, layer: &'static str, rest: &'static str, too
 }
 
 /// A neighbour in the agent's control group takes all memory that there is, and the kernel chooses who goes.
-fn out_of_memory(ground: &Ground) -> Result<(), String> {
+fn out_of_memory(ground: &Ground, fault: &'static Fault) -> Result<(), String> {
+    (0..if ground.blows.is_some() { 3 } else { 1 }).try_for_each(|_| one_is_chosen(ground, fault))
+}
+
+fn one_is_chosen(ground: &Ground, fault: &'static Fault) -> Result<(), String> {
     let root = Path::new("/sys/fs/cgroup/memory");
     let (usage, limit, root) =
         if root.join("memory.limit_in_bytes").exists() || root.join("cgroup.procs").exists() {
@@ -49,13 +80,14 @@ fn out_of_memory(ground: &Ground) -> Result<(), String> {
         } else {
             ("memory.current", "memory.max", Path::new("/sys/fs/cgroup"))
         };
-    let group = root.join(format!("{PREFIX}{}-memory", std::process::id()));
+    let name = fault.name.replace(' ', "-");
+    let group = root.join(format!("{PREFIX}{}-memory-{name}", std::process::id()));
     fs::create_dir(&group).map_err(|error| format!("`{}`: {error}", group.display()))?;
     if !group.join(limit).exists() {
         squall_tests::skip::log_as("out_of_memory", "needs control groups with memory");
         return fs::remove_dir(&group).map_err(|error| error.to_string());
     }
-    let stage = Stage::new(fault("latency"), &ground.agent);
+    let stage = Stage::new(fault, &ground.agent);
     let came = starved_of_memory(&stage, &group, usage, limit);
     let went = cgroup::clear(&group).map_err(|error| format!("`{}`: {error}", group.display()));
     lock(&ground.table).note(stage.fault.name, came?);
@@ -97,13 +129,12 @@ fn starved_of_memory(stage: &Stage, group: &Path, usage: &str, limit: &str) -> R
 }
 
 /// The disk is full from the moment when the guardian is about to write something.
-fn full_disk(ground: &Ground) -> Result<(), String> {
-    let stage = Stage::new(fault("latency"), &ground.agent);
+fn full_disk(ground: &Ground, fault: &'static Fault) -> Result<(), String> {
+    let stage = Stage::new(fault, &ground.agent);
     stage.world.tmpfs(&stage.host().state, 256 * 1024);
-    let points = ["before-begin:1", "before-record:1", "before-record:3", "before-undone:1", "before-end:1"];
-    for (number, point) in points.into_iter().enumerate() {
+    let writes = ["before-begin", "before-record", "before-undone", "before-end"];
+    for (number, at) in places(ground, &stage, "guardian", &writes)?.into_iter().enumerate() {
         for kills in [false, true] {
-            let at = format!("guardian/{point}");
             let mut life = stage.begin(&Orders { at: format!("{at}:stop"), ..Orders::default() });
             let struck = life.reached(&at).ok_or_else(|| format!("{at} was never reached"))?;
             let filler = stage.host().state.join("filler");
@@ -160,10 +191,10 @@ fn killed(stage: &Stage, life: Life, struck: u64) -> Result<Outcome, String> {
 
 /// From some moment on the worker may not alter the network any more. What it cannot undo it says and tries again, while
 /// its rules match nothing for want of renewal; once it is told to end, the guardian does it with its own rights.
-fn revoked(ground: &Ground) -> Result<(), String> {
-    let stage = Stage::new(fault("partition of a process"), &ground.agent);
-    for (number, point) in ["before-record:2", "after-perform:1", "before-undo:2"].into_iter().enumerate() {
-        let at = format!("worker/{point}");
+fn revoked(ground: &Ground, fault: &'static Fault) -> Result<(), String> {
+    let stage = Stage::new(fault, &ground.agent);
+    let acts = ["before-record", "after-perform", "before-undo"];
+    for (number, at) in places(ground, &stage, "worker", &acts)?.into_iter().enumerate() {
         let mut life = stage.begin(&Orders { at: format!("{at}:revoke"), ..Orders::default() });
         let struck = life.reached(&at).ok_or_else(|| format!("{at} was never reached"))?;
         let log = life.log();
@@ -183,5 +214,26 @@ fn revoked(ground: &Ground) -> Result<(), String> {
             }
         }
     }
+    Ok(())
+}
+
+/// The worker dies, and the guardian may not alter the network any more: what the kernel owns goes with the two of them, the
+/// rest is left for the next command, and the guardian does not pretend otherwise.
+fn barred(ground: &Ground, fault: &'static Fault) -> Result<(), String> {
+    let stage = Stage::new(fault, &ground.agent);
+    let at = "guardian/after-begin:1:revoke,worker/after-perform:1:kill-self".to_owned();
+    let mut life = stage.begin(&Orders { at, ..Orders::default() });
+    let struck = life.reached("worker/after-perform:1").ok_or("the fault was never made")?;
+    let watched = stage.watch(struck, &life, alone::ENDED);
+    let pair = life.pair();
+    drop(life.end());
+    let (Some(took), Some(_)) = (watched.effects, watched.dead) else {
+        return Err(format!("{pair:?} live on, or the fault does: {watched:?}"));
+    };
+    if stage.left("journal").is_none() {
+        return Err("a guardian that could not undo it has removed the journal".to_owned());
+    }
+    let rest = mend(&stage, 0)?;
+    lock(&ground.table).note(stage.fault.name, outcome("guardian", "no CAP_NET_ADMIN", "kernel", rest, took));
     Ok(())
 }

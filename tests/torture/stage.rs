@@ -1,8 +1,6 @@
 //! A world with one fault's targets, on which an agent lives and dies again and again.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
@@ -15,7 +13,6 @@ use squall_agent::host::table::Table;
 use squall_experiments::change::Change;
 use squall_experiments::document::{Sources, read};
 use squall_experiments::plan::{Plan, PlanStep};
-use squall_experiments::protocol::{Call, Message, Reply, Request, RunId, VERSION};
 use squall_tests::host::Host;
 use squall_tests::netns::{Process, signal};
 use squall_tests::squall::{Background, Finished, Squall};
@@ -23,6 +20,7 @@ use squall_tests::trial::calm;
 use squall_tests::wait::{PATIENCE, holds};
 use squall_tests::world::World;
 
+use crate::conductor::{script, serves};
 use crate::faults::{Fault, Seen};
 
 /// See the module.
@@ -32,6 +30,7 @@ pub struct Stage {
     /// What is done there.
     pub fault: &'static Fault,
     changes: Vec<Change>,
+    step: String,
     sleeper: Process,
     /// A version 2 control group for the agent, where there are such.
     pub group: Option<PathBuf>,
@@ -72,6 +71,12 @@ impl Stage {
         holds("the sleeper", PATIENCE, || {
             Process::of(sleeper.pid).is_some_and(|process| process.name == "sleep")
         });
+        for command in fault.standing {
+            world.hosts[0].look(&[&["tc"], &command.split(' ').collect::<Vec<_>>()[..]].concat());
+        }
+        if !fault.standing.is_empty() {
+            world.as_found();
+        }
         let names =
             [("{cgroup}", cgroup.as_str()), ("{unit}", &unit), ("{netns}", world.hosts[1].netns.name())];
         let step = names.iter().fold(fault.step.to_owned(), |step, (key, name)| step.replace(key, name));
@@ -87,7 +92,7 @@ impl Stage {
         let mut process = sleeper.clone();
         process.name = "sleep".to_owned();
         let next = AtomicU32::new(0);
-        Stage { world, fault, changes, sleeper: process, group, agent: agent.to_owned(), next }
+        Stage { world, fault, changes, step, sleeper: process, group, agent: agent.to_owned(), next }
     }
 
     /// Where the agent lives.
@@ -153,7 +158,8 @@ impl Stage {
         let enter: String = own.into_iter().chain(&orders.in_another).map(|group| enter(group)).collect();
         let mut command = host.netns.command("sh");
         command.args(["-c", &format!("{enter}exec \"$0\" run")]).arg(&self.agent);
-        command.env("SQUALL_STATE_DIR", &host.state).env("SQUALL_STOP_AT", &orders.at);
+        let at = self.fault.lead.map_or(String::new(), |lead| format!("{lead},")) + &orders.at;
+        command.env("SQUALL_STATE_DIR", &host.state).env("SQUALL_STOP_AT", at);
         command.env("SQUALL_STOP_LOG", &log);
         let flaw = std::env::var("SQUALL_TORTURE_FLAW").ok();
         if let Some(flaw) = orders.flaw.map(str::to_owned).or(flaw) {
@@ -165,8 +171,17 @@ impl Stage {
         shared.guardian.store(process.pid(), Ordering::Relaxed);
         let changes = self.changes.clone();
         let (state, held, theirs) = (host.state.clone(), orders.held, Arc::clone(&shared));
-        let script = thread::spawn(move || script(&state, changes, held, &theirs));
+        let script = match orders.serves {
+            false => thread::spawn(move || script(&state, changes, held, &theirs)),
+            true => thread::spawn(move || serves(&state, &theirs)),
+        };
         Life { process, shared, script: Some(script), log }
+    }
+
+    /// `squall run` on the stage's host: it finds an agent that serves. The fault lasts for so long.
+    pub fn command(&self, lasts: &str) -> Squall {
+        let text = calm(&[&self.step.replace("for: 60s", &format!("for: {lasts}"))]);
+        self.host().squall(&["run", &self.world.file("command.yaml", text)])
     }
 
     /// What `squall-agent-stopping recover` says, with orders of its own.
@@ -203,6 +218,8 @@ pub struct Orders {
     pub in_group: bool,
     /// A control group of another hierarchy in which it lives, too.
     pub in_another: Option<PathBuf>,
+    /// Whether it only waits for commands ([`Stage::command`]), and nothing is asked of it.
+    pub serves: bool,
 }
 
 /// What [`Stage::watch`] saw, counted from the strike.
@@ -214,13 +231,19 @@ pub struct Watched {
     pub dead: Option<Duration>,
 }
 
+/// What a life and its script know of each other.
 #[derive(Default)]
-struct Shared {
-    guardian: AtomicI32,
-    worker: AtomicI32,
-    live: AtomicBool,
-    go_on: Mutex<bool>,
-    word: Condvar,
+pub struct Shared {
+    /// Its pid.
+    pub guardian: AtomicI32,
+    /// Its pid, once it has said so.
+    pub worker: AtomicI32,
+    /// Whether the fault is live.
+    pub live: AtomicBool,
+    /// Whether it needs not stay so.
+    pub go_on: Mutex<bool>,
+    /// Told with it.
+    pub word: Condvar,
 }
 
 /// One agent, from start to end.
@@ -260,6 +283,12 @@ impl Life {
             thread::sleep(Duration::from_millis(1));
         }
         true
+    }
+
+    /// Waits until an agent that only serves listens.
+    pub fn serving(&mut self) -> Result<(), String> {
+        let script = self.script.replace(thread::spawn(|| Ok(()))).expect("a life ends once");
+        script.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     }
 
     /// The fault needs not stay live any longer.
@@ -334,80 +363,4 @@ pub fn passed(log: &Path) -> Vec<Passed> {
         Some(Passed { at: format!("{role}/{point}:{nth}"), nanos: nanos.parse().ok()? })
     });
     lines.collect()
-}
-
-/// A conductor's part: begins, applies, lifts, ends; then the agent is told to end, too.
-fn script(state: &Path, changes: Vec<Change>, held: bool, shared: &Shared) -> Result<(), String> {
-    let guardian = Process::of(shared.guardian.load(Ordering::Relaxed));
-    let stream = loop {
-        let places = fs::read_dir(state).into_iter().flatten().flatten();
-        let mut sockets = places.map(|place| place.path().join("agent.sock"));
-        if let Some(stream) = sockets.find_map(|socket| UnixStream::connect(socket).ok()) {
-            break stream;
-        }
-        if !guardian.as_ref().is_some_and(Process::lives) {
-            return Err(lost("it never listened"));
-        }
-        thread::sleep(Duration::from_millis(1));
-    };
-    stream.set_read_timeout(Some(Duration::from_secs(60))).map_err(lost)?;
-    let mut agent = Conductor { answers: BufReader::new(stream), number: 0 };
-    if let Reply::Hello { worker, .. } = agent.ask(Request::Hello { version: VERSION })? {
-        shared.worker.store(i32::try_from(worker).unwrap_or(0), Ordering::Relaxed);
-    }
-    let run = RunId("torture".to_owned());
-    let begin = Request::Begin {
-        run: run.clone(),
-        title: "torture".to_owned(),
-        plan: String::new(),
-        seed: 7,
-        lease_ms: 60_000,
-        deadline_ms: 60_000,
-        guards: Vec::new(),
-        mandate: Box::default(),
-    };
-    agent.ask(begin)?;
-    agent.ask(Request::Apply { run: run.clone(), part: 1, changes, lasts_ms: 60_000, at_ns: None })?;
-    shared.live.store(true, Ordering::Relaxed);
-    let mut go_on = shared.go_on.lock().expect("nobody panics with it");
-    while held && !*go_on {
-        go_on = shared.word.wait(go_on).expect("nobody panics with it");
-    }
-    drop(go_on);
-    agent.ask(Request::Lift { run: run.clone(), part: 1 })?;
-    agent.ask(Request::End { run })?;
-    // Its orderly end; it may have been killed in the same breath.
-    guardian.map(|guardian| signal(&guardian, Signal::TERM));
-    Ok(())
-}
-
-fn lost(what: impl std::fmt::Display) -> String {
-    format!("the agent is gone: {what}")
-}
-
-struct Conductor {
-    answers: BufReader<UnixStream>,
-    number: u64,
-}
-
-impl Conductor {
-    fn ask(&mut self, request: Request) -> Result<Reply, String> {
-        self.number += 1;
-        let call = Call { number: self.number, request };
-        let line = serde_json::to_string(&call).map_err(lost)?;
-        writeln!(self.answers.get_mut(), "{line}").map_err(lost)?;
-        loop {
-            let mut line = String::new();
-            if self.answers.read_line(&mut line).map_err(lost)? == 0 {
-                return Err(lost("it hung up"));
-            }
-            match serde_json::from_str(&line).map_err(lost)? {
-                Message::Answer { reply: Reply::Refused(refusal), .. } => {
-                    return Err(format!("refused: {refusal}"));
-                }
-                Message::Answer { reply, .. } => return Ok(reply),
-                Message::Ended { .. } | Message::Guard { .. } | Message::Saw { .. } => {}
-            }
-        }
-    }
 }

@@ -8,6 +8,7 @@ use rustix::process::Signal;
 use squall_agent::host::sys::boot_nanos;
 use squall_tests::netns::{Process, signal};
 
+use crate::alone;
 use crate::faults::Seen;
 use crate::stage::{Life, Orders, Passed, Stage};
 
@@ -148,6 +149,8 @@ impl Strike {
 
     fn allowed(&self) -> Duration {
         match self.place() {
+            // The other has been killed before: only its own timer ends who hangs.
+            Some(_) if self.hangs() && matches!(self, Strike::At(at) if at.contains(',')) => alone::ENDED,
             Some((_, point)) if self.hangs() && is_idle(point) => IDLE,
             Some((_, point)) if self.hangs() && is_written(point) => WRITING,
             _ if self.hangs() => STOPPED,
@@ -244,13 +247,20 @@ fn is_written(point: &str) -> bool {
 }
 
 /// Whether nothing has to be undone by a journal.
-fn nothing_in(journal: std::path::PathBuf) -> bool {
+pub fn nothing_in(journal: std::path::PathBuf) -> bool {
     squall_agent::journal::read(&journal)
         .is_ok_and(|entries| squall_agent::journal::pending(&entries).is_empty())
 }
 
-fn shown(signal: Signal) -> String {
-    let name = [(Signal::KILL, "SIGKILL"), (Signal::STOP, "SIGSTOP"), (Signal::TERM, "SIGTERM")];
+/// The name of a signal that is used here.
+pub fn shown(signal: Signal) -> String {
+    let name = [
+        (Signal::KILL, "SIGKILL"),
+        (Signal::STOP, "SIGSTOP"),
+        (Signal::TERM, "SIGTERM"),
+        (Signal::INT, "SIGINT"),
+        (Signal::HUP, "SIGHUP"),
+    ];
     name.iter().find(|(known, _)| *known == signal).map_or("?", |(_, name)| name).to_owned()
 }
 

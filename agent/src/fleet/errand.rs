@@ -23,7 +23,7 @@ pub enum Ask {
         /// All that its name has.
         addresses: Vec<SocketAddr>,
     },
-    /// The host belongs to the fleet: to be kept in a file that the link cannot write.
+    /// The host belongs to the fleet: to be kept in a file that the link cannot write. Answered by [`Told::Kept`].
     Keep(Membership),
     /// A socket to something. Answered by [`Told::Opened`].
     Open {
@@ -46,6 +46,13 @@ pub enum Told {
         number: u64,
         /// Why not.
         refused: Option<Refusal>,
+    },
+    /// To [`Ask::Keep`].
+    Kept {
+        /// When the certificate ends that was to be kept.
+        until: u64,
+        /// Whether it was.
+        done: bool,
     },
 }
 

@@ -74,7 +74,10 @@ fn begin(arguments: &Arguments) -> Result<(), Refusal> {
     let kept = vault.and_then(|vault| Ok((vault.key()?, vault.membership()?)));
     let (key, membership) =
         kept.map_err(|error| cannot(&format!("use `{}`", uplink.directory.display()), &error))?;
-    let preflight = preflight::Report::of(&Policy::of_this_host()?);
+    let policy = Policy::of_this_host()?;
+    let mut preflight = serde_json::to_value(preflight::Report::of(&policy)).unwrap_or_default();
+    // What its owner allows goes along, so that a plan can say what would be refused here.
+    preflight["policy"] = serde_json::to_value(policy.limits()).unwrap_or_default();
     // Capabilities belong to threads: before there is a second one.
     let dropped = match arguments.uid.zip(arguments.gid) {
         Some((uid, gid)) => privileges::become_number(uid, gid),
@@ -88,7 +91,7 @@ fn begin(arguments: &Arguments) -> Result<(), Refusal> {
         kernel: nix::sys::utsname::uname()
             .map_or_else(|_| String::new(), |name| name.release().to_string_lossy().into_owned()),
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        preflight: serde_json::to_value(preflight).unwrap_or_default(),
+        preflight,
         holds: Vec::new(),
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -97,7 +100,15 @@ fn begin(arguments: &Arguments) -> Result<(), Refusal> {
         let errands = Errands::new(line).map_err(|error| cannot("hear its agent", &error))?;
         work(
             &uplink,
-            &mut Lasting { errands, errand: 0, key, membership, inventory, streams: Streams::default() },
+            &mut Lasting {
+                errands,
+                errand: 0,
+                key,
+                membership,
+                unkept: None,
+                inventory,
+                streams: Streams::default(),
+            },
         )
         .await;
         Ok(())

@@ -1,5 +1,8 @@
 //! One connection to a controller, from its greeting to its end.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -47,6 +50,8 @@ pub struct Lasting {
     pub key: KeyPair,
     /// What it belongs to, once it does.
     pub membership: Option<Membership>,
+    /// That with a new certificate, until it is kept.
+    pub unkept: Option<Membership>,
     /// What this host is; what it holds is looked at anew.
     pub inventory: Inventory,
     /// The streams, which outlive a connection for a while.
@@ -180,6 +185,10 @@ async fn connected(mut socket: Socket, lasting: &mut Lasting) -> Ending {
                 told = link.lasting.errands.hear::<Told>() => match told {
                     Ok(Some((Told::Opened { number, refused }, socket))) => {
                         link.given(number, refused, socket).map_err(Ending::Lost)
+                    }
+                    Ok(Some((Told::Kept { until, done }, _))) => {
+                        link.kept(until, done);
+                        Ok(())
                     }
                     Ok(Some((Told::Begin(_), _))) => Ok(()),
                     Ok(None) | Err(_) => Err(Ending::Agent),
@@ -347,22 +356,44 @@ impl Link<'_> {
     }
 
     fn renewed(&mut self, certificate: String) -> Result<(), Refusal> {
-        if self.renewing.take().is_none() {
+        if self.renewing.is_none() || self.lasting.unkept.is_some() {
             return Err(unreached("it renewed a certificate that nobody had asked for"));
         }
         let Some(membership) = &self.lasting.membership else { return Ok(()) };
         let joined = Joined { certificate, ..membership.joined.clone() };
         let membership = Membership::new(joined).map_err(unreached)?;
-        self.lasting.keep(membership)
+        self.lasting.try_to_keep(membership)
+    }
+
+    /// The worker has kept a new certificate, or could not. One that is not on the disk is not used: from its first use on the one
+    /// that is there would be over, and this host could not come back after its next start.
+    fn kept(&mut self, until: u64, done: bool) {
+        let Some(membership) = self.lasting.unkept.take_if(|unkept| unkept.until == until) else { return };
+        if done {
+            self.lasting.membership = Some(membership);
+            self.renewing = None;
+        } else {
+            self.renewing = Some(Instant::now());
+        }
     }
 }
 
 impl Lasting {
     /// This host belongs to a fleet from now on.
     pub fn keep(&mut self, membership: Membership) -> Result<(), Refusal> {
-        let kept = self.errands.say(&Ask::Keep(membership.clone()), None);
-        self.membership = Some(membership);
-        kept.map_err(|error| Refusal::bare(format!("the agent does not answer its link: {error}")))
+        self.membership = Some(membership.clone());
+        self.ask_to_keep(membership)
+    }
+
+    /// It has a new certificate, as soon as that is kept.
+    fn try_to_keep(&mut self, membership: Membership) -> Result<(), Refusal> {
+        self.unkept = Some(membership.clone());
+        self.ask_to_keep(membership)
+    }
+
+    fn ask_to_keep(&self, membership: Membership) -> Result<(), Refusal> {
+        let asked = self.errands.say(&Ask::Keep(membership), None);
+        asked.map_err(|error| Refusal::bare(format!("the agent does not answer its link: {error}")))
     }
 }
 

@@ -86,10 +86,14 @@ async fn serve(
             }
             Ask::Keep(membership) => {
                 let kept = Vault::open(&uplink.directory).and_then(|vault| vault.keep(&membership));
-                if let Err(error) = kept {
+                if let Err(error) = &kept {
                     let place = uplink.directory.display();
                     let words = format!("this host's certificate cannot be kept in `{place}`: {error}");
                     talk::error(words, None);
+                }
+                let told = Told::Kept { until: membership.until, done: kept.is_ok() };
+                if errands.say(&told, None).is_err() {
+                    break;
                 }
             }
             Ask::Open { number, to } => {

@@ -173,7 +173,7 @@ impl<'a> Aim<'a> {
     }
 
     /// All sockets of this network namespace, listed once: the kernel goes through its whole table for each list.
-    fn sockets(&self) -> Option<&[Listed]> {
+    pub(super) fn sockets(&self) -> Option<&[Listed]> {
         self.sockets.get_or_init(|| Sockets::open().and_then(|mut all| all.all()).ok()).as_deref()
     }
 
@@ -234,10 +234,12 @@ impl<'a> Aim<'a> {
 
     /// Whether a connection belongs to a flow's peers and may be touched.
     pub fn hits(&self, socket: &Listed, peers: &Peers) -> bool {
-        let carved = self.login_ports().contains(&socket.local.1)
-            || self.links().contains(&socket.remote.into())
-            || self.protects(socket.remote);
-        !carved && peers.hit(socket)
+        let carved = || {
+            self.login_ports().contains(&socket.local.1)
+                || self.links().contains(&socket.remote.into())
+                || self.protects(socket.remote)
+        };
+        peers.hit(socket) && !carved()
     }
 
     /// Whether the remote end of a packet is one that the host's policy protects.

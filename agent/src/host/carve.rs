@@ -62,8 +62,12 @@ impl CarveOut {
                 vec![rule.transport(TCP).ports(remote, link.port(), link.port())]
             }
             CarveOut::Policy(peer) => {
-                let PeerHost::Net(address, bits) = peer.host else { return Vec::new() };
-                let rule = commented("the host's policy").network(remote, address, bits);
+                let rule = commented("the host's policy");
+                let rule = match peer.host {
+                    PeerHost::Net(address, bits) => rule.network(remote, address, bits),
+                    PeerHost::Any => rule,
+                    PeerHost::Name(_) => return Vec::new(),
+                };
                 match peer.ports {
                     None => vec![rule],
                     Some(Ports { first, last }) => [TCP, UDP]
@@ -116,6 +120,12 @@ impl CarveOut {
             }
             CarveOut::Policy(Peer { host: PeerHost::Net(address, bits), .. }) => {
                 everybody || all().any(|network| within(network, (*address, *bits)))
+            }
+            CarveOut::Policy(Peer { host: PeerHost::Any, ports: Some(ports) }) => {
+                let meets = |other: Ports| other.first <= ports.last && ports.first <= other.last;
+                let to = peers.to.iter().any(|network| network.ports.is_none_or(meets));
+                let from = peers.from.iter().any(|network| network.ports.is_none());
+                everybody || to || from
             }
             CarveOut::Policy(_) => false,
         }
@@ -176,10 +186,22 @@ mod tests {
     }
 
     #[test]
+    fn a_port_at_any_address_is_told_where_it_would_be_met() {
+        let told = |to: &[&str], from: &[&str]| {
+            let all = [CarveOut::Policy("any:5432".parse().unwrap())];
+            let peers = Peers { to: networks(to), from: networks(from), ..Peers::default() };
+            note(&all, &Flow::default(), &peers).is_some()
+        };
+        assert!(told(&[], &[]) && told(&["10.0.0.1"], &[]) && told(&["10.0.0.1:5000-6000"], &[]));
+        assert!(told(&[], &["10.0.0.1"]) && !told(&["10.0.0.1:5433"], &[]) && !told(&[], &["10.0.0.1:80"]));
+    }
+
+    #[test]
     fn each_is_let_through_both_ways() {
-        let all = ["10.1.0.0/16", "10.1.0.0/16:80"].map(|peer| CarveOut::Policy(peer.parse().unwrap()));
+        let all = ["10.1.0.0/16", "10.1.0.0/16:80", "any:5432"];
+        let all = all.map(|peer| CarveOut::Policy(peer.parse().unwrap()));
         let counts: Vec<usize> = all.iter().map(|one| one.rules().len()).collect();
-        assert_eq!(counts, [2, 4]);
+        assert_eq!(counts, [2, 4, 4]);
         assert_eq!(CarveOut::Link("[::1]:8443".parse().unwrap()).rules().len(), 2);
     }
 }

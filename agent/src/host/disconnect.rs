@@ -11,8 +11,8 @@ use squall_experiments::scope::Scope;
 use super::aim::{Aim, News};
 use super::cgroup::Group;
 use super::peers::Peers;
-use super::process::{Held, Processes, uid_of};
-use super::sockets::{Listed, Sockets};
+use super::process::{Held, Processes, Target, uid_of};
+use super::sockets::{Listed, Sockets, Transport};
 
 /// A disconnect that has been looked at.
 #[derive(Debug)]
@@ -23,6 +23,8 @@ pub struct Prepared {
     pub notes: Vec<String>,
     pub(super) flow: Flow,
     pub(super) peers: Peers,
+    /// Which process the scope means by its pid.
+    meant: Option<Target>,
 }
 
 /// Looks at the host. Changes nothing.
@@ -35,7 +37,8 @@ pub fn prepare(disconnect: &Disconnect, aim: &Aim<'_>) -> Result<Prepared, Refus
     if peers.leave_out_loopback() {
         notes.push("loopback is left out: name its addresses to include it".to_owned());
     }
-    Ok(Prepared { targets, notes, flow: disconnect.flow.clone(), peers })
+    let meant = disconnect.flow.scope.as_ref().and_then(Target::named_by);
+    Ok(Prepared { targets, notes, flow: disconnect.flow.clone(), peers, meant })
 }
 
 impl Prepared {
@@ -58,6 +61,13 @@ pub fn perform(
     evidence: &mut Evidence,
 ) -> Result<(), Refusal> {
     evidence.unit = Unit::Sockets;
+    if let Some(meant) = prepared.meant.as_ref().filter(|meant| !meant.alive()) {
+        let what = format!("{meant} has ended: connections of whoever has its pid are left alone");
+        if evidence.incidents.last().is_none_or(|last| last.what != what) {
+            evidence.incidents.push(Incident { after_ms, what });
+        }
+        return Ok(());
+    }
     let matching = established(&disconnect.flow, aim, &prepared.peers)?;
     let destroyed = destroy(&matching)?;
     evidence.matched += matching.len() as u64;
@@ -89,7 +99,23 @@ fn cannot_list(error: super::netlink::NetlinkError) -> Refusal {
 /// The established connections that belong to a flow.
 pub(super) fn established(flow: &Flow, aim: &Aim<'_>, peers: &Peers) -> Result<Vec<Listed>, Refusal> {
     let connections = Sockets::open().and_then(|mut sockets| sockets.connections()).map_err(cannot_list)?;
-    let in_scope: Box<dyn Fn(&Listed) -> bool> = match &flow.scope {
+    let in_scope = in_scope(flow.scope.as_ref(), aim)?;
+    let hit = |socket: &Listed| socket.established() && in_scope(socket) && aim.hits(socket, peers);
+    Ok(connections.into_iter().filter(hit).collect())
+}
+
+/// How many of them there were when this namespace was last looked at.
+pub(super) fn count(flow: &Flow, aim: &Aim<'_>, peers: &Peers) -> Option<usize> {
+    let in_scope = in_scope(flow.scope.as_ref(), aim).ok()?;
+    let connections = aim.sockets()?.iter().filter(|socket| socket.transport == Transport::Tcp);
+    let hit = |socket: &&Listed| socket.established() && aim.hits(socket, peers) && in_scope(socket);
+    Some(connections.filter(hit).count())
+}
+
+type InScope = Box<dyn Fn(&Listed) -> bool>;
+
+fn in_scope(scope: Option<&Scope>, aim: &Aim<'_>) -> Result<InScope, Refusal> {
+    Ok(match scope {
         None => Box::new(|_| true),
         Some(Scope::Port(ports)) => {
             let range = ports.first..=ports.last;
@@ -125,9 +151,7 @@ pub(super) fn established(flow: &Flow, aim: &Aim<'_>, peers: &Peers) -> Result<V
             ));
         }
         Some(scope) => return Err(Refusal::bare(format!("{scope} is not known to this agent yet"))),
-    };
-    let hit = |socket: &Listed| socket.established() && in_scope(socket) && aim.hits(socket, peers);
-    Ok(connections.into_iter().filter(hit).collect())
+    })
 }
 
 /// The sockets that these processes hold and nobody else.

@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 use squall_experiments::evidence::Engine;
 use squall_experiments::protocol::Refusal;
 
+use super::nft::Hook;
 use super::queue::{Orders, Queue, drain};
 use super::sys;
 use super::table::Table;
@@ -31,6 +32,41 @@ struct Running {
     hangs: bool,
     /// What it said last.
     counts: Engine,
+    /// Which packets are in its own memory while they wait.
+    keeps: Keeps,
+}
+
+/// What an engine that holds packets has taken out of the kernel: that is lost where it hangs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Keeps {
+    /// Nothing: the kernel holds every packet.
+    Nothing,
+    /// Second copies, and altered ones, which go on as they came instead.
+    Copies,
+    /// All that wait to be sent again.
+    All,
+}
+
+impl Keeps {
+    fn of(orders: &Orders) -> Self {
+        let impairment = &orders.impairment;
+        match orders.hook {
+            _ if !impairment.holds() => Keeps::Nothing,
+            Hook::Output => Keeps::All,
+            _ if impairment.duplicate.is_some() || impairment.corrupt.is_some() => Keeps::Copies,
+            _ => Keeps::Nothing,
+        }
+    }
+
+    /// What became of everything, once the kernel's part of a queue whose engine hangs has been let go.
+    fn told(self, number: u16) -> String {
+        let lost = match self {
+            Keeps::Nothing => "nothing is lost",
+            Keeps::Copies => "second copies are lost, and what was to be corrupted went on as it was",
+            Keeps::All => "what the engine had taken, to send it later, is lost",
+        };
+        format!("the engine of queue {number} hangs: what the kernel held went on its way, and {lost}")
+    }
 }
 
 impl Engines {
@@ -60,12 +96,13 @@ impl Engines {
 
     /// Starts an engine. Says what it could not have, such as real-time priority.
     pub fn start(&mut self, mut queue: Queue, orders: Orders) -> Result<Vec<String>, Refusal> {
+        let keeps = Keeps::of(&orders);
         let notes = queue.run(orders)?;
         let number = queue.number();
         self.ended.remove(&number);
         self.running.insert(
             number,
-            Running { queue, heard: sys::boot_nanos(), hangs: false, counts: Engine::default() },
+            Running { queue, heard: sys::boot_nanos(), hangs: false, counts: Engine::default(), keeps },
         );
         Ok(notes)
     }
@@ -98,12 +135,16 @@ impl Engines {
     /// Ends an engine and lets everything go that it holds; no rule names its queue any more. One that does not run is
     /// no error.
     pub fn stop(&mut self, number: u16) -> Undone {
-        let Some(Running { mut queue, hangs, counts, .. }) = self.running.remove(&number) else {
+        let Some(Running { mut queue, hangs, counts, keeps, .. }) = self.running.remove(&number) else {
             return Ok(format!("nobody reads queue {number}"));
         };
         self.closing.extend(queue.socket().try_clone_to_owned());
         if !hangs {
-            self.ended.insert(number, queue.stop());
+            let (counts, answered) = queue.stop();
+            self.ended.insert(number, counts);
+            if !answered {
+                return Ok(keeps.told(number));
+            }
             return Ok(format!(
                 "what waited in queue {number} went on its way, and nobody reads it any more"
             ));
@@ -114,11 +155,7 @@ impl Engines {
         // Its end takes the patience that a hanging thread is given; this thread has none.
         std::thread::spawn(move || drop(queue));
         drained
-            .map(|_| {
-                format!(
-                    "what the kernel held in queue {number} went on its way; what its engine held, which hangs, is lost"
-                )
-            })
+            .map(|_| keeps.told(number))
             .map_err(|error| format!("queue {number}, whose engine hangs, cannot be emptied: {error}"))
     }
 
@@ -137,5 +174,29 @@ impl Engines {
     /// Forgets the counts of an engine that has ended.
     pub fn forget(&mut self, number: u16) {
         self.ended.remove(&number);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(hook: Hook, impairment: &str) -> String {
+        let impairment = serde_json::from_str(impairment).unwrap();
+        Keeps::of(&Orders { impairment, hook, limit: 9, seed: [0; 32], mark: (0, 0) }).told(7)
+    }
+
+    #[test]
+    fn what_a_hanging_engine_costs_is_told_by_who_holds_the_packets() {
+        const LATE: &str = r#""delay":{"delay":"10ms"}"#;
+        let (late, both) =
+            (format!("{{{LATE}}}"), format!("{{{LATE},\"duplicate\":{{\"percent\":\"5%\"}}}}"));
+        for hook in [Hook::Input, Hook::Ingress] {
+            assert!(told(hook, &late).ends_with("nothing is lost"), "{}", told(hook, &late));
+            assert!(told(hook, &both).contains("second copies are lost"), "{}", told(hook, &both));
+        }
+        assert!(told(Hook::Output, &late).ends_with("to send it later, is lost"));
+        let loss = r#"{"loss":{"random":{"percent":"5%"}}}"#;
+        assert!(told(Hook::Output, loss).ends_with("nothing is lost"));
     }
 }

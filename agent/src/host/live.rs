@@ -7,7 +7,8 @@ use squall_experiments::evidence::Evidence;
 
 use super::aim::Aim;
 use super::carve::{self, CarveOut};
-use super::redirect::proxy::Proxies;
+use super::means::Means;
+use super::reach::Reach;
 use super::table::Table;
 use super::{block, disconnect, matching, pause, process, redirect, shape, signal, sys};
 
@@ -70,9 +71,9 @@ impl Live {
     }
 
     /// Does what is due, and follows targets that have moved. Called whenever the worker wakes.
-    pub fn tick(&mut self, table: Option<&mut Table>, proxies: &Proxies, aim: &Aim<'_>) {
+    pub fn tick(&mut self, table: Option<&mut Table>, means: &Means, aim: &Aim<'_>) {
         match self {
-            Live::Redirect(live) => live.tick(table, proxies, aim),
+            Live::Redirect(live) => live.tick(table, means, aim),
             Live::Block(packets) | Live::Shape(shape::Live { packets, .. }) => {
                 if let Some(table) = table {
                     packets.tick(table, aim);
@@ -90,6 +91,15 @@ impl Live {
             }
             Live::Signal(live) => live.tick(aim),
             Live::Pause(live) => live.reap(),
+        }
+    }
+
+    /// Whose sockets it concerns now, where it follows them.
+    pub fn reach(&self) -> Option<Reach> {
+        match self {
+            Live::Block(packets) | Live::Shape(shape::Live { packets, .. }) => packets.reach(),
+            Live::Redirect(live) => live.reach(),
+            Live::Disconnect { .. } | Live::Signal(_) | Live::Pause(_) => None,
         }
     }
 

@@ -15,6 +15,7 @@ use super::netlink::NetlinkError;
 use super::nft::{Hook, IPV4, IPV6};
 use super::owed::{Owed, Tried};
 use super::peers::{Group, Peers, Sense, ends};
+use super::reach::Reach;
 use super::rule::{Home, Rule};
 use super::sockets::Listed;
 use super::table::Table;
@@ -166,6 +167,11 @@ impl Live {
         evidence.incidents.sort_by_key(|incident| incident.after_ms);
     }
 
+    /// Whose they are now, where those are followed.
+    pub fn reach(&self) -> Option<Reach> {
+        self.packets.whom.reach(self.mark.as_ref())
+    }
+
     /// When [`Live::tick`] wants to be called at the latest, on the boot clock.
     pub fn due(&self) -> Option<u64> {
         [self.packets.whom.due(), self.owed.due()].into_iter().flatten().min()
@@ -197,7 +203,12 @@ impl Packets {
             notes.push("loopback is left out: name its addresses to include it".into());
         }
         let connections = match flow.established {
-            Established::Include => Vec::new(),
+            Established::Include => {
+                notes.extend(
+                    included(flow, &whom, aim, &peers).map(|count| format!("included: {}", counted(count))),
+                );
+                Vec::new()
+            }
             // A connection belongs to no interface. To keep those of others too does no harm: their packets do not match.
             Established::Keep if whom.by_interface() => {
                 disconnect::established(&Flow { scope: None, ..flow.clone() }, aim, &peers)?
@@ -341,6 +352,15 @@ impl Packets {
         }
         self.whom.narrow(rule, hook, local)
     }
+}
+
+/// How many connections are established already that the fault concerns like new ones. Nothing where that cannot be seen:
+/// the fault is the same.
+fn included(flow: &Flow, whom: &Whom, aim: &Aim<'_>, peers: &Peers) -> Option<usize> {
+    if !matches!(flow.protocol, Protocol::Any | Protocol::Tcp) || whom.by_interface() {
+        return None;
+    }
+    disconnect::count(flow, aim, peers)
 }
 
 fn counted(connections: usize) -> String {

@@ -1,5 +1,6 @@
 //! What all network namespaces of one worker have in common.
 
+use super::redirect::held::Held;
 use super::redirect::lease::Leases;
 use super::redirect::proxy::Proxies;
 use super::watch::Watch;
@@ -12,6 +13,8 @@ pub struct Means {
     pub watch: Watch,
     /// What redirects hold by.
     pub leases: Leases,
+    /// Which addresses they lead elsewhere.
+    pub held: Held,
     /// What they lead to.
     pub proxies: Proxies,
     /// Shows itself while it waits.
@@ -21,6 +24,12 @@ pub struct Means {
 impl Means {
     /// Nothing is held yet.
     pub fn new(watch: Watch) -> Self {
-        Means { watch, leases: Leases::default(), proxies: Proxies::default(), hand: Hand::default() }
+        Means {
+            watch,
+            leases: Leases::default(),
+            held: Held::default(),
+            proxies: Proxies::default(),
+            hand: Hand::default(),
+        }
     }
 }

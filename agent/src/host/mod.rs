@@ -44,9 +44,11 @@ mod owed;
 pub mod pause;
 pub mod peers;
 pub mod process;
+pub mod prospect;
 pub mod qdisc;
 pub mod queue;
 pub mod ranges;
+pub mod reach;
 pub mod redirect;
 pub mod rule;
 pub mod set;
@@ -174,7 +176,7 @@ impl Host {
                 Prepared::Shape(prepared)
             }
             Change::Redirect(redirect) => {
-                let prepared = redirect::prepare(redirect, &place.tag, aim, &self.marks)?;
+                let prepared = redirect::prepare(redirect, &place.tag, aim, &self.marks, &self.means.held)?;
                 self.marks.extend(prepared.whom.mark.iter().map(|mark| mark.bit));
                 Prepared::Redirect(prepared)
             }
@@ -252,18 +254,11 @@ impl Host {
     /// The table's socket; refuses where another table has our mark and nobody's record.
     fn own_table(&mut self) -> Result<&mut Table, Refusal> {
         let standing = self.standing;
-        let table = self.table.as_mut().map_err(|why| {
-            Refusal::new(
-                format!("this kernel offers no nftables here: {why}"),
-                "load `nf_tables`, and run as root (CAP_NET_ADMIN)",
-            )
-        })?;
-        let existing = table.existing().map_err(|error| {
-            Refusal::new(
-                format!("nftables cannot be used: {error}"),
-                "load `nf_tables`, and run as root (CAP_NET_ADMIN)",
-            )
-        })?;
+        let lacks = |what: String| Refusal::new(what, "load `nf_tables`, and run as root (CAP_NET_ADMIN)");
+        let table = self.table.as_mut();
+        let table = table.map_err(|why| lacks(format!("this kernel offers no nftables here: {why}")))?;
+        let existing =
+            table.existing().map_err(|error| lacks(format!("nftables cannot be used: {error}")))?;
         match existing {
             Some(owner) if !standing => {
                 let owner = owner.map(|port| format!(", owned by netlink port {port}")).unwrap_or_default();
@@ -371,7 +366,7 @@ impl Host {
 
     /// Does what is due of a live change, and follows its targets. Called whenever the worker wakes.
     pub fn tick(&mut self, live: &mut Live, aim: &Aim<'_>, record: Record<'_>) {
-        live.tick(self.table.as_mut().ok(), &self.means.proxies, aim);
+        live.tick(self.table.as_mut().ok(), &self.means, aim);
         if let (Live::Shape(live), Ok(table)) = (live, &mut self.table) {
             live.follow(table, &mut self.discs, record);
         }
@@ -380,7 +375,7 @@ impl Host {
     /// A name has been asked again: a live change meets its new addresses too.
     pub fn hear(&mut self, live: &mut Live, news: &News, aim: &Aim<'_>) {
         match live {
-            Live::Redirect(live) => live.hear(news, &self.means.proxies, aim),
+            Live::Redirect(live) => live.hear(news, &self.means, aim),
             Live::Block(packets) | Live::Shape(shape::Live { packets, .. }) => {
                 if let Ok(table) = &mut self.table {
                     packets.hear(news, table);

@@ -52,6 +52,13 @@ impl Target {
         false
     }
 
+    /// The process that a scope names by its pid, as long as it lives: whoever is given that pid later is another one. `None`
+    /// where the scope names none.
+    pub fn named_by(scope: &Scope) -> Option<Target> {
+        let Scope::Process(ProcessSelector { pid: Some(pid), .. }) = scope else { return None };
+        i32::try_from(*pid).ok().and_then(Target::of)
+    }
+
     /// Whether this very process still exists, and in which state: `R`, `S`, `T` (stopped), `t` (traced), `Z`….
     pub fn state(&self) -> Option<char> {
         let stat = Entry::new(self.pid).and_then(|entry| entry.stat()).ok()?;

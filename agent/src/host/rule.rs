@@ -216,6 +216,11 @@ impl Rule {
         self.socket(3, level).lookup(&set.set.name, REGISTER, false)
     }
 
+    /// Only packets of sockets that were created in or below the control group at this level with this number (Linux 5.13).
+    pub fn cgroup(self, level: u32, number: u64) -> Self {
+        self.socket(3, level).equals(&number.to_ne_bytes())
+    }
+
     /// Only packets of sockets whose mark has all these bits.
     pub fn socket_mark(self, bits: u32) -> Self {
         self.socket(1, 0).masked(&bits.to_ne_bytes()).equals(&bits.to_ne_bytes())

@@ -100,6 +100,9 @@ pub fn prepare(
             Err(refusal) => packets.notes.push(format!("the engine is `queue`: {}", refusal.what)),
         }
     }
+    if shape.engine == change::Engine::Queue {
+        packets.notes.push("the engine is `queue`, as asked for".to_owned());
+    }
     let native = ground.engines.native(ground.table)?;
     let levels = ground.levels;
     let ways = hooks.iter().map(|hook| {
@@ -308,6 +311,11 @@ impl Live {
         incident(
             all.overflowed,
             format!("{} packets were held, as many as allowed: what came then passed unharmed", self.limit),
+        );
+        incident(
+            all.overrun,
+            "packets came faster than the engine took them in (its socket was full): they passed unharmed"
+                .to_owned(),
         );
         incident(all.mislaid, "packets could not be sent again, and are lost".to_owned());
         let mut evidence = Evidence {

@@ -52,6 +52,8 @@ pub struct Live {
     look: u64,
     struck: Vec<Struck>,
     known: BTreeSet<Target>,
+    /// Which process the scope's pid meant when it began: whoever is given that pid later is another one.
+    meant: Option<Target>,
     evidence: Evidence,
 }
 
@@ -79,6 +81,7 @@ impl Live {
             next_round: signal.every.map(|every| began + every.get().as_nanos() as u64),
             look: began + LOOK_NANOS,
             struck: Vec::new(),
+            meant: Target::named_by(&signal.scope),
             known: Processes::reached_by(&signal.scope)?.of(&signal.scope)?.into_iter().collect(),
             evidence: Evidence { unit: Unit::Processes, ..Evidence::default() },
         };
@@ -167,7 +170,11 @@ impl Live {
     }
 
     fn next_round(&mut self, aim: &Aim<'_>) -> Result<(), Refusal> {
-        let in_scope = aim.processes(&Processes::reached_by(&self.signal.scope)?, &self.signal.scope)?;
+        let mut in_scope = aim.processes(&Processes::reached_by(&self.signal.scope)?, &self.signal.scope)?;
+        if let Some(meant) = &self.meant {
+            // By its start: a process that runs another program by now has another name, and is the same.
+            in_scope.targets.retain(|target| target.start == meant.start);
+        }
         self.known.extend(in_scope.targets.iter().cloned());
         let place = round_place(&self.place, self.round);
         let chosen = choose(&in_scope.targets, self.signal.pick, self.seed, &place)?;
@@ -203,9 +210,12 @@ impl Live {
             if !self.known.contains(&target) {
                 let started = target.start * 1_000_000_000 / ticks_per_second();
                 let after_ms = started.saturating_sub(self.began) / 1_000_000;
-                self.evidence
-                    .incidents
-                    .push(Incident { after_ms, what: format!("{target} came in its place") });
+                let what = match &self.meant {
+                    Some(meant) if target.start == meant.start => continue,
+                    Some(_) => format!("{target} has its pid now, is another process, and is left alone"),
+                    None => format!("{target} came in its place"),
+                };
+                self.evidence.incidents.push(Incident { after_ms, what });
                 self.known.insert(target);
             }
         }

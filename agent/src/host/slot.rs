@@ -9,6 +9,7 @@
 
 use squall_experiments::flow::Flow;
 use squall_experiments::protocol::Refusal;
+use squall_experiments::scope::Scope;
 
 use super::nft::Hook;
 use super::undo::TAG;
@@ -115,7 +116,10 @@ impl Held {
 
 impl Wish {
     fn overlaps(&self, other: &Wish) -> bool {
-        self.hooks.iter().any(|hook| other.hooks.contains(hook)) && self.flow.overlaps(&other.flow)
+        // What a socket of another control group or process does may change while both are live.
+        let apart = |a: &Scope, b: &Scope| !matches!(a, Scope::Cgroup(_) | Scope::Process(_)) && a.apart(b);
+        let meets = self.flow.meets(&other.flow, &apart).is_some();
+        self.hooks.iter().any(|hook| other.hooks.contains(hook)) && meets
     }
 
     /// Whether one of the two would not know packets again that the other sends: the second in order asks for the
@@ -172,7 +176,6 @@ impl Levels {
 #[cfg(test)]
 mod tests {
     use squall_experiments::flow::Direction;
-    use squall_experiments::scope::Scope;
 
     use super::super::matching::hooks;
     use super::*;

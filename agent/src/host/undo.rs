@@ -243,12 +243,13 @@ fn released(target: &Target) -> Undone {
 }
 
 fn resume(target: &Target) -> Undone {
-    let Some(pidfd) = target.open() else {
-        return Ok(format!("{target} has ended meanwhile"));
-    };
-    if target.state() == Some('T') {
-        pidfd_send_signal(pidfd, Signal::CONT)
-            .map_err(|error| format!("{target} cannot be continued: {error}"))?;
+    let ended = || Ok(format!("{target} has ended meanwhile"));
+    let Some(pidfd) = target.open() else { return ended() };
+    // Also where it does not look stopped: a stop that has been sent and not been taken yet would come later, and this one
+    // takes it back (signal(7): SIGCONT discards pending stop signals).
+    match pidfd_send_signal(pidfd, Signal::CONT) {
+        Err(rustix::io::Errno::SRCH) => return ended(),
+        sent => sent.map_err(|error| format!("{target} cannot be continued: {error}"))?,
     }
     for _ in 0..50 {
         if target.state() != Some('T') {

@@ -15,6 +15,7 @@ use super::mark::{self, Whose};
 use super::nft::Hook;
 use super::offspring::Offspring;
 use super::process::{Processes, Target, uid_of};
+use super::reach::Reach;
 use super::rule::{End, Rule};
 use super::sockets::Sockets;
 use super::table::Table;
@@ -267,6 +268,20 @@ impl Whom {
     /// What became of them while it was live, for the report.
     pub fn told_later(&self) -> Vec<String> {
         if let Told::Family(offspring) = &self.told { offspring.told_later() } else { Vec::new() }
+    }
+
+    /// Whose sockets are theirs now, where they are followed. `mark` is theirs.
+    pub fn reach(&self, mark: Option<&mark::Live>) -> Option<Reach> {
+        match &self.told {
+            Told::Cgroup(_, follower) | Told::MarkedGroup(follower) => {
+                Some(Reach::Group(follower.group().clone()))
+            }
+            Told::Family(_) => {
+                let processes = mark?.processes();
+                Some(Reach::Processes(processes.iter().map(|target| target.pid).collect()))
+            }
+            Told::Everybody | Told::LocalPorts(_) | Told::Interface(_) | Told::Marked => None,
+        }
     }
 
     /// The control groups of version 2 that they are told by, by level and number.

@@ -108,7 +108,7 @@ fn serve(line: &Line, control: &Control, seed: u64, carries_on: Duration) {
                         let socket = Socket::Tcp(socket.into());
                         return hear((&mut lookups, control, seed), socket, (upstream, &task));
                     }
-                    let wanted = wanted(upstream, &task);
+                    let wanted = wanted(upstream, &task, control.observations().on());
                     control.adopt(&wanted, socket, listen).map(drop).map_err(|error| error.to_string())
                 });
                 if let Err(why) = carried {
@@ -248,7 +248,11 @@ mod tests {
         let near = TcpListener::bind("127.0.0.1:0").expect("a free port");
         near.set_nonblocking(true).expect("a socket");
         let listen = near.local_addr().expect("an address");
-        let ailment = Ailment::Late { delay: Period::from_millis(1), jitter: Period::from_millis(0) };
+        let ailment = Ailment::Late {
+            delay: Period::from_millis(1),
+            jitter: Period::from_millis(0),
+            by_request: false,
+        };
         let task = Task { ailment, share: 1.0, tls: None };
         let upstream = far.local_addr().expect("an address");
         let order = Order::Carry { upstream, listen, task };

@@ -21,6 +21,7 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
+use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, apply_filter_all_threads};
 
 use super::{Point, Role};
 use crate::host::sys;
@@ -48,6 +49,8 @@ enum Action {
     Abort,
     /// `revoke`: from here on it may not alter the network (CAP_NET_ADMIN is dropped).
     Revoke,
+    /// `no-ptrace`: from here on it may trace nobody, as where a container's filter forbids it.
+    NoPtrace,
 }
 
 /// One word of `SQUALL_STOP_AT`.
@@ -94,6 +97,7 @@ fn order(word: &str) -> Order {
         "exit" => Action::Exit,
         "abort" => Action::Abort,
         "revoke" => Action::Revoke,
+        "no-ptrace" => Action::NoPtrace,
         unknown => panic!("`{unknown}` is nothing that can happen at a stopping point"),
     };
     Order { place: place.to_owned(), nth, action }
@@ -195,7 +199,17 @@ fn act(action: Action) {
             held.inheritable.remove(CapabilitySet::NET_ADMIN);
             set_capabilities(None, held).expect("a process may give up a capability");
         }
+        Action::NoPtrace => forbid(libc::SYS_ptrace),
     }
+}
+
+/// Whoever asks for it is told that it is not permitted.
+fn forbid(call: libc::c_long) {
+    let arch = std::env::consts::ARCH.try_into().expect("a processor that filters know");
+    let (else_, then) = (SeccompAction::Allow, SeccompAction::Errno(libc::EPERM as u32));
+    let filter = SeccompFilter::new([(call, Vec::new())].into(), else_, then, arch);
+    let program: BpfProgram = filter.and_then(TryInto::try_into).expect("a filter of one call");
+    apply_filter_all_threads(&program).expect("a process may give up a call");
 }
 
 /// Appends to the journal, on a disk that keeps a torn half of it until it is synced.

@@ -1,5 +1,6 @@
 //! What the owner of this host allows: a file that no controller can change.
 
+mod owner;
 mod reach;
 mod windows;
 
@@ -11,6 +12,7 @@ use std::path::Path;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use squall_experiments::change::Change;
+use squall_experiments::limits::Limits;
 use squall_experiments::peer::{Peer, PeerHost};
 use squall_experiments::probe::Probe;
 use squall_experiments::protocol::Refusal;
@@ -36,7 +38,7 @@ pub struct Policy {
     pub windows: Vec<Window>,
     /// Which changes are allowed: `block`, `shape`, `redirect`, `disconnect`, `signal`, `pause`.
     pub allow: Vec<String>,
-    /// Networks and addresses that no fault touches.
+    /// Networks and addresses that no fault touches, and ports at any address.
     pub protect_addresses: Vec<Peer>,
     /// Command names of processes that no fault touches.
     pub protect_processes: Vec<String>,
@@ -138,16 +140,22 @@ impl Policy {
         let mut text = String::new();
         let file = file.and_then(|mut file| file.read_to_string(&mut text).map(|_| file));
         let file = file.map_err(|error| wrong(format!("cannot be read: {error}")))?;
-        let mode = file.metadata().map_err(|error| wrong(format!("cannot be read: {error}")))?.mode();
-        if mode & 0o022 != 0 {
-            return Err(wrong(format!("can be written by others than its owner (mode {:o})", mode & 0o777)));
+        // Of the file that was read, and of where whoever may write there could put another one.
+        let of_file = file.metadata().map_err(|error| wrong(format!("cannot be read: {error}")))?;
+        let folder = path.parent().map_or_else(|| Path::new("/"), |folder| folder);
+        let of_folder =
+            std::fs::metadata(folder).map_err(|error| wrong(format!("cannot be read: {error}")))?;
+        for (what, about) in [("", of_file), ("lies in a directory that ", of_folder)] {
+            if let Some(why) = owner::objection(about.uid(), about.mode()) {
+                return Err(wrong(format!("{what}{why}")));
+            }
         }
         let mut policy: Policy =
             serde_json::from_str(&text).map_err(|error| wrong(format!("is not understood: {error}")))?;
-        if let Some(peer) =
-            policy.protect_addresses.iter().find(|peer| !matches!(peer.host, PeerHost::Net(..)))
-        {
-            return Err(wrong(format!("protects `{peer}`, which is not an address or a network")));
+        if let Some(peer) = policy.protect_addresses.iter().find(|peer| !is_of_addresses(peer)) {
+            return Err(wrong(format!(
+                "protects `{peer}`, which is not an address, a network, or `any` with a port"
+            )));
         }
         if let Some(peer) = policy.controllers.probes.named() {
             return Err(wrong(format!("names `{peer}` for probes, which is not an address or a network")));
@@ -159,47 +167,24 @@ impl Policy {
     /// Whether a change may be made for so long.
     pub fn permits(&self, change: &Change, lasts: Period) -> Result<(), Refusal> {
         let help = format!("the owner of this host decides, in `{FILE}`");
-        if !self.enabled {
-            return Err(Refusal::new("this host's policy allows no injection", help));
-        }
-        let kind = match change {
-            Change::Block(_) => "block",
-            Change::Shape(_) => "shape",
-            Change::Redirect(_) => "redirect",
-            Change::Disconnect(_) => "disconnect",
-            Change::Signal(_) => "signal",
-            Change::Pause(_) => "pause",
-        };
-        if !self.allow.iter().any(|allowed| allowed == kind) {
-            return Err(Refusal::new(format!("this host's policy does not allow `{kind}`"), help));
-        }
-        if let Some(why) = windows::objection(&self.windows, Timestamp::now(), lasts) {
+        if let Some(why) = self.limits().objection(change, lasts) {
             return Err(Refusal::new(why, help));
         }
-        if lasts > self.max_duration {
-            return Err(Refusal::new(
-                format!("{lasts} is longer than this host's policy allows ({})", self.max_duration),
-                help,
-            ));
+        match windows::objection(&self.windows, Timestamp::now(), lasts) {
+            Some(why) => Err(Refusal::new(why, help)),
+            None => Ok(()),
         }
-        let held = match change {
-            Change::Shape(shape) => {
-                let late = shape.impairment.reorder.map(|reorder| reorder.late);
-                shape.impairment.delay.map(|delay| delay.delay).max(late)
-            }
-            Change::Redirect(redirect) => redirect.ailment.holds_for(),
-            _ => None,
-        };
-        if let Some(held) = held.filter(|held| *held > self.max_delay) {
-            return Err(Refusal::new(
-                format!(
-                    "to hold packets for {held} is longer than this host's policy allows (`max-delay`: {})",
-                    self.max_delay
-                ),
-                help,
-            ));
+    }
+
+    /// What a plan can be compared with beforehand.
+    pub fn limits(&self) -> Limits {
+        Limits {
+            enabled: self.enabled,
+            max_duration: self.max_duration,
+            max_delay: self.max_delay,
+            windows: self.windows.iter().map(ToString::to_string).collect(),
+            allow: self.allow.clone(),
         }
-        Ok(())
     }
 
     /// Whether this host may belong to a controller.
@@ -262,6 +247,15 @@ impl Policy {
     }
 }
 
+/// Whether it can be compared with packets as it stands. Everything is not protected: then `enabled` is `false`.
+fn is_of_addresses(peer: &Peer) -> bool {
+    match peer.host {
+        PeerHost::Net(..) => true,
+        PeerHost::Any => peer.ports.is_some(),
+        PeerHost::Name(_) => false,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt;
@@ -272,6 +266,10 @@ mod tests {
     fn a_broken_policy_is_an_error_and_a_missing_one_the_default() {
         let directory = std::env::temp_dir().join(format!("squall-policy-{}", std::process::id()));
         std::fs::create_dir_all(&directory).unwrap();
+        let open = |path: &Path, mode| {
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+        };
+        open(&directory, 0o755);
         let file = directory.join("policy.json");
         assert_eq!(Policy::read(&file).unwrap(), Policy::default());
         for text in
@@ -284,18 +282,35 @@ mod tests {
             r#"{"windows": ["Mon 09:00-17:00"]}"#,
             r#"{"controllers": {"probes": {"allow": ["db.internal"]}}}"#,
             r#"{"controllers": {"probes": {"load": "fast"}}}"#,
+            r#"{"protect-addresses": ["any"]}"#,
         ] {
             std::fs::write(&file, text).unwrap();
             assert!(Policy::read(&file).is_err(), "{text}");
         }
-        std::fs::write(&file, r#"{"max-duration": "1m", "allow": ["block"]}"#).unwrap();
-        let mode = |mode| std::fs::set_permissions(&file, std::fs::Permissions::from_mode(mode)).unwrap();
-        for open in [0o666, 0o664, 0o646] {
-            mode(open);
+        std::fs::write(
+            &file,
+            r#"{"max-duration": "1m", "allow": ["block"], "protect-addresses": ["any:5432"]}"#,
+        )
+        .unwrap();
+        for mode in [0o666, 0o664, 0o646] {
+            open(&file, mode);
             let refusal = Policy::read(&file).unwrap_err();
             assert!(refusal.what.contains("by others than its owner"), "{refusal}");
         }
-        mode(0o640);
+        open(&file, 0o640);
+        open(&directory, 0o775);
+        let refusal = Policy::read(&file).unwrap_err();
+        assert!(refusal.what.contains("lies in a directory that can be written"), "{refusal}");
+        open(&directory, 0o755);
+        if nix::unistd::geteuid().is_root() {
+            // A file that belongs to somebody who is not its administrator, though no other may write it; and its directory.
+            for path in [&file, &directory] {
+                std::os::unix::fs::chown(path, Some(4711), None).unwrap();
+                let refusal = Policy::read(&file).unwrap_err();
+                assert!(refusal.what.contains("belongs to the user 4711"), "{refusal}");
+                std::os::unix::fs::chown(path, Some(0), None).unwrap();
+            }
+        }
         let policy = Policy::read(&file).unwrap();
         assert_eq!(policy.version.len(), 12);
         assert_eq!(policy.max_duration, Period::from_secs(60));

@@ -1,6 +1,7 @@
 //! The mechanisms that faults are made of, each tried without changing anything that anybody could see.
 
 use std::fs::File;
+use std::net::TcpListener;
 use std::os::fd::AsFd;
 
 use nix::errno::Errno;
@@ -12,6 +13,7 @@ use crate::host::netns::Netns;
 use crate::host::process::Cgroup;
 use crate::host::qdisc::{self, htb, ifb, netem};
 use crate::host::queue::Queue;
+use crate::host::rule::{Reject, Rule};
 use crate::host::sockets::Sockets;
 use crate::host::table::Table;
 use crate::host::{nft, redirect, sys};
@@ -23,6 +25,12 @@ use crate::seccomp;
 pub enum Mechanism {
     /// An nftables table that its socket owns.
     Table,
+    /// Rules that answer packets with an error.
+    Rejects,
+    /// Rules that ask in which control group the socket of a packet was made.
+    SocketGroups,
+    /// Rules that ask for the mark of a packet's socket.
+    SocketMarks,
     /// Rules that hand packets over, and queues to read them from.
     Queues,
     /// Sockets that send whole packets.
@@ -83,6 +91,17 @@ pub fn findings() -> Vec<Finding> {
         findings.push(Finding { mechanism, what, works, detail: tried.unwrap_or_else(|missing| missing) });
     };
     add(Mechanism::Table, "nftables table owned by a socket (Linux 5.12)", nftables());
+    add(Mechanism::Rejects, "rules that refuse (nftables' `reject`)", rejects());
+    add(
+        Mechanism::SocketGroups,
+        "rules by control group (nftables' `socket cgroupv2`, Linux 5.13)",
+        takes(Rule::commented(TRIAL).cgroup(1, 1), "nft_socket"),
+    );
+    add(
+        Mechanism::SocketMarks,
+        "rules by socket mark (nftables' `socket mark`)",
+        takes(Rule::commented(TRIAL).socket_mark(1), "nft_socket"),
+    );
     add(Mechanism::Queues, "packet queues (nfnetlink_queue)", queues());
     add(Mechanism::RawSockets, "raw sockets", raw_sockets());
     add(Mechanism::RealTime, "real-time priority (SCHED_FIFO)", urgency());
@@ -141,6 +160,25 @@ fn nftables() -> Result<String, String> {
     }
 }
 
+/// The comment of a rule that is tried and never committed.
+const TRIAL: &str = "squall: a trial";
+
+fn takes(rule: Rule, module: &str) -> Result<String, String> {
+    let taken = Table::open().and_then(|mut table| table.takes(rule));
+    taken.map_err(|error| format!("{error}; {}", brings(module)))?;
+    Ok("the kernel takes them".to_owned())
+}
+
+/// Every way to refuse, of which a kernel may have some.
+fn rejects() -> Result<String, String> {
+    for how in [Reject::TcpReset, Reject::PortUnreachable, Reject::HostUnreachable, Reject::AdminProhibited] {
+        let rule = Rule::commented(TRIAL);
+        let rule = if how == Reject::TcpReset { rule.transport(6) } else { rule };
+        takes(rule.reject(how), "nft_reject_inet")?;
+    }
+    Ok("the kernel takes them: resets, and three errors of ICMP and ICMPv6".to_owned())
+}
+
 /// A rule that queues is tried in a transaction that is never committed; a queue is bound and let go, named by no rule.
 fn queues() -> Result<String, String> {
     let mut table = Table::open().map_err(|error| error.to_string())?;
@@ -154,7 +192,7 @@ fn queues() -> Result<String, String> {
             ));
         }
     };
-    let queue = Queue::bind().map_err(|refusal| refusal.to_string())?;
+    let queue = Queue::bind().map_err(|refusal| format!("{refusal}; {}", brings("nfnetlink_queue")))?;
     Ok(format!("rules queue {how}; queue {} was free", queue.number()))
 }
 
@@ -182,13 +220,24 @@ fn urgency() -> Result<String, String> {
     }
 }
 
+/// Tried on a listener of its own that nobody knows of.
 fn socket_diagnosis() -> Result<String, String> {
-    let sockets = Sockets::open().and_then(|mut sockets| sockets.all());
-    let count = sockets.map_err(|error| format!("{error}; load `inet_diag`, `tcp_diag`, `udp_diag`"))?.len();
-    if nix::unistd::geteuid().is_root() {
-        Ok(format!("{count} sockets listed; whether the kernel destroys them is seen at the first one"))
-    } else {
-        Err("run as root (CAP_NET_ADMIN)".to_owned())
+    let shown = |error: &dyn std::fmt::Display| {
+        format!("{error}; it needs CAP_NET_ADMIN, `inet_diag`, `tcp_diag` and `udp_diag`")
+    };
+    let listener = TcpListener::bind("127.0.0.1:0").map_err(|error| shown(&error))?;
+    let address = listener.local_addr().map_err(|error| shown(&error))?;
+    let mut sockets = Sockets::open().map_err(|error| shown(&error))?;
+    let all = sockets.all().map_err(|error| shown(&error))?;
+    let own = all.iter().find(|socket| socket.listens() && socket.local == (address.ip(), address.port()));
+    let own = own.ok_or_else(|| "a socket that is open is not listed".to_owned())?;
+    match sockets.destroy(own) {
+        Ok(true) => Ok(format!("{} sockets listed; one of its own was destroyed", all.len())),
+        Ok(false) => Err("a socket that is open could not be destroyed".to_owned()),
+        Err(error) if error.errno() == Errno::EOPNOTSUPP => {
+            Err(format!("{error}: this kernel has no CONFIG_INET_DIAG_DESTROY, and no module brings it"))
+        }
+        Err(error) => Err(shown(&error)),
     }
 }
 

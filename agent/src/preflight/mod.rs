@@ -10,6 +10,7 @@ use mechanisms::findings;
 pub use mechanisms::{Finding, Mechanism, brings};
 
 use crate::host::qdisc::choice;
+use crate::host::redirect;
 use crate::policy::{Graft, Policy};
 
 /// What can be done on this host.
@@ -115,19 +116,26 @@ impl Report {
         }
         let one = |name, by, needs: &[Mechanism]| Ability::of(name, vec![way(by, needs, Vec::new())]);
         faults.push(one("partition", "rules", &rules));
-        faults.push(one("refuse", "rules", &rules));
+        faults.push(one("refuse", "rules", &[Mechanism::Table, Mechanism::Rejects]));
         // Two of its ways are the kernel's alone.
-        let kernels = "only `how: refuse` and `how: blackhole`".to_owned();
-        let proxy = way("proxy", &[Mechanism::Redirects, Mechanism::Cgroup], Vec::new());
+        let kernels = if lacks(Mechanism::Rejects) {
+            "only `how: blackhole`".to_owned()
+        } else {
+            "only `how: refuse` and `how: blackhole`".to_owned()
+        };
+        let unseen = redirect::unseen().into_iter().map(|what| format!("`how: dns`: {what}")).collect();
+        let proxy = way("proxy", &[Mechanism::Redirects, Mechanism::Cgroup], unseen);
         faults.push(Ability::of("outage", vec![proxy, way("rules", &rules, vec![kernels])]));
         faults.push(one("disconnect", "socket diagnosis", &[Mechanism::SocketDiagnosis]));
         faults.push(one("kill", "signals", &[Mechanism::Pidfd]));
         faults.push(one("pause", "tracing", &[Mechanism::Pidfd, Mechanism::Ptrace]));
+        let groups = [Mechanism::Table, Mechanism::Cgroup, Mechanism::SocketGroups];
+        let marks = [Mechanism::Table, Mechanism::Marks, Mechanism::SocketMarks];
         let scopes = vec![
-            one("cgroup", "control groups", &[Mechanism::Table, Mechanism::Cgroup]),
-            one("unit", "control groups", &[Mechanism::Table, Mechanism::Cgroup]),
-            one("process", "marks", &[Mechanism::Table, Mechanism::Marks]),
-            one("user", "marks", &[Mechanism::Table, Mechanism::Marks]),
+            one("cgroup", "control groups", &groups),
+            one("unit", "control groups", &groups),
+            one("process", "marks", &marks),
+            one("user", "marks", &marks),
             one("container", "namespaces", &[Mechanism::Table, Mechanism::Namespaces]),
             one("netns", "namespaces", &[Mechanism::Table, Mechanism::Namespaces]),
             one("interface", "rules", &rules),

@@ -34,6 +34,8 @@ struct Follow {
     /// The beginning of a line whose end was not there yet.
     line: Vec<u8>,
     read: u64,
+    /// Matching lines that no look has told yet: one that failed after it had read them.
+    untold: u64,
 }
 
 impl LogLook {
@@ -47,7 +49,12 @@ impl LogLook {
             .map_err(|_| format!("`{}` is not a regular expression", probe.pattern))?;
         // Lines that nobody wants to see, unless something else is said.
         let expect = ExpectValue::new(expect)?.or(0.into())?;
-        Ok(LogLook { path, pattern, expect, follow: RefCell::new(Follow { file, line: Vec::new(), read }) })
+        Ok(LogLook {
+            path,
+            pattern,
+            expect,
+            follow: RefCell::new(Follow { file, line: Vec::new(), read, untold: 0 }),
+        })
     }
 
     /// Counts the matching lines since the last look.
@@ -72,19 +79,20 @@ fn open(path: &Path) -> io::Result<File> {
 impl Follow {
     fn matches(&mut self, path: &Path, pattern: &Regex) -> io::Result<u64> {
         let mut room = MOST;
-        let mut count = self.read_on(pattern, &mut room)?;
+        self.read_on(pattern, &mut room)?;
         // Only now: what was written to the old file until it was replaced is read.
         let now = std::fs::metadata(path)?;
         let own = self.file.metadata()?;
         if (now.dev(), now.ino()) != (own.dev(), own.ino()) {
-            count += self.read_on(pattern, &mut room)?;
-            *self = Follow { file: open(path)?, line: Vec::new(), read: 0 };
-            count += self.read_on(pattern, &mut room)?;
+            self.read_on(pattern, &mut room)?;
+            *self = Follow { file: open(path)?, line: Vec::new(), read: 0, untold: self.untold };
+            self.read_on(pattern, &mut room)?;
         }
-        Ok(count)
+        Ok(std::mem::take(&mut self.untold))
     }
 
-    fn read_on(&mut self, pattern: &Regex, room: &mut usize) -> io::Result<u64> {
+    /// Reads to the end, or until there is no more room: then the next look goes on there.
+    fn read_on(&mut self, pattern: &Regex, room: &mut usize) -> io::Result<()> {
         if self.file.metadata()?.len() < self.read {
             // Emptied in place, as logrotate's `copytruncate` does.
             self.file.seek(SeekFrom::Start(0))?;
@@ -92,22 +100,23 @@ impl Follow {
             self.line.clear();
         }
         let mut buffer = vec![0; 64 << 10];
-        let mut count = 0;
         loop {
-            let length = self.file.read(&mut buffer)?;
+            if *room == 0 {
+                return Err(io::Error::other("more than 16 MiB were written since the last look"));
+            }
+            let most = buffer.len().min(*room);
+            let length = self.file.read(&mut buffer[..most])?;
             if length == 0 {
-                return Ok(count);
+                return Ok(());
             }
             self.read += length as u64;
-            *room = room
-                .checked_sub(length)
-                .ok_or_else(|| io::Error::other("more than 16 MiB were written since the last look"))?;
+            *room -= length;
             for part in buffer[..length].split_inclusive(|byte| *byte == b'\n') {
                 let keep = LONGEST_LINE.saturating_sub(self.line.len()).min(part.len());
                 self.line.extend_from_slice(&part[..keep]);
                 if part.ends_with(b"\n") {
                     let line = self.line.strip_suffix(b"\n").unwrap_or(&self.line);
-                    count += u64::from(pattern.is_match(line));
+                    self.untold += u64::from(pattern.is_match(line));
                     self.line.clear();
                 }
             }
@@ -153,8 +162,23 @@ mod tests {
         fs::write(&path, "x".repeat(LONGEST_LINE * 3)).unwrap();
         assert_eq!(counted(&look), 0);
         assert!(look.follow.borrow().line.len() <= LONGEST_LINE);
+        // Renamed, and the new one is not there yet: what was read meanwhile is told later.
+        fs::write(&path, "").unwrap();
+        assert_eq!(counted(&look), 0);
+        let mut file = OpenOptions::new().append(true).open(&path).unwrap();
+        file.write_all(b"error: 7\n").unwrap();
         fs::remove_file(&path).unwrap();
         assert!(look.look().unclear, "a file that is gone says nothing");
+        fs::write(&path, "error: 8\n").unwrap();
+        assert_eq!(counted(&look), 2);
+        // More than one look reads is told by the next ones.
+        fs::write(&path, "").unwrap();
+        assert_eq!(counted(&look), 0);
+        let mut file = OpenOptions::new().append(true).open(&path).unwrap();
+        file.write_all(&b"error: many\n".repeat(MOST / 12 + 1000)).unwrap();
+        assert!(look.look().unclear, "it cannot have read all of it");
+        assert_eq!(counted(&look), (MOST / 12 + 1000) as u64);
+        fs::remove_file(&path).unwrap();
         assert!(LogLook::new(&probe, &Expect::default()).is_err(), "a file that never was is refused");
         fs::remove_dir_all(&folder).unwrap();
     }

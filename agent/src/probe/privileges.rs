@@ -95,6 +95,10 @@ fn be_ordinary() {
 pub(crate) fn become_number(uid: u32, gid: u32) -> Result<(), PrivilegeError> {
     let parent = getppid();
     let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
+    // With the identity goes what this needs.
+    if rustix("capabilities", capabilities(None))?.effective.contains(CapabilitySet::SETPCAP) {
+        empty_bounding_set()?;
+    }
     not_dropped("supplementary groups", setgroups(&[]))?;
     not_dropped("group", setresgid(gid, gid, gid))?;
     not_dropped("user", setresuid(uid, uid, uid))?;
@@ -154,14 +158,7 @@ fn drop_capabilities() -> Result<(), PrivilegeError> {
     // The bounding set and the secure bits need CAP_SETPCAP. After a change of identity it is gone, and with it every
     // way to gain what the bounding set still allows: no_new_privs is set.
     if had.effective.contains(CapabilitySet::SETPCAP) {
-        for bit in 0..64 {
-            let capability = CapabilitySet::from_bits_retain(1 << bit);
-            match capability_is_in_bounding_set(capability) {
-                Ok(true) => rustix("bounding set", remove_capability_from_bounding_set(capability))?,
-                Ok(false) => {}
-                Err(_) => break,
-            }
-        }
+        empty_bounding_set()?;
         let root_is_nobody = CapabilitiesSecureBits::NO_ROOT
             | CapabilitiesSecureBits::NO_ROOT_LOCKED
             | CapabilitiesSecureBits::NO_SETUID_FIXUP
@@ -176,6 +173,19 @@ fn drop_capabilities() -> Result<(), PrivilegeError> {
     rustix("capabilities", set_capabilities(None, none))?;
     let held = rustix("capabilities", capabilities(None))?;
     if held == none { Ok(()) } else { Err(PrivilegeError::StillHeld(format!("{:?}", held.permitted))) }
+}
+
+/// No program that is executed from now on can have any capability, whatever its file says. It needs CAP_SETPCAP.
+fn empty_bounding_set() -> Result<(), PrivilegeError> {
+    for bit in 0..64 {
+        let capability = CapabilitySet::from_bits_retain(1 << bit);
+        match capability_is_in_bounding_set(capability) {
+            Ok(true) => rustix("bounding set", remove_capability_from_bounding_set(capability))?,
+            Ok(false) => {}
+            Err(_) => break,
+        }
+    }
+    Ok(())
 }
 
 fn not_dropped<T>(what: &'static str, result: nix::Result<T>) -> Result<T, PrivilegeError> {

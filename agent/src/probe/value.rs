@@ -45,6 +45,17 @@ impl Objection {
     }
 }
 
+impl Objection {
+    /// The first one by which it is bad; where there is none, the first that says nothing.
+    fn worst(mut all: impl Iterator<Item = Objection>) -> Option<Objection> {
+        let first = all.next()?;
+        if matches!(first, Objection::Bad(_)) {
+            return Some(first);
+        }
+        Some(all.find(|objection| matches!(objection, Objection::Bad(_))).unwrap_or(first))
+    }
+}
+
 impl From<Objection> for Seen {
     fn from(objection: Objection) -> Self {
         match objection {
@@ -77,13 +88,13 @@ impl ExpectJson {
         let Ok(document) = serde_json::from_slice::<Value>(document) else {
             return Some(Objection::Bad(format!("{name} is not JSON")));
         };
-        self.0.iter().find_map(|(path, comparison)| {
+        Objection::worst(self.0.iter().filter_map(|(path, comparison)| {
             let nodes = path.query(&document).all();
             if nodes.is_empty() && !comparison.expects_nothing() {
                 return Some(Objection::Bad(format!("`{path}` finds nothing (expected {comparison})")));
             }
             Objection::of(comparison.judge_nodes(&nodes), &format!("`{path}` is "))
-        })
+        }))
     }
 }
 
@@ -115,7 +126,7 @@ impl ExpectValue {
             Found::Typed(value) => self.json.objection(value.to_string().as_bytes(), "the value"),
             Found::Nothing => Some(Objection::Bad("there is no value, and JSON is expected".to_owned())),
         };
-        match value.or_else(json) {
+        match Objection::worst(value.into_iter().chain(json())) {
             Some(objection) => objection.into(),
             None => in_time(found, took, self.within),
         }

@@ -262,6 +262,9 @@ impl Connection {
             Stream::Downstream => (server, client),
         };
         let link = &mut self.links[stream as usize];
+        if self.alive.is_some() && self.seen.is_foreign() {
+            link.turn_foreign();
+        }
         let counted = self.dependency.counters.of(stream);
         let mut left = Left::default();
         let mut turn = 0;

@@ -100,7 +100,7 @@ pub struct Request {
     pub request_bytes: u64,
     /// Bytes of the answer's body.
     pub answer_bytes: u64,
-    /// The status of the answer as the client saw it; 0 where there was none.
+    /// The status of the answer, before anything is done to its bytes; 0 where there was none.
     pub status: u16,
     /// The status of gRPC, where there is one.
     pub grpc_status: Option<String>,

@@ -51,6 +51,8 @@ pub struct Toxic {
     pub typed: String,
     /// Which connections and requests it concerns.
     pub concerns: Matcher,
+    /// Only connections that turn out not to speak HTTP, where the proxy understands it.
+    pub foreign: bool,
     /// To which share of those; 1 and more is all of them, 0 and less none.
     pub toxicity: f32,
     /// Its attributes.
@@ -104,6 +106,7 @@ impl Toxic {
             stream,
             typed: stream.name().to_owned(),
             concerns: Matcher::default(),
+            foreign: false,
             toxicity: 1.0,
             values: Values::of(kind),
             version: 0,

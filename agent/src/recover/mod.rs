@@ -205,7 +205,7 @@ pub fn with_lock(place: &Place) -> Result<Outcome, RecoverError> {
                 return Err(Unreadable::Damaged { path, line: 1, what }.into());
             }
             let rebooted = *boot != now(&path)?;
-            inside(place, *namespace, rebooted, |reach| replay(&path, reach))??
+            inside(place, *namespace, rebooted, |reach| replay(&path, reach, || {}))??
         }
         _ => Outcome::default(),
     };
@@ -242,12 +242,16 @@ fn inside<T>(
     }
 }
 
-/// Applies everything that is pending in a journal; one failure does not stop the others.
-pub fn replay(path: &Path, reach: &mut Reach) -> Result<Outcome, Unreadable> {
+/// Applies everything that is pending in a journal; one failure does not stop the others. `next` is called before each.
+pub fn replay(path: &Path, reach: &mut Reach, mut next: impl FnMut()) -> Result<Outcome, Unreadable> {
     let entries = journal::read(path)?;
     let now = now(path)?;
     let rebooted = matches!(entries.first(), Some(journal::Entry::Header { boot, .. }) if *boot != now);
-    Ok(apply(&entries, rebooted, |undo| reach.apply(undo)))
+    let undo = |undo: &Undo| {
+        next();
+        reach.apply(undo)
+    };
+    Ok(apply(&entries, rebooted, undo))
 }
 
 /// Applies what is pending among some entries, in its order.

@@ -65,6 +65,7 @@ fn trials(peer: &str) -> Vec<Trial> {
             json!({ "rate": "1Mbit/s", "to": [peer], "engine": "netem", "direction": "egress" }),
             false,
         ),
+        trial("outage", None, json!({ "of": peer, "how": "reset" }), false),
         trial("disconnect", None, json!({ "to": [peer], "every": "100ms" }), false),
         trial("pause", None, json!({}), true),
         trial("kill", None, json!({ "signal": "USR1", "every": "100ms" }), true),

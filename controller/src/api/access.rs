@@ -111,7 +111,9 @@ pub(crate) async fn new_token(api: Arc<Api>, call: Call) -> Result<Answer, Probl
 }
 
 pub(crate) async fn revoke_token(api: Arc<Api>, call: Call) -> Result<Answer, Problem> {
-    api.store.revoke_token(&call.part("id")).await?;
+    let id = call.part("id");
+    api.store.revoke_token(&id).await?;
+    api.known.revoked(&id);
     Answer::none()
 }
 

@@ -9,6 +9,7 @@ use squall_experiments::protocol::{Lifted, Refusal};
 
 use crate::budget::HostUse;
 use crate::fleet::HostInfo;
+use crate::sights::Page;
 use crate::store::Minted;
 
 /// An experiment that somebody wants run.
@@ -35,6 +36,9 @@ pub struct Submission {
     /// Why gates and budget do not count this time. Only an administrator may say so; it stands in the audit log.
     #[serde(default)]
     pub overrule: Option<String>,
+    /// Whether it is kept what the proxies of its outages see of connections and requests.
+    #[serde(default)]
+    pub observe: bool,
 }
 
 /// What a submission comes to, before anything is done.
@@ -96,6 +100,9 @@ pub trait Engine: Send + Sync + 'static {
 
     /// Begins a run that is in the store by now, and returns. Its events and states go to the store.
     fn start<'a>(&'a self, run: &'a str, submission: Submission) -> BoxFuture<'a, Result<(), Refusal>>;
+
+    /// A page of what the proxies of a run's outages saw; `None` where nothing is kept of it here.
+    fn observations(&self, run: &str, from: u64, most: u64) -> Option<Page>;
 
     /// Halts one run; a run that has ended is no error. Returns when that has begun, its end is in its events.
     fn halt_run<'a>(&'a self, run: &'a str) -> BoxFuture<'a, Result<(), Refusal>>;

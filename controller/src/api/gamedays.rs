@@ -19,7 +19,7 @@ use super::routes::{Answer, Call};
 use super::runs::limit;
 use super::{Api, blocked, stream};
 use crate::gameday::{Day, DayError};
-use crate::report::{self, GameDayReport, SoFar, gameday_html, gameday_markdown};
+use crate::report::{Before, GameDayReport, SoFar, gameday_html, gameday_markdown};
 use crate::store::{GameDayRow, now_ms};
 
 /// Over how many days of one name means are told.
@@ -144,18 +144,6 @@ pub(crate) struct Told {
     pub(crate) between: Between,
 }
 
-/// The day before.
-#[derive(Debug, Serialize, JsonSchema)]
-pub(crate) struct Before {
-    /// Its id.
-    pub(crate) id: String,
-    /// When it began: milliseconds since 1970.
-    pub(crate) at: u64,
-    /// Step by step.
-    #[schemars(with = "Value")]
-    pub(crate) comparison: Comparison,
-}
-
 /// A report.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Report {
@@ -237,10 +225,8 @@ async fn between(api: &Api, course: &Course, now: u64) -> Result<Between, Proble
 pub(crate) async fn report(api: &Api, day: Day) -> Result<GameDayReport, Problem> {
     let record = day.records.clone();
     let Told { row, day, course, figures, before, over, between, .. } = told(api, day).await?;
-    let beside =
-        |before: Before| report::Before { id: before.id, begun: before.at, comparison: before.comparison };
     let so_far = SoFar { days: over.days, means: over.means, between };
-    let (before, so_far) = (before.map(beside), Some(so_far));
+    let so_far = Some(so_far);
     Ok(GameDayReport { id: row.id, by: row.by, day, record, course, figures, before, so_far })
 }
 
@@ -354,6 +340,9 @@ pub(crate) async fn go(api: Arc<Api>, call: Call) -> Result<Answer, Problem> {
     let day = read(&api, &call).await?;
     // Go to a step that waits for marks is: on to what comes next.
     let observing = day.course.step(&step).is_some_and(|step| step.state.word() == "observing");
+    if !observing && let Some(why) = api.gamedays.refuses_go(&day, &step, &call.name()) {
+        return Err(Problem::new(StatusCode::CONFLICT, why, "no-go and `stop` are anybody's"));
+    }
     let event = if observing { Event::Done { step } } else { Event::Go { step } };
     say(&api, &call, day, event).await
 }

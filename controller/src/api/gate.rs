@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -10,6 +11,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Bytes;
+use tokio::time::timeout;
 
 use super::Api;
 use super::problem::Problem;
@@ -25,6 +27,8 @@ pub const FAILURES: usize = 20;
 const WINDOW: Duration = Duration::from_secs(60);
 /// For how long a token may halt while nobody can say whether it is still valid.
 const LATELY: Duration = Duration::from_secs(600);
+/// For how long a halt waits for the store to say that; a busy one does within this.
+const SOON: Duration = Duration::from_millis(500);
 /// Of how many addresses they are counted; when there are more, the oldest are forgotten.
 const ADDRESSES: usize = 10_000;
 
@@ -85,6 +89,16 @@ impl Known {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         known.retain(|_, (_, at)| now.saturating_duration_since(*at) < LATELY);
         known.insert(hash, (token.clone(), now));
+    }
+
+    /// The store does not know this hash any more.
+    pub(crate) fn over(&self, hash: &str) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(hash);
+    }
+
+    /// A token was revoked here, and with it its sessions.
+    pub(crate) fn revoked(&self, id: &str) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).retain(|_, (token, _)| token.id != id);
     }
 
     /// One that the store called valid a short time ago, and whose own end has not come since. Asking for it does not make that
@@ -169,8 +183,7 @@ impl Api {
             ));
         };
         let hash = self.secrets.hash(token.trim());
-        let found = self.store.token(&hash).await;
-        let Some(token) = self.remembered(hash, found, halts, Instant::now())? else {
+        let Some(token) = self.found(&hash, halts, self.store.token(&hash)).await? else {
             return Err(self.wrong_token(may_try?));
         };
         if !halts {
@@ -209,6 +222,28 @@ impl Api {
         Problem::bare(StatusCode::UNAUTHORIZED, "the token is not valid")
     }
 
+    /// Whose the hash of a token or of a session is, by what the store is asked. A halt does not wait for a store that hangs, if
+    /// that was found lately.
+    pub(crate) async fn found(
+        &self,
+        hash: &str,
+        halts: bool,
+        asked: impl Future<Output = Result<Option<Token>, StoreError>>,
+    ) -> Result<Option<Token>, StoreError> {
+        let mut asked = pin!(asked);
+        let found = match halts {
+            true => match timeout(SOON, &mut asked).await {
+                Ok(found) => found,
+                Err(_) => match self.known.lately(hash, Instant::now()) {
+                    Some(token) => return Ok(Some(token)),
+                    None => asked.await,
+                },
+            },
+            false => asked.await,
+        };
+        self.remembered(hash.to_owned(), found, halts, Instant::now())
+    }
+
     /// What the store found for the hash of a token or of a session; where it fails, what it found lately is good for a halt.
     pub(crate) fn remembered(
         &self,
@@ -220,11 +255,13 @@ impl Api {
         match found {
             Err(error) if halts => Ok(Some(self.known.lately(&hash, now).ok_or(error)?)),
             Err(error) => Err(error),
-            Ok(found) => {
-                if let Some(token) = &found {
-                    self.known.seen(hash, token, now);
-                }
-                Ok(found)
+            Ok(Some(token)) => {
+                self.known.seen(hash, &token, now);
+                Ok(Some(token))
+            }
+            Ok(None) => {
+                self.known.over(&hash);
+                Ok(None)
             }
         }
     }
@@ -293,7 +330,7 @@ pub(crate) fn is_of_kind(headers: &HeaderMap, wanted: &str) -> bool {
 /// Reads a body to its end, within its size and its time.
 pub(crate) async fn bytes(body: Body) -> Result<Bytes, Problem> {
     let read = Limited::new(body, LARGEST_BODY).collect();
-    let read = tokio::time::timeout(BODY_PATIENCE, read).await;
+    let read = timeout(BODY_PATIENCE, read).await;
     let late = |_| Problem::bare(StatusCode::REQUEST_TIMEOUT, "the body took too long");
     match read.map_err(late)? {
         Ok(body) => Ok(body.to_bytes()),

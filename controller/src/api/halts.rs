@@ -2,21 +2,25 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::http::StatusCode;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use tokio::time::timeout;
 
 use super::plans::person;
 use super::problem::Problem;
 use super::routes::{Answer, Call};
-use super::{Api, runs};
+use super::{Api, routes, runs};
 use crate::notify::Happening;
 use crate::store::{Store, StoreError, now_ms};
 
 /// The name under which the store keeps that new runs are blocked.
 pub(crate) const HALT: &str = "halt";
+/// For how long the answer to a halt waits for the store, each time that it is asked.
+const SOON: Duration = Duration::from_secs(1);
 
 /// A halt that is wanted.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -27,6 +31,24 @@ pub(crate) struct Wanted {
     /// On which hosts; none: on all, and new runs are blocked.
     #[serde(default)]
     hosts: Option<Vec<String>>,
+    /// On which hosts, by what experiments choose them by; new runs are not blocked.
+    #[serde(default)]
+    on: Option<On>,
+}
+
+/// Which hosts a halt is on. What is given must all match.
+#[derive(Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct On {
+    /// Labels that a host carries, all of them.
+    #[serde(default)]
+    labels: BTreeMap<String, String>,
+    /// The zone that it is in.
+    #[serde(default)]
+    zone: Option<String>,
+    /// The cell that it is in.
+    #[serde(default)]
+    cell: Option<String>,
 }
 
 /// Why something is done.
@@ -129,31 +151,46 @@ pub(crate) async fn show(api: Arc<Api>, _: Call) -> Result<Answer, Problem> {
 pub(crate) async fn set(api: Arc<Api>, call: Call) -> Result<Answer, Problem> {
     let wanted: Wanted = call.value()?;
     reason(&wanted.reason)?;
-    let all = wanted.hosts.is_none();
-    let block = async {
-        let blocked = Blocked { reason: wanted.reason.clone(), by: call.name(), at: now_ms() };
-        let kept = serde_json::to_string(&blocked).unwrap_or_default();
-        match all {
-            true => api.store.set_fact(HALT, Some(kept)).await,
-            false => Ok(()),
+    let hosts = match (wanted.hosts, wanted.on) {
+        (hosts, None) => hosts,
+        (None, Some(on)) => Some(on.hosts(&api).await?),
+        (Some(_), Some(_)) => {
+            let detail = "a halt is of `hosts` by their names, or `on` those that match, not both";
+            return Err(Problem::bare(StatusCode::BAD_REQUEST, detail));
         }
     };
+    Answer::ok(&halt(&api, call.name(), person(&call), wanted.reason, hosts).await)
+}
+
+/// Undoes everything on these hosts, or on all, which blocks new runs too.
+async fn halt(api: &Api, by: String, person: String, reason: String, hosts: Option<Vec<String>>) -> Done {
+    let all = hosts.is_none();
+    let blocked = Blocked { reason: reason.clone(), by, at: now_ms() };
+    let store = api.store.clone();
     // At the same time: a store that does not answer does not keep a fault alive.
-    let (kept, hosts) = tokio::join!(block, api.engine.halt(wanted.hosts.as_deref()));
-    let kept =
-        kept.inspect_err(|error| tracing::error!(%error, "a halt was done, and does not block new runs"));
+    let block = tokio::spawn(async move {
+        let kept = serde_json::to_string(&blocked).unwrap_or_default();
+        match all {
+            true => store.set_fact(HALT, Some(kept)).await,
+            false => Ok(()),
+        }
+        .inspect_err(|error| tracing::error!(%error, "a halt was done, and does not block new runs"))
+        .is_ok()
+    });
+    let did = api.engine.halt(hosts.as_deref()).await;
+    let kept = matches!(timeout(SOON, block).await, Ok(Ok(true)));
     // Not waited for: whoever is told of it hears of it when it can be told.
     api.store.tell(Happening::Halted {
-        reason: wanted.reason.clone(),
-        by: person(&call),
-        hosts: wanted.hosts.clone().unwrap_or_default(),
-        open: hosts
+        reason,
+        by: person,
+        hosts: hosts.unwrap_or_default(),
+        open: did
             .iter()
             .filter(|(_, did)| did.as_ref().map_or(true, |lifted| !lifted.stuck.is_empty()))
             .map(|(name, _)| name.clone())
             .collect(),
     });
-    let hosts = hosts.into_iter().map(|(name, did)| {
+    let did = did.into_iter().map(|(name, did)| {
         let did = match did {
             Ok(lifted) => OnHost { undone: lifted.undone, stuck: lifted.stuck, refused: None },
             Err(refusal) => OnHost { undone: Vec::new(), stuck: Vec::new(), refused: Some(refusal.what) },
@@ -161,11 +198,79 @@ pub(crate) async fn set(api: Arc<Api>, call: Call) -> Result<Answer, Problem> {
         (name, did)
     });
     // A lift may have come while the hosts were asked. Where the store does not say, what was kept counts.
-    let blocked = match (all, &kept) {
-        (true, Ok(())) => state(&api.store).await.map_or(true, |now| now.is_some()),
-        _ => false,
+    let blocked = match all && kept {
+        true => {
+            let now = timeout(SOON, state(&api.store)).await;
+            now.map_or(true, |now| now.map_or(true, |now| now.is_some()))
+        }
+        false => false,
     };
-    Answer::ok(&Done { hosts: hosts.collect(), blocked })
+    Done { hosts: did.collect(), blocked }
+}
+
+impl On {
+    /// The names of those that match now. Without an answer of the store, by what the hosts say of themselves.
+    async fn hosts(&self, api: &Api) -> Result<Vec<String>, Problem> {
+        if *self == On::default() {
+            let help = "leave `on` out to halt everything";
+            return Err(Problem::new(StatusCode::BAD_REQUEST, "`on` says nothing of the hosts", help));
+        }
+        let kept = timeout(SOON, api.store.hosts()).await.ok().and_then(Result::ok);
+        let answers = kept.is_some();
+        let known: Vec<(String, On)> = match kept {
+            Some(hosts) => hosts
+                .into_iter()
+                .filter(|host| host.revoked_at.is_none())
+                .map(|host| (host.name, On { labels: host.labels, zone: host.zone, cell: host.cell }))
+                .collect(),
+            None => {
+                let hosts = api.engine.hosts().await.into_iter();
+                hosts
+                    .map(|host| (host.name, On { labels: host.labels, zone: host.zone, cell: host.cell }))
+                    .collect()
+            }
+        };
+        let found = known.into_iter().filter(|(_, host)| self.matches(host)).map(|(name, _)| name);
+        let found: Vec<String> = found.collect();
+        match (found.is_empty(), answers) {
+            (false, _) => Ok(found),
+            (true, true) => Err(Problem::new(
+                StatusCode::CONFLICT,
+                "no host matches what the halt is on; nothing was undone",
+                "`squall hosts` shows labels, zones and cells; without them everything is halted",
+            )),
+            (true, false) => Err(Problem::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "the store does not say which hosts the halt is on, and none says it of itself; nothing was undone",
+                "halt them by their names, or everything",
+            )),
+        }
+    }
+
+    fn matches(&self, host: &On) -> bool {
+        self.labels.iter().all(|(name, value)| host.labels.get(name) == Some(value))
+            && (self.zone.is_none() || self.zone == host.zone)
+            && (self.cell.is_none() || self.cell == host.cell)
+    }
+}
+
+impl Api {
+    /// Halts everything and blocks new runs, for whoever asks by other ways than a request; what came of it stands in the log.
+    pub async fn halt_everything(&self, by: &str, reason: &str) {
+        let what = serde_json::json!({ "did": "halted everything", "reason": reason });
+        let halting = async { Ok(halt(self, by.to_owned(), by.to_owned(), reason.to_owned(), None).await) };
+        let Ok(done) = routes::written_down(self, by, what, true, halting).await else { return };
+        for (host, did) in &done.hosts {
+            match &did.refused {
+                Some(why) => {
+                    tracing::warn!(host, why, "a halt did not reach a host: it reverts by its lease")
+                }
+                None if did.stuck.is_empty() => {}
+                None => tracing::error!(host, stuck = ?did.stuck, "a host is still modified after a halt"),
+            }
+        }
+        tracing::warn!(by, hosts = done.hosts.len(), blocked = done.blocked, "everything was halted");
+    }
 }
 
 pub(crate) async fn lift(api: Arc<Api>, call: Call) -> Result<Answer, Problem> {
@@ -207,6 +312,21 @@ pub(crate) async fn run(api: Arc<Api>, call: Call) -> Result<Answer, Problem> {
     let why: Reason = call.value()?;
     reason(&why.reason)?;
     // The engine is asked whatever the store says: it knows what goes on.
-    api.engine.halt_run(&call.part("id")).await?;
-    Answer::json(StatusCode::ACCEPTED, &runs::named(&api, &call.part("id")).await?)
+    let id = call.part("id");
+    let (engine, run) = (Arc::clone(&api.engine), id.clone());
+    let away = || {
+        Problem::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "the store does not answer: a run of this controller ends now, one of another when the store answers",
+            "to be sure, halt its hosts: POST /v1/halt with `hosts`",
+        )
+    };
+    soon(async move { engine.halt_run(&run).await }).await.ok_or_else(away)??;
+    let run = timeout(SOON, runs::named(&api, &id)).await.map_err(|_| away())?;
+    Answer::json(StatusCode::ACCEPTED, &run?)
+}
+
+/// Does something to its end, for which whoever asked does not wait for longer than the store usually needs.
+pub(crate) async fn soon<T: Send + 'static>(doing: impl Future<Output = T> + Send + 'static) -> Option<T> {
+    timeout(SOON, tokio::spawn(doing)).await.ok()?.ok()
 }

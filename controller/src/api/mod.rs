@@ -34,6 +34,7 @@ pub mod routes;
 pub(crate) mod runs;
 pub(crate) mod schedules;
 pub mod server;
+pub(crate) mod sse;
 mod state;
 mod stream;
 
@@ -75,7 +76,7 @@ pub struct Api {
     /// By which names, besides those of loopback, this server may be called.
     names: BTreeSet<String>,
     failures: Failures,
-    known: Known,
+    pub(crate) known: Known,
     addresses: Rates<IpAddr>,
     tokens: Rates<String>,
     pub(crate) counts: Counts,

@@ -86,7 +86,11 @@ pub(super) async fn submit(api: Arc<Api>, call: Call) -> Result<Answer, Problem>
             "pick fewer, some thousands, and have each part approved",
         ));
     }
-    let Submission { document, name, vars, only, overrule, .. } = submission;
+    let Submission { document, name, vars, only, overrule, observe, .. } = submission;
+    if observe {
+        let what = "whether a run is observed is said when it begins, not when its plan is submitted";
+        return Err(Problem::new(StatusCode::BAD_REQUEST, what, "say `observe` with the order to run it"));
+    }
     if !only.is_empty() || overrule.is_some() {
         let what = "a plan that is to be approved has neither `only` nor `overrule`";
         return Err(Problem::new(StatusCode::BAD_REQUEST, what, "name its hosts in the experiment's `on`"));
@@ -144,10 +148,14 @@ pub(super) struct Order {
     /// The version that is tested, as the history calls it: at most 200 characters.
     #[serde(default)]
     build: Option<String>,
+    /// Whether it is kept what the proxies of its outages see of connections and requests.
+    #[serde(default)]
+    observe: bool,
 }
 
 pub(super) async fn run(api: Arc<Api>, call: Call) -> Result<Answer, Problem> {
-    let Order { overrule, build } = if call.body.is_empty() { Order::default() } else { call.value()? };
+    let Order { overrule, build, observe } =
+        if call.body.is_empty() { Order::default() } else { call.value()? };
     let overruled = runs::overrules(&call, overrule)?;
     let plan = api.store.plan(&call.part("id")).await?;
     let mut before = Vec::new();
@@ -157,7 +165,8 @@ pub(super) async fn run(api: Arc<Api>, call: Call) -> Result<Answer, Problem> {
         before.push(Outcome::passes("unchanged since approval", why));
     }
     let (document, vars, seed) = (plan.document, plan.vars, Some(plan.seed));
-    let submission = Submission { document, name: plan.name, vars, seed, build, ..Submission::default() };
+    let name = plan.name;
+    let submission = Submission { document, name, vars, seed, build, observe, ..Submission::default() };
     let (by, approved, beside) = (&call.name(), Some(plan.hash), Some(&api.scheduler));
     runs::begin(&api, Wanted { approved, before, beside, overruled, ..Wanted::new(submission, by) }).await
 }

@@ -188,6 +188,7 @@ pub fn table() -> Vec<Route> {
         route!(GET "/v1/runs/{id}", viewer, "One run, with its document and the history of its experiment.", [], None, OK "application/json" Some(shape::<runs::WithHistory>), runs::show),
         route!(GET "/v1/runs/{id}/events", viewer, "Events of a run.", [LIMIT, ("from", "the number of the first: 0 unless said")], None, OK "application/json" Some(shape::<runs::Events>), runs::events),
         route!(GET "/v1/runs/{id}/gates", viewer, "What every gate said of a run before it began, or was refused.", [], None, OK "application/json" Some(shape::<runs::Gates>), runs::gates),
+        route!(GET "/v1/runs/{id}/observations", viewer, "What the proxies of a run's outages saw of connections and requests, where it was begun with `observe`.", [LIMIT, ("from", "the number of the first: 0 unless said")], None, OK "application/json" Some(shape::<crate::sights::Page>), runs::observations),
         route!(GET "/v1/runs/{id}/stream", viewer, "Events of a run as they come (server-sent events); `Last-Event-ID` continues.", [("from", "the number of the first: 0 unless said")], None, OK "text/event-stream" None, runs::stream),
         route!(POST "/v1/runs/{id}/halt", operator, "Halts one run.", [], Some(shape::<halts::Reason>), ACCEPTED "application/json" Some(shape::<store::RunRow>), halts::run),
         route!(GET "/v1/game-days", viewer, "Game days, the newest first.", [LIMIT, ("name", "of this name alone")], None, OK "application/json" Some(shape::<gamedays::Days>), gamedays::list),
@@ -291,7 +292,11 @@ async fn through(
     match gate::header(&parts.headers, "idempotency-key").map(str::to_owned) {
         // A halt is idempotent by itself, and does not wait for the store.
         Some(key) if !route.halts() => once(api, route, parts.uri.path(), &key, call).await,
-        _ => act(api, &route.method, route.handler, route.halts(), parts.uri.path(), call).await,
+        _ => {
+            let (api, path) = (Arc::clone(api), parts.uri.path().to_owned());
+            let (method, handler, halts) = (route.method.clone(), route.handler, route.halts());
+            to_its_end(async move { act(&api, &method, handler, halts, &path, call).await }).await
+        }
     }
 }
 
@@ -323,11 +328,10 @@ async fn once(api: &Arc<Api>, route: &Route, path: &str, key: &str, call: Call) 
             ));
         }
     }
-    // In a task of its own: who hangs up does not leave the key taken and the rest undone.
     let (api, path) = (Arc::clone(api), path.to_owned());
     let (method, handler, key) = (route.method.clone(), route.handler, key.to_owned());
     let secret = route.takes_secret_away();
-    let doing = tokio::spawn(async move {
+    to_its_end(async move {
         let answered = act(&api, &method, handler, false, &path, call).await;
         let kept = match &answered {
             // What is shown once is not kept: who asks again is told that it was done.
@@ -343,8 +347,17 @@ async fn once(api: &Arc<Api>, route: &Route, path: &str, key: &str, call: Call) 
             tracing::error!(%error, "an answer was not kept");
         }
         answered
-    });
-    doing.await.map_err(|_| Problem::bare(StatusCode::INTERNAL_SERVER_ERROR, "the request failed"))?
+    })
+    .await
+}
+
+/// Does what was asked for in a task of its own: a request is dropped when its caller hangs up, and what it began would stay half
+/// done, a halt with it.
+pub(crate) async fn to_its_end<T: Send + 'static>(
+    doing: impl Future<Output = Result<T, Problem>> + Send + 'static,
+) -> Result<T, Problem> {
+    let done = tokio::spawn(doing).await;
+    done.map_err(|_| Problem::bare(StatusCode::INTERNAL_SERVER_ERROR, "the request failed"))?
 }
 
 /// Writes down who asks for what, then does it.
@@ -373,8 +386,14 @@ pub(crate) async fn written_down<T>(
         return doing.await;
     }
     let done = doing.await;
-    if let Err(error) = api.store.audit(who, what).await {
-        tracing::error!(%error, %who, "a halt was done and is missing in the audit log");
+    let (store, who) = (api.store.clone(), who.to_owned());
+    let written = halts::soon(async move {
+        if let Err(error) = store.audit(&who, what).await {
+            tracing::error!(%error, %who, "a halt was done and is missing in the audit log");
+        }
+    });
+    if written.await.is_none() {
+        tracing::warn!("a halt was done, and is written down when the store answers");
     }
     done
 }

@@ -91,6 +91,21 @@ pub(crate) async fn events(api: Arc<Api>, call: Call) -> Result<Answer, Problem>
     Answer::ok(&Events { events, next })
 }
 
+pub(crate) async fn observations(api: Arc<Api>, call: Call) -> Result<Answer, Problem> {
+    let run = named(&api, &call.part("id")).await?;
+    let from = call.number("from", 0, u64::MAX >> 1)?;
+    let page = api.engine.observations(&run.id, from, limit(&call)?);
+    let missing = || {
+        Problem::new(
+            StatusCode::NOT_FOUND,
+            format!("nothing is kept here of what proxies saw in the run `{}`", run.id),
+            "it is kept where the run was begun with `observe`, in the memory of the controller that carried it out, until \
+             that ends or later runs need the room",
+        )
+    };
+    Answer::ok(&page.ok_or_else(missing)?)
+}
+
 pub(crate) async fn stream(api: Arc<Api>, call: Call) -> Result<Answer, Problem> {
     let run = named(&api, &call.part("id")).await?;
     let from = stream::from(&call)?;

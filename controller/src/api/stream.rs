@@ -1,19 +1,16 @@
 //! The events of a run or of a game day as they come: server-sent events, as the HTML standard has them (section 9.2).
 
 use std::collections::VecDeque;
-use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::Body;
-use axum::http::{HeaderValue, Response, StatusCode, header};
-use futures_util::stream::unfold;
-use tokio::sync::{OwnedSemaphorePermit, watch};
-use tokio::time::{Instant, timeout};
+use axum::http::StatusCode;
+use tokio::time::Instant;
 
 use super::Api;
 use super::problem::Problem;
 use super::routes::{Answer, Call};
+use super::sse::{self, Sends, Waiting};
 use crate::store::{LIVE, Token};
 
 /// How many events are read at a time.
@@ -48,54 +45,29 @@ struct Following {
     token: Option<String>,
     ready: VecDeque<String>,
     ended: bool,
-    changes: watch::Receiver<u64>,
-    closing: watch::Receiver<bool>,
     beat: Instant,
-    _permit: OwnedSemaphorePermit,
+    waiting: Waiting,
 }
 
 /// Follows a run or a game day from an event on until it has ended, the token is no longer valid, or the server closes.
 pub(crate) fn of(api: &Arc<Api>, of: Of, from: u64, who: Option<&Token>) -> Result<Answer, Problem> {
-    let permit = Arc::clone(&api.streams).try_acquire_owned().map_err(|_| {
-        Problem::new(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "too many streams are open",
-            "try again, or page through events",
-        )
-    })?;
-    let following = Following {
-        api: Arc::clone(api),
-        of,
-        next: from,
-        token: who.map(|who| who.id.clone()),
-        ready: VecDeque::new(),
-        ended: false,
-        changes: api.store.changes(),
-        closing: api.closing.subscribe(),
-        beat: Instant::now(),
-        _permit: permit,
-    };
-    let chunks = unfold(following, |mut following| async move {
-        let chunk = following.chunk().await?;
-        Some((Ok::<_, Infallible>(chunk), following))
-    });
-    let mut response = Response::new(Body::from_stream(chunks));
-    let kind = HeaderValue::from_static("text/event-stream");
-    response.headers_mut().insert(header::CONTENT_TYPE, kind);
-    Ok(Answer::Other(response))
+    let waiting = Waiting::on(api, "try again, or page through events")?;
+    let (api, token) = (Arc::clone(api), who.map(|who| who.id.clone()));
+    let (ready, beat) = (VecDeque::new(), Instant::now());
+    let following = Following { api, of, next: from, token, ready, ended: false, beat, waiting };
+    Ok(Answer::Other(sse::response(following)))
 }
 
-impl Following {
-    /// What is sent next; `None`: this was all.
+impl Sends for Following {
     async fn chunk(&mut self) -> Option<String> {
         loop {
             if let Some(chunk) = self.ready.pop_front() {
                 return Some(chunk);
             }
-            if self.ended || *self.closing.borrow() {
+            if self.ended || self.waiting.is_over() {
                 return None;
             }
-            self.changes.mark_unchanged();
+            self.waiting.begin();
             // The state is read before the events: what is added between the two is not missed by the end.
             let (state, events) = match self.look().await {
                 Ok(Some(seen)) => seen,
@@ -123,16 +95,12 @@ impl Following {
                 }
                 return Some(": still here\n\n".to_owned());
             }
-            let changed = async {
-                tokio::select! {
-                    _ = self.changes.changed() => {}
-                    _ = self.closing.changed() => {}
-                }
-            };
-            let _ = timeout(LOOK, changed).await;
+            self.waiting.wait(LOOK).await;
         }
     }
+}
 
+impl Following {
     async fn look(&self) -> Result<Option<(String, Vec<(u64, String)>)>, crate::store::StoreError> {
         let store = &self.api.store;
         Ok(match &self.of {

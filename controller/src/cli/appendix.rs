@@ -9,10 +9,12 @@ use serde::Serialize;
 use squall_agent::host::aim::{Aim, Resolved as Addresses};
 use squall_agent::host::carve::CarveOut;
 use squall_agent::host::process::Processes;
+use squall_agent::host::prospect::Prospect;
 use squall_agent::policy::Policy;
 use squall_agent::veto::Veto;
 use squall_experiments::change::Change;
-use squall_experiments::plan::Plan;
+use squall_experiments::flow::Flow;
+use squall_experiments::plan::{Plan, PlanStep};
 use squall_experiments::scope::Scope;
 
 /// Names, processes and carve-outs as they are now; only what the plan mentions.
@@ -21,6 +23,8 @@ use squall_experiments::scope::Scope;
 pub struct Appendix {
     names: BTreeMap<String, Resolved>,
     processes: BTreeMap<String, Found>,
+    /// By what each fault would act.
+    engines: Vec<Engine>,
     /// What no fault touches.
     never_touched: Vec<String>,
     /// What could not be seen, and why.
@@ -39,6 +43,22 @@ enum Resolved {
 enum Found {
     Processes { matching: Vec<String>, left_out: Vec<String> },
     Unknown(String),
+}
+
+/// By what one change of a fault would be made.
+#[derive(Debug, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct Engine {
+    part: u32,
+    #[serde(flatten)]
+    prospect: Expected,
+}
+
+#[derive(Debug, PartialEq, Serialize)]
+#[serde(untagged)]
+enum Expected {
+    By(Prospect),
+    Unknown { unknown: String },
 }
 
 impl Appendix {
@@ -60,7 +80,15 @@ impl Appendix {
                 "executables and listening ports of other users' processes are seen by root only".to_owned(),
             );
         }
+        let engines = match engines(plan, policy) {
+            Ok(engines) => engines,
+            Err(why) => {
+                unseen.push(why);
+                Vec::new()
+            }
+        };
         Appendix {
+            engines,
             names: plan.names().into_iter().map(|name| (name.to_owned(), resolve(name))).collect(),
             processes: processes(&scopes, policy),
             never_touched: if plan.has_changes() { never_touched(policy) } else { Vec::new() },
@@ -73,6 +101,46 @@ impl Appendix {
 pub fn never_touched(policy: &Policy) -> Vec<String> {
     let nothing = Addresses::new();
     CarveOut::all(&Aim::new(policy, &nothing, BTreeSet::new())).iter().map(ToString::to_string).collect()
+}
+
+/// Which engine does each fault of traffic.
+fn engines(plan: &Plan, policy: &Policy) -> Result<Vec<Engine>, String> {
+    let shapes = plan.changes().any(|change| matches!(change, Change::Shape(_)));
+    if shapes && !nix::unistd::geteuid().is_root() {
+        return Err("which engines this host offers is seen by root only".to_owned());
+    }
+    let mut addresses = Addresses::new();
+    if shapes {
+        for name in plan.names() {
+            let found = (name, 0).to_socket_addrs().into_iter().flatten();
+            addresses.insert(name.to_owned(), found.map(|address| address.ip().to_canonical()).collect());
+        }
+    }
+    let aim = Aim::new(policy, &addresses, BTreeSet::new());
+    let mut engines = Vec::new();
+    for fault in plan.faults() {
+        let PlanStep::Fault { part, changes, .. } = fault else { continue };
+        for change in changes {
+            let mut names = change.flow().into_iter().flat_map(Flow::names);
+            if matches!(change, Change::Shape(_)) && names.any(|name| !addresses.contains_key(name)) {
+                let unknown = "it depends on names that are seen from inside of its target".to_owned();
+                engines.push(Engine { part: *part, prospect: Expected::Unknown { unknown } });
+                continue;
+            }
+            let prospect = match Prospect::of(change, &aim) {
+                Ok(None) => continue,
+                Ok(Some(prospect)) => Expected::By(prospect),
+                Err(refusal) => {
+                    Expected::Unknown { unknown: format!("a run would be refused ({})", refusal.what) }
+                }
+            };
+            let engine = Engine { part: *part, prospect };
+            if !engines.contains(&engine) {
+                engines.push(engine);
+            }
+        }
+    }
+    Ok(engines)
 }
 
 fn resolve(name: &str) -> Resolved {
@@ -134,7 +202,11 @@ fn named(matching: &[String]) -> String {
 
 impl fmt::Display for Appendix {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.names.is_empty() && self.processes.is_empty() && self.never_touched.is_empty() {
+        if self.names.is_empty()
+            && self.processes.is_empty()
+            && self.never_touched.is_empty()
+            && self.engines.is_empty()
+        {
             return Ok(());
         }
         writeln!(f, "\nOn this host now (outside the hash; the agent looks again)")?;
@@ -153,6 +225,17 @@ impl fmt::Display for Appendix {
                     left_out.iter().try_for_each(|line| writeln!(f, "    {line}"))?;
                 }
                 Found::Unknown(why) => writeln!(f, "  {scope}: {why}")?,
+            }
+        }
+        for Engine { part, prospect } in &self.engines {
+            match prospect {
+                Expected::By(Prospect { engine, why }) => {
+                    writeln!(f, "  part {part}: engine {engine}")?;
+                    why.iter().try_for_each(|line| writeln!(f, "    {line}"))?;
+                }
+                Expected::Unknown { unknown } => {
+                    writeln!(f, "  part {part}: no engine is known: {unknown}")?;
+                }
             }
         }
         if !self.never_touched.is_empty() {

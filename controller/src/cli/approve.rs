@@ -1,5 +1,6 @@
 //! `squall plan --submit` and `squall approve`: a second pair of eyes before something is done.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use axum::http::Method;
@@ -99,6 +100,9 @@ fn human(plan: &Value) -> String {
     for host in plan["plan"]["hosts"].as_array().into_iter().flatten() {
         out.push_str(&format!("On {}\n", text(host, "host")));
         steps(&host["plan"]["steps"], "  ", &mut out);
+        for line in host["engines"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+            out.push_str(&format!("  {line}\n"));
+        }
     }
     let gone = plan["plan"]["unconnected"].as_array().into_iter().flatten().filter_map(Value::as_str);
     let gone: Vec<&str> = gone.collect();
@@ -106,6 +110,13 @@ fn human(plan: &Value) -> String {
         out.push_str(&format!("Not connected, so not chosen from: {}\n", gone.join(", ")));
     }
     watched(&plan["plan"], &mut out);
+    let warned = |host: &Value| host["plan"]["warnings"].as_array().cloned().unwrap_or_default();
+    let warnings = plan["plan"]["hosts"].as_array().into_iter().flatten().flat_map(warned);
+    let warnings: BTreeSet<String> = warnings.filter_map(|one| one.as_str().map(str::to_owned)).collect();
+    if !warnings.is_empty() {
+        out.push_str("\nWarnings\n");
+        warnings.iter().for_each(|warning| out.push_str(&format!("  {warning}\n")));
+    }
     out.push('\n');
     for (word, value) in [
         ("Seed", text(plan, "seed")),

@@ -1,5 +1,6 @@
 //! `squall halt`.
 
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 
 use axum::http::Method;
@@ -10,6 +11,7 @@ use squall_experiments::exit::Exit;
 use squall_experiments::protocol::{Lifted, Refusal};
 
 use super::host::{recover, refused};
+use super::hosts::label;
 use super::remote::{self, Shown};
 use super::{Common, Format, print};
 
@@ -17,7 +19,7 @@ use super::{Common, Format, print};
 #[derive(Debug, clap::Args)]
 pub struct Halt {
     /// Not on this host, but on those of the controller at this address; on all of them, and new runs are blocked, unless
-    /// `--run` or `--host` say less.
+    /// `--run`, `--host` or `--on` say less.
     #[arg(long, value_name = "URL")]
     controller: Option<String>,
     #[command(flatten)]
@@ -36,8 +38,18 @@ pub struct Halt {
     /// Only this host; may be repeated.
     #[arg(long = "host", value_name = "NAME", requires = "controller", conflicts_with = "run")]
     hosts: Vec<String>,
+    /// Only the hosts that carry this label, as `squall hosts` shows it; may be repeated: those that carry all of them. New runs
+    /// on them are not blocked.
+    #[arg(
+        long = "on",
+        value_name = "NAME=VALUE",
+        value_parser = label,
+        requires = "controller",
+        conflicts_with_all = ["run", "hosts"]
+    )]
+    on: Vec<(String, String)>,
     /// Undo nothing; let new runs begin again.
-    #[arg(long, requires = "controller", conflicts_with_all = ["run", "hosts"])]
+    #[arg(long, requires = "controller", conflicts_with_all = ["run", "hosts", "on"])]
     lift: bool,
 }
 
@@ -77,6 +89,16 @@ impl Halt {
                 if !self.hosts.is_empty() {
                     wanted["hosts"] = json!(self.hosts);
                 }
+                if !self.on.is_empty() {
+                    let labels: BTreeMap<_, _> = self.on.iter().cloned().collect();
+                    if labels.len() < self.on.len() {
+                        eprintln!(
+                            "error: `--on` names a label twice; help: no host carries two values of one label"
+                        );
+                        return Ok(Exit::Usage);
+                    }
+                    wanted["on"] = json!({ "labels": labels });
+                }
                 "/v1/halt".to_owned()
             }
         };
@@ -88,7 +110,7 @@ impl Halt {
             (Format::Json, ..) => print::json(&answer)?,
             (_, true, _) => print::result("new runs may begin\n")?,
             (_, _, Some(run)) => print::result(&format!("`{run}` ends; `squall watch {run}` shows how\n"))?,
-            _ => print::result(&fleet(&answer, self.hosts.is_empty()))?,
+            _ => print::result(&fleet(&answer, self.hosts.is_empty() && self.on.is_empty()))?,
         }
         let hosts = || answer["hosts"].as_object().into_iter().flatten();
         Ok(match () {
@@ -115,9 +137,8 @@ fn fleet(answer: &Value, all: bool) -> String {
     }
     match answer["blocked"] == true {
         true => text.push_str("new runs are blocked until `squall halt --lift`\n"),
-        false if all => {
-            text.push_str("new runs are NOT blocked: that was lifted meanwhile, or could not be kept\n")
-        }
+        false if all => text
+            .push_str("new runs are NOT blocked: that was lifted meanwhile, or could not be kept so far\n"),
         false => {}
     }
     remote::plain(&text)

@@ -14,6 +14,7 @@ use squall_controller::fleet::{Authority, Hub};
 use squall_controller::runs::Runs;
 use squall_controller::store::{Secrets, Store, Where};
 use squall_experiments::exit::Exit;
+use tokio::signal::unix::Signal;
 
 /// The file in the data directory with the first administrator's token.
 const FIRST: &str = "admin-token";
@@ -156,8 +157,8 @@ impl Interface {
 }
 
 impl Ready {
-    /// Serves until `shutdown`, then ends all runs, and lets requests end.
-    pub async fn serve(self, shutdown: impl Future<Output = ()>) {
+    /// Serves until `shutdown`, then ends all runs, and lets requests end. Each `halt` is one of everything.
+    pub async fn serve(self, shutdown: impl Future<Output = ()>, mut halt: Signal) {
         let (runs, others, scheduler) = (self.runs.clone(), self.runs, self.api.scheduler().clone());
         let gamedays = self.api.gamedays().clone();
         let over = async move {
@@ -174,15 +175,24 @@ impl Ready {
                 true => tokio::select! {
                     never = others.take_over() => never,
                     never = others.hear_halts() => never,
+                    never = others.hear_revocations() => never,
                 },
                 false => std::future::pending().await,
             }
+        };
+        let halting = async {
+            while halt.recv().await.is_some() {
+                let api = Arc::clone(&self.api);
+                tokio::spawn(async move { api.halt_everything("SIGUSR1", "halted by a signal").await });
+            }
+            std::future::pending::<()>().await
         };
         let notifier = self.api.notifier().clone();
         tokio::select! {
             () = self.listening.serve(&self.api, over) => {}
             never = taking => match never {},
             () = notifier.run() => {}
+            () = halting => {}
         }
     }
 }

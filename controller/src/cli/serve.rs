@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use serde_json::json;
 use squall_agent::notify;
 use squall_agent::talk::{self, LogFormat};
 use squall_controller::fleet::{Authority, Hub, Listener, Room, Terms};
@@ -59,7 +60,7 @@ pub struct Serve {
 }
 
 impl Serve {
-    /// Runs the verb until it is told to end (`SIGINT`, `SIGTERM`).
+    /// Runs the verb until it is told to end (`SIGINT`, `SIGTERM`); `SIGUSR1` halts everything and blocks new runs.
     pub fn run(&self, _: &Common) -> anyhow::Result<Exit> {
         if self.check {
             return Ok(self.interface.check());
@@ -82,6 +83,7 @@ impl Serve {
         // Before anything is answered: who ends it early must find it listening.
         let (mut interrupt, mut terminate) =
             (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+        let halt = signal(SignalKind::user_defined1())?;
         let opened = Authority::open(&self.data).map_err(|error| error.to_string());
         let place = self.interface.place(&self.data);
         // It waits for the database, in a runtime of its own.
@@ -98,6 +100,10 @@ impl Serve {
                 let what = format!("the join token cannot be written to `{}`: {error}", file.display());
                 return Ok(refused(&Refusal::new(what, "name a file that is not there yet")));
             }
+            // Who may join is in the log before anybody may.
+            let made =
+                json!({ "did": "made a join token", "token": &token.hash()[..12], "uses": self.join_uses });
+            store.audit("squall serve", made).await?;
             let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
             let new = NewJoinToken {
                 id: token.hash()[..12].to_owned(),
@@ -142,7 +148,7 @@ impl Serve {
         notify::tell("READY=1");
         tokio::select! {
             () = agents.serve(listener) => {}
-            () = interface.serve(told) => {}
+            () = interface.serve(told, halt) => {}
         }
         Ok(Exit::Held)
     }

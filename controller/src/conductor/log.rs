@@ -1,7 +1,7 @@
 //! The event log of a run: the state, the file, and whoever watches.
 
 use std::fs::File;
-use std::io::Write;
+use std::io::{self, Write};
 
 use squall_experiments::run::{Event, Illegal, Record, State, next};
 
@@ -22,6 +22,17 @@ pub type Watcher<'a> = Box<dyn FnMut(Tell<'_>) + 'a>;
 /// Changes every text of an event before anybody sees it: secrets are taken out here.
 pub type Redact<'a> = Box<dyn Fn(&str) -> String + 'a>;
 
+/// Is told what the proxies of a run's outages have seen of connections and requests. After an error it is told no more.
+pub type Sights<'a> = Box<dyn FnMut(Vec<serde_json::Value>) -> io::Result<()> + 'a>;
+
+/// Sights that go to a file, a JSON object a line.
+pub fn into_file(mut file: File) -> Sights<'static> {
+    Box::new(move |seen| {
+        let lines: Vec<u8> = seen.iter().flat_map(super::lines::line).collect();
+        file.write_all(&lines)
+    })
+}
+
 pub(super) struct Log<'a> {
     clock: Clock,
     state: State,
@@ -30,8 +41,8 @@ pub(super) struct Log<'a> {
     redact: Option<Redact<'a>>,
     watcher: Watcher<'a>,
     illegal: Option<Illegal>,
-    /// Where it is written what proxies have seen.
-    pub(super) sights: Option<File>,
+    /// Who is told what proxies have seen.
+    pub(super) sights: Option<Sights<'a>>,
 }
 
 impl<'a> Log<'a> {
@@ -69,15 +80,13 @@ impl<'a> Log<'a> {
         self.records.push(record);
     }
 
-    /// Writes down what proxies have seen, a line each.
-    pub(super) fn saw(&mut self, seen: Vec<serde_json::Value>) {
-        let Some(file) = &mut self.sights else { return };
-        let mut lines = Vec::new();
-        for mut one in seen {
-            self.redact.iter().for_each(|redact| walk(&mut one, redact));
-            lines.extend(super::lines::line(&one));
+    /// Tells what proxies have seen.
+    pub(super) fn saw(&mut self, mut seen: Vec<serde_json::Value>) {
+        let Some(sights) = &mut self.sights else { return };
+        for one in &mut seen {
+            self.redact.iter().for_each(|redact| walk(one, redact));
         }
-        if let Err(error) = file.write_all(&lines) {
+        if let Err(error) = sights(seen) {
             self.sights = None;
             self.note(&format!("warning: the file of observations ends here: {error}"));
         }

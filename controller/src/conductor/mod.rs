@@ -44,7 +44,7 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 pub use clock::{boot_ns, date, date_of, run_id};
-pub use log::{Redact, Tell, Watcher};
+pub use log::{Redact, Sights, Tell, Watcher, into_file};
 
 use clock::Clock;
 use link::{Link, Notice};
@@ -125,8 +125,8 @@ pub enum Gate {
 pub struct Outlet<'a> {
     /// The event file; each line is written at once and whole.
     pub file: Option<File>,
-    /// What proxies of the run's outages see of connections and requests, a JSON object a line; `None`: it is not wanted.
-    pub sights: Option<File>,
+    /// What proxies of the run's outages see of connections and requests; `None`: it is not wanted.
+    pub sights: Option<Sights<'a>>,
     /// Takes secrets out of every text.
     pub redact: Option<Redact<'a>>,
     /// Sees every event.

@@ -91,6 +91,20 @@ impl PublicKeyData for Point<'_> {
     }
 }
 
+/// The serial number of a certificate: of chance, so that no two controllers need to agree.
+pub(super) struct Serial([u8; 16]);
+
+impl Serial {
+    pub(super) fn new() -> Self {
+        Serial(std::array::from_fn(|at| if at == 0 { 1 } else { rand::random() }))
+    }
+
+    /// In hexadecimal digits.
+    pub(super) fn digits(&self) -> String {
+        hex(&self.0)
+    }
+}
+
 impl Authority {
     /// Opens that of a data directory, and makes both where they are not there.
     pub fn open(directory: &Path) -> Result<Self, AuthorityError> {
@@ -128,12 +142,22 @@ impl Authority {
     /// Issues a certificate by which a host is known by this name for so long. The key is the uncompressed point, of which
     /// the host must have [proved](super::join) that it has the private half.
     pub fn issue(&self, host: &str, key: &[u8], lasts: Duration) -> Result<Issued, AuthorityError> {
+        let serial = Serial::new();
+        Ok(Issued { certificate: self.sign(host, key, lasts, &serial)?, serial: serial.digits() })
+    }
+
+    /// The same with a serial number that was [kept](super::Registry) before: nothing is signed for whom nobody knows.
+    pub(super) fn sign(
+        &self,
+        host: &str,
+        key: &[u8],
+        lasts: Duration,
+        serial: &Serial,
+    ) -> Result<String, AuthorityError> {
         let mut of_host = parameters(host, lasts);
         of_host.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-        let serial: [u8; 16] = std::array::from_fn(|at| if at == 0 { 1 } else { rand::random() });
-        of_host.serial_number = Some(SerialNumber::from_slice(&serial));
-        let certificate = of_host.signed_by(&Point(key), &self.issuer)?;
-        Ok(Issued { certificate: certificate.pem(), serial: hex(&serial) })
+        of_host.serial_number = Some(SerialNumber::from_slice(&serial.0));
+        Ok(of_host.signed_by(&Point(key), &self.issuer)?.pem())
     }
 
     /// How the controller shows itself to agents, and whom it lets in: hosts with a certificate of this authority, and

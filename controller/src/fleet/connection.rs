@@ -14,11 +14,11 @@ use tokio::time::{Instant, interval, timeout};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 
-use super::authority::Authority;
+use super::authority::{Authority, Serial};
 use super::carry::{self, Lane, Local, Out};
 use super::hub::{Order, Seat, unreached};
 use super::listener::Terms;
-use super::registry::Registry;
+use super::registry::{Registry, revoked};
 use super::session::{Kept, Session};
 
 /// How many messages of streams may wait for the socket.
@@ -27,6 +27,8 @@ const DATA: usize = 8;
 const CONTROL: usize = 1024;
 /// How long a host may take to open a stream.
 const OPENING: Duration = Duration::from_secs(10);
+/// How often a host is given another certificate at most; who was not answered asks again after a minute.
+const RENEWALS: Duration = Duration::from_secs(50);
 /// How long the last word may take.
 const FAREWELL: Duration = Duration::from_secs(2);
 
@@ -106,6 +108,8 @@ where
             session: seat.session.clone(),
             number: seat.number,
             opening: BTreeMap::new(),
+            renewing: None,
+            renewed: None,
         };
         let silence = around.terms.heartbeat * 3;
         let mut tick = interval(around.terms.heartbeat);
@@ -145,6 +149,11 @@ where
                         }
                     }
                     Some(order) = seat.orders.recv() => host.open(order),
+                    given = certificate(&mut host.renewing) => {
+                        if let Err(refusal) = host.given(given) {
+                            return (refusal, Ending::Over);
+                        }
+                    }
                     _ = tick.tick() => {
                         if heard.elapsed() > silence {
                             return (unreached(&peer.host, "it says nothing any more"), Ending::Lost);
@@ -178,6 +187,21 @@ struct Host<'a> {
     /// Of this connection.
     number: u64,
     opening: BTreeMap<u64, Opening>,
+    /// A certificate that is being made.
+    renewing: Option<oneshot::Receiver<Certified>>,
+    /// When the host last asked for one.
+    renewed: Option<Instant>,
+}
+
+/// A new certificate, and when it ends.
+type Certified = Result<(String, SystemTime), Refusal>;
+
+/// Waits for one that is being made.
+async fn certificate(renewing: &mut Option<oneshot::Receiver<Certified>>) -> Certified {
+    match renewing {
+        Some(made) => made.await.unwrap_or_else(|_| Err(Refusal::bare("no certificate was made"))),
+        None => std::future::pending().await,
+    }
 }
 
 struct Opening {
@@ -207,7 +231,10 @@ impl Host<'_> {
                 }
                 Ok(())
             }
-            Frame::Renew => self.renew().await,
+            Frame::Renew => {
+                self.renew();
+                Ok(())
+            }
             // Only a controller says these, or they come first.
             Frame::Join(_)
             | Frame::Joined(_)
@@ -297,15 +324,48 @@ impl Host<'_> {
         }
     }
 
-    async fn renew(&mut self) -> Result<(), Refusal> {
-        let (host, lasts) = (&self.peer.host, self.around.terms.certificates);
-        let issued = self.around.authority.issue(host, &self.peer.key, lasts).map_err(|error| {
-            tracing::error!(%error, host, "no certificate can be issued");
-            Refusal::bare("the controller cannot issue a certificate now")
-        })?;
-        self.around.registry.renew(host, &issued.serial).await?;
-        self.peer.until = SystemTime::now() + lasts;
-        tracing::info!(host, "a certificate was renewed");
-        self.say(&Frame::Renewed { certificate: issued.certificate })
+    /// Begins to make another certificate, beside everything else: a store that hangs keeps no halt from this host. Whoever asks
+    /// too often is not answered.
+    fn renew(&mut self) {
+        let lasts = self.around.terms.certificates;
+        let soonest = RENEWALS.min(lasts / 2);
+        if self.renewing.is_some() || self.renewed.is_some_and(|asked| asked.elapsed() < soonest) {
+            return;
+        }
+        self.renewed = Some(Instant::now());
+        let (authority, registry) = (self.around.authority.clone(), self.around.registry.clone());
+        let (peer, (tell, made)) = (self.peer.clone(), oneshot::channel());
+        self.renewing = Some(made);
+        tokio::spawn(async move {
+            let made = async {
+                let serial = Serial::new();
+                registry.renew(&peer.host, &peer.serial, &serial.digits()).await?;
+                let signed = authority.sign(&peer.host, &peer.key, lasts, &serial).map_err(|error| {
+                    tracing::error!(%error, host = peer.host, "no certificate can be issued");
+                    Refusal::bare("the controller cannot issue a certificate now")
+                })?;
+                Ok((signed, SystemTime::now() + lasts))
+            };
+            let _ = tell.send(made.await);
+        });
+    }
+
+    /// A certificate was made, or could not be. An error ends the connection.
+    fn given(&mut self, made: Certified) -> Result<(), Refusal> {
+        self.renewing = None;
+        let host = &self.peer.host;
+        match made {
+            Ok((certificate, until)) => {
+                self.peer.until = until;
+                tracing::info!(host, "a certificate was renewed");
+                self.say(&Frame::Renewed { certificate })
+            }
+            Err(refusal) if refusal == revoked(host) => Err(refusal),
+            Err(refusal) => {
+                // Its streams, and the runs on them, need none: it asks again.
+                tracing::warn!(host, why = refusal.what, "a certificate was not renewed");
+                Ok(())
+            }
+        }
     }
 }

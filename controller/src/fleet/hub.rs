@@ -36,6 +36,8 @@ const ORDERS: usize = 16;
 pub struct Hub {
     all: Arc<Mutex<All>>,
     room: Room,
+    /// How many hosts were cut off.
+    cut_off: Arc<AtomicU64>,
 }
 
 #[derive(Debug, Default)]
@@ -153,6 +155,11 @@ impl Hub {
         known.hosts.iter().map(info).collect()
     }
 
+    /// Whether a host is connected now.
+    pub fn has(&self, host: &str) -> bool {
+        self.known().hosts.get(host).is_some_and(|known| known.link.is_some())
+    }
+
     /// The names of those that are connected now.
     pub fn connected(&self) -> BTreeSet<String> {
         let known = self.known();
@@ -192,6 +199,7 @@ impl Hub {
 
     /// Ends the connection of a host now: it was revoked. Everything that was begun over it is reverted by the host.
     pub fn cut_off(&self, host: &str) {
+        self.cut_off.fetch_add(1, Ordering::SeqCst);
         let mut known = self.known();
         let known = known.hosts.get_mut(host);
         let link = known.and_then(|known| {
@@ -201,6 +209,16 @@ impl Hub {
         if let Some(link) = link {
             let _ = link.over.send(super::registry::revoked(host));
         }
+    }
+
+    /// How many were cut off so far: who sees no more of them after a host was seated than before it was let in missed none.
+    pub(super) fn cut_offs(&self) -> u64 {
+        self.cut_off.load(Ordering::SeqCst)
+    }
+
+    /// Whether a host is connected now.
+    pub fn is_connected(&self, host: &str) -> bool {
+        self.known().hosts.get(host).is_some_and(|known| known.link.is_some())
     }
 
     fn known(&self) -> MutexGuard<'_, All> {
@@ -357,7 +375,7 @@ fn shared<S: Serializer>(value: &Arc<Value>, serializer: S) -> Result<S::Ok, S::
 }
 
 /// That a host cannot be reached, and why.
-pub(super) fn unreached(host: &str, why: &str) -> Refusal {
+pub(crate) fn unreached(host: &str, why: &str) -> Refusal {
     Refusal::new(
         format!("`{host}` cannot be reached: {why}"),
         "look at its agent's log; what was begun there ends with its lease",

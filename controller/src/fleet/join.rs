@@ -7,7 +7,7 @@ use rustls::crypto::ring;
 use squall_experiments::fleet::{Join, JoinToken, Joined, is_name, unhex};
 use squall_experiments::protocol::Refusal;
 
-use super::authority::Authority;
+use super::authority::{Authority, Serial};
 use super::registry::{Member, Registry, no_such_token};
 
 /// The length of an uncompressed point on P-256.
@@ -39,11 +39,13 @@ pub async fn join(
         tracing::error!(%error, host = name, "no certificate can be issued");
         Refusal::bare("the controller cannot issue a certificate now")
     };
-    let issued = authority.issue(&name, &point, lasts).map_err(broken)?;
-    let member = Member { name: name.clone(), key, serial: issued.serial, labels, zone, cell };
+    let serial = Serial::new();
+    let member = Member { name: name.clone(), key, serial: serial.digits(), labels, zone, cell };
+    // Before anything is signed: whoever has no token costs no signature. One who gets none after this asks again with its key.
     registry.enrol(&token.hash(), member).await?;
+    let certificate = authority.sign(&name, &point, lasts, &serial).map_err(broken)?;
     tracing::info!(host = name, "a host has joined");
-    Ok(Joined { name, certificate: issued.certificate, authority: authority.pem().to_owned() })
+    Ok(Joined { name, certificate, authority: authority.pem().to_owned() })
 }
 
 /// The key, of which the host has the private half.

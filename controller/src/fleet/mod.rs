@@ -11,6 +11,7 @@
 //! | [`join`](mod@join) | what a host must prove to join |
 //! | [`listener`] | connections as they come in, until it is known whose they are |
 //! | [`hub`] | all hosts, and streams to them |
+//! | [`prospect`] | by which engines a host could do what a plan asks of it |
 //! | [`room`] | how many of them, and of what is done with them, there is room for |
 //! | `kept` | the store as that registry |
 //! | `connection`, `session`, `carry` | one host's connection, the streams that outlive it, one stream |
@@ -22,6 +23,7 @@ pub mod hub;
 pub mod join;
 mod kept;
 pub mod listener;
+pub mod prospect;
 pub mod registry;
 pub mod room;
 mod session;
@@ -29,6 +31,7 @@ mod session;
 mod tests;
 
 pub use authority::{Authority, AuthorityError};
+pub(crate) use hub::unreached;
 pub use hub::{HostInfo, Hub};
 pub use listener::{Listener, Terms};
 pub use registry::{Answer, Member, Registry, Roll};

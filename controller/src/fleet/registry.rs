@@ -40,8 +40,8 @@ pub trait Registry: Send + Sync + 'static {
     /// not any more.
     fn admit<'a>(&'a self, host: &'a str, serial: &'a str) -> Answer<'a, ()>;
 
-    /// A host gets another certificate; the one before is good until the new one has been used.
-    fn renew<'a>(&'a self, host: &'a str, serial: &'a str) -> Answer<'a, ()>;
+    /// A host gets another certificate, and asks with the one of serial `by`; those before are good until a later one has been used.
+    fn renew<'a>(&'a self, host: &'a str, by: &'a str, serial: &'a str) -> Answer<'a, ()>;
 }
 
 /// That a host may not come in any more.
@@ -142,8 +142,9 @@ impl Registry for Roll {
         Box::pin(std::future::ready(admitted))
     }
 
-    fn renew<'a>(&'a self, host: &'a str, serial: &'a str) -> Answer<'a, ()> {
+    fn renew<'a>(&'a self, host: &'a str, by: &'a str, serial: &'a str) -> Answer<'a, ()> {
         let renewed = self.with(host, |listed| {
+            listed.serials.iter().any(|one| one == by).then_some(())?;
             listed.serials.push(serial.to_owned());
             Some(())
         });

@@ -1,5 +1,6 @@
 //! The real listener over loopback, and hosts that behave or do not.
 
+mod late;
 mod room;
 
 use std::net::SocketAddr;
@@ -446,7 +447,7 @@ impl Registry for Broken {
         Box::pin(std::future::ready(Err(Refusal::bare("away"))))
     }
 
-    fn renew<'a>(&'a self, _: &'a str, _: &'a str) -> Answer<'a, ()> {
+    fn renew<'a>(&'a self, _: &'a str, _: &'a str, _: &'a str) -> Answer<'a, ()> {
         Box::pin(std::future::ready(Err(Refusal::bare("away"))))
     }
 }

@@ -77,6 +77,7 @@ impl GameDays {
             match day.course.turn(&day.document, now_ms()) {
                 Turn::Over => return Ok(()),
                 Turn::Say(event) => {
+                    let event = self.asks_another(&day, event);
                     self.say(&mut day, epoch, event).await?;
                     continue;
                 }

@@ -60,18 +60,59 @@ impl GameDays {
 
     /// Where runs need an approval, the go of another person than who began the day is the one.
     fn second_person(&self, day: &Day, name: &Name) -> Option<Outcome> {
-        if self.0.launch.approvals() != Approvals::Required {
-            return None;
-        }
-        // The name of a person stands before the identity of his token.
-        let person = |who: &str| who.rsplit_once(" (").map_or(who, |(name, _)| name).to_owned();
-        let began = person(&day.row.by);
-        let said = day.course.step(name).and_then(|step| step.go.as_ref()).map(|said| person(&said.by));
-        Some(match said.filter(|said| *said != began && said != super::SQUALL) {
-            Some(said) => Outcome::passes("approval", format!("{said} said go to what {began} began")),
-            None => Outcome::refuses("approval", format!("another person than {began} has to say go")),
+        let said = day.course.step(name).and_then(|step| step.go.as_ref()).map(|said| said.by.as_str());
+        let why = self.wants_another(day, name, said)?;
+        Some(match (why, said) {
+            (None, Some(said)) => {
+                let (said, began) = (person(said), person(&day.row.by));
+                Outcome::passes("approval", format!("{said} said go to what {began} began"))
+            }
+            (why, _) => Outcome::refuses("approval", why.unwrap_or_default()),
         })
     }
+
+    /// Where the run of a step needs an approval: why this one's go is none, `Some(None)` where it is one. Nobody is nobody's second
+    /// person.
+    fn wants_another(&self, day: &Day, name: &Name, who: Option<&str>) -> Option<Option<String>> {
+        let runs = day.document.step(name).is_some_and(|step| step.experiment().is_some());
+        if !runs || self.0.launch.approvals() != Approvals::Required {
+            return None;
+        }
+        let began = person(&day.row.by);
+        let other = who.map(person).is_some_and(|who| who != began && who != super::SQUALL);
+        Some((!other).then(|| {
+            format!(
+                "runs need an approval here: another person than `{began}`, who began the day, has to say go"
+            )
+        }))
+    }
+
+    /// Why somebody's go to a step is not taken; `None`: it is.
+    pub fn refuses_go(&self, day: &Day, name: &Name, who: &str) -> Option<String> {
+        self.wants_another(day, name, Some(who)).flatten()
+    }
+
+    /// What is said where a step's turn comes: where its run needs an approval nothing goes by itself, and who is asked is told who
+    /// may say go.
+    pub(super) fn asks_another(&self, day: &Day, event: Event) -> Event {
+        let (step, why) = match &event {
+            Event::Asked { step, why } => (step.clone(), why.clone()),
+            Event::Go { step } => (step.clone(), None),
+            _ => return event,
+        };
+        match self.wants_another(day, &step, None).flatten() {
+            Some(another) => {
+                let why = why.map_or_else(|| another.clone(), |why| format!("{why}; {another}"));
+                Event::Asked { step, why: Some(why) }
+            }
+            None => event,
+        }
+    }
+}
+
+/// The name of a person, which stands before the identity of his token.
+fn person(who: &str) -> &str {
+    who.rsplit_once(" (").map_or(who, |(name, _)| name)
 }
 
 /// A run that is followed.

@@ -196,9 +196,18 @@ async fn drive(order: Arc<Order>, mandate: Arc<Mandate>, place: Place, since_ns:
     let redactor = &order.redactor;
     let redact: Option<Redact<'_>> = (!redactor.is_empty())
         .then(|| Box::new(|text: &str| redactor.redact(text).into_owned()) as Redact<'_>);
+    let sights = order.sights.clone().map(|sights| {
+        let host = share.host.clone();
+        let run = order.run.0.clone();
+        let keep = move |seen| {
+            sights.add(&run, &host, seen);
+            Ok(())
+        };
+        Box::new(keep) as conductor::Sights<'_>
+    });
     let outlet = Outlet {
         file: None,
-        sights: None,
+        sights,
         redact,
         watcher: Box::new(|tell| match tell {
             Tell::Event(record, state) => watch.event(record, state),

@@ -25,6 +25,7 @@ use squall_experiments::targets::{FleetPlan, OnPartial, Targets, shares};
 use tokio::sync::mpsc;
 
 use crate::conductor::{Answer, boot_ns, date, probers};
+use crate::sights::Sights;
 use crate::store::now_ms;
 
 use crew::{Crew, Heard, Threads};
@@ -61,6 +62,8 @@ pub struct Order {
     pub lease: Duration,
     /// What is taken out of every text.
     pub redactor: Redactor,
+    /// Where it is kept what proxies of outages see, where somebody wants to know.
+    pub sights: Option<Sights>,
     /// How often the run was taken over.
     pub epoch: u64,
     /// Who submitted its plan and who approved it, where somebody has.

@@ -19,8 +19,11 @@ mod suite;
 
 pub use code_quality::code_quality;
 pub use fleet::{fleet, fleet_json};
-pub use gameday::{Before, GameDayReport, SoFar, gameday_html, gameday_markdown, gameday_sentence};
-pub use github::{annotation, annotations, harmless, problems};
+pub use gameday::{
+    Before, GameDayReport, SoFar, gameday_clock, gameday_event, gameday_html, gameday_markdown,
+    gameday_sentence,
+};
+pub use github::{annotation, annotations, harmless, harmless_json, problems};
 pub use html::{html, quoted};
 pub use human::human;
 pub use junit::junit;

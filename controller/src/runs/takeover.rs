@@ -13,16 +13,18 @@ use squall_experiments::exit::Exit;
 use squall_experiments::muster::{FleetEvent, Line, What};
 use squall_experiments::protocol::RunId;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout};
 
 use super::Runs;
 use crate::api::HALT;
-use crate::store::{LIVE, RunRow, Store, StoreError};
+use crate::store::{Halts, LIVE, RunRow, Store, StoreError};
 
 /// How often a run is held anew, and how often somebody looks for those that nobody holds.
 const BEAT: Duration = Duration::from_secs(2);
-/// How often somebody looks for halts that another controller was asked for.
-const HALTS: Duration = Duration::from_millis(250);
+/// How often somebody looks for halts that another controller was asked for, where he has not heard of one before.
+pub(super) const HALTS: Duration = Duration::from_millis(250);
+/// How often somebody looks for hosts that another controller was told to revoke.
+const REVOCATIONS: Duration = Duration::from_millis(500);
 /// How long the hosts of a run that was taken over are waited for.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -120,15 +122,16 @@ impl Runs {
     }
 
     /// Does what others on the same store were asked to halt, for as long as this is polled: everything on the hosts that are
-    /// connected here, or one run.
+    /// connected here, one run, or one host.
     pub async fn hear_halts(&self) -> Infallible {
-        let (mut known, mut told) = (None, BTreeSet::new());
+        let (mut known, mut told, mut asked) = (None, BTreeSet::new(), BTreeSet::new());
+        let mut orders = self.0.store.orders();
         loop {
-            sleep(HALTS).await;
+            let _ = timeout(HALTS, orders.changed()).await;
             let live: Vec<String> = self.live().keys().cloned().collect();
             told.retain(|run| live.contains(run));
             // Where the store does not say, whoever holds the runs does what is bearable.
-            let Ok((all, runs)) = self.0.store.halts(HALT, live).await else { continue };
+            let Ok(Halts { all, runs, hosts }) = self.0.store.halts(HALT, live).await else { continue };
             if all.is_some() && all != known {
                 tracing::warn!("a halt of everything is done here, too");
                 self.interrupt_all("halt");
@@ -155,6 +158,20 @@ impl Runs {
                     tracing::warn!(run, "a run is halted, as another controller was asked to");
                     let _ = live.send("halt".to_owned());
                 }
+            }
+            self.halt_for_others(hosts, &mut asked);
+        }
+    }
+
+    /// Cuts off hosts that are connected here and that another one on the same store was told to revoke, for as long as this is
+    /// polled. Where the store does not say, they stay until it does; nobody is let in meanwhile.
+    pub async fn hear_revocations(&self) -> Infallible {
+        loop {
+            sleep(REVOCATIONS).await;
+            let Ok(revoked) = self.0.store.revoked_hosts().await else { continue };
+            for host in revoked.iter().filter(|host| self.0.hub.is_connected(host)) {
+                tracing::warn!(host, "a host is cut off, as another controller was told to revoke it");
+                self.0.hub.cut_off(host);
             }
         }
     }

@@ -270,6 +270,7 @@ impl Known {
             only,
             overrule: None,
             build: None,
+            observe: false,
         }
     }
 }

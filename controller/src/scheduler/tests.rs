@@ -15,6 +15,7 @@ use crate::budget::HostUse;
 use crate::config::{Budget, Config};
 use crate::fleet::HostInfo;
 use crate::launch::Wanted;
+use crate::sights::Page;
 use crate::store::tests::Scratch;
 use crate::store::{Approved, Minted, NewSchedule, Paused, Where};
 
@@ -62,6 +63,10 @@ impl Engine for Desk {
                 false => Ok(()),
             }
         })
+    }
+
+    fn observations(&self, _: &str, _: u64, _: u64) -> Option<Page> {
+        None
     }
 
     fn halt_run<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<(), Refusal>> {

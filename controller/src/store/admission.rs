@@ -81,7 +81,7 @@ impl Store {
             }
             Ok(admitted)
         };
-        self.changed(self.write(admit).await)
+        self.change(admit).await
     }
 
     /// What the budget would say now, without keeping anything; none where nothing is limited.

@@ -81,7 +81,7 @@ fn missing(id: &str) -> StoreError {
 impl Store {
     /// Keeps a game day that has begun, with its first event, held by whoever keeps it.
     pub async fn new_game_day(&self, new: NewGameDay) -> Result<(), StoreError> {
-        let done = self.write(move |sql| {
+        self.change(move |sql| {
             let now = now_ms();
             let kept = "INSERT INTO game_days (id, name, title, document, made_by, made_at, state, epoch, events, held_until) \
                         VALUES ($1, $2, $3, $4, $5, $6, 'open', 0, 1, $7)";
@@ -91,8 +91,8 @@ impl Store {
             sql.execute(kept, &values)?;
             let added = "INSERT INTO game_day_events (day, seq, event) VALUES ($1, 0, $2)";
             sql.execute(added, &[id.into(), first.into()]).map(drop)
-        });
-        self.changed(done.await)
+        })
+        .await
     }
 
     /// The game day of an id.
@@ -152,7 +152,7 @@ impl Store {
         state: &str,
     ) -> Result<(), StoreError> {
         let (id, event, state) = (id.to_owned(), event.to_owned(), state.to_owned());
-        let done = self.write(move |sql| {
+        self.change(move |sql| {
             // Altering the row, even to what it was, keeps others from adding to this day until the commit.
             let locked = "UPDATE game_days SET events = events WHERE id = $1 RETURNING events, epoch";
             let row = sql.one(locked, &[(&id).into()])?.ok_or_else(|| missing(&id))?;
@@ -167,8 +167,8 @@ impl Store {
             sql.execute(added, &[(&id).into(), seq.into(), (&event).into()])?;
             let set = "UPDATE game_days SET events = $2, state = $3 WHERE id = $1";
             sql.execute(set, &[(&id).into(), (seq + 1).into(), (&state).into()]).map(drop)
-        });
-        self.changed(done.await)
+        })
+        .await
     }
 
     /// Keeps a game day, as the one who drives it in this epoch.

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
+use serde_json::json;
 
-use super::sql::{Row, Value};
-use super::{Store, StoreError, now_ms};
+use super::sql::{Row, Sql, Value};
+use super::{Store, StoreError, audit, now_ms};
 
 /// A host that enrols.
 #[derive(Clone, Debug, Default)]
@@ -37,8 +38,9 @@ pub struct HostRow {
     pub cell: Option<String>,
     /// The serial number of its newest certificate.
     pub serial: String,
-    /// That of the one before, which is valid until the newest has been used.
-    pub previous_serial: Option<String>,
+    /// Those of the ones before, the oldest first: from the last that was used on. Each is valid until a later one has been used,
+    /// because the answer in which a certificate came may have been lost.
+    pub earlier_serials: Vec<String>,
     /// A fingerprint of its public key.
     pub key: String,
     /// When it enrolled: milliseconds since 1970.
@@ -51,10 +53,19 @@ impl HostRow {
     /// Whether a certificate with this serial number speaks for this host now.
     pub fn accepts(&self, serial: &str) -> bool {
         self.revoked_at.is_none()
-            && (self.serial == serial || self.previous_serial.as_deref() == Some(serial))
+            && (self.serial == serial || self.earlier_serials.iter().any(|earlier| earlier == serial))
+    }
+
+    /// Whether certificates from before this one are still valid.
+    pub(crate) fn has_before(&self, serial: &str) -> bool {
+        self.earlier_serials.first().is_some_and(|oldest| oldest != serial)
     }
 }
 
+/// How many certificates a host has at most; where there would be more, the oldest that were never used are over.
+const CERTIFICATES: usize = 16;
+/// Whoever has done this is alone with the host until the commit.
+const LOCKED: &str = "UPDATE hosts SET name = name WHERE name = $1 AND revoked_at IS NULL";
 const NAMED: &str = "SELECT name, labels, zone, cell, serial, previous_serial, key, enrolled_at, revoked_at \
                      FROM hosts WHERE name = $1";
 const ALL: &str = "SELECT name, labels, zone, cell, serial, previous_serial, key, enrolled_at, revoked_at \
@@ -67,7 +78,12 @@ fn host(row: &Row) -> Result<HostRow, StoreError> {
         zone: row.some_text(2)?,
         cell: row.some_text(3)?,
         serial: row.text(4)?,
-        previous_serial: row.some_text(5)?,
+        earlier_serials: row
+            .some_text(5)?
+            .iter()
+            .flat_map(|serials| serials.split(' '))
+            .map(str::to_owned)
+            .collect(),
         key: row.text(6)?,
         enrolled_at: row.number(7)?,
         revoked_at: row.some_number(8)?,
@@ -75,11 +91,16 @@ fn host(row: &Row) -> Result<HostRow, StoreError> {
 }
 
 fn labels(labels: &BTreeMap<String, String>) -> Value {
-    Value::Text(serde_json::json!(labels).to_string())
+    Value::Text(json!(labels).to_string())
 }
 
 fn missing(name: &str) -> StoreError {
     StoreError::Missing(format!("host `{name}`"))
+}
+
+/// Serial numbers in one column, which once held one.
+fn together(serials: &[String]) -> Value {
+    if serials.is_empty() { Value::Null } else { Value::Text(serials.join(" ")) }
 }
 
 fn concerned(rows: u64, name: &str) -> Result<(), StoreError> {
@@ -87,7 +108,7 @@ fn concerned(rows: u64, name: &str) -> Result<(), StoreError> {
 }
 
 impl Store {
-    /// Uses up one use of a join token and adds a host, both or neither. A name that was revoked may enrol again, and its
+    /// Uses up one use of a join token, adds a host, and writes that into the audit log: all or nothing. A name that was revoked may enrol again, and its
     /// old certificates stay refused.
     ///
     /// Errors: [`StoreError::Token`]; [`StoreError::Clash`] for a name that a host has which is not revoked.
@@ -116,7 +137,7 @@ impl Store {
             ];
             match sql.execute(added, &values)? {
                 0 => Err(StoreError::Clash(format!("host `{}`", new.name))),
-                _ => Ok(()),
+                _ => audit::add(sql, &format!("host {}", new.name), &joined(&new.name), now).map(drop),
             }
         })
         .await
@@ -151,6 +172,15 @@ impl Store {
         .await
     }
 
+    /// The names of those that are revoked.
+    pub async fn revoked_hosts(&self) -> Result<Vec<String>, StoreError> {
+        self.read(|sql| {
+            let rows = sql.query("SELECT name FROM hosts WHERE revoked_at IS NOT NULL", &[])?;
+            rows.iter().map(|row| row.text(0)).collect()
+        })
+        .await
+    }
+
     /// Sets all labels of a host.
     pub async fn set_labels(&self, name: &str, new: BTreeMap<String, String>) -> Result<(), StoreError> {
         let name = name.to_owned();
@@ -161,30 +191,77 @@ impl Store {
         .await
     }
 
-    /// Gives a host a new certificate; the one before stays valid until [`Store::settle_host`]. A host that is revoked
-    /// gets none.
-    pub async fn renew_host(&self, name: &str, serial: &str) -> Result<(), StoreError> {
-        let (name, serial) = (name.to_owned(), serial.to_owned());
+    /// Gives a host another certificate, which it asks for with the one of serial `by`; it is refused where that is not valid. Those
+    /// before stay valid until [`Store::settle_host`].
+    pub async fn renew_host(&self, name: &str, by: &str, serial: &str) -> Result<(), StoreError> {
+        let (name, by, serial) = (name.to_owned(), by.to_owned(), serial.to_owned());
         self.write(move |sql| {
-            let renewed = "UPDATE hosts SET previous_serial = serial, serial = $1 \
-                           WHERE name = $2 AND revoked_at IS NULL AND serial <> $1";
-            sql.execute(renewed, &[(&serial).into(), (&name).into()])?;
-            let row = sql.one(
-                "SELECT name FROM hosts WHERE name = $1 AND serial = $2 AND revoked_at IS NULL",
-                &[(&name).into(), (&serial).into()],
-            )?;
-            row.map(drop).ok_or_else(|| missing(&name))
+            let kept = locked(sql, &name)?;
+            match kept.accepts(&by) {
+                true => add(sql, kept, &serial),
+                false => Err(missing(&name)),
+            }
         })
         .await
     }
 
-    /// The host has used its newest certificate: the one before is over.
-    pub async fn settle_host(&self, name: &str, serial: &str) -> Result<(), StoreError> {
-        let (name, serial) = (name.to_owned(), serial.to_owned());
+    /// The same for a host that has proved to have the key by which it is known: the answer to its first question may have been
+    /// lost. It stands in the audit log.
+    ///
+    /// Errors: [`StoreError::Clash`] where it is known by another key.
+    pub async fn rejoin_host(&self, name: &str, key: &str, serial: &str) -> Result<(), StoreError> {
+        let (name, key, serial, now) = (name.to_owned(), key.to_owned(), serial.to_owned(), now_ms());
         self.write(move |sql| {
-            let settled = "UPDATE hosts SET previous_serial = NULL WHERE name = $1 AND serial = $2";
-            sql.execute(settled, &[(&name).into(), (&serial).into()]).map(drop)
+            let kept = locked(sql, &name)?;
+            if kept.key != key {
+                return Err(StoreError::Clash(format!("host `{name}`")));
+            }
+            let again = json!({ "host-joined": { "host": name, "again": true } });
+            audit::add(sql, &format!("host {name}"), &again, now)?;
+            add(sql, kept, &serial)
         })
         .await
     }
+
+    /// The host has used this certificate: those before it are over.
+    pub async fn settle_host(&self, name: &str, serial: &str) -> Result<(), StoreError> {
+        let (name, serial) = (name.to_owned(), serial.to_owned());
+        self.write(move |sql| {
+            let kept = locked(sql, &name)?;
+            let used = kept.earlier_serials.iter().position(|earlier| *earlier == serial);
+            let left = match used {
+                Some(used) => &kept.earlier_serials[used..],
+                None if kept.serial == serial => &[],
+                None => return Ok(()),
+            };
+            let settled = "UPDATE hosts SET previous_serial = $1 WHERE name = $2";
+            sql.execute(settled, &[together(left), (&name).into()]).map(drop)
+        })
+        .await
+    }
+}
+
+/// A host that is not revoked, with which this transaction is alone.
+fn locked(sql: &mut dyn Sql, name: &str) -> Result<HostRow, StoreError> {
+    concerned(sql.execute(LOCKED, &[name.into()])?, name)?;
+    let row = sql.one(NAMED, &[name.into()])?;
+    host(&row.ok_or_else(|| missing(name))?)
+}
+
+fn add(sql: &mut dyn Sql, kept: HostRow, serial: &str) -> Result<(), StoreError> {
+    if kept.serial == serial {
+        return Ok(());
+    }
+    let mut earlier = kept.earlier_serials;
+    earlier.push(kept.serial);
+    if earlier.len() >= CERTIFICATES {
+        // The first is the one that was used last.
+        earlier.remove(1);
+    }
+    let renewed = "UPDATE hosts SET previous_serial = $1, serial = $2 WHERE name = $3";
+    sql.execute(renewed, &[together(&earlier), serial.into(), (&kept.name).into()]).map(drop)
+}
+
+fn joined(name: &str) -> serde_json::Value {
+    json!({ "host-joined": { "host": name } })
 }

@@ -28,37 +28,6 @@ impl Store {
         .await
     }
 
-    /// Lets whoever carries a run on know that it is to be halted.
-    pub async fn want_halt(&self, id: &str) -> Result<(), StoreError> {
-        let (id, now) = (id.to_owned(), now_ms());
-        self.write(move |sql| {
-            let wanted = "UPDATE runs SET halted_at = COALESCE(halted_at, $2) WHERE id = $1";
-            sql.execute(wanted, &[(&id).into(), now.into()]).map(drop)
-        })
-        .await
-    }
-
-    /// What halts new runs by the name of its fact, and which of these runs somebody [wants halted](Store::want_halt).
-    pub async fn halts(
-        &self,
-        fact: &'static str,
-        runs: Vec<String>,
-    ) -> Result<(Option<String>, Vec<String>), StoreError> {
-        self.read(move |sql| {
-            let all = sql.one("SELECT value FROM facts WHERE name = $1", &[fact.into()])?;
-            let all = all.map(|row| row.text(0)).transpose()?;
-            let mut wanted = Vec::new();
-            for run in &runs {
-                let halted = "SELECT halted_at FROM runs WHERE id = $1 AND halted_at IS NOT NULL";
-                if sql.one(halted, &[run.into()])?.is_some() {
-                    wanted.push(run.clone());
-                }
-            }
-            Ok((all, wanted))
-        })
-        .await
-    }
-
     /// Takes over a run that goes on and that nobody holds any more, one at a time and each by one controller alone; gives it
     /// as it is then, with its new epoch.
     pub async fn take_abandoned(&self) -> Result<Option<RunRow>, StoreError> {

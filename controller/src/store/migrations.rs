@@ -95,6 +95,11 @@ const STEPS: &[&str] = &["
     CREATE TABLE game_day_events (
         day TEXT NOT NULL REFERENCES game_days (id), seq BIGINT NOT NULL, event TEXT NOT NULL, PRIMARY KEY (day, seq)
     );
+", "
+    CREATE TABLE host_halts (
+        halt TEXT NOT NULL, host TEXT NOT NULL, at BIGINT NOT NULL, taken_at BIGINT, did TEXT, PRIMARY KEY (halt, host)
+    );
+    CREATE INDEX host_halts_by_time ON host_halts (at);
 "];
 
 /// Brings a database to the newest schema. One that is newer than this program is refused and left as it is.

@@ -7,6 +7,8 @@ mod answers;
 mod audit;
 mod encrypted;
 mod gamedays;
+mod halts;
+mod hearing;
 mod hosts;
 mod lease;
 mod migrations;
@@ -36,6 +38,7 @@ pub use admission::{Admission, Admitted};
 pub use answers::{Answered, Asked};
 pub use audit::{Entry, NOTHING, Verified};
 pub use gamedays::{GameDayRow, NewGameDay};
+pub use halts::{HaltOfHost, Halts, HostHalt};
 pub use hosts::{HostRow, NewHost};
 pub use lease::LEASE_MS;
 pub(crate) use notices::Notice;
@@ -46,7 +49,8 @@ pub use schedules::{Approved, Due, EntryKey, EntryRow, NewSchedule, Paused, Sche
 pub use secrets::{Minted, Secrets};
 pub use tokens::{JoinToken, NewJoinToken, NewToken, Role, Token};
 
-use sql::Sql;
+use sql::{Said, Sql};
+use tokio::sync::watch;
 use writer::Line;
 
 /// Where a store is.
@@ -166,8 +170,10 @@ pub struct Store {
     write: Line,
     read: Line,
     place: Arc<Where>,
-    /// Counts what was added to runs and game days by this process.
-    changes: tokio::sync::watch::Sender<u64>,
+    /// Who is woken by what is done, here or by another controller on the same database.
+    woken: hearing::Woken,
+    /// Hears the others, where there may be some.
+    hearing: Option<Arc<hearing::Hearing>>,
     /// What people are to be told of.
     telling: Arc<notices::Telling>,
 }
@@ -190,8 +196,11 @@ impl Store {
                 Store::over(place, writer, || sqlite::reader(directory))
             }
             Where::Postgres(at) => {
-                let writer = postgres::connect(at, false)?;
-                Store::over(place, writer, || postgres::connect(at, true))
+                let own = format!("{:032x}", rand::random::<u128>());
+                let writer = postgres::connect(at, false, &own)?;
+                let mut store = Store::over(place, writer, || postgres::connect(at, true, &own))?;
+                store.hearing = Some(Arc::new(hearing::begin(at, own, store.woken.clone())?));
+                Ok(store)
             }
         }
     }
@@ -205,8 +214,8 @@ impl Store {
         audit::begin(&mut writer)?;
         let read = Line::start("store-read", reader()?)?;
         let write = Line::start("store-write", writer)?;
-        let (place, changes) = (Arc::new(place.clone()), tokio::sync::watch::Sender::new(0));
-        Ok(Store { write, read, place, changes, telling: Arc::default() })
+        let (place, woken) = (Arc::new(place.clone()), hearing::Woken::default());
+        Ok(Store { write, read, place, woken, hearing: None, telling: Arc::default() })
     }
 
     async fn write<T: Send + 'static>(
@@ -231,14 +240,51 @@ impl Store {
         }
     }
 
-    /// Tells whoever watches that some run got events or another state through this process. Other controllers on the same
-    /// database are not heard of: who waits for runs looks by himself from time to time.
-    pub fn changes(&self) -> tokio::sync::watch::Receiver<u64> {
-        self.changes.subscribe()
+    /// Tells whoever watches that some run or game day got events or another state, through this process or through another
+    /// controller on the same database. One that cannot be heard is not told of: who waits for runs also looks by himself from
+    /// time to time.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.woken.changes.subscribe()
     }
 
-    fn changed<T>(&self, done: Result<T, StoreError>) -> Result<T, StoreError> {
-        self.changes.send_modify(|count| *count += 1);
+    /// Tells whoever watches, in the same way, that controllers have something to do: [`Store::halts`].
+    pub fn orders(&self) -> watch::Receiver<u64> {
+        self.woken.orders.subscribe()
+    }
+
+    /// Whether other controllers may use the same database.
+    pub fn is_shared(&self) -> bool {
+        self.hearing.is_some()
+    }
+
+    /// Keeps what adds to runs or game days, and tells everybody.
+    async fn change<T: Send + 'static>(
+        &self,
+        job: impl FnMut(&mut dyn Sql) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        self.tell_all(Said::Changed, job).await
+    }
+
+    /// Keeps what controllers have to act on, and tells everybody.
+    async fn order<T: Send + 'static>(
+        &self,
+        job: impl FnMut(&mut dyn Sql) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        self.tell_all(Said::Ordered, job).await
+    }
+
+    async fn tell_all<T: Send + 'static>(
+        &self,
+        said: Said,
+        mut job: impl FnMut(&mut dyn Sql) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let done = self.write(move |sql| {
+            let done = job(sql)?;
+            sql.say(said)?;
+            Ok(done)
+        });
+        let done = done.await;
+        self.woken.of(said);
         done
     }
 
@@ -286,7 +332,7 @@ impl Store {
     /// Forgets the fact of a name if it is still this one; says whether it was. What somebody else has set since stays.
     pub async fn forget_fact(&self, name: &'static str, known: &str) -> Result<bool, StoreError> {
         let known = known.to_owned();
-        self.write(move |sql| {
+        self.order(move |sql| {
             let gone = "DELETE FROM facts WHERE name = $1 AND value = $2";
             sql.execute(gone, &[name.into(), (&known).into()]).map(|rows| rows > 0)
         })
@@ -295,7 +341,7 @@ impl Store {
 
     /// Sets the fact of a name, or forgets it.
     pub async fn set_fact(&self, name: &'static str, value: Option<String>) -> Result<(), StoreError> {
-        self.write(move |sql| {
+        self.order(move |sql| {
             let set = "INSERT INTO facts (name, value) VALUES ($1, $2) \
                        ON CONFLICT (name) DO UPDATE SET value = excluded.value";
             match &value {

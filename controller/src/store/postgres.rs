@@ -13,10 +13,11 @@ use tokio_postgres::{Client, Config, NoTls, Socket, Statement};
 
 use super::StoreError;
 use super::encrypted::{self, Encryption};
-use super::sql::{Row, Sql, Value};
+use super::hearing::CHANNEL;
+use super::sql::{Row, Said, Sql, Value};
 
 /// How long a connection or an answer may take before the database counts as away.
-const LONGEST: Duration = Duration::from_secs(10);
+pub(super) const LONGEST: Duration = Duration::from_secs(10);
 /// The advisory lock that whoever migrates holds: any number that nobody else uses in this database.
 const MIGRATING: &str = "SELECT pg_advisory_xact_lock(7237128896)";
 
@@ -26,6 +27,8 @@ pub(super) struct Postgres {
     encryption: Option<Encryption>,
     runtime: Runtime,
     live: Option<Live>,
+    /// By which whoever listens knows what he said himself.
+    own: String,
 }
 
 struct Live {
@@ -41,8 +44,9 @@ impl Drop for Live {
 }
 
 /// Connects to the database that a URL or a string of `key=value` names (`postgres://user@host/name`,
-/// `host=/run/postgresql`). One who only `reads` sees each transaction's beginning throughout.
-pub(super) fn connect(at: &str, reads: bool) -> Result<Postgres, StoreError> {
+/// `host=/run/postgresql`). One who only `reads` sees each transaction's beginning throughout; what one says to the others is said
+/// as `own`.
+pub(super) fn connect(at: &str, reads: bool, own: &str) -> Result<Postgres, StoreError> {
     let (mut config, encryption) = encrypted::read(at)?;
     config.application_name("squall").connect_timeout(LONGEST).tcp_user_timeout(LONGEST);
     if reads {
@@ -50,11 +54,16 @@ pub(super) fn connect(at: &str, reads: bool) -> Result<Postgres, StoreError> {
         let theirs = config.get_options().unwrap_or_default();
         config.options(format!("{theirs} {ours}").trim());
     }
-    let runtime = Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|cause| StoreError::Away(cause.to_string()))?;
-    let mut postgres = Postgres { config, encryption, runtime, live: None };
+    let mut postgres =
+        Postgres { config, encryption, runtime: in_a_runtime()?, live: None, own: own.to_owned() };
     postgres.ready()?;
     Ok(postgres)
+}
+
+/// A runtime that carries connections of one thread.
+pub(super) fn in_a_runtime() -> Result<Runtime, StoreError> {
+    let runtime = Builder::new_current_thread().enable_all().build();
+    runtime.map_err(|cause| StoreError::Away(cause.to_string()))
 }
 
 impl Postgres {
@@ -113,6 +122,11 @@ impl Sql for Postgres {
 
     fn migrates_alone(&mut self) -> Result<(), StoreError> {
         self.batch(MIGRATING)
+    }
+
+    fn say(&mut self, said: Said) -> Result<(), StoreError> {
+        let what = format!("{} {}", said.word(), self.own);
+        self.execute("SELECT pg_notify($1, $2)", &[CHANNEL.into(), (&what).into()]).map(drop)
     }
 
     fn ready(&mut self) -> Result<(), StoreError> {
@@ -186,7 +200,7 @@ impl ToSql for Value {
 }
 
 /// PostgreSQL's error in our words, by the class of its code (PostgreSQL 15, appendix A).
-fn failed(error: &tokio_postgres::Error) -> StoreError {
+pub(super) fn failed(error: &tokio_postgres::Error) -> StoreError {
     let Some(state) = error.code() else {
         let cause = std::error::Error::source(error).map(ToString::to_string);
         return StoreError::Away(

@@ -145,7 +145,7 @@ impl Store {
         events: &[String],
     ) -> Result<u64, StoreError> {
         let (run, events) = (run.to_owned(), events.to_vec());
-        self.changed(self.write(move |sql| append(sql, epoch, &run, first_seq, &events)).await)
+        self.change(move |sql| append(sql, epoch, &run, first_seq, &events)).await
     }
 
     /// Events of a run from a number on, at most `limit`.
@@ -230,7 +230,7 @@ impl Store {
     /// Errors: [`StoreError::Fenced`] when somebody else does since.
     pub async fn set_run_state(&self, id: &str, state: &str, epoch: u64) -> Result<(), StoreError> {
         let (id, state, telling) = (id.to_owned(), state.to_owned(), self.is_telling());
-        let done = self.write(move |sql| {
+        self.change(move |sql| {
             let set = "UPDATE runs SET state = $1 WHERE id = $2 AND epoch = $3";
             if sql.execute(set, &[(&state).into(), (&id).into(), epoch.into()])? > 0 {
                 return came(sql, telling, &id, &state);
@@ -238,8 +238,8 @@ impl Store {
             let row = sql.one("SELECT epoch FROM runs WHERE id = $1", &[(&id).into()])?;
             let now = row.ok_or_else(|| missing(&id))?.number(0)?;
             Err(StoreError::Fenced { asked: epoch, now })
-        });
-        self.changed(done.await)
+        })
+        .await
     }
 
     /// Takes a run over: gives the epoch in which it is carried on from now on. Whoever had it before is fenced off.

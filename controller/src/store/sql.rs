@@ -80,6 +80,25 @@ impl Row {
     }
 }
 
+/// What controllers that share a database tell each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Said {
+    /// A run or a game day got events, or another state.
+    Changed,
+    /// Something is there, or gone, on which each of them acts: a halt.
+    Ordered,
+}
+
+impl Said {
+    /// In a word, for the wire.
+    pub(super) fn word(self) -> &'static str {
+        match self {
+            Said::Changed => "changed",
+            Said::Ordered => "ordered",
+        }
+    }
+}
+
 /// One connection to a database, used by one thread.
 ///
 /// Places for values are written `$1`, `$2`, …; the text itself never holds a `$` otherwise, nor a value.
@@ -98,6 +117,9 @@ pub(super) trait Sql {
 
     /// Sees to it that there is a connection: makes it anew where it is known to be gone. Cheap when it is there.
     fn ready(&mut self) -> Result<(), StoreError>;
+
+    /// Tells the others on this database, once the transaction is committed; where there are none it does nothing.
+    fn say(&mut self, said: Said) -> Result<(), StoreError>;
 
     /// Asks for the one row that there is, or none.
     fn one(&mut self, sql: &'static str, values: &[Value]) -> Result<Option<Row>, StoreError> {

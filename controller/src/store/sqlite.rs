@@ -11,7 +11,7 @@ use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, ErrorCode, OpenFlags, ToSql};
 
 use super::StoreError;
-use super::sql::{Row, Sql, Value};
+use super::sql::{Row, Said, Sql, Value};
 
 /// The file of the database in its directory.
 const FILE: &str = "squall.db";
@@ -157,6 +157,11 @@ impl Sql for Lite {
 
     fn migrates_alone(&mut self) -> Result<(), StoreError> {
         // The directory is held by this process.
+        Ok(())
+    }
+
+    fn say(&mut self, _: Said) -> Result<(), StoreError> {
+        // Nobody else may use this database.
         Ok(())
     }
 

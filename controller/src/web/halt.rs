@@ -154,7 +154,7 @@ fn said(page: &mut Markup, done: &Value) {
     page.text("p", &[("class", &format!("notice {tone}"))], &word);
     let blocked = match done["blocked"] == true {
         true => "New runs are blocked until the halt is lifted.",
-        false => "New runs are NOT blocked: the halt was lifted meanwhile, or could not be kept.",
+        false => "New runs are NOT blocked: the halt was lifted meanwhile, or could not be kept so far.",
     };
     page.text("p", &[], blocked);
     let rows = hosts.iter().map(|(name, did)| {

@@ -4,22 +4,20 @@
 //! gets every piece once: nothing has to be counted.
 
 use std::collections::{HashMap, VecDeque};
-use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::http::{HeaderValue, Response, StatusCode, header};
-use futures_util::stream::unfold;
+use axum::http::Response;
 use serde_json::json;
-use tokio::sync::{OwnedSemaphorePermit, watch};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 
 use super::gamedays::{self, Hand};
 use super::visit::{self, Visit};
 use super::{overview, run};
 use crate::api::Api;
 use crate::api::problem::Problem;
+use crate::api::sse::{self, Sends, Waiting};
 use crate::report::html::Piece;
 
 /// How long nothing is heard before it is looked anyway: hosts come and go, and another controller may have added something.
@@ -59,23 +57,14 @@ struct Following {
     sent: HashMap<&'static str, blake3::Hash>,
     ready: VecDeque<String>,
     ended: bool,
-    changes: watch::Receiver<u64>,
-    closing: watch::Receiver<bool>,
     beat: Instant,
-    _permit: OwnedSemaphorePermit,
+    waiting: Waiting,
 }
 
 /// Follows it until it has ended, the session is over, or the server closes.
 pub(super) fn of(api: &Arc<Api>, visit: &Visit, source: Source) -> Result<Response<Body>, Problem> {
-    let permit = Arc::clone(&api.streams).try_acquire_owned().map_err(|_| {
-        let detail = "too many pages and streams are open";
-        Problem::new(
-            StatusCode::SERVICE_UNAVAILABLE,
-            detail,
-            "close some, or load the page again from time to time",
-        )
-    })?;
-    let following = Following {
+    let waiting = Waiting::on(api, "close some, or load the page again from time to time")?;
+    Ok(sse::response(Following {
         api: Arc::clone(api),
         source,
         secret: visit.secret.clone(),
@@ -83,28 +72,18 @@ pub(super) fn of(api: &Arc<Api>, visit: &Visit, source: Source) -> Result<Respon
         // After how long a browser comes back.
         ready: VecDeque::from(["retry: 1000\n\n".to_owned()]),
         ended: false,
-        changes: api.store.changes(),
-        closing: api.closing.subscribe(),
         beat: Instant::now(),
-        _permit: permit,
-    };
-    let chunks = unfold(following, |mut following| async move {
-        let chunk = following.chunk().await?;
-        Some((Ok::<_, Infallible>(chunk), following))
-    });
-    let mut response = Response::new(Body::from_stream(chunks));
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
-    Ok(response)
+        waiting,
+    }))
 }
 
-impl Following {
-    /// What is sent next; `None`: this was all.
+impl Sends for Following {
     async fn chunk(&mut self) -> Option<String> {
         loop {
             if let Some(chunk) = self.ready.pop_front() {
                 return Some(chunk);
             }
-            if self.ended || *self.closing.borrow() {
+            if self.ended || self.waiting.is_over() {
                 return None;
             }
             if self.beat.elapsed() >= BEAT {
@@ -113,7 +92,7 @@ impl Following {
                 visit::who(&self.api, self.secret.as_deref(), false).await.ok()??;
                 self.ready.push_back(": still here\n\n".to_owned());
             }
-            self.changes.mark_unchanged();
+            self.waiting.begin();
             // The store may come back; so does the browser.
             let (pieces, ended) = self.look().await.ok()?;
             for (name, markup) in pieces {
@@ -131,17 +110,13 @@ impl Following {
             if !self.ready.is_empty() {
                 continue;
             }
-            let changed = async {
-                tokio::select! {
-                    _ = self.changes.changed() => {}
-                    _ = self.closing.changed() => {}
-                }
-            };
-            let _ = timeout(LOOK, changed).await;
+            self.waiting.wait(LOOK).await;
             sleep(PAUSE).await;
         }
     }
+}
 
+impl Following {
     async fn look(&self) -> Result<(Vec<Piece>, bool), Problem> {
         match &self.source {
             Source::Overview { may_lift } => {

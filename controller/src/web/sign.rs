@@ -92,7 +92,9 @@ pub(super) async fn sign_in(api: Arc<Api>, visit: Visit) -> Result<Response<Body
 /// Ends the session.
 pub(super) async fn sign_out(api: Arc<Api>, visit: Visit) -> Result<Response<Body>, Problem> {
     if let Some(secret) = &visit.secret {
-        api.store.end_session(&visit::hash(&api, secret)).await?;
+        let hash = visit::hash(&api, secret);
+        api.store.end_session(&hash).await?;
+        api.known.over(&hash);
     }
     let mut response = shell::redirect("/sign-in");
     shell::set_cookie(&mut response, SESSION, "", 0, visit.encrypted());

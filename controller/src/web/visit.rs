@@ -5,7 +5,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Instant;
 
 use axum::body::Body;
 use axum::extract::{RawPathParams, Request};
@@ -156,17 +155,17 @@ async fn act(api: &Arc<Api>, page: &Page, visit: Visit) -> Result<Response<Body>
     if !reason.trim().is_empty() && reason.len() <= 2000 {
         what["reason"] = reason.into();
     }
-    let who = format!("{} ({})", who.name, who.id);
+    let (who, halts) = (format!("{} ({})", who.name, who.id), page.halts());
     let doing = (page.handler)(Arc::clone(api), visit);
-    routes::written_down(api, &who, what, page.halts(), doing).await
+    let api = Arc::clone(api);
+    routes::to_its_end(async move { routes::written_down(&api, &who, what, halts, doing).await }).await
 }
 
 /// Whose session this is.
 pub(super) async fn who(api: &Api, secret: Option<&str>, halts: bool) -> Result<Option<Token>, Problem> {
     let Some(secret) = secret else { return Ok(None) };
     let hash = hash(api, secret);
-    let found = api.store.session(&hash).await;
-    Ok(api.remembered(hash, found, halts, Instant::now())?)
+    Ok(api.found(&hash, halts, api.store.session(&hash)).await?)
 }
 
 /// Under which hash the store keeps a session.

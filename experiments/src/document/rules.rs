@@ -1,12 +1,14 @@
 //! What one object of the schema says, in words and as a parser.
 
+use std::net::IpAddr;
+
 use serde_json::{Map, Value};
 
 use super::suggest;
 use crate::name::Name;
 use crate::peer::{Peer, Ports};
-use crate::probe::{ErrorsBound, LatencyBound, QuantileBound, Quota, ThroughputBound};
-use crate::quantity::{MostPercent, MostPeriod, Percent, Period, Pick, QuantityError, Rate};
+use crate::probe::{Budget, ErrorsBound, LatencyBound, QuantileBound, Quota, ThroughputBound};
+use crate::quantity::{Bandwidth, MostPercent, MostPeriod, Percent, Period, Pick, QuantityError, Rate, Size};
 use crate::ramp::{By, Factor, Level};
 use crate::schedule::{Cron, Day, Moment, TimeOfDay, Zone};
 
@@ -18,7 +20,17 @@ pub(super) fn parser(format: &str) -> Option<Parse> {
     fn read<T: std::str::FromStr<Err = QuantityError>>(text: &str) -> Result<(), QuantityError> {
         text.parse::<T>().map(drop)
     }
+    fn address(text: &str) -> Result<(), QuantityError> {
+        let wrong = |_| {
+            QuantityError::new(
+                format!("`{text}` is not an address"),
+                "write it as `10.0.0.7` or `2001:db8::7`",
+            )
+        };
+        text.parse::<IpAddr>().map(drop).map_err(wrong)
+    }
     Some(match format {
+        "ip" => address,
         "period" => read::<Period>,
         "percent" => read::<Percent>,
         "pick" => read::<Pick>,
@@ -26,6 +38,9 @@ pub(super) fn parser(format: &str) -> Option<Parse> {
         "ports" => read::<Ports>,
         "quota" => read::<Quota>,
         "rate" => read::<Rate>,
+        "bandwidth" => read::<Bandwidth>,
+        "size" => read::<Size>,
+        "budget" => read::<Budget>,
         "percent-bound" => read::<MostPercent>,
         "errors-bound" => read::<ErrorsBound>,
         "throughput-bound" => read::<ThroughputBound>,
@@ -95,4 +110,46 @@ pub(super) fn tag_of(kind: &Value) -> Option<&str> {
 pub(super) fn words_of(kind: &Value) -> Vec<&str> {
     let several = kind.get("enum").and_then(Value::as_array).into_iter().flatten();
     kind.get("const").into_iter().chain(several).filter_map(Value::as_str).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    fn formats(schema: &Value, found: &mut BTreeSet<String>) {
+        match schema {
+            Value::Object(rules) => {
+                found.extend(rules.get("format").and_then(Value::as_str).map(str::to_owned));
+                rules.values().for_each(|inner| formats(inner, found));
+            }
+            Value::Array(list) => list.iter().for_each(|inner| formats(inner, found)),
+            _ => {}
+        }
+    }
+
+    #[test]
+    fn every_format_of_the_schema_is_read_where_it_stands() {
+        let mut found = BTreeSet::new();
+        formats(crate::document::schema(), &mut found);
+        // Numbers are looked at by their kind, and a comparison where its value is known.
+        let others = [
+            "comparison",
+            "double",
+            "float",
+            "uint",
+            "uint8",
+            "uint16",
+            "uint32",
+            "uint64",
+            "int32",
+            "int64",
+        ];
+        let unread: Vec<&String> = found
+            .iter()
+            .filter(|format| parser(format).is_none() && !others.contains(&format.as_str()))
+            .collect();
+        assert!(unread.is_empty() && found.contains("bandwidth"), "nobody reads {unread:?} of {found:?}");
+    }
 }

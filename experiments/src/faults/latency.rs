@@ -44,9 +44,15 @@ impl Describe for Latency {
         if self.delay.is_zero() && self.jitter.is_zero() {
             wrong.with("delay", "a delay of zero does nothing", "write a time such as `100ms`");
         }
-        if self.jitter.is_zero() && (self.reordering || self.distribution != Distribution::Uniform) {
+        let varies =
+            self.reordering || self.distribution != Distribution::Uniform || !self.correlation.is_zero();
+        if self.jitter.is_zero() && varies {
             let help = "write how much the delay varies, such as `jitter: 10ms`, or leave the others out";
-            wrong.with("jitter", "without jitter there is no distribution and nothing to reorder", help);
+            wrong.with(
+                "jitter",
+                "without jitter there is no distribution, no correlation and nothing to reorder",
+                help,
+            );
         }
         if self.correlation.get() >= 100.0 {
             let help = "write less than `100%`: the chance that a packet is as late as the one before it";

@@ -8,7 +8,9 @@ use crate::exit::Exit;
 ///
 /// MTBF here is the time over which runs were looked at, from the beginning of the first to now, divided by the number of those
 /// that deviated: the point estimate of a constant failure rate, total time over failures (NIST/SEMATECH e-Handbook of
-/// Statistical Methods, 8.4.5.1; the term: IEC 60050-192, 192-05-13). A run that says nothing (inconclusive, refused,
+/// Statistical Methods, 8.4.5.1, <https://www.itl.nist.gov/div898/handbook/apr/section4/apr451.htm>). The time is that of the calendar,
+/// not operating time, as in *mean operating time between failures* (IEC 60050-192, 192-05-13): nobody says here when a system
+/// operated. A run that says nothing (inconclusive, refused,
 /// interrupted) is no look. The failures are provoked, so it says how often *practice* shows a weakness, not how often
 /// users meet one; with few deviations it is a rough figure, and with none there is none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]

@@ -12,8 +12,8 @@
 //!
 //! MTTD, MTTA and MTTR are the arithmetic means of the first, the second and the last, each over the steps in which it was
 //! there. What never came while anybody watched is *not within* that time, a value that is only known from below (right-censored):
-//! it is counted and said beside the mean, and is never a part of it. MTTR is the mean time to restoration of IEC 60050-192
-//! (192-07-23); MTTD and MTTA are as incident management uses them.
+//! it is counted and said beside the mean, and is never a part of it. MTTR is *mean time to restoration* (IEC 60050-192, 192-07-23);
+//! MTTD and MTTA are as incident management uses them (AWS Security Incident Response Guide, *Metrics summary*).
 
 use serde::Serialize;
 

@@ -75,7 +75,7 @@ fn collide(first: &PlanStep, second: &PlanStep) -> bool {
 /// What a plan wants for itself while others run: shaped packets too, which one run may shape several times over.
 pub(super) fn wanted(plan: &Plan) -> impl Iterator<Item = Claim> {
     plan.changes().flat_map(|change| match change {
-        Change::Shape(shape) => vec![Claim::Packets(shape.flow.clone())],
+        Change::Shape(shape) => vec![Claim::Packets(shape.flow.clone(), shape.direction)],
         other => other.claims(),
     })
 }
@@ -83,7 +83,10 @@ pub(super) fn wanted(plan: &Plan) -> impl Iterator<Item = Claim> {
 /// Whether two runs may be after the same thing. Scopes that are written differently may mean the same processes.
 pub(super) fn meet(mine: &Claim, theirs: &Claim) -> bool {
     match (mine, theirs) {
-        (Claim::Packets(a) | Claim::Sockets(a), Claim::Packets(b) | Claim::Sockets(b)) => a.overlaps(b),
+        (
+            Claim::Packets(a, _) | Claim::Sockets(a) | Claim::Connections(a),
+            Claim::Packets(b, _) | Claim::Sockets(b) | Claim::Connections(b),
+        ) => a.overlaps(b),
         (Claim::Processes(_), Claim::Processes(_)) => true,
         _ => false,
     }

@@ -132,7 +132,12 @@ impl Suite {
         build: Option<&str>,
     ) -> Suite {
         let exits = experiments.iter().filter_map(|tested| tested.exit);
-        let exit = exits.fold(Exit::Held, Exit::worse);
+        // What was not run has not held: somebody has ended the suite, if only after the last run was over.
+        let unrun = experiments.iter().any(|tested| tested.exit.is_none());
+        let exit = match exits.fold(Exit::Held, Exit::worse) {
+            Exit::Held if unrun => Exit::Interrupted,
+            exit => exit,
+        };
         let score = Score::of(&experiments, history.as_deref(), date);
         if let Some(history) = history {
             for tested in &mut experiments {

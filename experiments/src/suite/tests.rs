@@ -131,6 +131,14 @@ fn the_suite_is_as_bad_as_its_worst_experiment() {
 }
 
 #[test]
+fn a_suite_that_ended_before_its_last_experiment_has_not_held() {
+    let all = vec![tested("a", 1, Some(Exit::Held)), tested("b", 1, None)];
+    let suite = Suite::of(all, "2026-11-21T10:00:00Z", 1, None, None);
+    assert_eq!(suite.exit, Exit::Interrupted);
+    assert_eq!(suite.sentence, "interrupted: 1 of 2 experiments held, 1 not run");
+}
+
+#[test]
 fn the_score_weighs_and_what_is_old_counts_less() {
     let line = |at: &str, title: &str, exit: u8, weight: u32| {
         let verdict = Exit::try_from(exit).unwrap().meaning();

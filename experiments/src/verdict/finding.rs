@@ -283,13 +283,17 @@ impl Asked {
     }
 }
 
-/// A share from 0 to 1 for a sentence: `7.9 %`, `0.04 %`, `100 %`; two digits that say something.
+/// What is less is not told apart, in percent.
+const SMALLEST: f64 = 1e-6;
+
+/// A share from 0 to 1 for a sentence: `7.9 %`, `0.04 %`, `0.00083 %`, `100 %`; two digits that say something.
 pub fn percent(share: f64) -> String {
     let value = share * 100.0;
     let text = match value {
         value if (99.95..100.0).contains(&value) => ">99.9".to_owned(),
         value if value >= 1.0 => format!("{value:.1}"),
-        value if value > 0.0 => format!("{value:.2}"),
+        value if value >= SMALLEST => format!("{value:.*}", 1 + (-value.log10()).ceil().max(1.0) as usize),
+        value if value > 0.0 => format!("<{SMALLEST}"),
         _ => "0".to_owned(),
     };
     let short = if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.') } else { &text };
@@ -390,5 +394,7 @@ mod tests {
             ["0 %", "7.9 %", "0.04 %", "100 %", "50 %", ">99.9 %"]
         );
         assert_eq!([7, 999, 2412, 1_234_567].map(thousands), ["7", "999", "2,412", "1,234,567"]);
+        assert_eq!(percent(1.0 / 120_000.0), "0.00083 %", "what is not nothing is never written as nothing");
+        assert_eq!([percent(1e-12), percent(0.009_96)], ["<0.000001 %", "1 %"]);
     }
 }

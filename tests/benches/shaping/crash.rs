@@ -20,10 +20,13 @@ const ROUNDS: usize = 20;
 /// When, after the traffic has begun, the worker is killed.
 const MOMENT: Duration = Duration::from_millis(700);
 
-/// 20 times each: datagrams lost of a stream at 1 kHz, and the longest wait of a TCP echo.
+/// Datagrams lost of a stream at 1 kHz, and the longest wait of a TCP echo.
 pub fn losses() {
     head(
-        "crash: the worker is killed (kill -9) while it holds packets, 20 times",
+        &format!(
+            "crash: the worker is killed (kill -9) while it holds packets, {} times",
+            crate::rounds(ROUNDS)
+        ),
         &["", "lost p50", "lost most", "gap p50 ms", "gap most ms", "before ms"],
     );
     for delay in [10, 100] {
@@ -51,7 +54,7 @@ fn rounds(delay: u32, way: Way, killed: bool) {
     let plan = Numbered { count: 1500, rate: 1000, ..Numbered::default() };
     let mut lost = Vec::new();
     let [mut gaps, mut before] = [const { Vec::new() }; 2];
-    for _ in 0..ROUNDS {
+    for _ in 0..crate::rounds(ROUNDS) {
         let world = World::new(2);
         let [near, far] = &world.hosts[..] else { unreachable!("two hosts were asked for") };
         let echo = world.echo(1, 7);

@@ -11,6 +11,7 @@ use squall_tests::world::World;
 
 use super::delay::delayed;
 use super::{Engine, entering, leaving};
+use crate::rounds;
 use crate::table::{head, row};
 
 /// Each figure is the median of so many, taken in turns so that the machine's moods meet all of them.
@@ -33,7 +34,7 @@ pub fn rates() {
         under_engine(Engine::on(host), impairment, flow, direction)
     };
     let mut figures = [const { Vec::new() }; 6];
-    for _ in 0..ROUNDS {
+    for _ in 0..rounds(ROUNDS) {
         figures[0].push(rate());
         figures[1].push(under(far, delayed(1), entering("tcp"), "ingress"));
         figures[2].push(under(far, delayed(10), entering("tcp"), "ingress"));
@@ -85,7 +86,8 @@ pub fn beside() {
         rate
     };
     let mut rates = [const { Vec::new() }; 3];
-    for pair in 0..PAIRS {
+    let pairs = rounds(PAIRS);
+    for pair in 0..pairs {
         let (bare, beside) = if pair % 2 == 0 {
             let bare = stream.rate(TURN);
             (bare, with(&mut engine))
@@ -106,7 +108,7 @@ pub fn beside() {
         &["", "median", "least", "most"],
     );
     for (name, all) in [("bare", &bare), ("beside a fault", &beside), ("ratio of a pair", &ratio)] {
-        let cells = [all[PAIRS / 2], all[0], all[PAIRS - 1]];
+        let cells = [all[pairs / 2], all[0], all[pairs - 1]];
         row([name.to_owned()].into_iter().chain(cells.map(|cell| format!("{cell:.3}"))));
     }
 }

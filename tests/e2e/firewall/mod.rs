@@ -4,10 +4,13 @@
 use std::time::Duration;
 
 use squall_tests::client::Talk;
+use squall_tests::docker::Docker;
 use squall_tests::netns::feed;
 use squall_tests::service::Service;
+use squall_tests::skip::{self, Need};
 use squall_tests::traffic::bulk;
-use squall_tests::traffic::numbered::Numbered;
+use squall_tests::traffic::numbered::{Numbered, Outcome};
+use squall_tests::traffic::ping::Ping;
 use squall_tests::traffic::round_trips;
 use squall_tests::wait::{PATIENCE, holds, median};
 use squall_tests::world::World;
@@ -32,6 +35,11 @@ impl Walled {
     fn new(tool: &[&str], rules: &str) -> Self {
         let world = World::new(2);
         feed(Some(&world.hosts[0].netns), tool, rules).expect("the ruleset is loaded");
+        Walled::in_world(world)
+    }
+
+    /// In a world whose first host has its firewall already.
+    fn in_world(world: World) -> Self {
         world.as_found();
         let (there, here) = (world.echo(1, 7), world.echo(0, 7));
         Walled { world, there, here }
@@ -62,6 +70,10 @@ impl Walled {
         self.latency();
         self.loss();
         self.bandwidth();
+        self.fates();
+        self.disconnect();
+        self.outage();
+        self.world.restored(PATIENCE);
     }
 
     fn partition(&self, out: bool, peers: &str) {
@@ -118,6 +130,78 @@ impl Walled {
 }
 
 impl Walled {
+    /// What becomes of numbered datagrams from the walled host, or to it, while a fault is live.
+    fn numbered(&self, out: bool, fault: &str) -> Outcome {
+        let [near, far] = &self.world.hosts[..] else { panic!("two hosts were asked for") };
+        let (from, to) = if out { (near, far) } else { (far, near) };
+        let peers = if out {
+            "to: [\"10.77.1.2:9\"], direction: egress"
+        } else {
+            "from: [\"any:9\"], direction: ingress"
+        };
+        let (name, parameters) = fault.split_once(' ').expect("a fault with parameters");
+        let trial = self.fault(&format!("{name}: {{ {parameters}, {peers} }}"));
+        let plan = Numbered { count: 1000, rate: 2000, ..Numbered::default() };
+        let outcome = plan.send(&from.netns, &to.netns, (to.v4, 9).into());
+        assert!(impaired(&trial.halted()) >= 100, "{fault}, out: {out}");
+        outcome
+    }
+
+    /// What the other engines of a bad network do, each way.
+    fn fates(&self) {
+        let count = |list: Vec<u32>| u32::try_from(list.len()).expect("no more than were sent");
+        let fifth = odds::binomial(1000, 0.2, odds::ONE_IN_A_MILLION);
+        for out in [true, false] {
+            let twice = self.numbered(out, "duplicate percent: 20%");
+            assert!(
+                fifth.contains(&twice.doubled()) && twice.lost().is_empty(),
+                "{} doubled",
+                twice.doubled()
+            );
+            let damaged = count(self.numbered(out, "corrupt percent: 20%").lost());
+            assert!(fifth.contains(&damaged), "{damaged} damaged, out: {out}");
+            let late = self.numbered(out, "reorder percent: 20%, late: 20ms");
+            assert!(
+                fifth.contains(&late.overtaken()) && late.lost().is_empty(),
+                "{} overtaken",
+                late.overtaken()
+            );
+            let bad = self.numbered(out, "degrade delay: 30ms, loss: 20%");
+            let least = bad.took().into_iter().min().unwrap_or_default();
+            assert!(least >= Duration::from_millis(30), "{least:?} is early");
+            let lost = count(bad.lost());
+            assert!(fifth.contains(&lost), "{lost} lost, out: {out}");
+        }
+        let lost = count(self.numbered(false, "loss percent: 20%").lost());
+        assert!(fifth.contains(&lost), "{lost} of what came in were lost");
+    }
+
+    fn disconnect(&self) {
+        for (out, peers) in [(true, "to: [\"10.77.1.2:7\"]"), (false, "from: [\"any:7\"]")] {
+            let mut open: Vec<_> = (0..3).map(|_| self.open(out)).collect();
+            let trial = self.fault(&format!("disconnect: {{ {peers} }}"));
+            for connection in &mut open {
+                connection.talk().expect_err("it is destroyed");
+            }
+            assert_eq!(impaired(&trial.halted()), 3);
+            self.open(out);
+        }
+    }
+
+    fn outage(&self) {
+        if let Some(why) = [Need::Bpf, Need::Cgroup2].into_iter().find_map(Need::missing) {
+            return skip::log(&why);
+        }
+        let near = &self.world.hosts[0];
+        let trial = self.fault("outage: { of: \"10.77.1.2:7\", how: reset }");
+        for _ in 0..4 {
+            let broken = self.there.dial(near, self.world.hosts[1].v4).and_then(|mut talk| talk.talk());
+            broken.expect_err("what is called is out");
+        }
+        assert!(impaired(&trial.halted()) >= 4);
+        self.open(true);
+    }
+
     fn bandwidth(&self) {
         let [near, far] = &self.world.hosts[..] else { panic!("two hosts were asked for") };
         let trial = self.fault("bandwidth: { rate: 20Mbit/s, to: [\"10.77.1.2:9\"], direction: egress }");
@@ -145,6 +229,36 @@ fn a_host_with_ufw() {
 fn a_host_with_docker() {
     needs!(Root, Nftables, Queue, IptablesNft);
     Walled::new(&["iptables-nft-restore"], DOCKER).every_fault();
+}
+
+/// A daemon writes the rules that it wants itself, and has a container behind its bridge, whose network is met as well.
+#[test]
+fn a_host_with_the_rules_of_a_docker_daemon() {
+    needs!(Root, Nftables, Queue, IptablesNft, Docker);
+    let world = World::new(2);
+    // An address of their own, which the kernel gives after a while, would be a difference.
+    world.hosts[0].look(&["sh", "-c", "echo 1 >/proc/sys/net/ipv6/conf/default/addr_gen_mode"]);
+    let docker = Docker::with_its_rules(&world, &world.hosts[0]);
+    let name = world.directory.file_name().expect("the directory has a name").to_string_lossy().into_owned();
+    let shop = docker.run(&name, &["-p", "8080:80"]);
+    let rules = world.hosts[0].look(&["iptables-nft-save"]);
+    assert!(rules.contains("--to-destination 172.17.0.2:80"), "Docker wrote no rules of its own:\n{rules}");
+    let address = "172.17.0.2".parse().expect("an address");
+    let ping = || Ping::to(&world.hosts[0].netns, address, SHORT * 5).expect("a raw socket opens");
+    let control = median(round_trips(&mut ping(), 9));
+    world.as_found();
+    let late =
+        format!("{{ fault: {{ latency: {{ delay: 60ms }} }}, in: {{ container: {name} }}, for: 80s }}");
+    let mut trial = Trial::begin(&world, &world.hosts[0], &calm(&[&late]));
+    trial.injected();
+    let seen = median(round_trips(&mut ping(), 9));
+    assert!(seen >= DELAY && seen <= control + DELAY * 13 / 10, "a median of {seen:?}, {control:?} without");
+    trial.halted();
+    assert!(shop.inside(&["nft", "list", "tables"]).is_empty());
+    world.restored(PATIENCE);
+    drop(docker);
+    // What the daemon leaves behind is its own: its rules stay, its container's do not.
+    Walled::in_world(world).every_fault();
 }
 
 /// Conntrack is off in a namespace until some rule asks it; then it watches everything there. No fault may do that: where

@@ -21,9 +21,6 @@ fn reset() -> (World, Trial) {
     world.redis(1, 6379);
     let trial = outage(&world, 6379, "reset", "");
     ping(&world.hosts[0], world.hosts[1].v4, 6379).expect_err("the answer must be a reset");
-    let carrier = proxy(&world.hosts[0]).expect("connections are led to a process");
-    let status = fs::read_to_string(format!("/proc/{}/status", carrier.pid)).expect("it runs");
-    assert!(!has_filters() || status.contains("Seccomp:\t2"), "{status}");
     (world, trial)
 }
 
@@ -38,6 +35,68 @@ fn direct(world: &World) -> Duration {
 
 fn gone(world: &World) {
     holds("the proxy to be gone", PATIENCE, || proxy(&world.hosts[0]).is_none());
+}
+
+#[test]
+fn the_proxy_has_a_user_of_its_own_and_no_privilege_and_cannot_get_any() {
+    needs!(Root, Cgroup2, Bpf, Redis);
+    let (world, trial) = reset();
+    let carrier = proxy(&world.hosts[0]).expect("connections are led to a process");
+    let status = fs::read_to_string(format!("/proc/{}/status", carrier.pid)).expect("it runs");
+    let of = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        line.unwrap_or_else(|| panic!("no {name} in {status}")).split_whitespace().collect::<Vec<_>>()
+    };
+    // Its real, effective, saved and file system ids are one, and nobody else's.
+    for ids in [of("Uid"), of("Gid")] {
+        assert!(ids.len() == 4 && ids.iter().all(|id| *id == ids[0] && *id != "0"), "{status}");
+    }
+    assert_eq!(of("Groups"), [""; 0], "{status}");
+    let others = squall_tests::netns::processes().into_iter().filter(|other| other.pid != carrier.pid);
+    for other in others {
+        let Ok(theirs) = fs::read_to_string(format!("/proc/{}/status", other.pid)) else { continue };
+        let same = theirs.lines().find(|line| line.starts_with("Uid:"))
+            == status.lines().find(|line| line.starts_with("Uid:"));
+        assert!(!same, "{other:?} has its user, too");
+    }
+    for set in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
+        let [bits] = of(set)[..] else { panic!("{set} of {status}") };
+        assert_eq!(u64::from_str_radix(bits, 16), Ok(0), "{set} of {status}");
+    }
+    assert_eq!(of("NoNewPrivs"), ["1"], "{status}");
+    assert!(!has_filters() || of("Seccomp") == ["2"], "{status}");
+    // Every one of its threads: they are made after it has given up everything.
+    let threads = fs::read_dir(format!("/proc/{}/task", carrier.pid)).expect("it runs");
+    for thread in threads.flatten() {
+        let theirs = fs::read_to_string(thread.path().join("status")).expect("it runs");
+        for name in ["Uid", "Gid", "CapPrm", "CapEff", "CapBnd", "NoNewPrivs", "Seccomp"] {
+            let line =
+                |of: &str| of.lines().find(|line| line.starts_with(&format!("{name}:"))).map(str::to_owned);
+            assert_eq!(line(&theirs), line(&status), "{theirs}");
+        }
+    }
+    trial.halted();
+}
+
+#[test]
+fn a_proxy_that_hangs_is_led_to_no_more_and_the_report_says_so() {
+    needs!(Root, Cgroup2, Bpf, Redis);
+    let (world, mut trial) = reset();
+    let near = &world.hosts[0];
+    let hung = proxy(near).expect("a proxy runs");
+    assert!(signal(&hung, Signal::STOP));
+    // What connects meanwhile waits in vain: each try is short, so that the first one that is answered is soon.
+    holds("new connections to be answered", PATIENCE, || {
+        let stream = connect(&near.netns, (world.hosts[1].v4, 6379).into(), Duration::from_millis(300));
+        stream.and_then(|stream| Redis::over(stream).call(&["PING"])).is_ok_and(|said| said == "PONG")
+    });
+    gone(&world);
+    assert!(!trial.has("lifted"), "the fault was over before it was looked at");
+    trial.run.signal(Signal::INT);
+    let finished = trial.finish();
+    let report = finished.expect_exit(6).json();
+    let evidence = report["parts"][0]["evidence"][0].to_string();
+    assert!(evidence.contains("its proxy did not answer any more after"), "{report:#}");
 }
 
 #[test]

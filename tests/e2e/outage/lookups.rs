@@ -1,7 +1,9 @@
 //! What a dependency's name comes to, over datagrams and connections.
 
+use std::fs;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, UdpSocket};
+use std::os::unix::net::UnixListener;
 use std::time::{Duration, Instant};
 
 use squall_tests::client::connect;
@@ -196,4 +198,86 @@ fn what_was_asked_and_answered_is_told_to_whoever_wants_to_know() {
         assert_eq!(one["proxy"], server.to_string(), "{one:#}");
         assert!(one["answered_us"].as_u64() >= one["asked_us"].as_u64(), "{one:#}");
     }
+}
+
+#[test]
+fn lookups_go_wrong_at_a_stub_on_loopback_and_at_the_servers_behind_it_over_every_kind_of_socket() {
+    needs!(Root, Cgroup2, Bpf);
+    let world = World::new(2);
+    let [near, far] = &world.hosts[..] else { panic!("two hosts are needed") };
+    let stub = std::net::IpAddr::from([127, 0, 0, 53]);
+    let servers = [Dns::start(&near.netns, stub), Dns::start(&far.netns, far.v4)];
+    for (dns, name) in servers.iter().flat_map(|dns| [(dns, "shop.test"), (dns, "other.test")]) {
+        dns.set(name, 1, &["192.0.2.7".parse().expect("an address")]);
+    }
+    let right = (NOERROR, [192, 0, 2, 7]);
+    let ways = [By::Connected, By::Loose, By::Stream];
+    for (how, wrong) in
+        [("answer: nxdomain", (NXDOMAIN, [0; 4])), ("wrong: 10.9.9.9", (NOERROR, [10, 9, 9, 9]))]
+    {
+        for server in [stub, far.v4] {
+            let place = SocketAddr::new(server, 53);
+            let step = format!("{{ fault: {{ outage: {{ of: shop, how: dns, {how} }} }}, for: 80s }}");
+            let mut trial = with_names(&world, server, "", &step);
+            trial.injected();
+            for by in ways {
+                assert_eq!(
+                    ask(near, place, "shop.test", by, LONG).expect("an answer"),
+                    wrong,
+                    "{place} {by:?}"
+                );
+                assert_eq!(
+                    ask(near, place, "other.test", by, LONG).expect("an answer"),
+                    right,
+                    "{place} {by:?}"
+                );
+            }
+            let report = trial.halted();
+            assert_eq!((impaired(&report), &evidence(&report)["matched"]), (3, &3.into()), "{report:#}");
+            for by in ways {
+                assert_eq!(
+                    ask(near, place, "shop.test", by, LONG).expect("an answer"),
+                    right,
+                    "{place} {by:?}"
+                );
+            }
+        }
+    }
+    let step = "{ fault: { outage: { of: shop, how: dns, answer: timeout } }, for: 80s }";
+    let mut trial = with_names(&world, stub, "", step);
+    trial.injected();
+    let place = SocketAddr::new(stub, 53);
+    for by in ways {
+        let error = ask(near, place, "shop.test", by, Duration::from_millis(300)).expect_err("no answer");
+        assert!(timed_out(&error), "{by:?}: it must time out, not fail with {error}");
+    }
+    assert_eq!(impaired(&trial.halted()), 3);
+}
+
+#[test]
+fn where_the_c_library_asks_over_a_unix_socket_it_is_said_that_no_packet_will_be_seen() {
+    needs!(Root, Cgroup2, Bpf);
+    let world = World::new(2);
+    let [near, far] = &world.hosts[..] else { panic!("two hosts are needed") };
+    let dns = Dns::start(&far.netns, far.v4);
+    dns.set("shop.test", 1, &["192.0.2.7".parse().expect("an address")]);
+    let resolv = world.file("resolv.conf", format!("nameserver {}\n", far.v4));
+    let order = world.file("nsswitch.conf", "hosts: files resolve [!UNAVAIL=return] dns\n");
+    // The socket of systemd-resolved, as it is looked for.
+    let run = world.place("run");
+    fs::create_dir_all(run.join("systemd/resolve")).expect("the world's directory");
+    let _resolved = UnixListener::bind(run.join("systemd/resolve/io.systemd.Resolve")).expect("a socket");
+    let run = run.display().to_string();
+    let usual = [(resolv.as_str(), "/etc/resolv.conf"), (order.as_str(), "/etc/nsswitch.conf")];
+    let resolved = [usual[0], usual[1], (run.as_str(), "/run")];
+    let said = "no packet of them will be seen";
+    let preflight = |files: &[(&str, &str)]| {
+        near.squall_with_files(files, &["agent", "preflight"]).run().story().contains(said)
+    };
+    assert!(preflight(&resolved) && !preflight(&usual));
+    let text = "{ fault: { outage: { of: shop.test, how: dns, answer: servfail } }, for: 300ms }";
+    let file = world.file("resolved.yaml", crate::trial::calm(&[text]));
+    let finished = near.squall_with_files(&resolved, &["run", &file]).run();
+    // Nobody asks: the reason is in front of whoever reads the report.
+    finished.expect_exit(8).expect_told(said);
 }

@@ -2,7 +2,9 @@
 
 mod container;
 mod endings;
+mod grpc;
 mod lookups;
+mod meanwhile;
 mod names;
 mod observations;
 mod requests;

@@ -4,7 +4,7 @@ use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use squall_tests::client::{Redis, connect};
+use squall_tests::client::{Http, Redis, connect};
 use squall_tests::needs;
 use squall_tests::world::World;
 
@@ -134,6 +134,35 @@ fn a_brownout_concerns_its_share_of_connections() {
     assert_eq!(evidence(&report)["matched"], 60, "{report:#}");
     // Binomial(60, 0.5): four standard deviations are 15.5.
     assert!((15..=45).contains(&impaired(&report)), "{report:#}");
+}
+
+#[test]
+fn a_brownout_concerns_its_share_of_requests_where_they_can_be_read() {
+    needs!(Root, Cgroup2, Bpf, Nginx);
+    let world = World::new(2);
+    world.nginx(1, 80);
+    let trial = outage(&world, 80, "brownout, share: 50%, delay: 5ms", "");
+    let to = SocketAddr::new(world.hosts[1].v4, 80);
+    let mut client = Http::over(connect(&world.hosts[0].netns, to, LONG).expect("the proxy accepts"));
+    // All over one connection, and one that says what is no HTTP: nginx answers that by itself.
+    for _ in 0..60 {
+        assert_eq!(client.get("/").expect("answered").0, 200);
+    }
+    let mut other = connect(&world.hosts[0].netns, to, LONG).expect("the proxy accepts");
+    other.write_all(b"\x16hello\r\n\r\n").expect("it is taken");
+    let mut said = Vec::new();
+    other.read_to_end(&mut said).expect("nginx ends it");
+    assert!(said.windows(4).any(|word| word == b" 400"), "{}", String::from_utf8_lossy(&said));
+    let report = trial.halted();
+    let evidence = evidence(&report);
+    assert_eq!(
+        (evidence["unit"].as_str(), &evidence["matched"]),
+        (Some("requests"), &61.into()),
+        "{report:#}"
+    );
+    // Binomial(61, 0.5): four standard deviations are 15.6.
+    assert!((15..=46).contains(&impaired(&report)), "{report:#}");
+    assert!(evidence["notes"].to_string().contains("counted as one request each"), "{report:#}");
 }
 
 #[test]

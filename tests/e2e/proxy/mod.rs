@@ -1,7 +1,7 @@
 //! The dependency proxy: the real binary, spoken to over loopback as its clients do.
 
 mod api;
-mod clients;
+pub(crate) mod clients;
 mod extensions;
 mod grpc;
 mod hostile;

@@ -16,31 +16,32 @@ use crate::trial::{Trial, calm, evidence, peer};
 
 /// A service's answers are late over one address family: on a connection that was open and on new ones. The other
 /// family and another port are as quick as before, in the same moments.
-fn late(world: &World, service: &Service) {
+fn late(world: &World, service: &Service, v6: bool) {
     let [near, far] = &world.hosts[..] else { panic!("two hosts are needed") };
+    let (address, spared) = if v6 { (far.v6, far.v4) } else { (far.v4, far.v6) };
     let other = world.echo(1, 7);
-    let mut open = service.dial(near, far.v4).expect("reached before the fault");
-    let mut v6 = service.dial(near, far.v6).expect("reached over IPv6");
-    let mut port = other.dial(near, far.v4).expect("another port is reached");
-    let mut witness = service.dial(near, far.v6).expect("reached over IPv6");
+    let mut open = service.dial(near, address).expect("reached before the fault");
+    let mut family = service.dial(near, spared).expect("reached over the other family");
+    let mut port = other.dial(near, address).expect("another port is reached");
+    let mut witness = service.dial(near, spared).expect("reached over the other family");
     let witness =
         Steady::start("the other address family", Duration::from_millis(20), move || witness.talk());
     let control = round_trips(&mut *open, MANY);
 
-    let fault = format!("latency: {{ delay: 60ms, to: [\"{}\"] }}", peer(far.v4, service.port));
+    let fault = format!("latency: {{ delay: 60ms, to: [\"{}\"] }}", peer(address, service.port));
     let mut trial = Trial::begin(world, near, &calm(&[&lasting(&fault)]));
     trial.injected();
     delayed(round_trips(&mut *open, MANY), control.clone(), DELAY);
     let new = |_| {
         let begun = Instant::now();
-        let connected = service.dial(near, far.v4);
+        let connected = service.dial(near, address);
         let took = begun.elapsed();
         connected.expect("reached during the fault").talk().expect("answers during the fault");
         took
     };
     let connecting: Vec<Duration> = (0..3).map(new).collect();
     assert!(connecting.iter().all(|took| *took >= DELAY), "new connections are early: {connecting:?}");
-    unharmed(round_trips(&mut *v6, MANY), control.clone());
+    unharmed(round_trips(&mut *family, MANY), control.clone());
     unharmed(round_trips(&mut *port, MANY), control.clone());
     let report = trial.halted();
     unharmed(round_trips(&mut *open, MANY), control);
@@ -56,21 +57,42 @@ fn late(world: &World, service: &Service) {
 fn nginx_is_late_by_what_was_asked() {
     needs!(Root, Nftables, Queue, Nginx);
     let world = World::new(2);
-    late(&world, &world.nginx(1, 80));
+    late(&world, &world.nginx(1, 80), false);
+}
+
+#[test]
+fn nginx_is_late_over_ipv6_too() {
+    needs!(Root, Nftables, Queue, Nginx);
+    let world = World::new(2);
+    late(&world, &world.nginx(1, 80), true);
 }
 
 #[test]
 fn redis_is_late_by_what_was_asked() {
     needs!(Root, Nftables, Queue, Redis);
     let world = World::new(2);
-    late(&world, &world.redis(1, 6379));
+    late(&world, &world.redis(1, 6379), false);
+}
+
+#[test]
+fn redis_is_late_over_ipv6_too() {
+    needs!(Root, Nftables, Queue, Redis);
+    let world = World::new(2);
+    late(&world, &world.redis(1, 6379), true);
 }
 
 #[test]
 fn postgres_is_late_by_what_was_asked() {
     needs!(Root, Nftables, Queue, Postgres);
     let world = World::new(2);
-    late(&world, &world.postgres(1, 5432));
+    late(&world, &world.postgres(1, 5432), false);
+}
+
+#[test]
+fn postgres_is_late_over_ipv6_too() {
+    needs!(Root, Nftables, Queue, Postgres);
+    let world = World::new(2);
+    late(&world, &world.postgres(1, 5432), true);
 }
 
 /// Everything that asks and is answered over one address: TCP, UDP, ICMP.

@@ -1,23 +1,52 @@
 //! `loss`, `duplicate`, `corrupt`, `reorder`: as often as asked, by what arrives at a real socket.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use serde_json::Value;
+use squall_tests::host::Host;
 use squall_tests::traffic::counted;
 use squall_tests::traffic::numbered::{Numbered, Outcome};
 use squall_tests::world::World;
 use squall_tests::{needs, odds};
 
-use super::{count, nothing_leaked, shaped};
-use crate::trial::impaired;
+use super::{count, nothing_leaked, shaped, shaped_to};
+use crate::trial::{impaired, peer};
 
 /// Enough for a share of a fifth to be known to within a tenth of it.
 const PLAN: Numbered =
     Numbered { count: 6000, rate: 4000, size: 64, quiet: Duration::from_millis(300), urgent: false };
 
 /// Where the packets of these tests are met: as they enter the second host, or as they leave the first.
-const WAYS: [(usize, &str); 2] =
-    [(1, "from: [\"any:9\"], direction: ingress"), (0, "to: [\"10.77.1.2:9\"], direction: egress")];
+const WAYS: [usize; 2] = [1, 0];
+
+/// A fault on the datagrams of one address family, each way in a world of its own: what became of them, the report, and
+/// the receiver.
+fn each_way(family: fn(&Host) -> IpAddr, fault: &str, look: impl Fn(&Outcome, &Value, &Host)) {
+    for on in WAYS {
+        let world = World::new(2);
+        let far = &world.hosts[1];
+        let address = family(far);
+        let whose = if on == 1 {
+            "from: [\"any:9\"], direction: ingress".to_owned()
+        } else {
+            format!("to: [\"{}\"], direction: egress", peer(address, 9))
+        };
+        let fault = fault.replace("WHOSE", &whose);
+        let (outcome, report) = shaped_to(&world, &world.hosts[on], address, &fault, PLAN, &[]);
+        silent(&outcome);
+        nothing_leaked(&report);
+        look(&outcome, &report, far);
+    }
+}
+
+fn v4(host: &Host) -> IpAddr {
+    host.v4
+}
+
+fn v6(host: &Host) -> IpAddr {
+    host.v6
+}
 
 #[track_caller]
 fn expect(name: &str, seen: u32, share: f64, report: &Value) {
@@ -31,70 +60,90 @@ fn silent(outcome: &Outcome) {
     assert!(outcome.errors.is_empty(), "the sender was told: {:?}", outcome.errors);
 }
 
+fn lost(family: fn(&Host) -> IpAddr) {
+    each_way(family, "loss: { percent: 20%, WHOSE }", |outcome, report, _| {
+        let lost = u32::try_from(outcome.lost().len()).expect("no more than were sent");
+        expect("lost", lost, 0.2, report);
+        assert_eq!((outcome.doubled(), outcome.overtaken()), (0, 0));
+        // The instrument's own last words may be lost too.
+        assert!((lost..lost + 100).contains(&count(report, "lost")), "{lost} are missing: {report:#}");
+        assert_eq!(impaired(report), u64::from(count(report, "lost")), "{report:#}");
+    });
+}
+
 #[test]
 fn so_many_are_lost_and_the_sender_is_not_told() {
     needs!(Root, Nftables, Queue);
-    for (on, whose) in WAYS {
-        let world = World::new(2);
-        let fault = format!("loss: {{ percent: 20%, {whose} }}");
-        let (outcome, report) = shaped(&world, &world.hosts[on], &fault, PLAN, &[]);
-        silent(&outcome);
-        let lost = u32::try_from(outcome.lost().len()).expect("no more than were sent");
-        expect("lost", lost, 0.2, &report);
-        assert_eq!((outcome.doubled(), outcome.overtaken()), (0, 0));
-        nothing_leaked(&report);
-        // The instrument's own last words may be lost too.
-        assert!((lost..lost + 100).contains(&count(&report, "lost")), "{lost} are missing: {report:#}");
-        assert_eq!(impaired(&report), u64::from(count(&report, "lost")), "{report:#}");
-    }
+    lost(v4);
+}
+
+#[test]
+fn so_many_are_lost_over_ipv6() {
+    needs!(Root, Nftables, Queue);
+    lost(v6);
+}
+
+fn doubled(family: fn(&Host) -> IpAddr) {
+    each_way(family, "duplicate: { percent: 20%, WHOSE }", |outcome, report, _| {
+        assert_eq!(outcome.lost(), [] as [u32; 0]);
+        // A copy comes behind what it is a copy of, and before the next: a later one may not be in between.
+        assert_eq!(outcome.overtaken(), 0, "{report:#}");
+        expect("doubled", outcome.doubled(), 0.2, report);
+    });
 }
 
 #[test]
 fn so_many_arrive_twice() {
     needs!(Root, Nftables, Queue);
-    for (on, whose) in WAYS {
-        let world = World::new(2);
-        let fault = format!("duplicate: {{ percent: 20%, {whose} }}");
-        let (outcome, report) = shaped(&world, &world.hosts[on], &fault, PLAN, &[]);
-        silent(&outcome);
-        assert_eq!(outcome.lost(), [] as [u32; 0]);
-        expect("doubled", outcome.doubled(), 0.2, &report);
-        nothing_leaked(&report);
-    }
+    doubled(v4);
+}
+
+#[test]
+fn so_many_arrive_twice_over_ipv6() {
+    needs!(Root, Nftables, Queue);
+    doubled(v6);
+}
+
+fn damaged(family: fn(&Host) -> IpAddr, errors: fn(&Host) -> [u64; 2]) {
+    each_way(family, "corrupt: { percent: 20%, WHOSE }", |outcome, report, far| {
+        let damaged = u32::try_from(outcome.lost().len()).expect("no more than were sent");
+        expect("damaged", damaged, 0.2, report);
+        let [errors, sums] = errors(far);
+        // What is damaged in its length is wrong before its checksum is looked at: 16 of 576 bits.
+        assert_eq!(errors, u64::from(count(report, "corrupted")), "{report:#}");
+        assert!(sums * 10 >= errors * 9, "{sums} wrong checksums, {errors} errors in all");
+    });
 }
 
 #[test]
 fn so_many_are_damaged_and_the_receiver_finds_out() {
     needs!(Root, Nftables, Queue);
-    for (on, whose) in WAYS {
-        let world = World::new(2);
-        let far = &world.hosts[1];
-        let fault = format!("corrupt: {{ percent: 20%, {whose} }}");
-        let (outcome, report) = shaped(&world, &world.hosts[on], &fault, PLAN, &[]);
-        silent(&outcome);
-        let damaged = u32::try_from(outcome.lost().len()).expect("no more than were sent");
-        expect("damaged", damaged, 0.2, &report);
-        let errors = counted::v4(&far.netns, "Udp", "InErrors");
-        let sums = counted::v4(&far.netns, "Udp", "InCsumErrors");
-        // What is damaged in its length is wrong before its checksum is looked at: 16 of 576 bits.
-        assert_eq!(errors, u64::from(count(&report, "corrupted")), "{report:#}");
-        assert!(sums * 10 >= errors * 9, "{sums} wrong checksums, {errors} errors in all");
-        nothing_leaked(&report);
-    }
+    damaged(v4, |far| ["InErrors", "InCsumErrors"].map(|name| counted::v4(&far.netns, "Udp", name)));
+}
+
+#[test]
+fn so_many_are_damaged_over_ipv6() {
+    needs!(Root, Nftables, Queue);
+    damaged(v6, |far| ["Udp6InErrors", "Udp6InCsumErrors"].map(|name| counted::v6(&far.netns, name)));
+}
+
+fn overtaken(family: fn(&Host) -> IpAddr) {
+    each_way(family, "reorder: { percent: 20%, late: 20ms, WHOSE }", |outcome, report, _| {
+        assert_eq!((outcome.lost().len(), outcome.doubled()), (0, 0), "{report:#}");
+        expect("overtaken", outcome.overtaken(), 0.2, report);
+    });
 }
 
 #[test]
 fn so_many_are_overtaken() {
     needs!(Root, Nftables, Queue);
-    for (on, whose) in WAYS {
-        let world = World::new(2);
-        let fault = format!("reorder: {{ percent: 20%, late: 20ms, {whose} }}");
-        let (outcome, report) = shaped(&world, &world.hosts[on], &fault, PLAN, &[]);
-        silent(&outcome);
-        assert_eq!((outcome.lost().len(), outcome.doubled()), (0, 0), "{report:#}");
-        expect("overtaken", outcome.overtaken(), 0.2, &report);
-        nothing_leaked(&report);
-    }
+    overtaken(v4);
+}
+
+#[test]
+fn so_many_are_overtaken_over_ipv6() {
+    needs!(Root, Nftables, Queue);
+    overtaken(v6);
 }
 
 /// The mean length of the bursts in which packets were lost.

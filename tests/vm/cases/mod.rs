@@ -10,6 +10,9 @@ mod queue;
 use squall_tests::trial::document;
 use squall_tests::world::World;
 
+/// How a line begins that is shown whoever asks, also of a case that passed.
+pub const FIGURE: &str = "figure: ";
+
 /// One case: it fails by a panic.
 #[derive(Clone, Copy, Debug)]
 pub struct Case {

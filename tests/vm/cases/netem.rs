@@ -13,7 +13,7 @@ use squall_tests::wait::{PATIENCE, holds, median};
 use squall_tests::world::World;
 use squall_tests::{needs, odds};
 
-use super::quiet_by;
+use super::{FIGURE, quiet_by};
 
 super::cases![
     a_delay_is_no_worse_than_by_hand,
@@ -71,7 +71,7 @@ fn by_hand(world: &World, run_on: &Host, port: u16) -> (Duration, Duration) {
 /// Three times as late as by hand, and half a millisecond of an emulated machine.
 #[track_caller]
 fn no_worse(ours: (Duration, Duration), by_hand: (Duration, Duration)) {
-    println!("late by {ours:?} (p50, p99), by hand {by_hand:?}");
+    println!("{FIGURE}late by {ours:?} (p50, p99), by `tc` in the same boot {by_hand:?}");
     assert!(ours.0 <= by_hand.0 * 3 + Duration::from_micros(500), "{ours:?}, by hand {by_hand:?}");
 }
 
@@ -90,20 +90,48 @@ fn a_delay_is_no_worse_than_by_hand() {
     assert_eq!(evidence(&report)["engine"]["name"], "netem", "{report:#}");
     assert_eq!(evidence(&report)["matched"], evidence(&report)["engine"]["seen"], "{report:#}");
     assert!(impaired(&report) >= u64::from(PLAN.count), "{report:#}");
+    in_another_namespace(&world, port, by_hand);
+}
+
+/// The agent is at home in the first host, and the fault in the network of the second.
+fn in_another_namespace(world: &World, port: u16, by_hand: (Duration, Duration)) {
+    let [near, far] = &world.hosts[..] else { panic!("two hosts were asked for") };
+    let latency = "latency: { delay: 50ms, direction: egress, to: [\"10.77.1.1:9\"] }";
+    let step = format!("{{ fault: {{ {latency} }}, in: {{ netns: {} }}, for: 70s }}", far.netns.name());
+    let before = far.look(&["tc", "qdisc", "show", "dev", "to0"]);
+    let mut trial = Trial::begin(world, near, &quiet_by(port, &step));
+    trial.injected();
+    let outcome = PLAN.send(&far.netns, &near.netns, (near.v4, 9).into());
+    let back = sent(world, Numbered { count: 40, ..PLAN });
+    let report = trial.halted();
+    no_worse(errors(&outcome), by_hand);
+    assert!(median(back.took()) < DELAY, "what its neighbour sends is late, too");
+    assert_eq!(evidence(&report)["engine"]["name"], "netem", "{report:#}");
+    assert!(impaired(&report) >= u64::from(PLAN.count), "{report:#}");
+    assert!(far.tables().is_empty(), "a table is left");
+    assert_eq!(before, far.look(&["tc", "qdisc", "show", "dev", "to0"]));
 }
 
 fn so_many_are_lost() {
     needs!(Root, Nftables, Netem);
     let world = World::new(2);
-    let fault = "loss: { percent: 20%, direction: egress, engine: netem, to: [\"10.77.1.2:9\"] }";
-    let mut trial = Trial::begin(&world, &world.hosts[0], &calm(&[&step(fault)]));
-    trial.injected();
+    let near = &world.hosts[0];
     let plan = Numbered { count: 1000, rate: 400, ..PLAN };
+    let count = |outcome: &Outcome| u32::try_from(outcome.lost().len()).expect("no more than were sent");
+    near.look(&["tc", "qdisc", "add", "dev", "to1", "root", "netem", "loss", "20%"]);
+    let by_hand = count(&sent(&world, plan));
+    near.look(&["tc", "qdisc", "del", "dev", "to1", "root"]);
+    let fault = "loss: { percent: 20%, direction: egress, engine: netem, to: [\"10.77.1.2:9\"] }";
+    let mut trial = Trial::begin(&world, near, &calm(&[&step(fault)]));
+    trial.injected();
     let outcome = sent(&world, plan);
     let report = trial.halted();
-    let lost = u32::try_from(outcome.lost().len()).expect("no more than were sent");
+    let lost = count(&outcome);
     let allowed = odds::binomial(plan.count, 0.2, odds::ONE_IN_A_MILLION);
-    println!("{lost} of {} lost", plan.count);
+    println!(
+        "{FIGURE}{lost} of {} lost, by `tc` in the same boot {by_hand}; {allowed:?} for 20 %",
+        plan.count
+    );
     assert!(allowed.contains(&lost), "{lost} lost, {allowed:?} expected: {report:#}");
     assert!(outcome.errors.is_empty(), "the sender was told: {:?}", outcome.errors);
     let counted = evidence(&report)["engine"]["lost"].as_u64();

@@ -222,6 +222,8 @@ fn ids(groups: &str) -> BTreeMap<String, Option<String>> {
 fn id_in(part: &str) -> Option<&str> {
     const RUNTIMES: [&str; 5] = ["docker-", "libpod-", "cri-containerd-", "crio-", "nerdctl-"];
     let part = part.strip_suffix(".scope").unwrap_or(part);
+    // A slice of systemd's where the runtime makes directories: `kubepods-pod1.slice:cri-containerd:<id>`.
+    let part = part.rsplit(':').next().unwrap_or(part);
     let id = RUNTIMES.iter().find_map(|runtime| part.strip_prefix(runtime)).unwrap_or(part);
     let is_id = id.len() == WHOLE && id.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
     is_id.then_some(id)
@@ -254,6 +256,10 @@ mod tests {
             (format!("/kubepods/besteffort/pod1/{A}"), format!("kubepods/besteffort/pod1/{A}")),
             (format!("/kubepods.slice/crio-{A}.scope"), format!("kubepods.slice/crio-{A}.scope")),
             (format!("/k8s.io/{A}"), format!("k8s.io/{A}")),
+            (
+                format!("/system.slice/containerd.service/kubepods-pod1.slice:cri-containerd:{A}"),
+                format!("system.slice/containerd.service/kubepods-pod1.slice:cri-containerd:{A}"),
+            ),
         ] {
             assert_eq!(own(&path), Some((A.to_owned(), Some(group))), "{path}");
         }

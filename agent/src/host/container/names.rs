@@ -5,7 +5,7 @@
 //! | Docker | `containers/<id>/config.v2.json` below the data root of each daemon that runs |
 //! | Podman | `containers.json` beside the container's bundle, which its monitor names, or in the system's storage |
 //! | CRI-O | annotations in `config.json` of the bundle, which the container's monitor names |
-//! | containerd | annotations in `config.json` of the running task |
+//! | containerd | annotations in `config.json` of the running task, below the state of each daemon that runs |
 //!
 //! Paths are looked up as the daemon sees them, which may be in a mount namespace of its own. A file that is not there or
 //! cannot be read gives no name: the container is then known by its id alone.
@@ -18,8 +18,10 @@ use serde::Deserialize;
 
 use super::Container;
 
-/// Where containerd keeps what runs: one directory per containerd namespace, one below it per container.
-const TASKS: &str = "/run/containerd/io.containerd.runtime.v2.task";
+/// Where containerd keeps its state, unless it is told otherwise.
+const CONTAINERD: &str = "/run/containerd";
+/// What runs, below that: one directory per containerd namespace, one below it per container.
+const TASKS: &str = "io.containerd.runtime.v2.task";
 /// Podman's storage of the system.
 const STORAGE: &str = "/var/lib/containers/storage";
 
@@ -28,11 +30,11 @@ pub fn of(containers: &[Container]) -> Vec<Vec<String>> {
     if containers.is_empty() {
         return Vec::new();
     }
-    let docker = docker_roots();
-    containers.iter().map(|container| names(container, &docker)).collect()
+    let (docker, tasks) = (docker_roots(), containerd_tasks());
+    containers.iter().map(|container| names(container, &docker, &tasks)).collect()
 }
 
-fn names(container: &Container, docker: &[PathBuf]) -> Vec<String> {
+fn names(container: &Container, docker: &[PathBuf], tasks: &[PathBuf]) -> Vec<String> {
     let mut names = Vec::new();
     for root in docker {
         names.extend(docker_name(&root.join("containers").join(&container.id).join("config.v2.json")));
@@ -44,7 +46,7 @@ fn names(container: &Container, docker: &[PathBuf]) -> Vec<String> {
         names.extend(podman_names(&list.join("containers.json"), &container.id));
     }
     names.extend(bundle.into_iter().flat_map(|bundle| annotated(&bundle.join("config.json"))));
-    for space in std::fs::read_dir(TASKS).into_iter().flatten().flatten() {
+    for space in tasks.iter().flat_map(|tasks| std::fs::read_dir(tasks).into_iter().flatten().flatten()) {
         names.extend(annotated(&space.path().join(&container.id).join("config.json")));
     }
     let mut known = std::collections::BTreeSet::new();
@@ -78,12 +80,10 @@ fn docker_roots() -> Vec<PathBuf> {
         #[serde(rename = "data-root", alias = "graph")]
         root: Option<String>,
     }
-    let named = |pid: &i32| std::fs::read(format!("/proc/{pid}/comm")).is_ok_and(|name| name == b"dockerd\n");
-    let daemons = super::pids().unwrap_or_default().into_iter().filter(named);
-    let mut roots: Vec<PathBuf> = daemons
-        .map(|daemon| {
-            let arguments = Entry::new(daemon).and_then(|entry| entry.cmdline()).unwrap_or_default();
-            let seen = |path: &str| PathBuf::from(format!("/proc/{daemon}/root{path}"));
+    let mut roots: Vec<PathBuf> = daemons("dockerd")
+        .into_iter()
+        .map(|Daemon { pid, arguments }| {
+            let seen = |path: &str| PathBuf::from(format!("/proc/{pid}/root{path}"));
             let config =
                 option(&arguments, &["--config-file"]).unwrap_or("/etc/docker/daemon.json".to_owned());
             let configured = || read::<Config>(&seen(&config)).and_then(|config| config.root);
@@ -96,6 +96,50 @@ fn docker_roots() -> Vec<PathBuf> {
         roots.push(PathBuf::from("/var/lib/docker"));
     }
     roots
+}
+
+/// A program that runs, with its command line.
+struct Daemon {
+    pid: i32,
+    arguments: Vec<String>,
+}
+
+/// Those of this name.
+fn daemons(name: &str) -> Vec<Daemon> {
+    let named = |pid: &i32| {
+        std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm.trim_end() == name)
+    };
+    let pids = super::pids().unwrap_or_default().into_iter().filter(named);
+    pids.map(|pid| {
+        let arguments = Entry::new(pid).and_then(|entry| entry.cmdline()).unwrap_or_default();
+        Daemon { pid, arguments }
+    })
+    .collect()
+}
+
+/// Where each containerd that runs keeps its tasks, as it is reached from here; and the usual place, as containers may live
+/// on while it is being restarted.
+fn containerd_tasks() -> Vec<PathBuf> {
+    let tasks = |Daemon { pid, arguments }: Daemon| {
+        let seen = |path: &str| PathBuf::from(format!("/proc/{pid}/root{path}"));
+        let config =
+            option(&arguments, &["--config", "-c"]).unwrap_or("/etc/containerd/config.toml".to_owned());
+        let configured = || state(&std::fs::read_to_string(seen(&config)).ok()?);
+        let state = option(&arguments, &["--state"]).or_else(configured);
+        seen(&state.unwrap_or(CONTAINERD.to_owned())).join(TASKS)
+    };
+    let usual = Path::new(CONTAINERD).join(TASKS);
+    daemons("containerd").into_iter().map(tasks).chain([usual]).collect()
+}
+
+/// The directory of its state in containerd's configuration (TOML): a key that stands before all tables.
+fn state(config: &str) -> Option<String> {
+    let mut top = config.lines().map(str::trim).take_while(|line| !line.starts_with('['));
+    top.find_map(|line| {
+        let value = line.strip_prefix("state")?.trim_start().strip_prefix('=')?.trim();
+        let quote = value.chars().next().filter(|first| matches!(first, '"' | '\''))?;
+        value[1..].split(quote).next().map(str::to_owned)
+    })
 }
 
 /// Docker writes names with a slash before them.
@@ -178,6 +222,17 @@ mod tests {
         assert_eq!(root("dockerd --data-root=/srv/docker").as_deref(), Some("/srv/docker"));
         assert_eq!(root("dockerd --data-root-elsewhere /srv"), None);
         assert_eq!(root("dockerd --data-root"), None);
+    }
+
+    #[test]
+    fn containerds_state_is_where_its_configuration_says() {
+        let config =
+            "version = 2\nroot = \"/srv/root\"\n  state = \"/srv/state\" # here\n[debug]\nstate = \"no\"\n";
+        assert_eq!(state(config).as_deref(), Some("/srv/state"));
+        assert_eq!(state("state='/srv/state'").as_deref(), Some("/srv/state"));
+        assert_eq!(state("version = 2\n[plugins]\n  state = \"/elsewhere\"\n"), None);
+        assert_eq!(state("statement = \"/elsewhere\"\nstate = 5"), None);
+        assert!(containerd_tasks().iter().any(|tasks| tasks.starts_with(CONTAINERD)), "also where none runs");
     }
 
     #[test]

@@ -204,7 +204,7 @@ fn harmless(shape: &Shape, roots: &Roots, discs: &Discs) -> Result<(), Refusal> 
 
 /// Whether a root in the place of what stands at an interface costs nobody anything.
 pub(super) fn affordable(tc: &mut Tc, device: &Device, discs: &Discs) -> Result<(), Refusal> {
-    if discs.stood(device).is_none()
+    if !discs.has(device)
         && let Standing::Default(kind) = root::standing(tc, device)?
         && COSTLY.contains(&kind.as_str())
     {

@@ -113,3 +113,29 @@ pub fn undo(device: &Device, minor: u16, within: Duration) -> Undone {
         held => format!("{name} is gone, and {held} packets that it still held are lost"),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn netem_holds_what_is_late_and_what_waits_for_the_line() {
+        let room = |impairment: serde_json::Value, limit| {
+            let impairment: Impairment = serde_json::from_value(impairment).unwrap();
+            let leaf = Leaf::of(&impairment, limit);
+            u32::from_ne_bytes(leaf.options[4..8].try_into().unwrap())
+        };
+        let delay = json!({ "delay": "20ms", "reordering": true });
+        assert_eq!(room(json!({ "delay": delay }), 4096), 4096, "no line: as many as asked for");
+        // 70 ms at 10 Mbit/s are 87,500 bytes: 57 frames, and one at each end.
+        let line = json!({ "rate": "10Mbit/s", "burst": "32KiB", "buffer": "50ms" });
+        assert_eq!(room(json!({ "delay": delay, "bottleneck": line }), 4096), 59);
+        assert_eq!(
+            room(json!({ "delay": delay, "bottleneck": line }), 20),
+            20,
+            "and never more than asked for"
+        );
+    }
+}

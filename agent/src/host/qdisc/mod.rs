@@ -185,9 +185,16 @@ pub struct Discs {
     /// The lower halves of the handles of our classes. A packet that meets no root of ours may meet a discipline that
     /// takes the last four bits of its priority for a band: they are 0, the usual band.
     minors: BTreeSet<u16>,
+    /// Whether roots with our mark are those of an agent that lives, which knows what stood there.
+    anothers: bool,
 }
 
 impl Discs {
+    /// For who only looks, beside an agent.
+    pub fn of_another() -> Self {
+        Discs { anothers: true, ..Discs::default() }
+    }
+
     /// A class number that nobody has.
     fn minor(&mut self) -> Result<u16, Refusal> {
         let free = (1..0xfff).map(|number| number << 4).find(|number| !self.minors.contains(number));
@@ -198,7 +205,13 @@ impl Discs {
 
     /// What stood at the root of an interface before it became ours.
     fn stood(&self, device: &Device) -> Option<Before> {
-        self.before.get(device).cloned()
+        let unknown = self.anothers.then_some(Before::Default);
+        self.before.get(device).cloned().or(unknown)
+    }
+
+    /// Whether the root of an interface became ours.
+    fn has(&self, device: &Device) -> bool {
+        self.before.contains_key(device)
     }
 
     /// A class has been undone, or is not made after all.

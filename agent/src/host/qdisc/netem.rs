@@ -191,7 +191,10 @@ pub fn differences(impairment: &Impairment) -> Vec<&'static str> {
         found.push("it corrupts headers, too, and does not count what it corrupts");
     }
     if bottleneck.is_some() && (delay.is_some() || reorder.is_some() || loss.is_some()) {
-        found.push("packets wait for their delay before they wait for the line, in one queue");
+        found.push(
+            "packets wait for their delay before they wait for the line, in one queue, which is as long as packets of \
+             full size need: of many small ones the rest is lost",
+        );
     }
     found
 }

@@ -94,6 +94,15 @@ impl Dice {
             late,
         }
     }
+
+    /// So many packets were not seen: whatever would have befallen them, the next one meets its own fate.
+    pub fn skip(&mut self, packets: u32) {
+        if !self.idle {
+            for _ in 0..packets {
+                self.next();
+            }
+        }
+    }
 }
 
 impl Draws {

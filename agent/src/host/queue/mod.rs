@@ -39,7 +39,7 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::sys::eventfd::{EfdFlags, EventFd};
-use nix::sys::socket::{MsgFlags, NetlinkAddr, SockProtocol, recv, sendto, setsockopt, sockopt};
+use nix::sys::socket::{MsgFlags, NetlinkAddr, SockProtocol, getsockopt, recv, sendto, setsockopt, sockopt};
 use squall_experiments::evidence::Engine;
 use squall_experiments::impairment::Impairment;
 use squall_experiments::protocol::Refusal;
@@ -107,7 +107,16 @@ impl Queue {
         let mut notes = Vec::new();
         if setsockopt(&socket.as_fd(), sockopt::RcvBufForce, &BUFFER).is_err() {
             let _ = setsockopt(&socket.as_fd(), sockopt::RcvBuf, &BUFFER);
-            notes.push("the packet queue has a small buffer here: packets of a burst may pass it".to_owned());
+            // The kernel tells twice what was asked for: half of it is its own bookkeeping.
+            let room = getsockopt(&socket.as_fd(), sockopt::RcvBuf).map_or(0, |bytes| bytes / 2);
+            if room < BUFFER {
+                notes.push(format!(
+                    "the packet queue's socket holds {} KiB here instead of {} (more needs CAP_NET_ADMIN on the host itself, \
+                     or a higher `net.core.rmem_max`): packets of a burst may pass unharmed, and are counted",
+                    room >> 10,
+                    BUFFER >> 10
+                ));
+            }
         }
         // A verdict may carry a whole packet; the default is enough where this is refused.
         let _ = setsockopt(&socket.as_fd(), sockopt::SndBufForce, &(1 << 20));
@@ -203,10 +212,11 @@ impl Queue {
         answered
     }
 
-    /// Ends the thread and lets everything go that is held, in order. No rule names the queue any more.
-    pub fn stop(mut self) -> Engine {
-        self.end();
-        self.counts.clone()
+    /// Ends the thread and lets everything go that is held, in order. No rule names the queue any more. Gives what it did,
+    /// and whether the thread has answered: of one that hangs only what the kernel holds can be let go.
+    pub fn stop(mut self) -> (Engine, bool) {
+        let answered = self.end();
+        (self.counts.clone(), answered)
     }
 
     /// Gives the number back, whoever holds a duplicate of the socket, and whether or not the thread still runs.
@@ -214,19 +224,22 @@ impl Queue {
         let _ = self.socket.request(vec![wire::unbind(self.number)]);
     }
 
-    fn end(&mut self) {
+    fn end(&mut self) -> bool {
         let Some(thread) = self.thread.take() else {
-            return;
+            return true;
         };
         let (answer, waiting) = channel();
         thread.ask(Ask::Stop(answer));
-        if let Ok(counts) = waiting.recv_timeout(LAST_PATIENCE) {
+        let counts = waiting.recv_timeout(LAST_PATIENCE);
+        let answered = counts.is_ok();
+        if let Ok(counts) = counts {
             self.counts = counts;
             // It ends by itself now; what it says at the end has been said.
             let _ = thread.handle.join();
         }
-        // What it did not let go, or all that it held where it hangs.
+        // What it did not let go, or all that the kernel holds for it where it hangs.
         let _ = drain(self.socket.as_fd(), self.number);
+        answered
     }
 }
 

@@ -118,6 +118,11 @@ impl<T> Schedule<T> {
         self.heap.is_empty()
     }
 
+    /// Whether any of them is held by the kernel.
+    pub fn queued(&self) -> bool {
+        !self.queued.is_empty()
+    }
+
     /// Gives everything that is due, in order, until `give` says no: then that one stays. Whether all were taken.
     pub fn release(&mut self, now: u64, mut give: impl FnMut(Due<'_, T>) -> bool) -> bool {
         while let Some(entry) = self.heap.peek().filter(|entry| entry.deadline <= now) {

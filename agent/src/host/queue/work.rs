@@ -95,23 +95,31 @@ impl Work {
 
     /// Decides about one packet, which came at this time.
     pub fn packet(&mut self, packet: &Packet<'_>, now: u64, socket: &OwnedFd) {
-        self.decide(packet, now);
+        if self.decide(packet, now) {
+            // Not before those that came before it, nor before itself.
+            self.give(socket);
+            let copy = Outgoing { bytes: packet.payload, mark: self.mark(packet), device: device(packet) };
+            let sent = self.raw.as_mut().map(|raw| raw.send(copy));
+            self.counts.duplicated += u64::from(sent == Some(Sent::Yes));
+        }
         if self.verdicts.len() >= FULL {
             self.give(socket);
         }
     }
 
-    fn decide(&mut self, packet: &Packet<'_>, now: u64) {
-        // A packet that found the socket full has a number, and passed.
-        let passed = packet.id.wrapping_sub(self.last).wrapping_sub(1).cast_signed().max(0) as u64;
+    /// Whether a copy is to be sent behind it at once.
+    fn decide(&mut self, packet: &Packet<'_>, now: u64) -> bool {
+        // A packet that found the socket full has a number, and passed. What would have befallen it is not its successor's.
+        let passed = packet.id.wrapping_sub(self.last).wrapping_sub(1).cast_signed().max(0) as u32;
         self.last = packet.id;
-        self.counts.seen += passed + 1;
-        self.counts.overflowed += passed;
+        self.counts.seen += u64::from(passed) + 1;
+        self.counts.overrun += u64::from(passed);
+        self.dice.skip(passed);
         let fate = self.dice.next();
         if fate.lost {
             self.counts.lost += 1;
             self.verdicts.lose(packet.id);
-            return;
+            return false;
         }
         let length = packet.length as usize;
         let whole = length == packet.payload.len();
@@ -124,26 +132,30 @@ impl Work {
         let doubled = fate.duplicated
             && whole
             && headers.zip(self.raw.as_mut()).is_some_and(|(headers, raw)| raw.can_copy(&headers));
-        self.counts.corrupted += u64::from(corrupted);
-
         let Some(wait) = self.line.as_mut().map_or(Some(0), |line| line.pass(length, now)) else {
             self.counts.crowded += 1;
             self.verdicts.lose(packet.id);
-            return;
+            return false;
         };
+        self.counts.corrupted += u64::from(corrupted);
+        self.counts.oversized += u64::from(!whole && (fate.duplicated || fate.corrupted.is_some()));
         let delay = wait + fate.delay;
         let connection = headers.filter(|_| self.ordered && !fate.late).map(|headers| headers.connection());
         let hold = delay > 0 || connection.is_some();
-        let steal = self.orders.hook == Hook::Output;
-        if hold && !(self.schedule.has_room(length) && (whole || !steal)) {
+        // What the kernel does not hand over whole, it has to hold: its sender's socket pays for that meanwhile.
+        let steal = self.orders.hook == Hook::Output && whole;
+        if hold && !self.schedule.has_room(length) {
             self.counts.overflowed += 1;
         } else if hold {
             self.counts.delayed += 1;
             self.counts.reordered += u64::from(fate.late);
             let altered = corrupted.then(|| self.bytes(packet, &self.scratch));
             let held = if steal {
-                // Nothing is held by the kernel: what left was taken, or accepted at once.
-                self.verdicts.taken(packet.id);
+                if self.schedule.queued() {
+                    self.verdicts.lose(packet.id);
+                } else {
+                    self.verdicts.taken(packet.id);
+                }
                 Held::Taken(altered.unwrap_or_else(|| self.bytes(packet, packet.payload)))
             } else {
                 Held::Queued(packet.id, altered)
@@ -157,20 +169,16 @@ impl Work {
                 let copy = Held::Taken(self.bytes(packet, packet.payload));
                 self.schedule.hold(copy, length, now, wait + fate.delay, connection);
             }
-            return;
-        }
-        if doubled {
-            let copy = Outgoing { bytes: packet.payload, mark: self.mark(packet), device: device(packet) };
-            let sent = self.raw.as_mut().map(|raw| raw.send(copy));
-            self.counts.duplicated += u64::from(sent == Some(Sent::Yes));
+            return false;
         }
         if corrupted {
             self.verdicts.altered(packet.id, &self.scratch);
-        } else if self.schedule.is_empty() {
+        } else if !self.schedule.queued() {
             self.verdicts.oldest(packet.id);
         } else {
             self.verdicts.accept(packet.id);
         }
+        doubled
     }
 
     fn mark(&self, packet: &Packet<'_>) -> u32 {
@@ -195,6 +203,8 @@ impl Work {
                     Held::Queued(id, None) if oldest => verdicts.oldest(*id),
                     Held::Queued(id, None) => verdicts.accept(*id),
                     Held::Queued(id, Some(altered)) => verdicts.altered(*id, &altered.bytes),
+                    // What the kernel holds and is due before it is not to be overtaken.
+                    Held::Taken(_) if !verdicts.is_empty() => return false,
                     Held::Taken(Bytes { bytes, mark, device }) => {
                         let packet = Outgoing { bytes, mark: *mark, device: *device };
                         match raw.as_mut().map_or(Sent::No(Errno::EBADF), |raw| raw.send(packet)) {

@@ -9,6 +9,8 @@
 //! It holds only while its [`lease`] is renewed, and is gone with the descriptors of its links: when the worker ends, and
 //! before that as soon as the [`proxy`] has.
 
+pub mod held;
+mod leading;
 pub mod lease;
 mod material;
 mod program;
@@ -17,28 +19,33 @@ mod resolvers;
 pub mod seen;
 mod ways;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use squall_experiments::ailment::Ailment;
 use squall_experiments::change::Redirect;
 use squall_experiments::evidence::{Engine, Evidence, Incident, Unit};
-use squall_experiments::flow::Established;
+use squall_experiments::flow::{Established, Flow};
 use squall_experiments::protocol::{Refusal, RunId};
 
-use super::aim::{Aim, News};
+use super::aim::Aim;
 use super::means::Means;
 use super::peers::Peers;
 use super::process::Target;
+use super::reach::Reach;
 use super::sockets::Listed;
 use super::table::Table;
+use super::undo::TAG;
 use super::whom::Whom;
 use super::{disconnect, mark, sys};
-use crate::outage::order::Task;
+use crate::outage::order::{Counts, Task};
+use held::{Held, Hold};
+use leading::Unled;
 use program::Callers;
 use proxy::{Proxies, Proxy};
 use resolvers::Followed;
+pub use resolvers::unseen;
 pub use ways::trial;
 use ways::{CONNECTIONS, DATAGRAMS, Ways, refused};
 
@@ -62,6 +69,7 @@ pub struct Prepared {
     /// Connections that are reset when it begins.
     connections: Vec<Listed>,
     identity: (u32, u32),
+    hold: Hold,
 }
 
 /// Looks at the host. Changes nothing.
@@ -70,6 +78,7 @@ pub fn prepare(
     tag: &str,
     aim: &Aim<'_>,
     marks: &BTreeSet<u32>,
+    held: &Held,
 ) -> Result<Prepared, Refusal> {
     let flow = &redirect.flow;
     let whom = Whom::of(flow.scope.as_ref(), tag, aim, marks)?;
@@ -103,6 +112,13 @@ pub fn prepare(
             "they are protected by this host's policy, or lead to Squall's own controllers",
         ));
     }
+    let network = sys::netns_cookie().map_err(refused("read the namespace's cookie"))?;
+    if let Some((address, who)) =
+        dependency.iter().find_map(|address| Some((address, held.by(network, flow, *address)?)))
+    {
+        return Err(taken(*address, &who));
+    }
+    let who = format!("{} ({})", tag.trim_start_matches(TAG).trim_end_matches(';'), in_words(flow));
     let established = disconnect::established(flow, aim, &peers)?;
     let connections = if flow.established == Established::Reset {
         established
@@ -110,7 +126,21 @@ pub fn prepare(
         notes.push(format!("left alone: {} that had been made before", counted(established.len() as u64)));
         Vec::new()
     };
-    Ok(Prepared { targets, notes, whom, peers, redirect, dependency, connections, identity })
+    let hold = held.begin(network, flow, who);
+    Ok(Prepared { targets, notes, whom, peers, redirect, dependency, connections, identity, hold })
+}
+
+/// What is out, as it was named.
+fn in_words(flow: &Flow) -> String {
+    flow.to.first().map(ToString::to_string).unwrap_or_default()
+}
+
+/// Two outages cannot have the same address at once.
+fn taken(address: SocketAddr, who: &str) -> Refusal {
+    Refusal::new(
+        format!("{address} is led to the proxy of another outage already: run {who}"),
+        "wait for it to end, or aim at other callers or another dependency",
+    )
 }
 
 fn counted(connections: u64) -> String {
@@ -131,6 +161,20 @@ fn is_free(address: SocketAddr, aim: &Aim<'_>) -> bool {
     !aim.protects((address.ip(), address.port())) && !aim.links().contains(&address)
 }
 
+/// What is counted of it: in which unit, how many came, and to how many something was done. Where a fault is of requests as
+/// far as HTTP is spoken, a connection on which it is not counts as one; where it never was, only connections do.
+fn told(ailment: &Ailment, counts: &Counts) -> (Unit, u64, u64) {
+    match ailment {
+        ailment if ailment.is_of_requests() || ailment.is_of_lookups() => {
+            (Unit::Requests, counts.requests, counts.requests_harmed)
+        }
+        ailment if ailment.is_of_either() && counts.requests > 0 => {
+            (Unit::Requests, counts.requests + counts.foreign, counts.requests_harmed + counts.harmed)
+        }
+        _ => (Unit::Connections, counts.came, counts.harmed),
+    }
+}
+
 /// A redirect that is live.
 #[derive(Debug)]
 pub struct Live {
@@ -143,12 +187,13 @@ pub struct Live {
     /// Whom the target asks for names, where the fault is about those.
     followed: Option<Followed>,
     ways: Ways,
+    hold: Hold,
     began: u64,
     look: u64,
     /// It ended before it was lifted.
     cut_short: Option<String>,
-    /// What could not be led to the proxy: that is told once, and not tried again.
-    unled: BTreeSet<SocketAddr>,
+    /// What could not be led to the proxy: that is told once, and tried again.
+    unled: BTreeMap<SocketAddr, Unled>,
     incidents: Vec<Incident>,
 }
 
@@ -165,7 +210,7 @@ pub fn perform(
     means: &Means,
 ) -> Result<Live, Refusal> {
     mark.iter().for_each(|mark| prepared.whom.begin(mark));
-    let Prepared { whom, peers, redirect, dependency, connections, identity, .. } = prepared;
+    let Prepared { whom, peers, redirect, dependency, connections, identity, hold, .. } = prepared;
     let Redirect { flow, ailment, share, tls } = redirect;
     let task = Task { ailment, share: share.fraction() as f32, tls };
     let followed = match &task.ailment {
@@ -177,6 +222,8 @@ pub fn perform(
     };
     let mut ways = Ways::new()?;
     for address in &dependency {
+        // Of what was prepared at once, the first one has it.
+        hold.take(*address, &means.held).map_err(|who| taken(*address, &who))?;
         let to = proxy.carry(*address, &task)?;
         ways.lead(*address, to).map_err(refused("fill a BPF map"))?;
     }
@@ -195,10 +242,11 @@ pub fn perform(
         task,
         followed,
         ways,
+        hold,
         began,
         look: began + LOOK,
         cut_short: None,
-        unled: BTreeSet::new(),
+        unled: BTreeMap::new(),
         incidents: Vec::new(),
     };
     let watched = live.whom.watch(&means.watch).and_then(|()| means.watch.add(proxy.as_fd()));
@@ -222,6 +270,11 @@ impl Live {
         self.incidents.push(Incident { after_ms, what });
     }
 
+    /// Whose connections it leads now, where those are followed.
+    pub fn reach(&self) -> Option<Reach> {
+        self.whom.reach(self.mark.as_ref())
+    }
+
     /// When [`Live::tick`] wants to be called next, on the boot clock.
     pub fn due(&self) -> Option<u64> {
         let look = self.cut_short.is_none().then_some(self.look);
@@ -229,13 +282,15 @@ impl Live {
     }
 
     /// Looks whether the proxy lives, and follows targets. Called whenever the worker wakes.
-    pub fn tick(&mut self, table: Option<&mut Table>, proxies: &Proxies, aim: &Aim<'_>) {
+    pub fn tick(&mut self, table: Option<&mut Table>, means: &Means, aim: &Aim<'_>) {
+        let proxies = &means.proxies;
         if self.cut_short.is_none() {
             let hangs =
                 proxies.with(&self.proxy, |proxy| (!proxy.has_ended()).then(|| proxy.hangs())).flatten();
             if hangs != Some(false) {
                 // First of all: whoever connects now must reach the dependency.
                 self.ways.links.clear();
+                self.hold.let_go();
                 let why = if hangs.is_some() { "did not answer any more" } else { "has ended" };
                 let seconds = (sys::boot_nanos() - self.began) as f64 / 1e9;
                 self.cut_short = Some(format!(
@@ -249,7 +304,8 @@ impl Live {
             } else if self.look <= sys::boot_nanos() {
                 self.look = sys::boot_nanos() + LOOK;
                 proxies.with(&self.proxy, Proxy::ask);
-                self.follow_servers(proxies, aim);
+                self.follow_servers(means, aim);
+                self.lead_again(means, aim);
             }
         }
         let Some(table) = table else { return };
@@ -263,60 +319,6 @@ impl Live {
         }
     }
 
-    /// A name has been asked again: its new addresses lead to the proxy, too.
-    pub fn hear(&mut self, news: &News, proxies: &Proxies, aim: &Aim<'_>) {
-        if !self.peers.name(&news.name) || self.cut_short.is_some() {
-            return;
-        }
-        let joined = self.peers.join(&news.name, &news.addresses);
-        news.incidents(&joined).into_iter().for_each(|what| self.happened(what));
-        let (wanted, _) = addresses(&self.peers, aim);
-        for address in wanted {
-            self.lead(address, proxies);
-        }
-    }
-
-    fn is_new(&self, address: SocketAddr) -> bool {
-        !self.ways.known.contains_key(&address) && !self.unled.contains(&address)
-    }
-
-    /// One more address is led to the proxy. Whether it was not before.
-    fn lead(&mut self, address: SocketAddr, proxies: &Proxies) -> bool {
-        if !self.is_new(address) {
-            return false;
-        }
-        let carried = proxies.with(&self.proxy, |proxy| proxy.carry(address, &self.task));
-        let Some(led) = carried else { return false };
-        let led = led.map_err(|refusal| refusal.what);
-        let led = led.and_then(|to| self.ways.lead(address, to).map_err(|error| error.to_string()));
-        if let Err(why) = &led {
-            self.unled.insert(address);
-            self.happened(format!("{address} could not be led to the proxy: {why}"));
-        }
-        led.is_ok()
-    }
-
-    /// Whom the target asks for names may have changed: new servers are led to the proxy, too, and new search domains are
-    /// meant. Those that were stay so.
-    fn follow_servers(&mut self, proxies: &Proxies, aim: &Aim<'_>) {
-        let followed = self.followed.as_mut();
-        let Some(found) = followed.and_then(|followed| followed.again(sys::boot_nanos())) else { return };
-        if let Ailment::Lookup { names, .. } = &mut self.task.ailment {
-            let fresh: Vec<String> = found.names.into_iter().filter(|name| !names.contains(name)).collect();
-            if !fresh.is_empty() {
-                names.extend(fresh.iter().cloned());
-                proxies.with(&self.proxy, |proxy| proxy.mean(&fresh));
-                self.happened(format!("a new search domain: lookups of {} are met, too", fresh.join(", ")));
-            }
-        }
-        for server in found.servers {
-            // First what costs nothing: this is asked once a second.
-            if self.is_new(server) && is_free(server, aim) && self.lead(server, proxies) {
-                self.happened(format!("a new name server: lookups at {server} are met, too"));
-            }
-        }
-    }
-
     /// What has been measured.
     pub fn observe(&self, proxies: &Proxies) -> Evidence {
         // First what stands in front: what is on its way to the proxy must not look as if it had passed it by.
@@ -324,11 +326,12 @@ impl Live {
         // Of lookups a socket may have none or several, so that sockets show nothing.
         let led = if self.task.ailment.is_of_lookups() { 0 } else { led };
         let counts = proxies.with(&self.proxy, |proxy| proxy.counts(led, MOMENT)).unwrap_or_default();
+        let (unit, seen, impaired) = told(&self.task.ailment, &counts);
         let late = matches!(self.task.ailment, Ailment::Late { .. });
         let engine = Engine {
             name: "proxy".to_owned(),
-            seen: counts.came,
-            delayed: if late { counts.harmed } else { 0 },
+            seen,
+            delayed: if late { impaired } else { 0 },
             ..Engine::default()
         };
         let mut notes: Vec<String> = self.mark.iter().flat_map(|mark| mark.notes.iter().cloned()).collect();
@@ -347,7 +350,12 @@ impl Live {
         if counts.open > 0 {
             notes.push(format!("open through the proxy: {}", counted(counts.open)));
         }
-        if counts.foreign > 0 {
+        if counts.foreign > 0 && unit == Unit::Requests && self.task.ailment.is_of_either() {
+            let them = counted(counts.foreign);
+            notes.push(format!(
+                "counted as one request each, as they did not speak HTTP in plain text: {them}"
+            ));
+        } else if counts.foreign > 0 && self.task.ailment.is_of_what_is_read() {
             let them = counted(counts.foreign);
             let what = match self.task {
                 Task { ailment: Ailment::Handshake(_), .. } => "TLS",
@@ -364,13 +372,6 @@ impl Live {
             notes
                 .push(format!("{them} went on in spite of the certificate: who made them does not check it"));
         }
-        let (unit, seen, impaired) =
-            if self.task.ailment.is_of_requests() || self.task.ailment.is_of_lookups() {
-                (Unit::Requests, counts.requests, counts.requests_harmed)
-            } else {
-                (Unit::Connections, counts.came, counts.harmed)
-            };
-        let engine = Engine { seen, ..engine };
         Evidence {
             unit,
             // Whoever connects by other ways than connect(2), such as to the proxy's own port, is not counted in front;
@@ -388,6 +389,7 @@ impl Live {
     /// Connections lead to the dependency again, and no new socket is marked.
     pub fn let_go(&mut self) {
         self.ways.links.clear();
+        self.hold.let_go();
         self.mark = None;
     }
 }

@@ -68,6 +68,12 @@ pub(super) fn of(flow: &Flow, name: &str) -> Result<Resolvers, Refusal> {
     Ok(resolvers)
 }
 
+/// What of this host's own lookups no packet will be seen of, where somebody else answers the C library.
+pub fn unseen() -> Vec<String> {
+    let order = fs::read("/etc/nsswitch.conf").unwrap_or_default();
+    other_ways(&String::from_utf8_lossy(&order), (Path::new(RESOLVED).exists(), Path::new(CACHE).exists()))
+}
+
 /// The same, with those servers only that are named there.
 fn named(flow: &Flow, name: &str) -> Result<Resolvers, Refusal> {
     let viewpoint = Viewpoint::at(flow.scope.as_ref());
@@ -106,6 +112,12 @@ fn read(name: &str, servers: &[u8], order: &str, (resolved, cache): (bool, bool)
             }
         }
     }
+    let notes = other_ways(order, (resolved, cache));
+    Resolvers { servers: found, names, notes }
+}
+
+/// Who answers the C library beside name servers, by its order of ways.
+fn other_ways(order: &str, (resolved, cache): (bool, bool)) -> Vec<String> {
     let hosts = order.lines().filter_map(|line| line.trim().strip_prefix("hosts:"));
     let by_resolve = hosts.flat_map(str::split_whitespace).any(|way| way == "resolve");
     let mut notes = Vec::new();
@@ -122,7 +134,7 @@ fn read(name: &str, servers: &[u8], order: &str, (resolved, cache): (bool, bool)
                 .to_owned(),
         );
     }
-    Resolvers { servers: found, names, notes }
+    notes
 }
 
 #[cfg(test)]

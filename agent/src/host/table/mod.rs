@@ -276,13 +276,19 @@ impl Table {
         }
     }
 
-    /// Whether this kernel takes a rule that queues, by its own expression (`native`) or by iptables' target. Tried in a
-    /// transaction that is refused at its end, so that nothing is ever committed; the kernel may load a module for it.
+    /// Whether this kernel takes a rule that queues, by its own expression (`native`) or by iptables' target. Changes
+    /// nothing: see [`Table::takes`].
     pub fn queues(&mut self, native: bool) -> Result<(), NetlinkError> {
+        self.takes(Rule::commented("squall: a trial").queue(0, native))
+    }
+
+    /// Whether this kernel takes a rule that looks into no set. Tried in a transaction that is refused at its end, so that
+    /// nothing is ever committed; the kernel may load a module for it.
+    pub fn takes(&mut self, rule: Rule) -> Result<(), NetlinkError> {
         let messages = vec![
             nft::new_owned_table(TRIAL),
             nft::new_chain(TRIAL, "trial"),
-            Rule::commented("squall: a trial").queue(0, native).append(TRIAL, "trial"),
+            rule.append(TRIAL, "trial"),
             nft::delete_table(ABSENT),
         ];
         // The transaction's own brackets count too.

@@ -142,7 +142,7 @@ impl Control {
         let listen = difference.listen.clone();
         let mut known = Known::default();
         if let Some(listen) = &listen {
-            known.insert(listen.clone(), self.addresses(listen));
+            known.insert(listen.clone(), (self.resolve)(listen));
         }
         let typed = listen.as_ref().and_then(|listen| known.get(listen)?.as_ref().ok().cloned());
         let meant =
@@ -164,7 +164,7 @@ impl Control {
                 proxy.upstream.clone_from(upstream);
             }
         }
-        self.turn(proxy, enabled, &mut known)?;
+        self.turn(proxy, enabled, &known)?;
         Ok(proxy.shown())
     }
 
@@ -184,7 +184,7 @@ impl Control {
             while let Some(toxic) = proxy.toxics.pop() {
                 self.change(proxy, Change::Remove(toxic.name.clone()));
             }
-            self.turn(proxy, true, &mut known)?;
+            self.turn(proxy, true, &known)?;
         }
         Ok(())
     }

@@ -82,6 +82,8 @@ pub struct WantedToxic {
     pub attributes: Map<String, Value>,
     /// Which connections and requests it concerns, as [`Matcher::read`] takes it.
     pub concerns: Value,
+    /// Only connections that turn out not to speak HTTP.
+    pub foreign: bool,
     /// After which time it ends by itself.
     pub expires: Option<Duration>,
 }
@@ -174,6 +176,7 @@ impl WantedToxic {
             toxicity: self.toxicity.unwrap_or(1.0),
             values,
             concerns,
+            foreign: self.foreign,
             expires: self.expires,
             ..Toxic::new(name, kind, stream)
         })

@@ -14,6 +14,7 @@ mod handshake;
 mod notes;
 mod prefixed;
 mod serve;
+mod spoken;
 
 use std::error::Error;
 use std::io;
@@ -63,6 +64,7 @@ struct Told {
     faults: Mutex<Vec<String>>,
     reset: AtomicBool,
     aborted: AtomicBool,
+    foreign: AtomicBool,
 }
 
 impl Seen {
@@ -73,6 +75,16 @@ impl Seen {
     /// The toxics that did something to it.
     pub fn faults(&self) -> Vec<String> {
         self.0.faults.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// It does not speak HTTP. Must be said before anything that the dependency sends is passed on.
+    fn foreign(&self) {
+        self.0.foreign.store(true, Ordering::Release);
+    }
+
+    /// Whether it has turned out not to speak HTTP.
+    pub fn is_foreign(&self) -> bool {
+        self.0.foreign.load(Ordering::Acquire)
     }
 
     /// Why the dependency's side ended: what follows on the client's side is a reset where this was one.

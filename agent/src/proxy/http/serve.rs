@@ -13,7 +13,8 @@ use super::body::Flow;
 use super::exchange::{Exchange, Sender};
 use super::far::Far;
 use super::handshake::shake;
-use super::prefixed::{Duplex, Prefixed, Spoken};
+use super::prefixed::{Duplex, Prefixed};
+use super::spoken::Spoken;
 use super::{Handed, Seen};
 use crate::proxy::link::Place;
 
@@ -77,6 +78,7 @@ async fn carry(handed: Handed) -> Result<(), Ended> {
     drop(idle);
     if spoken == Spoken::Other {
         dependency.counters.foreign.fetch_add(1, Ordering::Relaxed);
+        handed.seen.foreign();
         let carried = copy_bidirectional_with_sizes(&mut near, &mut far, BUFFER, BUFFER).await;
         carried.inspect_err(|error| handed.seen.failed(error))?;
         return Ok(());

@@ -49,7 +49,9 @@ struct Stage {
     dice: Dice,
     /// Whether its matcher means this connection.
     meant: bool,
-    /// Whether the draw against its toxicity chose this direction, too.
+    /// Whether the draw against its toxicity chose this direction.
+    chosen: bool,
+    /// It acts: both of them, and what is spoken is what it concerns.
     active: bool,
     /// It has closed the connection: what comes is dropped.
     done: bool,
@@ -70,17 +72,24 @@ impl Stage {
         let mut dice = toxic.dice(place);
         let chosen = toxic.draw(&mut dice);
         let meant = toxic.means(place);
-        let active = meant && chosen;
-        let input = Queue::default();
-        Some(Stage { toxic: toxic.clone(), act, dice, meant, active, done: false, worked: false, input })
+        let active = meant && chosen && !toxic.foreign;
+        let (toxic, input) = (toxic.clone(), Queue::default());
+        Some(Stage { toxic, act, dice, meant, chosen, active, done: false, worked: false, input })
+    }
+
+    /// The connection does not speak HTTP, where that is understood.
+    fn turn_foreign(&mut self) {
+        self.active = self.meant && self.chosen;
     }
 
     /// The toxic is now so: it draws anew, and judges what it holds anew.
-    fn update(&mut self, toxic: &Arc<Toxic>, place: Place<'_>) {
+    fn update(&mut self, toxic: &Arc<Toxic>, place: Place<'_>, foreign: bool) {
         self.act.set(&toxic.values);
         self.act.share(&toxic.shared);
         self.dice = toxic.dice(place);
-        self.active = toxic.draw(&mut self.dice) && self.meant;
+        self.chosen = toxic.draw(&mut self.dice);
+        // What was found out about the connection holds on.
+        self.active = self.chosen && self.meant && (!toxic.foreign || foreign);
         self.toxic = toxic.clone();
     }
 
@@ -137,6 +146,8 @@ pub struct Link {
     out: Queue,
     /// The names of toxics that did something here and are gone.
     past: Vec<String>,
+    /// What flows here has turned out not to be HTTP.
+    foreign: bool,
 }
 
 impl Link {
@@ -144,6 +155,13 @@ impl Link {
     pub fn new<'a>(toxics: impl Iterator<Item = &'a Arc<Toxic>>, place: Place<'_>) -> Self {
         let stages = toxics.filter_map(|toxic| Stage::new(toxic, place)).collect();
         Link { stages, ..Link::default() }
+    }
+
+    /// What flows here has turned out not to be HTTP: toxics that concern only that act from now on.
+    pub fn turn_foreign(&mut self) {
+        if !std::mem::replace(&mut self.foreign, true) {
+            self.stages.iter_mut().for_each(Stage::turn_foreign);
+        }
     }
 
     /// Whether what is read may be written at once.
@@ -219,12 +237,16 @@ impl Link {
     pub fn change(&mut self, change: &Change, place: Place<'_>) {
         match change {
             Change::Add(toxic) => {
-                self.stages.extend(Stage::new(toxic, place));
+                let mut stage = Stage::new(toxic, place);
+                if self.foreign {
+                    stage.iter_mut().for_each(Stage::turn_foreign);
+                }
+                self.stages.extend(stage);
             }
             Change::Update(toxic) => {
                 let found = self.stages.iter_mut().find(|stage| stage.toxic.name == toxic.name);
                 if let Some(stage) = found {
-                    stage.update(toxic, place);
+                    stage.update(toxic, place, self.foreign);
                 }
             }
             Change::Remove(name) => {

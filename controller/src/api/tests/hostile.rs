@@ -110,6 +110,7 @@ async fn who_asks_too_often_is_made_to_wait_and_can_halt() {
 async fn a_stolen_viewer_token_alters_nothing() {
     let served = Served::new().await;
     served.enrolled("web").await;
+    let before = served.store.audit_head().await.expect("a head");
     for route in super::super::routes::table().iter().filter(|route| route.method != Method::GET) {
         let path = route.path.replace("{name}", "web").replace("{id}", "viewer");
         let (status, answer) =
@@ -117,7 +118,7 @@ async fn a_stolen_viewer_token_alters_nothing() {
         assert_eq!(status, 403, "{path}: {answer}");
     }
     assert!(served.engine.asked().is_empty());
-    assert_eq!(served.store.audit_head().await.expect("a head").seq, 0, "nothing was done");
+    assert_eq!(served.store.audit_head().await.expect("a head"), before, "nothing was done");
     served.stop().await;
 }
 
@@ -202,6 +203,88 @@ async fn a_store_that_does_not_answer_does_not_keep_anybody_from_halting() {
     assert_eq!(served.engine.asked(), ["halt None"]);
     // A token that was not seen before stays outside.
     assert_eq!(served.post("admin", "/v1/halt", json!({ "reason": "x" })).await.0, 500);
+    served.stop().await;
+}
+
+#[tokio::test]
+async fn a_store_that_hangs_does_not_keep_anybody_from_halting() {
+    let served = Served::new().await;
+    let mut browser = Browser::new(served.at);
+    browser.sign_in(served.token("operator")).await;
+    assert_eq!(served.get("operator", "/v1/me").await.0, 200);
+    let hung = served.store.hang().await;
+    // It is asked without an answer; whoever halts gets one long before the database is given up.
+    let patience = std::time::Duration::from_secs(9);
+    let halted = served.post("operator", "/v1/halt", json!({ "reason": "it hurts" }));
+    let (status, done) = tokio::time::timeout(patience, halted).await.expect("it is answered");
+    assert_eq!((status, &done["blocked"]), (200, &json!(false)), "it says that nothing is kept yet: {done}");
+    assert_eq!(done["hosts"]["web"]["undone"], json!(["the rule is gone"]));
+    let page = tokio::time::timeout(patience, browser.post("/halt", &[("reason", "still")])).await;
+    let page = page.expect("it is answered");
+    assert!(page.status == 200 && page.body.contains("the rule is gone"), "{page:?}");
+    let one =
+        tokio::time::timeout(patience, served.post("operator", "/v1/runs/r/halt", json!({ "reason": "r" })));
+    assert_eq!(one.await.expect("it is answered").0, 503, "what became of the run nobody can say");
+    assert_eq!(served.engine.asked(), ["halt None", "halt None", "halt r"]);
+    // What it was asked to keep is kept as soon as it answers again: new runs are blocked, and the log knows by whom.
+    drop(hung);
+    let kept = async {
+        loop {
+            let entries = served.store.audit_page(1, 100).await.expect("it answers");
+            let halts = entries.iter().filter(|entry| entry.what["did"].to_string().contains("halt")).count();
+            if halts == 3 && served.store.fact("halt").await.expect("it answers").is_some() {
+                return;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(patience, kept).await.expect("it is kept");
+    served.stop().await;
+}
+
+#[tokio::test]
+async fn a_token_that_was_revoked_does_not_halt_while_the_store_is_away() {
+    let served = Served::new().await;
+    let mut browser = Browser::new(served.at);
+    browser.sign_in(served.token("operator")).await;
+    assert_eq!(served.get("operator", "/v1/me").await.0, 200);
+    assert_eq!(browser.get("/runs").await.status, 200);
+    assert_eq!(served.post("admin", "/v1/tokens/operator/revoke", json!({})).await.0, 204);
+    served.store.lose_tables().await;
+    assert_eq!(served.post("operator", "/v1/halt", json!({ "reason": "x" })).await.0, 500);
+    assert_eq!(browser.post("/halt", &[("reason", "x")]).await.status, 500);
+    assert!(served.engine.asked().is_empty());
+    assert_eq!(served.post("admin", "/v1/halt", json!({ "reason": "x" })).await.0, 200);
+    served.stop().await;
+}
+
+#[tokio::test]
+async fn what_was_asked_for_is_done_to_its_end_though_whoever_asked_hangs_up() {
+    let served = Served::new().await;
+    let (at, token, body) = (served.at, served.token("operator"), r#"{ "reason": "r", "hosts": ["slow"] }"#);
+    let request = format!(
+        "POST /v1/halt HTTP/1.1\r\nHost: {at}\r\nAuthorization: Bearer {token}\r\n\
+         Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let mut stream = TcpStream::connect(at).await.expect("it listens");
+    stream.write_all(request.as_bytes()).await.expect("it reads");
+    let begun = async {
+        while served.engine.asked().is_empty() {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+        drop(stream);
+        loop {
+            let entries = served.store.audit_page(1, 100).await.expect("it answers");
+            if entries.iter().any(|entry| entry.what["did"] == "POST /v1/halt") {
+                return;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    };
+    let done = tokio::time::timeout(SLOWLY * 20, begun).await;
+    done.expect("it is in the log, though nobody waits for it");
+    assert_eq!(served.engine.asked(), ["halt Some([\"slow\"])", "the slow host has answered"]);
     served.stop().await;
 }
 

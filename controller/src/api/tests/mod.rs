@@ -2,6 +2,7 @@
 //! nothing and writes down what it was asked.
 
 mod access;
+mod halts;
 mod hostile;
 mod notify;
 mod plans;
@@ -26,8 +27,12 @@ use super::engine::{Planned, Submission};
 use super::server::Listening;
 use super::*;
 use crate::fleet::HostInfo;
+use crate::sights::Page;
 use crate::store::tests::Scratch;
 use crate::store::{NewJoinToken, Where};
+
+/// How long the host takes that is called `slow`.
+pub(crate) const SLOWLY: std::time::Duration = std::time::Duration::from_millis(500);
 
 /// The test double of the engine's seam.
 #[derive(Default)]
@@ -54,6 +59,7 @@ impl Engine for Recorder {
             connected: true,
             last_contact_ms: 7,
             preflight: json!({ "nft": true }).into(),
+            labels: BTreeMap::from([("says".to_owned(), "itself".to_owned())]),
             ..HostInfo::default()
         };
         Box::pin(async move { vec![live] })
@@ -96,6 +102,10 @@ impl Engine for Recorder {
         })
     }
 
+    fn observations(&self, _: &str, _: u64, _: u64) -> Option<Page> {
+        None
+    }
+
     fn halt_run<'a>(&'a self, run: &'a str) -> BoxFuture<'a, Result<(), Refusal>> {
         self.note(format!("halt {run}"));
         Box::pin(async { Ok(()) })
@@ -108,7 +118,14 @@ impl Engine for Recorder {
         self.note(format!("halt {hosts:?}"));
         let lifted = Lifted { undone: vec!["the rule is gone".to_owned()], ..Lifted::default() };
         let gone = Err(Refusal::bare("`db` is not connected"));
-        Box::pin(async { BTreeMap::from([("web".to_owned(), Ok(lifted)), ("db".to_owned(), gone)]) })
+        let slow = hosts.is_some_and(|hosts| hosts == ["slow"]);
+        Box::pin(async move {
+            if slow {
+                tokio::time::sleep(SLOWLY).await;
+                self.note("the slow host has answered".to_owned());
+            }
+            BTreeMap::from([("web".to_owned(), Ok(lifted)), ("db".to_owned(), gone)])
+        })
     }
 
     fn join_token(&self) -> Minted {

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use squall_controller::api::client::Remote;
 use squall_experiments::exit::Exit;
 use squall_experiments::gameday::{Event, GameDay, Mark, Record};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::sleep;
 
@@ -32,15 +33,34 @@ pub fn run(at: &At, name: &str, day: &GameDay, go: bool, common: &Common) -> any
         }
     };
     let wanted = json!({ "document": serde_json::to_string(day)?, "name": name });
-    let begun = match remote::ask(&remote, Method::POST, "/v1/game-days", Some(&wanted))? {
-        Ok(begun) => begun,
-        Err(exit) => return Ok(exit),
-    };
-    let id = begun["id"].as_str().context("the controller began no game day")?.to_owned();
-    eprintln!("game day {id}; `squall gameday stop {id}` stops it");
-    let typed = (!go && std::io::stdin().is_terminal()).then(lines);
-    let followed = Followed { remote, id, go, next: 0, asked: BTreeSet::new(), current: None };
-    remote::runtime()?.block_on(followed.carried_on(typed, common))
+    remote::runtime()?.block_on(async {
+        // From here on it is heard, whatever is waited for.
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let key = format!("{:032x}", rand::random::<u128>());
+        let begun = tokio::select! {
+            begun = remote.call(Method::POST, "/v1/game-days", Some(&wanted), Some(&key)) => begun,
+            _ = interrupt.recv() => {
+                eprintln!("note: nobody has said yet whether the game day began; `squall gameday list` tells");
+                return Ok(Exit::Interrupted);
+            }
+        };
+        let begun = match begun {
+            Ok((status, begun)) if (200..300).contains(&status) => begun,
+            Ok((_, problem)) => return Ok(remote::refused(&problem)),
+            Err(error) => {
+                eprintln!("error: {error}");
+                return Ok(Exit::Refused);
+            }
+        };
+        let id = begun["id"].as_str().context("the controller began no game day")?.to_owned();
+        eprintln!("game day {id}; `squall gameday stop {id}` stops it");
+        let typed = (!go && std::io::stdin().is_terminal()).then(lines);
+        if typed.is_some() {
+            eprintln!("type `go`, `no-go WHY`, `detected`, `acknowledged`, `mitigated` or `stop WHY`; anything else is a note");
+        }
+        let (asked, current, observed) = (BTreeSet::new(), None, None);
+        Followed { remote, id, go, next: 0, asked, current, observed }.carried_on(typed, interrupt, common).await
+    })
 }
 
 /// What is typed, line by line.
@@ -67,22 +87,57 @@ struct Followed {
     asked: BTreeSet<String>,
     /// The step that somebody has to say go to.
     current: Option<String>,
+    /// The step whose run has ended: go is on to what comes next, also where marks are still waited for.
+    observed: Option<String>,
 }
 
 impl Followed {
     async fn carried_on(
         mut self,
-        mut typed: Option<mpsc::UnboundedReceiver<String>>,
+        typed: Option<mpsc::UnboundedReceiver<String>>,
+        mut interrupt: Signal,
         common: &Common,
     ) -> anyhow::Result<Exit> {
+        let id = self.id.clone();
+        let early = tokio::select! {
+            early = self.to_its_end(typed) => early,
+            _ = interrupt.recv() => {
+                eprintln!("the game day goes on; `squall gameday stop {id}` stops it");
+                Some(Exit::Interrupted)
+            }
+        };
+        if let Some(exit) = early {
+            return Ok(exit);
+        }
+        let shown = tokio::select! {
+            shown = self.shown() => shown,
+            _ = interrupt.recv() => {
+                eprintln!("the game day is over; `squall gameday show {id}` tells what was measured");
+                return Ok(Exit::Interrupted);
+            }
+        };
+        let shown = match shown {
+            Ok(shown) => shown,
+            Err(exit) => return Ok(exit),
+        };
+        match common.format {
+            Format::Json => print::json(&shown)?,
+            Format::Human => print::result(&words::one(&shown))?,
+        }
+        let code = shown["exit"].as_u64().and_then(|code| u8::try_from(code).ok());
+        Ok(code.and_then(|code| Exit::try_from(code).ok()).unwrap_or(Exit::Bug))
+    }
+
+    /// Follows the day until it is over; gives an exit code where this command ends before that.
+    async fn to_its_end(&mut self, mut typed: Option<mpsc::UnboundedReceiver<String>>) -> Option<Exit> {
         let mut heard = Instant::now();
         loop {
             match self.look().await {
-                Ok(true) => break,
+                Ok(true) => return None,
                 Ok(false) => heard = Instant::now(),
                 Err(why) if heard.elapsed() > PATIENCE => {
                     eprintln!("error: {why}; the game day goes on when its controller does");
-                    return Ok(Exit::Refused);
+                    return Some(Exit::Refused);
                 }
                 Err(_) => {}
             }
@@ -96,31 +151,29 @@ impl Followed {
                 () = sleep(LOOK) => {}
                 line = line => match line {
                     Some(line) => self.say(line.trim()).await,
-                    None => typed = None,
+                    None => {
+                        eprintln!("note: nothing more is read here; `squall gameday go {}` says go", self.id);
+                        typed = None;
+                    }
                 },
-                _ = tokio::signal::ctrl_c() => {
-                    eprintln!("the game day goes on; `squall gameday stop {}` stops it", self.id);
-                    return Ok(Exit::Interrupted);
-                }
             }
         }
-        let shown = loop {
+    }
+
+    /// The day in the end.
+    async fn shown(&self) -> Result<Value, Exit> {
+        let begun = Instant::now();
+        loop {
             match self.remote.call(Method::GET, &path(&self.id, ""), None, None).await {
-                Ok((200, shown)) => break shown,
-                Ok((_, problem)) if heard.elapsed() > PATIENCE => return Ok(remote::refused(&problem)),
-                Err(error) if heard.elapsed() > PATIENCE => {
+                Ok((200, shown)) => return Ok(shown),
+                Ok((_, problem)) if begun.elapsed() > PATIENCE => return Err(remote::refused(&problem)),
+                Err(error) if begun.elapsed() > PATIENCE => {
                     eprintln!("error: {error}");
-                    return Ok(Exit::Refused);
+                    return Err(Exit::Refused);
                 }
                 _ => sleep(LOOK).await,
             }
-        };
-        match common.format {
-            Format::Json => print::json(&shown)?,
-            Format::Human => print::result(&words::one(&shown))?,
         }
-        let code = shown["exit"].as_u64().and_then(|code| u8::try_from(code).ok());
-        Ok(code.and_then(|code| Exit::try_from(code).ok()).unwrap_or(Exit::Bug))
     }
 
     /// Tells what happened since; whether the day is over.
@@ -138,9 +191,12 @@ impl Followed {
             eprintln!("{}", words::line(&record));
             match record.event {
                 Event::Asked { step, .. } | Event::Refused { step, .. } => {
-                    self.current = Some(step.to_string())
+                    (self.current, self.observed) = (Some(step.to_string()), None);
                 }
-                Event::Go { .. } | Event::NoGo { .. } => self.current = None,
+                Event::Go { .. } | Event::NoGo { .. } | Event::Done { .. } => {
+                    (self.current, self.observed) = (None, None);
+                }
+                Event::RunEnded { step, .. } => self.observed = Some(step.to_string()),
                 Event::Ended => over = true,
                 _ => {}
             }
@@ -164,7 +220,11 @@ impl Followed {
     async fn say(&mut self, line: &str) {
         let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
         let reason = if rest.trim().is_empty() { "said on a terminal" } else { rest.trim() };
-        let (verb, body) = match (word, self.current.clone()) {
+        let asked = match word {
+            "go" => self.current.clone().or_else(|| self.observed.clone()),
+            _ => self.current.clone(),
+        };
+        let (verb, body) = match (word, asked) {
             ("", _) => return,
             ("go" | "no-go", None) => return eprintln!("note: no step is asked for"),
             ("go", Some(step)) => ("/go", json!({ "step": step })),

@@ -1,8 +1,10 @@
 //! Game days in words.
 
 use serde_json::Value;
+use squall_controller::gameday::SQUALL;
+use squall_controller::report::{gameday_clock, gameday_event};
 use squall_experiments::exit::Exit;
-use squall_experiments::gameday::{Event, Record};
+use squall_experiments::gameday::Record;
 
 use crate::cli::remote::{plain, table, text, time};
 
@@ -119,35 +121,10 @@ fn mean(value: &Value) -> String {
     }
 }
 
-/// An event as a line of the talk.
+/// An event as a line of the talk: when it was written down, by whom unless by the controller, and what.
 pub fn line(record: &Record) -> String {
-    let step = record.event.step().map_or_else(String::new, |step| format!("{step}: "));
-    let what = match &record.event {
-        Event::Begun => "the game day began".to_owned(),
-        Event::Paused { until, .. } => format!("nothing happens until {}", clock(*until)),
-        Event::Asked { why: Some(why), .. } => format!("go or no-go? {why}"),
-        Event::Asked { why: None, .. } => "go or no-go?".to_owned(),
-        Event::Go { .. } => format!("go, says {}", record.by),
-        Event::NoGo { why, .. } => format!("no-go, says {}: {why}", record.by),
-        Event::Refused { why, .. } => format!("its run did not begin: {why}; go or no-go?"),
-        Event::RunBegan { run, .. } => format!("run {run}"),
-        Event::FaultBegan { moment, .. } => format!("the fault began at {}", clock(*moment)),
-        Event::FaultEnded { moment, .. } => format!("the fault ended at {}", clock(*moment)),
-        Event::WellAgain { moment, .. } => format!("well again at {}", clock(*moment)),
-        Event::RunEnded { sentence, .. } => sentence.clone(),
-        Event::Done { .. } => "done".to_owned(),
-        Event::Marked { mark, moment, .. } => format!("{mark} at {}, says {}", clock(*moment), record.by),
-        Event::TakenBack { mark, .. } => format!("not {mark}, says {}", record.by),
-        Event::Noted { text, .. } => format!("{}: {text}", record.by),
-        Event::Stopped { why } => format!("stopped by {}: {why}", record.by),
-        Event::Ended => "the game day is over".to_owned(),
-    };
-    plain(&format!("{} {step}{what}", clock(record.at))).replace('\n', " ")
-}
-
-/// The time of a day, UTC.
-fn clock(ms: u64) -> String {
-    time(&ms.into()).split_once(' ').map(|(_, clock)| clock.to_owned()).unwrap_or_default()
+    let by = if record.by == SQUALL { String::new() } else { format!("{}: ", record.by) };
+    plain(&format!("{} {by}{}", gameday_clock(record.at), gameday_event(record))).replace('\n', " ")
 }
 
 #[cfg(test)]

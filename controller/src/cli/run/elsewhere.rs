@@ -89,6 +89,9 @@ impl Elsewhere<'_> {
                 order[key] = text.into();
             }
         }
+        if self.options.observations.is_some() {
+            order["observe"] = true.into();
+        }
     }
 
     /// The steps of a ramp, each a run of the controller: it is told of the next one when the one before has ended.
@@ -131,7 +134,10 @@ impl Elsewhere<'_> {
                 let text = report::ladder(title, &ladder, None, paint);
                 followed.pipeline.harmless(&text).into_owned()
             }
-            Format::Json => report::ladder_json(title, &ladder, None),
+            Format::Json => {
+                let text = report::ladder_json(title, &ladder, None);
+                followed.pipeline.harmless_json(&text).into_owned()
+            }
         })?;
         followed.climbed(ladder);
         Ok(exit)
@@ -161,6 +167,7 @@ impl Elsewhere<'_> {
         {
             eprintln!("history: {}", followed.pipeline.harmless(&remote::plain(history)));
         }
+        followed.observed(&self.remote, run);
         let log = match remote::lines(&self.remote, run) {
             Ok(log) => log,
             // What became of the run is known all the same.

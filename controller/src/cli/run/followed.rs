@@ -1,8 +1,12 @@
 //! What a command writes of runs that a controller carries out: their events, reports, and marks in a pipeline.
 
+use std::fs::File;
 use std::io::{self, Write};
 use std::time::Instant;
 
+use axum::http::Method;
+use serde_json::json;
+use squall_controller::api::client::Remote;
 use squall_controller::conductor::date;
 use squall_controller::report::{self, Paint};
 use squall_experiments::document::Document;
@@ -14,7 +18,7 @@ use squall_experiments::suite::{Subject, Suite, Tested};
 use super::outputs::Outputs;
 use super::pipeline::Pipeline;
 use super::{Options, show};
-use crate::cli::remote::Refused;
+use crate::cli::remote::{self, Refused};
 use crate::cli::{Common, Format};
 
 /// Everything in hand that is needed for it.
@@ -98,6 +102,14 @@ impl Followed {
         self.any = true;
     }
 
+    /// Writes what the proxies of a run's outages saw, where that is wanted. What cannot be had is said, and changes no verdict.
+    pub fn observed(&mut self, remote: &Remote, run: &str) {
+        let Some(file) = &mut self.outputs.observations else { return };
+        if let Err(error) = observations(remote, run, file) {
+            eprintln!("error: what proxies saw in the run is not written to its end: {error:#}");
+        }
+    }
+
     /// Writes what the steps of a ramp come to.
     pub fn climbed(mut self, ladder: Ladder) {
         let steps = std::mem::take(&mut self.steps);
@@ -143,5 +155,28 @@ impl Followed {
 
     fn took_ms(&self) -> u64 {
         u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+/// Writes what a controller has kept of it, a JSON object a line; what it has not is told as a gap.
+fn observations(remote: &Remote, run: &str, file: &mut File) -> anyhow::Result<()> {
+    let mut from = 0;
+    loop {
+        let path = format!("/v1/runs/{}/observations?limit=1000&from={from}", remote::part(run));
+        let page = match remote::attempt(remote, Method::GET, &path, None)? {
+            Ok(page) => page,
+            Err(refused) => anyhow::bail!("{}", refused.why.trim_end().trim_start_matches("error: ")),
+        };
+        let mut lines = String::new();
+        if let Some(dropped @ 1..) = page["dropped"].as_u64() {
+            lines += &format!("{}\n", json!({ "run": run, "kind": "gap", "dropped": dropped }));
+        }
+        let seen = page["observations"].as_array().map_or(&[][..], Vec::as_slice);
+        seen.iter().for_each(|one| lines += &format!("{one}\n"));
+        file.write_all(lines.as_bytes())?;
+        if seen.is_empty() {
+            return Ok(());
+        }
+        from = page["next"].as_u64().unwrap_or(from + seen.len() as u64);
     }
 }

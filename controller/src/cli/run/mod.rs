@@ -157,12 +157,11 @@ impl Run {
 
     /// The first of the given options that says nothing to a controller.
     fn only_here(&self) -> Option<&'static str> {
-        let Options { observations, lease, history, telling, .. } = &self.options;
+        let Options { lease, history, telling, .. } = &self.options;
         let given = [
             ("--title", self.title.is_some()),
             ("--repeat", self.repeat > 1),
             ("--parallel", self.parallel > 1),
-            ("--observations", observations.is_some()),
             ("--lease", lease.is_some()),
             ("--history", history.is_some()),
             ("--html` or `--baseline", telling.is_asked_for()),
@@ -308,7 +307,10 @@ fn carry_out(
                     let text = report::ladder(&title, ladder, together.as_deref(), paint);
                     pipeline.harmless(&text).into_owned()
                 }
-                Format::Json => report::ladder_json(&title, ladder, together.as_deref()),
+                Format::Json => {
+                    let text = report::ladder_json(&title, ladder, together.as_deref());
+                    pipeline.harmless_json(&text).into_owned()
+                }
             });
         }
         _ => print(&suite, kind.suite, &pipeline, options.ci, common.format),
@@ -339,7 +341,7 @@ fn print(suite: &Suite, whole: bool, pipeline: &Pipeline, ci: bool, format: Form
     };
     let text = match format {
         Format::Human => pipeline.harmless(&text),
-        Format::Json => text.into(),
+        Format::Json => pipeline.harmless_json(&text),
     };
     show(&text);
 }

@@ -71,6 +71,11 @@ impl Pipeline {
     pub fn harmless<'a>(&self, text: &'a str) -> Cow<'a, str> {
         if self.github { report::harmless(text) } else { Cow::Borrowed(text) }
     }
+
+    /// [`Pipeline::harmless`] for a JSON document.
+    pub fn harmless_json<'t>(&self, text: &'t str) -> Cow<'t, str> {
+        if self.github { report::harmless_json(text) } else { Cow::Borrowed(text) }
+    }
 }
 
 #[cfg(test)]

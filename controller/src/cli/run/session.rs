@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use squall_agent::join;
 use squall_controller::conductor::signals::Held;
-use squall_controller::conductor::{Order, Outlet, Tell, conduct, run_id};
+use squall_controller::conductor::{Order, Outlet, Tell, conduct, into_file, run_id};
 use squall_controller::report::Progress;
 use squall_experiments::document::Redactor;
 use squall_experiments::exit::Exit;
@@ -100,6 +100,7 @@ impl Session {
         let mut live: Vec<Live> = Vec::new();
         let mut tasks: JoinSet<Ended> = JoinSet::new();
         let mut ended = Vec::new();
+        let mut stopped = false;
         loop {
             while live.len() < self.parallel {
                 let next =
@@ -112,6 +113,7 @@ impl Session {
             }
             tokio::select! {
                 Some(by) = interruptions.recv() => {
+                    stopped = true;
                     waiting.clear();
                     live.iter().for_each(|run| drop(run.interrupt.send(by.clone())));
                 }
@@ -126,7 +128,8 @@ impl Session {
                     };
                     live.retain(|run| run.unit.experiment != unit.experiment || run.unit.time != unit.time);
                     waiting.extend(self.climb_on(unit, &summary));
-                    if matches!(summary.exit, Exit::Interrupted | Exit::Modified | Exit::Bug) {
+                    // A signal may have come when the run was over already.
+                    if stopped || matches!(summary.exit, Exit::Interrupted | Exit::Modified | Exit::Bug) {
                         waiting.clear();
                     }
                     ended.push((unit, summary, path));
@@ -161,7 +164,7 @@ impl Session {
         let prepared = Rc::clone(&self.experiments[unit.experiment]);
         let run = run_id();
         let (path, file) = self.events.as_mut().and_then(|events| events.of(&run, &self.common)).unzip();
-        let sights = self.observations.as_ref().and_then(|file| file.try_clone().ok());
+        let sights = self.observations.as_ref().and_then(|file| file.try_clone().ok()).map(into_file);
         let mut ready = self.tellings.of(&run);
         let mut progress = self.progress(unit);
         let agent =

@@ -46,3 +46,28 @@ async fn a_host_that_there_is_no_room_for_is_told_so_and_keeps_its_token() {
     drop((seated, other));
     fleet.until("all of it to be free again", |hub| hub.room().run(16, 1).is_ok()).await;
 }
+
+#[tokio::test]
+async fn more_hosts_than_are_greeted_at_once_all_come_and_who_says_nothing_keeps_nobody_waiting() {
+    let fleet = fleet("turns", Terms::default()).await;
+    // More than have a turn at once, here.
+    let mut silent = Vec::new();
+    for _ in 0..12 {
+        silent.push(TcpStream::connect(fleet.address).await.unwrap());
+    }
+    let mut members = Vec::new();
+    for number in 0..12 {
+        members.push(fleet.member(&format!("web-{number}")).await);
+    }
+    let seated = futures_util::future::join_all(members.iter().map(|member| fleet.connect(member))).await;
+    assert_eq!(fleet.hub.connected().len(), 12);
+    // Nobody was closed so that a host could come.
+    for stream in &silent {
+        let closed = stream.try_read(&mut [0]);
+        assert!(
+            closed.as_ref().is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock),
+            "{closed:?}"
+        );
+    }
+    drop(seated);
+}

@@ -142,6 +142,7 @@ fn run_with(
         lease: Duration::from_millis(400),
         redactor: Redactor::default(),
         epoch: 0,
+        sights: None,
         approved: None,
     };
     let machines: Arc<dyn Machines> = Arc::clone(fleet) as _;

@@ -10,8 +10,10 @@ mod words;
 pub use html::gameday_html;
 pub(crate) use html::gameday_pieces;
 pub use markdown::gameday_markdown;
-pub use words::gameday_sentence;
+pub use words::{gameday_clock, gameday_event, gameday_sentence};
 
+use schemars::JsonSchema;
+use serde::Serialize;
 use squall_experiments::gameday::{Between, Comparison, Course, DayFigures, GameDay, Means, Record};
 
 /// Everything that is known of a game day.
@@ -35,14 +37,15 @@ pub struct GameDayReport {
     pub so_far: Option<SoFar>,
 }
 
-/// The day before, beside this one.
-#[derive(Clone, Debug)]
+/// The day before.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct Before {
-    /// Its name among all days.
+    /// Its id.
     pub id: String,
     /// When it began: milliseconds since 1970.
-    pub begun: u64,
+    pub at: u64,
     /// Step by step.
+    #[schemars(with = "serde_json::Value")]
     pub comparison: Comparison,
 }
 

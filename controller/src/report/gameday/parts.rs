@@ -3,7 +3,9 @@
 use squall_experiments::gameday::{Compared, StepFigures};
 use squall_experiments::summary::seconds;
 
-use super::words::{change, clock, event, gameday_sentence, mean, moment, outcome, reaction, took};
+use super::words::{
+    change, gameday_clock, gameday_event, gameday_sentence, mean, moment, outcome, reaction, took,
+};
 use super::{GameDayReport, postmortem};
 use crate::conductor::date_of;
 
@@ -60,7 +62,7 @@ fn summary(report: &GameDayReport) -> Section {
     if let Some(before) = &report.before {
         let means = &before.comparison.before;
         rows.push(vec![
-            format!("the one of {}", &date_of(before.begun)[..10]),
+            format!("the one of {}", &date_of(before.at)[..10]),
             mean(means.detect),
             mean(means.acknowledge),
             mean(means.mitigate),
@@ -95,7 +97,7 @@ fn summary(report: &GameDayReport) -> Section {
     if let Some(before) = &report.before {
         let rows = before.comparison.steps.iter().map(beside).collect();
         let heads = vec!["step", "then", "now", "noticed", "taken on", "mitigated", "well again"];
-        let caption = format!("Beside the game day of {}", date_of(before.begun).replace('T', " "));
+        let caption = format!("Beside the game day of {}", date_of(before.at).replace('T', " "));
         blocks.push(Block::Table(caption, heads, rows));
     }
     Section { key: "summary", title: "Summary", blocks }
@@ -132,11 +134,19 @@ fn beside(step: &Compared) -> Vec<String> {
 /// Everything that happened, in the order in which it did.
 fn timeline(report: &GameDayReport) -> Section {
     let begun = report.course.begun.unwrap_or_default();
-    let mut told: Vec<(u64, &str, String)> =
-        report.record.iter().map(|record| (moment(record), record.by.as_str(), event(record))).collect();
+    let mut told: Vec<(u64, &str, String)> = report
+        .record
+        .iter()
+        .map(|record| (moment(record), record.by.as_str(), gameday_event(record)))
+        .collect();
     told.sort_by_key(|(moment, ..)| *moment);
     let rows = told.into_iter().map(|(moment, by, event)| {
-        vec![clock(moment), format!("+{}", seconds(moment.saturating_sub(begun))), event, by.to_owned()]
+        vec![
+            gameday_clock(moment),
+            format!("+{}", seconds(moment.saturating_sub(begun))),
+            event,
+            by.to_owned(),
+        ]
     });
     let rows: Vec<Vec<String>> = rows.collect();
     let caption = format!("Times of {}, UTC", date_of(begun).get(..10).unwrap_or_default());
@@ -170,17 +180,17 @@ fn evidence(report: &GameDayReport) -> Section {
                             format!(
                                 "its fault lasted {} from {} on",
                                 seconds(ended.saturating_sub(began)),
-                                clock(began)
+                                gameday_clock(began)
                             )
                         }
-                        None => format!("its fault is there since {}", clock(began)),
+                        None => format!("its fault is there since {}", gameday_clock(began)),
                     },
                 );
                 format!("run `{}`: {sentence}; {fault}", attempt.run)
             })
             .collect();
         if let Some(go) = step.go.as_ref().filter(|_| step.manual) {
-            said.push(format!("{}, go by {}", clock(go.at), go.by));
+            said.push(format!("{}, go by {}", gameday_clock(go.at), go.by));
         }
         if let Some(no_go) = &step.no_go {
             said.push(format!(
@@ -190,7 +200,7 @@ fn evidence(report: &GameDayReport) -> Section {
             ));
         }
         let notes = report.course.notes.iter().filter(|note| note.step.as_ref() == Some(&step.name));
-        said.extend(notes.map(|note| format!("{}, {}: {}", clock(note.at), note.by, note.text)));
+        said.extend(notes.map(|note| format!("{}, {}: {}", gameday_clock(note.at), note.by, note.text)));
         if said.is_empty() {
             said.push("nothing has happened".to_owned());
         }
@@ -198,7 +208,7 @@ fn evidence(report: &GameDayReport) -> Section {
     }
     let notes = report.course.notes.iter().filter(|note| note.step.is_none());
     let notes: Vec<String> =
-        notes.map(|note| format!("{}, {}: {}", clock(note.at), note.by, note.text)).collect();
+        notes.map(|note| format!("{}, {}: {}", gameday_clock(note.at), note.by, note.text)).collect();
     if !notes.is_empty() {
         blocks.push(Block::Title("Notes on the day".to_owned()));
         blocks.push(Block::List(notes));

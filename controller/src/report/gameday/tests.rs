@@ -111,7 +111,7 @@ fn report() -> GameDayReport {
         record,
         course,
         figures,
-        before: Some(Before { id: "d1".to_owned(), begun: 0, comparison }),
+        before: Some(Before { id: "d1".to_owned(), at: 0, comparison }),
         so_far: Some(SoFar { days: 2, means, between }),
     }
 }

@@ -105,8 +105,8 @@ pub(super) fn outcome(course: &Course, at: usize) -> &'static str {
     }
 }
 
-/// An event, for the timeline.
-pub(super) fn event(record: &Record) -> String {
+/// An event in words, without who said it and when.
+pub fn gameday_event(record: &Record) -> String {
     match &record.event {
         Event::Begun => "the game day began".to_owned(),
         Event::Paused { step, .. } => format!("a pause before `{step}`"),
@@ -161,7 +161,7 @@ pub(super) fn verb(mark: Mark) -> &'static str {
 }
 
 /// A time of day of UTC.
-pub(super) fn clock(ms: u64) -> String {
+pub fn gameday_clock(ms: u64) -> String {
     let date = crate::conductor::date_of(ms);
     date.get(11..19).unwrap_or_default().to_owned()
 }

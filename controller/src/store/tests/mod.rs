@@ -68,7 +68,7 @@ impl Store {
 
     /// Takes away what every request needs.
     pub(crate) async fn lose_tables(&self) {
-        let lost = "DROP TABLE tokens; DROP TABLE facts; DROP TABLE audit";
+        let lost = "DROP TABLE sessions; DROP TABLE tokens; DROP TABLE facts; DROP TABLE audit";
         self.write(move |sql| sql.batch(lost)).await.expect("they are there");
     }
 }
@@ -210,9 +210,8 @@ fn a_read_only_database_is_said() {
     let reader = || sqlite::reader(&scratch.path());
     let write = Line::start("read-only", reader().expect("it opens")).expect("a thread");
     let read = Line::start("reads", reader().expect("it opens")).expect("a thread");
-    let place = Arc::new(Where::Sqlite(scratch.path()));
-    let changes = tokio::sync::watch::Sender::new(0);
-    let store = Store { write, read, place, changes, telling: Arc::default() };
+    let (place, woken) = (Arc::new(Where::Sqlite(scratch.path())), hearing::Woken::default());
+    let store = Store { write, read, place, woken, hearing: None, telling: Arc::default() };
     let refused = wait(store.new_run(a_run("r"))).expect_err("it cannot be written");
     assert!(matches!(refused, StoreError::ReadOnly(_)), "{refused}");
 }

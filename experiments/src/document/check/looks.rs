@@ -18,6 +18,14 @@ impl Check {
                     help,
                 );
             }
+            if kind == "log" {
+                self.at(
+                    entry.key_span,
+                    &path,
+                    "a look at a `log` counts the lines since the last one, so a second look at once sees none of them",
+                    "leave `sample` out, or say by `every` how many seconds of lines are one sample",
+                );
+            }
             let sample = &entry.value;
             self.not_zero(sample, "within", &path, "write for example `30s`");
             let given = |key: &str| sample.get(key).is_some();

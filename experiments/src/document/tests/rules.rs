@@ -399,4 +399,9 @@ fn how_often_and_when_to_look_is_checked() {
          method: [{ wait: 1s }]\n",
     );
     assert!(load[0].starts_with("a sample of `load` is many requests"), "{load:?}");
+    let log = short(
+        "squall: 1\ntitle: t\nhypothesis: [{ name: a, log: { file: /var/log/a, pattern: b }, sample: { attempts: 2 } }]\n\
+         method: [{ wait: 1s }]\n",
+    );
+    assert!(log[0].starts_with("a look at a `log` counts the lines since the last one"), "{log:?}");
 }

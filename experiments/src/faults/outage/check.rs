@@ -60,7 +60,11 @@ impl Outage {
             wrong.with("delay", what, "say how late answers come: `delay: 2s`");
         }
         if how == How::Brownout && self.share.is_none() {
-            wrong.with("share", "`brownout` needs a share", "say which share of connections: `share: 20%`");
+            wrong.with(
+                "share",
+                "`brownout` needs a share",
+                "say which share of requests or connections: `share: 20%`",
+            );
         }
         self.check_requests(wrong);
         self.check_tls(wrong);

@@ -74,8 +74,9 @@ pub struct Outage {
     /// For `errors` and `truncate` at port 443, without `tls`: the dependency speaks HTTP there that is not inside TLS.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub plain: bool,
-    /// Which share of the connections is concerned, for `errors` and `truncate` of the requests, drawn with the run's
-    /// seed; the others pass through the proxy unharmed. `refuse` and `blackhole` concern all.
+    /// Which share of the connections is concerned, for `errors` and `truncate` of the requests, for `brownout` of the
+    /// requests where HTTP is spoken in plain text and else of the connections, drawn with the run's seed; the others pass
+    /// through the proxy unharmed. `refuse` and `blackhole` concern all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub share: Option<Percent>,
     /// What becomes of TCP connections that are there when the fault begins: `include` is usual for `refuse` and `blackhole`,
@@ -102,7 +103,8 @@ pub enum How {
     CloseEarly,
     /// It answers late (`delay`).
     Latency,
-    /// Some of it is overloaded: a share of the connections (`share`) is answered late (`delay`).
+    /// Some of it is overloaded: a share (`share`) of the requests, or of the connections where no HTTP is spoken in plain
+    /// text, is answered late (`delay`).
     Brownout,
     /// It answers requests of HTTP, in versions 1.1 and 2, with an error (`status`); inside TLS only with `tls`.
     Errors,
@@ -205,7 +207,8 @@ impl Outage {
             How::CloseEarly => Ailment::Close { after },
             How::Slow => Ailment::Slow { rate: self.rate? },
             How::Latency | How::Brownout => {
-                Ailment::Late { delay: self.delay?, jitter: self.jitter.unwrap_or(Period::ZERO) }
+                let (delay, jitter) = (self.delay?, self.jitter.unwrap_or(Period::ZERO));
+                Ailment::Late { delay, jitter, by_request: self.how == How::Brownout }
             }
             How::Errors => Ailment::Errors {
                 status: self.status.unwrap_or(UNAVAILABLE),

@@ -51,7 +51,8 @@ fn the_ways_of_the_proxy_say_what_they_do() {
     assert_eq!(said(hang), format!("lead through the proxy, and hang after 1kB of answers, {to}"));
     let share = Some("20%".parse().unwrap());
     let brownout = Outage { delay: Some(Period::from_secs(2)), share, ..outage(How::Brownout) };
-    assert_eq!(said(brownout), format!("lead through the proxy, and delay by 2s, for 20% of them, {to}"));
+    let what = "delay by 2s, request by request where HTTP is spoken";
+    assert_eq!(said(brownout), format!("lead through the proxy, and {what}, for 20% of them, {to}"));
     let errors = Outage { share, path: Some("/pay/*".to_owned()), ..outage(How::Errors) };
     let what = "answer requests of /pay/* with status 503 (gRPC 14)";
     assert_eq!(said(errors), format!("lead through the proxy, and {what}, for 20% of them, {to}"));
@@ -61,6 +62,28 @@ fn the_ways_of_the_proxy_say_what_they_do() {
     assert_eq!(said(truncate), format!("lead through the proxy, and {what}, {to}"));
     let tls = Outage { certificate: Some(Certificate::Untrusted), ..outage(How::Tls) };
     assert_eq!(said(tls), format!("lead through the proxy, and show a certificate that nobody trusts, {to}"));
+}
+
+#[test]
+fn outages_of_different_names_do_not_collide_and_whatever_could_be_the_same_does() {
+    let claims = |of: &str, how: How| {
+        let of = of.parse().unwrap();
+        Outage { of, delay: Some(Period::from_secs(1)), ..outage(how) }.changes(None)[0].claims()
+    };
+    let collide = |(a, how_a), (b, how_b)| {
+        let (a, b) = (claims(a, how_a), claims(b, how_b));
+        let both = a.iter().any(|mine| b.iter().any(|other| mine.collides(other)));
+        assert_eq!(both, b.iter().any(|mine| a.iter().any(|other| mine.collides(other))), "{a:?} {b:?}");
+        both
+    };
+    let (hang, late) = (How::Hang, How::Latency);
+    assert!(!collide(("db.internal:5432", hang), ("cache.internal:5432", late)));
+    assert!(!collide(("db.internal:5432", hang), ("db.internal:5433", late)));
+    // Names are compared as resolvers do, and what an address is called only a host knows.
+    assert!(collide(("db.internal:5432", hang), ("DB.internal.:5432", late)));
+    assert!(collide(("db.internal:5432", hang), ("10.0.0.7:5432", late)));
+    // What the kernel does alone to packets is told apart by addresses only.
+    assert!(collide(("db.internal:5432", hang), ("cache.internal:5432", How::Refuse)));
 }
 
 #[test]

@@ -41,3 +41,30 @@ fn it_is_carried_as_it_is_and_counted() {
         }
     });
 }
+
+#[test]
+fn a_toxic_for_what_is_not_http_leaves_requests_alone_and_the_other_way_round() {
+    run(async {
+        let world = World::new().await;
+        let toxic = |kind: &str, attributes: Value, foreign: bool| {
+            let attributes = attributes.as_object().cloned().unwrap_or_default();
+            let wanted = WantedToxic { kind: kind.to_owned(), attributes, foreign, ..WantedToxic::default() };
+            world.control.add_toxic("shop", &wanted).expect("a toxic").hits
+        };
+        let of_bytes = toxic("latency", json!({ "latency": 1 }), true);
+        let of_requests = toxic("http_delay", json!({ "delay": 1 }), false);
+        let hits = || (of_bytes.load(Ordering::Relaxed) > 0, of_requests.load(Ordering::Relaxed));
+        for _ in 0..2 {
+            let mut sender = world.first().await;
+            sender.send_request(post("/", "paid")).await.expect("an answer");
+        }
+        assert_eq!(hits(), (false, 2));
+        // The dependency speaks HTTP only, and says so.
+        let mut stream = TcpStream::connect(world.listen).await.expect("it listens");
+        stream.write_all(b"\x16hello\r\n\r\n").await.expect("it takes it");
+        let mut came = Vec::new();
+        stream.read_to_end(&mut came).await.expect("an orderly end");
+        assert!(came.starts_with(b"HTTP/1.1 400"), "{}", came.escape_ascii());
+        assert_eq!(hits(), (true, 2));
+    });
+}

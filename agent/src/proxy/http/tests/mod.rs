@@ -28,7 +28,8 @@ use tokio_rustls::TlsAcceptor;
 
 use super::body::{Broken, Flow};
 use super::faults::{empty, full};
-use super::prefixed::{Duplex, Prefixed, Spoken};
+use super::prefixed::{Duplex, Prefixed};
+use super::spoken::Spoken;
 use crate::proxy::control::{Control, Wanted, WantedToxic};
 use crate::proxy::observations::{KEPT, Observations};
 

@@ -158,6 +158,7 @@ pub(super) fn toxic(value: &Value) -> Result<WantedToxic, Refused> {
         stream: fields.text("stream")?.unwrap_or_default(),
         toxicity: fields.share("toxicity")?,
         attributes: fields.object("attributes")?,
+        foreign: false,
         concerns: fields.get("match").cloned().unwrap_or_default(),
         expires: lifetime(&fields)?,
     })
