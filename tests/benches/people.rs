@@ -15,6 +15,7 @@ use squall_controller::api::engine::{Engine, Planned, Submission};
 use squall_controller::api::server::Listening;
 use squall_controller::api::{Api, Approvals};
 use squall_controller::fleet::HostInfo;
+use squall_controller::sights::Page;
 use squall_controller::store::{
     Minted, NewHost, NewJoinToken, NewRun, NewSchedule, NewToken, Role, Secrets, Store, Tested, Where,
 };
@@ -56,6 +57,10 @@ impl Engine for Nobody {
 
     fn start<'a>(&'a self, _: &'a str, _: Submission) -> BoxFuture<'a, Result<(), Refusal>> {
         Box::pin(async { Err(Refusal::bare("there are no hosts")) })
+    }
+
+    fn observations(&self, _: &str, _: u64, _: u64) -> Option<Page> {
+        None
     }
 
     fn halt_run<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<(), Refusal>> {
