@@ -11,6 +11,7 @@ mod command;
 mod fleet;
 mod flows;
 mod load;
+mod people;
 mod proxy;
 mod shaping;
 mod table;
@@ -32,6 +33,8 @@ const GROUPS: &[Group] = &[
     ("flows", flows::figures),
     ("proxy", proxy::figures),
     ("fleet", fleet::figures),
+    ("schedules", people::schedules),
+    ("pages", people::pages),
 ];
 
 /// How often something is measured: as often as it says, or as `SQUALL_ROUNDS` does.

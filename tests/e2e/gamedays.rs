@@ -7,11 +7,13 @@ use std::time::Duration;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use squall_controller::store::{NewGameDay, Store, StoreError};
+use squall_tests::chromium::{Chromium, Tab};
 use squall_tests::client::connect;
 use squall_tests::needs;
 use squall_tests::squall::Squall;
 use squall_tests::wait::{PATIENCE, holds, until};
 
+use crate::pages::signs_in;
 use crate::serve::{Fleet, URL};
 
 /// An experiment over all hosts with one fault.
@@ -235,6 +237,57 @@ fn what_is_wrong_with_a_game_day_is_said_before_it_begins() {
     let day = file(format!("{head}steps: [{{ name: a, experiment: slow.yaml }}]\n"));
     let refused = fleet.asks(&["gameday", "run", &day, "--go"]).run();
     refused.expect_exit(4).expect_told("`a` was not begun: no host").expect_told("tries a step once");
+    fleet.end();
+}
+
+#[test]
+fn what_one_types_and_reaches_on_the_page_stays_while_the_day_goes_on() {
+    needs!(Root, Nftables, Nginx, Chromium);
+    let fleet = Fleet::new(1);
+    let day = "gameday: 1\nname: talks\ntitle: Two talks\nsteps:\n  - { name: first, notes: One. }\n  - { name: second, notes: Two. }\n";
+    let file = fleet.world.file("talks.yaml", day);
+    let olga = token(&fleet, "olga", "operator");
+    let followed = as_who(&fleet, &olga, &["gameday", "run", &file]).start();
+    let mut browser = Chromium::start(fleet.controller(), &fleet.world.place("browser"));
+    let mut tab = browser.tab(1280, 900);
+    signs_in(&mut tab, std::fs::read_to_string(&olga).expect("a token").trim());
+    let list = format!("{URL}/game-days");
+    tab.goes_to(&list);
+    tab.is_led_by("document.querySelector('ul.runs a').click()");
+    let shows_step = |number: usize| {
+        format!("document.querySelector('#piece-state')?.innerText.includes('Step {number} of 2') === true")
+    };
+    tab.sees("the first step", &shows_step(1));
+    // The stream begins anew, as after other tabs and restarts: it sends every piece.
+    let anew = |tab: &mut Tab<'_>| {
+        tab.runs(
+            "delete document.body.dataset.seen; document.querySelector('#piece-state .verdict').id = 'old'",
+        );
+        tab.runs("document.dispatchEvent(new Event('visibilitychange'))");
+        tab.sees("new pieces", "document.body.dataset.seen !== undefined && !document.getElementById('old')");
+    };
+
+    tab.runs("document.getElementById('no-go-reason').focus()");
+    tab.types("the release waits");
+    tab.runs("document.activeElement.setSelectionRange(4, 11)");
+    anew(&mut tab);
+    let field = "(({ id, value, selectionStart, selectionEnd }) => [id, value, selectionStart, selectionEnd])(document.activeElement)";
+    assert_eq!(tab.runs(field), json!(["no-go-reason", "the release waits", 4, 11]));
+    tab.runs("document.querySelector('#piece-state form[action$=\"/go\"] button').focus()");
+    anew(&mut tab);
+    assert_eq!(tab.runs("document.activeElement.textContent"), "Go");
+
+    // Somebody else says go: the same button in the same place is for another step now, and so is the reason.
+    as_who(&fleet, &olga, &["gameday", "go", "talks", "first"]).run().expect_exit(0);
+    tab.sees("the second step", &shows_step(2));
+    tab.sees("its button", "document.querySelector('#piece-state form[action$=\"/go\"] button') !== null");
+    assert_eq!(tab.runs("document.activeElement === document.body"), true, "Enter would press it");
+    assert_eq!(tab.runs("document.getElementById('no-go-reason').value"), "");
+    let noted = tab.complaints();
+    assert!(noted.is_empty(), "{noted:?}");
+    drop(browser);
+    as_who(&fleet, &olga, &["gameday", "go", "talks", "second"]).run().expect_exit(0);
+    followed.finish().expect_exit(0);
     fleet.end();
 }
 
