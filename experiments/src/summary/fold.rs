@@ -315,16 +315,17 @@ impl<'a> Making<'a> {
             // Of several that are as grave, the first: errors go before what is derived from them.
             let gravest = found.iter().rev().max_by_key(|finding| weight(finding.judgement.outcome));
             let judgement = match gravest {
-                Some(_) if !faults && in_force.tally.total() == 0 => {
-                    during(in_force.tally, stated.tolerate, faults)
-                }
+                Some(_) if !faults && in_force.tally.total() == 0 => counted(),
                 Some(worst) => unclear::sent(&worst.judgement, &in_force),
                 None => counted(),
             };
             let budget = Spent::of(stated, false, &self.samples, self.known(&stated.name));
             let alone = stated.rate.as_ref().is_some_and(|terms| terms.bounds.is_empty());
             let judgement = match budget {
-                Some(spent) => spent.judge(judgement, &in_force, alone),
+                Some(spent) => {
+                    let silent = Spent::silent(&stated.name, &self.samples);
+                    spent.judge(judgement, &in_force, silent, alone)
+                }
                 None => judgement,
             };
             let judgement = match stated.is_for(When::During) {

@@ -30,7 +30,7 @@ pub use crate::probe::Count;
 pub use closing::seconds;
 pub use load::{LoadFigures, in_words};
 pub(crate) use rates::derived;
-pub use rates::{count, count_control};
+pub use rates::{Silence, count, count_control, count_with};
 pub use regression::{Aspect, Comparison, Incomparable, Regression, Trend, comparable};
 pub use timeline::line;
 
@@ -262,5 +262,7 @@ impl Figures {
 
 #[cfg(test)]
 mod arrival;
+#[cfg(test)]
+mod silence;
 #[cfg(test)]
 mod tests;

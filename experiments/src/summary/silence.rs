@@ -1,0 +1,168 @@
+//! Looks that say nothing make no run green and convict none.
+
+use std::cell::Cell;
+
+use serde_json::{Value, json};
+
+use super::Summary;
+use crate::exit::Exit;
+use crate::run::Record;
+
+/// A run of one claim, with looks ten times a second in each phase: `+` is a good one, `-` a bad one, `?` one that says nothing.
+struct Run {
+    claim: Value,
+    faults: u32,
+    baseline: String,
+    during: String,
+    after: String,
+    said: Value,
+}
+
+impl Run {
+    fn new(claim: Value) -> Run {
+        let said = json!({ "event": "well-again", "after_ms": 1 });
+        let (baseline, after) = ("+".repeat(100), "+".repeat(300));
+        Run { claim, faults: 1, baseline, during: "+".repeat(300), after, said }
+    }
+
+    /// A claim that at most 5 % of the looks are bad.
+    fn of_rate() -> Run {
+        let rate = json!({ "bounds": [{ "errors": "5%" }], "mode": "fast", "confidence": "95%" });
+        Run::new(json!({ "rate": rate }))
+    }
+
+    fn during(self, looks: impl Into<String>) -> Run {
+        Run { during: looks.into(), ..self }
+    }
+
+    fn log(&self) -> Vec<Record> {
+        let mut claim = json!({ "name": "a", "tolerate": "0%" });
+        claim.as_object_mut().unwrap().extend(self.claim.as_object().unwrap().clone());
+        let mut events = vec![json!({
+            "event": "started", "run": "r", "title": "t", "date": "", "seed": 1, "plan": "p", "faults": self.faults,
+            "version": "0", "agent": null, "planned_ms": 30_000, "guards": [], "hypotheses": [claim]
+        })];
+        let now = Cell::new(0u64);
+        let looks = |events: &mut Vec<Value>, phase: &str, looks: &str| {
+            for look in looks.chars() {
+                let seen = ["no data", "refused", "connected"]
+                    [['?', '-', '+'].iter().position(|known| *known == look).unwrap()];
+                events.push(json!({
+                    "event": "sample", "name": "a", "phase": phase, "good": look == '+', "unclear": look == '?',
+                    "begun_ms": now.get(), "took_us": 1, "seen": seen, "at_ms": now.get()
+                }));
+                now.set(now.get() + 100);
+            }
+        };
+        looks(&mut events, "baseline", &self.baseline);
+        events.push(json!({ "event": "baseline-met" }));
+        if self.faults > 0 {
+            let applied = json!({ "targets": [], "notes": [], "took_us": 1 });
+            events
+                .push(json!({ "event": "injecting", "part": 1, "name": "f", "changes": [], "lasts_ms": 1 }));
+            events.push(json!({ "event": "injected", "part": 1, "applied": applied }));
+        }
+        looks(&mut events, "during", &self.during);
+        let lifted = json!({
+            "event": "lifted", "at_ms": now.get(),
+            "lifted": { "evidence": [], "undone": [], "stuck": [], "others": [], "took_us": 1 }, "why": null
+        });
+        if self.faults > 0 {
+            let mut own = lifted.clone();
+            own["part"] = json!(1);
+            events.push(own);
+        }
+        events.push(json!({ "event": "method-ended" }));
+        let mut whole = lifted;
+        whole["part"] = Value::Null;
+        events.push(whole);
+        events.push(json!({ "event": "recovery-began" }));
+        looks(&mut events, "recovery", &self.after);
+        events.push(self.said.clone());
+        let mut log: Vec<Record> = Vec::new();
+        for mut event in events {
+            let earlier = log.last().map_or(0, |last| last.at_ms);
+            event["at_ms"] = json!(event["at_ms"].as_u64().unwrap_or_default().max(earlier));
+            log.push(serde_json::from_value(event).unwrap());
+        }
+        log
+    }
+
+    #[track_caller]
+    fn judged(&self, exit: Exit, sentence: &str) {
+        let summary = Summary::of(&self.log()).unwrap();
+        // What changes nothing has its effect as soon as it is there; evidence is not what this is about.
+        assert_eq!(summary.exit, exit, "{}", summary.sentence);
+        assert!(summary.sentence.starts_with(sentence), "{}", summary.sentence);
+    }
+}
+
+#[test]
+fn a_rate_is_held_only_if_looks_that_say_nothing_might_have_been_bad() {
+    Run::of_rate().judged(Exit::Held, "held: `a`: 0 % of 300 requests failed, at most 5 % allowed");
+    Run::of_rate().during("?+".repeat(300)).judged(
+        Exit::Inconclusive,
+        "inconclusive: `a`: 300 of 600 samples say nothing: no data; 0 % of 300 requests failed, at most 5 % allowed",
+    );
+    let few = format!("{}??{}", "+".repeat(200), "+".repeat(200));
+    Run::of_rate().during(few).judged(
+        Exit::Held,
+        "held: `a`: 2 of 402 samples say nothing: no data; 0 % of 400 requests failed, at most 5 % allowed",
+    );
+    Run::of_rate().during("?".repeat(300)).judged(
+        Exit::Inconclusive,
+        "inconclusive: `a`: 300 of 300 samples say nothing: no data; no requests began while it was watched",
+    );
+}
+
+#[test]
+fn a_rate_has_deviated_only_if_looks_that_say_nothing_might_have_been_good() {
+    Run::of_rate()
+        .during("-+".repeat(20))
+        .judged(Exit::Deviated, "deviated: `a`: 50 % of 40 requests failed");
+    let silent = format!("{}-", "?".repeat(30)).repeat(20);
+    Run::of_rate().during(silent).judged(
+        Exit::Inconclusive,
+        "inconclusive: `a`: 600 of 620 samples say nothing: no data; 100 % of 20 requests failed, at most 5 % allowed",
+    );
+    let loud = format!("{}?", "-".repeat(30)).repeat(3);
+    Run::of_rate()
+        .during(loud)
+        .judged(Exit::Deviated, "deviated: `a`: 3 of 93 samples say nothing: no data; 100 %");
+}
+
+#[test]
+fn without_a_fault_what_says_nothing_did_not_hold_either() {
+    let calm = || Run { faults: 0, ..Run::of_rate() };
+    calm().during("").judged(Exit::Held, "held: ");
+    let why = "inconclusive: `a`: 5 of 5 samples say nothing: no data; nothing was seen while the method ran";
+    calm().during("?????").judged(Exit::Inconclusive, why);
+}
+
+#[test]
+fn bounds_by_the_baseline_are_not_widened_by_what_it_did_not_say() {
+    let rate = json!({ "bounds": [{ "errors-of-baseline": 1.5 }], "mode": "fast", "confidence": "95%" });
+    let run = |baseline: String, during: String| {
+        Run { baseline, ..Run::new(json!({ "rate": rate })) }.during(during)
+    };
+    let tenth = "-+++++++++".repeat(60);
+    run(tenth.clone(), "-+".repeat(100)).judged(Exit::Deviated, "deviated: `a`: 50 %");
+    // They may all have been bad: then as many may be now.
+    run(tenth.replace("-+++++", "-?????"), "-+".repeat(100)).judged(
+        Exit::Inconclusive,
+        "inconclusive: `a`: 300 of 600 samples of the baseline say nothing: no data; 50 % of 200 requests failed",
+    );
+}
+
+#[test]
+fn a_budget_that_looks_without_an_answer_may_have_spent_is_not_kept() {
+    let rate = json!({ "bounds": [], "mode": "robust", "confidence": "95%" });
+    let run = || Run::new(json!({ "rate": rate, "budget": "3 failed" }));
+    let why = "`a`: 0 failed since the method began, at most 3 may, and";
+    run().during("+??").judged(Exit::Held, &format!("held: {why} 2 samples say nothing"));
+    run().during("+???").judged(Exit::Inconclusive, &format!("inconclusive: {why} 3 samples say nothing"));
+    let beside = Run::new(json!({ "tolerate": "90%", "budget": "3 failed" }));
+    beside
+        .during("++++++???")
+        .judged(Exit::Inconclusive, &format!("inconclusive: {why} 3 samples say nothing"));
+}
