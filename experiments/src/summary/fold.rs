@@ -2,7 +2,7 @@
 
 use super::samples::Samples;
 use super::{Action, Claim, Guard, Part, Reason, Spent, Summary, Undo, closing};
-use super::{again, rates, timeline, unclear};
+use super::{again, late, rates, timeline, unclear};
 use crate::evidence::Evidence;
 use crate::exit::Exit;
 use crate::probe::When;
@@ -260,7 +260,7 @@ impl<'a> Making<'a> {
         let since_revert = self.well_again_ms.filter(|_| all_well);
         let well = since_revert.map(|since_revert| ended.and_then(moment).unwrap_or(since_revert));
         if let Some(ended) = ended {
-            self.reasons.extend(again::too_late(&started.hypotheses, &claims, &self.samples, ended));
+            self.reasons.extend(late::too_late(&started.hypotheses, &claims, &self.samples, ended));
         }
         let exit = self.reasons.iter().fold(Exit::Held, |exit, reason| exit.worse(reason.exit));
         let mut summary = Summary {

@@ -6,6 +6,7 @@
 mod again;
 mod closing;
 mod fold;
+mod late;
 mod load;
 mod rates;
 mod regression;
@@ -83,7 +84,7 @@ pub struct Summary {
     /// The host before and after, compared; `None` where the agent's last word was not heard, or nothing was begun.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host: Option<Compared>,
-    /// Milliseconds from the end of the last fault to the first of the good samples after which no bad one was seen,
+    /// Milliseconds from the end of the last fault to the first of three good samples in a row after which it did not fail again,
     /// of the slowest hypothesis; without faults, from the end of the revert. `None` where it was not watched, or
     /// did not hold again.
     pub well_again_ms: Option<u64>,

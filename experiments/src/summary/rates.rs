@@ -8,7 +8,7 @@ use crate::distribution::Distribution;
 use crate::probe::{QUANTILES, Slot};
 use crate::run::{Seen, Stated};
 use crate::verdict::{
-    Asked, Bound, Counts, Course, Finding, Mode, Phase, Terms, Tick, beside_control, findings,
+    Asked, Bound, Counts, Course, Finding, Mode, Phase, Tally, Terms, Tick, beside_control, findings,
     thousands, upper_mean, upper_share, well_again,
 };
 
@@ -302,15 +302,29 @@ pub(super) fn unshown(after: &Figures) -> String {
         None => (after.tally.total(), after.tally.bad),
     };
     let (requests, bad) = (thousands(requests), thousands(bad));
-    format!("{bad} of {requests} requests failed then, which shows neither; a longer `recovery` may tell")
+    let neither = "then, which shows neither; a longer `recovery` may tell";
+    match after.load {
+        Some(_) => format!("{bad} of {requests} requests failed {neither}"),
+        None if after.unclear > 0 => {
+            format!("{}; {bad} of {requests} other samples were bad {neither}", unclear::silent(after, ""))
+        }
+        None => format!("{bad} of {requests} samples were bad {neither}"),
+    }
 }
 
-/// Whether as many requests at most were bad after the revert as each bound allows, as far as that is a share.
+/// Whether as many requests at most were bad after the revert as each bound allows, as far as that is a share, even if all
+/// looks that say nothing were bad; of what has no such bound, as many samples as are tolerated.
 pub(super) fn within(found: &[Finding], stated: &Stated, samples: &Samples<'_>, ended_ms: u64) -> bool {
-    let Some(terms) = &stated.rate else { return true };
-    found.iter().zip(&terms.bounds).filter(|(_, bound)| !bound.compares_latencies()).all(|(found, bound)| {
+    let bounds = stated.rate.as_ref().map_or(&[][..], |terms| &terms.bounds);
+    let mut shares = found.iter().zip(bounds).filter(|(_, bound)| !bound.compares_latencies()).peekable();
+    if shares.peek().is_none() {
+        let after = samples.figures(&stated.name, Phase::Recovery);
+        return Tally { bad: after.tally.bad + after.unclear, ..after.tally }.within(stated.tolerate);
+    }
+    shares.all(|(found, bound)| {
         let mut counts = Counts::default();
-        samples.of_phase(&stated.name, Phase::Recovery).for_each(|seen| count(*bound, seen, &mut counts));
+        let after = samples.of_phase(&stated.name, Phase::Recovery);
+        after.for_each(|seen| count_with(Silence::Bad, *bound, seen, &mut counts));
         let (all, bad) = counts.total();
         let tolerated = tolerated_after(found, *bound, stated, samples, ended_ms);
         tolerated.is_some_and(|tolerated| bad as f64 <= tolerated * all as f64)

@@ -1,4 +1,4 @@
-//! Looks that say nothing make no run green and convict none.
+//! Looks that say nothing, and too few looks: neither makes a run green or convicts it.
 
 use std::cell::Cell;
 
@@ -33,6 +33,12 @@ impl Run {
 
     fn during(self, looks: impl Into<String>) -> Run {
         Run { during: looks.into(), ..self }
+    }
+
+    /// What was seen after the fault, and that it was not shown to hold again.
+    fn unshown(self, looks: impl Into<String>) -> Run {
+        let said = json!({ "event": "not-recovered", "names": [], "unshown": ["a"] });
+        Run { after: looks.into(), said, ..self }
     }
 
     fn log(&self) -> Vec<Record> {
@@ -165,4 +171,48 @@ fn a_budget_that_looks_without_an_answer_may_have_spent_is_not_kept() {
     beside
         .during("++++++???")
         .judged(Exit::Inconclusive, &format!("inconclusive: {why} 3 samples say nothing"));
+}
+
+#[test]
+fn what_is_not_shown_after_the_fault_is_no_deviation() {
+    let looks = || Run::new(json!({}));
+    let note =
+        "held: `a` was good in 300 of 300 samples during `f`; it is not shown that `a` held again after it";
+    looks().unshown("++").judged(Exit::Held, note);
+    let why = "inconclusive: `a` was not shown to hold again after the revert: ";
+    looks().unshown("++-").judged(
+        Exit::Inconclusive,
+        &format!("{why}1 of 3 samples were bad then, which shows neither; a longer `recovery` may tell"),
+    );
+    looks().unshown("?????").judged(
+        Exit::Inconclusive,
+        &format!("{why}5 of 5 samples say nothing: no data; 0 of 0 other samples were bad then"),
+    );
+    Run::of_rate()
+        .unshown("?+".repeat(50))
+        .judged(Exit::Inconclusive, &format!("{why}50 of 100 samples say nothing"));
+    Run::new(json!({ "recovers_within_ms": 1000 })).unshown("++").judged(Exit::Inconclusive, why);
+}
+
+#[test]
+fn single_looks_recover_within_a_time_as_they_are_shown_to_be_well_again() {
+    let run = |after: &str| Run {
+        after: after.to_owned(),
+        ..Run::new(json!({ "recovers_within_ms": 1000, "tolerate": "5%" }))
+    };
+    // A single bad look while somebody else is still waited for.
+    run(&format!("{}-{}", "+".repeat(15), "+".repeat(15))).judged(Exit::Held, "held: ");
+    run("-----+++").judged(Exit::Held, "held: ");
+    let late = "deviated: `a` was well again 1.5 s after the fault ended, not within 1.0 s";
+    run(&format!("{}+++", "-".repeat(15))).judged(Exit::Deviated, late);
+    let relapse = format!("{}--{}", "+".repeat(12), "+".repeat(5));
+    run(&relapse)
+        .judged(Exit::Deviated, "deviated: `a` was well again 1.4 s after the fault ended, not within 1.0 s");
+    let unknown = "inconclusive: `a` was seen to be well again 1.2 s after the fault ended, and whether it was so within 1.0 s is not \
+                   known: ";
+    run("-----++--++-+++").judged(Exit::Inconclusive, &format!("{unknown}one bad sample says too little"));
+    run("----------?++++").judged(
+        Exit::Inconclusive,
+        "inconclusive: `a` was seen to be well again 1.1 s after the fault ended",
+    );
 }

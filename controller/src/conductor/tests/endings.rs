@@ -271,6 +271,16 @@ fn nothing_is_injected_while_a_rate_says_nothing() {
 }
 
 #[test]
+fn what_says_nothing_after_the_fault_did_not_deviate() {
+    let mut world = World::new();
+    world.change = Some((|event| matches!(event, Event::RecoveryBegan), "h", "nothing"));
+    let outcome = world.run(json!({ "recovery": "400ms", "method": [fault("700ms")] }));
+    let claim = &outcome.summary.hypotheses[0];
+    assert_eq!((claim.recovered, claim.unshown.is_some()), (None, true), "{}", outcome.summary.sentence);
+    assert_eq!(outcome.summary.exit, Exit::Inconclusive, "{}", outcome.summary.sentence);
+}
+
+#[test]
 fn a_probe_that_hangs_during_the_fault_still_counts() {
     let mut world = World::new();
     world.change = Some((|event| matches!(event, Event::Injected { .. }), "h", "hang"));
