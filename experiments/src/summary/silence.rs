@@ -1,4 +1,4 @@
-//! Looks that say nothing, and too few looks: neither makes a run green or convicts it.
+//! Looks that say nothing, too few looks, and events that end too early: none of them makes a run green or convicts it.
 
 use std::cell::Cell;
 
@@ -215,4 +215,24 @@ fn single_looks_recover_within_a_time_as_they_are_shown_to_be_well_again() {
         Exit::Inconclusive,
         "inconclusive: `a` was seen to be well again 1.1 s after the fault ended",
     );
+}
+
+#[test]
+fn what_was_cut_off_did_not_hold() {
+    let whole = Run::new(json!({})).log();
+    assert_eq!(Summary::of(&whole).unwrap().exit, Exit::Held);
+    let lifted = whole.iter().position(|record| format!("{:?}", record.event).starts_with("Lifted")).unwrap();
+    for end in [5, 102, 103, lifted, lifted + 1, lifted + 2, lifted + 20, whole.len()] {
+        let cut = Summary::of(&whole[..end]).unwrap().cut_off();
+        let live = (103..=lifted).contains(&end);
+        let (exit, begins) = match live {
+            true => (Exit::Modified, "a host is still modified"),
+            false => (Exit::Inconclusive, "inconclusive: the run was cut off after "),
+        };
+        assert_eq!((cut.exit, cut.verdict.as_str()), (exit, exit.meaning()), "{end}: {}", cut.sentence);
+        assert!(cut.sentence.starts_with(begins), "{end}: {}", cut.sentence);
+    }
+    let mut bad = Run::new(json!({}));
+    bad.during = "-".repeat(30);
+    assert_eq!(Summary::of(&bad.log()).unwrap().cut_off().exit, Exit::Deviated, "what deviated has");
 }
