@@ -18,7 +18,8 @@ use super::{Common, Format, print};
 
 /// Make the report of a run again from its events, and say whether it is the same.
 ///
-/// Every figure is computed anew; nothing else is read, and nothing is touched. The exit code is that of the run. Of a run over
+/// Every figure is computed anew; nothing else is read, and nothing is touched. The exit code is that of the run; of one that was
+/// cut off before its end it is never 0. Of a run over
 /// several hosts (`squall show RUN --events`) it is the report of all.
 #[derive(Debug, clap::Args)]
 pub struct Verdict {
@@ -76,7 +77,7 @@ impl Verdict {
 
     /// The report of one host, with the end of the audit log of its controller.
     fn of_one(self, log: &[Record], audit: Option<Head>, common: &Common) -> anyhow::Result<Exit> {
-        let Some(mut summary) = Summary::of(log) else {
+        let Some(mut summary) = of_file(log) else {
             match &self.host {
                 Some(host) => eprintln!("error: `{}` holds no run on `{host}`", self.file.display()),
                 None => eprintln!("error: `{}` does not begin with the begin of a run", self.file.display()),
@@ -112,7 +113,7 @@ impl Verdict {
             eprintln!("help: name it: `--host NAME`");
             return Ok(Exit::Usage);
         }
-        let Some(muster) = Muster::of(log) else {
+        let Some(muster) = of_fleet(log) else {
             eprintln!("error: `{}` does not begin with the begin of a run", self.file.display());
             return Ok(Exit::Usage);
         };
@@ -121,13 +122,7 @@ impl Verdict {
             Format::Json => report::fleet_json(&muster),
         };
         print::result(&text)?;
-        let said = log.last().and_then(|line| match &line.what {
-            What::Fleet { event: FleetEvent::Finished { exit, sentence, .. }, .. } => {
-                Some((*exit, sentence.as_str()))
-            }
-            _ => None,
-        });
-        compare(said, muster.exit, &muster.sentence);
+        compare(said_of_all(log), muster.exit, &muster.sentence);
         Ok(muster.exit)
     }
 }
@@ -153,8 +148,8 @@ fn ladder(directory: &Path) -> anyhow::Result<(String, Ladder)> {
             }
         }
         rungs.extend(match &log {
-            Log::Run(log) => Summary::of(log).map(|summary| Rung::of(step.at, &summary)),
-            Log::Fleet(log) => Muster::of(log).map(|muster| Rung::of_all(step.at, &muster)),
+            Log::Run(log) => of_file(log).map(|summary| Rung::of(step.at, &summary)),
+            Log::Fleet(log) => of_fleet(log).map(|muster| Rung::of_all(step.at, &muster)),
         });
     }
     let (title, ramp) =
@@ -177,6 +172,18 @@ fn step(log: &Log) -> Option<(String, Step)> {
     }
 }
 
+/// What the events in a file add up to. Nobody adds to them any more, so that a run without its end was cut off.
+fn of_file(log: &[Record]) -> Option<Summary> {
+    let summary = Summary::of(log)?;
+    Some(if said(log).is_some() { summary } else { summary.cut_off() })
+}
+
+/// The same of a run over several hosts.
+fn of_fleet(log: &[Line]) -> Option<Muster> {
+    let muster = Muster::of(log)?;
+    Some(if said_of_all(log).is_some() { muster } else { muster.cut_off() })
+}
+
 /// Says whether a run said itself what was found now.
 fn compare(said: Option<(Exit, &str)>, exit: Exit, sentence: &str) {
     match said {
@@ -197,11 +204,88 @@ fn of_host(log: &[Line], name: &str) -> Vec<Record> {
     own.collect()
 }
 
+/// What the run of all hosts said at its end.
+fn said_of_all(log: &[Line]) -> Option<(Exit, &str)> {
+    match &log.last()?.what {
+        What::Fleet { event: FleetEvent::Finished { exit, sentence, .. }, .. } => Some((*exit, sentence)),
+        _ => None,
+    }
+}
+
 /// What the run said at its end.
 fn said(log: &[Record]) -> Option<(Exit, &str)> {
     match &log.last()?.event {
         Event::Finished { exit, sentence } => Some((*exit, sentence)),
         Event::Stuck { sentence, .. } => Some((Exit::Modified, sentence)),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    /// The events of a run that held, the last one its end.
+    fn whole() -> Vec<Value> {
+        let claim = json!({ "name": "a", "tolerate": "0%" });
+        let sample = |phase: &str| {
+            json!({
+                "event": "sample", "name": "a", "phase": phase, "good": true, "begun_ms": 1, "took_us": 1, "seen": "200"
+            })
+        };
+        let mut events = vec![
+            json!({
+                "event": "started", "run": "r", "title": "t", "date": "", "seed": 1, "plan": "p", "faults": 0,
+                "version": "0", "agent": null, "guards": [], "hypotheses": [claim]
+            }),
+            sample("baseline"),
+            json!({ "event": "baseline-met" }),
+            sample("during"),
+            json!({ "event": "method-ended" }),
+            json!({ "event": "recovery-began" }),
+            sample("recovery"),
+            json!({ "event": "well-again", "after_ms": 1 }),
+            json!({ "event": "finished", "exit": 0, "sentence": "held: all of it" }),
+        ];
+        (0..).zip(&mut events).for_each(|(at, event)| event["at_ms"] = json!(at * 100));
+        events
+    }
+
+    fn read<T: serde::de::DeserializeOwned>(events: &[Value]) -> Vec<T> {
+        events.iter().map(|event| serde_json::from_value(event.clone()).unwrap()).collect()
+    }
+
+    #[test]
+    fn a_file_that_ends_before_its_run_did_is_not_said_to_hold() {
+        let log: Vec<Record> = read(&whole());
+        assert_eq!(of_file(&log).unwrap().exit, Exit::Held);
+        for end in 1..log.len() {
+            let summary = of_file(&log[..end]).unwrap();
+            assert_eq!(summary.exit, Exit::Inconclusive, "{end}: {}", summary.sentence);
+            let begins = "inconclusive: the run was cut off after ";
+            assert!(summary.sentence.starts_with(begins), "{end}: {}", summary.sentence);
+        }
+    }
+
+    #[test]
+    fn neither_is_that_of_a_fleet() {
+        let mut lines = vec![json!({
+            "seq": 1, "at_ms": 0, "fleet": "began", "run": "r", "title": "t", "date": "", "seed": 1, "plan": "p",
+            "version": "0", "on_partial": "revert", "hosts": ["web"]
+        })];
+        lines.extend((2..).zip(whole()).map(|(seq, mut event)| {
+            (event["seq"], event["host"]) = (json!(seq), json!("web"));
+            event
+        }));
+        let cut: Vec<Line> = read(&lines);
+        let muster = of_fleet(&cut).unwrap();
+        assert_eq!((muster.exit, muster.verdict.as_str()), (Exit::Inconclusive, "inconclusive"));
+        assert!(muster.sentence.starts_with("inconclusive: the run was cut off"), "{}", muster.sentence);
+        lines.push(json!({
+            "seq": 99, "at_ms": 900, "fleet": "finished", "exit": 0, "sentence": "held: on its host"
+        }));
+        assert_eq!(of_fleet(&read::<Line>(&lines)).unwrap().exit, Exit::Held);
     }
 }

@@ -112,7 +112,8 @@ impl Run<'_> {
         let mut hypotheses = sampling.hypotheses().filter(|watch| watch.is_for(When::Before));
         Some(hypotheses.find_map(|watch| {
             if watch.guarding.is_of_rates() {
-                return watch.guarding.not_steady().map(|_| Broken::of(watch));
+                let guarding = &watch.guarding;
+                return guarding.not_steady().or_else(|| guarding.silent()).map(|_| Broken::of(watch));
             }
             let judged = before(watch.baseline, watch.tolerate);
             (judged.outcome != Outcome::Held).then(|| Broken::of(watch))
@@ -139,7 +140,7 @@ enum Broken {
 
 impl Broken {
     fn of(watch: &Watch) -> Self {
-        let sure = watch.guarding.not_steady();
+        let sure = watch.guarding.silent().or_else(|| watch.guarding.not_steady());
         let figures = sure.unwrap_or_else(|| before(watch.baseline, watch.tolerate).why);
         let seen = match &watch.bad {
             Some(bad) => format!("{bad} ({figures})"),

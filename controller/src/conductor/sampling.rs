@@ -96,11 +96,7 @@ impl Watch {
     /// What is known of it since everything was undone: of a rate by evidence, and where none is claimed to be kept by several
     /// good samples in a row. `over` says that no more of them come.
     pub(super) fn standing(&self, over: bool) -> Standing {
-        self.guarding.standing(over).unwrap_or_else(|| match self.again.well() {
-            Some(since_ms) => Standing::Well(since_ms),
-            None if over => Standing::Unwell,
-            None => Standing::Open,
-        })
+        self.guarding.standing(over).unwrap_or_else(|| self.again.standing(self.tolerate, over))
     }
 
     /// Whether samples that were begun are not yet reported.
@@ -366,9 +362,7 @@ impl Sampling {
         match phase {
             // What says nothing is counted as neither while a fault is live; before it, nothing is done without an answer.
             Phase::Baseline if !short => watch.baseline.add(sample.good),
-            Phase::Recovery if !watch.guarding.is_of_rates() || seen.is_whole() => {
-                watch.again.add(sample.good, begun_ms);
-            }
+            Phase::Recovery if seen.is_whole() => watch.again.add(sample.good, begun_ms),
             _ => {}
         }
         if !sample.good && !short {
@@ -448,6 +442,27 @@ mod tests {
         sampling.spans.recovery_began(21 * second);
         assert_eq!(phase(&mut sampling, 21 * second + 5, true), Phase::Between);
         assert_eq!(phase(&mut sampling, 22 * second, true), Phase::Recovery);
+    }
+
+    #[test]
+    fn what_says_nothing_after_the_revert_is_no_failure() {
+        let second = 1_000_000_000;
+        for (looks, expected) in [
+            ("?????", Standing::Open),
+            ("+?+?+", Standing::Well(0)),
+            ("++", Standing::Open),
+            ("?-?-?-", Standing::Unwell),
+        ] {
+            let mut sampling = Sampling::new(true);
+            sampling.watch(&claim(serde_json::json!({})), false);
+            sampling.spans.method_began(10);
+            sampling.spans.revert_began(20);
+            sampling.spans.recovery_began(30);
+            for (at, look) in (1..).zip(looks.chars()) {
+                sampling.count(0, &sample(at * second, look == '+', look == '?'), at - 1);
+            }
+            assert_eq!(sampling.standing(true), expected, "{looks}");
+        }
     }
 
     #[test]

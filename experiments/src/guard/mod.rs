@@ -137,6 +137,11 @@ impl Guarding {
         self.rates.as_ref().and_then(Rates::not_steady)
     }
 
+    /// Why the baseline of a rate is not met although nothing is sure to be broken, once it is over: nothing of it says anything.
+    pub fn silent(&self) -> Option<String> {
+        self.rates.as_ref().and_then(Rates::silent)
+    }
+
     /// What is known of it since everything was undone; `over` says that no more samples come. `None` where no share of requests
     /// is claimed to be kept: then the samples are counted.
     pub fn standing(&self, over: bool) -> Option<Standing> {

@@ -2,7 +2,7 @@
 
 use super::pace::Pace;
 use crate::run::Seen;
-use crate::summary::{count, count_control};
+use crate::summary::{Silence, count, count_control, count_with};
 use crate::verdict::{Bound, Counts, Course, Fast, Mode, Phase, Starts, Tally, Terms, outage};
 
 /// A guard does not stop a run for fewer bad requests than this, unless it allows none.
@@ -22,7 +22,10 @@ pub(super) struct Rates {
     groups: Option<Groups>,
     /// Whether the groups are as fast as each other, where that is claimed.
     pace: Option<Pace>,
+    /// What says nothing counts as bad here.
     baseline: Tally,
+    /// How many samples of the baseline say nothing.
+    silent: u64,
 }
 
 /// The baseline of two groups.
@@ -62,7 +65,7 @@ impl Rates {
         });
         let (bounds, pace): (Vec<Watched>, _) = (bounds.collect(), Pace::of(terms));
         let among = bounds.len().max(1);
-        Rates { alpha: terms.alpha(), among, bounds, groups, pace, baseline: Tally::default() }
+        Rates { alpha: terms.alpha(), among, bounds, groups, pace, baseline: Tally::default(), silent: 0 }
     }
 
     /// How many bounds are watched.
@@ -77,8 +80,9 @@ impl Rates {
 
     /// Counts a sample.
     pub(super) fn add(&mut self, seen: &Seen) {
-        if seen.phase == Phase::Baseline && seen.is_whole() {
-            self.baseline.add(seen.good);
+        if seen.phase == Phase::Baseline && (seen.unclear || seen.is_whole()) {
+            self.baseline.add(seen.good && !seen.unclear);
+            self.silent += u64::from(seen.unclear);
         }
         if let Some(pace) = self.pace.as_mut().filter(|_| seen.phase == Phase::Baseline) {
             pace.add(seen);
@@ -88,7 +92,7 @@ impl Rates {
         }
         for watched in &mut self.bounds {
             if seen.phase == Phase::Baseline {
-                count(watched.bound, seen, &mut watched.baseline);
+                count_with(Silence::Bad, watched.bound, seen, &mut watched.baseline);
                 continue;
             }
             let mut counts = Counts::default();
@@ -101,9 +105,19 @@ impl Rates {
         }
     }
 
-    /// Why the baseline is not met: it is sure that a bound is broken.
+    /// Why the baseline is not met now that it is over, although nothing is sure to be broken: no sample of it says anything.
+    pub(super) fn silent(&self) -> Option<String> {
+        let all = self.baseline.total();
+        (all > 0 && self.silent == all).then(|| format!("none of {all} samples says anything"))
+    }
+
+    /// Why the baseline is not met: it is sure that a bound is broken, if what says nothing were bad.
     /// Without a bound, that most of it was bad.
     pub(super) fn not_steady(&self) -> Option<String> {
+        let silent = match self.silent {
+            0 => String::new(),
+            silent => format!(" ({silent} of them say nothing)"),
+        };
         if let Some(differ) = self.groups.as_ref().and_then(|groups| groups.differ(self.alpha)) {
             return Some(differ);
         }
@@ -112,7 +126,7 @@ impl Rates {
         }
         if self.bounds.is_empty() {
             let Tally { good, bad } = self.baseline;
-            return (bad > good).then(|| format!("{bad} of {} samples were bad", good + bad));
+            return (bad > good).then(|| format!("{bad} of {} samples were bad{silent}", good + bad));
         }
         self.bounds.iter().find_map(|watched| {
             let (all, bad) = watched.baseline.total();
@@ -124,7 +138,7 @@ impl Rates {
                 }
                 false => bad > 0,
             };
-            sure.then(|| format!("{}: {bad} of {all} requests did not keep it", watched.bound))
+            sure.then(|| format!("{}: {bad} of {all} requests did not keep it{silent}", watched.bound))
         })
     }
 
@@ -241,6 +255,27 @@ mod tests {
         let mut slow = rates("0%");
         slow.add(&seen(Phase::Baseline, 0, 50, 1));
         assert!(slow.not_steady().is_some());
+    }
+
+    #[test]
+    fn a_baseline_that_says_nothing_is_not_met() {
+        let look =
+            |good: bool, unclear: bool| Seen { good, unclear, load: None, ..seen(Phase::Baseline, 0, 1, 0) };
+        for bounds in [vec![Bound::Errors("5%".parse().unwrap())], vec![Bound::ErrorsOfBaseline(1.5)], vec![]]
+        {
+            let terms = Terms { bounds, mode: Mode::Robust, confidence: Percent::USUALLY_SURE };
+            let mut rates = Rates::new(&terms);
+            assert_eq!(rates.silent(), None, "nothing was asked yet");
+            (0..3).for_each(|_| rates.add(&look(false, true)));
+            assert_eq!(rates.silent().unwrap(), "none of 3 samples says anything");
+            rates.add(&look(true, false));
+            assert_eq!(rates.silent(), None);
+        }
+        let mut rates = rates("5%");
+        rates.add(&look(true, false));
+        (0..14).for_each(|_| rates.add(&look(false, true)));
+        let why = "errors <= 5%: 14 of 15 requests did not keep it (14 of them say nothing)";
+        assert_eq!(rates.not_steady().unwrap(), why);
     }
 
     #[test]

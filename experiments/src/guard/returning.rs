@@ -1,7 +1,7 @@
 //! Whether the rates of a claim are kept again since everything was undone.
 
 use crate::run::Seen;
-use crate::summary::{count, count_control, derived};
+use crate::summary::{Silence, count, count_control, count_with, derived};
 use crate::verdict::{After, Bound, Counts, Phase, Standing, Terms, beside_control};
 
 /// Baseline and recovery of one claim about rates.
@@ -21,14 +21,20 @@ struct Back {
     bound: Bound,
     baseline: Counts,
     after: Counts,
+    /// The same if what says nothing were bad, and if it were good; `None` while everything says something.
+    otherwise: Option<[Counts; 2]>,
 }
 
 impl Returning {
     /// `None` where no bound is one of a share, so that nothing could come back to it.
     pub(super) fn of(terms: &Terms) -> Option<Returning> {
         let shares = terms.bounds.iter().filter(|bound| !bound.compares_latencies());
-        let back =
-            |bound: &Bound| Back { bound: *bound, baseline: Counts::default(), after: Counts::default() };
+        let back = |bound: &Bound| Back {
+            bound: *bound,
+            baseline: Counts::default(),
+            after: Counts::default(),
+            otherwise: None,
+        };
         let bounds: Vec<Back> = shares.map(back).collect();
         let (terms, control) = (terms.clone(), Counts::default());
         let among = bounds.len();
@@ -49,7 +55,7 @@ impl Returning {
                 self.bounds.iter_mut().for_each(|back| count(back.bound, seen, &mut back.baseline));
             }
             Phase::Recovery => {
-                self.bounds.iter_mut().for_each(|back| count(back.bound, seen, &mut back.after));
+                self.bounds.iter_mut().for_each(|back| back.add(seen));
                 count_control(seen, &mut self.control);
             }
             Phase::During | Phase::Between => {}
@@ -83,7 +89,34 @@ impl Returning {
             alpha,
             alpha_unwell: alpha / self.among.max(1) as f64,
         };
-        after.standing(&back.after, over)
+        let known = after.standing(&back.after, over);
+        // What some looks do not say may make it unwell, or well.
+        match (known, &back.otherwise) {
+            (Standing::Well(_), Some([bad, _])) => match after.standing(bad, over) {
+                well @ Standing::Well(_) => well,
+                Standing::Open | Standing::Unwell => Standing::Open,
+            },
+            (Standing::Unwell, Some([_, good])) => match after.standing(good, over) {
+                Standing::Unwell => Standing::Unwell,
+                Standing::Open | Standing::Well(_) => Standing::Open,
+            },
+            (known, _) => known,
+        }
+    }
+}
+
+impl Back {
+    /// Counts a sample of the recovery.
+    fn add(&mut self, seen: &Seen) {
+        if seen.unclear && self.otherwise.is_none() {
+            self.otherwise = Some([self.after.clone(), self.after.clone()]);
+        }
+        count(self.bound, seen, &mut self.after);
+        for (silence, counts) in
+            [Silence::Bad, Silence::Good].into_iter().zip(self.otherwise.iter_mut().flatten())
+        {
+            count_with(silence, self.bound, seen, counts);
+        }
     }
 }
 
@@ -153,6 +186,29 @@ mod tests {
             assert_eq!(after(bound, 1, |_| 25, 0), Standing::Unwell, "{bound}");
             assert!(matches!(after(bound, 1, |_| 0, 0), Standing::Well(100_000)), "{bound}");
         }
+    }
+
+    #[test]
+    fn what_says_nothing_shows_neither() {
+        let terms = Terms {
+            bounds: vec![Bound::Errors("5%".parse().unwrap())],
+            mode: Mode::Fast,
+            confidence: Percent::USUALLY_SURE,
+        };
+        let standing = |good: fn(u64) -> bool, unclear: fn(u64) -> bool| {
+            let mut returning = Returning::of(&terms).unwrap();
+            (0..300).for_each(|at| {
+                let (good, unclear) = (good(at) && !unclear(at), unclear(at));
+                let whole = second(Phase::Recovery, 0, 0, 0);
+                returning.add(&Seen { good, unclear, begun_ms: at * 100, load: None, ..whole });
+            });
+            returning.standing(true)
+        };
+        assert!(matches!(standing(|_| true, |_| false), Standing::Well(_)));
+        assert_eq!(standing(|_| true, |at| at % 2 == 0), Standing::Open);
+        assert!(matches!(standing(|_| true, |at| at == 7), Standing::Well(_)));
+        assert_eq!(standing(|_| false, |_| false), Standing::Unwell);
+        assert_eq!(standing(|at| at % 20 > 0, |at| at % 20 > 0), Standing::Open);
     }
 
     #[test]

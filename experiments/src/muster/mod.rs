@@ -15,7 +15,7 @@ use crate::exit::Exit;
 use crate::protocol::RunId;
 use crate::run::Record;
 use crate::suite::{Ran, Subject, Suite, Tested};
-use crate::summary::Summary;
+use crate::summary::{Summary, seconds};
 use crate::targets::OnPartial;
 
 pub use head::{Head, NoHead, Published};
@@ -208,6 +208,19 @@ pub struct OnHost {
 }
 
 impl Muster {
+    /// The same of a log that ends before the run did: what would have come is not known, so that nothing is said to have held.
+    #[must_use]
+    pub fn cut_off(mut self) -> Muster {
+        let exit = self.exit.worse(Exit::Inconclusive);
+        if exit != self.exit {
+            let after = seconds(self.took_ms);
+            self.sentence = format!("inconclusive: the run was cut off after {after}, before its last event");
+            self.verdict = exit.meaning().to_owned();
+            self.exit = exit;
+        }
+        self
+    }
+
     /// The hosts as a suite, for reports that know no fleet: each is an experiment of its own, with its one run.
     pub fn as_suite(&self) -> Suite {
         let tested = |on: &OnHost| Tested {

@@ -1,7 +1,7 @@
 //! Whether and when the claims held again after the faults, as reasons of a verdict.
 
 use super::samples::Samples;
-use super::{Claim, Reason, closing, rates};
+use super::{Claim, Reason, rates};
 use crate::exit::Exit;
 use crate::run::Stated;
 use crate::verdict::Outcome;
@@ -36,36 +36,14 @@ pub(super) fn reasons(
 }
 
 /// How long after the faults ended a claim was well again: a rate by its change points, the first moment that is not
-/// excluded and the likeliest one; looks by the first of the good ones after which no bad one was seen. `None` where the
-/// last was bad.
+/// excluded and the likeliest one; looks by the first of three good ones in a row after which it did not fail again. `None`
+/// where there is none.
 pub(super) fn moment(claim: &Claim, samples: &Samples<'_>, ended_ms: u64) -> Option<(u64, u64)> {
     let points = claim.findings.iter().filter_map(|found| found.well_again);
     if let Some(well) = points.max_by_key(|well| well.after_ms) {
         return Some((well.from_ms, well.after_ms));
     }
-    let since = samples.well_since(ended_ms, &claim.name)?.saturating_sub(ended_ms);
-    Some((since, since))
-}
-
-/// What held again too late for what was claimed; what did in time, or may have, is left out.
-pub(super) fn too_late(
-    stated: &[Stated],
-    claims: &[Claim],
-    samples: &Samples<'_>,
-    ended_ms: u64,
-) -> Vec<Reason> {
-    let late = |(claim, stated): (&Claim, &Stated)| {
-        let limit_ms = stated.recovers_within_ms?;
-        if claim.recovered != Some(true) && claim.unshown.is_none() {
-            return None;
-        }
-        let (from_ms, after_ms) = moment(claim, samples, ended_ms)?;
-        (from_ms > limit_ms).then(|| {
-            let (took, limit) = (closing::seconds(after_ms), closing::seconds(limit_ms));
-            let what =
-                format!("`{}` was well again {took} after the fault ended, not within {limit}", claim.name);
-            Reason { exit: Exit::Deviated, what, help: None }
-        })
-    };
-    claims.iter().zip(stated).filter_map(late).collect()
+    let since_ms =
+        samples.held_again(ended_ms, &claim.name, claim.tolerate)?.since_ms.saturating_sub(ended_ms);
+    Some((since_ms, since_ms))
 }

@@ -5,6 +5,20 @@ use crate::evidence::{Evidence, THIN, Unit};
 use crate::exit::Exit;
 use crate::verdict::Outcome;
 
+impl Summary {
+    /// The same of a log that ends before its run did: what would have come is not known, so that nothing is said to have held.
+    #[must_use]
+    pub fn cut_off(mut self) -> Summary {
+        let what = format!("the run was cut off after {}, before its last event", seconds(self.took_ms));
+        let help = "what was seen until then stands in the report; run the experiment again".to_owned();
+        self.reasons.push(Reason { exit: Exit::Inconclusive, what, help: Some(help) });
+        self.exit = self.exit.worse(Exit::Inconclusive);
+        self.verdict = self.exit.meaning().to_owned();
+        self.sentence = sentence(&self);
+        self
+    }
+}
+
 /// The sentence for a summary whose other fields are complete.
 pub(super) fn sentence(summary: &Summary) -> String {
     let leading: Vec<&Reason> = summary.reasons.iter().filter(|reason| reason.exit == summary.exit).collect();

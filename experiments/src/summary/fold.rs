@@ -2,7 +2,7 @@
 
 use super::samples::Samples;
 use super::{Action, Claim, Guard, Part, Reason, Spent, Summary, Undo, closing};
-use super::{again, rates, timeline, unclear};
+use super::{again, late, rates, timeline, unclear};
 use crate::evidence::Evidence;
 use crate::exit::Exit;
 use crate::probe::When;
@@ -260,7 +260,7 @@ impl<'a> Making<'a> {
         let since_revert = self.well_again_ms.filter(|_| all_well);
         let well = since_revert.map(|since_revert| ended.and_then(moment).unwrap_or(since_revert));
         if let Some(ended) = ended {
-            self.reasons.extend(again::too_late(&started.hypotheses, &claims, &self.samples, ended));
+            self.reasons.extend(late::too_late(&started.hypotheses, &claims, &self.samples, ended));
         }
         let exit = self.reasons.iter().fold(Exit::Held, |exit, reason| exit.worse(reason.exit));
         let mut summary = Summary {
@@ -315,16 +315,17 @@ impl<'a> Making<'a> {
             // Of several that are as grave, the first: errors go before what is derived from them.
             let gravest = found.iter().rev().max_by_key(|finding| weight(finding.judgement.outcome));
             let judgement = match gravest {
-                Some(_) if !faults && in_force.tally.total() == 0 => {
-                    during(in_force.tally, stated.tolerate, faults)
-                }
+                Some(_) if !faults && in_force.tally.total() == 0 => counted(),
                 Some(worst) => unclear::sent(&worst.judgement, &in_force),
                 None => counted(),
             };
             let budget = Spent::of(stated, false, &self.samples, self.known(&stated.name));
             let alone = stated.rate.as_ref().is_some_and(|terms| terms.bounds.is_empty());
             let judgement = match budget {
-                Some(spent) => spent.judge(judgement, &in_force, alone),
+                Some(spent) => {
+                    let silent = Spent::silent(&stated.name, &self.samples);
+                    spent.judge(judgement, &in_force, silent, alone)
+                }
                 None => judgement,
             };
             let judgement = match stated.is_for(When::During) {

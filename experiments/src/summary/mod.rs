@@ -6,6 +6,7 @@
 mod again;
 mod closing;
 mod fold;
+mod late;
 mod load;
 mod rates;
 mod regression;
@@ -30,7 +31,7 @@ pub use crate::probe::Count;
 pub use closing::seconds;
 pub use load::{LoadFigures, in_words};
 pub(crate) use rates::derived;
-pub use rates::{count, count_control};
+pub use rates::{Silence, count, count_control, count_with};
 pub use regression::{Aspect, Comparison, Incomparable, Regression, Trend, comparable};
 pub use timeline::line;
 
@@ -83,7 +84,7 @@ pub struct Summary {
     /// The host before and after, compared; `None` where the agent's last word was not heard, or nothing was begun.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host: Option<Compared>,
-    /// Milliseconds from the end of the last fault to the first of the good samples after which no bad one was seen,
+    /// Milliseconds from the end of the last fault to the first of three good samples in a row after which it did not fail again,
     /// of the slowest hypothesis; without faults, from the end of the revert. `None` where it was not watched, or
     /// did not hold again.
     pub well_again_ms: Option<u64>,
@@ -262,5 +263,7 @@ impl Figures {
 
 #[cfg(test)]
 mod arrival;
+#[cfg(test)]
+mod silence;
 #[cfg(test)]
 mod tests;

@@ -2,19 +2,51 @@
 
 use std::time::Duration;
 
-use super::Figures;
 use super::samples::Samples;
+use super::{Figures, unclear};
 use crate::distribution::Distribution;
 use crate::probe::{QUANTILES, Slot};
 use crate::run::{Seen, Stated};
 use crate::verdict::{
-    Asked, Bound, Counts, Course, Finding, Mode, Phase, Terms, Tick, beside_control, findings, thousands,
-    upper_mean, upper_share, well_again,
+    Asked, Bound, Counts, Course, Finding, Mode, Phase, Tally, Terms, Tick, beside_control, findings,
+    thousands, upper_mean, upper_share, well_again,
 };
 
-/// Adds what a sample says of a bound, by the times when its requests began.
+/// What is taken for granted of a look that says nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Silence {
+    /// Nothing: it is left out.
+    Unheard,
+    /// That it would have been good.
+    Good,
+    /// That it would have been bad.
+    Bad,
+}
+
+impl Silence {
+    /// The other of both; what is left out stays left out.
+    fn opposite(self) -> Silence {
+        match self {
+            Silence::Unheard => Silence::Unheard,
+            Silence::Good => Silence::Bad,
+            Silence::Bad => Silence::Good,
+        }
+    }
+}
+
+/// Adds what a sample says of a bound, by the times when its requests began; nothing where it says nothing.
 pub fn count(bound: Bound, seen: &Seen, counts: &mut Counts) {
+    count_with(Silence::Unheard, bound, seen, counts);
+}
+
+/// The same, with something else for a look that says nothing.
+pub fn count_with(silence: Silence, bound: Bound, seen: &Seen, counts: &mut Counts) {
     if seen.unclear {
+        match silence {
+            Silence::Unheard => {}
+            Silence::Good => counts.add(seen.begun_ms, 1, 0),
+            Silence::Bad => counts.add(seen.begun_ms, 1, 1),
+        }
         return;
     }
     let Some(load) = &seen.load else {
@@ -51,12 +83,41 @@ pub fn count_control(seen: &Seen, counts: &mut Counts) {
 
 /// The findings of every hypothesis that is about a rate, with its place among all hypotheses. `planned_ms` is how long
 /// the method was to take.
+///
+/// Looks that say nothing may be what would be worst, or best, for the bounds; what is known without them is left as it is where that
+/// changes nothing, and is inconclusive elsewhere.
 pub(super) fn of(stated: &[Stated], samples: &Samples<'_>, planned_ms: Option<u64>) -> Vec<Vec<Finding>> {
+    let mut known = read(Silence::Unheard, stated, samples, planned_ms);
+    let silent = |stated: &Stated| {
+        let unclear = |phase| samples.of_phase(&stated.name, phase).any(|seen| seen.unclear);
+        stated.rate.is_some() && (unclear(Phase::During) || unclear(Phase::Baseline))
+    };
+    if !stated.iter().any(silent) {
+        return known;
+    }
+    let [worst, best] = [Silence::Bad, Silence::Good].map(|one| read(one, stated, samples, planned_ms));
+    let extremes = worst.iter().zip(&best);
+    for ((stated, found), (worst, best)) in stated.iter().zip(&mut known).zip(extremes) {
+        if silent(stated) {
+            let figures = [Phase::During, Phase::Baseline].map(|phase| samples.figures(&stated.name, phase));
+            unclear::of_rate(found, worst, best, &figures);
+        }
+    }
+    known
+}
+
+/// What is found if that is taken for granted of the looks that say nothing.
+fn read(
+    silence: Silence,
+    stated: &[Stated],
+    samples: &Samples<'_>,
+    planned_ms: Option<u64>,
+) -> Vec<Vec<Finding>> {
     let mut asked = Vec::new();
     for stated in stated {
         for bound in stated.rate.iter().flat_map(|terms| &terms.bounds) {
             let terms = stated.rate.as_ref().unwrap_or_else(|| unreachable!("it has a bound"));
-            asked.push(ask(*bound, terms, &stated.name, samples, planned_ms));
+            asked.push(ask(*bound, terms, &stated.name, samples, planned_ms, silence));
         }
     }
     let mut found = findings(&asked).into_iter();
@@ -64,10 +125,19 @@ pub(super) fn of(stated: &[Stated], samples: &Samples<'_>, planned_ms: Option<u6
     stated.iter().map(|stated| found.by_ref().take(own(stated)).collect()).collect()
 }
 
-fn ask(bound: Bound, terms: &Terms, name: &str, samples: &Samples<'_>, planned_ms: Option<u64>) -> Asked {
+fn ask(
+    bound: Bound,
+    terms: &Terms,
+    name: &str,
+    samples: &Samples<'_>,
+    planned_ms: Option<u64>,
+    silence: Silence,
+) -> Asked {
     let counts = |phase: Phase| {
+        // What is bad in the baseline allows more while the fault is live.
+        let silence = if phase == Phase::Baseline { silence.opposite() } else { silence };
         let mut counts = Counts::default();
-        samples.of_phase(name, phase).for_each(|seen| count(bound, seen, &mut counts));
+        samples.of_phase(name, phase).for_each(|seen| count_with(silence, bound, seen, &mut counts));
         counts
     };
     let during = counts(Phase::During);
@@ -210,7 +280,7 @@ pub(super) fn recover(found: &mut [Finding], stated: &Stated, samples: &Samples<
 
 /// The share that a bound tolerates after the revert: that of the fault, but beside a control group what that one shows
 /// since. `None` where it showed nothing.
-fn tolerated_after(
+pub(super) fn tolerated_after(
     finding: &Finding,
     bound: Bound,
     stated: &Stated,
@@ -232,15 +302,29 @@ pub(super) fn unshown(after: &Figures) -> String {
         None => (after.tally.total(), after.tally.bad),
     };
     let (requests, bad) = (thousands(requests), thousands(bad));
-    format!("{bad} of {requests} requests failed then, which shows neither; a longer `recovery` may tell")
+    let neither = "then, which shows neither; a longer `recovery` may tell";
+    match after.load {
+        Some(_) => format!("{bad} of {requests} requests failed {neither}"),
+        None if after.unclear > 0 => {
+            format!("{}; {bad} of {requests} other samples were bad {neither}", unclear::silent(after, ""))
+        }
+        None => format!("{bad} of {requests} samples were bad {neither}"),
+    }
 }
 
-/// Whether as many requests at most were bad after the revert as each bound allows, as far as that is a share.
+/// Whether as many requests at most were bad after the revert as each bound allows, as far as that is a share, even if all
+/// looks that say nothing were bad; of what has no such bound, as many samples as are tolerated.
 pub(super) fn within(found: &[Finding], stated: &Stated, samples: &Samples<'_>, ended_ms: u64) -> bool {
-    let Some(terms) = &stated.rate else { return true };
-    found.iter().zip(&terms.bounds).filter(|(_, bound)| !bound.compares_latencies()).all(|(found, bound)| {
+    let bounds = stated.rate.as_ref().map_or(&[][..], |terms| &terms.bounds);
+    let mut shares = found.iter().zip(bounds).filter(|(_, bound)| !bound.compares_latencies()).peekable();
+    if shares.peek().is_none() {
+        let after = samples.figures(&stated.name, Phase::Recovery);
+        return Tally { bad: after.tally.bad + after.unclear, ..after.tally }.within(stated.tolerate);
+    }
+    shares.all(|(found, bound)| {
         let mut counts = Counts::default();
-        samples.of_phase(&stated.name, Phase::Recovery).for_each(|seen| count(*bound, seen, &mut counts));
+        let after = samples.of_phase(&stated.name, Phase::Recovery);
+        after.for_each(|seen| count_with(Silence::Bad, *bound, seen, &mut counts));
         let (all, bad) = counts.total();
         let tolerated = tolerated_after(found, *bound, stated, samples, ended_ms);
         tolerated.is_some_and(|tolerated| bad as f64 <= tolerated * all as f64)

@@ -2,8 +2,9 @@
 
 use super::{Count, Figures, LoadFigures};
 use crate::probe::Load;
+use crate::quantity::Percent;
 use crate::run::Seen;
-use crate::verdict::{Phase, Tally};
+use crate::verdict::{HeldAgain, Phase, Tally, held_again};
 
 /// All samples of a run, in the order in which they were answered.
 #[derive(Default)]
@@ -81,16 +82,13 @@ impl<'a> Samples<'a> {
         figures
     }
 
-    /// When the first of those good samples of a hypothesis was begun that no bad one follows; only samples that were
-    /// begun at or after `from_ms` count. `None` where there is none.
-    pub(super) fn well_since(&self, from_ms: u64, name: &str) -> Option<u64> {
-        let mut later: Vec<&Seen> =
-            self.of(name).filter(|seen| seen.begun_ms >= from_ms && seen.is_whole()).collect();
-        later.sort_by_key(|seen| seen.begun_ms);
-        later.iter().fold(None, |first: Option<u64>, seen| match seen.good {
-            true => first.or(Some(seen.begun_ms)),
-            false => None,
-        })
+    /// When a hypothesis held again by its samples; only those that were begun at or after `from_ms` count, in the order in
+    /// which they were begun.
+    pub(super) fn held_again(&self, from_ms: u64, name: &str, tolerate: Percent) -> Option<HeldAgain> {
+        let later = self.of(name).filter(|seen| seen.begun_ms >= from_ms && seen.is_whole());
+        let mut later: Vec<(u64, bool)> = later.map(|seen| (seen.begun_ms, seen.good)).collect();
+        later.sort_by_key(|(begun_ms, _)| *begun_ms);
+        held_again(&later, tolerate)
     }
 }
 

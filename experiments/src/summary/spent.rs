@@ -4,7 +4,7 @@ use super::samples::Samples;
 use super::{Figures, Spent};
 use crate::guard::{failures, spends};
 use crate::run::Stated;
-use crate::verdict::{Judgement, Outcome};
+use crate::verdict::{Judgement, Outcome, thousands};
 
 impl Spent {
     /// What the samples of a hypothesis or guard add up to; `None` without a budget. `known` is what was counted when the
@@ -26,20 +26,37 @@ impl Spent {
     }
 
     /// What is to be said of a claim with this budget, of which `otherwise` is known without it; `alone`: nothing else was
-    /// claimed of how much may fail.
-    pub(super) fn judge(&self, otherwise: Judgement, during: &Figures, alone: bool) -> Judgement {
+    /// claimed of how much may fail. `silent` looks said nothing, and may have failed.
+    pub(super) fn judge(
+        &self,
+        otherwise: Judgement,
+        during: &Figures,
+        silent: u64,
+        alone: bool,
+    ) -> Judgement {
         let seen = during.load.as_ref().map_or(during.tally.total(), |load| load.requests);
+        let open = self.failed.saturating_add(silent) >= self.budget.0;
         let outcome = match (self.is_all(), alone) {
             (true, _) => Outcome::Deviated,
-            (false, false) => return otherwise,
-            (false, true) if seen == 0 => Outcome::NoData,
+            (false, false) if !open || otherwise.outcome != Outcome::Held => return otherwise,
+            (false, false) => Outcome::Inconclusive,
+            (false, true) if seen == 0 && silent == 0 => Outcome::NoData,
+            (false, true) if open || seen == 0 => Outcome::Inconclusive,
             (false, true) => Outcome::Held,
         };
         let why = match otherwise.outcome {
             Outcome::Deviated if !alone => format!("{}; {}", otherwise.why, self.in_words()),
+            _ if outcome != Outcome::Deviated && silent > 0 => {
+                format!("{}, and {} samples say nothing", self.in_words(), thousands(silent))
+            }
             _ => self.in_words(),
         };
         Judgement { outcome, why }
+    }
+
+    /// How many looks that count for a budget said nothing.
+    pub(super) fn silent(name: &str, samples: &Samples<'_>) -> u64 {
+        samples.of(name).filter(|seen| spends(seen.phase) && seen.unclear).count() as u64
     }
 }
 

@@ -3,7 +3,7 @@
 use super::Figures;
 use crate::probe::When;
 use crate::run::Stated;
-use crate::verdict::{Judgement, Outcome, Tally, thousands};
+use crate::verdict::{Finding, Judgement, Outcome, Tally, thousands};
 
 /// Judges samples of which some say nothing: only what is so whatever those would have said. They may all have been
 /// good, and all have been bad; where that makes a difference, nothing is known.
@@ -15,13 +15,44 @@ pub(super) fn judge(figures: &Figures, judge: impl Fn(Tally) -> Judgement) -> Ju
     }
     let best = judge(Tally { good: tally.good + unclear, ..*tally }).outcome;
     let worst = judge(Tally { bad: tally.bad + unclear, ..*tally }).outcome;
-    let seen = figures.unclear_seen.first().map_or_else(String::new, |count| format!(": {}", count.seen));
-    let why = format!("{unclear} of {} samples say nothing{seen}; {}", tally.total() + unclear, known.why);
+    let why = format!("{}; {}", silent(figures, ""), known.why);
     let outcome = match best == worst && best == known.outcome {
         true => known.outcome,
         false => Outcome::Inconclusive,
     };
     Judgement { outcome, why }
+}
+
+/// `300 of 600 samples say nothing: no data`; `of` says of which samples.
+pub(super) fn silent(figures: &Figures, of: &str) -> String {
+    let Figures { tally, unclear, unclear_seen, .. } = figures;
+    let seen = unclear_seen.first().map_or_else(String::new, |count| format!(": {}", count.seen));
+    format!("{unclear} of {} samples{of} say nothing{seen}", tally.total() + unclear)
+}
+
+/// Judges the bounds of a rate of which some looks say nothing, in the same way. What was found without those looks stays only
+/// where it is found also if all of them were bad (for what held) or good (for what deviated).
+pub(super) fn of_rate(found: &mut [Finding], worst: &[Finding], best: &[Finding], figures: &[Figures; 2]) {
+    let [during, before] = figures;
+    let silent = match during.unclear {
+        0 => silent(before, " of the baseline"),
+        _ => silent(during, ""),
+    };
+    for ((found, worst), best) in found.iter_mut().zip(worst).zip(best) {
+        let known = &mut found.judgement;
+        let sure = match known.outcome {
+            Outcome::Held => worst.judgement.outcome == Outcome::Held,
+            Outcome::Deviated => best.judgement.outcome == Outcome::Deviated,
+            Outcome::Inconclusive | Outcome::NoData | Outcome::NotSteady => true,
+        };
+        if during.unclear > 0 || !sure {
+            known.why = format!("{silent}; {}", known.why);
+        }
+        if !sure {
+            known.outcome = Outcome::Inconclusive;
+            (found.outage, found.sure_after_ms) = (false, None);
+        }
+    }
 }
 
 /// Where more than so many of a hundred requests were never sent, those that were show nothing that held.

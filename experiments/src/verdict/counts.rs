@@ -79,6 +79,7 @@ impl Counts {
     /// the stretch is as long as asked for, its requests, and the bad ones.
     pub(super) fn first_stretch(&self, length_ms: u64, is: impl Fn(bool, u64, u64) -> bool) -> Option<u64> {
         let slots: Vec<(u64, u64, u64)> = self.iter().collect();
+        let apart = usual_distance(&slots).clamp(100, length_ms / 4);
         let (mut from, mut all, mut bad) = (0, 0u64, 0u64);
         for (at, more, worse) in &slots {
             all = all.saturating_add(*more);
@@ -88,7 +89,8 @@ impl Counts {
                 bad -= slots[from].2.min(bad);
                 from += 1;
             }
-            let spans = at - slots[from].0 + 200 >= length_ms;
+            // The last request stands for the time until the next one, and both ends are where they happen to be.
+            let spans = at - slots[from].0 + 2 * apart >= length_ms;
             let last = slots.last().is_some_and(|last| last.0 == *at) && from == 0;
             if (spans || last) && is(spans, all, bad) {
                 return Some(*at);
@@ -96,6 +98,13 @@ impl Counts {
         }
         None
     }
+}
+
+/// The median of the times between one slot and the next; 0 where there is none.
+fn usual_distance(slots: &[(u64, u64, u64)]) -> u64 {
+    let mut apart: Vec<u64> = slots.windows(2).map(|pair| pair[1].0 - pair[0].0).collect();
+    let middle = apart.len() / 2;
+    if apart.is_empty() { 0 } else { *apart.select_nth_unstable(middle).1 }
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Judgement, Outcome};
+use super::{Judgement, Outcome, Standing};
 use crate::quantity::Percent;
 
 /// How many samples were good and bad.
@@ -80,11 +80,16 @@ pub fn during(tally: Tally, tolerate: Percent, fault: bool) -> Judgement {
     Judgement { outcome, why }
 }
 
+/// So many bad samples of [`IN_A_ROW`] say that they are no chance.
+const CONFIRMED: usize = 2;
+
 /// Watches for the first [`IN_A_ROW`] good samples in a row.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Again {
     row: u32,
     since_ms: u64,
+    /// Which of all samples were good.
+    seen: Vec<bool>,
 }
 
 impl Again {
@@ -93,6 +98,7 @@ impl Again {
         if self.well().is_some() {
             return;
         }
+        self.seen.push(good);
         match (good, self.row) {
             (false, _) => self.row = 0,
             (true, 0) => {
@@ -110,6 +116,56 @@ impl Again {
     pub fn well(&self) -> Option<u64> {
         (self.row >= IN_A_ROW).then_some(self.since_ms)
     }
+
+    /// What is known; `over` says that no more samples come. *Unwell* is only who was bad in two of the last three samples,
+    /// and in more of the last half of all than is tolerated: a single bad sample at the end says as little as anywhere.
+    pub fn standing(&self, tolerate: Percent, over: bool) -> Standing {
+        if let Some(since_ms) = self.well() {
+            return Standing::Well(since_ms);
+        }
+        let bad = |seen: &[bool]| seen.iter().filter(|good| !**good).count();
+        let last = &self.seen[self.seen.len().saturating_sub(IN_A_ROW as usize)..];
+        let half = &self.seen[self.seen.len() / 2..];
+        let mut tally = Tally::default();
+        half.iter().for_each(|good| tally.add(*good));
+        let unwell = last.len() == IN_A_ROW as usize && bad(last) >= CONFIRMED && !tally.within(tolerate);
+        if over && unwell { Standing::Unwell } else { Standing::Open }
+    }
+}
+
+/// When samples say that it held again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeldAgain {
+    /// When the first of [`IN_A_ROW`] good samples in a row was begun, after which it did not fail again.
+    pub since_ms: u64,
+    /// When the last bad sample before that was begun; `None` where there was none.
+    pub bad_ms: Option<u64>,
+    /// The same of the last bad one that is not the only one among three.
+    pub sure_bad_ms: Option<u64>,
+}
+
+/// Finds it in samples in the order in which they were begun, each with that time and whether it was good. Two bad ones of three
+/// are a failure, unless no more than is tolerated were bad in all since then; a single bad one is not. `None` where it did not
+/// hold again.
+pub fn held_again(looks: &[(u64, bool)], tolerate: Percent) -> Option<HeldAgain> {
+    let three = IN_A_ROW as usize;
+    let bad = |looks: &[(u64, bool)]| looks.iter().filter(|(_, good)| !good).count();
+    let held = |from: &usize| {
+        let since = &looks[*from..];
+        let mut tally = Tally::default();
+        since.iter().for_each(|(_, good)| tally.add(*good));
+        let failed = since.windows(three).any(|three| bad(three) >= CONFIRMED);
+        bad(&since[..three]) == 0 && (!failed || tally.within(tolerate))
+    };
+    let from = (0..(looks.len() + 1).saturating_sub(three)).find(held)?;
+    let is_bad = |at: &usize| !looks[*at].1;
+    let is_sure = |at: &usize| is_bad(at) && bad(&looks[at.saturating_sub(three - 1)..=*at]) >= CONFIRMED;
+    let time = |at: usize| looks[at].0;
+    Some(HeldAgain {
+        since_ms: time(from),
+        bad_ms: (0..from).rfind(is_bad).map(time),
+        sure_bad_ms: (0..from).rfind(is_sure).map(time),
+    })
 }
 
 #[cfg(test)]
@@ -185,5 +241,50 @@ mod tests {
         assert_eq!(again.well(), Some(40));
         again.add(false, 70);
         assert_eq!(again.well(), Some(40), "what was shown stays shown");
+    }
+
+    #[test]
+    fn unwell_in_the_end_needs_more_than_one_bad_sample() {
+        let standing = |samples: &str, tolerate: &str| {
+            let mut again = Again::default();
+            (0..).zip(samples.chars()).for_each(|(at, good)| again.add(good == '+', at));
+            assert!(again.standing(percent(tolerate), false) != Standing::Unwell, "that is for the end");
+            again.standing(percent(tolerate), true)
+        };
+        for (samples, tolerate, expected) in [
+            ("", "0%", Standing::Open),
+            ("++", "0%", Standing::Open),
+            ("--", "0%", Standing::Open),
+            ("---", "0%", Standing::Unwell),
+            ("-+-", "0%", Standing::Unwell),
+            ("--++", "0%", Standing::Open),
+            ("+-++-++-++-", "0%", Standing::Open),
+            ("-+-+-+-+", "50%", Standing::Open),
+            ("+-+-+-+-", "50%", Standing::Open),
+            ("+-+-----", "50%", Standing::Unwell),
+            ("-+++--", "0%", Standing::Well(1)),
+        ] {
+            assert_eq!(standing(samples, tolerate), expected, "{samples} {tolerate}");
+        }
+    }
+
+    #[test]
+    fn one_bad_sample_later_takes_nothing_back_and_two_of_three_do() {
+        let found = |samples: &str, tolerate: &str| {
+            let looks: Vec<(u64, bool)> = (0..).zip(samples.chars().map(|good| good == '+')).collect();
+            held_again(&looks, percent(tolerate))
+                .map(|found| (found.since_ms, found.bad_ms, found.sure_bad_ms))
+        };
+        assert_eq!(found("", "0%"), None);
+        assert_eq!(found("++", "0%"), None);
+        assert_eq!(found("+++", "0%"), Some((0, None, None)));
+        assert_eq!(found("--+++", "0%"), Some((2, Some(1), Some(1))));
+        assert_eq!(found("+++++-+++++", "0%"), Some((0, None, None)));
+        assert_eq!(found("+++++--+++", "0%"), Some((7, Some(6), Some(6))));
+        assert_eq!(found("+++++-+-+++", "0%"), Some((8, Some(7), Some(7))));
+        assert_eq!(found("++++++++--+++", "20%"), Some((0, None, None)));
+        assert_eq!(found("++-+++", "0%"), Some((3, Some(2), None)));
+        assert_eq!(found("--++-+++", "0%"), Some((5, Some(4), Some(1))));
+        assert_eq!(found("+++--", "0%"), None);
     }
 }

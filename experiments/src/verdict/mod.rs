@@ -28,7 +28,7 @@ pub use counts::Counts;
 pub use course::Course;
 pub use finding::{Asked, Finding, findings, percent, thousands};
 pub use interval::{anytime_ranks, anytime_share, chance_of, lower_share, upper_share};
-pub use looks::{Again, FEWEST, IN_A_ROW, Tally, before, during};
+pub use looks::{Again, FEWEST, HeldAgain, IN_A_ROW, Tally, before, during, held_again};
 pub use outage::outage;
 pub use paired::Paired;
 pub use process::{Process, Starts};

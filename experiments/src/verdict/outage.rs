@@ -52,6 +52,14 @@ mod tests {
             assert_eq!(of(10..10 + long, 3, 0.01, mode), None, "{mode:?}: that is for the blocks");
             assert!(of(10..10 + long, 5, 0.01, mode).is_some(), "{mode:?}");
         }
+        // Looks every quarter of a second are twenty in five seconds, and forty in ten.
+        for (mode, places, every) in
+            [(Mode::Fast, 80..100, 250), (Mode::Robust, 80..120, 250), (Mode::Robust, 40..60, 500)]
+        {
+            let mut looks = Counts::default();
+            (0..200).for_each(|at| looks.add(at * every + at % 3, 1, u64::from(places.contains(&at))));
+            assert!(outage(&looks, 0.01, mode).is_some(), "{mode:?} {every}");
+        }
         // Few requests: all 25 of five seconds are bad in one of 265 such stretches where 80 % may be.
         let mut few = Counts::default();
         (0..300).for_each(|at| few.add(at * 200, 1, u64::from((100..125).contains(&at) || at % 5 == 0)));

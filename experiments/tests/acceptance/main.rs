@@ -6,6 +6,7 @@
 mod baselines;
 mod groups;
 mod record;
+mod recoveries;
 mod repeats;
 
 use rand::{Rng, SeedableRng};

@@ -252,6 +252,35 @@ fn not_well_again_in_time_is_deviated() {
 }
 
 #[test]
+fn nothing_is_injected_while_a_rate_says_nothing() {
+    for more in [json!({ "expect": { "errors": "<= 5%" } }), json!({ "budget": "3 failed" })] {
+        let world = World::new();
+        world.set("h", "nothing");
+        let mut silent = claim("h");
+        silent.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let outcome = world.run(json!({ "hypothesis": [silent], "method": [fault("200ms")] }));
+        assert_eq!(outcome.summary.exit, Exit::Refused, "{}", outcome.summary.sentence);
+        let not_met = outcome.log.iter().any(|event| matches!(event, Event::BaselineNotMet { .. }));
+        assert!(
+            not_met && !world.seen.asked().iter().any(|asked| asked == "apply"),
+            "{:?}",
+            outcome.summary.reasons
+        );
+        assert!(outcome.summary.sentence.contains("no data"), "{}", outcome.summary.sentence);
+    }
+}
+
+#[test]
+fn what_says_nothing_after_the_fault_did_not_deviate() {
+    let mut world = World::new();
+    world.change = Some((|event| matches!(event, Event::RecoveryBegan), "h", "nothing"));
+    let outcome = world.run(json!({ "recovery": "400ms", "method": [fault("700ms")] }));
+    let claim = &outcome.summary.hypotheses[0];
+    assert_eq!((claim.recovered, claim.unshown.is_some()), (None, true), "{}", outcome.summary.sentence);
+    assert_eq!(outcome.summary.exit, Exit::Inconclusive, "{}", outcome.summary.sentence);
+}
+
+#[test]
 fn a_probe_that_hangs_during_the_fault_still_counts() {
     let mut world = World::new();
     world.change = Some((|event| matches!(event, Event::Injected { .. }), "h", "hang"));

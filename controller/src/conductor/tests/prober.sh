@@ -1,5 +1,5 @@
 # A prober for tests. What a probe sees stands in a file named like its program, in the directory given first:
-# good, bad, hang (bad after 0.4 s), unusable, die. Every sample is noted in the file `samples`.
+# good, bad, nothing (it says neither), hang (bad after 0.4 s), unusable, die. Every sample is noted in the file `samples`.
 cd "$1" || exit 1
 declare -A names
 read -r up _ </proc/uptime
@@ -22,6 +22,7 @@ while IFS= read -r line; do
     echo "$name" >>samples
     case $(<"$name") in
     good) sample "$probe" "$begun" true 'exit 0 in 1.0 ms' ;;
+    nothing) sample "$probe" "$begun" 'false,"unclear":true' 'no data' ;;
     bad) sample "$probe" "$begun" false 'exit 1 with password hunter2' ;;
     hang) (sleep 0.4 && sample "$probe" "$begun" false 'timed out') & ;;
     die) exit 3 ;;

@@ -2,6 +2,7 @@ use super::super::node::{Data, Node};
 use super::Check;
 use crate::probe::{ErrorsBound, QUANTILES, QuantileBound, When};
 use crate::quantity::{Percent, Period};
+use crate::verdict::IN_A_ROW;
 
 /// Expectations of rates: every probe that is looked at often enough has one.
 pub(super) const OF_RATES: [&str; 5] = ["errors", "p50", "p90", "p99", "p999"];
@@ -85,6 +86,31 @@ impl Check {
         }
     }
 
+    /// Three good looks in a row show that it holds again: `recovery` must have room for so many. Without a fault they are taken
+    /// at once.
+    fn too_few_looks(&mut self, root: &Node, claim: &Node, recovery: Period, path: &str) {
+        fn is_fault(step: &Node) -> bool {
+            step.get("fault").is_some()
+                || step.get("parallel").is_some_and(|steps| steps.items().iter().any(is_fault))
+        }
+        let expect = claim.get("expect");
+        let rate = claim.get("load").is_some()
+            || expect.is_some_and(|expect| OF_RATES.iter().any(|key| expect.get(key).is_some()));
+        let every = claim.get("every").map_or(Some(Period::from_secs(1)), Node::decode::<Period>);
+        let late = claim.get("delay").map_or(Some(Period::ZERO), Node::decode::<Period>);
+        let (Some(every), Some(late)) = (every, late) else { return };
+        let needed = every.get().saturating_mul(IN_A_ROW - 1).saturating_add(late.get());
+        let faults = root.get("method").is_some_and(|steps| steps.items().iter().any(is_fault));
+        if rate || !faults || recovery.get() > needed || late >= recovery {
+            return;
+        }
+        let what = format!("`recovery: {recovery}` has no room for three looks `every: {every}`");
+        let help = "three good ones in a row show that it holds again: give `recovery` more time, or look more often";
+        let at = claim.entry("every").map(|entry| (entry.value.span, format!("{path}.every")));
+        let (span, path) = at.unwrap_or_else(|| (claim.head(), path.to_owned()));
+        self.at(span, &path, what, help);
+    }
+
     /// `recovers-within`: watched only as long as `recovery` lasts, and not of a guard.
     pub(super) fn recoveries(&mut self, root: &Node) {
         let recovery = root.get("recovery").map_or(Some(Period::from_secs(30)), Node::decode::<Period>);
@@ -102,6 +128,9 @@ impl Check {
                     let what = format!("`delay: {late}` leaves nothing to look at of `recovery: {recovery}`");
                     let path = format!("{key}[{index}].delay");
                     self.at(span, &path, what, "give `recovery` more time, or the claim less");
+                }
+                if let Some(recovery) = recovery.filter(|_| afterwards && !guard) {
+                    self.too_few_looks(root, claim, recovery, &format!("{key}[{index}]"));
                 }
                 let Some(entry) = claim.entry("recovers-within") else { continue };
                 let path = format!("{key}[{index}].recovers-within");

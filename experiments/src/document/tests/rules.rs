@@ -296,6 +296,34 @@ fn how_sure_a_verdict_is_has_a_meaning_for_rates() {
 }
 
 #[test]
+fn after_a_fault_there_is_room_for_three_looks() {
+    let of = |claim: &str, rest: &str, fault: bool| {
+        let step = match fault {
+            true => "{ parallel: [{ fault: { partition: { to: [\"db:1\"] } }, for: 5s }] }",
+            false => "{ wait: 1s }",
+        };
+        let claim = format!("{{ name: a, tcp: {{ address: \"a:1\" }}, {claim} }}");
+        let text = format!("squall: 1\ntitle: t\nhypothesis: [{claim}]\nmethod: [{step}]\n{rest}");
+        match read("shop.yaml", text.as_bytes(), &Sources::default()) {
+            Ok(_) => Vec::new(),
+            Err(_) => short(&text),
+        }
+    };
+    let no_room = [
+        "`recovery: 30s` has no room for three looks `every: 20s` | three good ones in a row show that it holds again: give \
+         `recovery` more time, or look more often",
+    ];
+    assert_eq!(of("every: 20s", "", true), no_room);
+    assert_eq!(of("every: 20s", "recovery: 41s\n", true), [""; 0]);
+    assert_eq!(of("every: 20s", "", false), [""; 0], "without a fault they are taken at once");
+    assert_eq!(of("every: 20s, when: [before, during]", "", true), [""; 0]);
+    assert_eq!(of("every: 20s, expect: { errors: \"<= 5%\" }", "", true), [""; 0]);
+    assert_eq!(of("every: 10s, delay: 15s", "", true).len(), 1);
+    assert_eq!(of("mode: fast, expect: { errors: \"<= 5%\" }", "recovery: 2s\n", true), [""; 0]);
+    assert_eq!(of("delay: 0s", "recovery: 2s\n", true).len(), 1, "every second, if nothing is said");
+}
+
+#[test]
 fn a_baseline_of_nothing_is_no_baseline() {
     let text = "squall: 1\ntitle: \"\"\nhypothesis: []\nbaseline: 5s\nmethod: [{ wait: 1s }]\n";
     assert_eq!(
