@@ -64,7 +64,7 @@ impl Terminal {
     }
 
     /// Ctrl-C: the command ends, the day does not, and it is said how it would be stopped.
-    fn is_left(mut self, day: &str) {
+    fn leaves(mut self, day: &str) {
         self.types("\x03");
         let left = self.run.finish();
         left.expect_exit(6)
@@ -103,7 +103,7 @@ fn a_game_day_is_led_by_typing_and_goes_on_whenever_its_terminal_is_left() {
     terminal.types("no-go nobody is here who decides\n");
     terminal.says("): no-go for `second`: nobody is here who decides");
     terminal.says("go for `third`?");
-    terminal.is_left(&day);
+    terminal.leaves(&day);
     assert_eq!(state(&fleet, &day), "open");
     fleet.asks(&["gameday", "go", &day]).run().expect_exit(0);
     holds("the day to end", PATIENCE, || state(&fleet, &day) == "ended");
@@ -119,7 +119,7 @@ fn a_game_day_is_led_by_typing_and_goes_on_whenever_its_terminal_is_left() {
     terminal.says("go for `slow`?");
     terminal.types("go\n");
     terminal.says("the fault of `slow` began");
-    terminal.is_left(&day);
+    terminal.leaves(&day);
     assert!(!fleet.world.hosts[1].tables().is_empty(), "its fault goes on");
     assert_eq!(state(&fleet, &day), "open");
     fleet.asks(&["gameday", "stop", &day, "--reason", "seen"]).run().expect_exit(0);
@@ -144,7 +144,7 @@ fn a_game_day_is_led_by_typing_and_goes_on_whenever_its_terminal_is_left() {
     let day = terminal.day();
     terminal.says("go for `first`?");
     hangs(&mut fleet, Signal::STOP);
-    terminal.is_left(&day);
+    terminal.leaves(&day);
     hangs(&mut fleet, Signal::CONT);
     assert_eq!(state(&fleet, &day), "open");
     fleet.end();

@@ -142,7 +142,7 @@ impl Policy {
         let file = file.map_err(|error| wrong(format!("cannot be read: {error}")))?;
         // Of the file that was read, and of where whoever may write there could put another one.
         let of_file = file.metadata().map_err(|error| wrong(format!("cannot be read: {error}")))?;
-        let folder = path.parent().map_or_else(|| Path::new("/"), |folder| folder);
+        let folder = path.parent().unwrap_or(Path::new("/"));
         let of_folder =
             std::fs::metadata(folder).map_err(|error| wrong(format!("cannot be read: {error}")))?;
         for (what, about) in [("", of_file), ("lies in a directory that ", of_folder)] {

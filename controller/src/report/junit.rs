@@ -119,7 +119,10 @@ fn cases(tested: &Tested) -> Vec<Case> {
         let summary = &ran.summary;
         let claims = summary.hypotheses.iter();
         let mut cases: Vec<Case> = claims
-            .map(|claim| case("hypothesis", claim.name.clone(), hypothesis(claim, ran), of_claim(claim)))
+            .map(|claim| {
+                let ended = because(hypothesis(claim, ran), ran, &claim.name);
+                case("hypothesis", claim.name.clone(), ended, of_claim(claim))
+            })
             .collect();
         cases.extend(summary.regression.iter().flat_map(|regression| {
             regression.comparisons.iter().map(|compared| {
@@ -134,7 +137,7 @@ fn cases(tested: &Tested) -> Vec<Case> {
         cases.extend(summary.guards.iter().map(|watched| {
             let tally = watched.samples;
             let evidence = vec![format!("{} of {} samples good", tally.good, tally.total())];
-            case("guard", watched.name.clone(), guard(watched), evidence)
+            case("guard", watched.name.clone(), because(guard(watched), ran, &watched.name), evidence)
         }));
         cases.extend(
             summary
@@ -205,6 +208,15 @@ fn hypothesis(claim: &Claim, ran: &Ran) -> Ended {
             }
             (Outcome::Held, _) => Ended::Passed,
         },
+    }
+}
+
+/// What passed by itself, and for which the run did not hold all the same: it was well again too late, say, or its budget is spent.
+fn because(ended: Ended, ran: &Ran, name: &str) -> Ended {
+    match (&ended, ran.summary.reason_about(name)) {
+        (Ended::Passed, Some(reason)) if reason.exit == Exit::Deviated => Ended::Failed(reason.what.clone()),
+        (Ended::Passed, Some(reason)) => Ended::Error(reason.what.clone()),
+        _ => ended,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use squall_experiments::exit::Exit;
 use squall_experiments::suite::{Ran, Suite, Tested};
-use squall_experiments::summary::Regression;
+use squall_experiments::summary::{Regression, Summary};
 use squall_experiments::verdict::Outcome;
 
 /// How bad it is.
@@ -70,6 +70,13 @@ fn of(tested: &Tested) -> Vec<Point> {
     points
 }
 
+/// Why the run did not hold for something that did by itself: it was well again too late, say, or its budget is spent.
+fn because(summary: &Summary, name: &str) -> Option<(Severity, String)> {
+    let reason = summary.reason_about(name)?;
+    let severity = if reason.exit == Exit::Deviated { Severity::Error } else { Severity::Warning };
+    Some((severity, reason.what.clone()))
+}
+
 /// What one run shows of hypotheses, guards and faults.
 fn seen(tested: &Tested, ran: &Ran) -> Vec<Point> {
     let summary = &ran.summary;
@@ -103,6 +110,7 @@ fn seen(tested: &Tested, ran: &Ran) -> Vec<Point> {
             }
             _ => None,
         };
+        let found = found.or_else(|| because(summary, &claim.name));
         points.extend(found.map(|(severity, what)| point(severity, "hypothesis", &claim.name, what, line)));
     }
     for worse in summary.regression.iter().flat_map(Regression::worse) {
@@ -114,10 +122,11 @@ fn seen(tested: &Tested, ran: &Ran) -> Vec<Point> {
         points.push(point(Severity::Error, "regression", &name, what, line));
     }
     for (at, guard) in summary.guards.iter().enumerate() {
-        let tripped = guard.tripped.as_ref().map(|seen| format!("the guard tripped: {seen}"));
-        points.extend(
-            tripped.map(|what| point(Severity::Error, "guard", &guard.name, what, places.guards.get(at))),
-        );
+        let tripped =
+            guard.tripped.as_ref().map(|seen| (Severity::Error, format!("the guard tripped: {seen}")));
+        let found = tripped.or_else(|| because(summary, &guard.name));
+        let line = places.guards.get(at);
+        points.extend(found.map(|(severity, what)| point(severity, "guard", &guard.name, what, line)));
     }
     for part in summary.parts.iter().filter(|part| part.injected_at_ms.is_some() && !part.measured) {
         let what = format!("its effect was not measured: {}", part.evidence_in_words());

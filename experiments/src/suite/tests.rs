@@ -105,7 +105,7 @@ fn a_reason_that_is_no_rate_is_not_excused() {
     let mut tripped = run("r", 0);
     tripped.exit = Exit::Deviated;
     let what = "the guard `up` did not hold: 503".to_owned();
-    tripped.reasons.push(crate::summary::Reason { exit: Exit::Deviated, what, help: None });
+    tripped.reasons.push(crate::summary::Reason::new(Exit::Deviated, what));
     let tested = Tested::of(Subject::default(), 2, vec![(tripped, None), (run("r", 0), None)]);
     assert_eq!(tested.exit, Some(Exit::Deviated));
 }

@@ -15,9 +15,9 @@ pub(super) fn reasons(
     ended_ms: Option<u64>,
 ) -> Vec<Reason> {
     let mut reasons = Vec::new();
-    let mut reason = |exit, what| reasons.push(Reason { exit, what, help: None });
     for (claim, stated) in claims.iter().zip(stated) {
         let name = &claim.name;
+        let mut reason = |exit, what| reasons.push(Reason::new(exit, what).about(name));
         if claim.recovered == Some(false) {
             reason(Exit::Deviated, format!("`{name}` did not hold again in time after the revert"));
         }

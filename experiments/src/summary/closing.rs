@@ -11,7 +11,7 @@ impl Summary {
     pub fn cut_off(mut self) -> Summary {
         let what = format!("the run was cut off after {}, before its last event", seconds(self.took_ms));
         let help = "what was seen until then stands in the report; run the experiment again".to_owned();
-        self.reasons.push(Reason { exit: Exit::Inconclusive, what, help: Some(help) });
+        self.reasons.push(Reason { help: Some(help), ..Reason::new(Exit::Inconclusive, what) });
         self.exit = self.exit.worse(Exit::Inconclusive);
         self.verdict = self.exit.meaning().to_owned();
         self.sentence = sentence(&self);

@@ -149,7 +149,7 @@ impl<'a> Making<'a> {
     }
 
     fn reason(&mut self, exit: Exit, what: String) {
-        self.reasons.push(Reason { exit, what, help: None });
+        self.reasons.push(Reason::new(exit, what));
     }
 
     fn refused(&mut self, part: Option<u32>, refusal: &Refusal) {
@@ -162,6 +162,7 @@ impl<'a> Making<'a> {
             exit: Exit::try_from(refusal.exit).unwrap_or(Exit::Refused),
             what,
             help: refusal.help.clone(),
+            about: None,
         });
     }
 
@@ -233,7 +234,8 @@ impl<'a> Making<'a> {
                 Outcome::Inconclusive | Outcome::NoData => Exit::Inconclusive,
                 Outcome::NotSteady => Exit::Refused,
             };
-            self.reason(exit, format!("`{}`: {}", claim.name, judgement.why));
+            let what = format!("`{}`: {}", claim.name, judgement.why);
+            self.reasons.push(Reason::new(exit, what).about(&claim.name));
         }
         let unmeasured: Vec<String> = self
             .parts
@@ -250,6 +252,7 @@ impl<'a> Making<'a> {
                 exit: Exit::Modified,
                 what: what.clone(),
                 help: Some("`squall halt` tries again; `squall status` says what is left".to_owned()),
+                about: None,
             });
         }
         let all_well = claims.iter().all(|claim| claim.recovered != Some(false));
@@ -370,13 +373,16 @@ impl<'a> Making<'a> {
     fn overspent(&mut self, guards: &[Guard], claims: &[Claim]) {
         let of_guards = guards.iter().map(|guard| (&guard.name, guard.budget, true));
         let of_claims = claims.iter().map(|claim| (&claim.name, claim.budget, claim.judgement.is_none()));
-        let all: Vec<String> = of_guards
+        let all: Vec<Reason> = of_guards
             .chain(of_claims)
             .filter_map(|(name, budget, open)| Some((name, budget.filter(Spent::is_all)?, open)))
             .filter(|(_, _, open)| *open)
-            .map(|(name, spent, _)| format!("`{name}` has spent its budget: {}", spent.in_words()))
+            .map(|(name, spent, _)| {
+                let what = format!("`{name}` has spent its budget: {}", spent.in_words());
+                Reason::new(Exit::Deviated, what).about(name)
+            })
             .collect();
-        all.into_iter().for_each(|what| self.reason(Exit::Deviated, what));
+        self.reasons.extend(all);
     }
 
     fn undone(&self) -> Vec<String> {

@@ -44,7 +44,7 @@ pub(super) fn too_late(
                 ),
             ),
         };
-        Some(Reason { exit, what, help: None })
+        Some(Reason::new(exit, what).about(name))
     };
     claims.iter().zip(stated).filter_map(late).collect()
 }

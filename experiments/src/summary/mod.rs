@@ -108,6 +108,30 @@ pub struct Reason {
     pub what: String,
     /// What to do about it.
     pub help: Option<String>,
+    /// The hypothesis or the guard that it is about; `None` where it is about none of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub about: Option<String>,
+}
+
+impl Reason {
+    /// One that is about the run.
+    pub fn new(exit: Exit, what: String) -> Self {
+        Reason { exit, what, help: None, about: None }
+    }
+
+    /// The same about a hypothesis or a guard.
+    #[must_use]
+    pub fn about(self, name: &str) -> Self {
+        Reason { about: Some(name.to_owned()), ..self }
+    }
+}
+
+impl Summary {
+    /// The most serious reason that is about a hypothesis or a guard.
+    pub fn reason_about(&self, name: &str) -> Option<&Reason> {
+        let about = self.reasons.iter().filter(|reason| reason.about.as_deref() == Some(name));
+        about.reduce(|worst, next| if worst.exit.worse(next.exit) == worst.exit { worst } else { next })
+    }
 }
 
 /// A hypothesis and what was seen of it.

@@ -100,7 +100,7 @@ impl Followed {
     ) -> anyhow::Result<Exit> {
         let id = self.id.clone();
         let early = tokio::select! {
-            early = self.to_its_end(typed) => early,
+            early = self.until_it_is_over(typed) => early,
             _ = interrupt.recv() => {
                 eprintln!("the game day goes on; `squall gameday stop {id}` stops it");
                 Some(Exit::Interrupted)
@@ -129,7 +129,7 @@ impl Followed {
     }
 
     /// Follows the day until it is over; gives an exit code where this command ends before that.
-    async fn to_its_end(&mut self, mut typed: Option<mpsc::UnboundedReceiver<String>>) -> Option<Exit> {
+    async fn until_it_is_over(&mut self, mut typed: Option<mpsc::UnboundedReceiver<String>>) -> Option<Exit> {
         let mut heard = Instant::now();
         loop {
             match self.look().await {

@@ -5,7 +5,8 @@ use squall_experiments::document::Places;
 use squall_experiments::exit::Exit;
 use squall_experiments::run::{Event, Record, State, next};
 use squall_experiments::suite::{Subject, Suite, Tested};
-use squall_experiments::summary::Summary;
+use squall_experiments::summary::{Reason, Summary};
+use squall_experiments::verdict::{Judgement, Outcome};
 
 use super::progress::Shown;
 use super::*;
@@ -142,6 +143,25 @@ fn a_load_is_reported_with_its_figures() {
     let live = told_of(&log, true);
     assert!(live.contains("checkout is fast 2/2 p99 12.0 ms"), "{live}");
     assert!(live.contains("checkout is fast 0/1 p99 no answer"), "{live}");
+}
+
+#[test]
+fn what_passed_by_itself_and_kept_the_run_from_holding_is_named_by_every_report() {
+    let mut late = summary();
+    let name = late.hypotheses[0].name.clone();
+    let held = Judgement { outcome: Outcome::Held, why: "0 of 9 bad".to_owned() };
+    late.hypotheses[0].judgement = Some(held);
+    late.hypotheses[0].recovered = Some(true);
+    let what = format!("`{name}` was well again 16 s after the fault ended, not within 10 s");
+    late.exit = Exit::Deviated;
+    late.reasons = vec![Reason::new(Exit::Deviated, what.clone()).about(&name)];
+    let suite = suite_of(vec![late]);
+    let cases = junit(&suite).unwrap();
+    let (_, case) = cases.split_once("classname=\"hypothesis\"").unwrap();
+    let (case, _) = case.split_once("</testcase>").unwrap();
+    assert!(case.contains("<failure message=") && case.contains("not within 10 s"), "{case}");
+    let told = annotations(&suite);
+    assert!(told.contains("::error file=chaos/0.yaml,line=4,") && told.contains(&what), "{told}");
 }
 
 #[test]

@@ -175,7 +175,7 @@ impl Summary {
                 regression.date,
                 worse.why
             );
-            self.reasons.push(Reason { exit: Exit::Deviated, what, help: None });
+            self.reasons.push(Reason::new(Exit::Deviated, what));
             self.exit = self.exit.worse(Exit::Deviated);
         }
         if regression.worse().next().is_some() {
