@@ -251,7 +251,11 @@ pub fn pages() {
     let kept = async |n: usize| {
         let (id, title) = (format!("kept-{n:05}"), format!("Experiment {}", n % 20));
         served.store.new_run(a_run(&id, title)).await.unwrap();
-        served.store.set_run_state(&id, if n.is_multiple_of(7) { "deviated" } else { "held" }, 0).await.unwrap();
+        served
+            .store
+            .set_run_state(&id, if n.is_multiple_of(7) { "deviated" } else { "held" }, 0)
+            .await
+            .unwrap();
     };
     let all: Vec<usize> = (0..RUNS).collect();
     for some in all.chunks(500) {

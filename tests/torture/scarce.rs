@@ -22,9 +22,12 @@ const CHOICE: Duration = Duration::from_secs(20);
 /// What the agent may have beside what it has when its fault is live.
 const SPARE: u64 = 8 << 20;
 
+/// What becomes of a fault where something is scarce.
+type Want = fn(&Ground, &'static Fault) -> Result<(), String>;
+
 /// The jobs of this subject: each way to alter a host meets each want.
 pub fn jobs() -> Vec<Job> {
-    let wants: [(&str, fn(&Ground, &'static Fault) -> Result<(), String>); 3] =
+    let wants: [(&str, Want); 3] =
         [("out_of_memory", out_of_memory), ("a_full_disk", full_disk), ("a_right_that_is_revoked", revoked)];
     let of = |name: &'static str| {
         let fault = fault(name);
@@ -45,11 +48,12 @@ pub fn jobs() -> Vec<Job> {
 /// one of them.
 fn places(ground: &Ground, stage: &Stage, role: &str, points: &[&str]) -> Result<Vec<String>, String> {
     let passed = choice::points(stage)?;
-    let ends = |point: &&str| {
+    let ends = |point: &str| {
         let place = format!("{role}/{point}:");
-        let there = passed.iter().filter(move |at| at.starts_with(&place) && !at.contains(','));
-        let (first, last) = (there.clone().next(), there.last());
-        first.into_iter().chain(last.filter(|last| Some(*last) != first)).cloned().collect::<Vec<_>>()
+        let mut there = passed.iter().filter(move |at| at.starts_with(&place) && !at.contains(','));
+        let first = there.next();
+        let last = there.next_back();
+        first.into_iter().chain(last).cloned().collect::<Vec<_>>()
     };
     let mut all: Vec<String> = points.iter().flat_map(|point| ends(point)).collect();
     if all.is_empty() {
