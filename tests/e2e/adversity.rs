@@ -10,7 +10,7 @@ use squall_tests::wait::{PATIENCE, holds, until};
 use squall_tests::world::World;
 
 use crate::serve::{Fleet, URL};
-use crate::store::{begins_again, ends};
+use crate::store::several::{begins_again, ends};
 use crate::trial::SHORT;
 
 /// What a controller says whose run ended because its database did not answer for too long.

@@ -12,7 +12,7 @@ use squall_tests::squall::Background;
 use squall_tests::wait::{PATIENCE, holds};
 use squall_tests::world::World;
 
-use crate::store::ends;
+use crate::store::several::ends;
 
 /// An authority, and where its certificate is.
 fn authority(world: &World, name: &str) -> (CertifiedIssuer<'static, KeyPair>, String) {

@@ -18,7 +18,7 @@ use squall_tests::wait::{PATIENCE, holds};
 use squall_tests::world::World;
 use tokio::time::timeout;
 
-mod several;
+pub mod several;
 
 /// A time that no test reaches: the year 2100.
 const LATER: u64 = 4_102_444_800_000;
