@@ -42,7 +42,7 @@ fn dependencies_of_different_names_are_out_at_one_port_at_once_and_each_comes_ba
     assert!(reset(far.v4) && reset(other.v4) && !reset(far.v6));
     // Another name of what is out already.
     let refused = with_names(&world, far.v4, "", &step("alias", "hang")).finish();
-    refused.expect_exit(4).expect_told("is led to the proxy of another outage already: run ");
+    refused.expect_exit(4).expect_told("holds it: lead through the proxy");
     assert!(reset(far.v4) && !reset(far.v6), "a refused one touches nothing");
     // A dependency that moves to where another one is that is out: it stays with whose it is.
     dns.set("cache.test", 1, &[far.v4]);
