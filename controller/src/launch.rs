@@ -60,6 +60,8 @@ impl<'a> Wanted<'a> {
 
 /// How a run began, or why it did not.
 pub struct Begun {
+    /// What it was called, whether or not it is known any more.
+    pub id: String,
     /// The run as it is kept, also where it was refused.
     pub run: Option<RunRow>,
     /// Why it did not begin.
@@ -157,7 +159,7 @@ impl Launch {
                 admitted.refusal(),
                 "wait until it lets pass; an administrator can overrule it with a reason",
             );
-            return Ok(Begun { run: self.store.run(&id).await?, refused: Some(problem) });
+            return Ok(Begun { run: self.store.run(&id).await?, id, refused: Some(problem) });
         }
         // A halt that came while this was planned blocks it too: either it is seen here, or it finds the run begun.
         let begun = match crate::api::blocked(&self.store).await {
@@ -168,9 +170,10 @@ impl Launch {
             let refused = keeping::refused(self.store.clone(), id.clone(), approved.is_some());
             // Whoever looks at once sees it; where the store does not answer, why nothing began is told all the same.
             let _ = timeout(SOON, tokio::spawn(refused)).await;
-            return Ok(Begun { run: self.store.run(&id).await.unwrap_or_default(), refused: Some(problem) });
+            let run = self.store.run(&id).await.unwrap_or_default();
+            return Ok(Begun { run, id, refused: Some(problem) });
         }
-        Ok(Begun { run: self.store.run(&id).await?, refused: None })
+        Ok(Begun { run: self.store.run(&id).await?, id, refused: None })
     }
 
     /// Goes through everything that a run goes through before it begins, and begins nothing. Gives what every gate says, the

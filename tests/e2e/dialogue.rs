@@ -209,8 +209,9 @@ fn a_viewer_follows_a_game_day_and_goes_on_where_he_was() {
             fleet.asks(&["gameday", "go", "talk", step]).run().status.code() == Some(0)
         });
     }
-    let (next, over) = follows(&fleet, &file("vera"), Some(1), 3);
-    assert_eq!((kinds(&next), over), (vec![named(2, "go"), named(3, "asked"), named(4, "go")], false));
+    let (next, over) = follows(&fleet, &file("vera"), Some(1), 4);
+    let expected = vec![named(2, "go"), named(3, "asked"), named(4, "go"), named(5, "asked")];
+    assert_eq!((kinds(&next), over), (expected, false));
 
     // Live, while somebody types, to the end.
     let rest = std::thread::scope(|scope| {

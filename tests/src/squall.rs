@@ -121,8 +121,10 @@ impl Squall {
         let quoted = |word: &std::ffi::OsStr| format!("'{}'", word.to_string_lossy().replace('\'', r"'\''"));
         let words = [self.command.get_program()].into_iter().chain(self.command.get_args());
         let line: Vec<String> = words.map(quoted).collect();
+        // A shell that stayed would get what is typed, too.
+        let line = format!("exec {}", line.join(" "));
         let mut command = Command::new("script");
-        command.args(["--quiet", "--flush", "--return", "--command", &line.join(" "), "/dev/null"]);
+        command.args(["--quiet", "--flush", "--return", "--command", &line, "/dev/null"]);
         for (name, value) in self.command.get_envs() {
             match value {
                 Some(value) => command.env(name, value),

@@ -60,6 +60,9 @@ enum Moment {
     After(Duration),
 }
 
+/// How long it may take until the agent stands at a point.
+const MET: Duration = Duration::from_secs(60);
+
 fn blow(ground: &Ground, stage: &Stage, hits: Signal, moment: &Moment) -> Result<(), String> {
     let way = shown(hits);
     let story = |what: String| format!("{}: the command, {way}, {moment:?}: {what}", stage.fault.name);
@@ -75,7 +78,7 @@ fn blow(ground: &Ground, stage: &Stage, hits: Signal, moment: &Moment) -> Result
             thread::sleep(*after);
             Some(boot_nanos())
         }
-        Moment::At(at) => life.reached(at),
+        Moment::At(at) => met(&life, at),
     };
     let Some(struck) = struck else {
         let [guardian, worker] = life.pair();
@@ -102,6 +105,20 @@ fn blow(ground: &Ground, stage: &Stage, hits: Signal, moment: &Moment) -> Result
             Ok(())
         }
         Err(why) => Err(story(format!("{why}; {ended:?}"))),
+    }
+}
+
+/// When the agent stood at a point. It serves on, whatever becomes of the command: `None` after a while.
+fn met(life: &Life, at: &str) -> Option<u64> {
+    let begun = boot_nanos();
+    loop {
+        if let Some(passed) = life.passed().into_iter().find(|passed| passed.at == at) {
+            return Some(passed.nanos);
+        }
+        if Duration::from_nanos(boot_nanos() - begun) > MET {
+            return None;
+        }
+        thread::sleep(Duration::from_millis(1));
     }
 }
 

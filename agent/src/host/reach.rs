@@ -1,6 +1,7 @@
 //! Whose sockets a scope has on this host, so that two faults at once are told apart exactly.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 
 use procfs::process::Process as Entry;
 use squall_experiments::flow::Flow;
@@ -9,7 +10,7 @@ use squall_experiments::protocol::Refusal;
 use squall_experiments::scope::Scope;
 
 use super::aim::Resolved;
-use super::cgroup::Group;
+use super::cgroup::{Group, old_hierarchies};
 use super::container::Container;
 use super::descriptors;
 use super::process::{Processes, uid_of};
@@ -79,7 +80,10 @@ impl Reach {
         match (self, other) {
             (Reach::Group(a), Reach::Group(b)) => {
                 let (above, below) = (a.directory(), b.directory());
-                !above.starts_with(below)
+                // A process is in a group of each hierarchy: only within one do two directories tell two groups apart.
+                hierarchy(a) == hierarchy(b)
+                    && a.members().is_disjoint(&b.members())
+                    && !above.starts_with(below)
                     && !below.starts_with(above)
                     && strangers(&a.members(), b)
                     && strangers(&b.members(), a)
@@ -96,6 +100,14 @@ impl Reach {
             (Reach::User(_), Reach::Group(_)) | (Reach::Group(_), Reach::User(_)) => false,
         }
     }
+}
+
+/// In which hierarchy a group is: `None` is version 2.
+fn hierarchy(group: &Group) -> Option<PathBuf> {
+    let Group::Old(directory) = group else { return None };
+    let roots = old_hierarchies().into_iter().map(|hierarchy| hierarchy.root);
+    let above = roots.filter(|root| directory.starts_with(root));
+    Some(above.max_by_key(|root| root.as_os_str().len()).unwrap_or_default())
 }
 
 /// Whether processes hold no socket that was made in a group. A group of version 1 has no sockets of its own.
@@ -115,7 +127,9 @@ fn strangers(pids: &BTreeSet<i32>, group: &Group) -> bool {
 fn never(pid: i32, uid: u32) -> bool {
     let Ok(status) = Entry::new(pid).and_then(|entry| entry.status()) else { return false };
     let uids = [status.ruid, status.euid, status.suid, status.fuid];
-    uids.iter().all(|own| *own != uid && *own != 0)
+    // No program that it starts makes it another user (prctl(2), PR_SET_NO_NEW_PRIVS), and neither does CAP_SETUID.
+    let stays = status.nonewprivs == Some(1) && status.capprm & (1 << 7) == 0;
+    stays && uids.iter().all(|own| *own != uid && *own != 0)
 }
 
 #[cfg(test)]
@@ -165,8 +179,8 @@ mod tests {
         );
         sleeper.kill().unwrap();
         sleeper.wait().unwrap();
-        // Root may become anybody.
-        assert_eq!(verdicts, (false, mine != 0, true, false));
+        // Root may become anybody, and so may who starts a program that makes him somebody else.
+        assert_eq!(verdicts, (false, false, true, false));
         assert!(!of(&[pid]).apart(&Reach::User(mine + 1)), "what is gone says nothing");
     }
 }

@@ -1,6 +1,7 @@
 //! The mechanisms that faults are made of, each tried without changing anything that anybody could see.
 
 use std::fs::File;
+use std::io;
 use std::net::TcpListener;
 use std::os::fd::AsFd;
 
@@ -225,9 +226,19 @@ fn socket_diagnosis() -> Result<String, String> {
     let shown = |error: &dyn std::fmt::Display| {
         format!("{error}; it needs CAP_NET_ADMIN, `inet_diag`, `tcp_diag` and `udp_diag`")
     };
-    let listener = TcpListener::bind("127.0.0.1:0").map_err(|error| shown(&error))?;
-    let address = listener.local_addr().map_err(|error| shown(&error))?;
     let mut sockets = Sockets::open().map_err(|error| shown(&error))?;
+    let all = sockets.all().map_err(|error| shown(&error))?;
+    let listener = match TcpListener::bind("127.0.0.1:0") {
+        // The loopback interface is down, as in a new namespace.
+        Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => {
+            return Ok(format!(
+                "{} sockets listed; without `lo` none of its own could be destroyed to try it",
+                all.len()
+            ));
+        }
+        listener => listener.map_err(|error| shown(&error))?,
+    };
+    let address = listener.local_addr().map_err(|error| shown(&error))?;
     let all = sockets.all().map_err(|error| shown(&error))?;
     let own = all.iter().find(|socket| socket.listens() && socket.local == (address.ip(), address.port()));
     let own = own.ok_or_else(|| "a socket that is open is not listed".to_owned())?;

@@ -151,15 +151,30 @@ pub(crate) async fn show(api: Arc<Api>, _: Call) -> Result<Answer, Problem> {
 pub(crate) async fn set(api: Arc<Api>, call: Call) -> Result<Answer, Problem> {
     let wanted: Wanted = call.value()?;
     reason(&wanted.reason)?;
-    let hosts = match (wanted.hosts, wanted.on) {
-        (hosts, None) => hosts,
-        (None, Some(on)) => Some(on.hosts(&api).await?),
+    let (hosts, sure) = match (wanted.hosts, wanted.on) {
+        (hosts, None) => (hosts, true),
+        (None, Some(on)) => {
+            let (hosts, sure) = on.hosts(&api).await?;
+            (Some(hosts), sure)
+        }
         (Some(_), Some(_)) => {
             let detail = "a halt is of `hosts` by their names, or `on` those that match, not both";
             return Err(Problem::bare(StatusCode::BAD_REQUEST, detail));
         }
     };
-    Answer::ok(&halt(&api, call.name(), person(&call), wanted.reason, hosts).await)
+    let done = halt(&api, call.name(), person(&call), wanted.reason, hosts).await;
+    if sure {
+        return Answer::ok(&done);
+    }
+    let names: Vec<&str> = done.hosts.keys().map(String::as_str).collect();
+    Err(Problem::new(
+        StatusCode::SERVICE_UNAVAILABLE,
+        format!(
+            "the store does not say which hosts the halt is on: halted were only those that say it of themselves ({})",
+            names.join(", ")
+        ),
+        "ask again, halt the others by their names, or everything",
+    ))
 }
 
 /// Undoes everything on these hosts, or on all, which blocks new runs too.
@@ -209,8 +224,9 @@ async fn halt(api: &Api, by: String, person: String, reason: String, hosts: Opti
 }
 
 impl On {
-    /// The names of those that match now. Without an answer of the store, by what the hosts say of themselves.
-    async fn hosts(&self, api: &Api) -> Result<Vec<String>, Problem> {
+    /// The names of those that match now, and whether these are surely all: without an answer of the store, only those that say it of
+    /// themselves are known.
+    async fn hosts(&self, api: &Api) -> Result<(Vec<String>, bool), Problem> {
         if *self == On::default() {
             let help = "leave `on` out to halt everything";
             return Err(Problem::new(StatusCode::BAD_REQUEST, "`on` says nothing of the hosts", help));
@@ -233,7 +249,7 @@ impl On {
         let found = known.into_iter().filter(|(_, host)| self.matches(host)).map(|(name, _)| name);
         let found: Vec<String> = found.collect();
         match (found.is_empty(), answers) {
-            (false, _) => Ok(found),
+            (false, sure) => Ok((found, sure)),
             (true, true) => Err(Problem::new(
                 StatusCode::CONFLICT,
                 "no host matches what the halt is on; nothing was undone",

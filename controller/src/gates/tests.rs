@@ -164,6 +164,12 @@ async fn a_host_that_a_run_left_modified_gets_no_other() {
     let no = said(Vec::new()).await;
     assert!(!no.passed && no.why.starts_with(why), "{no:?}");
 
+    // A controller that was killed played no undo.
+    was_on(&store, "cut", "web", Exit::Interrupted.meaning(), &[began("3")]).await;
+    let why = "the action `step 3` of run `cut` is not undone on `web`";
+    let cut = said(Vec::new()).await;
+    assert!(!cut.passed && cut.why.starts_with(why), "{cut:?}");
+
     // Somebody undid it, and said so.
     tokio::time::sleep(std::time::Duration::from_millis(2)).await;
     let admission = Admission {

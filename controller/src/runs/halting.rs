@@ -48,6 +48,13 @@ impl Runs {
         let (mut did, others) =
             tokio::join!(self.0.hub.halt(Some(here.as_slice())), self.halt_elsewhere(&elsewhere));
         did.extend(others);
+        // A connection that was thought to be here may be dead, and its host with another controller by now.
+        if self.0.store.is_shared() {
+            let lost = |host: &&String| did.get(*host).is_none_or(Result::is_err);
+            let lost: Vec<String> = here.iter().filter(lost).cloned().collect();
+            let found = self.halt_elsewhere(&lost).await;
+            did.extend(found.into_iter().filter(|(_, said)| said.is_ok()));
+        }
         did
     }
 

@@ -72,7 +72,7 @@ impl Scheduler {
         let wanted = Wanted { before, entry, ..Wanted::new(submission, &by) };
         // What else is scheduled does not keep it from beginning: among schedules, who is first has the room.
         let begun = self.0.launch.begin(wanted).await?;
-        let run = begun.run.map(|run| run.id);
+        let run = Some(begun.id);
         Ok(match begun.refused {
             Some(problem) => EntryRow {
                 state: states::REFUSED.to_owned(),

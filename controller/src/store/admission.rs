@@ -89,16 +89,17 @@ impl Store {
         self.read(move |sql| room(sql, &uses, Vec::new(), &budget)).await
     }
 
-    /// Which of some hosts belong to a run that ended with one of its hosts still modified, with the runs, the newest first. A run
-    /// that somebody began there since although gates refused it (an overruled one) says that the hosts are in order.
+    /// Which of some hosts belong to a run that ended with one of its hosts still modified, or before it could undo everything, with the
+    /// runs, the newest first. A run that somebody began there since although gates refused it (an overruled one) says that the hosts are in order.
     pub async fn left_modified(&self, hosts: Vec<String>) -> Result<Vec<(String, String)>, StoreError> {
         self.read(move |sql| {
             let asked = "SELECT used.host, used.run, used.at FROM runs JOIN run_hosts used ON used.run = runs.id \
-                         WHERE runs.state = $1 ORDER BY used.at DESC, used.host";
+                         WHERE runs.state IN ($1, $2, $3) ORDER BY used.at DESC, used.host";
             let since = "SELECT 1 FROM run_hosts JOIN run_gates ON run_gates.run = run_hosts.run \
                          WHERE run_hosts.host = $1 AND run_hosts.at > $2 AND run_gates.gate = 'overruled' LIMIT 1";
             let mut left = Vec::new();
-            for row in sql.query(asked, &[Exit::Modified.meaning().into()])? {
+            let ended = [Exit::Modified, Exit::Interrupted, Exit::Bug].map(|exit| exit.meaning().into());
+            for row in sql.query(asked, &ended)? {
                 let (host, run, at) = (row.text(0)?, row.text(1)?, row.number(2)?);
                 if hosts.contains(&host) && sql.one(since, &[(&host).into(), at.into()])?.is_none() {
                     left.push((host, run));

@@ -125,8 +125,11 @@ impl Rates {
             return Some(differ);
         }
         if self.bounds.is_empty() {
+            // Of those that say something: there is no bound that the others could break, and where none says anything is asked elsewhere.
             let Tally { good, bad } = self.baseline;
-            return (bad > good).then(|| format!("{bad} of {} samples were bad{silent}", good + bad));
+            let bad = bad - self.silent;
+            return (bad > good)
+                .then(|| format!("{bad} of {} samples were bad{silent}", self.baseline.total()));
         }
         self.bounds.iter().find_map(|watched| {
             let (all, bad) = watched.baseline.total();

@@ -39,9 +39,10 @@ pub(super) fn reasons(
 /// excluded and the likeliest one; looks by the first of three good ones in a row after which it did not fail again. `None`
 /// where there is none.
 pub(super) fn moment(claim: &Claim, samples: &Samples<'_>, ended_ms: u64) -> Option<(u64, u64)> {
-    let points = claim.findings.iter().filter_map(|found| found.well_again);
-    if let Some(well) = points.max_by_key(|well| well.after_ms) {
-        return Some((well.from_ms, well.after_ms));
+    // Of several bounds the last one counts, of both moments.
+    let points = || claim.findings.iter().filter_map(|found| found.well_again);
+    if let Some(after_ms) = points().map(|well| well.after_ms).max() {
+        return Some((points().map(|well| well.from_ms).max().unwrap_or(after_ms), after_ms));
     }
     let since_ms =
         samples.held_again(ended_ms, &claim.name, claim.tolerate)?.since_ms.saturating_sub(ended_ms);

@@ -20,7 +20,15 @@ pub(super) fn too_late(
         if claim.recovered != Some(true) && claim.unshown.is_none() {
             return None;
         }
-        let (from_ms, after_ms) = again::moment(claim, samples, ended_ms)?;
+        let Some((from_ms, after_ms)) = again::moment(claim, samples, ended_ms) else {
+            // Of looks; a rate that is bad now and then has no moment, and keeps its bound all the same.
+            let relapsed = claim.recovered == Some(true) && stated.rate.is_none();
+            let what = format!(
+                "`{}` held again after the fault, and then failed until the end of the watch",
+                claim.name
+            );
+            return relapsed.then(|| Reason::new(Exit::Deviated, what).about(&claim.name));
+        };
         if from_ms <= limit_ms {
             return None;
         }

@@ -319,7 +319,8 @@ pub(super) fn within(found: &[Finding], stated: &Stated, samples: &Samples<'_>, 
     let mut shares = found.iter().zip(bounds).filter(|(_, bound)| !bound.compares_latencies()).peekable();
     if shares.peek().is_none() {
         let after = samples.figures(&stated.name, Phase::Recovery);
-        return Tally { bad: after.tally.bad + after.unclear, ..after.tally }.within(stated.tolerate);
+        let all = Tally { bad: after.tally.bad + after.unclear, ..after.tally };
+        return all.total() > 0 && all.within(stated.tolerate);
     }
     shares.all(|(found, bound)| {
         let mut counts = Counts::default();

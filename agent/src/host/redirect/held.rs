@@ -6,6 +6,9 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use squall_experiments::flow::Flow;
+use squall_experiments::scope::Scope;
+
+use crate::host::reach;
 
 /// What one redirect holds. Dropped, it holds nothing.
 #[derive(Debug)]
@@ -26,9 +29,11 @@ impl Holding {
     /// Whether a connection to an address could be meant by both.
     fn meets(&self, network: u64, flow: &Flow, address: SocketAddr) -> bool {
         let callers = |flow: &Flow| Flow { scope: flow.scope.clone(), ..Flow::default() };
+        // What a host alone can tell was told before, of all that is live: here only what has come to an address since.
+        let apart = |new: &Scope, old: &Scope| new.apart(old) || reach::apart(new, old, || None);
         self.network == network
             && self.addresses.contains(&address)
-            && callers(&self.flow).overlaps(&callers(flow))
+            && callers(flow).meets(&callers(&self.flow), &apart).is_some()
     }
 }
 

@@ -44,8 +44,8 @@ impl Prefixed {
                 return Ok(spoken);
             }
             if (&mut self.stream).take(GLANCE as u64).read_buf(&mut self.read).await? == 0 {
-                // Who has said nothing at all asks nothing; what began otherwise is for the dependency to judge.
-                return Ok(if self.read.is_empty() { Spoken::First } else { Spoken::Other });
+                // Who only listens hears what the dependency says; what began otherwise is for it to judge.
+                return Ok(if self.read.is_empty() { Spoken::Nothing } else { Spoken::Other });
             }
         }
     }

@@ -76,8 +76,10 @@ async fn carry(handed: Handed) -> Result<(), Ended> {
         },
     };
     drop(idle);
-    if spoken == Spoken::Other {
-        dependency.counters.foreign.fetch_add(1, Ordering::Relaxed);
+    if matches!(spoken, Spoken::Other | Spoken::Nothing) {
+        if spoken == Spoken::Other {
+            dependency.counters.foreign.fetch_add(1, Ordering::Relaxed);
+        }
         handed.seen.foreign();
         let carried = copy_bidirectional_with_sizes(&mut near, &mut far, BUFFER, BUFFER).await;
         carried.inspect_err(|error| handed.seen.failed(error))?;

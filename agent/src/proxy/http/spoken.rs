@@ -20,6 +20,8 @@ pub(super) enum Spoken {
     Second,
     /// Something else, such as TLS.
     Other,
+    /// Nothing: who called has ended his side without a byte.
+    Nothing,
 }
 
 /// What is spoken by whoever begins so; `None` where more has to be read to tell. More bytes never alter an answer.

@@ -245,7 +245,7 @@ fn not_well_again_in_time_is_deviated() {
     let mut world = World::new();
     world.manners.breaks = Some(world.path("h"));
     world.manners.ruins = true;
-    let outcome = world.run(json!({ "recovery": "300ms", "method": [fault("200ms")] }));
+    let outcome = world.run(json!({ "recovery": "2s", "method": [fault("200ms")] }));
     assert_eq!(outcome.summary.exit, Exit::Deviated);
     assert_eq!(outcome.summary.hypotheses[0].recovered, Some(false));
     assert!(outcome.summary.sentence.contains("did not hold again in time"), "{}", outcome.summary.sentence);

@@ -99,9 +99,13 @@ impl Check {
         let every = claim.get("every").map_or(Some(Period::from_secs(1)), Node::decode::<Period>);
         let late = claim.get("delay").map_or(Some(Period::ZERO), Node::decode::<Period>);
         let (Some(every), Some(late)) = (every, late) else { return };
-        let needed = every.get().saturating_mul(IN_A_ROW - 1).saturating_add(late.get());
+        // Looks begin at multiples of `every`, and those within `delay` do not count.
+        let before = late.get().as_nanos().div_ceil(every.get().as_nanos().max(1));
+        let looks = u32::try_from(before).unwrap_or(u32::MAX).saturating_add(IN_A_ROW - 1);
+        let needed = every.get().saturating_mul(looks);
         let faults = root.get("method").is_some_and(|steps| steps.items().iter().any(is_fault));
-        if rate || !faults || recovery.get() > needed || late >= recovery {
+        // A `delay` that is longer than all of it has an error of its own.
+        if rate || !faults || recovery.get() > needed || (late >= recovery && !late.is_zero()) {
             return;
         }
         let what = format!("`recovery: {recovery}` has no room for three looks `every: {every}`");
