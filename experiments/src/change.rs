@@ -322,7 +322,9 @@ impl Claim {
         let meeting = match (self, other) {
             (Claim::Packets(a, Direction::Egress), Claim::Packets(b, Direction::Ingress))
             | (Claim::Packets(a, Direction::Ingress), Claim::Packets(b, Direction::Egress)) => {
-                a.meets_over_loopback(b, apart)
+                // Both ends of a connection over loopback are on this host: one packet is of two scopes, but not on two interfaces.
+                let places = |a: &Scope, b: &Scope| matches!((a, b), (Scope::Interface(_), Scope::Interface(_)));
+                a.meets_over_loopback(b, &|a, b| places(a, b) && apart(a, b))
             }
             // The agent compares the addresses that the names come to.
             (Claim::Connections(a), Claim::Connections(b)) if a.goes_by_another_name(b) => None,

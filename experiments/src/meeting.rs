@@ -4,6 +4,7 @@
 //! scope) is for the caller to fill in or to say.
 
 use std::fmt;
+use std::net::IpAddr;
 
 use crate::flow::{Flow, Protocol};
 use crate::peer::{Peer, PeerHost, Ports, masked};
@@ -190,7 +191,10 @@ fn spares(except: &Peer, sense: &str, region: &Region<'_>) -> bool {
 
 fn is_loopback(host: &PeerHost) -> bool {
     match host {
-        PeerHost::Net(address, _) => address.is_loopback(),
+        PeerHost::Net(address, bits) => {
+            let holds = |bits| masked(IpAddr::from([127, 0, 0, 1]), bits) == *address;
+            address.is_loopback() || (address.is_ipv4() && (1..8).contains(bits) && holds(*bits))
+        }
         PeerHost::Name(name) => name == "localhost",
         PeerHost::Any => false,
     }

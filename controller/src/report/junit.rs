@@ -214,7 +214,11 @@ fn hypothesis(claim: &Claim, ran: &Ran) -> Ended {
 /// What passed by itself, and for which the run did not hold all the same: it was well again too late, say, or its budget is spent.
 fn because(ended: Ended, ran: &Ran, name: &str) -> Ended {
     match (&ended, ran.summary.reason_about(name)) {
-        (Ended::Passed, Some(reason)) if reason.exit == Exit::Deviated => Ended::Failed(reason.what.clone()),
+        (Ended::Passed | Ended::Skipped(_) | Ended::Error(_), Some(reason))
+            if reason.exit == Exit::Deviated && !ran.may_be_chance =>
+        {
+            Ended::Failed(reason.what.clone())
+        }
         (Ended::Passed, Some(reason)) => Ended::Error(reason.what.clone()),
         _ => ended,
     }

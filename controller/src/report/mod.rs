@@ -21,7 +21,7 @@ pub use code_quality::code_quality;
 pub use fleet::{fleet, fleet_json};
 pub use gameday::{
     Before, GameDayReport, SoFar, gameday_clock, gameday_event, gameday_html, gameday_markdown,
-    gameday_sentence,
+    gameday_moment, gameday_sentence,
 };
 pub use github::{annotation, annotations, harmless, harmless_json, problems};
 pub use html::{html, quoted};

@@ -104,7 +104,7 @@ fn seen(tested: &Tested, ran: &Ran) -> Vec<Point> {
             Some(judgement) if judgement.outcome != Outcome::Held => {
                 Some((Severity::Warning, judgement.why.clone()))
             }
-            None if claim.before.tally.bad > 0 => {
+            None if claim.before.tally.bad > 0 && summary.reason_about(&claim.name).is_none() => {
                 let why = format!("did not hold before anything was done: {}", claim.before.bad_in_words());
                 Some((Severity::Warning, why))
             }

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 use squall_controller::gameday::SQUALL;
-use squall_controller::report::{gameday_clock, gameday_event};
+use squall_controller::report::{gameday_clock, gameday_event, gameday_moment};
 use squall_experiments::exit::Exit;
 use squall_experiments::gameday::Record;
 
@@ -121,10 +121,13 @@ fn mean(value: &Value) -> String {
     }
 }
 
-/// An event as a line of the talk: when it was written down, by whom unless by the controller, and what.
+/// An event as a line of the talk: when it was written down, by whom unless by the controller, what, and when that was, where it was
+/// earlier.
 pub fn line(record: &Record) -> String {
     let by = if record.by == SQUALL { String::new() } else { format!("{}: ", record.by) };
-    plain(&format!("{} {by}{}", gameday_clock(record.at), gameday_event(record))).replace('\n', " ")
+    let (told, happened) = (gameday_clock(record.at), gameday_clock(gameday_moment(record)));
+    let at = if told == happened { String::new() } else { format!(" (at {happened})") };
+    plain(&format!("{told} {by}{}{at}", gameday_event(record))).replace('\n', " ")
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ mod words;
 pub use html::gameday_html;
 pub(crate) use html::gameday_pieces;
 pub use markdown::gameday_markdown;
-pub use words::{gameday_clock, gameday_event, gameday_sentence};
+pub use words::{gameday_clock, gameday_event, gameday_moment, gameday_sentence};
 
 use schemars::JsonSchema;
 use serde::Serialize;

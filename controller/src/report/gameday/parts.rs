@@ -4,7 +4,7 @@ use squall_experiments::gameday::{Compared, StepFigures};
 use squall_experiments::summary::seconds;
 
 use super::words::{
-    change, gameday_clock, gameday_event, gameday_sentence, mean, moment, outcome, reaction, took,
+    change, gameday_clock, gameday_event, gameday_moment, gameday_sentence, mean, outcome, reaction, took,
 };
 use super::{GameDayReport, postmortem};
 use crate::conductor::date_of;
@@ -137,7 +137,7 @@ fn timeline(report: &GameDayReport) -> Section {
     let mut told: Vec<(u64, &str, String)> = report
         .record
         .iter()
-        .map(|record| (moment(record), record.by.as_str(), gameday_event(record)))
+        .map(|record| (gameday_moment(record), record.by.as_str(), gameday_event(record)))
         .collect();
     told.sort_by_key(|(moment, ..)| *moment);
     let rows = told.into_iter().map(|(moment, by, event)| {

@@ -109,7 +109,7 @@ pub(super) fn outcome(course: &Course, at: usize) -> &'static str {
 pub fn gameday_event(record: &Record) -> String {
     match &record.event {
         Event::Begun => "the game day began".to_owned(),
-        Event::Paused { step, .. } => format!("a pause before `{step}`"),
+        Event::Paused { step, until } => format!("a pause before `{step}`, until {}", gameday_clock(*until)),
         Event::Asked { step, why } => match why {
             Some(why) => format!("go for `{step}`? ({why})"),
             None => format!("go for `{step}`?"),
@@ -133,7 +133,7 @@ pub fn gameday_event(record: &Record) -> String {
 }
 
 /// When an event happened: what a run measured is earlier than it was heard of.
-pub(super) fn moment(record: &Record) -> u64 {
+pub fn gameday_moment(record: &Record) -> u64 {
     match &record.event {
         Event::FaultBegan { moment, .. }
         | Event::FaultEnded { moment, .. }
