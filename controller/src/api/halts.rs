@@ -162,11 +162,11 @@ pub(crate) async fn set(api: Arc<Api>, call: Call) -> Result<Answer, Problem> {
             return Err(Problem::bare(StatusCode::BAD_REQUEST, detail));
         }
     };
+    let names = hosts.clone().unwrap_or_default();
     let done = halt(&api, call.name(), person(&call), wanted.reason, hosts).await;
     if sure {
         return Answer::ok(&done);
     }
-    let names: Vec<&str> = done.hosts.keys().map(String::as_str).collect();
     Err(Problem::new(
         StatusCode::SERVICE_UNAVAILABLE,
         format!(

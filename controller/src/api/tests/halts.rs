@@ -37,7 +37,7 @@ async fn a_halt_by_labels_is_of_the_hosts_that_carry_them_all_and_of_no_other() 
     // Where the store does not say what hosts are, they are what they say of themselves: it is done, and said not to be of all.
     let hung = served.store.hang().await;
     let (status, done) = halt(json!({ "labels": { "says": "itself" } })).await;
-    assert!(status == 503 && done["detail"].to_string().contains("say it of themselves (web"), "{done}");
+    assert!(status == 503 && done["detail"].to_string().contains("say it of themselves (web)"), "{done}");
     assert_eq!(served.engine.asked().last().map(String::as_str), Some("halt Some([\"web\"])"));
     assert_eq!(halt(json!({ "labels": { "role": "web" } })).await.0, 503, "nobody knows");
     drop(hung);
