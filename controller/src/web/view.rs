@@ -21,8 +21,23 @@ const RUNS: usize = 16;
 const HOSTS: usize = 8;
 /// How many events are read at a time.
 const PAGE: u64 = 1000;
-/// For how long what is active now is shown to others too.
+/// For how long what was read is shown to others too, while this controller keeps nothing new: what somebody has just pressed is never
+/// taken back by what was read before.
 const FRESH: Duration = Duration::from_millis(400);
+
+/// What was read when, after which change of the store.
+type Read<T> = Option<(Instant, u64, Arc<T>)>;
+
+/// How often anything was kept that pages show.
+fn change(api: &Api) -> u64 {
+    *api.store.changes().borrow() + *api.store.orders().borrow()
+}
+
+/// What was read lately enough.
+fn lately<T>(kept: &Read<T>, change: u64) -> Option<&Arc<T>> {
+    let (made, after, read) = kept.as_ref()?;
+    (*after == change && made.elapsed() < FRESH).then_some(read)
+}
 
 /// A run as it is shown.
 #[derive(Debug)]
@@ -60,8 +75,8 @@ type Kept = (Instant, Arc<Turn<View>>);
 #[derive(Default)]
 pub struct Views {
     runs: Mutex<HashMap<String, Kept>>,
-    now: Turn<Option<(Instant, Arc<Now>)>>,
-    game_day: Turn<Option<(Instant, Arc<GameDayReport>)>>,
+    now: Turn<Read<Now>>,
+    game_day: Turn<Read<GameDayReport>>,
 }
 
 impl Views {
@@ -119,24 +134,24 @@ impl Views {
     /// What is active now.
     pub(super) async fn now(&self, api: &Api) -> Result<Arc<Now>, Problem> {
         let mut kept = self.now.lock().await;
-        if let Some((_, now)) = kept.as_ref().filter(|(made, _)| made.elapsed() < FRESH) {
+        let change = change(api);
+        if let Some(now) = lately(&kept, change) {
             return Ok(Arc::clone(now));
         }
         let now = Arc::new(Now::of(api).await?);
-        *kept = Some((Instant::now(), Arc::clone(&now)));
+        *kept = Some((Instant::now(), change, Arc::clone(&now)));
         Ok(now)
     }
 
     /// A game day as it stands. The last one that somebody looked at is kept: there is hardly ever another at the same time.
     pub(super) async fn game_day(&self, api: &Api, id: &str) -> Result<Arc<GameDayReport>, Problem> {
         let mut kept = self.game_day.lock().await;
-        let fresh =
-            |(made, report): &&(Instant, Arc<GameDayReport>)| made.elapsed() < FRESH && report.id == id;
-        if let Some((_, report)) = kept.as_ref().filter(fresh) {
+        let change = change(api);
+        if let Some(report) = lately(&kept, change).filter(|report| report.id == id) {
             return Ok(Arc::clone(report));
         }
         let report = Arc::new(gamedays::report(api, id).await?);
-        *kept = Some((Instant::now(), Arc::clone(&report)));
+        *kept = Some((Instant::now(), change, Arc::clone(&report)));
         Ok(report)
     }
 }
