@@ -53,15 +53,14 @@ fn bad_as_asked(direction: &str) {
     assert_eq!(evidence(&report)["engine"]["overflowed"], 0, "{report:#}");
 }
 
-/// None is early, and the median is not as late as what is delayed twice: how exact it is, is measured where nothing is emulated,
-/// and this machine may be busy with more than this one.
+/// None is early, and the median is late by no more than three times what is promised, beside the control.
 fn late(outcome: &Outcome, control: &Outcome) {
     let least = outcome.took().into_iter().min();
     let (middle, without) = (median(outcome.took()), median(control.took()));
     println!("a median of {middle:?}, {without:?} without the fault");
     assert!(least >= Some(DELAY), "{least:?} is early");
     assert!(
-        middle <= without + DELAY * 18 / 10,
+        middle <= without + DELAY + DELAY * 3 / 10,
         "a median of {middle:?} is late; {without:?} without the fault"
     );
 }
