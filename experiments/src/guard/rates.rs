@@ -274,6 +274,13 @@ mod tests {
             rates.add(&look(true, false));
             assert_eq!(rates.silent(), None);
         }
+        // Without a bound a look that says nothing is no bad one.
+        let terms = Terms { bounds: Vec::new(), mode: Mode::Robust, confidence: Percent::USUALLY_SURE };
+        let mut unbound = Rates::new(&terms);
+        unbound.add(&look(false, true));
+        assert_eq!(unbound.not_steady(), None);
+        unbound.add(&look(false, false));
+        assert_eq!(unbound.not_steady().unwrap(), "1 of 2 samples were bad (1 of them say nothing)");
         let mut rates = rates("5%");
         rates.add(&look(true, false));
         (0..14).for_each(|_| rates.add(&look(false, true)));

@@ -208,6 +208,9 @@ fn single_looks_recover_within_a_time_as_they_are_shown_to_be_well_again() {
     let relapse = format!("{}--{}", "+".repeat(12), "+".repeat(5));
     run(&relapse)
         .judged(Exit::Deviated, "deviated: `a` was well again 1.4 s after the fault ended, not within 1.0 s");
+    // Nor does one that never ends go unseen.
+    run(&format!("{}{}", "+".repeat(3), "-".repeat(20)))
+        .judged(Exit::Deviated, "deviated: `a` held again after the fault, and then failed until the end");
     let unknown = "inconclusive: `a` was seen to be well again 1.2 s after the fault ended, and whether it was so within 1.0 s is not \
                    known: ";
     run("-----++--++-+++").judged(Exit::Inconclusive, &format!("{unknown}one bad sample says too little"));
