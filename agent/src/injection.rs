@@ -19,7 +19,7 @@ use crate::host::view::{Seen, Viewpoint};
 use crate::host::{Place, sys};
 use crate::lease::Lease;
 use crate::link::Connection;
-use crate::made::{self, Made, Ready};
+use crate::made::{self, Addition, Made, Ready};
 use crate::records::Records;
 
 /// A part ends by itself so many nanoseconds after its time: only a conductor that hangs is overtaken, and a fault
@@ -208,11 +208,11 @@ impl Injection {
 
     /// Whether a change at a site may not be made beside this injection: says what is in the way.
     pub fn collides(&self, site: &Site, resolved: &Resolved) -> Option<String> {
-        let (run, title) = (&self.run, &self.title);
-        self.live().find_map(|made| {
-            let why = made.collides(site, resolved)?;
-            Some(format!("run {run} (`{title}`) holds it: {}; {why}", made.change))
-        })
+        self.live().find_map(|made| Some(self.holding(made, &made.collides(site, resolved)?)))
+    }
+
+    fn holding(&self, made: &Made, why: &str) -> String {
+        format!("run {} (`{}`) holds it: {}; {why}", self.run, self.title, made.change)
     }
 
     /// Whether it holds one of these processes.
@@ -308,11 +308,34 @@ impl Injection {
         over.map(|(number, _)| *number).collect()
     }
 
-    /// A name of a step has been asked again. `false`: the step is not live.
-    pub fn hear(&mut self, number: u32, news: &News, machine: &mut Machine, aim: &Aim<'_>) -> bool {
-        let Some(part) = self.parts.get_mut(&number).filter(|part| part.is_live()) else { return false };
-        part.made.iter_mut().for_each(|made| made.hear(news, machine, aim));
-        true
+    /// A name of a step has been asked again. Addresses that another step or run holds are left out. `false`: the step is
+    /// not live.
+    pub fn hear(
+        &mut self,
+        number: u32,
+        news: &News,
+        machine: &mut Machine,
+        aim: &Aim<'_>,
+        others: &BTreeMap<RunId, Injection>,
+    ) -> bool {
+        let Some(mut part) = self.parts.remove(&number) else { return false };
+        let live = part.is_live();
+        if live {
+            // The changes of one step were asked for together.
+            let everybody = || others.values().chain([&*self]);
+            let standing = |made: &Made, addition: &Addition<'_>| {
+                everybody().find_map(|other| {
+                    let mut live = other.live();
+                    live.find_map(|one| Some(other.holding(one, &one.stands_against(made, addition)?)))
+                })
+            };
+            for made in &mut part.made {
+                let news = made.sifted(news, standing);
+                made.hear(&news, machine, aim);
+            }
+        }
+        self.parts.insert(number, part);
+        live
     }
 
     /// For `status`.

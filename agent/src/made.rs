@@ -1,12 +1,17 @@
 //! One change of an injection: made, made again where its target ends and comes back, and taken back.
 
+mod joining;
+
 use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
 use squall_experiments::change::{Change, Claim};
 use squall_experiments::evidence::{Evidence, Incident};
+use squall_experiments::flow::Flow;
 use squall_experiments::protocol::{Refusal, RunId};
 use squall_experiments::scope::Scope;
+
+pub use joining::Addition;
 
 use crate::books::{self, Books, Written};
 use crate::host::aim::{Aim, News, Resolved};
@@ -37,6 +42,7 @@ pub struct Made {
     held: Vec<Target>,
     /// The addresses of its names.
     resolved: Resolved,
+    left_out: joining::LeftOut,
     /// When it was made first and last, on the boot clock.
     began: u64,
     again: u64,
@@ -109,6 +115,7 @@ impl Made {
             undos: Vec::new(),
             held: prepared.processes().into_iter().collect(),
             resolved: resolved.map(|(name, addresses)| (name.clone(), addresses.clone())).collect(),
+            left_out: joining::LeftOut::new(),
             began,
             again: began,
             past: Evidence::default(),
@@ -149,17 +156,27 @@ impl Made {
 
     /// Why a change at a site may not be made beside it, whose names have these addresses.
     pub fn collides(&self, site: &Site, resolved: &Resolved) -> Option<String> {
+        let claims = site.change.claims().into_iter();
+        let theirs: Vec<Claim> =
+            claims.map(|claim| claim.of_flow(|flow| addressed(flow, resolved))).collect();
+        self.stands_in_the_way(site, &theirs)
+    }
+
+    /// What it holds, with its flow as it is given.
+    fn claims(&self, change: impl Fn(&Flow) -> Flow) -> Vec<Claim> {
+        let claims = self.site.change.claims().into_iter();
+        claims.map(|claim| claim.of_flow(&change)).collect()
+    }
+
+    /// Why something at a site may not hold this beside it.
+    fn stands_in_the_way(&self, site: &Site, theirs: &[Claim]) -> Option<String> {
         // Traffic is another one in another namespace; processes are the same from everywhere.
-        let same = |claim: &Claim| site.at == self.site.at || matches!(claim, Claim::Processes(_));
-        let claims = |change: &Change, resolved: &Resolved| {
-            let claims = change.claims().into_iter().filter(same);
-            claims.map(|claim| claim.of_flow(|flow| addressed(flow, resolved))).collect::<Vec<_>>()
-        };
+        let same = |claim: &&Claim| site.at == self.site.at || matches!(claim, Claim::Processes(_));
         let reach = || self.live.as_ref().and_then(Live::reach);
         let apart = |new: &Scope, standing: &Scope| reach::apart(new, standing, reach);
-        let theirs = claims(&site.change, resolved);
-        let mine = claims(&self.site.change, &self.resolved);
-        theirs.iter().find_map(|theirs| mine.iter().find_map(|mine| theirs.meets(mine, &apart)))
+        let mine = self.claims(|flow| addressed(flow, &self.resolved));
+        let mut theirs = theirs.iter().filter(same);
+        theirs.find_map(|theirs| mine.iter().filter(same).find_map(|mine| theirs.meets(mine, &apart)))
     }
 
     /// Whether it holds one of these processes.

@@ -279,9 +279,13 @@ impl Supervisor {
             Heard::Again((run, part), news) => {
                 let nothing = Resolved::new();
                 let aim = Aim::new(&self.policy, &nothing, self.ours()).led_by(&self.controllers);
-                let (machine, injection) = (&mut self.machine, self.injections.get_mut(&run));
-                let live = injection.map(|injection| injection.hear(part, &news, machine, &aim));
-                if live != Some(true) {
+                // Taken out for a moment: the others are what stands beside it.
+                let live = self.injections.remove(&run).is_some_and(|mut injection| {
+                    let live = injection.hear(part, &news, &mut self.machine, &aim, &self.injections);
+                    self.injections.insert(run.clone(), injection);
+                    live
+                });
+                if !live {
                     self.followers.remove(&(run, part));
                 }
             }

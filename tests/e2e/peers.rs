@@ -279,6 +279,38 @@ fn a_name_is_followed_and_who_leaves_it_stays_met() {
 }
 
 #[test]
+fn an_address_that_another_run_holds_is_left_out_when_a_name_gets_it() {
+    needs!(Root, Nftables);
+    let world = World::new(3);
+    let [near, far, other] = &world.hosts[..] else { panic!("three hosts were asked for") };
+    let (echo, _aside) = (world.echo(1, 7), world.echo(2, 7));
+    let dns = Dns::start(&far.netns, far.v4);
+    dns.set("db.test", 1, &[far.v4]);
+    let cut = "{ fault: { partition: { to: [\"db:7\"] } }, for: 60s }";
+    let mut first = with_names(&world, far.v4, "", cut);
+    first.injected();
+    // Another run has the other host before the name gets it.
+    let refuse = format!("{{ fault: {{ refuse: {{ to: [\"{}\"] }} }}, for: 60s }}", peer(other.v4, 7));
+    let mut second = Trial::begin(&world, near, &calm(&[&refuse]));
+    second.injected();
+    dns.set("db.test", 1, &[far.v4, other.v4, other.v6]);
+    holds("what nobody holds to be met", Duration::from_secs(20), || reached(near, other.v6).is_err());
+    for _ in 0..4 {
+        let refused = reached(near, other.v4).expect_err("the second run has it");
+        assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused, "it has been cut as well");
+    }
+    hangs(&echo, near, far.v4);
+    let report = first.halted();
+    let told = incidents(&report);
+    assert!(told.contains(&format!("db: {} joined", other.v6)), "{told}");
+    assert!(!told.contains(&format!("db: {} joined", other.v4)), "{told}");
+    let left_out = format!("db: {} is left out: run ", other.v4);
+    assert!(told.contains(&left_out) && told.contains("both concern"), "{told}");
+    second.halted();
+    reached(near, other.v4).expect("free after the fault");
+}
+
+#[test]
 fn a_family_that_cannot_be_asked_is_not_taken_for_one_without_addresses() {
     needs!(Root, Nftables);
     let world = World::new(3);

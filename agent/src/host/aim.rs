@@ -53,6 +53,8 @@ pub struct News {
     pub addresses: Vec<IpAddr>,
     /// Those that have left the answer since it was asked before.
     pub left: Vec<IpAddr>,
+    /// Those that a fault does not meet, and what is in the way.
+    pub held: Vec<(IpAddr, String)>,
     /// How it was, where that has changed: it cannot be asked any more, or can be again.
     pub asking: Option<String>,
 }
@@ -67,7 +69,8 @@ impl News {
             .left
             .iter()
             .map(|address| format!("{name}: {address} left the answer, and is met until the fault ends"));
-        asking.chain(joined).chain(left).collect()
+        let held = self.held.iter().map(|(address, why)| format!("{name}: {address} is left out: {why}"));
+        asking.chain(joined).chain(held).chain(left).collect()
     }
 }
 
