@@ -19,7 +19,10 @@
 //! what takes long. With a word, or one kernel alone, everything that is asked for runs.
 //!
 //! `cargo test -p squall-tests --test vm WORD` runs the cases that hold the word; `SQUALL_VM_KERNEL=6.12` only on kernels
-//! whose version begins so. A lane that cannot run is skipped loudly; with `CI` set it fails.
+//! whose version begins so; `SQUALL_BIN_DIR=$PWD/target/release` takes binaries that `cargo build --release --workspace --bins`
+//! has made: in the emulator, cases that start many agents take less than half as long with them.
+//!
+//! A lane that cannot run is skipped loudly; with `CI` set it fails.
 
 mod cases;
 mod guest;

@@ -14,7 +14,7 @@ super::cases![a_group_is_refused_and_what_is_outside_is_not];
 
 /// New connections, each a line of a file: `ok` or `bad`.
 const KNOCK: &str = "while :; do if { echo hello >/dev/tcp/$0/7; } 2>/dev/null; then echo ok; else echo bad; fi; \
-                     sleep 1; done >>$1";
+                     sleep 0.3; done >>$1";
 
 /// Starts a client, perhaps in a group, and gives the file that it writes.
 fn client(world: &World, name: &str, group: Option<&Path>) -> String {
