@@ -241,9 +241,12 @@ where
     Ok(None)
 }
 
-/// By default each connection has 128 KiB of buffers.
+/// How much is written together at most, and read at once: what is said is short.
+const AT_ONCE: (usize, usize) = (4 << 10, 1 << 10);
+
+/// By default each connection has 128 KiB of buffers. Those for writing grow to what was written at once so far.
 fn buffers(longest: usize) -> WebSocketConfig {
-    let buffers = WebSocketConfig::default().read_buffer_size(2048).write_buffer_size(0);
+    let buffers = WebSocketConfig::default().read_buffer_size(AT_ONCE.1).write_buffer_size(AT_ONCE.0);
     buffers.max_message_size(Some(longest)).max_frame_size(Some(longest))
 }
 
