@@ -302,18 +302,22 @@ fn a_command_line_that_is_not_understood() {
 
 /// Runs squall where `/etc/squall/policy.json` holds a text: in a mount namespace of its own, over a copy of `/etc`.
 fn under_policy(world: &World, policy: &str, step: &str) -> Option<Finished> {
+    verb_under_policy(world, policy, "run", step)
+}
+
+fn verb_under_policy(world: &World, policy: &str, verb: &str, step: &str) -> Option<Finished> {
     let host = &world.hosts[0];
     let policy = world.file("policy.json", policy);
     let layers = world.place("layers");
     // The layers lie in memory: the directory itself may be on a file system that cannot carry them.
     let script = "mount -t tmpfs tmpfs $1 && mkdir -p $1/up/squall $1/work && cp $2 $1/up/squall/policy.json && \
                   mount -t overlay overlay -o lowerdir=/etc,upperdir=$1/up,workdir=$1/work /etc || exit 99\n\
-                  exec \"$0\" run \"$3\"";
+                  exec \"$0\" \"$4\" \"$3\"";
     let file = world.file("policy.yaml", calm(&[step]));
     let mut command = host.netns.command("unshare");
     command.args(["--mount", "sh", "-c", script]).arg(binary("squall"));
-    command.arg(layers).arg(policy).arg(file).env("SQUALL_STATE_DIR", &host.state);
-    let finished = Squall::with(command, "squall run under a policy", &world.directory).run();
+    command.arg(layers).arg(policy).arg(file).arg(verb).env("SQUALL_STATE_DIR", &host.state);
+    let finished = Squall::with(command, "squall under a policy", &world.directory).run();
     (finished.status.code() != Some(99)).then_some(finished)
 }
 
@@ -357,5 +361,44 @@ fn what_the_hosts_policy_forbids() {
         };
         assert_eq!(finished.status.code(), Some(4), "policy {policy}: {}", finished.story());
         finished.expect_told("policy");
+    }
+}
+
+#[test]
+fn what_the_hosts_policy_protects_is_not_touched_and_the_plan_says_so() {
+    needs!(Root, Nftables);
+    let world = World::new(2);
+    world.echo(0, 7);
+    world.echo(1, 7);
+    world.program(0, Some(65533), &["sleep", "600"]);
+    let sleepers = "{ fault: { kill: { signal: USR1 } }, in: { process: { name: sleep, exe: /usr/bin/sleep } }, for: 1s }";
+    let come = "{ fault: { partition: { from: [\"10.77.1.0/24:7\"] } }, for: 2s }";
+    let of = |scope: &str| {
+        format!("{{ fault: {{ partition: {{ to: [\"10.77.1.2:7\"] }} }}, in: {scope}, for: 2s }}")
+    };
+    let cases = [
+        ("{ \"protect-ports\": [7] }", come.to_owned(), "protects the local port 7"),
+        ("{ \"protect-ports\": [\"5-9\"] }", of("{ port: 7 }"), "protects the local port 5-9"),
+        ("{ \"protect-users\": [\"nobody\"] }", of("{ user: \"65534\" }"), "protects the user `nobody`"),
+        ("{ \"protect-users\": [\"nobody\"] }", CUT.to_owned(), "`in:` must say whose processes"),
+        (
+            "{ \"protect-units\": [\"db.service\"] }",
+            of("{ unit: db.service }"),
+            "protects the unit `db.service`",
+        ),
+        ("{ \"protect-units\": [\"db.service\"] }", CUT.to_owned(), "`in:` must say whose processes"),
+        // What nobody sees by the words alone: who is there now.
+        ("{ \"protect-users\": [\"65533\"] }", sleepers.to_owned(), "protects the user 65533"),
+        ("{ \"protect-processes\": [\"sleep\"] }", of("{ user: \"65533\" }"), "is among them"),
+    ];
+    for (policy, step, word) in cases {
+        let Some(finished) = under_policy(&world, policy, &step) else {
+            skip!("overlay file systems cannot be mounted here, and /etc is not ours to change");
+        };
+        assert_eq!(finished.status.code(), Some(4), "policy {policy}: {}", finished.story());
+        finished.expect_told(word);
+        if let Some(planned) = verb_under_policy(&world, policy, "plan", &step) {
+            planned.expect_exit(0).expect_told("would be refused").expect_told(word);
+        }
     }
 }
