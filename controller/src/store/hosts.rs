@@ -176,10 +176,10 @@ impl Store {
         .await
     }
 
-    /// Revokes a host: no certificate speaks for it from now on. Idempotent.
+    /// Revokes a host: no certificate speaks for it from now on, and controllers that share the store hear it. Idempotent.
     pub async fn revoke_host(&self, name: &str) -> Result<(), StoreError> {
         let (name, now) = (name.to_owned(), now_ms());
-        self.write(move |sql| {
+        self.order(move |sql| {
             let revoked = "UPDATE hosts SET revoked_at = COALESCE(revoked_at, $1) WHERE name = $2";
             concerned(sql.execute(revoked, &[now.into(), (&name).into()])?, &name)
         })
