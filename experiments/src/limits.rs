@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::change::Change;
-use crate::peer::Ports;
+use crate::peer::{Peer, PeerHost, Ports};
 use crate::quantity::Period;
 use crate::scope::{ProcessSelector, Scope};
 
@@ -66,7 +66,9 @@ impl Limits {
             _ => None,
         };
         let called = change.flow().into_iter().flat_map(|flow| &flow.from).filter_map(|peer| peer.ports);
-        for Ports { first, last } in asked.into_iter().chain(called) {
+        let own = change.flow().into_iter().flat_map(|flow| &flow.to).filter(is_of_this_host);
+        let own = own.filter_map(|peer| peer.ports);
+        for Ports { first, last } in asked.into_iter().chain(called).chain(own) {
             let meets = |own: &&Ports| first <= own.last && own.first <= last;
             if let Some(own) = self.protect_ports.iter().find(meets) {
                 return Some(format!("the local port {own}"));
@@ -100,6 +102,11 @@ impl Limits {
             )
         })
     }
+}
+
+/// Whether a peer that is called is the host itself.
+fn is_of_this_host(peer: &&Peer) -> bool {
+    matches!(peer.host, PeerHost::Net(address, _) if address.is_loopback())
 }
 
 /// What a policy calls it.
@@ -178,6 +185,7 @@ mod tests {
             block(r#"{"to": ["any:1"], "scope": {"port": "8100-9000"}}"#),
             "the local port 8000-8100",
         );
+        told(&ports, block(r#"{"to": ["127.0.0.1:5432"]}"#), "the local port 5432");
         told(&ports, kill(r#"{"process": {"listening": 5432}}"#), "the local port 5432");
         // Of somebody else, or of everything that comes: at the port itself nothing is touched then.
         for flow in [r#"{"to": ["db:5432"]}"#, r#"{"from": ["10.0.0.1"]}"#, r#"{"from": ["any:5433"]}"#] {

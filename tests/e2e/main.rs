@@ -46,6 +46,7 @@ mod peers;
 mod pipelines;
 mod probes;
 mod process;
+mod protected;
 mod proxy;
 mod quick_start;
 mod refusal;

@@ -273,6 +273,9 @@ impl<'a> Aim<'a> {
 
     /// Whether the remote end of a packet is one that the host's policy protects.
     pub fn protects(&self, (address, port): (IpAddr, u16)) -> bool {
+        if address.is_loopback() && self.policy.protects_port(port) {
+            return true;
+        }
         let protected = self.networks(&self.policy.protect_addresses);
         protected.is_ok_and(|list| list.iter().any(|network| network.has(address, port)))
     }

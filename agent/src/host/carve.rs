@@ -65,11 +65,16 @@ impl CarveOut {
             CarveOut::Login(port) => {
                 vec![commented("remote login").transport(TCP).ports(local, *port, *port)]
             }
-            CarveOut::Local(Ports { first, last }) => [TCP, UDP]
-                .map(|protocol| {
-                    commented("the host's policy").transport(protocol).ports(local, *first, *last)
-                })
-                .into(),
+            CarveOut::Local(Ports { first, last }) => {
+                let of = |protocol| {
+                    let rule = commented("the host's policy");
+                    let here = rule.clone().transport(protocol).ports(local, *first, *last);
+                    // Who calls it on this host sends by the loopback device, to any address of the host.
+                    let caller = rule.interface(hook, "lo").transport(protocol).ports(remote, *first, *last);
+                    [here, caller]
+                };
+                [TCP, UDP].into_iter().flat_map(of).collect()
+            }
             CarveOut::Link(link) => {
                 let bits = if link.is_ipv4() { 32 } else { 128 };
                 let rule = commented("a controller").network(remote, link.ip(), bits);
@@ -237,7 +242,7 @@ mod tests {
         assert!(told(&[], &[], Flow { protocol: Protocol::Icmp, ..any() }).is_none());
         let port = Flow { scope: Some(Scope::Port("80".parse().unwrap())), ..any() };
         assert!(told(&[], &[], port).is_none());
-        assert_eq!(CarveOut::Local("5432".parse().unwrap()).rules().len(), 4);
+        assert_eq!(CarveOut::Local("5432".parse().unwrap()).rules().len(), 8);
     }
 
     #[test]
