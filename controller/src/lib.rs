@@ -21,4 +21,5 @@ pub mod scheduler;
 pub mod sights;
 pub mod standing;
 pub mod store;
+pub mod stream;
 pub mod web;
