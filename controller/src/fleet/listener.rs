@@ -258,12 +258,14 @@ fn too_many(wait: Duration) -> Refusal {
     )
 }
 
-/// How much is written together at most, and read at once: what is said is short.
-const AT_ONCE: (usize, usize) = (4 << 10, 1 << 10);
+/// How much is written together at most.
+const WRITTEN: usize = 4 << 10;
+/// How much is read at once: what hosts say is short.
+const READ: usize = 1 << 10;
 
 /// By default each connection has 128 KiB of buffers. Those for writing grow to what was written at once so far.
 fn buffers(longest: usize) -> WebSocketConfig {
-    let buffers = WebSocketConfig::default().read_buffer_size(AT_ONCE.1).write_buffer_size(AT_ONCE.0);
+    let buffers = WebSocketConfig::default().read_buffer_size(READ).write_buffer_size(WRITTEN);
     buffers.max_message_size(Some(longest)).max_frame_size(Some(longest))
 }
 
