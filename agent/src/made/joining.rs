@@ -33,7 +33,7 @@ impl Made {
                 Some(_) => {}
             }
         }
-        // Whoever never joined is met no longer than until then.
+        // Who never joined is not said to leave and to be met still.
         sifted.left.retain(|address| !self.left_out.remove(&(name.clone(), *address)));
         sifted
     }
