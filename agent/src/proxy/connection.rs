@@ -22,7 +22,7 @@ use super::http::{Handed, Seen};
 use super::link::{Change, Link, Place};
 use super::observations::Record;
 use super::observed::Observed;
-use super::peer::{Peer, Rest, Scratch};
+use super::peer::{Peer, Rest, Scratch, unpace};
 use super::pipe::Waiting;
 use super::queue::{Ending, Item};
 use super::toxic::{Stream, Toxic};
@@ -111,6 +111,10 @@ impl Connection {
         }
         // Answers of two writes would wait for each other's acknowledgement otherwise (RFC 896, RFC 1122 4.2.3.2).
         let _ = set_tcp_nodelay(&client, true);
+        // Where the listener has that address, too, its connections have it from there.
+        if !dependency.listen.ip().is_loopback() {
+            unpace(&client, address);
+        }
         let place = |stream| Place {
             seed: dependency.seed,
             proxy: &dependency.name,
@@ -192,6 +196,7 @@ impl Connection {
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
         let socket = socket_with(family, SocketType::STREAM, flags, None)?;
         let _ = set_tcp_nodelay(&socket, true);
+        unpace(&socket, address.ip());
         match connect(&socket, &address) {
             Ok(()) | Err(Errno::INPROGRESS) => {}
             Err(error) => return Err(error),

@@ -1,10 +1,12 @@
 //! One of the two sockets of a connection: reading and writing without waiting.
 
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 
 use bytes::Bytes;
 use rustix::io::{Errno, retry_on_intr};
+use rustix::net::sockopt::set_tcp_congestion;
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 
 use super::dependency;
@@ -184,5 +186,42 @@ impl Peer {
             Bytes::copy_from_slice(&buffer[written..length])
         };
         (Rest::Item(Item::Data(Chunk { bytes, at: now })), length)
+    }
+}
+
+/// Where a peer is reached by loopback, there is no network to be careful of: a congestion control that paces what it sends
+/// (`bbr`, where that is the host's choice) would only take time. Reno is in every kernel and everybody may ask for it.
+pub fn unpace(socket: &OwnedFd, peer: IpAddr) {
+    if peer.to_canonical().is_loopback() {
+        let _ = set_tcp_congestion(socket, "reno");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, Ipv4Addr, TcpListener, TcpStream};
+    use std::os::fd::OwnedFd;
+
+    use rustix::net::sockopt::tcp_congestion;
+    use rustix::net::{AddressFamily, SocketType, socket};
+
+    use super::unpace;
+
+    #[test]
+    fn what_a_listener_on_loopback_accepts_is_not_paced_and_other_peers_are_left_as_they_are() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = listener.local_addr().expect("an address");
+        let listener = OwnedFd::from(listener);
+        unpace(&listener, address.ip());
+        let _client = TcpStream::connect(address).expect("it listens");
+        let accepted = rustix::net::accept(&listener).expect("somebody has connected");
+        assert_eq!(tcp_congestion(&accepted).expect("it is of TCP"), "reno");
+
+        let other = socket(AddressFamily::INET, SocketType::STREAM, None).expect("a socket");
+        let before = tcp_congestion(&other).expect("it is of TCP");
+        unpace(&other, IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)));
+        assert_eq!(tcp_congestion(&other).expect("it is of TCP"), before);
+        unpace(&other, IpAddr::V6(Ipv4Addr::LOCALHOST.to_ipv6_mapped()));
+        assert_eq!(tcp_congestion(&other).expect("it is of TCP"), "reno");
     }
 }
