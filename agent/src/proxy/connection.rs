@@ -22,7 +22,8 @@ use super::http::{Handed, Seen};
 use super::link::{Change, Link, Place};
 use super::observations::Record;
 use super::observed::Observed;
-use super::peer::{Peer, Scratch};
+use super::peer::{Peer, Rest, Scratch, unpace};
+use super::pipe::Waiting;
 use super::queue::{Ending, Item};
 use super::toxic::{Stream, Toxic};
 use crate::host::queue::pace::now;
@@ -85,6 +86,8 @@ pub struct Connection {
     harmed: bool,
     peers: [Peer; 2],
     links: [Link; 2],
+    /// What has passed each link and waits in a pipe for room in the socket it goes to.
+    waiting: [Option<Waiting>; 2],
     /// Closed, it ends what was handed over.
     alive: Option<watch::Sender<()>>,
     /// What was seen there.
@@ -108,6 +111,10 @@ impl Connection {
         }
         // Answers of two writes would wait for each other's acknowledgement otherwise (RFC 896, RFC 1122 4.2.3.2).
         let _ = set_tcp_nodelay(&client, true);
+        // Where the listener has that address, too, its connections have it from there.
+        if !dependency.listen.ip().is_loopback() {
+            unpace(&client, address);
+        }
         let place = |stream| Place {
             seed: dependency.seed,
             proxy: &dependency.name,
@@ -132,6 +139,7 @@ impl Connection {
             harmed: false,
             peers: [Peer { socket: Some(client), ..Peer::default() }, Peer::default()],
             links,
+            waiting: [None, None],
             alive: None,
             seen: Seen::default(),
         }
@@ -188,6 +196,7 @@ impl Connection {
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
         let socket = socket_with(family, SocketType::STREAM, flags, None)?;
         let _ = set_tcp_nodelay(&socket, true);
+        unpace(&socket, address.ip());
         match connect(&socket, &address) {
             Ok(()) | Err(Errno::INPROGRESS) => {}
             Err(error) => return Err(error),
@@ -241,7 +250,8 @@ impl Connection {
 
     /// How many bytes it holds.
     pub fn held(&self) -> usize {
-        self.links.iter().map(Link::held).sum()
+        let waiting = self.waiting.iter().flatten().map(Waiting::left).sum::<usize>();
+        self.links.iter().map(Link::held).sum::<usize>() + waiting
     }
 
     /// Moves bytes of one direction as far as they may go now. Where memory is tight, a link that holds much takes no
@@ -262,6 +272,7 @@ impl Connection {
             Stream::Downstream => (server, client),
         };
         let link = &mut self.links[stream as usize];
+        let waiting = &mut self.waiting[stream as usize];
         if self.alive.is_some() && self.seen.is_foreign() {
             link.turn_foreign();
         }
@@ -281,8 +292,22 @@ impl Connection {
             left.next = outcome.next;
             let mut moved = 0;
             // What is ready to be written.
+            if sink.writable
+                && !sink.deaf
+                && let Some(mut rest) = waiting.take()
+            {
+                let went = sink.go_on(&mut rest);
+                counted.sent(went);
+                moved += went;
+                if rest.left() > 0 {
+                    *waiting = Some(rest);
+                } else {
+                    scratch.pipes.give_back(rest);
+                }
+            }
             while !sink.deaf
                 && sink.writable
+                && waiting.is_none()
                 && let Some(item) = link.ready()
             {
                 match item {
@@ -313,11 +338,13 @@ impl Connection {
                 }
             }
             // What can be read, if there is a place for it.
+            let bare = link.is_bare();
+            // What stands between reads and writes itself; another's bytes need not be seen, nor taken before there is room.
+            let unseen = bare && source.bulky && self.alive.is_none();
             let takes = link.takes(now) && !(tight && link.held() > MUCH);
+            let takes = takes && !(bare && waiting.is_some()) && !(unseen && !sink.writable);
             if self.connected && source.readable && !source.silent && !sink.deaf && takes {
-                let bare = link.is_bare();
-                // What stands between reads and writes itself; another's bytes need not be seen.
-                let (item, length) = if bare && source.bulky && sink.writable && self.alive.is_none() {
+                let (rest, length) = if unseen {
                     source.pass(now, scratch, sink, counted)
                 } else {
                     source.receive(now, scratch, bare.then_some(&mut *sink), counted)
@@ -326,7 +353,9 @@ impl Connection {
                 if length > 0 {
                     self.observed.data(stream, now, length);
                 }
-                if let Some(mut item) = item {
+                if let Rest::Waiting(rest) = rest {
+                    *waiting = Some(rest);
+                } else if let Rest::Item(mut item) = rest {
                     moved += 1;
                     // Who reads requests can only end its side; why, it says beside that.
                     let by_dependency = stream == Stream::Downstream && item == Item::End(Ending::Finished);
@@ -339,6 +368,7 @@ impl Connection {
             }
             if sink.deaf {
                 link.discard();
+                *waiting = None;
                 left.other = true;
             }
             turn += moved;
@@ -352,8 +382,10 @@ impl Connection {
         }
         let [client, server] = &self.peers;
         // What a toxic still waits for is part of the connection, also when it has no bytes.
-        let waits =
-            left.next.is_some() || self.armed != [u64::MAX; 2] || !self.links.iter().all(Link::is_empty);
+        let waits = left.next.is_some()
+            || self.armed != [u64::MAX; 2]
+            || !self.links.iter().all(Link::is_empty)
+            || self.waiting.iter().any(Option::is_some);
         if (client.deaf && server.deaf) || (client.silent && server.silent && !waits) {
             return Err(Over::Closed);
         }

@@ -7,7 +7,7 @@
 //! | [`control`] | proxies and toxics, as their owner asks for them |
 //! | [`dependency`], [`toxic`] | one proxied dependency, and one thing that is done to it |
 //! | `shard`, `slab`, `timers` | the threads that carry connections, and when they wake up |
-//! | `connection`, `peer` | two sockets, and reading and writing them |
+//! | `connection`, `peer`, `pipe` | two sockets, and reading and writing them |
 //! | `gate` | what is decided before the dependency is connected to |
 //! | [`matcher`] | which connections and requests a toxic concerns |
 //! | `link`, `queue` | one direction: what was read, through the toxics, to what may be written |
@@ -31,6 +31,7 @@ mod names;
 pub mod observations;
 mod observed;
 mod peer;
+mod pipe;
 pub mod queue;
 mod routes;
 mod shard;

@@ -1,55 +1,46 @@
 //! One of the two sockets of a connection: reading and writing without waiting.
 
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 
 use bytes::Bytes;
 use rustix::io::{Errno, retry_on_intr};
+use rustix::net::sockopt::set_tcp_congestion;
 use rustix::net::{RecvFlags, SendFlags, recv, send};
-use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice};
 
 use super::dependency;
+use super::pipe::{Moved, Pipes, Waiting};
 use super::queue::{Chunk, Ending, Item};
 
 /// The most that one read takes, in bytes.
 const READ: usize = 64 << 10;
-/// The most that is moved at once without being read, in bytes: what of it does not fit has to be read after all.
-const MOVE: usize = 256 << 10;
 /// A chunk of at least this size keeps the buffer that it was read into.
 const LARGE: usize = READ / 4;
 
-/// What a shard has for bytes that are on their way. Nothing is in it between two moves.
+/// What a shard has for bytes that are on their way.
 pub struct Scratch {
+    /// Nothing is in it between two reads.
     buffer: Vec<u8>,
-    /// Through it bytes go from socket to socket without being copied (splice(2)): where to read, and where to write.
-    pipe: (OwnedFd, OwnedFd),
+    /// For those that are moved without being read.
+    pub(super) pipes: Pipes,
 }
 
 impl Scratch {
     /// An empty one.
     pub fn new() -> io::Result<Self> {
-        let pipe = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
-        // Pages that hold less than they could take a place each, too; where it is not allowed, less is moved at once.
-        let _ = fcntl_setpipe_size(&pipe.1, 4 * MOVE);
-        Ok(Scratch { buffer: vec![0; READ], pipe })
+        Ok(Scratch { buffer: vec![0; READ], pipes: Pipes::new()? })
     }
+}
 
-    /// So many bytes that are in the pipe and could not be moved on.
-    fn rest(&self, length: usize) -> Vec<u8> {
-        let mut rest = vec![0; length];
-        let mut filled = 0;
-        while filled < length {
-            match rustix::io::read(&self.pipe.0, &mut rest[filled..]) {
-                Ok(0) => break,
-                Ok(read) => filled += read,
-                Err(Errno::INTR) => {}
-                // All of it is there: this cannot be.
-                Err(_) => break,
-            }
-        }
-        rest.truncate(filled);
-        rest
-    }
+/// What is left of what came.
+pub(super) enum Rest {
+    /// Nothing: it was written at once, or nothing came.
+    None,
+    /// This is to be offered to the link.
+    Item(Item),
+    /// This is to be moved on before anything else is.
+    Waiting(Waiting),
 }
 
 /// One peer's socket, and what is known of it: nothing is asked twice (the poll is edge-triggered).
@@ -64,7 +55,7 @@ pub(super) struct Peer {
     pub(super) silent: bool,
     /// Nothing more can be sent.
     pub(super) deaf: bool,
-    /// It sends much: the last read was a full one.
+    /// It sends much: the last read was a full one, the last move a large one.
     pub(super) bulky: bool,
 }
 
@@ -72,25 +63,37 @@ impl Peer {
     /// Writes what fits; what the socket no longer takes at all makes it deaf.
     pub(super) fn send(&mut self, bytes: &[u8]) -> usize {
         let Some(socket) = &self.socket else { return 0 };
-        loop {
-            match send(socket, bytes, SendFlags::NOSIGNAL) {
-                Ok(written) => {
-                    // The kernel tells of new room after a write that was cut short (`SOCK_NOSPACE`, net/ipv4/tcp.c).
-                    self.writable = written == bytes.len();
-                    return written;
-                }
-                Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => {
-                    self.writable = false;
-                    return 0;
-                }
-                Err(_) => {
-                    // What it sent before it went away can still be read.
-                    (self.deaf, self.readable, self.ending) = (true, true, true);
-                    return 0;
-                }
+        match retry_on_intr(|| send(socket, bytes, SendFlags::NOSIGNAL)) {
+            Ok(written) => {
+                // The kernel tells of new room after a write that was cut short (`SOCK_NOSPACE`, net/ipv4/tcp.c).
+                self.writable = written == bytes.len();
+                written
+            }
+            Err(Errno::AGAIN) => {
+                self.writable = false;
+                0
+            }
+            Err(_) => {
+                self.deafen();
+                0
             }
         }
+    }
+
+    /// Moves on what waits for room in the socket, as much as it takes, and says how many bytes that were.
+    pub(super) fn go_on(&mut self, waiting: &mut Waiting) -> usize {
+        let Some(socket) = &self.socket else { return 0 };
+        let before = waiting.left();
+        match waiting.go_on(socket) {
+            Ok(_) => self.writable = waiting.left() == 0,
+            Err(_) => self.deafen(),
+        }
+        before - waiting.left()
+    }
+
+    /// Nothing more can be sent to it; what it sent before it went away can still be read.
+    fn deafen(&mut self) {
+        (self.deaf, self.readable, self.ending) = (true, true, true);
     }
 
     /// What taking from the socket came to: how many bytes, or the end that stands there instead; `None`: nothing now.
@@ -117,45 +120,34 @@ impl Peer {
     pub(super) fn pass(
         &mut self,
         now: u64,
-        scratch: &Scratch,
+        scratch: &mut Scratch,
         sink: &mut Peer,
         counted: &dependency::Bytes,
-    ) -> (Option<Item>, usize) {
-        let (Some(socket), Some(other)) = (&self.socket, &sink.socket) else { return (None, 0) };
-        let into = &scratch.pipe.1;
-        let length = retry_on_intr(|| splice(socket, None, into, None, MOVE, SpliceFlags::NONBLOCK));
-        let length = match self.came(length) {
-            Ok(length) => length,
-            Err(end) => {
-                self.bulky = false;
-                return (end, 0);
+    ) -> (Rest, usize) {
+        let (Some(socket), Some(other)) = (&self.socket, &sink.socket) else { return (Rest::None, 0) };
+        let (outcome, length, moved) = match scratch.pipes.pass(socket, other) {
+            Ok(passed @ (_, 1.., _)) => passed,
+            nothing => {
+                // Whether little or much comes next is not known: that it was much is not forgotten.
+                let ended = self.came(nothing.map(|_| 0)).err().flatten();
+                return (ended.map_or(Rest::None, Rest::Item), 0);
             }
         };
         counted.received(length);
+        counted.sent(moved);
         // Little came: a read would have been cheaper, and tells whether there is more.
         self.bulky = length >= LARGE;
-        let mut left = length;
-        while left > 0 {
-            match splice(&scratch.pipe.0, None, other, None, left, SpliceFlags::NONBLOCK) {
-                Ok(moved @ 1..) => left -= moved,
-                Err(Errno::INTR) => {}
-                Ok(_) | Err(Errno::AGAIN) => {
-                    // The kernel tells of new room, as after a write that was cut short.
-                    sink.writable = false;
-                    break;
-                }
-                Err(_) => {
-                    (sink.deaf, sink.readable, sink.ending) = (true, true, true);
-                    break;
-                }
+        sink.writable = matches!(outcome, Moved::All);
+        let rest = match outcome {
+            Moved::All => Rest::None,
+            Moved::Waits(waiting) => Rest::Waiting(waiting),
+            Moved::Copied(bytes) => Rest::Item(Item::Data(Chunk { bytes, at: now })),
+            Moved::Lost => {
+                sink.deafen();
+                Rest::None
             }
-        }
-        counted.sent(length - left);
-        if left == 0 {
-            return (None, length);
-        }
-        let bytes = Bytes::from(scratch.rest(left));
-        (Some(Item::Data(Chunk { bytes, at: now })), length)
+        };
+        (rest, length)
     }
 
     /// Reads once. Where nothing stands between, what was read is written at once, and only what is left comes back.
@@ -166,13 +158,13 @@ impl Peer {
         scratch: &mut Scratch,
         sink: Option<&mut Peer>,
         counted: &dependency::Bytes,
-    ) -> (Option<Item>, usize) {
+    ) -> (Rest, usize) {
         let buffer = &mut scratch.buffer;
-        let Some(socket) = &self.socket else { return (None, 0) };
+        let Some(socket) = &self.socket else { return (Rest::None, 0) };
         let length = retry_on_intr(|| recv(socket, buffer.as_mut_slice(), RecvFlags::empty()));
         let length = match self.came(length.map(|(length, _)| length)) {
             Ok(length) => length,
-            Err(end) => return (end, 0),
+            Err(end) => return (end.map_or(Rest::None, Rest::Item), 0),
         };
         counted.received(length);
         // Less than was asked for: the socket is empty, and the kernel will tell of more.
@@ -184,7 +176,7 @@ impl Peer {
         };
         counted.sent(written);
         if written == length {
-            return (None, length);
+            return (Rest::None, length);
         }
         let bytes = if written == 0 && length >= LARGE {
             let mut full = std::mem::replace(buffer, vec![0; READ]);
@@ -193,6 +185,43 @@ impl Peer {
         } else {
             Bytes::copy_from_slice(&buffer[written..length])
         };
-        (Some(Item::Data(Chunk { bytes, at: now })), length)
+        (Rest::Item(Item::Data(Chunk { bytes, at: now })), length)
+    }
+}
+
+/// Where a peer is reached by loopback, there is no network to be careful of: a congestion control that paces what it sends
+/// (`bbr`, where that is the host's choice) would only take time. Reno is in every kernel and everybody may ask for it.
+pub fn unpace(socket: &OwnedFd, peer: IpAddr) {
+    if peer.to_canonical().is_loopback() {
+        let _ = set_tcp_congestion(socket, "reno");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, Ipv4Addr, TcpListener, TcpStream};
+    use std::os::fd::OwnedFd;
+
+    use rustix::net::sockopt::tcp_congestion;
+    use rustix::net::{AddressFamily, SocketType, socket};
+
+    use super::unpace;
+
+    #[test]
+    fn what_a_listener_on_loopback_accepts_is_not_paced_and_other_peers_are_left_as_they_are() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = listener.local_addr().expect("an address");
+        let listener = OwnedFd::from(listener);
+        unpace(&listener, address.ip());
+        let _client = TcpStream::connect(address).expect("it listens");
+        let accepted = rustix::net::accept(&listener).expect("somebody has connected");
+        assert_eq!(tcp_congestion(&accepted).expect("it is of TCP"), "reno");
+
+        let other = socket(AddressFamily::INET, SocketType::STREAM, None).expect("a socket");
+        let before = tcp_congestion(&other).expect("it is of TCP");
+        unpace(&other, IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)));
+        assert_eq!(tcp_congestion(&other).expect("it is of TCP"), before);
+        unpace(&other, IpAddr::V6(Ipv4Addr::LOCALHOST.to_ipv6_mapped()));
+        assert_eq!(tcp_congestion(&other).expect("it is of TCP"), "reno");
     }
 }

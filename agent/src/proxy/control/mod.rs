@@ -28,6 +28,7 @@ use super::http::Engine;
 use super::link::Change;
 use super::names::Names;
 use super::observations::Observations;
+use super::peer::unpace;
 use super::routes::Routes;
 use super::shard::{Handle, Order, Shard};
 use expiry::Expiry;
@@ -204,6 +205,7 @@ impl Control {
             let failed = |error| ControlError::Listen(format!("its threads cannot be started: {error}"));
             let _ = self.http.set(Engine::start().map_err(failed)?);
         }
+        unpace(&socket, listen.ip());
         let socket = Arc::new(socket);
         let dependency = Arc::new(Dependency {
             id: self.ids.fetch_add(1, Ordering::Relaxed),
