@@ -20,4 +20,5 @@ pub mod scheduler;
 pub mod sights;
 pub mod standing;
 pub mod store;
+pub mod traces;
 pub mod web;

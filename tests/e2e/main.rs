@@ -61,6 +61,7 @@ mod shipped;
 mod store;
 mod successor;
 mod targets;
+mod traces;
 mod traffic;
 mod twins;
 mod unit;
