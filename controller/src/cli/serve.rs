@@ -24,6 +24,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::Common;
 use super::host::refused;
 use super::interface::Interface;
+use super::rebuild::rebuild;
 
 /// How long a token that is written at the start is good for.
 const TOKEN: Duration = Duration::from_secs(3600);
@@ -62,6 +63,10 @@ pub struct Serve {
     /// Only say whether the configuration could be used: read it, its calendars and its secrets, and begin nothing.
     #[arg(long, requires = "config")]
     check: bool,
+    /// Only make again what the rows of runs say from their events, where a database was mended by hand or in part, and begin
+    /// nothing.
+    #[arg(long, conflicts_with = "check")]
+    rebuild: bool,
 }
 
 impl Serve {
@@ -71,6 +76,9 @@ impl Serve {
             return Ok(self.interface.check());
         }
         talk::begin(self.log_format, "info");
+        if self.rebuild {
+            return rebuild(&self.interface.place(&self.data));
+        }
         let room = match Room::of_this_process() {
             Ok(room) => room,
             Err(refusal) => return Ok(refused(&refusal)),
