@@ -46,6 +46,7 @@ mod pipelines;
 mod probes;
 mod process;
 mod proxy;
+mod recorded;
 mod refusal;
 mod releases;
 mod report;
