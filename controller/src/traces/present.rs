@@ -16,6 +16,14 @@ use super::target::Target;
 /// Paths of which nothing is said: whoever asks for them does it every few seconds.
 const UNSAID: [&str; 3] = ["/health", "/ready", "/metrics"];
 
+/// What is answered to who is not let in.
+const STRANGERS: [StatusCode; 4] = [
+    StatusCode::UNAUTHORIZED,
+    StatusCode::FORBIDDEN,
+    StatusCode::MISDIRECTED_REQUEST,
+    StatusCode::TOO_MANY_REQUESTS,
+];
+
 /// Where traces go, if anywhere. A clone is the same.
 #[derive(Clone, Default)]
 pub struct Traces(Option<Arc<Export>>);
@@ -99,7 +107,7 @@ impl Asked {
     /// It was answered. Who was not let in is not said: strangers must not fill a collector.
     pub(crate) fn answered(mut self, status: StatusCode) {
         let (Some(export), Some(mut span)) = (self.export.take(), self.span.take()) else { return };
-        if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::TOO_MANY_REQUESTS) {
+        if STRANGERS.contains(&status) {
             return;
         }
         span.to_ns = now_ns();

@@ -197,7 +197,9 @@ async fn a_request_takes_over_the_trace_of_its_caller_and_strangers_are_not_told
     let asked = asks("/v1/runs", &headers("01"));
     let context = asked.context().expect("it is sent");
     asked.answered(StatusCode::CREATED);
-    asks("/v1/runs", &HeaderMap::new()).answered(StatusCode::UNAUTHORIZED);
+    for stranger in [StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN, StatusCode::MISDIRECTED_REQUEST] {
+        asks("/v1/runs", &HeaderMap::new()).answered(stranger);
+    }
     asks("/health", &headers("01")).answered(StatusCode::OK);
     let unkept = asks("/v1/runs", &headers("00"));
     assert!(unkept.context().is_some_and(|context| !context.kept), "what it begins is not kept either");
