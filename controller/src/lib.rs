@@ -20,5 +20,6 @@ pub mod scheduler;
 pub mod sights;
 pub mod standing;
 pub mod store;
+pub mod stream;
 pub mod traces;
 pub mod web;

@@ -11,7 +11,6 @@ mod windows;
 mod tests;
 
 use std::collections::BTreeMap;
-use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -42,6 +41,7 @@ use crate::muster::{self, Machines};
 use crate::report;
 use crate::sights::{Page, Sights};
 use crate::store::{HostRow, Minted, RunRow, Store, StoreError, now_ms};
+use crate::stream::Stream;
 use crate::traces::{RunSpans, Traces};
 use keeping::{BEARABLE, Keeper};
 use windows::Windows;
@@ -382,7 +382,7 @@ impl Engine for Runs {
                     "submit it again: it is planned anew",
                 ));
             }
-            let needed = muster::open_files(&order.experiment, &plan);
+            let needed = muster::open_files(&plan);
             let room = self.0.hub.room().run(needed, plan.hosts.len())?;
             (order.epoch, order.approved) = (kept.epoch, approved);
             let (interrupt, interruptions) = mpsc::unbounded_channel();
@@ -467,13 +467,13 @@ impl Way {
 }
 
 impl Machines for Way {
-    fn agent(&self, host: &str) -> Answer<UnixStream> {
+    fn agent(&self, host: &str) -> Answer<Stream> {
         let (hub, host) = (self.hub.clone(), host.to_owned());
-        self.found(async move { hub.agent(&host).await })
+        self.found(async move { hub.agent(&host).await.map(Stream::Memory) })
     }
 
-    fn prober(&self, host: &str, user: Option<&str>) -> Answer<UnixStream> {
+    fn prober(&self, host: &str, user: Option<&str>) -> Answer<Stream> {
         let (hub, host, user) = (self.hub.clone(), host.to_owned(), user.map(str::to_owned));
-        self.found(async move { hub.prober(&host, user.as_deref()).await })
+        self.found(async move { hub.prober(&host, user.as_deref()).await.map(Stream::Memory) })
     }
 }

@@ -22,8 +22,8 @@ use squall_tests::skip::has_filters;
 use squall_tests::squall::Background;
 use squall_tests::wait::{PATIENCE, holds, until};
 use squall_tests::world::World;
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
-use tokio::net::{TcpListener, UnixStream};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, DuplexStream};
+use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
@@ -154,14 +154,13 @@ impl Drop for Linked {
 
 /// A conversation with a host's agent or prober, through the controller.
 struct Talk {
-    stream: BufReader<UnixStream>,
+    stream: BufReader<DuplexStream>,
     number: u64,
 }
 
 impl Talk {
-    fn over(stream: std::os::unix::net::UnixStream) -> Self {
-        stream.set_nonblocking(true).expect("it is a socket");
-        Talk { stream: BufReader::new(UnixStream::from_std(stream).expect("it is a socket")), number: 0 }
+    fn over(stream: DuplexStream) -> Self {
+        Talk { stream: BufReader::new(stream), number: 0 }
     }
 
     async fn say(&mut self, line: &Value) {

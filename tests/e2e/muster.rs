@@ -11,6 +11,7 @@ use squall_agent::state::Place;
 use squall_controller::conductor::{Answer, run_id};
 use squall_controller::muster::{Machines, Order, run};
 use squall_controller::report::{self, Paint};
+use squall_controller::stream::Stream;
 use squall_experiments::document::{Document, Sources, read};
 use squall_experiments::exit::Exit;
 use squall_experiments::muster::{FleetEvent, Line, Muster, What};
@@ -93,12 +94,12 @@ impl Fleet {
 }
 
 impl Machines for Fleet {
-    fn agent(&self, host: &str) -> Answer<UnixStream> {
-        Box::pin(ready(connect(self.host(host))))
+    fn agent(&self, host: &str) -> Answer<Stream> {
+        Box::pin(ready(connect(self.host(host)).map(Stream::Socket)))
     }
 
-    fn prober(&self, host: &str, user: Option<&str>) -> Answer<UnixStream> {
-        Box::pin(ready(self.begin_prober(host, user)))
+    fn prober(&self, host: &str, user: Option<&str>) -> Answer<Stream> {
+        Box::pin(ready(self.begin_prober(host, user).map(Stream::Socket)))
     }
 }
 

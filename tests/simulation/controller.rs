@@ -4,7 +4,6 @@
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -14,6 +13,7 @@ use squall_controller::fleet::listener::Peer;
 use squall_controller::fleet::registry::{Member, Registry};
 use squall_controller::fleet::{Authority, Hub, Listener, Roll, Terms};
 use squall_controller::muster::{self, Machines, Order};
+use squall_controller::stream::Stream;
 use squall_experiments::document::Redactor;
 use squall_experiments::experiment::Experiment;
 use squall_experiments::protocol::{Refusal, RunId};
@@ -150,12 +150,12 @@ struct Way {
 }
 
 impl Machines for Way {
-    fn agent(&self, host: &str) -> Answer<UnixStream> {
+    fn agent(&self, host: &str) -> Answer<Stream> {
         let (hub, host) = (self.hub.clone(), host.to_owned());
-        Box::pin(async move { hub.agent(&host).await })
+        Box::pin(async move { hub.agent(&host).await.map(Stream::Memory) })
     }
 
-    fn prober(&self, _: &str, _: Option<&str>) -> Answer<UnixStream> {
+    fn prober(&self, _: &str, _: Option<&str>) -> Answer<Stream> {
         Box::pin(std::future::ready(Err(Refusal::bare("nothing is looked at here"))))
     }
 }

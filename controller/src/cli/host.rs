@@ -2,7 +2,6 @@
 
 use std::future::ready;
 use std::io::{self, Write};
-use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::Command;
@@ -12,6 +11,7 @@ use squall_agent::recover;
 use squall_agent::state::{self, Place};
 use squall_agent::talk;
 use squall_controller::conductor::{Answer, Host, Probing};
+use squall_controller::stream::Stream;
 use squall_experiments::exit::Exit;
 use squall_experiments::protocol::Refusal;
 
@@ -41,8 +41,8 @@ impl Host for LocalHost {
         Box::pin(ready(Ok(Probing::Here(command))))
     }
 
-    fn resident(&mut self) -> Answer<Option<UnixStream>> {
-        Box::pin(ready(join::resident(self.state_dir.as_deref())))
+    fn resident(&mut self) -> Answer<Option<Stream>> {
+        Box::pin(ready(join::resident(self.state_dir.as_deref()).map(|agent| agent.map(Stream::Socket))))
     }
 
     fn recover(&mut self) -> Result<Vec<String>, Refusal> {

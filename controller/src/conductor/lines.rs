@@ -35,12 +35,13 @@ pub(super) fn line(message: &impl Serialize) -> Vec<u8> {
     line
 }
 
-/// Writes what arrives, in order, until the senders or the stream are gone. A stream that is gone is noticed by its
-/// reader, which says so.
+/// Writes what arrives, in order, until the senders or the stream are gone; the stream is shut down then. A stream that is gone
+/// is noticed by its reader, which says so.
 pub(super) async fn write(mut stream: impl AsyncWrite + Unpin, mut lines: mpsc::UnboundedReceiver<Vec<u8>>) {
     while let Some(line) = lines.recv().await {
         if stream.write_all(&line).await.is_err() || stream.flush().await.is_err() {
             return;
         }
     }
+    let _ = stream.shutdown().await;
 }

@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::far_clock::FarClock;
 use super::lines;
+use crate::stream::{Input, Stream};
 
 /// An answer that takes longer than this does not come any more.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -60,13 +61,9 @@ pub(super) struct Greeting {
 }
 
 impl Link {
-    /// Takes over a connected socket. Must be called inside a runtime.
-    pub(super) fn open(
-        stream: std::os::unix::net::UnixStream,
-        notices: mpsc::UnboundedSender<Notice>,
-    ) -> io::Result<Link> {
-        stream.set_nonblocking(true)?;
-        let (input, output) = tokio::net::UnixStream::from_std(stream)?.into_split();
+    /// Takes over a stream. Must be called inside a runtime.
+    pub(super) fn open(stream: Stream, notices: mpsc::UnboundedSender<Notice>) -> io::Result<Link> {
+        let (input, output) = stream.halves()?;
         let (out, queue) = mpsc::unbounded_channel();
         let waiting: Waiting = Arc::new(Mutex::new(Some(HashMap::new())));
         tokio::spawn(lines::write(output, queue));
@@ -147,7 +144,7 @@ impl Link {
 }
 
 async fn listen(
-    mut input: BufReader<tokio::net::unix::OwnedReadHalf>,
+    mut input: BufReader<Input>,
     answers: &Waiting,
     notices: &mpsc::UnboundedSender<Notice>,
 ) -> String {

@@ -25,7 +25,6 @@ mod spans;
 
 use std::cell::{Cell, RefCell};
 use std::fs::File;
-use std::os::unix::net::UnixStream;
 use std::pin::Pin;
 use std::process::Command;
 use std::sync::Arc;
@@ -46,6 +45,7 @@ use tokio::time::Instant;
 pub use clock::{boot_ns, date, date_of, run_id};
 pub use log::{Redact, Sights, Tell, Watcher, into_file};
 
+use crate::stream::Stream;
 use clock::Clock;
 use link::{Link, Notice};
 use log::Log;
@@ -77,7 +77,7 @@ pub struct Order<'a> {
     /// is told.
     pub mandate: Arc<Mandate>,
     /// A connection to the agent, or why there is none. Not looked at where the plan holds no change.
-    pub agent: Option<Result<UnixStream, Refusal>>,
+    pub agent: Option<Result<Stream, Refusal>>,
 }
 
 /// What a host answers, perhaps later. Cancel-safe: what was opened meanwhile is closed again.
@@ -89,7 +89,7 @@ pub trait Host {
     /// A prober that runs as a user; `None` is the default, an unprivileged one.
     fn prober(&self, user: Option<&str>) -> Answer<Probing>;
     /// A new connection to the agent that serves this host; `None` where there is none.
-    fn resident(&mut self) -> Answer<Option<UnixStream>>;
+    fn resident(&mut self) -> Answer<Option<Stream>>;
     /// Undoes what a dead agent left behind; a line for each thing that was undone.
     fn recover(&mut self) -> Result<Vec<String>, Refusal>;
     /// Ready when it is known when the run goes on beyond a place of its method. Of a run on this host alone it goes on at
@@ -109,7 +109,7 @@ pub enum Probing {
     /// A program to be started here, which speaks on its standard input and output.
     Here(Command),
     /// One that runs already; when the stream is shut down for writing it ends, and so does the stream.
-    Elsewhere(UnixStream),
+    Elsewhere(Stream),
 }
 
 /// A place of a method at which runs that belong together wait for each other.
@@ -210,11 +210,6 @@ pub async fn conduct(
     run.close()
 }
 
-/// How many probers it takes to look at what an experiment claims, and to do what a plan does beside faults: one for each user.
-pub(crate) fn probers(experiment: &Experiment, plan: &Plan) -> usize {
-    sampling_of(experiment, plan).users.len()
-}
-
 fn sampling_of(experiment: &Experiment, plan: &Plan) -> Sampling {
     let mut sampling = Sampling::new(plan.has_faults());
     // Actions first: a program that is not there is reported before the first sample of a hypothesis arrives.
@@ -254,7 +249,7 @@ fn numbered(steps: &[PlanStep]) -> Vec<(String, &PlanStep)> {
 
 impl Run<'_> {
     /// The whole run, from its first event to the last but one.
-    async fn carry_out(&self, agent: Option<Result<UnixStream, Refusal>>) {
+    async fn carry_out(&self, agent: Option<Result<Stream, Refusal>>) {
         let connected = self.connect(agent).await;
         let words = connected.as_ref().ok().cloned().flatten();
         self.record(Event::Started(Started {
@@ -289,7 +284,7 @@ impl Run<'_> {
     }
 
     /// Greets the agent, where one is needed.
-    async fn connect(&self, agent: Option<Result<UnixStream, Refusal>>) -> Result<Option<String>, Refusal> {
+    async fn connect(&self, agent: Option<Result<Stream, Refusal>>) -> Result<Option<String>, Refusal> {
         if !self.order.plan.has_changes() {
             return Ok(None);
         }

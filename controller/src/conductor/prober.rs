@@ -66,8 +66,7 @@ impl Prober {
                 End::Child(child)
             }
             Probing::Elsewhere(stream) => {
-                stream.set_nonblocking(true)?;
-                let (output, input) = tokio::net::UnixStream::from_std(stream)?.into_split();
+                let (output, input) = stream.halves()?;
                 tokio::spawn(lines::write(input, queue));
                 End::Reader(tokio::spawn(read(output, place, told)))
             }

@@ -1,15 +1,13 @@
-//! One stream: text between a socket of this process and the connection to a host. The agent's side does the same.
+//! One stream: text between a task of this process and the connection to a host. The agent's side does the same.
 
 use std::collections::VecDeque;
-use std::os::unix::net::UnixStream as StdStream;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use squall_experiments::fleet::frame::LONGEST_TEXT;
 use squall_experiments::fleet::stream::{HOLD, whole};
 use squall_experiments::fleet::{Fault, Frame, Held, Incoming, Outgoing};
 use squall_experiments::protocol::Refusal;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream};
-use tokio::net::UnixStream;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, sleep_until};
 
@@ -95,31 +93,9 @@ impl Lane {
     }
 }
 
-/// The end of a stream that is this process's.
-#[derive(Debug)]
-pub(super) enum Local {
-    /// Whoever has the other end has a runtime of its own, or none.
-    Socket(StdStream),
-    /// Who asks is a task of the same runtime: no descriptor, and no call of the kernel's.
-    Memory(DuplexStream),
-}
-
 /// Begins to carry a stream, in a task of its own, until both directions have ended and everything was handed on, or the
-/// lane is dropped. Then the socket is closed, whatever was still to be written.
-pub(super) fn begin(stream: u64, local: Local, out: Out) -> std::io::Result<Lane> {
-    match local {
-        Local::Socket(local) => {
-            local.set_nonblocking(true)?;
-            Ok(carried(stream, UnixStream::from_std(local)?, out))
-        }
-        Local::Memory(local) => Ok(carried(stream, local, out)),
-    }
-}
-
-fn carried<S>(stream: u64, local: S, out: Out) -> Lane
-where
-    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-{
+/// lane is dropped. Then this end is closed, whatever was still to be written.
+pub(super) fn begin(stream: u64, local: DuplexStream, out: Out) -> Lane {
     let (came, coming) = mpsc::unbounded_channel();
     let books = Arc::new(Books::default());
     let lane = Lane { books: books.clone(), came };
@@ -166,16 +142,16 @@ impl Way {
     }
 }
 
-struct Carried<S> {
+struct Carried {
     stream: u64,
-    local: S,
+    local: DuplexStream,
     books: Arc<Books>,
     coming: mpsc::UnboundedReceiver<Came>,
     way: Way,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Carried<S> {
-    /// An error is an end that the other side does not know of: because of a fault, or because the socket is closed.
+impl Carried {
+    /// An error is an end that the other side does not know of: because of a fault, or because this end is closed.
     async fn carry(&mut self) -> Result<(), Option<Fault>> {
         let Carried { stream, local, books, coming, way } = self;
         let stream = *stream;
@@ -232,7 +208,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Carried<S> {
                     None => return Ok(()),
                 },
                 () = books.room.notified(), if read_all || room <= begun => {}
-                // No other connection came: whoever is at the socket is told by its end.
+                // No other connection came: whoever is at its other end is told by its end.
                 () = sleep_until(way.until), if way.out.is_none() => return Ok(()),
                 read = reader.read(&mut buffer[begun..room.min(size).max(begun)]), if room > begun && !read_all => {
                     let read = read.map_err(|_| None)?;
@@ -279,18 +255,17 @@ mod tests {
     /// A stream, its socket's other end, and what it sends.
     struct Bench {
         lane: Lane,
-        socket: UnixStream,
+        socket: DuplexStream,
         data: mpsc::Receiver<String>,
         control: mpsc::Receiver<String>,
     }
 
     fn bench() -> Bench {
-        let (ours, theirs) = StdStream::pair().unwrap();
-        ours.set_nonblocking(true).unwrap();
+        let (ours, theirs) = tokio::io::duplex(1 << 16);
         let (data, datas) = mpsc::channel(4);
         let (control, controls) = mpsc::channel(64);
-        let lane = begin(7, Local::Socket(theirs), Out { data, control }).unwrap();
-        Bench { lane, socket: UnixStream::from_std(ours).unwrap(), data: datas, control: controls }
+        let lane = begin(7, theirs, Out { data, control });
+        Bench { lane, socket: ours, data: datas, control: controls }
     }
 
     async fn next(from: &mut mpsc::Receiver<String>) -> Frame {

@@ -8,14 +8,14 @@ use futures_util::{SinkExt, StreamExt};
 use squall_experiments::fleet::frame::STREAMS;
 use squall_experiments::fleet::{Fault, Frame};
 use squall_experiments::protocol::Refusal;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, interval, timeout};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 
 use super::authority::{Authority, Serial};
-use super::carry::{self, Lane, Local, Out};
+use super::carry::{self, Lane, Out};
 use super::hub::{Order, Seat, unreached};
 use super::listener::Terms;
 use super::registry::{Registry, revoked};
@@ -75,7 +75,7 @@ pub(super) enum Ending {
 
 /// Serves a host that has been welcomed; gives why it ended.
 pub(super) async fn serve<S>(
-    mut socket: WebSocketStream<S>,
+    mut socket: Box<WebSocketStream<S>>,
     peer: Peer,
     mut seat: Seat,
     around: &Surroundings,
@@ -88,7 +88,7 @@ where
     let out = Out { data, control };
     seat.session.resume(seat.number, &out, &std::mem::take(&mut seat.theirs));
     let (why, ending) = {
-        let (mut sink, mut source) = (&mut socket).split();
+        let (mut sink, mut source) = (&mut *socket).split();
         let writing = async {
             loop {
                 let message = tokio::select! {
@@ -111,8 +111,9 @@ where
             renewing: None,
             renewed: None,
         };
-        let silence = around.terms.heartbeat * 3;
-        let mut tick = interval(around.terms.heartbeat);
+        let beat = around.terms.beat(seat.fleet);
+        let silence = beat * 3;
+        let mut tick = interval(beat);
         let reading = async {
             let mut heard = Instant::now();
             loop {
@@ -205,7 +206,7 @@ async fn certificate(renewing: &mut Option<oneshot::Receiver<Certified>>) -> Cer
 }
 
 struct Opening {
-    local: Local,
+    local: DuplexStream,
     opened: oneshot::Sender<Result<(), Refusal>>,
     asked: Instant,
 }
@@ -278,8 +279,8 @@ impl Host<'_> {
         Ok(())
     }
 
-    fn open(&mut self, order: Order) {
-        let Order { to, local, opened } = order;
+    fn open(&mut self, order: Box<Order>) {
+        let Order { to, local, opened } = *order;
         let under_way = self.opening.len();
         let stream = self.kept(|kept| {
             kept.lanes.retain(|_, lane| !lane.is_over());
@@ -300,17 +301,10 @@ impl Host<'_> {
 
     fn opened(&mut self, stream: u64) {
         let Some(Opening { local, opened, .. }) = self.opening.remove(&stream) else { return };
-        match carry::begin(stream, local, self.out.clone()) {
-            Ok(lane) => {
-                // Where nobody waits any more, its socket is closed, and with it the stream.
-                let kept = self.kept(|kept| kept.lanes.insert(stream, lane)).map(drop);
-                let _ = opened.send(kept);
-            }
-            Err(error) => {
-                let _ = opened.send(Err(unreached(&self.peer.host, &error.to_string())));
-                let _ = self.say(&Frame::Close { stream, why: None });
-            }
-        }
+        let lane = carry::begin(stream, local, self.out.clone());
+        // Where nobody waits any more, its other end is dropped, and with it the stream.
+        let kept = self.kept(|kept| kept.lanes.insert(stream, lane)).map(drop);
+        let _ = opened.send(kept);
     }
 
     /// Gives up streams that the host takes too long to open.

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -14,16 +13,17 @@ use squall_experiments::fleet::{Held, Inventory, Kind, Session as Said};
 use squall_experiments::protocol::{
     Active, Call, LONGEST_LINE, Lifted, Message, Refusal, Reply, Request, RunId, VERSION,
 };
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, DuplexStream, duplex};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
-use super::carry::Local;
 use super::room::Room;
 use super::session::Session;
 
 /// How long a host may take to answer a halt.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How many bytes of a stream may wait for who reads it.
+const WAITING: usize = 16 << 10;
 /// How many bytes of a halt may wait on their way: all hosts are halted at once.
 const HALTING: usize = 1 << 10;
 /// How many kinds of machines are kept once; what the others say is kept for each.
@@ -60,7 +60,7 @@ struct Known {
 
 #[derive(Debug)]
 struct Link {
-    orders: mpsc::Sender<Order>,
+    orders: mpsc::Sender<Box<Order>>,
     over: oneshot::Sender<Refusal>,
 }
 
@@ -68,7 +68,7 @@ struct Link {
 #[derive(Debug)]
 pub(super) struct Order {
     pub(super) to: Kind,
-    pub(super) local: Local,
+    pub(super) local: DuplexStream,
     pub(super) opened: oneshot::Sender<Result<(), Refusal>>,
 }
 
@@ -78,11 +78,13 @@ pub(super) struct Seat {
     hub: Hub,
     host: String,
     pub(super) number: u64,
+    /// How many hosts there are.
+    pub(super) fleet: usize,
     pub(super) session: Session,
     /// What the host had of its streams when it came.
     pub(super) theirs: Vec<Held>,
     last_contact: Arc<AtomicU64>,
-    pub(super) orders: mpsc::Receiver<Order>,
+    pub(super) orders: mpsc::Receiver<Box<Order>>,
     pub(super) over: oneshot::Receiver<Refusal>,
 }
 
@@ -167,18 +169,18 @@ impl Hub {
         connected.map(|(name, _)| name.clone()).collect()
     }
 
-    /// A stream to the agent of a host, as a connected socket: lines of [`squall_experiments::protocol`]. It outlives the
+    /// A stream to the agent of a host, as lines of [`squall_experiments::protocol`]. It outlives the
     /// connection to the host for [`HOLD`](squall_experiments::fleet::stream::HOLD), if another one follows; when it ends,
     /// the agent reverts what was begun over it.
     ///
     /// Needs no runtime of the caller's. Cancel-safe: what was opened meanwhile is closed again.
-    pub async fn agent(&self, host: &str) -> Result<UnixStream, Refusal> {
+    pub async fn agent(&self, host: &str) -> Result<DuplexStream, Refusal> {
         self.join(host, Kind::Agent).await
     }
 
     /// A stream to a prober that begins now on a host: lines of [`squall_experiments::probe`]. The host's policy decides
     /// as whom it may run, and whether it may start programs. See [`Hub::agent`].
-    pub async fn prober(&self, host: &str, user: Option<&str>) -> Result<UnixStream, Refusal> {
+    pub async fn prober(&self, host: &str, user: Option<&str>) -> Result<DuplexStream, Refusal> {
         self.join(host, Kind::Prober { user: user.map(str::to_owned) }).await
     }
 
@@ -220,19 +222,18 @@ impl Hub {
         self.all.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn join(&self, host: &str, to: Kind) -> Result<UnixStream, Refusal> {
-        let failed = |error: io::Error| unreached(host, &format!("no socket pair: {error}"));
-        let (ours, theirs) = UnixStream::pair().map_err(failed)?;
-        self.open(host, to, Local::Socket(theirs)).await?;
+    async fn join(&self, host: &str, to: Kind) -> Result<DuplexStream, Refusal> {
+        let (ours, theirs) = duplex(WAITING);
+        self.open(host, to, theirs).await?;
         Ok(ours)
     }
 
-    async fn open(&self, host: &str, to: Kind, local: Local) -> Result<(), Refusal> {
+    async fn open(&self, host: &str, to: Kind, local: DuplexStream) -> Result<(), Refusal> {
         let orders = self.known().hosts.get(host).and_then(|known| Some(known.link.as_ref()?.orders.clone()));
         let gone = || unreached(host, "it is not connected");
         let orders = orders.ok_or_else(gone)?;
         let (opened, answer) = oneshot::channel();
-        orders.send(Order { to, local, opened }).await.map_err(|_| gone())?;
+        orders.send(Box::new(Order { to, local, opened })).await.map_err(|_| gone())?;
         answer.await.map_err(|_| gone())?
     }
 
@@ -250,8 +251,8 @@ impl Hub {
     /// Asks a host's agent for something that undoes.
     async fn lift(&self, host: &str, request: Request) -> Result<Lifted, Refusal> {
         let lost = |error: io::Error| unreached(host, &error.to_string());
-        let (mut stream, theirs) = tokio::io::duplex(HALTING);
-        self.open(host, Kind::Agent, Local::Memory(theirs)).await?;
+        let (mut stream, theirs) = duplex(HALTING);
+        self.open(host, Kind::Agent, theirs).await?;
         let mut lines = String::new();
         for (number, request) in [(1, Request::Hello { version: VERSION }), (2, request)] {
             let line =
@@ -298,12 +299,14 @@ impl Hub {
         }
         let (number, last_contact) = (one.connections, one.last_contact.clone());
         let session = one.session.clone();
+        let fleet = known.hosts.len();
         drop(known);
         let told = session.take_over(number, resumes, theirs.as_ref());
         let seat = Seat {
             hub: self.clone(),
             host: host.to_owned(),
             number,
+            fleet,
             session,
             theirs: theirs.map(|theirs| theirs.streams).unwrap_or_default(),
             last_contact,

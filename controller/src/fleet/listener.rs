@@ -38,6 +38,8 @@ const STRANGERS: usize = 2048;
 const GREETED: usize = if cfg!(test) { 4 } else { 256 };
 /// How long a greeting may take once it is its turn: who stops in the middle of it keeps others waiting.
 const TURN: Duration = Duration::from_secs(5);
+/// Between the heartbeats of any two hosts, on average: to hear one costs some 40 µs of a processor.
+const BETWEEN_BEATS: Duration = Duration::from_millis(1);
 /// The longest message of somebody without a certificate.
 const LONGEST_JOIN: usize = 32 << 10;
 /// The common name's object identifier (X.520).
@@ -46,7 +48,8 @@ const COMMON_NAME: &str = "2.5.4.3";
 /// On which terms hosts are connected.
 #[derive(Clone, Copy, Debug)]
 pub struct Terms {
-    /// How often each side shows that it is there; who is silent for three times as long is gone.
+    /// How often each side shows that it is there at least; who is silent for three times as long is gone. Of a large fleet each
+    /// does so less often.
     pub heartbeat: Duration,
     /// How long a host's certificate is good for. It is renewed after two thirds of that.
     pub certificates: Duration,
@@ -55,6 +58,13 @@ pub struct Terms {
 impl Default for Terms {
     fn default() -> Self {
         Terms { heartbeat: Duration::from_secs(5), certificates: Duration::from_secs(7 * 86_400) }
+    }
+}
+
+impl Terms {
+    /// How often each of so many hosts shows that it is there.
+    pub(super) fn beat(&self, hosts: usize) -> Duration {
+        self.heartbeat.max(BETWEEN_BEATS * u32::try_from(hosts).unwrap_or(u32::MAX))
     }
 }
 
@@ -130,7 +140,9 @@ impl Listener {
 }
 
 /// Who has come, with its place; nobody, where it has joined or was refused.
-type Greeted<S> = io::Result<Option<(WebSocketStream<S>, Peer, super::hub::Seat)>>;
+type Greeted<S> = io::Result<Option<(Fresh<S>, Peer, super::hub::Seat)>>;
+/// In a box: it is large, and a future keeps room for every place that it is moved through.
+type Fresh<S> = Box<WebSocketStream<S>>;
 
 /// Serves a host that has been welcomed, to its end.
 async fn stay<S>(greeted: Result<Greeted<S>, Elapsed>, from: SocketAddr, around: &Surroundings)
@@ -141,7 +153,7 @@ where
         Ok(Ok(Some((socket, peer, seat)))) => {
             let host = peer.host.clone();
             tracing::info!(host, %from, "a host is connected");
-            let why = serve(anew(socket).await, peer, seat, around).await;
+            let why = serve(socket, peer, seat, around).await;
             tracing::info!(host, why = why.what, "a host is not connected any more");
         }
         Ok(Ok(None)) => {}
@@ -199,6 +211,7 @@ where
                     let (seat, session) =
                         hub.seat(&peer.host, inventory, welcome.version >= RESUMES, session);
                     welcome.session = session;
+                    welcome.heartbeat_ms = whole_ms(around.terms.beat(seat.fleet));
                     // Whoever was revoked since it was let in had no place yet, of which it could have been cut off.
                     if hub.cut_offs() != cut_offs
                         && let Err(refusal) = around.registry.admit(&peer.host, &peer.serial).await
@@ -209,7 +222,7 @@ where
                     }
                     let said = socket.send(Message::text(Frame::Welcome(welcome).text())).await;
                     said.map_err(io::Error::other)?;
-                    return Ok(Some((socket, peer, seat)));
+                    return Ok(Some((anew(socket).await, peer, seat)));
                 }
                 Err(refusal) => refused(refusal, from),
             }
@@ -236,17 +249,21 @@ fn buffers(longest: usize) -> WebSocketConfig {
 
 /// The same connection with new buffers: those of a greeting are as long as that was, and stay so. A host says nothing
 /// between its greeting and its welcome.
-async fn anew<S>(socket: WebSocketStream<S>) -> WebSocketStream<S>
+async fn anew<S>(socket: WebSocketStream<S>) -> Fresh<S>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let (stream, buffers) = (socket.into_inner(), buffers(LONGEST_FRAME));
-    WebSocketStream::from_raw_socket(stream, Role::Server, Some(buffers)).await
+    Box::new(WebSocketStream::from_raw_socket(stream, Role::Server, Some(buffers)).await)
 }
 
 fn refused(refusal: Refusal, from: SocketAddr) -> Frame {
     tracing::info!(%from, why = refusal.what, "a host was refused");
     Frame::Refused(refusal)
+}
+
+fn whole_ms(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn other(what: &str) -> io::Error {
@@ -261,7 +278,7 @@ async fn welcome(peer: &Peer, versions: &[u32], around: &Surroundings) -> Result
             "use the same release of squall and squall-agent, or the one before",
         )
     })?;
-    let heartbeat_ms = u64::try_from(around.terms.heartbeat.as_millis()).unwrap_or(u64::MAX);
+    let heartbeat_ms = whole_ms(around.terms.heartbeat);
     Ok(Welcome { version, host: peer.host.clone(), heartbeat_ms, session: None })
 }
 

@@ -153,9 +153,9 @@ mod tests {
     #[test]
     fn a_limit_with_which_nothing_works_is_refused_and_a_large_one_is_enough_for_ten_thousand_hosts() {
         assert!(Room::within(LEAST - 1).unwrap_err().what.contains("only 127 files"));
-        let room = Room::within(65_536).unwrap();
+        let room = Room::within(20_000).unwrap();
         let _hosts: Vec<Taken> = (0..10_000).map_while(|_| room.host()).collect();
-        assert!(room.run(4 * 10_000 + 16, 10_000).is_ok(), "each is aimed at and looked at");
+        assert!(room.run(64, 10_000).is_ok());
         assert!(Room::within(usize::MAX).is_ok());
     }
 }

@@ -112,7 +112,7 @@ impl Fleet {
     }
 
     /// A stream that the host has opened, and its number.
-    async fn opened(&self, host: &str, socket: &mut Socket) -> (tokio::net::UnixStream, u64) {
+    async fn opened(&self, host: &str, socket: &mut Socket) -> (tokio::io::DuplexStream, u64) {
         let opening = self.hub.agent(host);
         let answering = async {
             let Some(Frame::Open { stream, to: Kind::Agent }) = next(socket).await else {
@@ -122,9 +122,7 @@ impl Fleet {
             stream
         };
         let (local, stream) = tokio::join!(opening, answering);
-        let local = local.unwrap();
-        local.set_nonblocking(true).unwrap();
-        (tokio::net::UnixStream::from_std(local).unwrap(), stream)
+        (local.unwrap(), stream)
     }
 
     async fn until(&self, what: &str, holds: impl Fn(&Hub) -> bool) {
@@ -345,6 +343,21 @@ async fn a_host_that_is_silent_is_gone() {
     let mut socket = fleet.connect(&member).await;
     assert_eq!(next(&mut socket).await, None, "it may come back: it is refused nothing");
     fleet.until("the host to be gone", |hub| !hub.hosts()[0].connected).await;
+}
+
+#[tokio::test]
+async fn the_hosts_of_a_large_fleet_beat_less_often() {
+    let fleet = fleet("beats", Terms::default()).await;
+    let told = async |name: &str| {
+        let mut socket = fleet.dial(Some(&fleet.member(name).await)).await.unwrap();
+        say(&mut socket, &hello(vec![1])).await;
+        let Some(Frame::Welcome(welcome)) = next(&mut socket).await else { panic!("not welcome") };
+        welcome.heartbeat_ms
+    };
+    assert_eq!(told("web-1").await, 5_000);
+    (2..=6_000).for_each(|number| fleet.hub.know(&format!("web-{number}"), Inventory::default()));
+    assert_eq!(told("web-2").await, 6_000);
+    assert_eq!(told("web-7000").await, 6_001);
 }
 
 #[tokio::test]

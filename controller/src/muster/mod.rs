@@ -11,7 +11,6 @@ mod barrier;
 mod crew;
 mod remote;
 
-use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,9 +23,10 @@ use squall_experiments::run::Origin;
 use squall_experiments::targets::{FleetPlan, OnPartial, Targets, shares};
 use tokio::sync::mpsc;
 
-use crate::conductor::{Answer, boot_ns, date, probers};
+use crate::conductor::{Answer, boot_ns, date};
 use crate::sights::Sights;
 use crate::store::now_ms;
+use crate::stream::Stream;
 
 use crew::{Crew, Heard, Threads};
 
@@ -37,10 +37,10 @@ const OF_A_RUNTIME: usize = 4;
 /// block: conductors of many hosts share a thread.
 pub trait Machines: Send + Sync + 'static {
     /// A new connection to the agent of a host. When it breaks, the agent reverts.
-    fn agent(&self, host: &str) -> Answer<UnixStream>;
+    fn agent(&self, host: &str) -> Answer<Stream>;
     /// A new prober on a host, which runs as a user; `None` is the default, an unprivileged one. It ends when its stream is shut
     /// down for writing, with everything that it started, and then shuts down the other way.
-    fn prober(&self, host: &str, user: Option<&str>) -> Answer<UnixStream>;
+    fn prober(&self, host: &str, user: Option<&str>) -> Answer<Stream>;
 }
 
 /// What is to be run.
@@ -79,17 +79,9 @@ impl Order {
     }
 }
 
-/// How many files a run has open at most: a stream has two ends here, one to the agent of each host where something is changed
-/// and one to each prober, and each thread of conductors has its runtime.
-pub fn open_files(experiment: &Experiment, plan: &FleetPlan) -> usize {
-    let mut unwatched = experiment.clone();
-    unwatched.hypothesis.clear();
-    unwatched.stop_when.clear();
-    let streams = plan.hosts.iter().map(|on| {
-        let looked_at = if on.watching { experiment } else { &unwatched };
-        usize::from(on.plan.has_changes()) + probers(looked_at, &on.plan)
-    });
-    2 * streams.sum::<usize>() + OF_A_RUNTIME * crew::THREADS.min(plan.hosts.len())
+/// How many files a run has open at most: each thread of conductors has its runtime. Streams to hosts are none.
+pub fn open_files(plan: &FleetPlan) -> usize {
+    OF_A_RUNTIME * crew::THREADS.min(plan.hosts.len())
 }
 
 /// Is told every line, in order, before the next one is made. May take a moment, in which the hosts go on.

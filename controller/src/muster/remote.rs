@@ -1,6 +1,5 @@
 //! One host of a run over several, as its conductor sees it.
 
-use std::os::unix::net::UnixStream;
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -10,6 +9,7 @@ use tokio::time::Instant;
 use super::Machines;
 use super::barrier::Barrier;
 use crate::conductor::{Answer, Gate, Host, Probing};
+use crate::stream::Stream;
 
 pub(super) struct Remote {
     pub(super) name: String,
@@ -24,7 +24,7 @@ impl Host for Remote {
     }
 
     /// A host that cannot be reached is never one without an agent: what is there is not known.
-    fn resident(&mut self) -> Answer<Option<UnixStream>> {
+    fn resident(&mut self) -> Answer<Option<Stream>> {
         let agent = self.machines.agent(&self.name);
         Box::pin(async move { agent.await.map(Some) })
     }

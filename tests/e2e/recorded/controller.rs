@@ -1,9 +1,6 @@
 //! A host of then, and the controller of today.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::io::Write;
-use std::net::Shutdown;
-use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -16,9 +13,12 @@ use squall_controller::fleet::registry::{Member, Registry};
 use squall_controller::fleet::{Authority, Hub, Listener, Roll, Terms};
 use squall_experiments::fleet::{Frame, Join, JoinToken, hex, proof};
 use squall_experiments::protocol::Refusal;
+use squall_tests::wait::PATIENCE;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::task::{JoinHandle, spawn_local};
+use tokio::time::timeout;
 
-use super::{RECORDED, Wire, alone, comes, connection, lines, number, parts, says, taken, text};
+use super::{RECORDED, Wire, alone, connection, lines, number, parts, says, text};
 
 fn authority(name: &str) -> Arc<Authority> {
     let directory = std::env::temp_dir().join(format!("squall-recorded-{name}-{}", std::process::id()));
@@ -61,7 +61,21 @@ async fn joins(lines: &[(bool, Value)], authority: &Authority) -> usize {
 }
 
 /// A stream that the real controller wants opened.
-type Wanted = JoinHandle<Result<UnixStream, Refusal>>;
+type Wanted = JoinHandle<Result<DuplexStream, Refusal>>;
+
+/// Waits for a text at the local end of a stream.
+async fn reads(local: &mut DuplexStream, text: &str) {
+    let mut bytes = vec![0; text.len()];
+    let read = timeout(PATIENCE, local.read_exact(&mut bytes)).await;
+    read.unwrap_or_else(|_| panic!("`{text}` does not come")).expect("the stream goes on");
+    assert_eq!(String::from_utf8_lossy(&bytes), text);
+}
+
+/// Waits for the end of a stream.
+async fn ends(local: Option<&mut DuplexStream>) {
+    let read = timeout(PATIENCE, local.expect("it was opened").read(&mut [0; 1])).await;
+    assert_eq!(read.expect("it ends").expect("in order"), 0);
+}
 
 async fn a_host_of_then(name: &str, recorded: &str) {
     let lines = lines(recorded);
@@ -77,7 +91,7 @@ async fn a_host_of_then(name: &str, recorded: &str) {
     let mut wire: Option<Wire> = None;
     let mut session = Value::Null;
     let mut wanted: BTreeMap<u64, Wanted> = BTreeMap::new();
-    let mut locals: BTreeMap<u64, UnixStream> = BTreeMap::new();
+    let mut locals: BTreeMap<u64, DuplexStream> = BTreeMap::new();
     for (by_controller, frame) in &lines[joined..] {
         let (kind, said) = parts(frame);
         if !by_controller {
@@ -109,16 +123,15 @@ async fn a_host_of_then(name: &str, recorded: &str) {
                 }
                 "data" => {
                     let local = locals.get_mut(&number(&said)).expect("it was opened");
-                    comes(local, text(&said)).await;
-                    taken(local, text(&said));
+                    reads(local, text(&said)).await;
                 }
-                "end" => comes(&locals[&number(&said)], "").await,
+                "end" => ends(locals.get_mut(&number(&said))).await,
                 "close" => match wanted.remove(&number(&said)) {
                     Some(refused) => {
                         let why = refused.await.expect("it does not panic").expect_err("it was refused");
                         assert_eq!(json!(why), said["why"], "{name}");
                     }
-                    None => comes(&locals[&number(&said)], "").await,
+                    None => ends(locals.get_mut(&number(&said))).await,
                 },
                 _ => {}
             }
@@ -141,9 +154,12 @@ async fn a_host_of_then(name: &str, recorded: &str) {
             }
             "data" => {
                 let local = locals.get_mut(&number(&said)).expect("it was opened");
-                local.write_all(text(&said).as_bytes()).expect("there is room");
+                local.write_all(text(&said).as_bytes()).await.expect("there is room");
             }
-            "end" => locals[&number(&said)].shutdown(Shutdown::Write).expect("it is open"),
+            "end" => {
+                let local = locals.get_mut(&number(&said)).expect("it was opened");
+                local.shutdown().await.expect("it is open");
+            }
             _ => {}
         }
         let heard = wire.as_mut().expect("a host greets first").hears(frame).await;

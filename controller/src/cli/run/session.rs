@@ -167,8 +167,9 @@ impl Session {
         let sights = self.observations.as_ref().and_then(|file| file.try_clone().ok()).map(into_file);
         let mut ready = self.tellings.of(&run);
         let mut progress = self.progress(unit);
-        let agent =
-            prepared.plans[unit.time].has_changes().then(|| join::agent(self.common.state_dir.as_deref()));
+        let agent = prepared.plans[unit.time]
+            .has_changes()
+            .then(|| join::agent(self.common.state_dir.as_deref()).map(Into::into));
         let mut host = LocalHost::new(&self.common);
         let (suite, lease, build) = (self.suite, self.lease, self.build.clone());
         tasks.spawn_local(async move {

@@ -15,6 +15,8 @@ use squall_experiments::run::{Event, Record, State, fold};
 use squall_experiments::summary::Summary;
 use tokio::sync::mpsc;
 
+use crate::stream::Stream;
+
 use super::super::{Answer, Host, Order, Outlet, Probing, Tell, conduct, run_id};
 use super::agent::{Manners, Seen, serve};
 
@@ -66,10 +68,10 @@ impl Host for TestHost<'_> {
         Box::pin(ready(Ok(Probing::Here(command))))
     }
 
-    fn resident(&mut self) -> Answer<Option<std::os::unix::net::UnixStream>> {
+    fn resident(&mut self) -> Answer<Option<Stream>> {
         Box::pin(ready(match self.world.afterwards {
             Afterwards::Clean => Ok(None),
-            Afterwards::Resident => Ok(Some(serve(Manners::default(), self.world.seen.clone()))),
+            Afterwards::Resident => Ok(Some(serve(Manners::default(), self.world.seen.clone()).into())),
             Afterwards::Unknown => Err(Refusal::bare("the socket is gone")),
         }))
     }
@@ -131,7 +133,7 @@ impl World {
             interrupt.send("SIGTERM".to_owned()).unwrap();
         }
         let mut notes = Vec::new();
-        let agent = plan.has_changes().then(|| Ok(serve(self.manners.clone(), self.seen.clone())));
+        let agent = plan.has_changes().then(|| Ok(serve(self.manners.clone(), self.seen.clone()).into()));
         let order = Order {
             origin: None,
             run: run_id(),

@@ -2,6 +2,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::future::ready;
 use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
@@ -66,15 +67,15 @@ impl Fleet {
 }
 
 impl Machines for Fleet {
-    fn agent(&self, host: &str) -> Answer<UnixStream> {
+    fn agent(&self, host: &str) -> Answer<Stream> {
         if self.unreachable.lock().unwrap().contains(&host) {
             return Box::pin(ready(Err(Refusal::bare("it is not connected"))));
         }
         let (manners, seen) = &self.hosts[host];
-        Box::pin(ready(Ok(serve(manners.clone(), seen.clone()))))
+        Box::pin(ready(Ok(serve(manners.clone(), seen.clone()).into())))
     }
 
-    fn prober(&self, host: &str, _user: Option<&str>) -> Answer<UnixStream> {
+    fn prober(&self, host: &str, _user: Option<&str>) -> Answer<Stream> {
         let (ours, theirs) = UnixStream::pair().unwrap();
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/src/conductor/tests/prober.sh");
         let mut command = Command::new("bash");
@@ -82,7 +83,7 @@ impl Machines for Fleet {
         command.stdin(OwnedFd::from(theirs.try_clone().unwrap())).stdout(Stdio::from(OwnedFd::from(theirs)));
         let mut child = command.spawn().unwrap();
         std::thread::spawn(move || child.wait());
-        Box::pin(ready(Ok(ours)))
+        Box::pin(ready(Ok(ours.into())))
     }
 }
 
