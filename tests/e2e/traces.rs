@@ -98,12 +98,16 @@ struct Attribute {
 }
 
 #[derive(Clone, Debug, Deserialize, PartialEq)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(deny_unknown_fields)]
 enum Any {
-    StringValue(String),
-    IntValue(String),
-    BoolValue(bool),
-    DoubleValue(f64),
+    #[serde(rename = "stringValue")]
+    Text(String),
+    #[serde(rename = "intValue")]
+    Whole(String),
+    #[serde(rename = "boolValue")]
+    Yes(bool),
+    #[serde(rename = "doubleValue")]
+    Real(f64),
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -117,8 +121,8 @@ struct Status {
 impl Span {
     fn is(&self, key: &str, value: &str) -> bool {
         let same = |it: &Attribute| match &it.value {
-            Any::StringValue(text) | Any::IntValue(text) => it.key == key && text == value,
-            Any::BoolValue(_) | Any::DoubleValue(_) => false,
+            Any::Text(text) | Any::Whole(text) => it.key == key && text == value,
+            Any::Yes(_) | Any::Real(_) => false,
         };
         self.attributes.iter().any(same)
     }
@@ -172,7 +176,7 @@ async fn takes(State(own): State<Collector>, Json(body): Json<Value>) -> (Status
     match serde_json::from_value::<Export>(body) {
         Ok(export) => {
             for of in export.resource_spans {
-                let service = Any::StringValue("squall".to_owned());
+                let service = Any::Text("squall".to_owned());
                 let named = |it: &Attribute| it.key == "service.name" && it.value == service;
                 assert!(of.resource.attributes.iter().any(named), "whose spans are they?");
                 for spans in of.scope_spans {
