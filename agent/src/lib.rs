@@ -14,7 +14,7 @@
 //! | [`books`] | what a change has had written, and the order in which it is taken back |
 //! | [`fleet`] | the unprivileged process that holds the connection to a controller |
 //! | [`resolve`] | names become addresses |
-//! | [`veto`], [`policy`] | what is never hit; what the host's owner allows |
+//! | [`veto`], [`policy`], [`rights`] | what is never hit; what the host's owner allows; what the worker does not need then |
 //! | [`notify`] | what a service manager is told |
 //! | [`say`], [`talk`] | where results go; what is said beside them |
 //! | [`state`], [`join`] | where state lies; how a command finds or starts the agent |
@@ -57,6 +57,7 @@ pub mod pulse;
 pub mod records;
 pub mod recover;
 pub mod resolve;
+pub mod rights;
 pub mod say;
 pub mod seccomp;
 pub mod selftest;

@@ -10,7 +10,7 @@ use procfs::process::Process as Entry;
 use crate::host::descriptors;
 use crate::host::process::Target;
 use crate::host::sockets::{Listed, Transport};
-use crate::policy::Policy;
+use crate::policy::{Policy, Wards};
 
 /// Servers by which people reach the host.
 const DOORS: [&str; 5] = ["sshd", "sshd-session", "sshd-auth", "dropbear", "dropbearmulti"];
@@ -50,6 +50,12 @@ impl Veto {
         let own = std::fs::read_link("/proc/self/exe").ok();
         let is_ours = |entry: &Entry| own.is_some() && entry.exe().ok() == own;
         let doors = Doors::of_this_host();
+        // What cannot be looked up protects everybody: the policy was read by the same means.
+        let wards = Wards::of(policy);
+        let warded = |entry: &Entry, name: &str| match &wards {
+            Ok(wards) => wards.protect(entry, name),
+            Err(refusal) => Some(refusal.what.clone()),
+        };
         for (stat, entry) in &stats {
             let name = stat.comm.as_str();
             if stat.flags & KERNEL_THREAD != 0 {
@@ -58,8 +64,8 @@ impl Veto {
                 protected.insert(stat.pid, "a remote login, by which people reach the host".to_owned());
             } else if (name.starts_with(OURS) || is_ours(entry)) && !is_there_to_suffer(entry) {
                 protected.insert(stat.pid, "squall itself".to_owned());
-            } else if policy.protects_process(name) {
-                protected.insert(stat.pid, "protected by this host's policy".to_owned());
+            } else if let Some(why) = warded(entry, name) {
+                protected.insert(stat.pid, why);
             }
         }
         let me = i32::try_from(std::process::id()).unwrap_or(0);
@@ -98,7 +104,7 @@ pub fn protects(policy: &Policy, target: &Target) -> bool {
     let own = std::fs::read_link("/proc/self/exe").ok();
     let ours = target.name.starts_with(OURS) || own.is_some() && entry.exe().ok() == own;
     (ours && !is_there_to_suffer(&entry))
-        || policy.protects_process(&target.name)
+        || Wards::of(policy).map_or(true, |wards| wards.protect(&entry, &target.name).is_some())
         || Doors::of_this_host().is(&target.name, target.pid)
 }
 

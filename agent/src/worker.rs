@@ -30,6 +30,7 @@ use crate::policy::Policy;
 use crate::pulse::{Other, Pulse};
 use crate::records::Records;
 use crate::recover;
+use crate::rights;
 use crate::state::Place;
 use crate::supervisor::Supervisor;
 use crate::talk;
@@ -53,9 +54,17 @@ pub struct Setup {
 
 /// Works until the end of the agent, in a process that has just been forked.
 pub fn run(setup: Setup) -> Exit {
+    // There is one thread yet, and nobody has been heard.
+    let policy = Policy::of_this_host();
+    if let Ok(policy) = &policy
+        && let Err(error) = rights::give_up(policy)
+    {
+        tracing::error!(%error, "privileges that this host's policy makes needless cannot be given up");
+        return Exit::Refused;
+    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     match runtime {
-        Ok(runtime) => tokio::task::LocalSet::new().block_on(&runtime, async { work(setup).await }),
+        Ok(runtime) => tokio::task::LocalSet::new().block_on(&runtime, async { work(setup, policy).await }),
         Err(error) => {
             tracing::error!(%error, "cannot start");
             Exit::Bug
@@ -63,12 +72,12 @@ pub fn run(setup: Setup) -> Exit {
     }
 }
 
-async fn work(setup: Setup) -> Exit {
+async fn work(setup: Setup, policy: Result<Policy, Refusal>) -> Exit {
     let Setup { place, records, pulse, control, controllers, uplink } = setup;
     let guardian = nix::unistd::getppid().as_raw();
     let guardian_fd = rustix::process::Pid::from_raw(guardian)
         .and_then(|pid| rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).ok());
-    let policy = match Policy::of_this_host() {
+    let policy = match policy {
         Ok(policy) => policy,
         Err(refusal) => return refuse_all(control, refusal).await,
     };

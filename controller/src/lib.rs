@@ -14,6 +14,7 @@ pub mod gates;
 pub mod launch;
 pub mod muster;
 pub mod notify;
+mod rate;
 pub mod report;
 pub mod runs;
 pub mod scheduler;

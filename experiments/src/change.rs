@@ -233,6 +233,15 @@ impl Change {
         }
     }
 
+    /// Whose traffic or processes it concerns; `None` is the traffic of everybody.
+    pub fn scope(&self) -> Option<&Scope> {
+        match self {
+            Change::Signal(signal) => Some(&signal.scope),
+            Change::Pause(pause) => Some(&pause.scope),
+            _ => self.flow().and_then(|flow| flow.scope.as_ref()),
+        }
+    }
+
     /// What the fault of the catalogue is called that does this, and the engine that is asked for.
     pub fn fault(&self) -> (&'static str, Engine) {
         let name = match self {

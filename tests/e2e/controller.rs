@@ -5,6 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use rustix::process::Signal;
+use squall_controller::store::{NewJoinToken, Store, Where};
 use squall_tests::host::Host;
 use squall_tests::needs;
 use squall_tests::squall::{Background, Finished};
@@ -16,6 +17,11 @@ fn serve(host: &Host, data: &Path) -> Background {
     let controller = host.squall(&["serve", "--data", &data.display().to_string()]).start();
     holds("the controller to listen", PATIENCE, || controller.story().contains("serves agents at"));
     controller
+}
+
+/// Lets a future run to its end.
+fn wait<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime").block_on(future)
 }
 
 /// Ends a controller as its unit does.
@@ -76,5 +82,35 @@ fn a_controller_is_used_by_tokens_backed_up_and_restored() {
     let other = "0".repeat(64);
     let none = ask(host, &restored, &["audit", "verify", "--head", &other]);
     assert_eq!(none.expect_exit(4).json()["published"]["in-chain"], false, "{}", none.story());
+    end(controller);
+}
+
+#[test]
+fn a_list_that_is_longer_than_a_page_is_shown_whole() {
+    needs!(Root);
+    let world = World::new(1);
+    let host = &world.hosts[0];
+    let data = world.directory.join("data");
+    // More than the largest page holds.
+    let many = 1003;
+    let store = Store::open(&Where::Sqlite(data.clone())).expect("it opens");
+    wait(async {
+        let mut all = tokio::task::JoinSet::new();
+        for number in 0..many {
+            let (id, hash) = (format!("j{number:04}"), format!("hash {number}"));
+            let new =
+                NewJoinToken { id, hash, made_by: "ada".to_owned(), expires_at: u64::MAX >> 1, uses: 1 };
+            let store = store.clone();
+            all.spawn(async move { store.new_join_token(new).await.expect("a join token") });
+        }
+        all.join_all().await;
+    });
+    drop(store);
+    let controller = serve(host, &data);
+    let admin = data.join("admin-token");
+    let page = ask(host, &admin, &["tokens", "joins"]).expect_exit(0).json();
+    let ids = page["join_tokens"].as_array().expect("a list").iter().map(|token| token["id"].as_str());
+    let ids: std::collections::BTreeSet<&str> = ids.flatten().collect();
+    assert_eq!((ids.len(), ids.first(), ids.last()), (many, Some(&"j0000"), Some(&"j1002")));
     end(controller);
 }

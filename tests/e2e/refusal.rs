@@ -302,19 +302,29 @@ fn a_command_line_that_is_not_understood() {
 
 /// Runs squall where `/etc/squall/policy.json` holds a text: in a mount namespace of its own, over a copy of `/etc`.
 fn under_policy(world: &World, policy: &str, step: &str) -> Option<Finished> {
+    verb_under_policy(world, policy, "run", step)
+}
+
+/// The same for another verb; `None` where no policy can be put over the machine's own.
+pub fn verb_under_policy(world: &World, policy: &str, verb: &str, step: &str) -> Option<Finished> {
+    let finished = told_under_policy(world, policy, verb, step).run();
+    (finished.status.code() != Some(99)).then_some(finished)
+}
+
+/// The same, not started yet: it ends with 99 where no policy can be put over the machine's own.
+pub fn told_under_policy(world: &World, policy: &str, verb: &str, step: &str) -> Squall {
     let host = &world.hosts[0];
     let policy = world.file("policy.json", policy);
     let layers = world.place("layers");
     // The layers lie in memory: the directory itself may be on a file system that cannot carry them.
     let script = "mount -t tmpfs tmpfs $1 && mkdir -p $1/up/squall $1/work && cp $2 $1/up/squall/policy.json && \
                   mount -t overlay overlay -o lowerdir=/etc,upperdir=$1/up,workdir=$1/work /etc || exit 99\n\
-                  exec \"$0\" run \"$3\"";
+                  exec \"$0\" \"$4\" \"$3\"";
     let file = world.file("policy.yaml", calm(&[step]));
     let mut command = host.netns.command("unshare");
     command.args(["--mount", "sh", "-c", script]).arg(binary("squall"));
-    command.arg(layers).arg(policy).arg(file).env("SQUALL_STATE_DIR", &host.state);
-    let finished = Squall::with(command, "squall run under a policy", &world.directory).run();
-    (finished.status.code() != Some(99)).then_some(finished)
+    command.arg(layers).arg(policy).arg(file).arg(verb).env("SQUALL_STATE_DIR", &host.state);
+    Squall::with(command, "squall under a policy", &world.directory)
 }
 
 #[test]

@@ -10,7 +10,7 @@ use squall_tests::world::World;
 use crate::serve::{Fleet, Manner, URL};
 
 const SLOW: &str = "latency: { delay: 20ms, to: [\"127.0.0.1:8080\"] }";
-/// Enough for four hosts and what is aimed at them, too little to look at each of them as well.
+/// Enough for four hosts and one run over them, too little for a second.
 const FILES: usize = 150;
 
 #[test]
@@ -23,16 +23,6 @@ fn a_run_that_there_is_no_room_for_is_refused_before_anything_is_done() {
     let limit = limits.lines().find(|line| line.starts_with("Max open files")).expect("a limit");
     assert_eq!(limit.split_whitespace().skip(3).take(2).collect::<Vec<_>>(), ["150", "150"]);
 
-    let refused = fleet.runs(SLOW, "5s").run();
-    refused.expect_exit(4).expect_told("no room for this run").expect_told("LimitNOFILE");
-    let runs = fleet.asks(&["runs", "--format", "json"]).run().expect_exit(0).json();
-    let run = runs["runs"][0]["id"].as_str().expect("it is kept that it was refused").to_owned();
-    assert_eq!(runs["runs"][0]["state"], "refused");
-    let events = fleet.asks(&["show", &run, "--events"]).run();
-    assert_eq!(events.expect_exit(0).stdout, "", "nothing of it was begun");
-    assert!(fleet.world.hosts[1..].iter().all(|host| host.tables().is_empty()));
-
-    // What there is room for goes on as ever, and stays within it.
     let idle = open();
     let aimed = |name: &str, on: &str| {
         let text = format!(
@@ -43,11 +33,20 @@ fn a_run_that_there_is_no_room_for_is_refused_before_anything_is_done() {
     };
     let followed = aimed("all.yaml", "labels: { role: web }").start();
     fleet.live();
-    // Two for each host, and four for each thread that drives them; besides, a client that looks on.
+    // Four for each thread that drives hosts; besides, a client that looks on.
     let live = open();
-    assert!(live > idle && live <= idle + 24 + 2, "{idle} were open, then {live}");
-    // Another one finds no room now; a halt does.
-    aimed("one.yaml", "pick: 1").run().expect_exit(4).expect_told("no room for this run");
+    assert!(live > idle && live <= idle + 16 + 2, "{idle} were open, then {live}");
+    // Another one like it finds no room now, and nothing of it is done; a smaller one does, and a halt.
+    let refused = aimed("again.yaml", "labels: { role: web }").run();
+    refused.expect_exit(4).expect_told("no room for this run").expect_told("LimitNOFILE");
+    let runs = fleet.asks(&["runs", "--format", "json"]).run().expect_exit(0).json();
+    let run = runs["runs"][0]["id"].as_str().expect("it is kept that it was refused").to_owned();
+    assert_eq!(runs["runs"][0]["state"], "refused");
+    let events = fleet.asks(&["show", &run, "--events"]).run();
+    assert_eq!(events.expect_exit(0).stdout, "", "nothing of it was begun");
+    let small = "squall: 1\ntitle: A look\non: { pick: 1 }\nhypothesis: []\nmethod:\n  - wait: 100ms\n";
+    let small = fleet.world.file("small.yaml", small.to_owned());
+    fleet.asks(&["run", &small, "--controller", URL]).run().expect_exit(0);
     fleet.asks(&["halt", "--controller", URL]).run().expect_exit(0);
     followed.finish().expect_exit(6);
     fleet.are_clean();

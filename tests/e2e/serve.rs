@@ -21,7 +21,7 @@ pub struct Fleet {
     pub controller: Option<Background>,
     pub data: PathBuf,
     /// Where it keeps everything, if not in its data directory.
-    database: Option<String>,
+    pub database: Option<String>,
     /// How else its processes are started.
     manner: Manner,
     pub world: World,

@@ -1,6 +1,7 @@
 //! The repository itself: what it says of its own files is true.
 
 mod stopping;
+mod threats;
 
 use std::collections::BTreeSet;
 use std::fs;

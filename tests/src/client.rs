@@ -132,10 +132,15 @@ impl Talk for Redis {
 pub struct Postgres(TcpStream);
 
 impl Postgres {
-    /// Starts a session as user `postgres`.
-    pub fn over(mut stream: TcpStream) -> io::Result<Self> {
+    /// Starts a session as user `postgres`, on the database of that name.
+    pub fn over(stream: TcpStream) -> io::Result<Self> {
+        Postgres::on(stream, "postgres")
+    }
+
+    /// The same, on another database.
+    pub fn on(mut stream: TcpStream, database: &str) -> io::Result<Self> {
         let mut body = 196_608_u32.to_be_bytes().to_vec();
-        body.extend(b"user\0postgres\0database\0postgres\0\0");
+        body.extend(format!("user\0postgres\0database\0{database}\0\0").bytes());
         let length = u32::try_from(body.len() + 4).map_err(io::Error::other)?;
         stream.write_all(&[&length.to_be_bytes()[..], &body].concat())?;
         let mut session = Postgres(stream);

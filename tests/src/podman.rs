@@ -51,6 +51,39 @@ impl<'a> Podman<'a> {
         words
     }
 
+    /// Lets it do something; gives what it wrote.
+    ///
+    /// # Panics
+    /// When it fails.
+    pub fn does(&self, arguments: &[&str]) -> String {
+        self.tries(arguments).unwrap_or_else(|said| panic!("podman {arguments:?}: {said}"))
+    }
+
+    /// The same; an error is what it said.
+    ///
+    /// # Errors
+    /// When it fails.
+    pub fn tries(&self, arguments: &[&str]) -> Result<String, String> {
+        let (directory, world) = &self.world;
+        let mut command = self.host.netns.command("unshare");
+        // `/run` holds what is made for containers: it stays with the place, so that a later command finds it.
+        let run = self.place.join("run");
+        let script = "mkdir -p \"$0\" && mount --bind \"$0\" /run && exec \"$@\"";
+        command
+            .args(["--mount", "--propagation", "private", "sh", "-c", script])
+            .arg(run)
+            .args(self.command());
+        let parent = format!("/{world}/podman");
+        let (verb, rest) = arguments.split_first().expect("a verb");
+        command.arg(verb);
+        if *verb == "run" {
+            command.args(LIMITS).args(["--cgroup-parent", &parent]);
+        }
+        let output = command.args(rest).env(MARK, directory).output().expect("`unshare` can be run");
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
+    }
+
     /// Runs a container without a network that does nothing until it is told to end.
     ///
     /// # Panics

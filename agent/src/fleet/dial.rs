@@ -141,7 +141,7 @@ async fn shake(stream: TcpStream, configuration: Arc<ClientConfig>) -> io::Resul
 pub async fn over(stream: Box<dyn Wire>) -> io::Result<Socket> {
     let buffers = WebSocketConfig::default()
         .read_buffer_size(4096)
-        .write_buffer_size(0)
+        .write_buffer_size(4096)
         .max_message_size(Some(LONGEST_FRAME))
         .max_frame_size(Some(LONGEST_FRAME));
     let url = format!("wss://{CONTROLLER}/agents");

@@ -155,7 +155,17 @@ async fn connected(mut socket: Socket, lasting: &mut Lasting) -> Ending {
                 Some(message) = controls.recv() => message,
                 Some(message) = datas.recv() => message,
             };
-            if let Err(error) = sink.send(Message::text(message)).await {
+            // What waits already goes with it.
+            let mut said = sink.feed(Message::text(message)).await;
+            while said.is_ok()
+                && let Ok(message) = controls.try_recv()
+            {
+                said = sink.feed(Message::text(message)).await;
+            }
+            if said.is_ok() {
+                said = sink.flush().await;
+            }
+            if let Err(error) = said {
                 return Ending::Lost(unreached(error));
             }
         }

@@ -14,12 +14,15 @@ use squall_experiments::protocol::Refusal;
 use squall_experiments::quantity::Pick;
 use squall_experiments::scope::Scope;
 
+use super::cgroup::Group;
+use super::container::Container;
 use super::peers::Peers;
-use super::process::{Processes, Target};
+use super::process::{Processes, Target, uid_of};
+use super::site::Site;
 use super::sockets::{Listed, Sockets};
 use super::view::Viewpoint;
 use super::witness::{Sight, Sights};
-use crate::policy::Policy;
+use crate::policy::{Policy, Wards};
 use crate::veto::{self, Veto};
 
 /// What is known of the host and of the request while a change is prepared. The host is looked at when it is asked for.
@@ -204,6 +207,31 @@ impl<'a> Aim<'a> {
         Ok(Chosen { targets, notes })
     }
 
+    /// That nobody whom the policy protects sends or gets what a change touches as a whole: a scope that is not made of processes
+    /// cannot leave one out.
+    pub fn spares(&self, site: &Site) -> Result<(), Refusal> {
+        let wards = Wards::of(self.policy)?;
+        let Some(flow) = site.change.flow().filter(|_| !wards.are_none()) else { return Ok(()) };
+        let within = |members: Vec<Target>| wards.among(&members);
+        let found = match (site.at, &flow.scope) {
+            (Some(network), _) => wards.inside(network.inode),
+            (None, Some(Scope::User(user))) => wards.of_user(uid_of(user)?),
+            (None, Some(scope @ (Scope::Cgroup(_) | Scope::Unit(_)))) => {
+                within(Group::of(scope)?.processes())
+            }
+            (None, Some(Scope::Container(name))) => within(Container::find(name)?.processes()),
+            (None, _) => None,
+        };
+        found.map_or(Ok(()), |why| {
+            Err(Refusal::new(
+                format!(
+                    "the traffic of a process that is protected cannot be left out of this fault's: {why}"
+                ),
+                "choose another target; the owner of this host decides, in `/etc/squall/policy.json`",
+            ))
+        })
+    }
+
     /// Peers with every name resolved.
     pub fn networks(&self, peers: &[Peer]) -> Result<Vec<Network>, Refusal> {
         let mut networks = Vec::new();
@@ -236,6 +264,7 @@ impl<'a> Aim<'a> {
     pub fn hits(&self, socket: &Listed, peers: &Peers) -> bool {
         let carved = || {
             self.login_ports().contains(&socket.local.1)
+                || self.policy.protects_port(socket.local.1)
                 || self.links().contains(&socket.remote.into())
                 || self.protects(socket.remote)
         };
@@ -244,6 +273,9 @@ impl<'a> Aim<'a> {
 
     /// Whether the remote end of a packet is one that the host's policy protects.
     pub fn protects(&self, (address, port): (IpAddr, u16)) -> bool {
+        if address.is_loopback() && self.policy.protects_port(port) {
+            return true;
+        }
         let protected = self.networks(&self.policy.protect_addresses);
         protected.is_ok_and(|list| list.iter().any(|network| network.has(address, port)))
     }

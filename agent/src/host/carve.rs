@@ -25,6 +25,8 @@ pub enum CarveOut {
     Login(u16),
     /// What the host's policy names.
     Policy(Peer),
+    /// Ports of this host that its policy names.
+    Local(Ports),
     /// A connection of Squall's own, to a controller.
     Link(SocketAddr),
 }
@@ -34,8 +36,15 @@ impl CarveOut {
     pub fn all(aim: &Aim<'_>) -> Vec<Self> {
         let logins = aim.login_ports().iter().map(|port| CarveOut::Login(*port));
         let policy = aim.policy.protect_addresses.iter().cloned().map(CarveOut::Policy);
+        let local = aim.policy.protect_ports.iter().copied().map(CarveOut::Local);
         let links = aim.links().iter().map(|link| CarveOut::Link(*link));
-        [CarveOut::Discovery, CarveOut::Dhcp].into_iter().chain(logins).chain(links).chain(policy).collect()
+        [CarveOut::Discovery, CarveOut::Dhcp]
+            .into_iter()
+            .chain(logins)
+            .chain(links)
+            .chain(policy)
+            .chain(local)
+            .collect()
     }
 
     /// The rules that match it, still without saying that it is let through.
@@ -55,6 +64,16 @@ impl CarveOut {
             }
             CarveOut::Login(port) => {
                 vec![commented("remote login").transport(TCP).ports(local, *port, *port)]
+            }
+            CarveOut::Local(Ports { first, last }) => {
+                let of = |protocol| {
+                    let rule = commented("the host's policy");
+                    let here = rule.clone().transport(protocol).ports(local, *first, *last);
+                    // Who calls it on this host sends by the loopback device, to any address of the host.
+                    let caller = rule.interface(hook, "lo").transport(protocol).ports(remote, *first, *last);
+                    [here, caller]
+                };
+                [TCP, UDP].into_iter().flat_map(of).collect()
             }
             CarveOut::Link(link) => {
                 let bits = if link.is_ipv4() { 32 } else { 128 };
@@ -97,6 +116,17 @@ impl CarveOut {
             }
             CarveOut::Dhcp => {
                 matches!(flow.protocol, Protocol::Any | Protocol::Udp) && (everybody || all().any(whole))
+            }
+            CarveOut::Local(own) => {
+                let meets = |other: &Ports| other.first <= own.last && own.first <= other.last;
+                let theirs = match &flow.scope {
+                    Some(Scope::Port(ports)) => meets(ports),
+                    _ => true,
+                };
+                let comes = |network: &Network| network.ports.as_ref().is_none_or(meets);
+                // Whom the host calls answers at a port of its own, which may be called from any.
+                let met = !peers.to.is_empty() || peers.from.iter().any(comes);
+                flow.protocol != Protocol::Icmp && theirs && (everybody || met)
             }
             CarveOut::Login(port) => {
                 let theirs = match &flow.scope {
@@ -145,6 +175,7 @@ impl fmt::Display for CarveOut {
             CarveOut::Dhcp => f.write_str("DHCP"),
             CarveOut::Login(port) => write!(f, "remote logins (TCP port {port})"),
             CarveOut::Policy(peer) => write!(f, "{peer} (this host's policy)"),
+            CarveOut::Local(ports) => write!(f, "the local port {ports} (this host's policy)"),
             CarveOut::Link(link) => write!(f, "the connection to a controller at {link}"),
         }
     }
@@ -194,6 +225,24 @@ mod tests {
         };
         assert!(told(&[], &[]) && told(&["10.0.0.1"], &[]) && told(&["10.0.0.1:5000-6000"], &[]));
         assert!(told(&[], &["10.0.0.1"]) && !told(&["10.0.0.1:5433"], &[]) && !told(&[], &["10.0.0.1:80"]));
+    }
+
+    #[test]
+    fn a_local_port_is_left_out_of_what_everybody_sends_and_gets() {
+        let told = |to: &[&str], from: &[&str], flow: Flow| {
+            let all = [CarveOut::Local("5432".parse().unwrap())];
+            let peers = Peers { to: networks(to), from: networks(from), ..Peers::default() };
+            note(&all, &flow, &peers)
+        };
+        let any = Flow::default;
+        let said = told(&[], &[], any()).unwrap();
+        assert!(said.ends_with("the local port 5432 (this host's policy)"), "{said}");
+        assert!(told(&[], &["10.0.0.1"], any()).is_some() && told(&["10.0.0.1"], &[], any()).is_some());
+        assert!(told(&[], &["10.0.0.1:80"], any()).is_none());
+        assert!(told(&[], &[], Flow { protocol: Protocol::Icmp, ..any() }).is_none());
+        let port = Flow { scope: Some(Scope::Port("80".parse().unwrap())), ..any() };
+        assert!(told(&[], &[], port).is_none());
+        assert_eq!(CarveOut::Local("5432".parse().unwrap()).rules().len(), 8);
     }
 
     #[test]

@@ -82,6 +82,7 @@ impl Machine {
     /// Looks at the host from inside a site. Anything wrong here aborts before any change. What succeeds must be given
     /// back once, by [`Machine::forget`] or [`Machine::leave`].
     pub fn prepare(&mut self, site: &mut Site, place: &Place, aim: &Aim<'_>) -> Result<Prepared, Refusal> {
+        aim.spares(site)?;
         self.come(site)?;
         let prepared = self
             .inside(site.at, aim, |host, aim| host.prepare(&site.change, place, aim))

@@ -61,7 +61,7 @@ pub mod sys;
 pub mod table;
 pub mod traces;
 pub mod undo;
-mod unit;
+pub(crate) mod unit;
 pub mod view;
 pub mod watch;
 pub mod whom;

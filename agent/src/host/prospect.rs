@@ -30,13 +30,17 @@ impl Prospect {
     /// `aim`; `None` where the change alters no traffic.
     pub fn of(change: &Change, aim: &Aim<'_>) -> Result<Option<Self>, Refusal> {
         let only = |engine| Ok(Some(Prospect { engine, why: Vec::new() }));
+        let home = Netns::here().map_err(|error| Refusal::bare(error.to_string()))?;
+        // What is not found is told where it is looked for, with all that is known then.
+        if let Ok(site) = Site::of(change, home.id()) {
+            aim.spares(&site)?;
+        }
         match change {
             Change::Block(_) => only("rules"),
             Change::Disconnect(_) => only("socket diagnosis"),
             Change::Redirect(_) => only("proxy"),
             Change::Signal(_) | Change::Pause(_) => Ok(None),
             Change::Shape(_) => {
-                let home = Netns::here().map_err(|error| Refusal::bare(error.to_string()))?;
                 let site = Site::of(change, home.id())?;
                 let Change::Shape(shape) = &site.change else { return Ok(None) };
                 let aim = aim.anew();

@@ -15,10 +15,14 @@ const KINDS: [&str; 6] = [".service", ".scope", ".slice", ".socket", ".mount", "
 /// How deep units are looked for: slices in slices of a user's own manager are a dozen levels down at most.
 const DEEPEST: usize = 16;
 
+/// Whether it is written as the name of a unit that can have processes.
+pub fn is_full_name(name: &str) -> bool {
+    KINDS.iter().any(|kind| name.len() > kind.len() && name.ends_with(kind)) && !name.contains('/')
+}
+
 /// The unit's control group: the one directory of exactly this name. The same name in several places is refused.
 pub fn find(name: &str) -> Result<Group, Refusal> {
-    let is_kind = |name: &str| KINDS.iter().any(|kind| name.len() > kind.len() && name.ends_with(kind));
-    if !is_kind(name) || name.contains('/') {
+    if !is_full_name(name) {
         return Err(Refusal::new(
             format!("`{name}` is not the full name of a unit that has processes"),
             format!(
@@ -39,7 +43,7 @@ pub fn find(name: &str) -> Result<Group, Refusal> {
         olds.extend(one(name, named(&hierarchy.root, name, &mut seen))?);
     }
     let new = new.ok_or_else(|| {
-        seen.retain(|other| is_kind(other));
+        seen.retain(|other| is_full_name(other));
         let near =
             nearest(name, seen.iter().map(String::as_str)).map(|near| format!("did you mean `{near}`?"));
         let all = "a unit that does not run has no control group; `systemctl status` says whether it runs";

@@ -2,6 +2,7 @@
 
 mod owner;
 mod reach;
+mod wards;
 mod windows;
 
 use std::fs::File;
@@ -13,13 +14,18 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use squall_experiments::change::Change;
 use squall_experiments::limits::Limits;
-use squall_experiments::peer::{Peer, PeerHost};
+use squall_experiments::peer::{Peer, PeerHost, Ports};
 use squall_experiments::probe::Probe;
 use squall_experiments::protocol::Refusal;
 use squall_experiments::quantity::Period;
+use squall_experiments::scope::Scope;
 
 pub use reach::{Probes, whole};
+pub use wards::Wards;
 pub use windows::Window;
+
+use crate::host::process::uid_of;
+use crate::host::unit;
 
 /// Where the policy lies.
 pub const FILE: &str = "/etc/squall/policy.json";
@@ -42,6 +48,12 @@ pub struct Policy {
     pub protect_addresses: Vec<Peer>,
     /// Command names of processes that no fault touches.
     pub protect_processes: Vec<String>,
+    /// Units, by their full names, whose processes and traffic no fault touches.
+    pub protect_units: Vec<String>,
+    /// Users, by name or number, whose processes and traffic no fault touches.
+    pub protect_users: Vec<String>,
+    /// Ports of this host itself, TCP and UDP, at which no fault touches traffic.
+    pub protect_ports: Vec<Ports>,
     /// Whether the root queueing discipline of an interface may be replaced while a run lasts.
     pub graft: Graft,
     /// What a controller may do here that somebody on this host may do in any case.
@@ -113,6 +125,9 @@ impl Default for Policy {
             allow,
             protect_addresses: Vec::new(),
             protect_processes: Vec::new(),
+            protect_units: Vec::new(),
+            protect_users: Vec::new(),
+            protect_ports: Vec::new(),
             graft: Graft::default(),
             controllers: Controllers::default(),
             version: "none".to_owned(),
@@ -157,6 +172,12 @@ impl Policy {
                 "protects `{peer}`, which is not an address, a network, or `any` with a port"
             )));
         }
+        if let Some(unit) = policy.protect_units.iter().find(|unit| !unit::is_full_name(unit)) {
+            return Err(wrong(format!(
+                "protects `{unit}`, which is not the full name of a unit, such as `db.service`"
+            )));
+        }
+        Wards::of(&policy).map_err(|refusal| wrong(format!("protects a user: {}", refusal.what)))?;
         if let Some(peer) = policy.controllers.probes.named() {
             return Err(wrong(format!("names `{peer}` for probes, which is not an address or a network")));
         }
@@ -169,6 +190,14 @@ impl Policy {
         let help = format!("the owner of this host decides, in `{FILE}`");
         if let Some(why) = self.limits().objection(change, lasts) {
             return Err(Refusal::new(why, help));
+        }
+        if let Some(Scope::User(asked)) = change.scope() {
+            // The same user by another name, or by the number.
+            let uid = uid_of(asked).ok();
+            let is = |user: &&String| uid.is_some() && uid_of(user).ok() == uid;
+            if let Some(user) = self.protect_users.iter().find(is) {
+                return Err(Refusal::new(format!("this host's policy protects the user `{user}`"), help));
+            }
         }
         match windows::objection(&self.windows, Timestamp::now(), lasts) {
             Some(why) => Err(Refusal::new(why, help)),
@@ -184,6 +213,9 @@ impl Policy {
             max_delay: self.max_delay,
             windows: self.windows.iter().map(ToString::to_string).collect(),
             allow: self.allow.clone(),
+            protect_units: self.protect_units.clone(),
+            protect_users: self.protect_users.clone(),
+            protect_ports: self.protect_ports.clone(),
         }
     }
 
@@ -241,9 +273,9 @@ impl Policy {
         self.permits_controllers_prober(probe.user())
     }
 
-    /// Whether a process of this name is protected.
-    pub fn protects_process(&self, name: &str) -> bool {
-        self.protect_processes.iter().any(|protected| protected == name)
+    /// Whether traffic at a port of this host is protected.
+    pub fn protects_port(&self, port: u16) -> bool {
+        self.protect_ports.iter().any(|ports| (ports.first..=ports.last).contains(&port))
     }
 }
 
@@ -283,6 +315,9 @@ mod tests {
             r#"{"controllers": {"probes": {"allow": ["db.internal"]}}}"#,
             r#"{"controllers": {"probes": {"load": "fast"}}}"#,
             r#"{"protect-addresses": ["any"]}"#,
+            r#"{"protect-units": ["db"]}"#,
+            r#"{"protect-users": ["nobody-of-that-name"]}"#,
+            r#"{"protect-ports": ["0"]}"#,
         ] {
             std::fs::write(&file, text).unwrap();
             assert!(Policy::read(&file).is_err(), "{text}");

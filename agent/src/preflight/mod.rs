@@ -12,6 +12,7 @@ pub use mechanisms::{Finding, Mechanism, brings};
 use crate::host::qdisc::choice;
 use crate::host::redirect;
 use crate::policy::{Graft, Policy};
+use crate::rights;
 
 /// What can be done on this host.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -23,6 +24,8 @@ pub struct Report {
     pub scopes: Vec<Ability>,
     /// What they are made of.
     pub mechanisms: Vec<Finding>,
+    /// Capabilities that an agent here gives up before it hears anybody: no fault that the policy allows needs them.
+    pub given_up: Vec<&'static str>,
 }
 
 /// One fault or scope.
@@ -141,7 +144,7 @@ impl Report {
             one("interface", "rules", &rules),
             one("port", "rules", &rules),
         ];
-        Report { faults, scopes, mechanisms }
+        Report { faults, scopes, mechanisms, given_up: rights::needless(policy) }
     }
 
     /// Whether every fault works, by whichever way.
@@ -204,6 +207,13 @@ impl fmt::Display for Report {
         for Finding { what, works, detail, .. } in &self.mechanisms {
             let works = if *works { "works  " } else { "missing" };
             writeln!(f, "{works}  {what}\n         {detail}")?;
+        }
+        if !self.given_up.is_empty() {
+            let given_up = self.given_up.join(", ");
+            writeln!(
+                f,
+                "\nan agent gives up {given_up}: no fault that this host's policy allows needs them"
+            )?;
         }
         Ok(())
     }

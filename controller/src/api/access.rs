@@ -7,9 +7,9 @@ use rand::Rng;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::Api;
 use super::problem::Problem;
 use super::routes::{Answer, Call};
+use super::{Api, runs};
 use crate::store::{JoinToken, NewJoinToken, NewToken, Role, Token, now_ms};
 
 const HOUR_MS: u64 = 3600 * 1000;
@@ -60,16 +60,20 @@ pub(crate) struct Made {
     expires_at: Option<u64>,
 }
 
-/// All tokens.
+/// A page of tokens.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Tokens {
     tokens: Vec<Token>,
+    /// `after` of the next page; none: this was the last.
+    next: Option<String>,
 }
 
-/// All join tokens.
+/// A page of join tokens.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct JoinTokens {
     join_tokens: Vec<JoinToken>,
+    /// `after` of the next page; none: this was the last.
+    next: Option<String>,
 }
 
 /// An id: not secret, only unique.
@@ -81,8 +85,10 @@ pub(crate) async fn me(_: Arc<Api>, call: Call) -> Result<Answer, Problem> {
     Answer::ok(&call.who)
 }
 
-pub(crate) async fn tokens(api: Arc<Api>, _: Call) -> Result<Answer, Problem> {
-    Answer::ok(&Tokens { tokens: api.store.tokens().await? })
+pub(crate) async fn tokens(api: Arc<Api>, call: Call) -> Result<Answer, Problem> {
+    let after = call.query.get("after").map(String::as_str);
+    let page = api.store.tokens_after(after, runs::limit(&call)?).await?;
+    Answer::ok(&Tokens { tokens: page.items, next: page.next })
 }
 
 pub(crate) async fn new_token(api: Arc<Api>, call: Call) -> Result<Answer, Problem> {
@@ -117,8 +123,10 @@ pub(crate) async fn revoke_token(api: Arc<Api>, call: Call) -> Result<Answer, Pr
     Answer::none()
 }
 
-pub(crate) async fn join_tokens(api: Arc<Api>, _: Call) -> Result<Answer, Problem> {
-    Answer::ok(&JoinTokens { join_tokens: api.store.join_tokens().await? })
+pub(crate) async fn join_tokens(api: Arc<Api>, call: Call) -> Result<Answer, Problem> {
+    let after = call.query.get("after").map(String::as_str);
+    let page = api.store.join_tokens_after(after, runs::limit(&call)?).await?;
+    Answer::ok(&JoinTokens { join_tokens: page.items, next: page.next })
 }
 
 pub(crate) async fn new_join_token(api: Arc<Api>, call: Call) -> Result<Answer, Problem> {

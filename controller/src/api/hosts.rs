@@ -7,9 +7,9 @@ use axum::http::StatusCode;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::Api;
 use super::problem::Problem;
 use super::routes::{Answer, Call};
+use super::{Api, runs};
 use crate::fleet::HostInfo;
 use crate::store::HostRow;
 
@@ -56,10 +56,12 @@ struct Held {
     stuck: bool,
 }
 
-/// All hosts.
+/// A page of hosts.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Hosts {
     hosts: Vec<Host>,
+    /// `after` of the next page; none: this was the last.
+    next: Option<String>,
 }
 
 fn host(row: HostRow, live: Option<&HostInfo>) -> Host {
@@ -94,15 +96,16 @@ async fn named(api: &Api, name: &str) -> Result<Host, Problem> {
     Ok(Host { preflight, ..host(row, live) })
 }
 
-pub(crate) async fn list(api: Arc<Api>, _: Call) -> Result<Answer, Problem> {
-    let rows = api.store.hosts().await?;
+pub(crate) async fn list(api: Arc<Api>, call: Call) -> Result<Answer, Problem> {
+    let after = call.query.get("after").map(String::as_str);
+    let page = api.store.hosts_after(after, runs::limit(&call)?).await?;
     let live: BTreeMap<String, HostInfo> =
         api.engine.hosts().await.into_iter().map(|live| (live.name.clone(), live)).collect();
-    let hosts = rows.into_iter().map(|row| {
+    let hosts = page.items.into_iter().map(|row| {
         let live = live.get(&row.name);
         host(row, live)
     });
-    Answer::ok(&Hosts { hosts: hosts.collect() })
+    Answer::ok(&Hosts { hosts: hosts.collect(), next: page.next })
 }
 
 pub(crate) async fn show(api: Arc<Api>, call: Call) -> Result<Answer, Problem> {

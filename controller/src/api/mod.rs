@@ -29,7 +29,6 @@ mod notify;
 pub mod openapi;
 mod plans;
 pub mod problem;
-mod rate;
 pub mod routes;
 pub(crate) mod runs;
 pub(crate) mod schedules;
@@ -51,6 +50,7 @@ use crate::config::Config;
 use crate::gameday::GameDays;
 use crate::launch::Launch;
 use crate::notify::Notifier;
+use crate::rate::{OF_A_TOKEN, OF_AN_ADDRESS, Rates};
 use crate::scheduler::Scheduler;
 use crate::store::{Minted, NewToken, Role, Secrets, Store, StoreError};
 use crate::traces::Traces;
@@ -60,7 +60,6 @@ use gate::{Failures, Known};
 pub(crate) use halts::{HALT, blocked, halted};
 use metrics::Counts;
 pub use plans::Approvals;
-use rate::{OF_A_TOKEN, OF_AN_ADDRESS, Rates};
 
 /// How many live streams of events there are at most.
 const STREAMS: usize = 256;

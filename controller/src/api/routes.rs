@@ -161,6 +161,8 @@ macro_rules! route {
 const ANYBODY: Option<Role> = None;
 const LIMIT: (&str, &str) = ("limit", "how many at most: 100 unless said, never more than 1000");
 
+const AFTER: (&str, &str) = ("after", "the `next` of the page before");
+
 /// Every route that there is.
 pub fn table() -> Vec<Route> {
     let (viewer, operator, admin) = (Some(Role::Viewer), Some(Role::Operator), Some(Role::Admin));
@@ -170,14 +172,14 @@ pub fn table() -> Vec<Route> {
         route!(GET "/metrics", viewer, "Figures in Prometheus' text form.", [], None, OK "text/plain" None, state::metrics),
         route!(GET "/v1/openapi.json", viewer, "This interface as an OpenAPI document.", [], None, OK "application/json" None, state::openapi),
         route!(GET "/v1/me", viewer, "Whose token this is, and what it may do.", [], None, OK "application/json" Some(shape::<store::Token>), access::me),
-        route!(GET "/v1/hosts", viewer, "All hosts, enrolled and connected.", [], None, OK "application/json" Some(shape::<hosts::Hosts>), hosts::list),
+        route!(GET "/v1/hosts", viewer, "Hosts by their names, enrolled and connected, the revoked ones too.", [LIMIT, AFTER], None, OK "application/json" Some(shape::<hosts::Hosts>), hosts::list),
         route!(GET "/v1/hosts/{name}", viewer, "One host.", [], None, OK "application/json" Some(shape::<hosts::Host>), hosts::show),
         route!(PUT "/v1/hosts/{name}/labels", admin, "Sets all labels of a host.", [], Some(shape::<BTreeMap<String, String>>), OK "application/json" Some(shape::<hosts::Host>), hosts::labels),
         route!(POST "/v1/hosts/{name}/revoke", admin, "Revokes a host: it is cut off at once, and its certificates are refused.", [], None, NO_CONTENT "" None, hosts::revoke),
-        route!(GET "/v1/join-tokens", admin, "All join tokens, without their secrets.", [], None, OK "application/json" Some(shape::<access::JoinTokens>), access::join_tokens),
+        route!(GET "/v1/join-tokens", admin, "Join tokens without their secrets, the oldest first.", [LIMIT, AFTER], None, OK "application/json" Some(shape::<access::JoinTokens>), access::join_tokens),
         route!(POST "/v1/join-tokens", admin, "Makes a join token, by which hosts enrol. Its secret is in this answer and nowhere else.", [], Some(shape::<access::WantedJoin>), CREATED "application/json" Some(shape::<access::Made>), access::new_join_token),
         route!(POST "/v1/join-tokens/{id}/revoke", admin, "Revokes a join token.", [], None, NO_CONTENT "" None, access::revoke_join_token),
-        route!(GET "/v1/tokens", admin, "All tokens, without their secrets.", [], None, OK "application/json" Some(shape::<access::Tokens>), access::tokens),
+        route!(GET "/v1/tokens", admin, "Tokens without their secrets, the oldest first.", [LIMIT, AFTER], None, OK "application/json" Some(shape::<access::Tokens>), access::tokens),
         route!(POST "/v1/tokens", admin, "Makes a token. Its secret is in this answer and nowhere else.", [], Some(shape::<access::Wanted>), CREATED "application/json" Some(shape::<access::Made>), access::new_token),
         route!(POST "/v1/tokens/{id}/revoke", admin, "Revokes a token; live streams of it end.", [], None, NO_CONTENT "" None, access::revoke_token),
         route!(GET "/v1/plans", viewer, "Plans that were submitted, the newest first.", [LIMIT], None, OK "application/json" Some(shape::<plans::Plans>), plans::list),
@@ -186,7 +188,7 @@ pub fn table() -> Vec<Route> {
         route!(POST "/v1/plans/{id}/approve", operator, "Approves a plan, for one run.", [], Some(shape::<plans::Approval>), OK "application/json" Some(shape::<store::PlanRow>), plans::approve),
         route!(POST "/v1/plans/{id}/run", operator, "Begins the run of an approved plan.", [], Some(shape::<plans::Order>), CREATED "application/json" Some(shape::<store::RunRow>), plans::run),
         route!(GET "/v1/experiments", viewer, "Experiments by their last runs of 90 days, each with its history, and the resilience score over all.", [], None, OK "application/json" Some(shape::<squall_experiments::suite::Standing>), runs::standing),
-        route!(GET "/v1/runs", viewer, "Runs, the newest first.", [LIMIT, ("after", "the `next` of the page before")], None, OK "application/json" Some(shape::<runs::Runs>), runs::list),
+        route!(GET "/v1/runs", viewer, "Runs, the newest first.", [LIMIT, AFTER], None, OK "application/json" Some(shape::<runs::Runs>), runs::list),
         route!(POST "/v1/runs", operator, "Begins a run, unless a halt blocks new ones.", [], Some(shape::<engine::Submission>), CREATED "application/json" Some(shape::<store::RunRow>), runs::submit),
         route!(GET "/v1/runs/{id}", viewer, "One run, with its document and the history of its experiment.", [], None, OK "application/json" Some(shape::<runs::WithHistory>), runs::show),
         route!(GET "/v1/runs/{id}/events", viewer, "Events of a run.", [LIMIT, ("from", "the number of the first: 0 unless said")], None, OK "application/json" Some(shape::<runs::Events>), runs::events),

@@ -57,7 +57,7 @@ impl Hosts {
     pub fn run(&self, common: &Common) -> anyhow::Result<Exit> {
         let one = |name: &str| format!("/v1/hosts/{}", remote::part(name));
         let asked = match self.what.as_ref().unwrap_or(&What::List) {
-            What::List => self.at.ask(Method::GET, "/v1/hosts", None)?,
+            What::List => self.at.all("/v1/hosts", "hosts")?,
             What::Show { name } => self.at.ask(Method::GET, &one(name), None)?,
             What::Label { name, labels } => {
                 let labels: BTreeMap<&String, &String> =

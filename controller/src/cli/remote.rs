@@ -76,6 +76,33 @@ pub struct Refused {
     pub why: String,
 }
 
+impl At {
+    /// A whole list, page by page: the first page's answer with what all of them hold in this member.
+    pub fn all(&self, path: &str, member: &str) -> anyhow::Result<Answered> {
+        let mut whole: Option<Value> = None;
+        let mut from = String::new();
+        loop {
+            let mut page = match self.ask(Method::GET, &format!("{path}?limit=1000{from}"), None)? {
+                Ok(page) => page,
+                Err(exit) => return Ok(Err(exit)),
+            };
+            let next = page["next"].take();
+            match &mut whole {
+                None => whole = Some(page),
+                Some(whole) => {
+                    let more = page[member].as_array_mut().map(std::mem::take).unwrap_or_default();
+                    whole[member].as_array_mut().context("a list is none")?.extend(more);
+                }
+            }
+            // A controller of a version before tells of no further page: it gives everything at once.
+            match next.as_str() {
+                Some(next) => from = format!("&after={}", part(next)),
+                None => return Ok(Ok(whole.unwrap_or_default())),
+            }
+        }
+    }
+}
+
 /// Asks a controller, and waits. That there was no answer is printed as a refusal is.
 pub fn ask(remote: &Remote, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<Answered> {
     Ok(attempt(remote, method, path, body)?.map_err(|refused| {

@@ -83,8 +83,8 @@ impl Tokens {
         let what = self.what.as_ref().unwrap_or(&What::List);
         let one = |kind: &str, id: &str| format!("/v1/{kind}/{}/revoke", remote::part(id));
         let asked = match what {
-            What::List => self.at.ask(Method::GET, "/v1/tokens", None)?,
-            What::Joins => self.at.ask(Method::GET, "/v1/join-tokens", None)?,
+            What::List => self.at.all("/v1/tokens", "tokens")?,
+            What::Joins => self.at.all("/v1/join-tokens", "join_tokens")?,
             What::New { name, role, hours, .. } => {
                 let role = format!("{role:?}").to_lowercase();
                 let wanted = json!({ "name": name, "role": role, "hours": hours });

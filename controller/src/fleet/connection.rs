@@ -1,6 +1,7 @@
 //! The connection of one host, from its greeting to its end.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -20,6 +21,7 @@ use super::hub::{Order, Seat, unreached};
 use super::listener::Terms;
 use super::registry::{Registry, revoked};
 use super::session::{Kept, Session};
+use crate::rate::Rates;
 
 /// How many messages of streams may wait for the socket.
 const DATA: usize = 8;
@@ -50,6 +52,8 @@ pub(super) struct Surroundings {
     pub(super) authority: Arc<Authority>,
     pub(super) registry: Arc<dyn Registry>,
     pub(super) terms: Terms,
+    /// How often hosts wanted to join, by their address.
+    pub(super) joins: Rates<IpAddr>,
 }
 
 /// Says a frame, and nothing after it.
@@ -96,7 +100,17 @@ where
                     Some(message) = controls.recv() => message,
                     Some(message) = datas.recv() => message,
                 };
-                if let Err(error) = sink.send(Message::text(message)).await {
+                // What waits already goes with it.
+                let mut said = sink.feed(Message::text(message)).await;
+                while said.is_ok()
+                    && let Ok(message) = controls.try_recv()
+                {
+                    said = sink.feed(Message::text(message)).await;
+                }
+                if said.is_ok() {
+                    said = sink.flush().await;
+                }
+                if let Err(error) = said {
                     return (unreached(&peer.host, &error.to_string()), Ending::Lost);
                 }
             }

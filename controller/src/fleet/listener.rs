@@ -3,7 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use futures_util::{SinkExt, StreamExt};
 use squall_experiments::fleet::frame::{LONGEST_FRAME, RESUMES};
@@ -28,6 +28,7 @@ use super::connection::{Surroundings, last_word, serve};
 use super::hub::Hub;
 use super::join::join;
 use super::registry::Registry;
+use crate::rate::{OF_JOINS, Rates};
 
 /// How long it may take until it is known who has come.
 const GREETING: Duration = Duration::from_secs(10);
@@ -90,7 +91,8 @@ impl Listener {
         terms: Terms,
     ) -> Result<Self, AuthorityError> {
         let tls = TlsAcceptor::from(authority.for_agents()?);
-        Ok(Listener { tls, around: Arc::new(Surroundings { authority, registry, terms }), hub })
+        let joins = Rates::new(OF_JOINS);
+        Ok(Listener { tls, around: Arc::new(Surroundings { authority, registry, terms, joins }), hub })
     }
 
     /// Serves until it is dropped. Connections go on after that, until the runtime ends.
@@ -228,8 +230,14 @@ where
             }
         }
         (None, Frame::Join(wanted)) => {
-            let joined = join(wanted, &around.authority, around.registry.as_ref(), around.terms.certificates);
-            joined.await.map_or_else(|refusal| refused(refusal, from), Frame::Joined)
+            match around.joins.one_more(from.ip().to_canonical(), Instant::now()) {
+                Err(wait) => refused(too_many(wait), from),
+                Ok(()) => {
+                    let (authority, registry) = (&around.authority, around.registry.as_ref());
+                    let joined = join(wanted, authority, registry, around.terms.certificates);
+                    joined.await.map_or_else(|refusal| refused(refusal, from), Frame::Joined)
+                }
+            }
         }
         (Some(_), _) => refused(Refusal::bare("a host begins with its greeting"), from),
         (None, _) => {
@@ -241,9 +249,23 @@ where
     Ok(None)
 }
 
-/// By default each connection has 128 KiB of buffers.
+/// What somebody is told who wants to join too often: nothing was looked at, and no token was used.
+fn too_many(wait: Duration) -> Refusal {
+    let wait = wait.as_secs() + 1;
+    Refusal::new(
+        "too many hosts have asked to join from this address",
+        format!("try again in {wait} s; the token was not looked at and is as good as before"),
+    )
+}
+
+/// How much is written together at most.
+const WRITTEN: usize = 4 << 10;
+/// How much is read at once: what hosts say is short.
+const READ: usize = 1 << 10;
+
+/// By default each connection has 128 KiB of buffers. Those for writing grow to what was written at once so far.
 fn buffers(longest: usize) -> WebSocketConfig {
-    let buffers = WebSocketConfig::default().read_buffer_size(2048).write_buffer_size(0);
+    let buffers = WebSocketConfig::default().read_buffer_size(READ).write_buffer_size(WRITTEN);
     buffers.max_message_size(Some(longest)).max_frame_size(Some(longest))
 }
 

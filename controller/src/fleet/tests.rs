@@ -1,5 +1,6 @@
 //! The real listener over loopback, and hosts that behave or do not.
 
+mod joins;
 mod late;
 mod room;
 

@@ -23,7 +23,7 @@ use crate::store::{Halts, LIVE, RunRow, Store, StoreError};
 const BEAT: Duration = Duration::from_secs(2);
 /// How often somebody looks for halts that another controller was asked for, where he has not heard of one before.
 pub(super) const HALTS: Duration = Duration::from_millis(250);
-/// How often somebody looks for hosts that another controller was told to revoke.
+/// How often somebody looks for hosts that another controller was told to revoke, where that is not heard.
 const REVOCATIONS: Duration = Duration::from_millis(500);
 /// How long the hosts of a run that was taken over are waited for.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -166,8 +166,9 @@ impl Runs {
     /// Cuts off hosts that are connected here and that another one on the same store was told to revoke, for as long as this is
     /// polled. Where the store does not say, they stay until it does; nobody is let in meanwhile.
     pub async fn hear_revocations(&self) -> Infallible {
+        let mut orders = self.0.store.orders();
         loop {
-            sleep(REVOCATIONS).await;
+            let _ = timeout(REVOCATIONS, orders.changed()).await;
             let Ok(revoked) = self.0.store.revoked_hosts().await else { continue };
             for host in revoked.iter().filter(|host| self.0.hub.has(host)) {
                 tracing::warn!(host, "a host is cut off, as another controller was told to revoke it");

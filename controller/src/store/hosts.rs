@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use serde_json::json;
 
+use super::page::Page;
 use super::sql::{Row, Sql, Value};
 use super::{Store, StoreError, audit, now_ms};
 
@@ -68,6 +69,8 @@ const CERTIFICATES: usize = 16;
 const LOCKED: &str = "UPDATE hosts SET name = name WHERE name = $1 AND revoked_at IS NULL";
 const NAMED: &str = "SELECT name, labels, zone, cell, serial, previous_serial, key, enrolled_at, revoked_at \
                      FROM hosts WHERE name = $1";
+const NEXT: &str = "SELECT name, labels, zone, cell, serial, previous_serial, key, enrolled_at, revoked_at \
+                    FROM hosts WHERE name > $1 ORDER BY name LIMIT $2";
 const ALL: &str = "SELECT name, labels, zone, cell, serial, previous_serial, key, enrolled_at, revoked_at \
                    FROM hosts ORDER BY name";
 
@@ -162,10 +165,21 @@ impl Store {
         .await
     }
 
-    /// Revokes a host: no certificate speaks for it from now on. Idempotent.
+    /// The same, at most `limit`; `after` is the `next` of the page before.
+    pub async fn hosts_after(&self, after: Option<&str>, limit: u64) -> Result<Page<HostRow>, StoreError> {
+        let after = after.unwrap_or_default().to_owned();
+        self.read(move |sql| {
+            let rows = sql.query(NEXT, &[(&after).into(), (limit + 1).into()])?;
+            let hosts = rows.iter().map(host).collect::<Result<_, _>>()?;
+            Ok(Page::of(hosts, limit, |host: &HostRow| host.name.clone()))
+        })
+        .await
+    }
+
+    /// Revokes a host: no certificate speaks for it from now on, and controllers that share the store hear it. Idempotent.
     pub async fn revoke_host(&self, name: &str) -> Result<(), StoreError> {
         let (name, now) = (name.to_owned(), now_ms());
-        self.write(move |sql| {
+        self.order(move |sql| {
             let revoked = "UPDATE hosts SET revoked_at = COALESCE(revoked_at, $1) WHERE name = $2";
             concerned(sql.execute(revoked, &[now.into(), (&name).into()])?, &name)
         })

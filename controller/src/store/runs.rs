@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use super::lease::LEASE_MS;
+use super::page::place;
 use super::sql::{Row, Sql, Value};
 use super::{Store, StoreError, notices, now_ms};
 use crate::notify::Happening;
@@ -178,7 +179,7 @@ impl Store {
     /// Runs, the newest first, at most `limit`; `after` is the `next` of the page before.
     pub async fn runs(&self, after: Option<&str>, limit: u64) -> Result<RunsPage, StoreError> {
         let (at, id) = match after {
-            Some(cursor) => place(cursor).ok_or_else(|| StoreError::Missing(format!("page `{cursor}`")))?,
+            Some(cursor) => place(cursor)?,
             None => (i64::MAX.unsigned_abs(), String::new()),
         };
         let mut runs = self
@@ -303,12 +304,6 @@ pub(super) fn came(sql: &mut dyn Sql, telling: bool, run: &str, state: &str) -> 
         over => Happening::RunEnded { run, verdict: over.to_owned() },
     };
     notices::happened(sql, telling, &happening, now_ms())
-}
-
-/// Where a page ended: `TIME.ID`.
-fn place(cursor: &str) -> Option<(u64, String)> {
-    let (at, id) = cursor.split_once('.')?;
-    Some((at.parse().ok()?, id.to_owned()))
 }
 
 fn append(

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::page::{Page, following};
 use super::sql::Row;
 use super::{Store, StoreError, now_ms};
 
@@ -168,6 +169,18 @@ impl Store {
         .await
     }
 
+    /// The same, at most `limit`; `after` is the `next` of the page before.
+    pub async fn tokens_after(&self, after: Option<&str>, limit: u64) -> Result<Page<Token>, StoreError> {
+        let values = following(after, limit)?;
+        self.read(move |sql| {
+            let asked = "SELECT id, name, role, made_by, made_at, expires_at, revoked_at FROM tokens \
+                         WHERE made_at > $1 OR (made_at = $1 AND id > $2) ORDER BY made_at, id LIMIT $3";
+            let tokens = sql.query(asked, &values)?.iter().map(token).collect::<Result<_, _>>()?;
+            Ok(Page::of(tokens, limit, |token: &Token| format!("{}.{}", token.made_at, token.id)))
+        })
+        .await
+    }
+
     /// Revokes a token by its id. Idempotent.
     pub async fn revoke_token(&self, id: &str) -> Result<(), StoreError> {
         let revoked = "UPDATE tokens SET revoked_at = COALESCE(revoked_at, $1) WHERE id = $2";
@@ -199,6 +212,22 @@ impl Store {
             let asked = "SELECT id, made_by, made_at, expires_at, uses_left, revoked_at FROM join_tokens \
                          ORDER BY made_at, id";
             sql.query(asked, &[])?.iter().map(join_token).collect()
+        })
+        .await
+    }
+
+    /// The same, at most `limit`; `after` is the `next` of the page before.
+    pub async fn join_tokens_after(
+        &self,
+        after: Option<&str>,
+        limit: u64,
+    ) -> Result<Page<JoinToken>, StoreError> {
+        let values = following(after, limit)?;
+        self.read(move |sql| {
+            let asked = "SELECT id, made_by, made_at, expires_at, uses_left, revoked_at FROM join_tokens \
+                         WHERE made_at > $1 OR (made_at = $1 AND id > $2) ORDER BY made_at, id LIMIT $3";
+            let tokens = sql.query(asked, &values)?.iter().map(join_token).collect::<Result<_, _>>()?;
+            Ok(Page::of(tokens, limit, |token: &JoinToken| format!("{}.{}", token.made_at, token.id)))
         })
         .await
     }

@@ -28,6 +28,8 @@ use super::controller::Controller;
 const PAUSE: std::ops::RangeInclusive<Duration> = Duration::from_millis(500)..=Duration::from_secs(30);
 /// How long a connection may take to come about.
 const CONNECTING: Duration = Duration::from_secs(30);
+/// In so many threads hosts live.
+const THREADS: usize = 2;
 
 /// One descriptor a host.
 pub fn many_descriptors() {
@@ -45,11 +47,11 @@ struct Seen {
     told: Mutex<Vec<Instant>>,
 }
 
-/// All hosts, in one thread. It goes on until the process ends, or the herd is dropped.
+/// All hosts, in as many threads as a controller has for them here. It goes on until the process ends, or the herd is dropped.
 pub struct Herd {
     seen: Arc<Seen>,
-    over: Option<tokio::sync::oneshot::Sender<()>>,
-    thread: Option<thread::JoinHandle<()>>,
+    over: Option<tokio::sync::watch::Sender<()>>,
+    threads: Vec<thread::JoinHandle<()>>,
 }
 
 impl Herd {
@@ -70,20 +72,26 @@ impl Herd {
         let hello = Arc::new(Frame::Hello(Hello { versions: vec![1], inventory, session: None }));
         let key = Arc::new(KeyPair::from_pem(&controller.key.serialize_pem()).unwrap());
         let (members, at) = (controller.members.clone(), controller.agents);
-        let (over, ended) = tokio::sync::oneshot::channel();
-        let shared = Arc::clone(&seen);
-        let thread = thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(async {
-                for member in members {
-                    let (seen, hello, key) = (Arc::clone(&shared), Arc::clone(&hello), Arc::clone(&key));
-                    tokio::spawn(async move { live(at, &member, &key, &hello, &seen).await });
-                }
-                let _ = ended.await;
-            });
-            runtime.shutdown_background();
+        let (over, ended) = tokio::sync::watch::channel(());
+        let share = members.len().div_ceil(THREADS);
+        let threads = members.chunks(share).map(|members| {
+            let (members, seen, hello, key) =
+                (members.to_vec(), Arc::clone(&seen), Arc::clone(&hello), Arc::clone(&key));
+            let mut ended = ended.clone();
+            thread::spawn(move || {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+                runtime.block_on(async {
+                    for member in members {
+                        let (seen, hello, key) = (Arc::clone(&seen), Arc::clone(&hello), Arc::clone(&key));
+                        tokio::spawn(async move { live(at, &member, &key, &hello, &seen).await });
+                    }
+                    let _ = ended.changed().await;
+                });
+                runtime.shutdown_background();
+            })
         });
-        Herd { seen, over: Some(over), thread: Some(thread) }
+        let threads = threads.collect();
+        Herd { seen, over: Some(over), threads }
     }
 
     pub fn connected(&self) -> usize {
@@ -109,7 +117,9 @@ impl Herd {
 impl Drop for Herd {
     fn drop(&mut self) {
         drop(self.over.take());
-        self.thread.take().map(thread::JoinHandle::join);
+        for thread in self.threads.drain(..) {
+            let _ = thread.join();
+        }
     }
 }
 
@@ -183,8 +193,9 @@ async fn session(mut socket: Socket, beat: Duration, seen: &Seen) -> Option<()> 
             }
         };
         for frame in said {
-            socket.send(Message::text(frame.text())).await.ok()?;
+            socket.feed(Message::text(frame.text())).await.ok()?;
         }
+        socket.flush().await.ok()?;
     }
 }
 

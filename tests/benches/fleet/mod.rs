@@ -69,9 +69,15 @@ fn fleet(hosts: usize) {
 
     let halt = median((0..HALTS).map(|_| halt(&controller, &herd, hosts)).collect());
     let listed = Instant::now();
-    let all = controller.ask("GET", "/v1/hosts", None);
+    let (mut all, mut from) = (0, String::new());
+    loop {
+        let page = controller.ask("GET", &format!("/v1/hosts?limit=1000{from}"), None);
+        all += page["hosts"].as_array().map_or(0, Vec::len);
+        let Some(next) = page["next"].as_str() else { break };
+        from = format!("&after={next}");
+    }
     let listed = listed.elapsed();
-    assert_eq!(all["hosts"].as_array().map(Vec::len), Some(hosts));
+    assert_eq!(all, hosts);
 
     let (order, skew) = run(&controller, &herd, hosts);
     let began = Instant::now();

@@ -18,6 +18,7 @@ use squall_tests::wait::{PATIENCE, holds};
 use squall_tests::world::World;
 use tokio::time::timeout;
 
+mod backup;
 mod rebuild;
 pub mod several;
 

@@ -51,6 +51,12 @@ pub fn heard(world: &World, service: &Service) {
                 timeout(PATIENCE, orders.changed()).await.expect("it is heard").expect("it listens");
             });
         }
+        // A host that is revoked is to be cut off by whoever it is connected to.
+        wait(async {
+            orders.mark_unchanged();
+            one.revoke_host("web").await.expect("it is there");
+            timeout(PATIENCE, orders.changed()).await.expect("it is heard").expect("it listens");
+        });
         let cut = format!("SELECT count(pg_terminate_backend(pid)) {listening}");
         assert_eq!(query(world, service, &cut).expect("they are ended"), "2");
         listen("0");

@@ -98,3 +98,31 @@ async fn the_first_token_is_made_once() {
     assert_eq!(token.role, Role::Admin);
     assert!(first_token(&store, &secrets).await.expect("it can be asked").is_none());
 }
+
+#[tokio::test]
+async fn hosts_and_tokens_come_in_pages_and_none_is_lost_between_two() {
+    let served = Served::new().await;
+    for name in ["web", "db", "cache", "a b&c"] {
+        served.enrolled(name).await;
+    }
+    for path in ["/v1/hosts", "/v1/tokens", "/v1/join-tokens"] {
+        let member = path.trim_start_matches("/v1/").replace('-', "_");
+        let (_, whole) = served.get("admin", path).await;
+        let (mut seen, mut from) = (Vec::new(), String::new());
+        loop {
+            let (status, page) = served.get("admin", &format!("{path}?limit=2{from}")).await;
+            let items = page[&member].as_array().expect("a page").clone();
+            assert!(status == 200 && items.len() <= 2, "{path}: {status} {page}");
+            seen.extend(items);
+            let Some(next) = page["next"].as_str() else { break };
+            let escaped: String = form_urlencoded::byte_serialize(next.as_bytes()).collect();
+            from = format!("&after={escaped}");
+        }
+        assert!(seen.len() > 2, "{path}: one page holds all of it: {seen:?}");
+        assert_eq!(Value::Array(seen), whole[&member], "{path}");
+        assert_eq!(whole["next"], Value::Null, "{path}");
+        assert_eq!(served.get("admin", &format!("{path}?limit=x")).await.0, 400, "{path}");
+    }
+    assert_eq!(served.get("admin", "/v1/tokens?after=nowhere").await.0, 404);
+    served.stop().await;
+}

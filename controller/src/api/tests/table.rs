@@ -87,3 +87,27 @@ async fn whatever_alters_something_is_in_the_audit_log() {
     assert_eq!(verified["whole"], served.get("viewer", "/v1/audit/head").await.1);
     served.stop().await;
 }
+
+#[tokio::test]
+async fn what_the_committed_document_says_of_a_routes_role_is_what_the_server_does() {
+    let served = Served::new().await;
+    let committed: Value = serde_json::from_str(include_str!("../../../../docs/openapi.json")).expect("JSON");
+    let mut asked = 0;
+    for (path, operations) in committed["paths"].as_object().expect("paths") {
+        for (method, operation) in operations.as_object().expect("operations") {
+            let method: Method = method.to_uppercase().parse().expect("a method");
+            let at = path.replace("{name}", "nobody").replace("{id}", "nothing");
+            let least = operation["x-role"].as_str();
+            assert_eq!(least.is_some(), operation["security"].is_array(), "{method} {path}");
+            for role in ["", "viewer", "operator", "admin"] {
+                let (status, _) = served.ask(role, method.clone(), &at, None).await;
+                let may = least.is_none_or(|least| rank(role).is_some() && rank(role) >= rank(least));
+                assert_eq!(!matches!(status, 401 | 403), may, "{method} {path} as `{role}`: {status}");
+                served.forget_failures();
+            }
+            asked += 1;
+        }
+    }
+    assert_eq!(asked, table().len());
+    served.stop().await;
+}

@@ -1,6 +1,7 @@
 //! What is SQLite's own: one process, kills, a full disk. What both databases do is tested end to end, on both.
 
 mod kill;
+mod migration;
 mod writes;
 
 use std::fs;

@@ -7,15 +7,18 @@ use std::time::{Duration, Instant};
 
 /// How many requests a second an address may send for long, and how many more at once: the people and pipelines behind one
 /// proxy share an address.
-pub(super) const OF_AN_ADDRESS: Pace = Pace { each: Duration::from_millis(2), burst: 5_000 };
+pub(crate) const OF_AN_ADDRESS: Pace = Pace { each: Duration::from_millis(2), burst: 5_000 };
 /// The same for a token.
-pub(super) const OF_A_TOKEN: Pace = Pace { each: Duration::from_millis(10), burst: 1_000 };
+pub(crate) const OF_A_TOKEN: Pace = Pace { each: Duration::from_millis(10), burst: 1_000 };
+/// The same for hosts that want to join, by their address: a whole rack may stand behind one, and who tries out tokens waits.
+pub(crate) const OF_JOINS: Pace =
+    Pace { each: Duration::from_millis(50), burst: if cfg!(test) { 20 } else { 1_000 } };
 /// Of how many callers it is known how often they asked; when there are more, those that asked least are forgotten.
 const CALLERS: usize = 10_000;
 
 /// What is allowed.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Pace {
+pub(crate) struct Pace {
     /// One request each so often.
     each: Duration,
     /// So many more at once, for whoever was quiet.
@@ -25,7 +28,7 @@ pub(super) struct Pace {
 impl Pace {
     /// How many requests somebody may send at once who was quiet.
     #[cfg(test)]
-    pub(super) fn at_once(self) -> u32 {
+    pub(crate) fn at_once(self) -> u32 {
         self.burst + 1
     }
 }
@@ -33,18 +36,18 @@ impl Pace {
 /// Callers and how often they asked. One moment is kept of each (the generic cell rate algorithm of ITU-T I.371): when all
 /// their requests would have been due, had they kept the pace.
 #[derive(Debug)]
-pub(super) struct Rates<K> {
+pub(crate) struct Rates<K> {
     pace: Pace,
     due: Mutex<HashMap<K, Instant>>,
 }
 
 impl<K: Eq + Hash + Clone> Rates<K> {
-    pub(super) fn new(pace: Pace) -> Self {
+    pub(crate) fn new(pace: Pace) -> Self {
         Rates { pace, due: Mutex::default() }
     }
 
     /// One more request. An error is how long it has to wait; it does not count then.
-    pub(super) fn one_more(&self, who: K, now: Instant) -> Result<(), Duration> {
+    pub(crate) fn one_more(&self, who: K, now: Instant) -> Result<(), Duration> {
         let Pace { each, burst } = self.pace;
         let mut all = self.due.lock().unwrap_or_else(PoisonError::into_inner);
         let due = all.get(&who).copied().unwrap_or(now).max(now);
