@@ -22,4 +22,5 @@ pub mod sights;
 pub mod standing;
 pub mod store;
 pub mod stream;
+pub mod traces;
 pub mod web;

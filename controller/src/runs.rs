@@ -42,6 +42,7 @@ use crate::report;
 use crate::sights::{Page, Sights};
 use crate::store::{HostRow, Minted, RunRow, Store, StoreError, now_ms};
 use crate::stream::Stream;
+use crate::traces::{RunSpans, Traces};
 use keeping::{BEARABLE, Keeper};
 use windows::Windows;
 
@@ -61,6 +62,7 @@ struct Shared {
     /// Where secrets of experiments are files, each with the name of its secret.
     secrets: PathBuf,
     version: String,
+    traces: Traces,
     /// What proxies saw in runs where somebody wanted to know.
     sights: Sights,
     live: Mutex<BTreeMap<String, mpsc::UnboundedSender<String>>>,
@@ -70,13 +72,21 @@ struct Shared {
 
 impl Runs {
     /// None goes on yet. Secrets of experiments are files in a directory, which need not be there.
-    pub fn new(hub: Hub, store: Store, authority: Arc<Authority>, secrets: PathBuf, version: &str) -> Self {
+    pub fn new(
+        hub: Hub,
+        store: Store,
+        authority: Arc<Authority>,
+        secrets: PathBuf,
+        version: &str,
+        traces: Traces,
+    ) -> Self {
         Runs(Arc::new(Shared {
             hub,
             store,
             authority,
             secrets,
             version: version.to_owned(),
+            traces,
             sights: Sights::default(),
             live: Mutex::default(),
             ended: Notify::new(),
@@ -207,11 +217,13 @@ impl Runs {
         machines: Arc<dyn Machines>,
         interruptions: mpsc::UnboundedReceiver<String>,
         interrupt: mpsc::UnboundedSender<String>,
+        mut spans: RunSpans,
     ) {
         let (say, lines) = mpsc::unbounded_channel::<Line>();
         let (mut windows, store) = (Windows::of(&run.id), self.0.store.clone());
         let outlet = Box::new(move |line: &Line| {
             let now = now_ms();
+            spans.hear(line);
             windows.hear(line, now).into_iter().for_each(|happening| store.tell_at(now, happening));
             let _ = say.send(line.clone());
         });
@@ -380,7 +392,8 @@ impl Engine for Runs {
             self.live().insert(run.to_owned(), interrupt.clone());
             let machines = Arc::new(Way { hub: self.0.hub.clone(), runtime: Handle::current() });
             tracing::info!(run, by = kept.by, hosts = plan.hosts.len(), "a run begins");
-            let carried = self.clone().carry_out(kept, order, machines, interruptions, interrupt);
+            let spans = self.0.traces.of_run(run, submission.trace);
+            let carried = self.clone().carry_out(kept, order, machines, interruptions, interrupt, spans);
             tokio::spawn(async move {
                 carried.await;
                 drop(room);
@@ -427,6 +440,10 @@ impl Engine for Runs {
 
     fn cut_off(&self, host: &str) {
         self.0.hub.cut_off(host);
+    }
+
+    fn traces(&self) -> Traces {
+        self.0.traces.clone()
     }
 }
 

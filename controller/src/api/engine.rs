@@ -11,6 +11,7 @@ use crate::budget::HostUse;
 use crate::fleet::HostInfo;
 use crate::sights::Page;
 use crate::store::Minted;
+use crate::traces::{Context, Traces};
 
 /// An experiment that somebody wants run.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
@@ -39,6 +40,9 @@ pub struct Submission {
     /// Whether it is kept what the proxies of its outages see of connections and requests.
     #[serde(default)]
     pub observe: bool,
+    /// The request that wants it, where traces are sent.
+    #[serde(skip)]
+    pub(crate) trace: Option<Context>,
 }
 
 /// What a submission comes to, before anything is done.
@@ -118,4 +122,9 @@ pub trait Engine: Send + Sync + 'static {
 
     /// A host was revoked: its connection ends now.
     fn cut_off(&self, host: &str);
+
+    /// Where traces are sent.
+    fn traces(&self) -> Traces {
+        Traces::default()
+    }
 }

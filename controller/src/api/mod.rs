@@ -53,6 +53,7 @@ use crate::notify::Notifier;
 use crate::rate::{OF_A_TOKEN, OF_AN_ADDRESS, Rates};
 use crate::scheduler::Scheduler;
 use crate::store::{Minted, NewToken, Role, Secrets, Store, StoreError};
+use crate::traces::Traces;
 use crate::web::Views;
 use engine::Engine;
 use gate::{Failures, Known};
@@ -71,6 +72,7 @@ pub struct Api {
     pub(crate) launch: Launch,
     pub(crate) scheduler: Scheduler,
     pub(crate) notifier: Notifier,
+    traces: Traces,
     pub(crate) gamedays: GameDays,
     /// By which names, besides those of loopback, this server may be called.
     names: BTreeSet<String>,
@@ -115,6 +117,7 @@ impl Api {
             scheduler,
             launch,
             notifier,
+            traces: engine.traces(),
             store,
             secrets,
             engine,

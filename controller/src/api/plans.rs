@@ -166,7 +166,9 @@ pub(super) async fn run(api: Arc<Api>, call: Call) -> Result<Answer, Problem> {
     }
     let (document, vars, seed) = (plan.document, plan.vars, Some(plan.seed));
     let name = plan.name;
-    let submission = Submission { document, name, vars, seed, build, observe, ..Submission::default() };
+    let trace = call.trace;
+    let submission =
+        Submission { document, name, vars, seed, build, observe, trace, ..Submission::default() };
     let (by, approved, beside) = (&call.name(), Some(plan.hash), Some(&api.scheduler));
     runs::begin(&api, Wanted { approved, before, beside, overruled, ..Wanted::new(submission, by) }).await
 }

@@ -21,6 +21,7 @@ use super::{
     Api, access, audit, engine, gamedays, gate, halts, hosts, notify, plans, runs, schedules, state,
 };
 use crate::store::{self, Answered, Asked, Role, Token};
+use crate::traces::Context;
 
 /// A schema in an OpenAPI document.
 type Shape = fn(&mut SchemaGenerator) -> Schema;
@@ -58,6 +59,8 @@ pub(crate) struct Call {
     pub body: Bytes,
     /// The header `Last-Event-ID`.
     pub last_event: Option<String>,
+    /// To what belongs what is done because of it, where traces are sent.
+    pub trace: Option<Context>,
 }
 
 /// What a handler gives.
@@ -250,12 +253,14 @@ pub fn router(api: &Arc<Api>) -> Router {
 }
 
 async fn answer(api: Arc<Api>, route: Arc<Route>, path: RawPathParams, request: Request) -> Response<Body> {
-    let answered = through(&api, &route, path, request).await;
+    let asked = api.traces.request(&route.method, route.path, request.headers());
+    let answered = through(&api, &route, path, request, asked.context()).await;
     let mut response = match answered {
         Ok(answer) => answer.response(),
         Err(problem) => problem.response(),
     };
     api.counts.answered(response.status());
+    asked.answered(response.status());
     // Nothing of this may be shown inside another page, kept by a proxy, or taken for another type.
     for (name, value) in [
         (header::CACHE_CONTROL, "no-store"),
@@ -273,6 +278,7 @@ async fn through(
     route: &Route,
     path: RawPathParams,
     request: Request,
+    trace: Option<Context>,
 ) -> Result<Answer, Problem> {
     let (parts, body) = request.into_parts();
     api.right_name(&parts)?;
@@ -287,7 +293,7 @@ async fn through(
     let path = path.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
     let query = form_urlencoded::parse(parts.uri.query().unwrap_or_default().as_bytes()).into_owned();
     let last_event = gate::header(&parts.headers, "last-event-id").map(str::to_owned);
-    let call = Call { who, path, query: query.collect(), body, last_event };
+    let call = Call { who, path, query: query.collect(), body, last_event, trace };
     if route.method == Method::GET {
         return (route.handler)(Arc::clone(api), call).await;
     }

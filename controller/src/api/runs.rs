@@ -128,6 +128,7 @@ pub(super) fn overrules(call: &Call, why: Option<String>) -> Result<Option<Strin
 pub(crate) async fn submit(api: Arc<Api>, call: Call) -> Result<Answer, Problem> {
     let mut submission: Submission = call.value()?;
     let overruled = overrules(&call, submission.overrule.take())?;
+    submission.trace = call.trace;
     plans::unapproved(&api)?;
     let (by, beside) = (&call.name(), Some(&api.scheduler));
     begin(&api, Wanted { beside, overruled, ..Wanted::new(submission, by) }).await

@@ -13,6 +13,7 @@ use squall_controller::config::Config;
 use squall_controller::fleet::{Authority, Hub};
 use squall_controller::runs::Runs;
 use squall_controller::store::{Secrets, Store, Where};
+use squall_controller::traces::Traces;
 use squall_experiments::exit::Exit;
 use tokio::signal::unix::Signal;
 
@@ -111,6 +112,7 @@ impl Interface {
         store: &Store,
         hub: &Hub,
         authority: &Arc<Authority>,
+        traces: Traces,
     ) -> anyhow::Result<Ready> {
         let meant = self.config()?;
         let secrets = Secrets::open(data)?;
@@ -140,7 +142,7 @@ impl Interface {
         let words = format!("squall serves people at `{scheme}://{address}`; it keeps everything in {place}");
         talk::notice(words, &[]);
         let (version, authority) = (env!("CARGO_PKG_VERSION"), Arc::clone(authority));
-        let runs = Runs::new(hub.clone(), store.clone(), authority, data.join(SECRETS), version);
+        let runs = Runs::new(hub.clone(), store.clone(), authority, data.join(SECRETS), version, traces);
         let engine = Arc::new(runs.clone());
         // From here on the store writes down what people are to be told of, also of runs that are closed below.
         let api = Api::under(meant, store.clone(), secrets, engine, names, self.approvals);

@@ -25,6 +25,7 @@ mod notify;
 mod plan;
 mod print;
 mod proxy;
+mod rebuild;
 mod remote;
 mod run;
 mod runs;

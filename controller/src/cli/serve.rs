@@ -13,6 +13,7 @@ use squall_agent::notify;
 use squall_agent::talk::{self, LogFormat};
 use squall_controller::fleet::{Authority, Hub, Listener, Room, Terms};
 use squall_controller::store::{NewJoinToken, Store};
+use squall_controller::traces::Traces;
 use squall_experiments::exit::Exit;
 use squall_experiments::fleet::{Inventory, JoinToken};
 use squall_experiments::protocol::Refusal;
@@ -23,6 +24,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::Common;
 use super::host::refused;
 use super::interface::Interface;
+use super::rebuild::rebuild;
 
 /// How long a token that is written at the start is good for.
 const TOKEN: Duration = Duration::from_secs(3600);
@@ -54,9 +56,17 @@ pub struct Serve {
     /// How it talks on standard error.
     #[arg(long, value_enum, default_value_t)]
     log_format: LogFormat,
+    /// Send OpenTelemetry traces of runs and requests to this collector, by OTLP over HTTP in JSON: `http://127.0.0.1:4318`.
+    /// Without it `OTEL_EXPORTER_OTLP_ENDPOINT` counts. Only a squall that was built with `--features otel` can.
+    #[arg(long, value_name = "URL")]
+    otlp: Option<String>,
     /// Only say whether the configuration could be used: read it, its calendars and its secrets, and begin nothing.
     #[arg(long, requires = "config")]
     check: bool,
+    /// Only make again what the rows of runs say from their events, where a database was mended by hand or in part, and begin
+    /// nothing.
+    #[arg(long, conflicts_with = "check")]
+    rebuild: bool,
 }
 
 impl Serve {
@@ -66,6 +76,9 @@ impl Serve {
             return Ok(self.interface.check());
         }
         talk::begin(self.log_format, "info");
+        if self.rebuild {
+            return rebuild(&self.interface.place(&self.data));
+        }
         let room = match Room::of_this_process() {
             Ok(room) => room,
             Err(refusal) => return Ok(refused(&refusal)),
@@ -80,6 +93,10 @@ impl Serve {
         if self.heartbeat.get() < Duration::from_millis(100) {
             return Ok(refused(&Refusal::new("`--heartbeat` is too short", "100ms is the shortest")));
         }
+        let traces = match Traces::begin(self.otlp.as_deref(), |name| std::env::var(name).ok()) {
+            Ok(traces) => traces,
+            Err(error) => return Ok(refused(&Refusal::bare(error.to_string()))),
+        };
         // Before anything is answered: who ends it early must find it listening.
         let (mut interrupt, mut terminate) =
             (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
@@ -120,7 +137,8 @@ impl Serve {
             hub.know(&host.name, Inventory { labels, zone, cell, ..Inventory::default() });
         }
         let terms = Terms { heartbeat: self.heartbeat.get(), certificates: self.certificates.get() };
-        let interface = match self.interface.open(&self.data, &store, &hub, &authority).await {
+        let interface = match self.interface.open(&self.data, &store, &hub, &authority, traces.clone()).await
+        {
             Ok(interface) => interface,
             Err(error) => return Ok(refused(&Refusal::bare(format!("{error:#}")))),
         };
@@ -150,6 +168,7 @@ impl Serve {
             () = agents.serve(listener) => {}
             () = interface.serve(told, halt) => {}
         }
+        traces.close().await;
         Ok(Exit::Held)
     }
 }

@@ -126,7 +126,8 @@ async fn a_run_that_was_taken_over_before_it_began_does_not_begin() {
     let store = store(&scratch);
     a_run(&store).await;
     let authority = Arc::new(Authority::open(&scratch.path()).expect("an authority"));
-    let runs = Runs::new(Hub::new(), store.clone(), authority, scratch.path().join("secrets"), "test");
+    let (secrets, traces) = (scratch.path().join("secrets"), Traces::default());
+    let runs = Runs::new(Hub::new(), store.clone(), authority, secrets, "test", traces);
     let submission = || {
         Submission {
         document: "squall: 1\ntitle: T\non: { pick: all }\nhypothesis: []\nmethod:\n  - { fault: { refuse: { to: [\"10.0.0.1:7\"] } }, for: 1s }\n".to_owned(),
@@ -145,7 +146,8 @@ async fn a_run_that_was_taken_over_before_it_began_does_not_begin() {
 async fn stages_are_one_run_and_a_ramp_is_none_but_one_step_of_it_is() {
     let scratch = Scratch::new("checked");
     let authority = Arc::new(Authority::open(&scratch.path()).expect("an authority"));
-    let runs = Runs::new(Hub::new(), store(&scratch), authority, scratch.path().join("secrets"), "test");
+    let (secrets, traces) = (scratch.path().join("secrets"), Traces::default());
+    let runs = Runs::new(Hub::new(), store(&scratch), authority, secrets, "test", traces);
     let check = |more: &str, vars: &[(&str, &str)]| {
         let method = "method:\n  - { fault: { latency: { delay: 1ms, to: [\"10.0.0.1:7\"] } }, for: 1s }\n";
         let document = format!(

@@ -268,9 +268,7 @@ impl Known {
             vars: self.schedule.vars.clone(),
             seed: Some(entry.seed),
             only,
-            overrule: None,
-            build: None,
-            observe: false,
+            ..Submission::default()
         }
     }
 }

@@ -16,6 +16,7 @@ mod notices;
 mod page;
 mod plans;
 mod postgres;
+mod rebuild;
 mod runs;
 mod schedules;
 mod secrets;
@@ -45,6 +46,7 @@ pub use lease::LEASE_MS;
 pub(crate) use notices::Notice;
 pub use page::Page;
 pub use plans::{Eyes, NewPlan, PlanRow};
+pub use rebuild::Rebuilt;
 pub use runs::{Ended, LIVE, NewRun, RunRow, RunsPage, Tested};
 pub(crate) use schedules::too_near;
 pub use schedules::{Approved, Due, EntryKey, EntryRow, NewSchedule, Paused, ScheduleRow, states};
@@ -63,6 +65,16 @@ pub enum Where {
     /// PostgreSQL 15 or newer at this URL (`postgres://user@host/name`) or string of `key=value`; any number of
     /// controllers. Off this machine with `sslmode=verify-full`, unless it says `sslmode=disable`.
     Postgres(String),
+}
+
+impl Where {
+    /// Whether there is something to open. Of a database elsewhere whoever opens it is told.
+    pub fn is_there(&self) -> bool {
+        match self {
+            Where::Sqlite(directory) => sqlite::file(directory).exists(),
+            Where::Postgres(_) => true,
+        }
+    }
 }
 
 /// Why the store did not do something. Nothing of what was asked is kept then, but for [`StoreError::Away`] where it says so.

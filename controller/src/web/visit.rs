@@ -72,6 +72,7 @@ impl Visit {
             query: BTreeMap::new(),
             body: body.to_string().into(),
             last_event: None,
+            trace: None,
         }
     }
 }

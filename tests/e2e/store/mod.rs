@@ -19,6 +19,7 @@ use squall_tests::world::World;
 use tokio::time::timeout;
 
 mod backup;
+mod rebuild;
 pub mod several;
 
 /// A time that no test reaches: the year 2100.

@@ -10,8 +10,8 @@ use rand::RngExt;
 use super::super::{Store, StoreError, Where};
 use super::{Scratch, a_run, wait};
 
-/// Says to [`appends_until_killed`] in which directory.
-const DIRECTORY: &str = "SQUALL_TEST_STORE";
+/// Says to a process that is to be killed in which directory.
+pub(super) const DIRECTORY: &str = "SQUALL_TEST_STORE";
 /// How often it is killed.
 const KILLS: usize = 20;
 
@@ -37,30 +37,47 @@ fn appends_until_killed() {
     });
 }
 
+/// Starts a test of this program by its name as a process of its own, and kills it a while after it has acknowledged so many things;
+/// gives everything that it acknowledged.
+pub(super) fn killed(
+    test: &str,
+    scratch: &Scratch,
+    environment: &[(&str, &str)],
+    many: usize,
+    pause: Duration,
+) -> Vec<String> {
+    let mut child = Command::new(std::env::current_exe().expect("a test knows its own executable"))
+        .args(["--exact", test, "--nocapture"])
+        .env(DIRECTORY, scratch.path())
+        .envs(environment.iter().copied())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("it starts");
+    let lines = BufReader::new(child.stdout.take().expect("it was asked for")).lines();
+    let mut lines =
+        lines.map_while(Result::ok).filter_map(|line| Some(line.rsplit_once("acknowledged ")?.1.to_owned()));
+    let mut said: Vec<String> = lines.by_ref().take(many).collect();
+    assert_eq!(said.len(), many, "it ends by itself");
+    thread::sleep(pause);
+    child.kill().expect("it is ours");
+    said.extend(lines);
+    child.wait().expect("it ends");
+    said
+}
+
 #[test]
 fn nothing_acknowledged_is_lost_to_a_kill() {
     let scratch = Scratch::new("kill");
     let mut acknowledged = 0;
     let mut grown = 0;
     for round in 0..KILLS {
-        let mut child = Command::new(std::env::current_exe().expect("a test knows its own executable"))
-            .args(["--exact", "store::tests::kill::appends_until_killed", "--nocapture"])
-            .env(DIRECTORY, scratch.path())
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("it starts");
-        let lines = BufReader::new(child.stdout.take().expect("it was asked for")).lines();
-        let mut lines = lines
-            .map_while(Result::ok)
-            .filter_map(|line| line.rsplit_once("acknowledged ")?.1.parse::<u64>().ok());
         let before = acknowledged;
         // From the first on it is at work; then any moment will do, also none at all.
-        acknowledged = lines.next().expect("it acknowledges something").max(acknowledged);
-        thread::sleep(Duration::from_micros(rand::rng().random_range(0..30_000)));
-        child.kill().expect("it is ours");
-        acknowledged = lines.last().unwrap_or_default().max(acknowledged);
-        child.wait().expect("it ends");
+        let pause = Duration::from_micros(rand::rng().random_range(0..30_000));
+        let said = killed("store::tests::kill::appends_until_killed", &scratch, &[], 1, pause);
+        let last = said.iter().filter_map(|said| said.parse().ok()).next_back();
+        acknowledged = acknowledged.max(last.expect("it acknowledges something"));
         grown += usize::from(acknowledged > before + 1);
         let store = scratch.store();
         wait(async {

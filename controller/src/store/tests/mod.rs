@@ -2,6 +2,7 @@
 
 mod kill;
 mod migration;
+mod writes;
 
 use std::fs;
 use std::future::Future;
