@@ -67,6 +67,10 @@ impl FromStr for Ports {
     fn from_str(text: &str) -> Result<Self, QuantityError> {
         let port = |text: &str| match text.parse::<u16>() {
             Ok(port) if port > 0 => Ok(port),
+            _ if text.is_empty() => Err(QuantityError::new(
+                "a port is missing",
+                "write one, as `443`, or a range, as `8000-8099`",
+            )),
             _ => Err(QuantityError::new(format!("`{text}` is not a port"), "ports go from 1 to 65535")),
         };
         let (first, last) = text.split_once('-').unwrap_or((text, text));

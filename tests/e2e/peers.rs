@@ -444,7 +444,7 @@ fn peers_that_are_none_are_refused_with_what_was_meant() {
     let world = World::new(1);
     for (wrong, told) in [
         ("10.0.0.1:9-3", "write `3-9`"),
-        ("10.0.0.1:-", "is not a port"),
+        ("10.0.0.1:-", "a port is missing"),
         ("10.0.0.0/33", "the prefix length goes from 0 to 32"),
         ("10.0.0.1/8", "did you mean the network `10.0.0.0/8`"),
         ("10.0.0/8", "is not an address"),

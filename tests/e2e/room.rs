@@ -45,7 +45,7 @@ fn a_run_that_there_is_no_room_for_is_refused_before_anything_is_done() {
     let events = fleet.asks(&["show", &run, "--events"]).run();
     assert_eq!(events.expect_exit(0).stdout, "", "nothing of it was begun");
     let small = "squall: 1\ntitle: A look\non: { pick: 1 }\nhypothesis: []\nmethod:\n  - wait: 100ms\n";
-    let small = fleet.world.file("small.yaml", small.to_owned());
+    let small = fleet.world.file("small.yaml", small);
     fleet.asks(&["run", &small, "--controller", URL]).run().expect_exit(0);
     fleet.asks(&["halt", "--controller", URL]).run().expect_exit(0);
     followed.finish().expect_exit(6);

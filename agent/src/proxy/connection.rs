@@ -342,7 +342,7 @@ impl Connection {
             // What stands between reads and writes itself; another's bytes need not be seen, nor taken before there is room.
             let unseen = bare && source.bulky && self.alive.is_none();
             let takes = link.takes(now) && !(tight && link.held() > MUCH);
-            let takes = takes && !(bare && waiting.is_some()) && !(unseen && !sink.writable);
+            let takes = takes && !(bare && waiting.is_some()) && (!unseen || sink.writable);
             if self.connected && source.readable && !source.silent && !sink.deaf && takes {
                 let (rest, length) = if unseen {
                     source.pass(now, scratch, sink, counted)

@@ -11,14 +11,13 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde_json::json;
 use squall_agent::notify;
 use squall_agent::talk::{self, LogFormat};
-use squall_controller::fleet::{Authority, Hub, Listener, Room, Terms};
+use squall_controller::fleet::{Authority, Hub, Listener, Room, Terms, listen};
 use squall_controller::store::{NewJoinToken, Store};
 use squall_controller::traces::Traces;
 use squall_experiments::exit::Exit;
 use squall_experiments::fleet::{Inventory, JoinToken};
 use squall_experiments::protocol::Refusal;
 use squall_experiments::quantity::Period;
-use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::Common;
@@ -143,7 +142,7 @@ impl Serve {
             Err(error) => return Ok(refused(&Refusal::bare(format!("{error:#}")))),
         };
         let agents = Listener::new(authority, Arc::new(store.clone()), hub.clone(), terms)?;
-        let listener = match TcpListener::bind(self.listen_agents).await {
+        let listener = match listen(self.listen_agents) {
             Ok(listener) => listener,
             Err(error) => {
                 let what = format!("cannot listen on `{}`: {error}", self.listen_agents);

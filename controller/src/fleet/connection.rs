@@ -163,7 +163,7 @@ where
                             return (refusal, Ending::Over);
                         }
                     }
-                    Some(order) = seat.orders.recv() => host.open(order),
+                    Some(order) = seat.orders.recv() => host.open(*order),
                     given = certificate(&mut host.renewing) => {
                         if let Err(refusal) = host.given(given) {
                             return (refusal, Ending::Over);
@@ -293,8 +293,8 @@ impl Host<'_> {
         Ok(())
     }
 
-    fn open(&mut self, order: Box<Order>) {
-        let Order { to, local, opened } = *order;
+    fn open(&mut self, order: Order) {
+        let Order { to, local, opened } = order;
         let under_way = self.opening.len();
         let stream = self.kept(|kept| {
             kept.lanes.retain(|_, lane| !lane.is_over());

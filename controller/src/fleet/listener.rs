@@ -10,7 +10,7 @@ use squall_experiments::fleet::frame::{LONGEST_FRAME, RESUMES};
 use squall_experiments::fleet::{Frame, Hello, Welcome, agreed, hex};
 use squall_experiments::protocol::Refusal;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::error::Elapsed;
 use tokio::time::{sleep, timeout};
@@ -34,6 +34,9 @@ use crate::rate::{OF_JOINS, Rates};
 const GREETING: Duration = Duration::from_secs(10);
 /// How many may be on their way to that at once; the others wait in the kernel's queue.
 const STRANGERS: usize = 2048;
+/// How many the kernel is asked to keep there; it keeps no more than `net.core.somaxconn`, 4,096 by default. Of those that find it full each
+/// tries again after a second, then two, four and eight (RFC 6298): a whole fleet that dials again would take as long.
+const QUEUE: u32 = 16_384;
 /// How many of those are greeted at the same time. A greeting needs some 100 KiB for a moment, which the allocator keeps: when a whole fleet
 /// dials again that is more than what its connections need later. With 100 ms to and fro these are still 600 hosts a second.
 const GREETED: usize = if cfg!(test) { 4 } else { 256 };
@@ -139,6 +142,14 @@ impl Listener {
         let greeting = introduce(stream, Some(peer), from, &self.around, &self.hub, false);
         stay(Box::pin(timeout(GREETING, greeting)).await, from, &self.around).await;
     }
+}
+
+/// Listens for hosts. An error where the address is taken, or not this machine's. Must be called inside a runtime.
+pub fn listen(at: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if at.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(at)?;
+    socket.listen(QUEUE)
 }
 
 /// Who has come, with its place; nobody, where it has joined or was refused.

@@ -33,6 +33,6 @@ mod tests;
 pub use authority::{Authority, AuthorityError};
 pub(crate) use hub::unreached;
 pub use hub::{HostInfo, Hub};
-pub use listener::{Listener, Terms};
+pub use listener::{Listener, Terms, listen};
 pub use registry::{Answer, Member, Registry, Roll};
 pub use room::Room;

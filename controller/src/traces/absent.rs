@@ -7,7 +7,7 @@ use super::TracesError;
 
 /// No traces. A clone is the same.
 #[derive(Clone, Debug, Default)]
-pub struct Traces;
+pub struct Traces(());
 
 /// There is none.
 #[derive(Clone, Copy, Debug)]
@@ -36,7 +36,7 @@ impl Traces {
                 "`{name}` is set, and this squall was built without OpenTelemetry (`--features otel`)"
             );
         }
-        Ok(Traces)
+        Ok(Traces(()))
     }
 
     /// Nothing is waited for.

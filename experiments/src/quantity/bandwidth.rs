@@ -53,6 +53,10 @@ impl FromStr for Bandwidth {
 
     fn from_str(text: &str) -> Result<Self, QuantityError> {
         let wrong = |what: String| QuantityError::new(what, HELP);
+        let nothing = || wrong(format!("`{text}` carries nothing; for that there is `partition`"));
+        if text.trim().parse() == Ok(0.0) {
+            return Err(nothing());
+        }
         let (number, unit) = number_and_unit(text, "a bandwidth", "Mbit/s", HELP)?;
         let known = unit.strip_suffix("/s").unwrap_or(unit);
         let prefixed = |base: &str| known.strip_suffix(base).and_then(power);
@@ -63,7 +67,7 @@ impl FromStr for Bandwidth {
         })?;
         let bits = number * factor;
         if bits <= 0.0 {
-            return Err(wrong(format!("`{text}` carries nothing; for that there is `partition`")));
+            return Err(nothing());
         }
         if bits < Bandwidth::LEAST as f64 {
             let least = Bandwidth(Bandwidth::LEAST);
@@ -126,6 +130,7 @@ mod tests {
         for (text, what) in [
             ("", "`` is not a bandwidth"),
             ("10", "`10` has no unit"),
+            ("0", "`0` carries nothing; for that there is `partition`"),
             ("0Mbit/s", "`0Mbit/s` carries nothing; for that there is `partition`"),
             ("-1Mbit/s", "`-1Mbit/s` carries nothing; for that there is `partition`"),
             ("NaN", "`NaN` is not a bandwidth"),
