@@ -43,7 +43,7 @@ pub fn many_descriptors() {
 #[derive(Default)]
 struct Seen {
     connected: AtomicUsize,
-    halted: AtomicUsize,
+    halted: Mutex<Vec<Instant>>,
     told: Mutex<Vec<Instant>>,
 }
 
@@ -98,9 +98,9 @@ impl Herd {
         self.seen.connected.load(Ordering::Relaxed)
     }
 
-    /// How many were halted since [`Herd::forget`].
-    pub fn halted(&self) -> usize {
-        self.seen.halted.load(Ordering::Relaxed)
+    /// When each was halted since [`Herd::forget`].
+    pub fn halted(&self) -> Vec<Instant> {
+        self.seen.halted.lock().unwrap().clone()
     }
 
     /// When each was told to make a change.
@@ -109,7 +109,7 @@ impl Herd {
     }
 
     pub fn forget(&self) {
-        self.seen.halted.store(0, Ordering::Relaxed);
+        self.seen.halted.lock().unwrap().clear();
         self.seen.told.lock().unwrap().clear();
     }
 }
@@ -260,7 +260,7 @@ fn reply(request: &Request, seen: &Seen) -> Reply {
         Request::Lift { .. } => Reply::Lifted(Lifted { evidence: evidence(), ..Lifted::default() }),
         Request::End { .. } => Reply::Lifted(Lifted::default()),
         Request::Halt => {
-            seen.halted.fetch_add(1, Ordering::Relaxed);
+            seen.halted.lock().unwrap().push(Instant::now());
             Reply::Lifted(Lifted::default())
         }
         Request::Status => Reply::Status(Vec::new()),

@@ -37,7 +37,8 @@ pub fn figures() {
             "KiB each",
             "connect s",
             "beats %",
-            "halt ms",
+            "halted ms",
+            "answered ms",
             "order ms",
             "skew p50",
             "skew p99",
@@ -67,7 +68,8 @@ fn fleet(hosts: usize) {
     let beats = (controller.on_cpu() - spent).as_secs_f64() / began.elapsed().as_secs_f64();
     assert_eq!(herd.connected(), hosts, "some were lost though nothing happened");
 
-    let halt = median((0..HALTS).map(|_| halt(&controller, &herd, hosts)).collect());
+    let (halted, answered): (Vec<_>, Vec<_>) = (0..HALTS).map(|_| halt(&controller, &herd, hosts)).unzip();
+    let [halted, answered] = [median(halted), median(answered)];
     let listed = Instant::now();
     let (mut all, mut from) = (0, String::new());
     loop {
@@ -92,7 +94,8 @@ fn fleet(hosts: usize) {
         format!("{each:.1}"),
         format!("{:.2}", connect.as_secs_f64()),
         format!("{:.1}", beats * 100.0),
-        format!("{:.0}", halt.as_secs_f64() * 1000.0),
+        format!("{:.0}", halted.as_secs_f64() * 1000.0),
+        format!("{:.0}", answered.as_secs_f64() * 1000.0),
         format!("{order:.0}"),
         format!("{:.1}", percentile(&skew, 50.0)),
         format!("{:.1}", percentile(&skew, 99.0)),
@@ -106,16 +109,18 @@ fn fleet(hosts: usize) {
     );
 }
 
-/// From the call to the answer, which tells of every host.
-fn halt(controller: &Controller, herd: &Herd, hosts: usize) -> Duration {
+/// From the call to when the last host was halted, and to the answer, which tells of every host.
+fn halt(controller: &Controller, herd: &Herd, hosts: usize) -> (Duration, Duration) {
     herd.forget();
     let began = Instant::now();
     let done = controller.ask("POST", "/v1/halt", Some(&json!({ "reason": "a figure" })));
     let took = began.elapsed();
     let reached = done["hosts"].as_object().unwrap().values().filter(|did| did["refused"].is_null()).count();
-    assert_eq!((reached, herd.halted()), (hosts, hosts));
+    let halted = herd.halted();
+    assert_eq!((reached, halted.len()), (hosts, hosts));
+    let last = halted.into_iter().max().unwrap();
     controller.ask("POST", "/v1/halt/lift", Some(&json!({ "reason": "a figure" })));
-    took
+    (last - began, took)
 }
 
 /// A run over all hosts: from the first host that is told to begin to the last that is, and how much later than the first
