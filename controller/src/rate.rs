@@ -11,8 +11,11 @@ pub(crate) const OF_AN_ADDRESS: Pace = Pace { each: Duration::from_millis(2), bu
 /// The same for a token.
 pub(crate) const OF_A_TOKEN: Pace = Pace { each: Duration::from_millis(10), burst: 1_000 };
 /// The same for hosts that want to join, by their address: a whole rack may stand behind one, and who tries out tokens waits.
-pub(crate) const OF_JOINS: Pace =
-    Pace { each: Duration::from_millis(50), burst: if cfg!(test) { 20 } else { 1_000 } };
+pub(crate) const OF_JOINS: Pace = if cfg!(test) {
+    Pace { each: Duration::from_secs(1), burst: 20 }
+} else {
+    Pace { each: Duration::from_millis(50), burst: 1_000 }
+};
 /// Of how many callers it is known how often they asked; when there are more, those that asked least are forgotten.
 const CALLERS: usize = 10_000;
 

@@ -55,6 +55,18 @@ pub fn signs_in(tab: &mut Tab<'_>, token: &str) {
     tab.sees("the overview", "location.pathname === '/' && document.readyState === 'complete'");
 }
 
+/// Presses Tab until something has the focus.
+fn reaches(tab: &mut Tab<'_>, what: &str) {
+    let focused = format!("document.activeElement === document.querySelector({})", serde_json::json!(what));
+    for _ in 0..100 {
+        if tab.runs(&focused) == true {
+            return;
+        }
+        tab.presses("Tab");
+    }
+    panic!("`{what}` cannot be reached by the keyboard");
+}
+
 pub fn shows(tab: &mut Tab<'_>, words: &str) {
     tab.sees(words, &format!("document.body.innerText.includes({})", serde_json::json!(words)));
 }
@@ -146,9 +158,15 @@ fn halted(tab: &mut Tab<'_>, fleet: &Fleet) {
     tab.sees("what the host holds", "document.querySelector('#piece-active .cards') !== null");
     is_readable(tab, "the overview");
     picture(tab, "active");
-    tab.is_led_by("document.querySelector('.bar a[href=\"/halt\"]').click()");
+    // By the keyboard alone.
+    reaches(tab, ".bar a[href='/halt']");
+    tab.presses("Enter");
+    tab.sees("what is asked", "location.pathname === '/halt' && document.readyState === 'complete'");
     picture(tab, "halt");
-    tab.is_led_by("document.getElementById('reason').value = 'seen enough'; document.querySelector('main button').click()");
+    reaches(tab, "#reason");
+    tab.types("seen enough");
+    reaches(tab, "main button");
+    tab.presses("Enter");
     shows(tab, "has undone everything.");
     is_readable(tab, "what a halt did");
     picture(tab, "halted");

@@ -52,7 +52,9 @@ fn whole(user: Option<u32>) {
         let expected = [("worker", "guardian"), ("guardian", "worker"), ("both", "kernel")];
         assert_eq!(layers(fault), expected, "{fault}: {report:#}");
     }
-    assert_eq!(layers("disconnect").len(), 3, "{report:#}");
+    for fault in ["disconnect", "outage"] {
+        assert_eq!(layers(fault).len(), 3, "{fault}: {report:#}");
+    }
     assert_eq!(report["root"], Value::Bool(user.is_none()));
     holds("the self-test's processes to end", PATIENCE, || left(&world).is_empty());
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
+use squall_experiments::change::Change;
 use squall_experiments::flow::Flow;
 use squall_experiments::peer::{Peer, PeerHost};
 
@@ -40,6 +41,10 @@ impl Made {
 
     /// Why another live change may not meet one more address of a name beside this one.
     pub fn stands_against(&self, other: &Self, addition: &Addition<'_>) -> Option<String> {
+        // Outages settle it among themselves: an address stays with whose it is, and is led to the other's proxy after that.
+        if let (Change::Redirect(_), Change::Redirect(_)) = (&self.site.change, &other.site.change) {
+            return None;
+        }
         let flow = other.site.change.flow()?;
         let named = |peers: &[Peer]| peers.iter().any(|peer| addition.is_of(peer));
         if !named(&flow.to) && !named(&flow.from) {

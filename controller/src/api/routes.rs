@@ -21,7 +21,7 @@ use super::{
     Api, access, audit, engine, gamedays, gate, halts, hosts, notify, plans, runs, schedules, state,
 };
 use crate::store::{self, Answered, Asked, Role, Token};
-use crate::traces::Context;
+use crate::traces::{self, Context};
 
 /// A schema in an OpenAPI document.
 type Shape = fn(&mut SchemaGenerator) -> Schema;
@@ -253,8 +253,8 @@ pub fn router(api: &Arc<Api>) -> Router {
 }
 
 async fn answer(api: Arc<Api>, route: Arc<Route>, path: RawPathParams, request: Request) -> Response<Body> {
-    let asked = api.traces.request(&route.method, route.path, request.headers());
-    let answered = through(&api, &route, path, request, asked.context()).await;
+    let mut asked = api.traces.request(&route.method, route.path, request.headers());
+    let answered = through(&api, &route, path, request, &mut asked).await;
     let mut response = match answered {
         Ok(answer) => answer.response(),
         Err(problem) => problem.response(),
@@ -278,7 +278,7 @@ async fn through(
     route: &Route,
     path: RawPathParams,
     request: Request,
-    trace: Option<Context>,
+    asked: &mut traces::Asked,
 ) -> Result<Answer, Problem> {
     let (parts, body) = request.into_parts();
     api.right_name(&parts)?;
@@ -289,10 +289,12 @@ async fn through(
         Some(least) => Some(api.let_in(&parts, least, route.halts()).await?),
         None => None,
     };
+    asked.let_in();
     let body = gate::body(&parts.headers, body).await?;
     let path = path.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
     let query = form_urlencoded::parse(parts.uri.query().unwrap_or_default().as_bytes()).into_owned();
     let last_event = gate::header(&parts.headers, "last-event-id").map(str::to_owned);
+    let trace = asked.context();
     let call = Call { who, path, query: query.collect(), body, last_event, trace };
     if route.method == Method::GET {
         return (route.handler)(Arc::clone(api), call).await;

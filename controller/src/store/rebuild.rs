@@ -2,6 +2,7 @@
 //!
 //! Of a row `title`, `plan`, `state` and `events` are derived; the rest stands in it alone, and is never altered.
 
+use squall_experiments::exit::Exit;
 use squall_experiments::muster::{Began, FleetEvent, Line, What};
 
 use super::runs::missing;
@@ -81,7 +82,8 @@ fn rebuild(sql: &mut dyn Sql, run: &str, now: u64) -> Result<Came, StoreError> {
         }
         meant.2 = match last {
             FleetEvent::Finished { exit, .. } => exit.meaning().to_owned(),
-            _ if LIVE.contains(&state.as_str()) => state.clone(),
+            // Nobody says of a host that is still modified that it is not, because its log has no end.
+            _ if LIVE.contains(&state.as_str()) || state == Exit::Modified.meaning() => state.clone(),
             _ => "running".to_owned(),
         };
     }

@@ -56,6 +56,8 @@ impl Asked {
         None
     }
 
+    pub(crate) fn let_in(&mut self) {}
+
     pub(crate) fn answered(self, _: StatusCode) {}
 }
 

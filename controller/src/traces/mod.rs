@@ -36,9 +36,11 @@ mod tests;
 #[cfg(not(feature = "otel"))]
 pub use absent::Traces;
 #[cfg(not(feature = "otel"))]
-pub(crate) use absent::{Context, RunSpans};
+pub(crate) use absent::{Asked, Context, RunSpans};
 #[cfg(feature = "otel")]
 pub(crate) use context::Context;
+#[cfg(feature = "otel")]
+pub(crate) use present::Asked;
 #[cfg(feature = "otel")]
 pub use present::Traces;
 #[cfg(feature = "otel")]

@@ -34,6 +34,8 @@ pub(crate) struct Asked {
     export: Option<Arc<Export>>,
     span: Option<Span>,
     unkept: Option<Context>,
+    /// Whether it is known who asks, and that they may.
+    known: bool,
 }
 
 impl Traces {
@@ -62,7 +64,7 @@ impl Traces {
 
     /// A request of the interface begins; `path` is that of its route.
     pub(crate) fn request(&self, method: &Method, path: &str, headers: &HeaderMap) -> Asked {
-        let mut asked = Asked { export: None, span: None, unkept: None };
+        let mut asked = Asked { export: None, span: None, unkept: None, known: false };
         let Some(export) = self.0.as_ref().filter(|_| !UNSAID.contains(&path)) else { return asked };
         let header = headers.get("traceparent").and_then(|header| header.to_str().ok());
         let caller = header.and_then(Context::read);
@@ -104,6 +106,11 @@ impl Asked {
         own.or(self.unkept)
     }
 
+    /// Who asks was let in.
+    pub(crate) fn let_in(&mut self) {
+        self.known = true;
+    }
+
     /// It was answered. Who was not let in is not said: strangers must not fill a collector.
     pub(crate) fn answered(mut self, status: StatusCode) {
         let (Some(export), Some(mut span)) = (self.export.take(), self.span.take()) else { return };
@@ -120,9 +127,9 @@ impl Asked {
 }
 
 impl Drop for Asked {
-    /// The caller hung up.
+    /// The caller hung up; of a stranger that is not said, either.
     fn drop(&mut self) {
-        if let (Some(export), Some(mut span)) = (self.export.take(), self.span.take()) {
+        if let (true, Some(export), Some(mut span)) = (self.known, self.export.take(), self.span.take()) {
             span.to_ns = now_ns();
             span.attributes.push(("error.type", json!("the caller hung up")));
             export.put(span);

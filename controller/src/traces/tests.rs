@@ -204,7 +204,10 @@ async fn a_request_takes_over_the_trace_of_its_caller_and_strangers_are_not_told
     let unkept = asks("/v1/runs", &headers("00"));
     assert!(unkept.context().is_some_and(|context| !context.kept), "what it begins is not kept either");
     unkept.answered(StatusCode::CREATED);
-    drop(asks("/v1/halt", &HeaderMap::new()));
+    drop(asks("/v1/runs", &HeaderMap::new()));
+    let mut halting = asks("/v1/halt", &HeaderMap::new());
+    halting.let_in();
+    drop(halting);
     traces.close().await;
     let run = collector.one("POST /v1/runs");
     assert_eq!(run["traceId"], "4bf92f3577b34da6a3ce929d0e0e4736");

@@ -38,7 +38,7 @@ async fn who_tries_out_tokens_is_made_to_wait_and_a_host_that_waits_joins() {
             other => panic!("{other:?}"),
         }
         // On a machine that is slow the pace allows further ones meanwhile.
-        let allowed = OF_JOINS.at_once() + u32::try_from(began.elapsed().as_millis() / 50).unwrap();
+        let allowed = OF_JOINS.at_once() + u32::try_from(began.elapsed().as_secs()).unwrap() + 1;
         assert!(tried <= allowed, "nobody is made to wait: {tried} in {:?}", began.elapsed());
     };
     assert!(waits.help.as_deref().is_some_and(|help| help.contains("try again in")), "{waits}");
