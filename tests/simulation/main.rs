@@ -187,8 +187,9 @@ fn nothing_is_active_without_a_lease_and_nothing_is_injected_twice() {
 fn what_is_wrong_on_purpose_is_found() {
     let authority = authority("found");
     for bug in [Bug::ForgetsLeases, Bug::WrongClock, Bug::BeginsAgain] {
-        let found = (1..=20).find(|seed| simulate(*seed, &authority, Some(bug)).broken.is_some());
+        // The rarest is found by one seed in 25: that none of so many does is one chance in 200,000.
+        let found = (1..=300).find(|seed| simulate(*seed, &authority, Some(bug)).broken.is_some());
         println!("{bug:?}: seed {found:?}");
-        assert!(found.is_some(), "twenty seeds do not find {bug:?}");
+        assert!(found.is_some(), "300 seeds do not find {bug:?}");
     }
 }
