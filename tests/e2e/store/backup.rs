@@ -2,7 +2,7 @@
 //! first version on PostgreSQL.
 
 use std::fs::{self, Permissions};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -92,7 +92,11 @@ fn a_living_sqlite_is_backed_up_in_the_middle_of_a_run_and_restored() {
         |fleet, saved| {
             let script = commands("sqlite3 DIR/squall.db");
             let script = script.replace("DIR", &shown(&fleet.data)).replace("SAVED", &shown(saved));
+            // The package's controller has a user of its own.
+            chown(fleet.data.join("squall.db"), Some(65534), Some(65534)).expect("an owner");
             follow(&script, &fleet.world.directory);
+            let copy = fs::metadata(saved.join("squall.db")).expect("it is there");
+            assert_eq!(copy.uid(), 65534, "whoever runs the controller could not open it");
         },
         |fleet, saved| drop(put_back(fleet, saved)),
     );
