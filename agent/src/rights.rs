@@ -25,8 +25,8 @@ pub fn needless(policy: &Policy) -> Vec<&'static str> {
 fn needless_set(policy: &Policy) -> CapabilitySet {
     let allows = |kind: &str| policy.enabled && policy.allow.iter().any(|allowed| allowed == kind);
     let mut set = CapabilitySet::empty();
-    if !allows("shape") {
-        // Packets that were held on their way out are sent on by a raw socket.
+    if !["block", "shape"].into_iter().any(allows) {
+        // Packets that were held on their way out are sent on by a raw socket, and `verify: probe` pings by one.
         set |= CapabilitySet::NET_RAW;
     }
     if !["block", "shape", "redirect", "disconnect"].into_iter().any(allows) {
@@ -60,7 +60,8 @@ mod tests {
     fn what_is_given_up_follows_from_what_is_allowed() {
         let of = |text: &str| needless(&serde_json::from_str(text).unwrap());
         assert!(of("{}").is_empty());
-        assert_eq!(of(r#"{"allow": ["block", "pause"]}"#), ["CAP_NET_RAW"]);
+        assert_eq!(of(r#"{"allow": ["redirect", "pause"]}"#), ["CAP_NET_RAW"]);
+        assert!(of(r#"{"allow": ["block", "pause"]}"#).is_empty());
         assert!(of(r#"{"allow": ["shape"]}"#).is_empty());
         let all = ["CAP_NET_RAW", "CAP_SYS_ADMIN", "CAP_BPF"];
         assert_eq!(of(r#"{"allow": ["signal", "pause"]}"#), all);

@@ -38,7 +38,7 @@ fn a_worker_gives_up_what_no_allowed_fault_needs_and_the_guardian_keeps_it() {
     world.program(0, None, &["sleep", "600"]);
     let cases = [
         ("[\"block\", \"shape\", \"pause\"]", 0),
-        ("[\"block\", \"pause\"]", NET_RAW),
+        ("[\"redirect\", \"pause\"]", NET_RAW),
         ("[\"pause\"]", NET_RAW | SYS_ADMIN | BPF),
     ];
     for (allow, lost) in cases {

@@ -3,7 +3,7 @@
 use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
 use blake3::Hasher;
 use rand::{RngExt, SeedableRng};
@@ -276,12 +276,24 @@ impl<'a> Aim<'a> {
 
     /// Whether the remote end of a packet is one that the host's policy protects.
     pub fn protects(&self, (address, port): (IpAddr, u16)) -> bool {
-        if address.is_loopback() && self.policy.protects_port(port) {
+        if self.policy.protects_port(port) && is_here(address) {
             return true;
         }
         let protected = self.networks(&self.policy.protect_addresses);
         protected.is_ok_and(|list| list.iter().any(|network| network.has(address, port)))
     }
+}
+
+/// Whether an address is one of this network namespace: who calls such a one has it as its own, too. Nothing is sent.
+fn is_here(address: IpAddr) -> bool {
+    let any: IpAddr =
+        if address.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let own = || -> std::io::Result<IpAddr> {
+        let socket = UdpSocket::bind((any, 0))?;
+        socket.connect((address, 9))?;
+        Ok(socket.local_addr()?.ip())
+    };
+    address.is_loopback() || own().is_ok_and(|own| own == address)
 }
 
 /// Chooses from sorted things with the run's seed: the same seed, place and things give the same choice.

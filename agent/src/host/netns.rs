@@ -121,8 +121,10 @@ impl Drop for Back {
 }
 
 fn inside<T>(file: &impl AsFd, act: impl FnOnce() -> T) -> io::Result<T> {
-    let back = Back(File::open("/proc/thread-self/ns/net")?);
+    let home = File::open("/proc/thread-self/ns/net")?;
     setns(file, CloneFlags::CLONE_NEWNET)?;
+    // Only now: where the first is refused, nothing has changed.
+    let back = Back(home);
     let done = act();
     drop(back);
     Ok(done)

@@ -10,6 +10,7 @@ use squall_experiments::peer::{Peer, PeerHost};
 use super::Made;
 use crate::host::aim::{News, Resolved};
 use crate::host::reach::addressed;
+use crate::host::view::Viewpoint;
 
 /// Addresses of names that belong to another live change.
 pub(super) type LeftOut = BTreeSet<(String, IpAddr)>;
@@ -18,6 +19,10 @@ impl Made {
     /// News without the addresses that this change may not meet beside what `standing` finds in the way; those are told
     /// once, and compared again whenever the name's answer changes.
     pub fn sifted(&mut self, news: &News, standing: impl Fn(&Self, &Addition<'_>) -> Option<String>) -> News {
+        // Of another view: who asks there is told by its own.
+        if news.from != Viewpoint::of(&self.site.change) {
+            return news.clone();
+        }
         let name = &news.name;
         let known = self.resolved.get(name).cloned().unwrap_or_default();
         let mut sifted = News { addresses: Vec::new(), ..news.clone() };

@@ -1,7 +1,8 @@
 //! Processes that no fault touches because of whose they are: of a user, of a unit, or of a name that the policy protects.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::MetadataExt;
+use std::sync::{Mutex, PoisonError};
 
 use procfs::process::Process as Entry;
 use squall_experiments::protocol::Refusal;
@@ -17,10 +18,22 @@ pub struct Wards<'a> {
     uids: BTreeSet<u32>,
 }
 
+/// The number of a user, which is looked up once: names may come from elsewhere, over what a fault cuts off.
+fn known(user: &str) -> Result<u32, Refusal> {
+    static KNOWN: Mutex<BTreeMap<String, u32>> = Mutex::new(BTreeMap::new());
+    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(uid) = known.get(user) {
+        return Ok(*uid);
+    }
+    let uid = uid_of(user)?;
+    known.insert(user.to_owned(), uid);
+    Ok(uid)
+}
+
 impl<'a> Wards<'a> {
     /// A user who is not there is refused: nobody would be protected by that name.
     pub fn of(policy: &'a Policy) -> Result<Self, Refusal> {
-        let uids = policy.protect_users.iter().map(|user| uid_of(user)).collect::<Result<_, _>>()?;
+        let uids = policy.protect_users.iter().map(|user| known(user)).collect::<Result<_, _>>()?;
         Ok(Wards { names: &policy.protect_processes, units: &policy.protect_units, uids })
     }
 
