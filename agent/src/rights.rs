@@ -9,7 +9,7 @@ use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
 
 use crate::policy::Policy;
 
-/// Each with its name, and what it is for.
+/// What may be given up, each with its name.
 const GIVEN_UP: [(CapabilitySet, &str); 3] = [
     (CapabilitySet::NET_RAW, "CAP_NET_RAW"),
     (CapabilitySet::SYS_ADMIN, "CAP_SYS_ADMIN"),

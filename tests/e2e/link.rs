@@ -16,17 +16,18 @@ use squall_experiments::fleet::JoinToken;
 use squall_experiments::protocol::Refusal;
 use squall_tests::client::connect;
 use squall_tests::host::Host;
-use squall_tests::needs;
 use squall_tests::netns::Process;
 use squall_tests::skip::has_filters;
 use squall_tests::squall::Background;
 use squall_tests::wait::{PATIENCE, holds, until};
 use squall_tests::world::World;
+use squall_tests::{needs, skip};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, DuplexStream};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
+use crate::refusal::program_under_policy;
 use crate::trial::{SHORT, SOON};
 
 const PORT: u16 = 8417;
@@ -287,6 +288,31 @@ fn a_host_that_is_revoked_is_cut_off_and_clean_and_one_whose_link_dies_dials_aga
     drop(talk);
     holds("the host to be told", PATIENCE, || linked.agent.story().contains("`web-1` was revoked"));
     assert!(!connected(&controller.hub, "web-1"));
+    linked.end();
+    world.restored(SOON);
+}
+
+#[test]
+fn a_host_whose_policy_allows_no_fault_of_traffic_is_connected_all_the_same() {
+    needs!(Root, Nftables);
+    let world = World::new(2);
+    let [near, far] = &world.hosts[..] else { panic!("two hosts were asked for") };
+    let controller = Controller::start(&world, 1);
+    let (url, token) = (format!("https://{}:{PORT}", far.v4), world.file("token", &controller.token));
+    let arguments = ["run", "--controller", &url, "--join-file", &token, "--name", "web-1"];
+    let agent =
+        program_under_policy(&world, "{ \"allow\": [\"pause\"] }", "squall-agent", &arguments).start();
+    let mut linked = Linked { agent, identity: Some(near.state.join("link")) };
+    let mut ended = false;
+    holds("the host to be connected", PATIENCE, || {
+        ended = linked.agent.ended();
+        ended || connected(&controller.hub, "web-1")
+    });
+    if ended {
+        skip!("overlay file systems cannot be mounted here, and /etc is not ours to change");
+    }
+    let given_up = json!(["CAP_NET_RAW", "CAP_SYS_ADMIN", "CAP_BPF"]);
+    assert_eq!(controller.hub.hosts()[0].preflight["given-up"], given_up);
     linked.end();
     world.restored(SOON);
 }

@@ -1,6 +1,7 @@
 //! What the host's policy protects: units, users, ports.
 
-use std::net::SocketAddr;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use squall_tests::client::connect;
@@ -51,6 +52,29 @@ fn what_the_hosts_policy_protects_is_not_touched_and_the_plan_says_so() {
             planned.expect_exit(0).expect_told("would be refused").expect_told(word);
         }
     }
+}
+
+#[test]
+fn a_connection_of_the_host_to_its_own_protected_port_is_left_alone() {
+    needs!(Root, Nftables);
+    let world = World::new(2);
+    [7, 8].into_iter().for_each(|port| drop(world.echo(0, port)));
+    let near = &world.hosts[0];
+    let open = |port| connect(&near.netns, SocketAddr::new(near.v4, port), PATIENCE).expect("it answers");
+    let (mut kept, mut lost) = (open(7), open(8));
+    let answers = |stream: &mut TcpStream| {
+        let mut said = [0];
+        stream.write_all(b"?").and_then(|()| stream.read_exact(&mut said)).is_ok()
+    };
+    assert!(answers(&mut kept) && answers(&mut lost));
+    let step = "{ fault: { disconnect: { to: [\"10.77.1.1:7\", \"10.77.1.1:8\"] } }, for: 1s }";
+    let Some(finished) = verb_under_policy(&world, "{ \"protect-ports\": [7] }", "run", step) else {
+        skip!("overlay file systems cannot be mounted here, and /etc is not ours to change");
+    };
+    finished.expect_exit(0);
+    assert!(!answers(&mut lost), "nothing was cut");
+    assert!(answers(&mut kept), "a connection to a protected port was cut");
+    world.restored(SOON);
 }
 
 #[test]

@@ -313,18 +313,24 @@ pub fn verb_under_policy(world: &World, policy: &str, verb: &str, step: &str) ->
 
 /// The same, not started yet: it ends with 99 where no policy can be put over the machine's own.
 pub fn told_under_policy(world: &World, policy: &str, verb: &str, step: &str) -> Squall {
+    let file = world.file("policy.yaml", calm(&[step]));
+    program_under_policy(world, policy, "squall", &[verb, &file])
+}
+
+/// A program of Squall on the first host, under a policy of its own, not started yet: it ends with 99 where none can be put over
+/// the machine's own.
+pub fn program_under_policy(world: &World, policy: &str, program: &str, arguments: &[&str]) -> Squall {
     let host = &world.hosts[0];
     let policy = world.file("policy.json", policy);
     let layers = world.place("layers");
     // The layers lie in memory: the directory itself may be on a file system that cannot carry them.
     let script = "mount -t tmpfs tmpfs $1 && mkdir -p $1/up/squall $1/work && cp $2 $1/up/squall/policy.json && \
                   mount -t overlay overlay -o lowerdir=/etc,upperdir=$1/up,workdir=$1/work /etc || exit 99\n\
-                  exec \"$0\" \"$4\" \"$3\"";
-    let file = world.file("policy.yaml", calm(&[step]));
+                  shift 2; exec \"$0\" \"$@\"";
     let mut command = host.netns.command("unshare");
-    command.args(["--mount", "sh", "-c", script]).arg(binary("squall"));
-    command.arg(layers).arg(policy).arg(file).arg(verb).env("SQUALL_STATE_DIR", &host.state);
-    Squall::with(command, "squall under a policy", &world.directory)
+    command.args(["--mount", "sh", "-c", script]).arg(binary(program));
+    command.arg(layers).arg(policy).args(arguments).env("SQUALL_STATE_DIR", &host.state);
+    Squall::with(command, "a program of squall under a policy", &world.directory)
 }
 
 #[test]

@@ -3,11 +3,11 @@
 use std::fs;
 
 use rustix::process::Signal;
-use squall_tests::squall::{Background, Squall, binary};
 use squall_tests::wait::{PATIENCE, holds, until};
 use squall_tests::world::World;
 use squall_tests::{needs, skip};
 
+use crate::refusal::program_under_policy;
 use crate::trial::{SOON, calm};
 
 /// Bits of `include/uapi/linux/capability.h`.
@@ -42,16 +42,8 @@ fn a_worker_gives_up_what_no_allowed_fault_needs_and_the_guardian_keeps_it() {
         ("[\"pause\"]", NET_RAW | SYS_ADMIN | BPF),
     ];
     for (allow, lost) in cases {
-        let policy = world.file("policy.json", format!("{{ \"allow\": {allow} }}"));
-        let layers = world.place("layers");
-        let script = "mount -t tmpfs tmpfs $1 && mkdir -p $1/up/squall $1/work && cp $2 $1/up/squall/policy.json && \
-                      mount -t overlay overlay -o lowerdir=/etc,upperdir=$1/up,workdir=$1/work /etc || exit 99\n\
-                      exec \"$0\" run";
-        let mut command = host.netns.command("unshare");
-        command.args(["--mount", "sh", "-c", script]).arg(binary("squall-agent"));
-        command.arg(layers).arg(policy).env("SQUALL_STATE_DIR", &host.state);
-        let mut agent: Background =
-            Squall::with(command, "squall-agent run under a policy", &world.directory).start();
+        let policy = format!("{{ \"allow\": {allow} }}");
+        let mut agent = program_under_policy(&world, &policy, "squall-agent", &["run"]).start();
         let process = |name: &str| host.netns.processes().into_iter().find(|process| process.name == name);
         let mut ended = false;
         let worker = until("the worker", PATIENCE, || {

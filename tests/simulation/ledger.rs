@@ -157,6 +157,12 @@ impl Ledger {
         }
     }
 
+    /// A host on which something is active.
+    pub fn busy(&self) -> Option<String> {
+        let kept = self.kept();
+        kept.hosts.iter().find(|(_, host)| !host.active.is_empty()).map(|(name, _)| name.clone())
+    }
+
     /// What is still active anywhere.
     pub fn active(&self) -> Vec<String> {
         let kept = self.kept();

@@ -31,7 +31,7 @@ const PORT: u16 = 8417;
 /// The lease of every run.
 const LEASE: Duration = Duration::from_millis(1500);
 /// How long everything goes wrong.
-const CHAOS: Duration = Duration::from_secs(9);
+const CHAOS: Duration = Duration::from_secs(20);
 /// How long after the controller's last death everything must be clean: a lease, and the longest silence that a host bears.
 const AFTER: Duration = Duration::from_secs(3);
 const HOSTS: usize = 2;
@@ -92,7 +92,9 @@ fn simulate(seed: u64, authority: &Arc<Authority>, bug: Option<Bug>) -> Seen {
         let now = sim.elapsed();
         if now >= next {
             next = now + Duration::from_millis(chance.random_range(100..2500));
-            let host = hosts[chance.random_range(0..HOSTS)].clone();
+            let any = hosts[chance.random_range(0..HOSTS)].clone();
+            // Rather one to which something is done.
+            let host = ledger.busy().unwrap_or(any);
             let done = happen(&mut sim, &ledger, &host, &mut chance);
             ledger.tell(format!("{now:?} {host} {done}"));
             // Shorter than a lease, longer than a lease, or longer than a silent connection lives.
@@ -131,6 +133,8 @@ fn happen(sim: &mut turmoil::Sim<'_>, ledger: &Ledger, host: &str, chance: &mut 
             "is held up"
         }
         4 => {
+            // A machine wakes before its network does.
+            sim.partition(CONTROLLER, host);
             ledger.jump(host, Duration::from_millis(chance.random_range(10..10_000)));
             "slept"
         }
@@ -187,9 +191,9 @@ fn nothing_is_active_without_a_lease_and_nothing_is_injected_twice() {
 fn what_is_wrong_on_purpose_is_found() {
     let authority = authority("found");
     for bug in [Bug::ForgetsLeases, Bug::WrongClock, Bug::BeginsAgain] {
-        // The rarest is found by one seed in 25: that none of so many does is one chance in 200,000.
-        let found = (1..=300).find(|seed| simulate(*seed, &authority, Some(bug)).broken.is_some());
+        // The rarest is found by one seed in five.
+        let found = (1..=40).find(|seed| simulate(*seed, &authority, Some(bug)).broken.is_some());
         println!("{bug:?}: seed {found:?}");
-        assert!(found.is_some(), "300 seeds do not find {bug:?}");
+        assert!(found.is_some(), "forty seeds do not find {bug:?}");
     }
 }

@@ -92,6 +92,11 @@ impl Chromium {
     }
 
     fn ask(&mut self, session: Option<&str>, method: &str, parameters: &Value) -> Value {
+        let answered = self.tries(session, method, parameters);
+        answered.unwrap_or_else(|error| panic!("`{method}`: {error}"))
+    }
+
+    fn tries(&mut self, session: Option<&str>, method: &str, parameters: &Value) -> Result<Value, Value> {
         self.number += 1;
         let number = self.number;
         let mut message = json!({ "id": number, "method": method, "params": parameters });
@@ -103,8 +108,8 @@ impl Chromium {
         loop {
             let heard = self.hear();
             if heard["id"] == number {
-                assert!(heard["error"].is_null(), "`{method}`: {heard}");
-                return heard["result"].clone();
+                let error = &heard["error"];
+                return if error.is_null() { Ok(heard["result"].clone()) } else { Err(error.clone()) };
             }
             self.events.push_back(heard);
         }
@@ -194,14 +199,15 @@ impl Tab<'_> {
         done["result"]["value"].clone()
     }
 
+    /// As [`Tab::runs`]; nothing where the script throws, or its page goes before it has answered.
     fn tries(&mut self, script: &str) -> Option<Value> {
-        let done = self.evaluate(script);
+        let session = self.session.clone();
+        let done = self.browser.tries(Some(&session), EVALUATE, &evaluation(script)).ok()?;
         done["exceptionDetails"].is_null().then(|| done["result"]["value"].clone())
     }
 
     fn evaluate(&mut self, script: &str) -> Value {
-        let asked = json!({ "expression": script, "returnByValue": true, "awaitPromise": true });
-        self.ask("Runtime.evaluate", &asked)
+        self.ask(EVALUATE, &evaluation(script))
     }
 
     /// Types a text into what has the focus.
@@ -258,6 +264,12 @@ impl Tab<'_> {
         let session = self.session.clone();
         self.browser.ask(Some(&session), method, parameters)
     }
+}
+
+const EVALUATE: &str = "Runtime.evaluate";
+
+fn evaluation(script: &str) -> Value {
+    json!({ "expression": script, "returnByValue": true, "awaitPromise": true })
 }
 
 /// Base64 (RFC 4648, section 4), as the protocol writes pictures.

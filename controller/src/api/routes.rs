@@ -289,7 +289,9 @@ async fn through(
         Some(least) => Some(api.let_in(&parts, least, route.halts()).await?),
         None => None,
     };
-    asked.let_in();
+    if who.is_some() {
+        asked.let_in();
+    }
     let body = gate::body(&parts.headers, body).await?;
     let path = path.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
     let query = form_urlencoded::parse(parts.uri.query().unwrap_or_default().as_bytes()).into_owned();

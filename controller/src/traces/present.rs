@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::http::{HeaderMap, Method, StatusCode};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::TracesError;
 use super::context::Context;
@@ -15,14 +15,6 @@ use super::target::Target;
 
 /// Paths of which nothing is said: whoever asks for them does it every few seconds.
 const UNSAID: [&str; 3] = ["/health", "/ready", "/metrics"];
-
-/// What is answered to who is not let in.
-const STRANGERS: [StatusCode; 4] = [
-    StatusCode::UNAUTHORIZED,
-    StatusCode::FORBIDDEN,
-    StatusCode::MISDIRECTED_REQUEST,
-    StatusCode::TOO_MANY_REQUESTS,
-];
 
 /// Where traces go, if anywhere. A clone is the same.
 #[derive(Clone, Default)]
@@ -111,29 +103,29 @@ impl Asked {
         self.known = true;
     }
 
-    /// It was answered. Who was not let in is not said: strangers must not fill a collector.
+    /// It was answered.
     pub(crate) fn answered(mut self, status: StatusCode) {
-        let (Some(export), Some(mut span)) = (self.export.take(), self.span.take()) else { return };
-        if STRANGERS.contains(&status) {
-            return;
+        self.over(
+            ("http.response.status_code", json!(status.as_u16())),
+            status.is_server_error().then_some(status),
+        );
+    }
+
+    /// Says the span. Of who was not let in nothing is said: strangers must not fill a collector.
+    fn over(&mut self, how: (&'static str, Value), failed: Option<StatusCode>) {
+        if let (true, Some(export), Some(mut span)) = (self.known, self.export.take(), self.span.take()) {
+            span.to_ns = now_ns();
+            span.attributes.push(how);
+            span.failed = failed.map(|status| status.to_string());
+            export.put(span);
         }
-        span.to_ns = now_ns();
-        span.attributes.push(("http.response.status_code", json!(status.as_u16())));
-        if status.is_server_error() {
-            span.failed = Some(status.to_string());
-        }
-        export.put(span);
     }
 }
 
 impl Drop for Asked {
-    /// The caller hung up; of a stranger that is not said, either.
+    /// The caller hung up, unless it was answered.
     fn drop(&mut self) {
-        if let (true, Some(export), Some(mut span)) = (self.known, self.export.take(), self.span.take()) {
-            span.to_ns = now_ns();
-            span.attributes.push(("error.type", json!("the caller hung up")));
-            export.put(span);
-        }
+        self.over(("error.type", json!("the caller hung up")), None);
     }
 }
 

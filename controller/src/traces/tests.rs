@@ -193,21 +193,24 @@ async fn a_request_takes_over_the_trace_of_its_caller_and_strangers_are_not_told
             HeaderValue::try_from(value).expect("a value"),
         )])
     };
-    let asks = |path: &str, headers: &HeaderMap| traces.request(&Method::POST, path, headers);
+    let comes = |path: &str, headers: &HeaderMap| traces.request(&Method::POST, path, headers);
+    let asks = |path: &str, headers: &HeaderMap| {
+        let mut asked = comes(path, headers);
+        asked.let_in();
+        asked
+    };
     let asked = asks("/v1/runs", &headers("01"));
     let context = asked.context().expect("it is sent");
     asked.answered(StatusCode::CREATED);
     for stranger in [StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN, StatusCode::MISDIRECTED_REQUEST] {
-        asks("/v1/runs", &HeaderMap::new()).answered(stranger);
+        comes("/v1/runs", &HeaderMap::new()).answered(stranger);
     }
     asks("/health", &headers("01")).answered(StatusCode::OK);
     let unkept = asks("/v1/runs", &headers("00"));
     assert!(unkept.context().is_some_and(|context| !context.kept), "what it begins is not kept either");
     unkept.answered(StatusCode::CREATED);
-    drop(asks("/v1/runs", &HeaderMap::new()));
-    let mut halting = asks("/v1/halt", &HeaderMap::new());
-    halting.let_in();
-    drop(halting);
+    drop(comes("/v1/runs", &HeaderMap::new()));
+    drop(asks("/v1/halt", &HeaderMap::new()));
     traces.close().await;
     let run = collector.one("POST /v1/runs");
     assert_eq!(run["traceId"], "4bf92f3577b34da6a3ce929d0e0e4736");
@@ -225,7 +228,9 @@ async fn a_collector_that_is_not_there_keeps_nobody_waiting() {
     // Nobody listens at port 9 of loopback; more spans than wait are dropped.
     let traces = Traces::begin(Some("http://127.0.0.1:9"), |_| None).expect("an address");
     for _ in 0..10_000 {
-        traces.request(&Method::GET, "/v1/runs", &HeaderMap::new()).answered(StatusCode::OK);
+        let mut asked = traces.request(&Method::GET, "/v1/runs", &HeaderMap::new());
+        asked.let_in();
+        asked.answered(StatusCode::OK);
     }
     tokio::time::timeout(Duration::from_secs(60), traces.close()).await.expect("it ends");
 }
