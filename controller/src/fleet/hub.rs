@@ -11,7 +11,7 @@ use serde::{Serialize, Serializer};
 use serde_json::Value;
 use squall_experiments::fleet::{Held, Inventory, Kind, Session as Said};
 use squall_experiments::protocol::{
-    Active, Call, LONGEST_LINE, Lifted, Message, Refusal, Reply, Request, RunId, VERSION,
+    Active, Call, LONGEST_LINE, Lifted, Message, Refusal, Reply, Request, RunId,
 };
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, DuplexStream, duplex};
 use tokio::sync::{mpsc, oneshot};
@@ -253,14 +253,11 @@ impl Hub {
         let lost = |error: io::Error| unreached(host, &error.to_string());
         let (mut stream, theirs) = duplex(HALTING);
         self.open(host, Kind::Agent, theirs).await?;
-        let mut lines = String::new();
-        for (number, request) in [(1, Request::Hello { version: VERSION }), (2, request)] {
-            let line =
-                serde_json::to_string(&Call { number, request }).map_err(|error| lost(error.into()))?;
-            lines.push_str(&line);
-            lines.push('\n');
-        }
-        stream.write_all(lines.as_bytes()).await.map_err(lost)?;
+        // Without a greeting: an agent that knows another version of the protocol is to undo, too.
+        let mut line =
+            serde_json::to_string(&Call { number: 1, request }).map_err(|error| lost(error.into()))?;
+        line.push('\n');
+        stream.write_all(line.as_bytes()).await.map_err(lost)?;
         let mut reader = BufReader::with_capacity(HALTING, stream);
         loop {
             let mut line = Vec::new();
@@ -271,7 +268,7 @@ impl Hub {
             }
             match serde_json::from_slice(&line).map_err(|error| lost(error.into()))? {
                 Message::Answer { reply: Reply::Refused(refusal), .. } => return Err(refusal),
-                Message::Answer { number: 2, reply: Reply::Lifted(lifted) } => return Ok(lifted),
+                Message::Answer { reply: Reply::Lifted(lifted), .. } => return Ok(lifted),
                 _ => {}
             }
         }

@@ -262,6 +262,7 @@ fn toxics(peer: &Peer) {
         add("latency", ECHO, json!({ "latency": delay }));
         let errors = rounds(count).into_iter().map(|time| time - bare - f64::from(delay));
         println!("latency {delay} ms, error: {}", summary(errors.collect()));
+        println!("  a sleep as long is late by: {}", summary(sleeps(delay, count)));
         remove(ECHO);
     }
     for rate in [1u64, 100, 10_000, 100_000] {
@@ -280,6 +281,17 @@ fn toxics(peer: &Peer) {
         println!("bulk with latency {delay} ms: {with:.1} Gbit/s, {:.2} of its own {bare:.1}", with / bare);
         remove(SOURCE);
     }
+}
+
+/// How late the machine itself wakes who waits so long, in milliseconds.
+fn sleeps(delay: u32, count: usize) -> Vec<f64> {
+    nix::sys::prctl::set_timerslack(1).unwrap();
+    let late = |_| {
+        let begun = Instant::now();
+        thread::sleep(Duration::from_millis(delay.into()));
+        begun.elapsed()
+    };
+    milliseconds((0..count).map(late)).into_iter().map(|time| time - f64::from(delay)).collect()
 }
 
 fn control(peer: &Peer) {
