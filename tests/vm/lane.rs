@@ -4,6 +4,7 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
+use std::sync::Mutex;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -106,17 +107,24 @@ pub fn run(arguments: &[String]) -> ExitCode {
     if !wanted.is_empty() {
         match kernels() {
             Err(why) => tally.note("the_lane", Outcome::Skipped(why), "", 0.0),
-            // One after the other: a guest that shares the machine with another beats too late for its own agent.
             Ok(kernels) => {
-                for (index, kernel) in kernels.iter().enumerate() {
-                    let mut shared = wanted.clone();
+                let share = |index| -> Vec<&str> {
+                    let mut share = wanted.clone();
                     if kernels.len() > 1 && words.is_empty() {
-                        shared.retain(|name| {
+                        share.retain(|name| {
                             cases::on_later_kernels(name) == (index > 0) || cases::on_all(name)
                         });
                     }
-                    boot(kernel, &shared, &mut tally);
-                }
+                    share
+                };
+                // All at once: while the first works, the others mostly wait (see `cases::all`).
+                let noted = Mutex::new(&mut tally);
+                thread::scope(|scope| {
+                    for (index, kernel) in kernels.iter().enumerate() {
+                        let (share, noted) = (share(index), &noted);
+                        scope.spawn(move || boot(kernel, &share, noted));
+                    }
+                });
             }
         }
     }
@@ -154,13 +162,17 @@ fn kernels() -> Result<Vec<Kernel>, String> {
 }
 
 /// Boots a kernel in a folder of its own, and notes at the end whether every case had its say.
-fn boot(kernel: &Kernel, wanted: &[&str], tally: &mut Tally) {
+fn boot(kernel: &Kernel, wanted: &[&str], tally: &Mutex<&mut Tally>) {
+    let note = |name: &str, outcome, said: &str, seconds| {
+        let name = format!("{}::{name}", kernel.short());
+        tally.lock().expect("nobody panics with it").note(&name, outcome, said, seconds);
+    };
     let begun = Instant::now();
     let folder = std::env::temp_dir().join(format!("{PREFIX}{}-vm-{}", std::process::id(), kernel.short()));
     let mut results = 0;
     let ended = watch(kernel, &folder, wanted, |name, outcome, said, seconds| {
         results += 1;
-        tally.note(&format!("{}::{name}", kernel.short()), outcome, said, seconds);
+        note(name, outcome, said, seconds);
     });
     let (outcome, said) = match ended {
         Ok(()) if results == wanted.len() => (Outcome::Passed, String::new()),
@@ -171,8 +183,7 @@ fn boot(kernel: &Kernel, wanted: &[&str], tally: &mut Tally) {
             (Outcome::Failed(format!("{error:#}")), format!("the kernel's console:\n{console}"))
         }
     };
-    let name = format!("{}::every_case_has_a_result", kernel.short());
-    tally.note(&name, outcome, &said, begun.elapsed().as_secs_f64());
+    note("every_case_has_a_result", outcome, &said, begun.elapsed().as_secs_f64());
     if folder.exists()
         && let Err(error) = fs::remove_dir_all(&folder)
     {

@@ -15,8 +15,8 @@
 //! machine beside the list in `userland.rs` (a program, a kernel module's folder) is added there. Everything is some
 //! ten times slower here, and the whole lane has three minutes: few and short cases, delays of 50 ms and more.
 //!
-//! Where there are several kernels each runs its share: the first most cases, the others what depends on the kernel most and
-//! what takes long. With a word, or one kernel alone, everything that is asked for runs.
+//! Where there are several kernels they run at once, each its share: the first most cases, the others what depends on the kernel
+//! most and what takes long. With a word, or one kernel alone, everything that is asked for runs.
 //!
 //! `cargo test -p squall-tests --test vm WORD` runs the cases that hold the word; `SQUALL_VM_KERNEL=6.12` only on kernels
 //! whose version begins so; `SQUALL_BIN_DIR=$PWD/target/release` takes binaries that `cargo build --release --workspace --bins`

@@ -58,13 +58,14 @@ pub fn on_later_kernels(name: &str) -> bool {
     name.starts_with("lease::")
 }
 
-/// Every case, in the order in which they run.
+/// Every case, in the order in which they run: those of later kernels that mostly wait come first, beside the work of the first
+/// kernel, and their work when that is done.
 pub fn all() -> Vec<Case> {
     let below = |case: &Case| {
         let name = case.name.strip_prefix(concat!(module_path!(), "::")).unwrap_or(case.name);
         Case { name, ..*case }
     };
-    [basics::CASES, queue::CASES, control_group::CASES, lease::CASES, netem::CASES, borrow::CASES]
+    [lease::CASES, basics::CASES, queue::CASES, control_group::CASES, netem::CASES, borrow::CASES]
         .concat()
         .iter()
         .map(below)
