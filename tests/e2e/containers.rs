@@ -351,18 +351,32 @@ fn a_container_of_containerd_is_found_by_the_names_of_its_pod_and_another_is_lef
     let bank = containerd.run(&digits("b2"), &other, "ledger");
     join(host, &shop, 1);
     join(host, &bank, 2);
+    // One with an id that somebody chose, whose control group is named after it.
+    let chosen = named(&world, "web");
+    let web = containerd.run_alone(&chosen);
+    join(host, &web, 3);
     let answers = |number| ping(host, number).talk().is_ok();
+    let is_cut = |number| {
+        let asked = || Ping::to(&host.netns, address(number, 2), SHORT / 4).and_then(|mut ping| ping.talk());
+        (0..4).all(|_| asked().is_err())
+    };
     assert!(answers(1) && answers(2));
     for name in [format!("{pod}/app"), format!("shop/{pod}/app"), shop.id[..12].to_owned()] {
         let mut trial = Trial::begin(&world, host, &step(&name, "partition: {}", "60s"));
         trial.injected();
-        let cut =
-            |_| Ping::to(&host.netns, address(1, 2), SHORT / 4).and_then(|mut ping| ping.talk()).is_err();
-        assert!((0..4).all(cut), "`{name}` is not cut");
+        assert!(is_cut(1), "`{name}` is not cut");
         assert!(answers(2), "another container is left alone");
         assert!(host.tables().is_empty() && table(&bank).is_empty());
         assert!(impaired(&trial.halted()) >= 4);
         assert!(answers(1));
         assert_eq!(table(&shop), "");
+    }
+    for name in [chosen.clone(), format!("k8s.io/{chosen}")] {
+        let mut trial = Trial::begin(&world, host, &step(&name, "partition: {}", "60s"));
+        trial.injected();
+        assert!(is_cut(3), "`{name}` is not cut");
+        assert!(answers(1) && answers(2), "other containers are left alone");
+        trial.halted();
+        assert!(answers(3));
     }
 }

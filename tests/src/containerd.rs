@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::cgroup;
 use crate::container::{Container, IDLE, root};
@@ -81,6 +81,24 @@ impl<'a> Containerd<'a> {
     /// # Panics
     /// When it does not run.
     pub fn run(&self, id: &str, pod: &str, name: &str) -> Container {
+        let annotations = json!({
+            "io.kubernetes.cri.container-type": "container",
+            "io.kubernetes.cri.container-name": name,
+            "io.kubernetes.cri.sandbox-name": pod,
+            "io.kubernetes.cri.sandbox-namespace": "shop",
+        });
+        self.run_as(id, &annotations, &format!("kubepods.slice/cri-containerd-{id}.scope"))
+    }
+
+    /// The same without a pod, by an id that somebody chose: as `ctr run` does.
+    ///
+    /// # Panics
+    /// When it does not run.
+    pub fn run_alone(&self, id: &str) -> Container {
+        self.run_as(id, &json!({}), id)
+    }
+
+    fn run_as(&self, id: &str, annotations: &Value, group: &str) -> Container {
         let spaces: Vec<_> =
             ["pid", "mount", "network", "ipc", "uts"].map(|kind| json!({ "type": kind })).into();
         let spec = json!({
@@ -91,18 +109,13 @@ impl<'a> Containerd<'a> {
                 { "destination": "/proc", "type": "proc", "source": "proc" },
                 { "destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "mode=755"] },
             ],
-            "annotations": {
-                "io.kubernetes.cri.container-type": "container",
-                "io.kubernetes.cri.container-name": name,
-                "io.kubernetes.cri.sandbox-name": pod,
-                "io.kubernetes.cri.sandbox-namespace": "shop",
-            },
+            "annotations": annotations,
             "linux": {
                 "namespaces": spaces,
-                "cgroupsPath": format!("/{}/kubepods.slice/cri-containerd-{id}.scope", self.world),
+                "cgroupsPath": format!("/{}/{group}", self.world),
             },
         });
-        let file = self.place.join(format!("{name}.json"));
+        let file = self.place.join(format!("{id}.json"));
         fs::write(&file, spec.to_string()).expect("the world's directory can be written");
         let file = file.display().to_string();
         let ran = self.ask(&["run", "--detach", "--null-io", "--config", &file, id]);
@@ -111,7 +124,7 @@ impl<'a> Containerd<'a> {
         let mut words =
             tasks.lines().filter_map(|line| line.strip_prefix(id)).flat_map(str::split_whitespace);
         let pid = words.next().unwrap_or_default();
-        Container::told(&format!("{id} {pid}")).unwrap_or_else(|| panic!("`{name}` does not run: {tasks}"))
+        Container::told(&format!("{id} {pid}")).unwrap_or_else(|| panic!("`{id}` does not run: {tasks}"))
     }
 }
 

@@ -1,7 +1,7 @@
 //! Containers that run: found by the control groups of their processes, without any runtime's interface.
 //!
-//! Every runtime puts the container's 64-digit id into the path of its control group. From the processes there follow
-//! the container's first process, its network namespace, and where its runtime keeps what it is called (`names`).
+//! Every runtime puts the container's 64-digit id into the path of its control group; where somebody chose another id (`ctr`), containerd's
+//! task names the group. From the processes there follow the container's first process, its network namespace, and where its runtime keeps what it is called (`names`).
 
 mod names;
 
@@ -23,7 +23,7 @@ const WHOLE: usize = 64;
 /// A container that runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Container {
-    /// 64 hexadecimal digits.
+    /// 64 hexadecimal digits; where somebody chose another id, containerd's namespace before it (`default/web`).
     pub id: String,
     /// What it is called: in a pod also with the pod's name before it.
     pub names: Vec<String>,
@@ -55,8 +55,10 @@ impl Containers {
         let pids = pids().map_err(|error| Refusal::bare(format!("cannot read `/proc`: {error}")))?;
         // Most processes are in no container: of those nothing else is read.
         let (mut seen, mut rest) = (Vec::new(), Vec::new());
+        let chosen = names::chosen();
         for pid in pids {
-            let ids = ids(&std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default());
+            let groups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+            let ids = ids(&groups, &chosen);
             if ids.is_empty() {
                 rest.push(pid);
             } else {
@@ -75,10 +77,10 @@ impl Containers {
 
     /// The one with this name, or whose id begins so. None and several are refused, naming what there is.
     pub fn find(&self, wanted: &str) -> Result<&Container, Refusal> {
-        let is_id = wanted.len() >= SHORT && wanted.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let begins_id = wanted.len() >= SHORT && wanted.bytes().all(|byte| byte.is_ascii_hexdigit());
         let matches = |container: &&Container| {
             container.names.iter().any(|name| name == wanted)
-                || is_id && container.id.starts_with(&wanted.to_ascii_lowercase())
+                || begins_id && is_id(&container.id) && container.id.starts_with(&wanted.to_ascii_lowercase())
         };
         let found: Vec<&Container> = self.0.iter().filter(matches).collect();
         match found.as_slice() {
@@ -96,8 +98,7 @@ impl Containers {
                 Err(Refusal::new(format!("no running container is called `{wanted}`"), help))
             }
             several => {
-                let all: Vec<String> =
-                    several.iter().map(|container| container.id[..SHORT].to_owned()).collect();
+                let all: Vec<&str> = several.iter().map(|container| container.short()).collect();
                 Err(Refusal::new(
                     format!("{} running containers are called `{wanted}`", several.len()),
                     format!("choose one by its id: {}", all.join(", ")),
@@ -118,6 +119,11 @@ impl Container {
         Containers::running()?.find(wanted).cloned()
     }
 
+    /// So much of its id as one may give to name it.
+    fn short(&self) -> &str {
+        if is_id(&self.id) { &self.id[..SHORT] } else { &self.id }
+    }
+
     /// Its processes, sorted by pid; those that have ended meanwhile are left out.
     pub fn processes(&self) -> Vec<Target> {
         self.pids.iter().filter_map(|pid| Target::of(*pid)).filter(Target::alive).collect()
@@ -132,8 +138,8 @@ impl Container {
 impl fmt::Display for Container {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.names.first() {
-            Some(name) => write!(f, "{name} ({})", &self.id[..SHORT]),
-            None => f.write_str(&self.id[..SHORT]),
+            Some(name) => write!(f, "{name} ({})", self.short()),
+            None => f.write_str(self.short()),
         }
     }
 }
@@ -195,8 +201,8 @@ fn strays(containers: &mut [Container], seen: &[Seen], rest: &[i32]) {
 }
 
 /// The ids on the paths of a `/proc/<pid>/cgroup`, outermost container first on each; with the path up to the id where
-/// the hierarchy is version 2.
-fn ids(groups: &str) -> BTreeMap<String, Option<String>> {
+/// the hierarchy is version 2. `chosen` are ids by the control group that has them.
+fn ids(groups: &str, chosen: &BTreeMap<String, String>) -> BTreeMap<String, Option<String>> {
     let mut found: BTreeMap<String, Option<String>> = BTreeMap::new();
     for line in groups.lines() {
         let mut fields = line.splitn(3, ':');
@@ -206,7 +212,7 @@ fn ids(groups: &str) -> BTreeMap<String, Option<String>> {
         let mut reached = String::new();
         for part in Path::new(path).iter().filter_map(|part| part.to_str()).filter(|part| *part != "/") {
             reached = if reached.is_empty() { part.to_owned() } else { format!("{reached}/{part}") };
-            if let Some(id) = id_in(part) {
+            if let Some(id) = id_in(part).or_else(|| chosen.get(&reached).map(String::as_str)) {
                 let group = found.entry(id.to_owned()).or_default();
                 if number == "0" {
                     *group = Some(reached.clone());
@@ -225,8 +231,11 @@ fn id_in(part: &str) -> Option<&str> {
     // A slice of systemd's where the runtime makes directories: `kubepods-pod1.slice:cri-containerd:<id>`.
     let part = part.rsplit(':').next().unwrap_or(part);
     let id = RUNTIMES.iter().find_map(|runtime| part.strip_prefix(runtime)).unwrap_or(part);
-    let is_id = id.len() == WHOLE && id.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-    is_id.then_some(id)
+    is_id(id).then_some(id)
+}
+
+fn is_id(id: &str) -> bool {
+    id.len() == WHOLE && id.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 #[cfg(test)]
@@ -238,7 +247,7 @@ mod tests {
 
     #[test]
     fn every_runtime_writes_its_ids_in_its_own_way() {
-        let own = |path: &str| ids(&format!("0::{path}\n")).into_iter().next();
+        let own = |path: &str| ids(&format!("0::{path}\n"), &BTreeMap::new()).into_iter().next();
         for (path, group) in [
             (format!("/docker/{A}"), format!("docker/{A}")),
             (format!("/system.slice/docker-{A}.scope"), format!("system.slice/docker-{A}.scope")),
@@ -275,14 +284,34 @@ mod tests {
             format!("/docker/{}", A.to_uppercase()),
             "/".to_owned(),
         ] {
-            assert!(ids(&format!("0::{path}\n")).is_empty(), "{path}");
+            assert!(ids(&format!("0::{path}\n"), &BTreeMap::new()).is_empty(), "{path}");
         }
     }
 
     #[test]
     fn of_the_hierarchies_only_version_2_names_a_group_and_a_container_may_hold_another() {
-        let found = ids(&format!("4:memory:/docker/{A}\n1:name=systemd:/docker/{A}/docker/{B}\n0::/\n"));
+        let found = ids(
+            &format!("4:memory:/docker/{A}\n1:name=systemd:/docker/{A}/docker/{B}\n0::/\n"),
+            &BTreeMap::new(),
+        );
         assert_eq!(found, BTreeMap::from([(A.to_owned(), None), (B.to_owned(), None)]));
+    }
+
+    #[test]
+    fn an_id_that_somebody_chose_is_known_by_its_whole_control_group() {
+        let chosen = BTreeMap::from([("default/web".to_owned(), "default/web".to_owned())]);
+        let own = |path: &str| ids(&format!("0::{path}\n"), &chosen).into_iter().next();
+        let web = Some(("default/web".to_owned(), Some("default/web".to_owned())));
+        assert_eq!(own("/default/web"), web);
+        assert_eq!(own("/default/web/child"), web);
+        for path in ["/default", "/default/webs", "/other/web", "/a/default/web"] {
+            assert_eq!(own(path), None, "{path}");
+        }
+        let all =
+            Containers(vec![container("default/web", &["web", "default/web"]), container(A, &["shop"])]);
+        assert_eq!(all.find("web").unwrap().id, "default/web");
+        assert_eq!(all.find("default/web").unwrap().to_string(), "web (default/web)");
+        assert!(all.find("default/w").is_err());
     }
 
     fn container(id: &str, names: &[&str]) -> Container {

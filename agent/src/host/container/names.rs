@@ -10,7 +10,7 @@
 //! Paths are looked up as the daemon sees them, which may be in a mount namespace of its own. A file that is not there or
 //! cannot be read gives no name: the container is then known by its id alone.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use procfs::process::Process as Entry;
@@ -46,12 +46,51 @@ fn names(container: &Container, docker: &[PathBuf], tasks: &[PathBuf]) -> Vec<St
         names.extend(podman_names(&list.join("containers.json"), &container.id));
     }
     names.extend(bundle.into_iter().flat_map(|bundle| annotated(&bundle.join("config.json"))));
-    for space in tasks.iter().flat_map(|tasks| std::fs::read_dir(tasks).into_iter().flatten().flatten()) {
-        names.extend(annotated(&space.path().join(&container.id).join("config.json")));
+    for space in tasks.iter().flat_map(|tasks| below(tasks)) {
+        names.extend(annotated(&space.join(&container.id).join("config.json")));
     }
-    let mut known = std::collections::BTreeSet::new();
+    if let Some((_, chosen)) = container.id.split_once('/') {
+        names
+            .extend(tasks.iter().flat_map(|tasks| annotated(&tasks.join(&container.id).join("config.json"))));
+        names.extend([chosen.to_owned(), container.id.clone()]);
+    }
+    let mut known = BTreeSet::new();
     names.retain(|name| known.insert(name.clone()));
     names
+}
+
+/// The tasks of containerd whose ids somebody chose (`ctr run … web`): containerd's namespace and the id, with the control group that is
+/// named after it. Where two of one name run, neither is known: it could be the other that is meant.
+pub fn chosen() -> BTreeMap<String, String> {
+    #[derive(Deserialize)]
+    struct Config {
+        linux: Linux,
+    }
+    #[derive(Deserialize)]
+    struct Linux {
+        #[serde(rename = "cgroupsPath")]
+        group: String,
+    }
+    let mut groups: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for task in containerd_tasks().iter().flat_map(|tasks| below(tasks)).flat_map(|space| below(&space)) {
+        let mut ends = task.iter().rev().filter_map(|part| part.to_str());
+        let (Some(id), Some(space)) = (ends.next(), ends.next()) else { continue };
+        let Some(config) = read::<Config>(&task.join("config.json")).filter(|_| !super::is_id(id)) else {
+            continue;
+        };
+        let group = config.linux.group.trim_start_matches('/');
+        if group.rsplit('/').next() == Some(id) {
+            groups.entry(format!("{space}/{id}")).or_default().insert(group.to_owned());
+        }
+    }
+    let one = |(id, groups): (String, BTreeSet<String>)| {
+        (groups.len() == 1).then(|| (groups.into_iter().next().unwrap_or_default(), id))
+    };
+    groups.into_iter().filter_map(one).collect()
+}
+
+fn below(directory: &Path) -> Vec<PathBuf> {
+    std::fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path()).collect()
 }
 
 fn read<T: for<'de> Deserialize<'de>>(path: &Path) -> Option<T> {
@@ -155,8 +194,10 @@ fn docker_name(path: &Path) -> Option<String> {
 
 /// Where Podman keeps its lists below its storage: one directory for each storage driver that was ever used.
 fn podman_lists(storage: &Path) -> Vec<PathBuf> {
-    let all = std::fs::read_dir(storage).into_iter().flatten().flatten().map(|entry| entry.path());
-    all.filter(|path| path.as_os_str().as_encoded_bytes().ends_with(b"-containers")).collect()
+    below(storage)
+        .into_iter()
+        .filter(|path| path.as_os_str().as_encoded_bytes().ends_with(b"-containers"))
+        .collect()
 }
 
 fn podman_names(path: &Path, id: &str) -> Vec<String> {
