@@ -109,7 +109,10 @@ fn is_of_this_host(peer: &&Peer) -> bool {
     matches!(peer.host, PeerHost::Net(address, _) if address.is_loopback())
 }
 
-/// What a policy calls it.
+/// What a policy may allow: every kind of change, as it calls them.
+pub const KINDS: [&str; 6] = ["block", "shape", "redirect", "disconnect", "signal", "pause"];
+
+/// What a policy calls it: one of [`KINDS`].
 fn kind(change: &Change) -> &'static str {
     match change {
         Change::Block(_) => "block",

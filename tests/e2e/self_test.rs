@@ -4,11 +4,13 @@ use std::process::Command;
 
 use rustix::process::Signal;
 use serde_json::Value;
-use squall_tests::needs;
 use squall_tests::netns;
 use squall_tests::squall::{MARK, Squall, copy_binary};
 use squall_tests::wait::{PATIENCE, holds};
 use squall_tests::world::World;
+use squall_tests::{needs, skip};
+
+use crate::refusal::program_under_policy;
 
 /// The self-test, as root or as another user.
 fn self_test(world: &World, user: Option<u32>) -> Squall {
@@ -74,6 +76,28 @@ fn every_layer_cleans_up_as_root() {
 fn every_layer_cleans_up_without_root() {
     needs!(Root, Nftables, UserNamespaces);
     whole(Some(65534));
+}
+
+#[test]
+fn what_the_hosts_policy_forbids_is_left_out_and_said_once() {
+    needs!(Root, Nftables);
+    let world = World::new(1);
+    for (policy, deaths, exit) in [("{ \"allow\": [\"pause\"] }", 3, 0), ("{ \"allow\": [] }", 0, 4)] {
+        let arguments = ["self-test", "--format", "json"];
+        let finished = program_under_policy(&world, policy, "squall-agent", &arguments).run();
+        if finished.status.code() == Some(99) {
+            skip!("overlay file systems cannot be mounted here, and /etc is not ours to change");
+        }
+        let report = finished.expect_exit(exit).json();
+        assert_eq!(report["rows"].as_array().map(Vec::len), Some(deaths), "{report:#}");
+        let left_out = report["left-out"].as_array().expect("there is such a list");
+        let left_out: Vec<&str> = left_out.iter().filter_map(Value::as_str).collect();
+        for (trial, kind) in [("partition", "block"), ("latency (queue)", "shape"), ("kill", "signal")] {
+            let said: Vec<_> = left_out.iter().filter(|said| said.starts_with(trial)).collect();
+            let why = format!("{trial}: this host's policy does not allow `{kind}`");
+            assert!(said.len() == 1 && said[0].starts_with(&why), "{left_out:?}");
+        }
+    }
 }
 
 #[test]

@@ -103,6 +103,49 @@ fn who_is_given_the_pid_of_a_killed_process_is_left_alone() {
     world.restored(SOON);
 }
 
+/// As [`REPLACED`], of processes that are connected to `$4` (an address, a slash, a port), and end when their connection does: the
+/// first one's is destroyed, the second's is not the experiment's. `$1` to `$3` as there.
+const RECONNECTED: &str = r#"
+connected='exec 3<>"/dev/tcp/$0"; read -r -u 3 line; exit 0'
+bash -c "$connected" "$4" & first=$!
+sed "s/PID/$first/" "$3" >"$1/disconnect.yaml"
+"$2" run "$1/disconnect.yaml" >"$1/told" 2>&1 & run=$!
+wait "$first" 2>/dev/null
+for _ in $(seq 100); do
+    echo $((first - 1)) >/proc/sys/kernel/ns_last_pid
+    bash -c "$connected" "$4" & second=$!
+    [ "$first" = "$second" ] && break
+    kill -KILL "$second"; wait "$second" 2>/dev/null
+done
+echo "$first $second" >"$1/pids"
+wait "$run"
+cut -d' ' -f3 "/proc/$second/stat" >"$1/state"
+kill -KILL "$second"
+"#;
+
+#[test]
+fn the_connections_of_who_is_given_the_pid_are_left_alone() {
+    needs!(Root, Nftables);
+    let world = World::new(2);
+    let host = &world.hosts[0];
+    world.echo(1, 7);
+    let talk = world.place("talk");
+    let step = "{ fault: { disconnect: { to: [\"10.77.1.2:7\"], every: 100ms } }, in: { process: { pid: PID } }, for: 3s }";
+    let file = world.file("disconnect.yaml", calm(&[step]));
+    let mut command = host.netns.command("unshare");
+    command.args(["--pid", "--fork", "--kill-child", "--mount-proc", "bash", "-c", RECONNECTED, "bash"]);
+    command.arg(&talk).arg(squall_tests::squall::binary("squall")).arg(&file).arg("10.77.1.2/7");
+    let mut child = command.env("SQUALL_STATE_DIR", &host.state).spawn().expect("it can be started");
+    child.wait().expect("it ends");
+    let said = |name: &str| fs::read_to_string(talk.join(name)).unwrap_or_default();
+    let (pids, told) = (said("pids"), said("told"));
+    let (old, new) = pids.trim().split_once(' ').expect("two pids");
+    assert_eq!(old, new, "the pid was not given again, so nothing is shown: {told}");
+    assert_eq!(said("state").trim(), "S", "a connection of another process was destroyed: {told}");
+    assert!(told.contains("connections of whoever has its pid are left alone"), "{told}");
+    world.restored(SOON);
+}
+
 /// An interface is shaped, everything dies, and somebody changes it before the recovery.
 fn changed(change: impl FnOnce(&Host), told: &str) {
     let world = World::new(2);

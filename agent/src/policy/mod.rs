@@ -13,7 +13,7 @@ use std::path::Path;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use squall_experiments::change::Change;
-use squall_experiments::limits::Limits;
+use squall_experiments::limits::{KINDS, Limits};
 use squall_experiments::peer::{Peer, PeerHost, Ports};
 use squall_experiments::probe::Probe;
 use squall_experiments::protocol::Refusal;
@@ -42,7 +42,7 @@ pub struct Policy {
     pub max_delay: Period,
     /// When faults may be live; at any time where there are none. A change that would last beyond is refused.
     pub windows: Vec<Window>,
-    /// Which changes are allowed: `block`, `shape`, `redirect`, `disconnect`, `signal`, `pause`.
+    /// Which changes are allowed, by their [`KINDS`].
     pub allow: Vec<String>,
     /// Networks and addresses that no fault touches, and ports at any address.
     pub protect_addresses: Vec<Peer>,
@@ -115,8 +115,7 @@ pub enum Graft {
 
 impl Default for Policy {
     fn default() -> Self {
-        let allow =
-            ["block", "shape", "redirect", "disconnect", "signal", "pause"].map(str::to_owned).to_vec();
+        let allow = KINDS.map(str::to_owned).to_vec();
         Policy {
             enabled: true,
             max_duration: Period::from_secs(3600),
@@ -167,6 +166,12 @@ impl Policy {
         }
         let mut policy: Policy =
             serde_json::from_str(&text).map_err(|error| wrong(format!("is not understood: {error}")))?;
+        if let Some(word) = policy.allow.iter().find(|word| !KINDS.contains(&word.as_str())) {
+            return Err(wrong(format!(
+                "allows `{word}`, which is no kind of change: there are {}",
+                KINDS.map(|kind| format!("`{kind}`")).join(", ")
+            )));
+        }
         if let Some(peer) = policy.protect_addresses.iter().find(|peer| !is_of_addresses(peer)) {
             return Err(wrong(format!(
                 "protects `{peer}`, which is not an address, a network, or `any` with a port"
@@ -318,6 +323,8 @@ mod tests {
             r#"{"protect-units": ["db"]}"#,
             r#"{"protect-users": ["nobody-of-that-name"]}"#,
             r#"{"protect-ports": ["0"]}"#,
+            // A fault, and not what it does to a host.
+            r#"{"allow": ["block", "partition"]}"#,
         ] {
             std::fs::write(&file, text).unwrap();
             assert!(Policy::read(&file).is_err(), "{text}");

@@ -103,6 +103,7 @@ pub fn run(format: Format) -> Result<Exit, Refusal> {
             report.left_out.push(format!("{shown}: {why}"));
             continue;
         }
+        let mut refused = Vec::new();
         for victim in Victim::ALL {
             if began.elapsed() > BUDGET {
                 report.left_out.push(format!("{shown}, {victim}: there was no time left"));
@@ -115,8 +116,16 @@ pub fn run(format: Format) -> Result<Exit, Refusal> {
                     }
                     report.rows.push(row);
                 }
-                Err(refusal) => report.left_out.push(format!("{shown}, {victim}: {refusal}")),
+                Err(refusal) => refused.push((victim, refusal.to_string())),
             }
+        }
+        // What every death of it was refused for, such as a policy, is said once.
+        let alike = refused.len() == Victim::ALL.len() && refused.windows(2).all(|two| two[0].1 == two[1].1);
+        if alike {
+            report.left_out.extend(refused.first().map(|(_, why)| format!("{shown}: {why}")));
+        } else {
+            let each = refused.into_iter().map(|(victim, why)| format!("{shown}, {victim}: {why}"));
+            report.left_out.extend(each);
         }
     }
     report.took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -133,7 +142,7 @@ fn missing(abilities: &preflight::Report, trial: &Trial) -> Option<String> {
     let ability = abilities.faults.iter().find(|ability| ability.name == trial.name)?;
     let way = ability.ways.iter().find(|way| trial.engine.is_none_or(|engine| way.by == engine))?;
     let lacks: Vec<&str> = way.missing.iter().map(|lack| lack.what.as_str()).collect();
-    (!way.works).then(|| format!("not on this host: no {}", lacks.join(", no ")))
+    (!way.works).then(|| format!("not on this host, which lacks {}", lacks.join(", ")))
 }
 
 impl Report {
