@@ -1,6 +1,9 @@
 //! Where a system gives way: one parameter harder from run to run. The shipped ramp finds it on a host (`shipped`).
 
+use serde_json::Value;
 use squall_tests::needs;
+use squall_tests::squall::Finished;
+use squall_tests::wait::{PATIENCE, until};
 use squall_tests::world::World;
 
 use crate::serve::{Fleet, URL};
@@ -69,6 +72,72 @@ fn a_ramp_over_a_fleet_is_a_run_of_the_controller_for_each_step() {
         .expect_exit(2)
         .expect_told("there is no schedule `night`");
     schedules("vars: { latency.delay: 2200ms }\n").expect_exit(0);
+    fleet.end();
+}
+
+/// Two hosts, and a search that has three steps where the system is well again after the second: the third lies between the others.
+const SEARCHED: &str = "squall: 1
+title: A page of every host
+on: { labels: { role: web } }
+hypothesis:
+  - name: the page is there
+    http: { url: \"http://127.0.0.1:8080/\", timeout: 2s }
+    every: 100ms
+method:
+  - fault: { latency: { delay: 20ms, to: [\"127.0.0.1:8080\"] } }
+    for: 4s
+ramp: { parameter: latency.delay, levels: [20ms, 4s], within: 3900ms }
+recovery: 15s
+";
+
+/// The states of all runs, the oldest first.
+fn states(fleet: &Fleet) -> Vec<String> {
+    let runs = fleet.asks(&["runs", "--format", "json"]).run().expect_exit(0).json();
+    let state = |run: &Value| run["state"].as_str().unwrap_or_default().to_owned();
+    runs["runs"].as_array().into_iter().flatten().rev().map(state).collect()
+}
+
+#[test]
+fn a_step_after_which_one_host_of_two_is_not_well_again_ends_the_ramp() {
+    needs!(Root, Nftables, Queue, Nginx);
+    let fleet = Fleet::new(2);
+    let file = fleet.world.file("ramp.yaml", SEARCHED);
+    let search = || fleet.asks(&["run", &file, "--controller", URL, "--format", "json"]);
+    // Each event is a line, and so is what all steps come to, the last one.
+    let ladder = |told: &Finished| -> Value {
+        let lines = told.stdout.lines().map(|line| serde_json::from_str(line).expect("each line is JSON"));
+        lines.last().expect("something was told")
+    };
+    let steps = |ladder: &Value| {
+        let step = |step: &Value| (step["verdict"].clone(), step["recovered"].clone());
+        ladder["steps"].as_array().into_iter().flatten().map(step).collect::<Vec<_>>()
+    };
+    // Both hosts are well again after what was too much for them: the search goes on between the two values.
+    let found = ladder(search().run().expect_exit(5));
+    let came = steps(&found);
+    assert_eq!(came.len(), 3, "{found:#}");
+    assert_eq!(came[..2], [("held".into(), true.into()), ("deviated".into(), true.into())], "{found:#}");
+    assert_eq!(states(&fleet).len(), 3);
+
+    // As before, but while the second step is on, the page of one host goes away, and stays away.
+    let second = search().start();
+    until("the second step on both hosts", PATIENCE * 4, || {
+        let on = || fleet.world.hosts[1..].iter().all(|host| host.tables() == ["table inet squall"]);
+        (states(&fleet).len() == 5 && on()).then_some(())
+    });
+    let host = &fleet.world.hosts[2];
+    let gone = "add table inet gone; add chain inet gone in { type filter hook input priority 0 ; }; \
+                add rule inet gone in tcp dport 8080 reject with tcp reset";
+    host.look(&["nft", gone]);
+    let found = second.finish();
+    host.look(&["nft", "delete", "table", "inet", "gone"]);
+    let found = ladder(found.expect_exit(5));
+    let came = steps(&found);
+    assert_eq!(came, [("held".into(), true.into()), ("deviated".into(), false.into())], "{found:#}");
+    let said = found["sentence"].as_str().unwrap_or_default();
+    assert!(said.ends_with("after 4s it did not hold again in time, so nothing more was tried"), "{said}");
+    assert_eq!(states(&fleet)[3..], ["held", "deviated"], "nothing was tried between them");
+    fleet.are_clean();
     fleet.end();
 }
 

@@ -4,6 +4,7 @@ mod adversity;
 mod approval;
 mod audit;
 mod beside;
+mod budget;
 mod climb;
 mod composition;
 mod containers;

@@ -174,6 +174,13 @@ fn checked(world: &World, config: &str) {
         format!("{config}  - {{ name: a, slack: {{ url: {{ file: key }} }}, template: \"{{titel}}\" }}\n");
     check(wrong).expect_exit(3).expect_told("did you mean `{title}`?");
     check(config.replace("file: key", "file: nowhere")).expect_exit(3).expect_told("cannot be read");
+    // A gate whose token is not there would refuse every run.
+    let gate =
+        "gates: [{ name: quiet, http: { url: \"http://127.0.0.1:9/\", token-file: gone, expect: {} } }]\n";
+    let gone = check(format!("{config}{gate}"));
+    gone.expect_exit(3)
+        .expect_told("error: the gate `quiet`: the token in `")
+        .expect_told("/gone` cannot be read");
     assert!(!world.directory.join("none").exists(), "nothing is begun");
 }
 

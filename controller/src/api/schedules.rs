@@ -19,10 +19,12 @@ use super::routes::{Answer, Call};
 use crate::fleet::authority::sha256;
 use crate::notify::Happening;
 use crate::scheduler::calendar::{LONGEST, Line, refused};
-use crate::store::{Approved, NewSchedule, Paused, ScheduleRow};
+use crate::store::{Approved, NewSchedule, Paused, ScheduleRow, StoreError};
 
 /// How many entries one schedule shows of what is coming.
 const NEXT: usize = 10;
+/// In how many years it is looked for: as far as a calendar reaches.
+const YEARS: u8 = 10;
 
 /// A schedule that is wanted.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -80,7 +82,8 @@ pub(super) struct Shown {
     paused: Option<Paused>,
     /// Who approved it; none: nobody.
     approved: Option<Approved>,
-    /// What is coming, within a year; only where one schedule is asked for.
+    /// What is coming, within a year, or where nothing is, in the first of ten years in which something is; only where one schedule
+    /// is asked for.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     next: Vec<Line>,
 }
@@ -98,11 +101,19 @@ async fn named(api: &Api, call: &Call) -> Result<ScheduleRow, Problem> {
     api.store.schedule(&name).await?.ok_or_else(missing)
 }
 
-/// The schedule with what is coming of it.
+/// The schedule with what is coming of it: within a year, and where nothing is, in the first of the next ten years in which
+/// something is.
 async fn with_next(api: &Api, row: ScheduleRow) -> Result<Shown, Problem> {
     let now = Timestamp::now();
-    let to = now.checked_add(LONGEST).unwrap_or(now);
-    let mut next = api.scheduler.calendar(Some(&row.name), now, to, now).await?.entries;
+    let (mut from, mut next) = (now, Vec::new());
+    for _ in 0..YEARS {
+        let to = from.checked_add(LONGEST).unwrap_or(from);
+        next = api.scheduler.calendar(Some(&row.name), from, to, now).await?.entries;
+        if !next.is_empty() {
+            break;
+        }
+        from = to;
+    }
     next.truncate(NEXT);
     Ok(shown(row, next))
 }
@@ -139,7 +150,8 @@ pub(super) async fn add(api: Arc<Api>, call: Call) -> Result<Answer, Problem> {
     if let Timing::At(moment) = &schedule.when
         && moment.at(&schedule.zone).is_ok_and(|at| at < now)
     {
-        return Err(invalid(format!("`at: {moment}` is over")));
+        let help = Some("write a time that is still to come".to_owned());
+        return Err(Problem { help, ..invalid(format!("`at: {moment}` is over")) });
     }
     // A calendar that nobody has is told now, not when it would matter.
     let calendars = api.launch.config().calendars().map_err(|error| invalid(error.to_string()))?;
@@ -159,7 +171,17 @@ pub(super) async fn add(api: Arc<Api>, call: Call) -> Result<Answer, Problem> {
     let name = schedule.name.to_string();
     let document = serde_json::to_string(&schedule).map_err(|error| invalid(error.to_string()))?;
     let at = u64::try_from(now.as_millisecond()).unwrap_or(0);
-    api.store.new_schedule(NewSchedule { name: name.clone(), document, seed, by: call.name(), at }).await?;
+    let hash = hex(&sha256(document.as_bytes()));
+    let new = NewSchedule { name: name.clone(), document, seed, by: call.name(), at };
+    api.store.new_schedule(new).await.map_err(|error| match error {
+        StoreError::Clash(_) => Problem::new(
+            StatusCode::CONFLICT,
+            format!("there is a schedule `{name}` already"),
+            format!("give this one another name, or remove that one first: `squall schedule remove {name}`"),
+        ),
+        error => error.into(),
+    })?;
+    api.store.audit(&call.name(), json!({ "added-schedule": name, "hash": hash })).await?;
     if api.launch.approvals() == Approvals::Required {
         let by = person(&call);
         let how = format!("squall schedule approve {name}");
@@ -181,6 +203,7 @@ fn reason(call: &Call) -> Result<String, Problem> {
 pub(crate) async fn pause(api: Arc<Api>, call: Call) -> Result<Answer, Problem> {
     let why = reason(&call)?;
     let row = named(&api, &call).await?;
+    api.store.audit(&call.name(), json!({ "paused": row.name, "because": why })).await?;
     api.store.pause_schedule(&row.name, Some(Paused::now(&call.name(), &why))).await?;
     Answer::ok(&with_next(&api, named(&api, &call).await?).await?)
 }
@@ -220,6 +243,7 @@ pub(super) async fn approve(api: Arc<Api>, call: Call) -> Result<Answer, Problem
 pub(super) async fn remove(api: Arc<Api>, call: Call) -> Result<Answer, Problem> {
     let row = named(&api, &call).await?;
     api.store.remove_schedule(&row.name).await?;
+    api.store.audit(&call.name(), json!({ "removed-schedule": row.name })).await?;
     Answer::none()
 }
 
@@ -245,5 +269,14 @@ pub(super) async fn calendar(api: Arc<Api>, call: Call) -> Result<Answer, Proble
         return Err(Problem::bare(StatusCode::BAD_REQUEST, why));
     }
     let only = call.query.get("schedule").map(String::as_str);
-    Answer::ok(&api.scheduler.calendar(only, from, to, now).await?)
+    let pages = api.scheduler.calendar(only, from, to, now).await?;
+    // What became of the entries of one that was removed is still shown.
+    if let Some(name) = only
+        && pages.entries.is_empty()
+        && api.store.schedule(name).await?.is_none()
+    {
+        let what = format!("there is no schedule `{name}`, and nothing was of one in this time");
+        return Err(Problem::new(StatusCode::NOT_FOUND, what, "`squall schedule` lists them"));
+    }
+    Answer::ok(&pages)
 }

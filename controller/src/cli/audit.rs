@@ -136,11 +136,24 @@ fn published(report: &Path) -> anyhow::Result<Head> {
     head.with_context(|| format!("{}: the run was cut off, or its controller does not say it", said()))
 }
 
+/// What an entry says, in one line: what was done, and then everything else, such as the run and the reason. The digest of a
+/// request is for programs.
+fn told(what: &Value) -> String {
+    let Some(members) = what.as_object() else { return what.to_string() };
+    let said = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    let did = members.get("did").map(said);
+    let rest = members.iter().filter(|(name, _)| !matches!(name.as_str(), "did" | "body"));
+    let rest = rest.map(|(name, value)| match value.as_array() {
+        Some(several) => format!("{name} {}", several.iter().map(said).collect::<Vec<_>>().join("; ")),
+        None => format!("{name} {}", said(value)),
+    });
+    did.into_iter().chain(rest).collect::<Vec<_>>().join(", ").replace('\n', " ")
+}
+
 fn human(answer: &Value) -> String {
     if let Some(entries) = answer["entries"].as_array() {
         let row = |entry: &Value| {
-            let what = entry["what"]["did"].as_str().map_or_else(|| entry["what"].to_string(), str::to_owned);
-            vec![text(entry, "seq"), time(&entry["at"]), text(entry, "who"), what]
+            vec![text(entry, "seq"), time(&entry["at"]), text(entry, "who"), told(&entry["what"])]
         };
         return table(&["number", "at", "who", "what"], &entries.iter().map(row).collect::<Vec<_>>());
     }
@@ -175,4 +188,34 @@ fn human(answer: &Value) -> String {
         });
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_is_a_line_with_its_run_and_its_reasons() {
+        let entry = |seq: u64, what: Value| json!({ "seq": seq, "at": 0, "who": "ada (1)", "what": what });
+        let why = ["budget: full", "freezes: a change freeze goes on"];
+        let entries = json!({ "entries": [
+            entry(1, json!({ "did": "POST /v1/schedules/night/pause", "body": "ffc9" })),
+            entry(2, json!({ "paused": "night", "because": "we\nmove" })),
+            entry(3, json!({ "because": why, "did": "was refused a run", "run": "r1" })),
+            entry(4, json!({ "lifted": null, "because": "all is well" })),
+        ] });
+        let lines: Vec<String> = human(&entries).lines().map(|line| line.to_owned()).collect();
+        let what: Vec<&str> =
+            lines.iter().filter_map(|line| line.split_once("ada (1)  ")).map(|(_, what)| what).collect();
+        assert_eq!(lines.len(), 5, "{lines:?}");
+        assert_eq!(what[0], "POST /v1/schedules/night/pause");
+        for word in ["paused night", "because we move"] {
+            assert!(what[1].contains(word), "{what:?}");
+        }
+        assert!(what[2].starts_with("was refused a run, "), "{what:?}");
+        for word in ["run r1", "because budget: full; freezes: a change freeze goes on"] {
+            assert!(what[2].contains(word), "{what:?}");
+        }
+        assert!(what[3].contains("lifted null"), "{what:?}");
+    }
 }

@@ -83,7 +83,10 @@ impl Interface {
                 Exit::Usage
             }
             (_, Err(error)) => {
-                eprintln!("{error:#}");
+                let told = format!("{error:#}");
+                // What is wrong with the document is told as it is everywhere, each problem with its place.
+                let prefix = if told.starts_with("error: ") { "" } else { "error: " };
+                eprintln!("{prefix}{}", told.trim_end());
                 Exit::Invalid
             }
         }
@@ -98,7 +101,11 @@ impl Interface {
             .map_err(|problems| anyhow::anyhow!("{}", problems.render(false)))?;
         // A calendar that cannot be used would keep everything from running; better it is said now.
         config.calendars()?;
-        // So would a secret that is not there: nobody would hear of what goes wrong.
+        // So would a gate whose token is not there.
+        for gate in &config.gates {
+            gate.unusable().map_err(|why| anyhow::anyhow!("{why}"))?;
+        }
+        // And with a secret that is not there nobody would hear of what goes wrong.
         for receiver in &config.notify {
             receiver.unusable().map_err(|why| anyhow::anyhow!("{why}"))?;
         }

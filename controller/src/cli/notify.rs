@@ -64,5 +64,28 @@ fn receivers(answer: &Value) -> String {
         row
     };
     let rows: Vec<Vec<String>> = answer["receivers"].as_array().into_iter().flatten().map(row).collect();
+    if rows.is_empty() {
+        return "nobody is told of anything; `notify:` in the configuration of the controller names receivers\n".to_owned();
+    }
     table(&["name", "kind", "waiting", "sent", "failed", "dropped", "trouble"], &rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn receivers_are_lines_with_their_trouble_and_none_is_said() {
+        let chat = |trouble: Value| json!({ "name": "chat", "kind": "slack", "waiting": 1, "sent": 2, "failed": 0, "dropped": 0, "trouble": trouble });
+        let trouble = json!({ "attempts": 3, "why": "there is no answer within 5s" });
+        let told = receivers(&json!({ "receivers": [chat(Value::Null), chat(trouble)] }));
+        let lines: Vec<&str> = told.lines().collect();
+        assert!(
+            lines[1].ends_with("0        -") && lines[2].ends_with("3 times: there is no answer within 5s"),
+            "{told}"
+        );
+        assert!(receivers(&json!({ "receivers": [] })).starts_with("nobody is told of anything; `notify:`"));
+    }
 }

@@ -173,7 +173,7 @@ impl Refused {
             Some(code) if code == Exit::Bug as u64 => Exit::Bug,
             _ => Exit::Refused,
         };
-        Refused { exit, why: format!("{told}{}\n{help}", plain(&detail)) }
+        Refused { exit, why: format!("{told}{}\n{help}", plain(detail.trim_end())) }
     }
 }
 

@@ -164,7 +164,7 @@ fn one_of(schedule: &Value) -> String {
     }
     let next = schedule["next"].as_array().map_or(&[][..], Vec::as_slice);
     if next.is_empty() {
-        out.push_str("nothing of it is coming within a year\n");
+        out.push_str("nothing of it is coming within ten years\n");
     } else {
         out.push_str(&super::calendar::lines(next));
     }

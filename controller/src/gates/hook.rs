@@ -106,6 +106,9 @@ fn ok() -> u16 {
     200
 }
 
+/// The longest that a gate is waited for: whoever wants a run waits as long.
+const LONGEST: Period = Period::from_secs(300);
+
 /// Something wrong in a part: the keys to it, what, and what to do.
 type Wrong = (&'static str, String, String);
 
@@ -121,6 +124,19 @@ impl Hook {
                     format!("`{url}` is not encrypted and not on this machine: its token could be read");
                 wrong.push((key, what, "write `https://`, or leave `token-file` out".to_owned()));
             }
+        };
+        let patience = |key: &'static str, timeout: Period| {
+            let none = timeout == Period::ZERO;
+            (none || timeout > LONGEST).then(|| {
+                let why =
+                    if none { "leaves no time to answer" } else { "is longer than anybody waits for a gate" };
+                (key, format!("`timeout: {timeout}` {why}"), format!("write more than 0s, at most {LONGEST}"))
+            })
+        };
+        let late = match (&self.http, &self.prometheus) {
+            (Some(http), None) => patience("http.timeout", http.timeout),
+            (None, Some(prometheus)) => patience("prometheus.timeout", prometheus.timeout),
+            _ => None,
         };
         match (&self.http, &self.prometheus) {
             (Some(http), None) => {
@@ -141,7 +157,27 @@ impl Hook {
                 "give it either `http:` or `prometheus:`".to_owned(),
             )),
         }
+        wrong.extend(late);
         wrong
+    }
+
+    /// What keeps it from being asked although its configuration is right: a token or certificates that cannot be read. Reads
+    /// files.
+    pub fn unusable(&self) -> Result<(), String> {
+        let files = |token: &Option<PathBuf>, ca: &Option<PathBuf>| {
+            ask::token(token.as_deref()).map_err(|error| error.to_string())?;
+            match ca.as_ref().map(|path| (path, std::fs::read(path))) {
+                Some((path, Err(cause))) => {
+                    Err(format!("the certificates in `{}` cannot be read: {cause}", path.display()))
+                }
+                _ => Ok(()),
+            }
+        };
+        let http = self.http.iter().map(|http| files(&http.token_file, &http.ca));
+        let figure = self.prometheus.iter().map(|it| files(&it.token_file, &it.ca));
+        http.chain(figure)
+            .collect::<Result<(), String>>()
+            .map_err(|why| format!("the gate `{}`: {why}", self.name))
     }
 
     /// Relative paths begin at a folder.

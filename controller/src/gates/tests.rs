@@ -286,6 +286,14 @@ fn what_is_wrong_with_a_configuration_is_told_with_its_place() {
         ),
         ("gates: [{ name: a, http: { url: \"http://h/\" } }]", "has no `expect`"),
         (
+            "gates: [{ name: a, http: { url: \"http://h/\", timeout: 0s, expect: {} } }]",
+            "`timeout: 0s` leaves no time to answer",
+        ),
+        (
+            "gates: [{ name: a, prometheus: { url: \"http://h\", query: q, value: 1, timeout: 1h } }]",
+            "`timeout: 1h` is longer than anybody waits for a gate",
+        ),
+        (
             "gates: [{ name: a, http: { url: \"http://h/\", expect: { json: { open: 1 } } } }]",
             "is not a JSONPath",
         ),

@@ -32,6 +32,10 @@ impl FromStr for Factor {
         let number = text.trim().strip_suffix('x').and_then(|number| number.trim().parse::<f64>().ok());
         match number {
             Some(factor) if factor > 1.0 && factor <= 100.0 => Ok(Factor(factor)),
+            Some(factor) if factor > 100.0 => {
+                let help = "write at most `100x`, or the values themselves as `levels: [20ms, 4s]`";
+                Err(QuantityError::new(format!("`{text}` is too large a step"), help))
+            }
             Some(_) => {
                 let help = "write more than `1x`, at most `100x`; what grows less is smaller: `to` may lie below `from`";
                 Err(QuantityError::new(format!("`{text}` does not grow"), help))
@@ -55,6 +59,7 @@ impl FromStr for By {
     fn from_str(text: &str) -> Result<Self, QuantityError> {
         match text.trim() {
             "bisection" => Ok(By::Bisection),
+            text if text.ends_with('x') => text.parse().map(By::Factor),
             text => text.parse().map(By::Factor).map_err(|error: QuantityError| QuantityError {
                 help: Some("write a factor such as `2x` or `1.5x`, or `bisection`".to_owned()),
                 ..error

@@ -133,6 +133,7 @@ fn what_is_no_ramp_is_refused_with_its_place() {
         ("{ parameter: latency.delay, from: 50ms, to: 5%, by: 2x }", None, "`5%` is of another kind"),
         ("{ parameter: latency.delay, from: 0s, to: 5s, by: 2x }", None, "no factor leads to zero"),
         ("{ parameter: latency.delay, from: 1ms, to: 5s, by: 1x }", None, "`1x` does not grow"),
+        ("{ parameter: latency.delay, from: 1ms, to: 5s, by: 200x }", None, "`200x` is too large a step"),
         ("{ parameter: latency.delay, from: 1ms, to: 5s, by: halves }", None, "`halves` is no factor"),
         ("{ parameter: latency.delay, from: 1ms, to: 5s, by: bisection }", None, "does not end by itself"),
         ("{ parameter: latency.delay, from: 1ms, to: 9s, by: 1.01x }", None, "more than 20 steps"),

@@ -13,8 +13,14 @@ use crate::quantity::{QuantityError, as_text};
 
 const EXAMPLE: &str = "`30 2 * * MON-FRI` is half past two from Monday to Friday";
 
-/// The fields, in their order.
-const FIELDS: [&str; 5] = ["minute", "hour", "day of the month", "month", "day of the week"];
+/// The fields, in their order, each with the values that it takes.
+const FIELDS: [(&str, &str); 5] = [
+    ("minute", "0 to 59"),
+    ("hour", "0 to 23"),
+    ("day of the month", "1 to 31"),
+    ("month", "1 to 12 or JAN to DEC"),
+    ("day of the week", "0 to 7 (Sunday is both) or SUN to SAT"),
+];
 
 /// A cron expression: minute, hour, day of the month, month, day of the week.
 ///
@@ -83,8 +89,9 @@ impl FromStr for Cron {
     fn from_str(text: &str) -> Result<Self, QuantityError> {
         let fields: Vec<&str> = text.split_whitespace().collect();
         if fields.len() != FIELDS.len() {
+            let noun = if fields.len() == 1 { "field" } else { "fields" };
             return Err(QuantityError::new(
-                format!("`{text}` has {} fields, and a cron expression has 5", fields.len()),
+                format!("`{text}` has {} {noun}, and a cron expression has 5", fields.len()),
                 format!("write minute, hour, day of the month, month and day of the week: {EXAMPLE}"),
             ));
         }
@@ -93,9 +100,13 @@ impl FromStr for Cron {
             alone[at] = field;
             // A name of a month or a weekday is what it is; letters of a day are only `L` and `W`.
             if parser().parse(&alone.join(" ")).is_err() {
+                let (name, takes) = FIELDS[at];
+                let article = if name == "hour" { "an" } else { "a" };
                 return Err(QuantityError::new(
-                    format!("`{field}` is no {} of a cron expression", FIELDS[at]),
-                    EXAMPLE,
+                    format!("`{field}` is no {name} of a cron expression"),
+                    format!(
+                        "{article} {name} is {takes}, `*`, or several of them as `1,3`, `1-3` or `*/2`: {EXAMPLE}"
+                    ),
                 ));
             }
         }

@@ -220,8 +220,10 @@ fn check(schedule: &Schedule) -> Vec<Finding> {
             }
             Exception::Ics(text) => {
                 if let Err(error) = Calendar::read(text) {
-                    let help = "paste a calendar file, with every line one deeper than `ics`";
-                    found.push(Finding::new(&format!("except.{at}.ics"), error.to_string(), help));
+                    let said = error.to_string();
+                    let usual = "paste a calendar file, with every line one deeper than `ics`";
+                    let (what, help) = said.split_once("; help: ").unwrap_or((&said, usual));
+                    found.push(Finding::new(&format!("except.{at}.ics"), what, help));
                 }
             }
             _ => {}

@@ -135,8 +135,9 @@ impl Elsewhere<'_> {
                 followed.pipeline.harmless(&text).into_owned()
             }
             Format::Json => {
-                let text = report::ladder_json(title, &ladder, None);
-                followed.pipeline.harmless_json(&text).into_owned()
+                // A line, as each event before it is one.
+                let text: Value = serde_json::from_str(&report::ladder_json(title, &ladder, None))?;
+                followed.pipeline.harmless_json(&format!("{text}\n")).into_owned()
             }
         })?;
         followed.climbed(ladder);

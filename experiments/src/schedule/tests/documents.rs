@@ -44,6 +44,10 @@ experiment: |
 fn a_malformed_cron_expression_is_told_by_its_field_and_with_an_example() {
     for (cron, because) in [
         ("99 2 * * *", "`99` is no minute"),
+        ("60 2 * * *", "a minute is 0 to 59, `*`, or"),
+        ("0 24 * * *", "an hour is 0 to 23, `*`, or"),
+        ("10-5 * * * *", "`10-5` is no minute"),
+        ("0 0 * * */0", "`*/0` is no day of the week"),
         ("0 25 * * *", "`25` is no hour"),
         ("0 0 32 * *", "`32` is no day of the month"),
         ("0 0 * 13 *", "`13` is no month"),
@@ -51,7 +55,7 @@ fn a_malformed_cron_expression_is_told_by_its_field_and_with_an_example() {
         ("0 0 30 2 *", "never comes"),
         ("0 0 * *", "has 4 fields, and a cron expression has 5"),
         ("0 0 0 * * *", "has 6 fields"),
-        ("@daily", "has 1 fields"),
+        ("@daily", "has 1 field, and"),
         ("0 0 13 * FRI", "cron would take either"),
         ("", "has 0 fields"),
     ] {
@@ -127,4 +131,36 @@ fn bounds_that_cannot_be_kept_are_refused() {
     }
     let said = problems(&format!("{}except: [{{ ics: nothing }}]\n", with("{ cron: \"0 0 * * *\" }")));
     assert!(said.contains("there is no `:`"), "{said}");
+}
+
+#[test]
+fn what_is_wrong_with_a_calendar_that_is_pasted_is_told_with_its_own_help() {
+    let event =
+        |lines: &str| format!("BEGIN:VCALENDAR\\nBEGIN:VEVENT\\n{lines}\\nEND:VEVENT\\nEND:VCALENDAR\\n");
+    let many = "BEGIN:VEVENT\\nDTSTART:20270301T100000Z\\nEND:VEVENT\\n".repeat(10_001);
+    for (ics, because, help) in [
+        (String::new(), "it is empty", "it begins with `BEGIN:VCALENDAR`"),
+        (
+            event("DTSTART;TZID=My Zone:20270301T100000"),
+            "line 3: the zone `My Zone` is not known",
+            "name it as IANA does",
+        ),
+        (
+            format!("BEGIN:VCALENDAR\\n{many}END:VCALENDAR\\n"),
+            "more than 10000 events",
+            "take out what is past",
+        ),
+        (
+            event("DTSTART:20270301T100000Z\\nRRULE:FREQ=SECONDLY"),
+            "`FREQ=SECONDLY` is not understood",
+            "paste a calendar file",
+        ),
+    ] {
+        let said = problems(&format!("{}except: [{{ ics: \"{ics}\" }}]\n", with("{ cron: \"0 2 * * *\" }")));
+        let (what, helped) = said.split_once("= help: ").expect("there is help");
+        assert!(
+            what.contains(because) && !what.contains("help:") && helped.starts_with(help),
+            "{because}: {helped}"
+        );
+    }
 }

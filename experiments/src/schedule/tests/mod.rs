@@ -4,6 +4,7 @@ mod calendars;
 mod chance;
 mod clocks;
 mod documents;
+mod uniform;
 
 use jiff::Timestamp;
 
