@@ -20,7 +20,7 @@ pub enum Scope {
     /// A systemd unit, by its full name such as `shop.service`: its control group, found again when the unit restarts.
     Unit(String),
     /// A container, by its name, or by at least 12 characters of its id: its processes and its network. Docker, Podman and
-    /// containerd are known.
+    /// containerd are known; what `ctr run` called `web` also as `default/web`.
     Container(String),
     /// A network namespace, by its name below `/run/netns` or by the path of its file: all traffic in it.
     Netns(String),
