@@ -12,7 +12,7 @@
 //! | [`steward`], [`errand`] | the worker's side: starts the link, gives it what it may have; what they say to each other |
 //! | [`process`](mod@process) | the link: gives up privileges, dials, and dials again |
 //! | [`identity`], [`dial`] | key and certificate of this host; joining and connecting |
-//! | [`session`], `carry`, [`writer`] | one connection; one stream; what the controller's side does, too |
+//! | [`session`], `carry` | one connection; one stream |
 
 mod carry;
 pub mod dial;
@@ -22,4 +22,3 @@ pub mod options;
 pub mod process;
 pub mod session;
 pub mod steward;
-pub mod writer;

@@ -9,7 +9,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream as StdStream;
 use std::time::Duration;
 
-use futures_util::StreamExt;
+use futures_util::{SinkExt, StreamExt};
 use rcgen::KeyPair;
 use squall_experiments::fleet::frame::STREAMS;
 use squall_experiments::fleet::{
@@ -28,7 +28,6 @@ use super::carry::{self, Lane, Out};
 use super::dial::{Socket, ask, unreached};
 use super::errand::{Ask, Errands, Told};
 use super::identity::Membership;
-use super::writer::write;
 use crate::talk;
 
 /// How many messages of streams may wait for the socket.
@@ -150,8 +149,26 @@ async fn connected(mut socket: Socket, lasting: &mut Lasting) -> Ending {
     lasting.streams.go_on(session, &out);
     let (mut sink, mut source) = socket.split();
     let writing = async {
-        let Err(error) = write(&mut sink, &mut controls, &mut datas).await;
-        Ending::Lost(unreached(error))
+        loop {
+            let message = tokio::select! {
+                biased;
+                Some(message) = controls.recv() => message,
+                Some(message) = datas.recv() => message,
+            };
+            // What waits already goes with it.
+            let mut said = sink.feed(Message::text(message)).await;
+            while said.is_ok()
+                && let Ok(message) = controls.try_recv()
+            {
+                said = sink.feed(Message::text(message)).await;
+            }
+            if said.is_ok() {
+                said = sink.flush().await;
+            }
+            if let Err(error) = said {
+                return Ending::Lost(unreached(error));
+            }
+        }
     };
     let reading = async {
         let mut link =

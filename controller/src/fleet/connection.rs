@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use futures_util::{SinkExt, StreamExt};
-use squall_agent::fleet::writer::write;
 use squall_experiments::fleet::frame::STREAMS;
 use squall_experiments::fleet::{Fault, Frame};
 use squall_experiments::protocol::Refusal;
@@ -95,8 +94,26 @@ where
     let (why, ending) = {
         let (mut sink, mut source) = (&mut *socket).split();
         let writing = async {
-            let Err(error) = write(&mut sink, &mut controls, &mut datas).await;
-            (unreached(&peer.host, &error.to_string()), Ending::Lost)
+            loop {
+                let message = tokio::select! {
+                    biased;
+                    Some(message) = controls.recv() => message,
+                    Some(message) = datas.recv() => message,
+                };
+                // What waits already goes with it.
+                let mut said = sink.feed(Message::text(message)).await;
+                while said.is_ok()
+                    && let Ok(message) = controls.try_recv()
+                {
+                    said = sink.feed(Message::text(message)).await;
+                }
+                if said.is_ok() {
+                    said = sink.flush().await;
+                }
+                if let Err(error) = said {
+                    return (unreached(&peer.host, &error.to_string()), Ending::Lost);
+                }
+            }
         };
         let mut host = Host {
             peer: peer.clone(),
