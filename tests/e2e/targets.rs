@@ -81,26 +81,32 @@ cut -d' ' -f3 "/proc/$second/stat" >"$1/state"
 kill -KILL "$second"
 "#;
 
+/// Runs a script such as [`REPLACED`] over an experiment of one step, with what else it takes; whoever got the pid must still be
+/// there, and the reader must be told so.
+fn given_again(world: &World, script: &str, step: &str, more: &[&str], told: &str) {
+    let host = &world.hosts[0];
+    let talk = world.place("talk");
+    let file = world.file("step.yaml", calm(&[step]));
+    let mut command = host.netns.command("unshare");
+    command.args(["--pid", "--fork", "--kill-child", "--mount-proc", "bash", "-c", script, "bash"]);
+    command.arg(&talk).arg(squall_tests::squall::binary("squall")).arg(&file).args(more);
+    let mut child = command.env("SQUALL_STATE_DIR", &host.state).spawn().expect("it can be started");
+    child.wait().expect("it ends");
+    let said = |name: &str| fs::read_to_string(talk.join(name)).unwrap_or_default();
+    let (pids, story) = (said("pids"), said("told"));
+    let (old, new) = pids.trim().split_once(' ').expect("two pids");
+    assert_eq!(old, new, "the pid was not given again, so nothing is shown: {story}");
+    assert_eq!(said("state").trim(), "S", "another process was hit: {story}");
+    assert!(story.contains(told), "{story}");
+    world.restored(SOON);
+}
+
 #[test]
 fn who_is_given_the_pid_of_a_killed_process_is_left_alone() {
     needs!(Root, Nftables);
     let world = World::new(1);
-    let host = &world.hosts[0];
-    let talk = world.place("talk");
     let step = "{ fault: { kill: { signal: TERM, every: 100ms } }, in: { process: { pid: PID } }, for: 3s }";
-    let file = world.file("kill.yaml", calm(&[step]));
-    let mut command = host.netns.command("unshare");
-    command.args(["--pid", "--fork", "--kill-child", "--mount-proc", "bash", "-c", REPLACED, "bash"]);
-    command.arg(&talk).arg(squall_tests::squall::binary("squall")).arg(&file);
-    let mut child = command.env("SQUALL_STATE_DIR", &host.state).spawn().expect("it can be started");
-    child.wait().expect("it ends");
-    let said = |name: &str| fs::read_to_string(talk.join(name)).unwrap_or_default();
-    let (pids, told) = (said("pids"), said("told"));
-    let (old, new) = pids.trim().split_once(' ').expect("two pids");
-    assert_eq!(old, new, "the pid was not given again, so nothing is shown: {told}");
-    assert_eq!(said("state").trim(), "S", "another process was killed: {told}");
-    assert!(told.contains("is another process, and is left alone"), "{told}");
-    world.restored(SOON);
+    given_again(&world, REPLACED, step, &[], "is another process, and is left alone");
 }
 
 /// As [`REPLACED`], of processes that are connected to `$4` (an address, a slash, a port), and end when their connection does: the
@@ -127,23 +133,15 @@ kill -KILL "$second"
 fn the_connections_of_who_is_given_the_pid_are_left_alone() {
     needs!(Root, Nftables);
     let world = World::new(2);
-    let host = &world.hosts[0];
     world.echo(1, 7);
-    let talk = world.place("talk");
     let step = "{ fault: { disconnect: { to: [\"10.77.1.2:7\"], every: 100ms } }, in: { process: { pid: PID } }, for: 3s }";
-    let file = world.file("disconnect.yaml", calm(&[step]));
-    let mut command = host.netns.command("unshare");
-    command.args(["--pid", "--fork", "--kill-child", "--mount-proc", "bash", "-c", RECONNECTED, "bash"]);
-    command.arg(&talk).arg(squall_tests::squall::binary("squall")).arg(&file).arg("10.77.1.2/7");
-    let mut child = command.env("SQUALL_STATE_DIR", &host.state).spawn().expect("it can be started");
-    child.wait().expect("it ends");
-    let said = |name: &str| fs::read_to_string(talk.join(name)).unwrap_or_default();
-    let (pids, told) = (said("pids"), said("told"));
-    let (old, new) = pids.trim().split_once(' ').expect("two pids");
-    assert_eq!(old, new, "the pid was not given again, so nothing is shown: {told}");
-    assert_eq!(said("state").trim(), "S", "a connection of another process was destroyed: {told}");
-    assert!(told.contains("connections of whoever has its pid are left alone"), "{told}");
-    world.restored(SOON);
+    given_again(
+        &world,
+        RECONNECTED,
+        step,
+        &["10.77.1.2/7"],
+        "connections of whoever has its pid are left alone",
+    );
 }
 
 /// An interface is shaped, everything dies, and somebody changes it before the recovery.
