@@ -40,7 +40,7 @@ steps:
 fn days(fleet: &Fleet) -> String {
     for (name, fault, lasts) in [
         ("slow.yaml", "latency: { delay: 20ms, to: [\"127.0.0.1:8080\"] }", "2s"),
-        ("away.yaml", "refuse: { to: [\"127.0.0.1:8080\"] }", "4s"),
+        ("away.yaml", "refuse: { to: [\"127.0.0.1:8080\"] }", "5s"),
         ("long.yaml", "latency: { delay: 20ms, to: [\"127.0.0.1:8080\"] }", "80s"),
     ] {
         fleet.world.file(name, experiment(fault, lasts));
@@ -145,9 +145,9 @@ fn a_game_day_is_carried_through_a_controller_that_dies_and_what_people_did_is_m
     assert_eq!(figures["exit"], 5);
     assert!(took("detect") <= took("acknowledge") && took("acknowledge") <= took("mitigate"), "{figures}");
     assert_eq!(figures["detect"]["met"], true, "{figures}");
-    // It was away for 4 s before it could be there again; a busy machine sees some tenths of a second late that it is.
-    assert!(took("recover") >= 2000, "{figures}");
-    assert!(figures["fault-ms"].as_u64().is_some_and(|ms| ms >= 2000), "{figures}");
+    // It was away for 5 s before it could be there again; a busy machine sees some tenths of a second late that it is.
+    assert!(took("recover") >= 4000, "{figures}");
+    assert!(figures["fault-ms"].as_u64().is_some_and(|ms| ms >= 3900), "{figures}");
     let pressed = &deviated["course"]["steps"][1]["attempts"][0]["detected"];
     assert!(
         pressed["through"] == "webhook" && pressed["by"].as_str().is_some_and(|by| by.starts_with("ben"))

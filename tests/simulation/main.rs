@@ -31,7 +31,7 @@ const PORT: u16 = 8417;
 /// The lease of every run.
 const LEASE: Duration = Duration::from_millis(1500);
 /// How long everything goes wrong.
-const CHAOS: Duration = Duration::from_secs(20);
+const CHAOS: Duration = Duration::from_secs(40);
 /// How long after the controller's last death everything must be clean: a lease, and the longest silence that a host bears.
 const AFTER: Duration = Duration::from_secs(3);
 const HOSTS: usize = 2;
@@ -191,9 +191,8 @@ fn nothing_is_active_without_a_lease_and_nothing_is_injected_twice() {
 fn what_is_wrong_on_purpose_is_found() {
     let authority = authority("found");
     for bug in [Bug::ForgetsLeases, Bug::WrongClock, Bug::BeginsAgain] {
-        // The rarest is found by one seed in five.
-        let found = (1..=40).find(|seed| simulate(*seed, &authority, Some(bug)).broken.is_some());
+        let found = (1..=20).find(|seed| simulate(*seed, &authority, Some(bug)).broken.is_some());
         println!("{bug:?}: seed {found:?}");
-        assert!(found.is_some(), "forty seeds do not find {bug:?}");
+        assert!(found.is_some(), "twenty seeds do not find {bug:?}");
     }
 }
