@@ -133,7 +133,8 @@ pub fn figures() {
     let mut port = 20_000;
     let mut stream = |from: &Host, towards: IpAddr| {
         port += 1;
-        bulk::bits_per_second(&from.netns, &sink.netns, (towards, port).into(), Duration::from_millis(500))
+        bulk::Stream::pinned(&from.netns, &sink.netns, (towards, port).into())
+            .rate(Duration::from_millis(500))
     };
     // The first host has an address on each link.
     let [to_full, to_empty] = [[10, 77, 1, 1], [10, 77, 2, 1]].map(IpAddr::from);
