@@ -15,6 +15,7 @@ use squall_experiments::protocol::{
 };
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, DuplexStream, duplex};
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::coop::unconstrained;
 use tokio::time::timeout;
 
 use super::room::Room;
@@ -196,7 +197,8 @@ impl Hub {
             let lifted = timeout(PATIENCE, self.halt_one(&host)).await.unwrap_or_else(|_| Err(silent()));
             (host, lifted)
         });
-        join_all(halted).await.into_iter().collect()
+        // No host waits for its turn: together they are more than a task may usually do at once.
+        unconstrained(join_all(halted)).await.into_iter().collect()
     }
 
     /// Ends the connection of a host now: it was revoked. Everything that was begun over it is reverted by the host.
@@ -375,4 +377,26 @@ pub(crate) fn unreached(host: &str, why: &str) -> Refusal {
         format!("`{host}` cannot be reached: {why}"),
         "look at its agent's log; what was begun there ends with its lease",
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_halt_is_on_its_way_to_all_hosts_before_anything_else_is_done() {
+        let hub = Hub::new();
+        let seat = |number| hub.seat(&format!("host-{number}"), Inventory::default(), true, None).0;
+        // More than a task does before it gives way to others.
+        let mut seats: Vec<Seat> = (0..1_000).map(seat).collect();
+        let mut halt = pin!(hub.halt(None));
+        tokio::select! {
+            biased;
+            _ = &mut halt => panic!("nobody has answered"),
+            () = std::future::ready(()) => {}
+        }
+        assert_eq!(seats.iter_mut().filter_map(|seat| seat.orders.try_recv().ok()).count(), 1_000);
+    }
 }
