@@ -18,11 +18,52 @@ const LONGEST: Duration = Duration::from_secs(5);
 
 /// Lets those that take part pass each gate together.
 pub(super) struct Barrier {
-    /// Those that take part, each with the last gate that it came to; `None` is closed.
-    members: Mutex<Option<BTreeMap<String, Option<Gate>>>>,
+    /// `None` is closed.
+    members: Mutex<Option<Members>>,
     go: watch::Sender<Go>,
     /// Is told each gate that was passed, and by how many.
     told: Box<dyn Fn(Gate, usize) + Send + Sync>,
+}
+
+/// Those that take part, each with the last gate that it came to; and how many came to each gate last.
+struct Members {
+    at: BTreeMap<String, Option<Gate>>,
+    many: BTreeMap<Option<Gate>, usize>,
+}
+
+impl Members {
+    fn new(names: impl Iterator<Item = String>) -> Members {
+        let at: BTreeMap<String, Option<Gate>> = names.map(|name| (name, None)).collect();
+        Members { many: BTreeMap::from([(None, at.len())]), at }
+    }
+
+    fn came(&mut self, member: &str, gate: Gate) {
+        if let Some(at) = self.at.get_mut(member) {
+            let before = at.replace(gate);
+            *self.many.entry(Some(gate)).or_default() += 1;
+            self.left(before);
+        }
+    }
+
+    fn gone(&mut self, member: &str) {
+        if let Some(at) = self.at.remove(member) {
+            self.left(at);
+        }
+    }
+
+    fn left(&mut self, gate: Option<Gate>) {
+        if let Some(many) = self.many.get_mut(&gate) {
+            *many -= 1;
+            if *many == 0 {
+                self.many.remove(&gate);
+            }
+        }
+    }
+
+    /// The earliest gate at which somebody waits, when all have come to one.
+    fn earliest(&self) -> Option<Gate> {
+        *self.many.first_key_value()?.0
+    }
 }
 
 /// The last gate that was opened, and when it is passed.
@@ -38,7 +79,7 @@ impl Barrier {
         told: Box<dyn Fn(Gate, usize) + Send + Sync>,
     ) -> Barrier {
         let (go, _) = watch::channel(Go { gate: None, at: Instant::now() });
-        Barrier { members: Mutex::new(Some(members.map(|name| (name, None)).collect())), go, told }
+        Barrier { members: Mutex::new(Some(Members::new(members))), go, told }
     }
 
     /// Comes to a gate; ready when it is known at which instant it is passed, never after a close. The arrival counts even if
@@ -46,8 +87,8 @@ impl Barrier {
     pub(super) fn arrive(&self, member: &str, gate: Gate) -> impl Future<Output = Instant> + use<> {
         let mut go = self.go.subscribe();
         let mut members = self.members();
-        if let Some(at) = members.as_mut().and_then(|members| members.get_mut(member)) {
-            *at = Some(gate);
+        if let Some(members) = members.as_mut() {
+            members.came(member, gate);
         }
         self.open(&members);
         drop(members);
@@ -64,7 +105,7 @@ impl Barrier {
     pub(super) fn leave(&self, member: &str) {
         let mut members = self.members();
         if let Some(members) = members.as_mut() {
-            members.remove(member);
+            members.gone(member);
         }
         self.open(&members);
     }
@@ -74,19 +115,19 @@ impl Barrier {
         *self.members() = None;
     }
 
-    fn open(&self, members: &Option<BTreeMap<String, Option<Gate>>>) {
+    fn open(&self, members: &Option<Members>) {
         let Some(members) = members else { return };
-        // All have come to a gate that is not open yet: the earliest one at which somebody waits.
-        let Some(gate) = members.values().copied().min().flatten() else { return };
+        let Some(gate) = members.earliest() else { return };
+        // Not open yet.
         if self.go.borrow().gate < Some(gate) {
-            let hosts = u32::try_from(members.len()).unwrap_or(u32::MAX);
+            let hosts = u32::try_from(members.at.len()).unwrap_or(u32::MAX);
             let lead = LEAD + EACH.saturating_mul(hosts);
             self.go.send_replace(Go { gate: Some(gate), at: Instant::now() + lead.min(LONGEST) });
-            (self.told)(gate, members.len());
+            (self.told)(gate, members.at.len());
         }
     }
 
-    fn members(&self) -> MutexGuard<'_, Option<BTreeMap<String, Option<Gate>>>> {
+    fn members(&self) -> MutexGuard<'_, Option<Members>> {
         self.members.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
