@@ -1,6 +1,6 @@
 //! The hosts that a plan touches: connected, and clean of the runs before.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use squall_experiments::exit::Exit;
 use squall_experiments::muster::{Line, What};
@@ -31,7 +31,8 @@ pub(super) fn well(planned: &Planned, hosts: &[HostInfo]) -> Outcome {
 
 /// None of them holds what a run left there that has ended, nor was left by an action that could not be undone.
 pub(super) async fn clean(planned: &Planned, hosts: &[HostInfo], store: &Store) -> Outcome {
-    for host in hosts.iter().filter(|host| planned.uses.iter().any(|used| used.host == host.name)) {
+    let touched: BTreeSet<&str> = planned.uses.iter().map(|used| used.host.as_str()).collect();
+    for host in hosts.iter().filter(|host| touched.contains(host.name.as_str())) {
         for held in &host.holds {
             let run = held.run.0.as_str();
             if held.stuck {
@@ -51,8 +52,16 @@ pub(super) async fn clean(planned: &Planned, hosts: &[HostInfo], store: &Store) 
     }
     let names = planned.uses.iter().map(|used| used.host.clone()).collect();
     let left = async {
+        // Each run is read once, however many hosts it left.
+        let mut runs: Vec<(String, BTreeSet<String>)> = Vec::new();
         for (host, run) in store.left_modified(names).await? {
-            if let Some(action) = not_undone(store, &host, &run).await? {
+            match runs.iter_mut().find(|(known, _)| *known == run) {
+                Some((_, hosts)) => drop(hosts.insert(host)),
+                None => runs.push((run, BTreeSet::from([host]))),
+            }
+        }
+        for (run, hosts) in runs {
+            if let Some((host, action)) = not_undone(store, &run, &hosts).await? {
                 return Ok::<_, StoreError>(Some((host, run, action)));
             }
         }
@@ -71,10 +80,14 @@ pub(super) async fn clean(planned: &Planned, hosts: &[HostInfo], store: &Store) 
     }
 }
 
-/// An action of a run whose undo was not played on a host, or failed: no agent holds that. What agents held and could not undo at the
-/// end of a run, they hold, or have undone since.
-async fn not_undone(store: &Store, host: &str, run: &str) -> Result<Option<String>, StoreError> {
-    let mut owed: BTreeMap<String, String> = BTreeMap::new();
+/// An action of a run whose undo was not played on one of some hosts, or failed: no agent holds that. What agents held and could not
+/// undo at the end of a run, they hold, or have undone since.
+async fn not_undone(
+    store: &Store,
+    run: &str,
+    hosts: &BTreeSet<String>,
+) -> Result<Option<(String, String)>, StoreError> {
+    let mut owed: BTreeMap<(String, String), String> = BTreeMap::new();
     let mut next = 0;
     loop {
         let page = store.events(run, next, PAGE).await?;
@@ -82,16 +95,16 @@ async fn not_undone(store: &Store, host: &str, run: &str) -> Result<Option<Strin
         for (seq, text) in page {
             next = seq + 1;
             let Ok(line) = serde_json::from_str::<Line>(&text) else { continue };
-            let What::OnHost { host: on, record } = line.what else { continue };
+            let What::OnHost { host, record } = line.what else { continue };
             match record.event {
-                _ if on != host => {}
-                Event::ActionBegan { step, name, undo: true } => drop(owed.insert(step, name)),
-                Event::UndoPlayed { step, good: true, .. } => drop(owed.remove(&step)),
+                _ if !hosts.contains(&host) => {}
+                Event::ActionBegan { step, name, undo: true } => drop(owed.insert((host, step), name)),
+                Event::UndoPlayed { step, good: true, .. } => drop(owed.remove(&(host, step))),
                 _ => {}
             }
         }
         if last {
-            return Ok(owed.into_values().next());
+            return Ok(owed.into_iter().next().map(|((host, _), action)| (host, action)));
         }
     }
 }

@@ -64,8 +64,9 @@ impl Gates {
 
     /// Asks every gate, those that refuse too, so that all reasons are known at once. Takes as long as the slowest hook.
     pub async fn ask(&self, planned: &Planned, now: Timestamp) -> Vec<Outcome> {
-        let mut outcomes = vec![hosts::well(planned, &self.engine.hosts().await)];
-        outcomes.push(hosts::clean(planned, &self.engine.hosts().await, &self.store).await);
+        let known = self.engine.hosts().await;
+        let mut outcomes = vec![hosts::well(planned, &known)];
+        outcomes.push(hosts::clean(planned, &known, &self.store).await);
         if !self.config.freezes.is_empty() {
             outcomes.push(self.freezes(now).await);
         }

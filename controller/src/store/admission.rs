@@ -1,7 +1,7 @@
 //! A run is let in: its row, its hosts and what its gates said are kept together, in the transaction in which the budget is looked
 //! at and an approval is used up.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use squall_experiments::exit::Exit;
 
@@ -92,6 +92,7 @@ impl Store {
     /// Which of some hosts belong to a run that ended with one of its hosts still modified, or before it could undo everything, with the
     /// runs, the newest first. A run that somebody began there since although gates refused it (an overruled one) says that the hosts are in order.
     pub async fn left_modified(&self, hosts: Vec<String>) -> Result<Vec<(String, String)>, StoreError> {
+        let hosts: BTreeSet<String> = hosts.into_iter().collect();
         self.read(move |sql| {
             let asked = "SELECT used.host, used.run, used.at FROM runs JOIN run_hosts used ON used.run = runs.id \
                          WHERE runs.state IN ($1, $2, $3) ORDER BY used.at DESC, used.host";
