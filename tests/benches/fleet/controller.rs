@@ -4,7 +4,8 @@ use std::fs::{self, File};
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use axum::http::Method;
 use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256, PublicKeyData};
@@ -17,6 +18,9 @@ use squall_experiments::fleet::{Joined, hex};
 use squall_tests::squall::binary;
 use squall_tests::wait::holds;
 
+/// How long nobody asks between two questions.
+const EVERY: Duration = Duration::from_millis(50);
+
 /// A controller that knows some hosts, and what those hosts have of it. Dropped, it is killed and forgotten.
 pub struct Controller {
     pub agents: SocketAddr,
@@ -26,7 +30,6 @@ pub struct Controller {
     people: SocketAddr,
     directory: PathBuf,
     child: Option<Child>,
-    runtime: tokio::runtime::Runtime,
 }
 
 fn free() -> SocketAddr {
@@ -69,7 +72,7 @@ impl Controller {
             futures_util::future::try_join_all(enrolled).await.unwrap();
         });
         let (agents, people) = (free(), free());
-        Controller { agents, key, members, people, directory, child: None, runtime }
+        Controller { agents, key, members, people, directory, child: None }
     }
 
     /// Starts it, and waits until it listens.
@@ -119,12 +122,29 @@ impl Controller {
         Duration::from_nanos(nanos.sum())
     }
 
+    /// Asks whether a halt goes on, again and again while something is done; gives what that gave, and the longest that anyone
+    /// waited for an answer meanwhile.
+    pub fn asking<T: Send>(&self, work: impl FnOnce() -> T + Send) -> (T, Duration) {
+        thread::scope(|scope| {
+            let mut longest = Duration::ZERO;
+            let work = scope.spawn(work);
+            while !work.is_finished() {
+                let began = Instant::now();
+                self.ask("GET", "/v1/halt", None);
+                longest = longest.max(began.elapsed());
+                thread::sleep(EVERY);
+            }
+            (work.join().unwrap(), longest)
+        })
+    }
+
     /// Asks as an administrator; what is refused is said.
     pub fn ask(&self, method: &str, path: &str, body: Option<&Value>) -> Value {
         let token = fs::read_to_string(self.directory.join("admin-token")).unwrap();
         let remote = Remote::new(&format!("http://{}", self.people), token.trim(), None).unwrap();
         let method = Method::from_bytes(method.as_bytes()).unwrap();
-        let (status, answer) = self.runtime.block_on(remote.call(method, path, body, None)).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let (status, answer) = runtime.block_on(remote.call(method, path, body, None)).unwrap();
         assert!(status < 300, "{path}: {status} {answer}");
         answer
     }
