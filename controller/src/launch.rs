@@ -161,12 +161,7 @@ impl Launch {
             );
             return Ok(Begun { run: self.store.run(&id).await?, id, refused: Some(problem) });
         }
-        // A halt that came while this was planned blocks it too: either it is seen here, or it finds the run begun.
-        let begun = match crate::api::blocked(&self.store).await {
-            Ok(()) => self.engine.start(&id, submission).await.map_err(Problem::from),
-            Err(blocked) => Err(blocked),
-        };
-        if let Err(problem) = begun {
+        if let Err(problem) = self.engine.start(&id, submission).await {
             let refused = keeping::refused(self.store.clone(), id.clone(), approved.is_some());
             // Whoever looks at once sees it; where the store does not answer, why nothing began is told all the same.
             let _ = timeout(SOON, tokio::spawn(refused)).await;

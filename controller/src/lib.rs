@@ -3,6 +3,7 @@
 //! This library never alters a host and does not know how an agent is started: it speaks to one over a socket.
 
 pub mod api;
+mod aside;
 mod ask;
 pub mod budget;
 pub mod client;

@@ -4,6 +4,7 @@
 
 mod halting;
 pub(crate) mod keeping;
+mod planning;
 mod takeover;
 mod windows;
 
@@ -16,31 +17,25 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use serde::Deserialize;
-use serde_json::{Value, json};
 use squall_experiments::document::{self, Document, LONGEST_FAULT, Sources};
 use squall_experiments::exit::Exit;
-use squall_experiments::experiment::Experiment;
 use squall_experiments::fleet::JoinToken;
-use squall_experiments::limits::Limits;
-use squall_experiments::mandate::Approved;
 use squall_experiments::muster::Line;
-use squall_experiments::plan::PlanStep;
 use squall_experiments::protocol::{Lifted, Refusal, RunId};
 use squall_experiments::run::Origin;
-use squall_experiments::targets::{Candidate, FleetPlan, OnHost, Targets};
+use squall_experiments::targets::{Candidate, FleetPlan, Targets};
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::timeout;
 
-use crate::api::engine::{Engine, Planned, Preview, Submission};
-use crate::budget::{self, HostUse};
+use crate::api::engine::{Engine, Planned, Submission};
+use crate::api::problem::Problem;
+use crate::aside::aside;
 use crate::conductor::{Answer, LEASE};
-use crate::fleet::{Authority, HostInfo, Hub, prospect};
+use crate::fleet::{Authority, HostInfo, Hub};
 use crate::muster::{self, Machines};
-use crate::report;
 use crate::sights::{Page, Sights};
-use crate::store::{HostRow, Minted, RunRow, Store, StoreError, now_ms};
+use crate::store::{HostRow, Minted, RunRow, Store, now_ms};
 use crate::stream::Stream;
 use crate::traces::{RunSpans, Traces};
 use keeping::{BEARABLE, Keeper};
@@ -143,14 +138,18 @@ impl Runs {
         }
     }
 
-    /// The order of a run, as it would be now.
-    async fn order(&self, run: &str, submission: &Submission) -> Result<muster::Order, Refusal> {
+    /// The order of a run on some of these hosts.
+    fn order(
+        &self,
+        run: &str,
+        submission: &Submission,
+        candidates: &[Candidate],
+    ) -> Result<muster::Order, Refusal> {
         let document = self.read(submission)?;
         // 32 bits are enough to repeat a run, and stay exact in every JSON reader.
         let chosen = || u64::from(rand::random::<u32>());
         let seed = submission.seed.or(document.experiment.seed).unwrap_or_else(chosen);
-        let candidates = self.candidates(&submission.only).await?;
-        let targets = Targets::of(&document.experiment, &candidates, seed)?;
+        let targets = Targets::of(&document.experiment, candidates, seed)?;
         let (content, build) = (Some(document.content()), submission.build.clone());
         let origin = Origin { content, build, step: document.step.clone(), ..Origin::default() };
         Ok(muster::Order {
@@ -166,30 +165,6 @@ impl Runs {
             epoch: 0,
             approved: None,
         })
-    }
-
-    /// Adds to the warnings of each host what its owner would refuse, by what it said when it connected. They do not count for
-    /// the hash: the host decides when the run begins.
-    fn forewarn(&self, plan: &mut FleetPlan) {
-        let hosts = self.0.hub.hosts().into_iter();
-        let said: BTreeMap<String, Arc<serde_json::Value>> =
-            hosts.map(|host| (host.name, host.preflight)).collect();
-        for on in &mut plan.hosts {
-            // An agent of a version before says nothing of it.
-            let limits = said.get(&on.host).and_then(|said| Limits::deserialize(&said["policy"]).ok());
-            let Some(limits) = limits else { continue };
-            let mut warnings = Vec::new();
-            for step in on.plan.faults() {
-                let PlanStep::Fault { part, changes, lasts, .. } = step else { continue };
-                let why = changes.iter().filter_map(|change| limits.objection(change, *lasts));
-                warnings.extend(why.map(|why| format!("part {part} would be refused on {}: {why}", on.host)));
-            }
-            if !limits.windows.is_empty() {
-                let windows = limits.windows.join(", ");
-                warnings.push(format!("{} allows faults only in {windows}", on.host));
-            }
-            on.plan.warnings.extend(warnings);
-        }
     }
 
     /// The hosts of the fleet, as `squall hosts` shows them: what a host says of itself once it has joined chooses nothing.
@@ -249,8 +224,31 @@ impl Runs {
         if let Err(error) = keeper.state(came).await {
             tracing::error!(run = run.id, %error, "what became of a run cannot be kept");
         }
-        self.live().remove(&run.id);
-        self.0.ended.notify_waiters();
+    }
+}
+
+/// A run, from before it begins: whoever halts finds it. Dropped, it has ended.
+struct Live {
+    runs: Runs,
+    run: String,
+}
+
+impl Live {
+    /// With what tells the run to end, and what the run hears of it.
+    fn enter(
+        runs: &Runs,
+        run: &str,
+    ) -> (Live, mpsc::UnboundedSender<String>, mpsc::UnboundedReceiver<String>) {
+        let (interrupt, interruptions) = mpsc::unbounded_channel();
+        runs.live().insert(run.to_owned(), interrupt.clone());
+        (Live { runs: runs.clone(), run: run.to_owned() }, interrupt, interruptions)
+    }
+}
+
+impl Drop for Live {
+    fn drop(&mut self) {
+        self.runs.live().remove(&self.run);
+        self.runs.0.ended.notify_waiters();
     }
 }
 
@@ -265,43 +263,6 @@ fn secret(path: &std::path::Path) -> Result<Option<String>, String> {
     Ok(Some(text.strip_suffix('\n').unwrap_or(&text).to_owned()))
 }
 
-/// A plan in words; `redact` takes secrets out of them.
-fn preview(plan: &FleetPlan, redact: &dyn Fn(&str) -> String) -> Preview {
-    let mut preview = Preview {
-        watching: plan.hosts.iter().filter(|on| on.watching).map(|on| on.host.clone()).collect(),
-        unconnected: plan.unconnected.iter().cloned().collect(),
-        ..Preview::default()
-    };
-    let once = |all: &mut Vec<String>, new: &[String]| {
-        for line in new.iter().map(|line| redact(line)) {
-            if !all.contains(&line) {
-                all.push(line);
-            }
-        }
-    };
-    for on in &plan.hosts {
-        let steps = redact(&report::steps(&on.plan, ""));
-        match preview.done.iter_mut().find(|(_, known)| *known == steps) {
-            Some((hosts, _)) => hosts.push(on.host.clone()),
-            None => preview.done.push((vec![on.host.clone()], steps)),
-        }
-        once(&mut preview.never_hit, &on.plan.carve_outs);
-        once(&mut preview.warnings, &on.plan.warnings);
-    }
-    let expiry = plan.hosts.iter().map(|on| on.plan.expiry).max();
-    preview.expires = expiry.map(|expiry| expiry.to_string()).unwrap_or_default();
-    preview
-}
-
-/// How long a run may go on whose method with its revert takes so long. Where nothing is claimed, nothing is looked at before and after.
-fn goes_on(experiment: &Experiment, method: Duration) -> Duration {
-    if experiment.hypothesis.is_empty() {
-        return method;
-    }
-    let baseline = experiment.baseline.map_or(Duration::ZERO, |baseline| baseline.get());
-    baseline + method + experiment.recovery.get()
-}
-
 impl Engine for Runs {
     fn hosts(&self) -> BoxFuture<'_, Vec<HostInfo>> {
         Box::pin(async { self.0.hub.hosts() })
@@ -313,90 +274,56 @@ impl Engine for Runs {
 
     fn plan<'a>(&'a self, submission: &'a Submission) -> BoxFuture<'a, Result<Planned, Refusal>> {
         Box::pin(async move {
-            let order = self.order("", submission).await?;
-            let mut plan = FleetPlan::on(&order.experiment, &order.targets, order.seed);
-            self.forewarn(&mut plan);
-            let title = order.redactor.redact(&plan.title).into_owned();
-            let mut shown = serde_json::to_value(&plan).unwrap_or_default();
-            let hosts = self.0.hub.hosts();
-            for (on, shown) in plan.hosts.iter().zip(shown["hosts"].as_array_mut().into_iter().flatten()) {
-                let preflight = hosts.iter().find(|host| host.name == on.host).map(|host| &*host.preflight);
-                shown["engines"] = json!(prospect::engines(&on.plan, preflight.unwrap_or(&Value::Null)));
-            }
-            order.redactor.redact_value(&mut shown);
-            let preview = preview(&plan, &|text| order.redactor.redact(text).into_owned());
-            let origin = order.origin.unwrap_or_default();
-            // A step of a ramp that deviates is what the ramp looks for.
-            let weight = if origin.step.is_some() { 0 } else { order.experiment.weight };
-            let content = origin.content.unwrap_or_default();
-            let tags = order.experiment.tags.iter();
-            let tags = tags.map(|tag| order.redactor.redact(tag).into_owned()).collect();
             let candidates = self.candidates(&submission.only).await?;
-            let known: BTreeMap<&str, &Candidate> =
-                candidates.iter().map(|candidate| (candidate.name.as_str(), candidate)).collect();
-            let used = |host: &OnHost| {
-                let known = known.get(host.host.as_str());
-                HostUse {
-                    host: host.host.clone(),
-                    labels: known.map(|host| host.labels.clone()).unwrap_or_default(),
-                    zone: known.and_then(|host| host.zone.clone()),
-                    faults: budget::faults(&host.plan.steps),
-                }
-            };
-            let uses = plan.hosts.iter().map(used).collect();
-            let method = plan.hosts.iter().map(|host| host.plan.expiry.get()).max().unwrap_or_default();
-            let seconds = goes_on(&order.experiment, method).as_secs();
-            let approvable = Approved::fits(&plan);
-            Ok(Planned {
-                title,
-                hash: plan.hash,
-                seed: plan.seed,
-                weight,
-                content,
-                tags,
-                shown,
-                approvable,
-                preview,
-                uses,
-                seconds,
+            let (runs, submission) = (self.clone(), submission.clone());
+            aside(move || {
+                let order = runs.order("", &submission, &candidates)?;
+                Ok(planning::planned(order, &candidates, runs.0.hub.hosts()))
             })
+            .await
         })
     }
 
-    fn start<'a>(&'a self, run: &'a str, submission: Submission) -> BoxFuture<'a, Result<(), Refusal>> {
+    fn start<'a>(&'a self, run: &'a str, submission: Submission) -> BoxFuture<'a, Result<(), Problem>> {
         Box::pin(async move {
-            let broken = |error: StoreError| Refusal::bare(error.to_string());
-            let kept = self.0.store.run(run).await.map_err(broken)?;
+            let (live, interrupt, interruptions) = Live::enter(self, run);
+            // A halt that did not find it there is kept by now, or finds it when it is.
+            crate::api::blocked(&self.0.store).await?;
+            let kept = self.0.store.run(run).await?;
             let kept = kept.ok_or_else(|| Refusal::bare(format!("there is no run `{run}`")))?;
             // Who is that late has lost it: whoever took it over has closed it, and hosts may know.
             if kept.epoch != 0 || kept.state != "submitted" {
-                return Err(Refusal::bare(format!("another controller has taken the run `{run}` over")));
+                return Err(
+                    Refusal::bare(format!("another controller has taken the run `{run}` over")).into()
+                );
             }
-            let mut order = self.order(run, &submission).await?;
-            let approved = self.0.store.plan_of_run(run).await.map_err(broken)?;
+            let candidates = self.candidates(&submission.only).await?;
+            let (runs, name, wanted) = (self.clone(), run.to_owned(), submission.clone());
+            let planned = move || {
+                let order = runs.order(&name, &wanted, &candidates)?;
+                let plan = FleetPlan::on(&order.experiment, &order.targets, order.seed);
+                Ok::<_, Refusal>((order, plan))
+            };
+            let (mut order, plan) = aside(planned).await?;
+            let approved = self.0.store.plan_of_run(run).await?;
             let approved = approved.map(|plan| (plan.submitted_by, plan.approved_by.unwrap_or_default()));
-            let plan = FleetPlan::on(&order.experiment, &order.targets, order.seed);
             if plan.hash != kept.plan {
-                return Err(Refusal::new(
-                    "the hosts changed after the plan was made",
-                    "submit it again: it is planned anew",
-                ));
+                let help = "submit it again: it is planned anew";
+                return Err(Refusal::new("the hosts changed after the plan was made", help).into());
             }
             let needed = muster::open_files(&plan);
             let room = self.0.hub.room().run(needed, plan.hosts.len())?;
             (order.epoch, order.approved) = (kept.epoch, approved);
-            let (interrupt, interruptions) = mpsc::unbounded_channel();
             if submission.observe {
                 self.0.sights.begin(run);
             }
-            self.live().insert(run.to_owned(), interrupt.clone());
             let machines = Arc::new(Way { hub: self.0.hub.clone(), runtime: Handle::current() });
             tracing::info!(run, by = kept.by, hosts = plan.hosts.len(), "a run begins");
             let spans = self.0.traces.of_run(run, submission.trace);
             let carried = self.clone().carry_out(kept, order, machines, interruptions, interrupt, spans);
             tokio::spawn(async move {
                 carried.await;
-                drop(room);
+                drop((room, live));
             });
             Ok(())
         })
@@ -418,12 +345,16 @@ impl Engine for Runs {
         })
     }
 
+    fn halt_runs(&self) {
+        self.interrupt_all("halt");
+    }
+
     fn halt<'a>(
         &'a self,
         hosts: Option<&'a [String]>,
     ) -> BoxFuture<'a, BTreeMap<String, Result<Lifted, Refusal>>> {
         if hosts.is_none() {
-            self.interrupt_all("halt");
+            self.halt_runs();
         }
         Box::pin(async move {
             match hosts {

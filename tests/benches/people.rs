@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::{BoxFuture, join_all};
 use serde_json::json;
 use squall_controller::api::engine::{Engine, Planned, Submission};
+use squall_controller::api::problem::Problem;
 use squall_controller::api::server::Listening;
 use squall_controller::api::{Api, Approvals};
 use squall_controller::fleet::HostInfo;
@@ -55,8 +56,8 @@ impl Engine for Nobody {
         Box::pin(async { Err(Refusal::bare("there are no hosts")) })
     }
 
-    fn start<'a>(&'a self, _: &'a str, _: Submission) -> BoxFuture<'a, Result<(), Refusal>> {
-        Box::pin(async { Err(Refusal::bare("there are no hosts")) })
+    fn start<'a>(&'a self, _: &'a str, _: Submission) -> BoxFuture<'a, Result<(), Problem>> {
+        Box::pin(async { Err(Refusal::bare("there are no hosts").into()) })
     }
 
     fn observations(&self, _: &str, _: u64, _: u64) -> Option<Page> {
@@ -66,6 +67,8 @@ impl Engine for Nobody {
     fn halt_run<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<(), Refusal>> {
         Box::pin(async { Ok(()) })
     }
+
+    fn halt_runs(&self) {}
 
     fn halt<'a>(
         &'a self,

@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use squall_experiments::protocol::{Lifted, Refusal};
 
+use super::problem::Problem;
 use crate::budget::HostUse;
 use crate::fleet::HostInfo;
 use crate::sights::Page;
@@ -102,14 +103,18 @@ pub trait Engine: Send + Sync + 'static {
     /// (3) from one that cannot be run now (4).
     fn plan<'a>(&'a self, submission: &'a Submission) -> BoxFuture<'a, Result<Planned, Refusal>>;
 
-    /// Begins a run that is in the store by now, and returns. Its events and states go to the store.
-    fn start<'a>(&'a self, run: &'a str, submission: Submission) -> BoxFuture<'a, Result<(), Refusal>>;
+    /// Begins a run that is in the store by now, and returns. Its events and states go to the store. A halt of everything
+    /// either finds the run, from this call on, or refuses it here.
+    fn start<'a>(&'a self, run: &'a str, submission: Submission) -> BoxFuture<'a, Result<(), Problem>>;
 
     /// A page of what the proxies of a run's outages saw; `None` where nothing is kept of it here.
     fn observations(&self, run: &str, from: u64, most: u64) -> Option<Page>;
 
     /// Halts one run; a run that has ended is no error. Returns when that has begun, its end is in its events.
     fn halt_run<'a>(&'a self, run: &'a str) -> BoxFuture<'a, Result<(), Refusal>>;
+
+    /// Halts all runs of this controller, and asks no host.
+    fn halt_runs(&self);
 
     /// Undoes everything on these hosts, or on all; returns when every host has answered or will not.
     fn halt<'a>(

@@ -181,16 +181,20 @@ pub(crate) async fn set(api: Arc<Api>, call: Call) -> Result<Answer, Problem> {
 async fn halt(api: &Api, by: String, person: String, reason: String, hosts: Option<Vec<String>>) -> Done {
     let all = hosts.is_none();
     let blocked = Blocked { reason: reason.clone(), by, at: now_ms() };
-    let store = api.store.clone();
+    let (store, engine) = (api.store.clone(), Arc::clone(&api.engine));
     // At the same time: a store that does not answer does not keep a fault alive.
     let block = tokio::spawn(async move {
-        let kept = serde_json::to_string(&blocked).unwrap_or_default();
-        match all {
-            true => store.set_fact(HALT, Some(kept)).await,
-            false => Ok(()),
+        if !all {
+            return true;
         }
-        .inspect_err(|error| tracing::error!(%error, "a halt was done, and does not block new runs"))
-        .is_ok()
+        let kept = serde_json::to_string(&blocked).unwrap_or_default();
+        if let Err(error) = store.set_fact(HALT, Some(kept)).await {
+            tracing::error!(%error, "a halt was done, and does not block new runs");
+            return false;
+        }
+        // One that began before it was kept, and after the others were halted.
+        engine.halt_runs();
+        true
     });
     let did = api.engine.halt(hosts.as_deref()).await;
     let kept = matches!(timeout(SOON, block).await, Ok(Ok(true)));

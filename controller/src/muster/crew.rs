@@ -16,6 +16,7 @@ use tokio::task::{LocalSet, spawn_local};
 use super::barrier::{Barrier, in_words};
 use super::remote::Remote;
 use super::{Machines, Order};
+use crate::aside::aside;
 use crate::conductor::{self, Outlet, Redact, Tell, conduct};
 
 /// What the conductors say.
@@ -41,6 +42,16 @@ pub(super) enum Threads {
     Own,
     /// In that of the caller, where time may be another one.
     OfTheCaller,
+}
+
+impl Threads {
+    /// What work gives that grows with the hosts.
+    pub(super) async fn aside<T: Send + 'static>(self, work: impl FnOnce() -> T + Send + 'static) -> T {
+        match self {
+            Threads::Own => aside(work).await,
+            Threads::OfTheCaller => work(),
+        }
+    }
 }
 
 /// One host of a run, before its conductor begins.

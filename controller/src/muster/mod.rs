@@ -122,22 +122,26 @@ async fn run_in(
     let mut log = Log { since_ns, lines: Vec::new(), outlet };
     let on_partial = order.experiment.on_partial;
     // Once: with many hosts it is work, and no thread that keeps leases must do it.
-    let plan = FleetPlan::on(&order.experiment, &order.targets, order.seed);
-    let mandate = Arc::new(order.mandate(&plan));
+    let planned = move || {
+        let plan = FleetPlan::on(&order.experiment, &order.targets, order.seed);
+        let mandate = Arc::new(order.mandate(&plan));
+        let parts = shares(&order.experiment, &order.targets, order.seed);
+        (order, plan.hash, mandate, parts)
+    };
+    let (order, plan, mandate, parts) = threads.aside(planned).await;
     log.fleet(FleetEvent::Began(Began {
         run: order.run.clone(),
         title: order.redactor.redact(&order.experiment.title).into_owned(),
         date: date(),
         at: Some(now_ms()),
         seed: order.seed,
-        plan: plan.hash,
+        plan,
         version: order.version.clone(),
         on_partial,
         hosts: order.targets.hosts.clone(),
         unconnected: order.targets.unconnected.clone(),
         stages: order.targets.stages.clone(),
     }));
-    let parts = shares(&order.experiment, &order.targets, order.seed);
     let (mut crew, mut heard) = Crew::start(threads, order, mandate, parts, machines, since_ns);
     while crew.is_under_way() {
         // An interruption goes before everything.
@@ -162,13 +166,10 @@ async fn run_in(
             },
         }
     }
-    let Some(muster) = Muster::of(&log.lines) else {
-        unreachable!("the log has its first line");
-    };
+    let muster = log.sum(threads).await;
     // Whoever keeps the log adds the end of the audit log.
-    let sentence = muster.sentence.clone();
-    log.fleet(FleetEvent::Finished { exit: muster.exit, sentence, audit: None });
-    Muster::of(&log.lines).unwrap_or(muster)
+    log.fleet(FleetEvent::Finished { exit: muster.exit, sentence: muster.sentence, audit: None });
+    log.sum(threads).await
 }
 
 /// The log of all hosts.
@@ -188,6 +189,15 @@ impl Log<'_> {
         let line = Line { seq: self.lines.len() as u64 + 1, what };
         (self.outlet)(&line);
         self.lines.push(line);
+    }
+
+    /// What came of the run so far, which has begun.
+    async fn sum(&mut self, threads: Threads) -> Muster {
+        let lines = std::mem::take(&mut self.lines);
+        let summed = move || (Muster::of(&lines), lines);
+        let (muster, lines) = threads.aside(summed).await;
+        self.lines = lines;
+        muster.unwrap_or_else(|| unreachable!("the log has its first line"))
     }
 }
 

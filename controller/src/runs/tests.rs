@@ -5,8 +5,8 @@ use squall_experiments::muster::{FleetEvent, What};
 use tokio::time::timeout;
 
 use super::*;
-use crate::store::Where;
 use crate::store::tests::Scratch;
+use crate::store::{StoreError, Where};
 
 /// What nobody waits for in vain.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -19,25 +19,6 @@ async fn a_run(store: &Store) -> RunRow {
 
 fn store(scratch: &Scratch) -> Store {
     Store::open(&Where::Sqlite(scratch.path())).expect("a store")
-}
-
-#[test]
-fn a_run_goes_on_from_its_baseline_to_the_end_of_its_recovery() {
-    let lasts = |hypothesis: &str, rest: &str| {
-        let text = format!(
-            "squall: 1\ntitle: x\nhypothesis: {hypothesis}\n{rest}\nmethod:\n  \
-             - {{ fault: {{ latency: {{ delay: 20ms, to: [\"10.0.0.1:80\"] }} }}, for: 60s }}\n"
-        );
-        let (vars, secret) = (BTreeMap::new(), |_: &str| Ok(None));
-        let sources = Sources { vars, secret: &secret, longest: LONGEST_FAULT };
-        let read = document::read("x.yaml", text.as_bytes(), &sources);
-        let read = read.unwrap_or_else(|problems| panic!("{}", problems.render(false)));
-        goes_on(&read.experiment, Duration::from_secs(90)).as_secs()
-    };
-    let claim = "[{ name: it answers, http: { url: \"http://127.0.0.1/\" } }]";
-    assert_eq!(lasts(claim, "baseline: 5m\nrecovery: 2m"), 300 + 90 + 120);
-    assert_eq!(lasts(claim, ""), 90 + 30);
-    assert_eq!(lasts("[]", ""), 90, "nothing is looked at before and after");
 }
 
 #[tokio::test]
@@ -120,34 +101,63 @@ async fn a_run_that_is_closed_twice_has_one_end() {
     }
 }
 
+/// One that every host is to take part in.
+fn submission() -> Submission {
+    let document = "squall: 1\ntitle: T\non: { pick: all }\nhypothesis: []\nmethod:\n  \
+                    - { fault: { refuse: { to: [\"10.0.0.1:7\"] } }, for: 1s }\n";
+    Submission { document: document.to_owned(), seed: Some(7), ..Submission::default() }
+}
+
+fn runs_of(scratch: &Scratch, store: &Store) -> Runs {
+    let authority = Arc::new(Authority::open(&scratch.path()).expect("an authority"));
+    let (secrets, traces) = (scratch.path().join("secrets"), Traces::default());
+    Runs::new(Hub::new(), store.clone(), authority, secrets, "test", traces)
+}
+
 #[tokio::test]
 async fn a_run_that_was_taken_over_before_it_began_does_not_begin() {
     let scratch = Scratch::new("taken");
     let store = store(&scratch);
     a_run(&store).await;
-    let authority = Arc::new(Authority::open(&scratch.path()).expect("an authority"));
-    let (secrets, traces) = (scratch.path().join("secrets"), Traces::default());
-    let runs = Runs::new(Hub::new(), store.clone(), authority, secrets, "test", traces);
-    let submission = || {
-        Submission {
-        document: "squall: 1\ntitle: T\non: { pick: all }\nhypothesis: []\nmethod:\n  - { fault: { refuse: { to: [\"10.0.0.1:7\"] } }, for: 1s }\n".to_owned(),
-        seed: Some(7),
-        ..Submission::default()
-    }
-    };
+    let runs = runs_of(&scratch, &store);
     let refused = runs.start("r", submission()).await.expect_err("there is no host");
-    assert!(refused.what.contains("no host"), "{refused:?}");
+    assert!(refused.detail.contains("no host"), "{refused:?}");
     store.take_run("r").await.expect("it is there");
     let refused = runs.start("r", submission()).await.expect_err("it is somebody else's");
-    assert!(refused.what.contains("taken"), "{refused:?}");
+    assert!(refused.detail.contains("taken"), "{refused:?}");
+    assert!(runs.live().is_empty());
+}
+
+#[tokio::test]
+async fn a_halt_finds_a_run_that_is_about_to_begin_or_keeps_it_from_that() {
+    let scratch = Scratch::new("begins");
+    let store = store(&scratch);
+    a_run(&store).await;
+    let runs = runs_of(&scratch, &store);
+    let mut begins = runs.start("r", submission());
+    tokio::select! {
+        biased;
+        begun = &mut begins => panic!("the store has not answered yet: {begun:?}"),
+        () = std::future::ready(()) => {}
+    }
+    let (tell, mut told) = mpsc::unbounded_channel();
+    runs.live().entry("r".to_owned()).and_modify(|run| *run = tell);
+    runs.halt_runs();
+    assert_eq!(told.try_recv().as_deref(), Ok("halt"));
+    // Whoever asked for it has gone.
+    drop(begins);
+    assert!(runs.live().is_empty());
+
+    store.set_fact(crate::api::HALT, Some("a halt".to_owned())).await.expect("it is kept");
+    let refused = runs.start("r", submission()).await.expect_err("a halt blocks it");
+    assert!(refused.status == 423 && refused.detail.contains("a halt"), "{refused:?}");
+    assert!(runs.live().is_empty());
 }
 
 #[tokio::test]
 async fn stages_are_one_run_and_a_ramp_is_none_but_one_step_of_it_is() {
     let scratch = Scratch::new("checked");
-    let authority = Arc::new(Authority::open(&scratch.path()).expect("an authority"));
-    let (secrets, traces) = (scratch.path().join("secrets"), Traces::default());
-    let runs = Runs::new(Hub::new(), store(&scratch), authority, secrets, "test", traces);
+    let runs = runs_of(&scratch, &store(&scratch));
     let check = |more: &str, vars: &[(&str, &str)]| {
         let method = "method:\n  - { fault: { latency: { delay: 1ms, to: [\"10.0.0.1:7\"] } }, for: 1s }\n";
         let document = format!(

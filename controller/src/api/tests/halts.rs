@@ -48,7 +48,7 @@ async fn a_halt_by_labels_is_of_the_hosts_that_carry_them_all_and_of_no_other() 
 async fn a_halt_by_a_signal_blocks_new_runs_and_stands_in_the_log() {
     let served = Served::new().await;
     served.api.halt_everything("SIGUSR1", "halted by a signal").await;
-    assert_eq!(served.engine.asked(), ["halt None"]);
+    assert_eq!(served.engine.asked(), ["halt None", "halt all runs"]);
     let run = json!({ "document": "x" });
     let (status, refused) = served.post("operator", "/v1/runs", run).await;
     assert!(status == 423 && refused["detail"].to_string().contains("SIGUSR1"), "{refused}");

@@ -70,7 +70,7 @@ async fn who_guesses_tokens_is_made_to_wait() {
     // But whoever must stop everything does not wait for those who guess behind the same address.
     let halt = async |role| served.post(role, "/v1/halt", json!({ "reason": "enough" })).await.0;
     assert_eq!((halt("").await, halt("viewer").await, halt("operator").await), (429, 403, 200));
-    assert_eq!(served.engine.asked(), ["halt None"]);
+    assert_eq!(served.engine.asked(), ["halt None", "halt all runs"]);
     served.stop().await;
 }
 

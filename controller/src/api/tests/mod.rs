@@ -26,6 +26,7 @@ use super::client::Remote;
 use super::engine::{Planned, Submission};
 use super::server::Listening;
 use super::*;
+use crate::api::problem::Problem;
 use crate::fleet::HostInfo;
 use crate::sights::Page;
 use crate::store::tests::Scratch;
@@ -92,11 +93,11 @@ impl Engine for Recorder {
         })
     }
 
-    fn start<'a>(&'a self, run: &'a str, submission: Submission) -> BoxFuture<'a, Result<(), Refusal>> {
+    fn start<'a>(&'a self, run: &'a str, submission: Submission) -> BoxFuture<'a, Result<(), Problem>> {
         self.note(format!("start {run}"));
         Box::pin(async move {
             match submission.document.as_str() {
-                "starts never" => Err(Refusal::bare("no host is there any more")),
+                "starts never" => Err(Refusal::bare("no host is there any more").into()),
                 _ => Ok(()),
             }
         })
@@ -109,6 +110,10 @@ impl Engine for Recorder {
     fn halt_run<'a>(&'a self, run: &'a str) -> BoxFuture<'a, Result<(), Refusal>> {
         self.note(format!("halt {run}"));
         Box::pin(async { Ok(()) })
+    }
+
+    fn halt_runs(&self) {
+        self.note("halt all runs".to_owned());
     }
 
     fn halt<'a>(

@@ -11,6 +11,7 @@ use squall_experiments::schedule;
 use super::*;
 use crate::api::Approvals;
 use crate::api::engine::{Engine, Planned};
+use crate::api::problem::Problem;
 use crate::budget::HostUse;
 use crate::config::{Budget, Config};
 use crate::fleet::HostInfo;
@@ -57,7 +58,7 @@ impl Engine for Desk {
         })
     }
 
-    fn start<'a>(&'a self, _: &'a str, submission: Submission) -> BoxFuture<'a, Result<(), Refusal>> {
+    fn start<'a>(&'a self, _: &'a str, submission: Submission) -> BoxFuture<'a, Result<(), Problem>> {
         self.begun.lock().expect("nobody panics while noting").push(submission);
         Box::pin(async {
             match self.hangs.load(Ordering::Relaxed) {
@@ -74,6 +75,8 @@ impl Engine for Desk {
     fn halt_run<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<(), Refusal>> {
         Box::pin(async { Ok(()) })
     }
+
+    fn halt_runs(&self) {}
 
     fn halt<'a>(
         &'a self,

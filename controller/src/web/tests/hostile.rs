@@ -29,7 +29,7 @@ async fn a_form_that_is_not_of_this_session_does_nothing() {
     assert!(served.engine.asked().is_empty(), "{:?}", served.engine.asked());
     browser.more = format!("Origin: http://{}\r\nSec-Fetch-Site: same-origin\r\n", served.at);
     assert_eq!(browser.post_without_proof("/halt", &[("reason", "me"), ("proof", &good)]).await.status, 200);
-    assert_eq!(served.engine.asked(), ["halt None"]);
+    assert_eq!(served.engine.asked(), ["halt None", "halt all runs"]);
     served.stop().await;
 }
 
