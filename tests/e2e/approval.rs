@@ -114,8 +114,8 @@ fn a_host_whose_owner_asks_for_an_approval_begins_nothing_without_one() {
     let (url, state) = ("https://10.77.2.1:8417", fleet.world.hosts[2].state.clone());
     let identity = fleet.linked.pop().expect("it was started").stays();
     let policy = "{ \"controllers\": { \"approval\": \"required\" }, \"max-duration\": \"10s\", \"windows\": [\"daily 00:00-24:00 UTC\"] }";
-    let policy = fleet.world.file("policy.json", policy);
-    let script = "mount -t tmpfs tmpfs $1 && mkdir -p $1/up/squall $1/work && cp $2 $1/up/squall/policy.json && \
+    let policy = fleet.world.file("policy.yaml", policy);
+    let script = "mount -t tmpfs tmpfs $1 && mkdir -p $1/up/squall $1/work && cp $2 $1/up/squall/policy.yaml && \
                   mount -t overlay overlay -o lowerdir=/etc,upperdir=$1/up,workdir=$1/work /etc || exit 99\n\
                   exec \"$0\" run --controller \"$3\" --name web-2";
     let mut command = fleet.world.hosts[2].netns.command("unshare");

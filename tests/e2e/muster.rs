@@ -49,10 +49,10 @@ impl Fleet {
     /// An agent on a host whose policy this is; not where no policy can be put over the machine's own.
     fn start_under(&self, name: &str, policy: &str) -> bool {
         let host = self.host(name);
-        let policy = self.world.file("policy.json", policy);
+        let policy = self.world.file("policy.yaml", policy);
         let layers = self.world.place("layers");
         let script = "mount -t tmpfs tmpfs $1 && mkdir -p $1/up/squall $1/work && \
-                      cp $2 $1/up/squall/policy.json && \
+                      cp $2 $1/up/squall/policy.yaml && \
                       mount -t overlay overlay -o lowerdir=/etc,upperdir=$1/up,workdir=$1/work /etc || exit 99\n\
                       exec \"$0\" run";
         let mut command = host.netns.command("unshare");

@@ -253,7 +253,7 @@ fn the_package_is_removed_only_when_everything_is_undone() {
         "usr/share/bash-completion/completions/squall-agent",
         "usr/share/zsh/vendor-completions/_squall",
         "usr/share/fish/vendor_completions.d/squall.fish",
-        "etc/squall/policy.json",
+        "etc/squall/policy.yaml",
         "usr/share/doc/squall/safety.md",
         "usr/share/doc/squall/copyright",
         "usr/share/doc/squall/examples/payments-slow.yaml",
@@ -296,7 +296,7 @@ fn the_package_is_removed_only_when_everything_is_undone() {
     assert_eq!(journal(), None, "{said}");
     assert!(!installed.root.join("usr/bin/squall").exists(), "{said}");
     assert!(
-        installed.root.join("etc/squall/policy.json").exists(),
+        installed.root.join("etc/squall/policy.yaml").exists(),
         "the host's policy stays until it is purged"
     );
     let (purged, said) = installed.dpkg(&world, &["--purge", "squall"]);

@@ -300,7 +300,7 @@ fn a_command_line_that_is_not_understood() {
     }
 }
 
-/// Runs squall where `/etc/squall/policy.json` holds a text: in a mount namespace of its own, over a copy of `/etc`.
+/// Runs squall where `/etc/squall/policy.yaml` holds a text: in a mount namespace of its own, over a copy of `/etc`.
 fn under_policy(world: &World, policy: &str, step: &str) -> Option<Finished> {
     verb_under_policy(world, policy, "run", step)
 }
@@ -313,7 +313,7 @@ pub fn verb_under_policy(world: &World, policy: &str, verb: &str, step: &str) ->
 
 /// The same, not started yet: it ends with 99 where no policy can be put over the machine's own.
 pub fn told_under_policy(world: &World, policy: &str, verb: &str, step: &str) -> Squall {
-    let file = world.file("policy.yaml", calm(&[step]));
+    let file = world.file("under.yaml", calm(&[step]));
     program_under_policy(world, policy, "squall", &[verb, &file])
 }
 
@@ -321,10 +321,10 @@ pub fn told_under_policy(world: &World, policy: &str, verb: &str, step: &str) ->
 /// the machine's own.
 pub fn program_under_policy(world: &World, policy: &str, program: &str, arguments: &[&str]) -> Squall {
     let host = &world.hosts[0];
-    let policy = world.file("policy.json", policy);
+    let policy = world.file("policy.yaml", policy);
     let layers = world.place("layers");
     // The layers lie in memory: the directory itself may be on a file system that cannot carry them.
-    let script = "mount -t tmpfs tmpfs $1 && mkdir -p $1/up/squall $1/work && cp $2 $1/up/squall/policy.json && \
+    let script = "mount -t tmpfs tmpfs $1 && mkdir -p $1/up/squall $1/work && cp $2 $1/up/squall/policy.yaml && \
                   mount -t overlay overlay -o lowerdir=/etc,upperdir=$1/up,workdir=$1/work /etc || exit 99\n\
                   shift 2; exec \"$0\" \"$@\"";
     let mut command = host.netns.command("unshare");

@@ -22,7 +22,7 @@ use super::site::Site;
 use super::sockets::{Listed, Sockets};
 use super::view::Viewpoint;
 use super::witness::{Sight, Sights};
-use crate::policy::{Policy, Wards};
+use crate::policy::{FILE, Policy, Wards};
 use crate::veto::{self, Veto};
 
 /// What is known of the host and of the request while a change is prepared. The host is looked at when it is asked for.
@@ -230,7 +230,7 @@ impl<'a> Aim<'a> {
                 format!(
                     "the traffic of a process that is protected cannot be left out of this fault's: {why}"
                 ),
-                "choose another target; the owner of this host decides, in `/etc/squall/policy.json`",
+                format!("choose another target; the owner of this host decides, in `{FILE}`"),
             ))
         })
     }

@@ -1,37 +1,33 @@
 //! What the owner of this host allows: a file that no controller can change.
 
+mod file;
 mod owner;
 mod reach;
 mod wards;
 mod windows;
 
-use std::fs::File;
-use std::io::{self, Read};
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use squall_experiments::change::Change;
 use squall_experiments::limits::{KINDS, Limits};
-use squall_experiments::peer::{Peer, PeerHost, Ports};
+use squall_experiments::peer::{Peer, Ports};
 use squall_experiments::probe::Probe;
 use squall_experiments::protocol::Refusal;
 use squall_experiments::quantity::Period;
 use squall_experiments::scope::Scope;
 
+pub use file::{FILE, schema};
 pub use reach::{Probes, whole};
 pub use wards::Wards;
 pub use windows::Window;
 
 use crate::host::process::uid_of;
-use crate::host::unit;
-
-/// Where the policy lies.
-pub const FILE: &str = "/etc/squall/policy.json";
 
 /// Limits on what may be done here. Without a file the defaults hold.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct Policy {
     /// Whether anything may be injected at all.
@@ -41,6 +37,7 @@ pub struct Policy {
     /// The longest that packets may be held.
     pub max_delay: Period,
     /// When faults may be live; at any time where there are none. A change that would last beyond is refused.
+    #[schemars(with = "Vec<String>")]
     pub windows: Vec<Window>,
     /// Which changes are allowed, by their [`KINDS`].
     pub allow: Vec<String>,
@@ -64,7 +61,7 @@ pub struct Policy {
 }
 
 /// See [`Policy::controllers`]. It may be compromised, so that the least is the default.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct Controllers {
     /// Whether this host may belong to one at all.
@@ -80,7 +77,7 @@ pub struct Controllers {
 }
 
 /// See [`Controllers::approval`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Approval {
     /// A run needs none.
@@ -103,7 +100,7 @@ impl Default for Controllers {
 }
 
 /// See [`Policy::graft`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Graft {
     /// Where a fault is better done so.
@@ -137,57 +134,7 @@ impl Default for Policy {
 impl Policy {
     /// Reads the policy of this host. A file that cannot be read or understood is an error, never "no limits".
     pub fn of_this_host() -> Result<Self, Refusal> {
-        Self::read(Path::new(FILE))
-    }
-
-    fn read(path: &Path) -> Result<Self, Refusal> {
-        let file = match File::open(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Policy::default()),
-            file => file,
-        };
-        let wrong = |what: String| {
-            Refusal::new(
-                format!("the policy `{}` {what}", path.display()),
-                "nothing is injected until it is mended",
-            )
-        };
-        let mut text = String::new();
-        let file = file.and_then(|mut file| file.read_to_string(&mut text).map(|_| file));
-        let file = file.map_err(|error| wrong(format!("cannot be read: {error}")))?;
-        // Of the file that was read, and of where whoever may write there could put another one.
-        let of_file = file.metadata().map_err(|error| wrong(format!("cannot be read: {error}")))?;
-        let folder = path.parent().unwrap_or(Path::new("/"));
-        let of_folder =
-            std::fs::metadata(folder).map_err(|error| wrong(format!("cannot be read: {error}")))?;
-        for (what, about) in [("", of_file), ("lies in a directory that ", of_folder)] {
-            if let Some(why) = owner::objection(about.uid(), about.mode()) {
-                return Err(wrong(format!("{what}{why}")));
-            }
-        }
-        let mut policy: Policy =
-            serde_json::from_str(&text).map_err(|error| wrong(format!("is not understood: {error}")))?;
-        if let Some(word) = policy.allow.iter().find(|word| !KINDS.contains(&word.as_str())) {
-            return Err(wrong(format!(
-                "allows `{word}`, which is no kind of change: there are {}",
-                KINDS.map(|kind| format!("`{kind}`")).join(", ")
-            )));
-        }
-        if let Some(peer) = policy.protect_addresses.iter().find(|peer| !is_of_addresses(peer)) {
-            return Err(wrong(format!(
-                "protects `{peer}`, which is not an address, a network, or `any` with a port"
-            )));
-        }
-        if let Some(unit) = policy.protect_units.iter().find(|unit| !unit::is_full_name(unit)) {
-            return Err(wrong(format!(
-                "protects `{unit}`, which is not the full name of a unit, such as `db.service`"
-            )));
-        }
-        Wards::of(&policy).map_err(|refusal| wrong(format!("protects a user: {}", refusal.what)))?;
-        if let Some(peer) = policy.controllers.probes.named() {
-            return Err(wrong(format!("names `{peer}` for probes, which is not an address or a network")));
-        }
-        policy.version = blake3::hash(text.as_bytes()).to_hex()[..12].to_owned();
-        Ok(policy)
+        file::read(Path::new(FILE))
     }
 
     /// Whether a change may be made for so long.
@@ -284,86 +231,9 @@ impl Policy {
     }
 }
 
-/// Whether it can be compared with packets as it stands. Everything is not protected: then `enabled` is `false`.
-fn is_of_addresses(peer: &Peer) -> bool {
-    match peer.host {
-        PeerHost::Net(..) => true,
-        PeerHost::Any => peer.ports.is_some(),
-        PeerHost::Name(_) => false,
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
     use super::*;
-
-    #[test]
-    fn a_broken_policy_is_an_error_and_a_missing_one_the_default() {
-        let directory = std::env::temp_dir().join(format!("squall-policy-{}", std::process::id()));
-        std::fs::create_dir_all(&directory).unwrap();
-        let open = |path: &Path, mode| {
-            std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
-        };
-        open(&directory, 0o755);
-        let file = directory.join("policy.json");
-        assert_eq!(Policy::read(&file).unwrap(), Policy::default());
-        for text in
-            ["", "{", r#"{"max-duration": 60}"#, r#"{"alow": []}"#, r#"{"protect-addresses": ["db"]}"#]
-        {
-            std::fs::write(&file, text).unwrap();
-            assert!(Policy::read(&file).is_err(), "{text}");
-        }
-        for text in [
-            r#"{"windows": ["Mon 09:00-17:00"]}"#,
-            r#"{"controllers": {"probes": {"allow": ["db.internal"]}}}"#,
-            r#"{"controllers": {"probes": {"load": "fast"}}}"#,
-            r#"{"protect-addresses": ["any"]}"#,
-            r#"{"protect-units": ["db"]}"#,
-            r#"{"protect-users": ["nobody-of-that-name"]}"#,
-            r#"{"protect-ports": ["0"]}"#,
-            // A fault, and not what it does to a host.
-            r#"{"allow": ["block", "partition"]}"#,
-        ] {
-            std::fs::write(&file, text).unwrap();
-            assert!(Policy::read(&file).is_err(), "{text}");
-        }
-        std::fs::write(
-            &file,
-            r#"{"max-duration": "1m", "allow": ["block"], "protect-addresses": ["any:5432"]}"#,
-        )
-        .unwrap();
-        for mode in [0o666, 0o664, 0o646] {
-            open(&file, mode);
-            let refusal = Policy::read(&file).unwrap_err();
-            assert!(refusal.what.contains("by others than its owner"), "{refusal}");
-        }
-        open(&file, 0o640);
-        open(&directory, 0o775);
-        let refusal = Policy::read(&file).unwrap_err();
-        assert!(refusal.what.contains("lies in a directory that can be written"), "{refusal}");
-        open(&directory, 0o755);
-        if nix::unistd::geteuid().is_root() {
-            // A file that belongs to somebody who is not its administrator, though no other may write it; and its directory.
-            for path in [&file, &directory] {
-                std::os::unix::fs::chown(path, Some(4711), None).unwrap();
-                let refusal = Policy::read(&file).unwrap_err();
-                assert!(refusal.what.contains("belongs to the user 4711"), "{refusal}");
-                std::os::unix::fs::chown(path, Some(0), None).unwrap();
-            }
-        }
-        let policy = Policy::read(&file).unwrap();
-        assert_eq!(policy.version.len(), 12);
-        assert_eq!(policy.max_duration, Period::from_secs(60));
-        std::fs::remove_dir_all(directory).unwrap();
-    }
-
-    #[test]
-    fn the_file_of_the_package_says_what_holds_without_one() {
-        let packaged: Policy = serde_json::from_str(include_str!("../../package/policy.json")).unwrap();
-        assert_eq!(Policy { version: "none".to_owned(), ..packaged }, Policy::default());
-    }
 
     #[test]
     fn a_controller_may_look_as_nobody_and_start_nothing_unless_the_owner_says_so() {

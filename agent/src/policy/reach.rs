@@ -3,20 +3,21 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use squall_experiments::peer::{Peer, PeerHost, masked};
 use squall_experiments::probe::LoadProbe;
 use squall_experiments::quantity::Rate;
 
 /// What the probes of a controller are bound to, whoever asks for them.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct Probes {
     /// What they may reach: networks, addresses and ports; never names, which their owner may point anywhere.
     pub allow: Vec<Peer>,
     /// What they may not reach all the same. By default where clouds hand out a machine's own credentials.
     pub deny: Vec<Peer>,
-    /// The highest rate of one load, both of its groups together; none at all without it.
+    /// The highest rate of one load, both of its groups together.
     pub load: Option<Rate>,
 }
 
@@ -44,11 +45,6 @@ impl Default for Probes {
 }
 
 impl Probes {
-    /// The first of the entries that says nothing about addresses.
-    pub(super) fn named(&self) -> Option<&Peer> {
-        self.allow.iter().chain(&self.deny).find(|peer| matches!(peer.host, PeerHost::Name(_)))
-    }
-
     /// Whether a load may be sent at its rate: with a control group, each request is sent twice.
     pub fn permits_load(&self, load: &LoadProbe) -> bool {
         let minute = Duration::from_secs(60);
@@ -201,7 +197,6 @@ mod tests {
         assert!(!Probes::default().permits_load(&load("1001/s")));
         assert!(probes(r#"{"load": null}"#).permits_load(&twice("20000/s")));
         assert!(!probes(r#"{"allow": []}"#).permits("10.1.0.1:8080".parse().unwrap()));
-        assert!(probes(r#"{"allow": ["db.internal:5432"]}"#).named().is_some());
         assert!(serde_json::from_str::<Probes>(r#"{"alow": []}"#).is_err());
     }
 }

@@ -1,5 +1,6 @@
 //! `squall schema`.
 
+use squall_agent::policy;
 use squall_controller::api::openapi;
 use squall_controller::config;
 use squall_experiments::exit::Exit;
@@ -19,17 +20,26 @@ pub struct Schema {
     /// The JSON Schema of a controller's configuration instead.
     #[arg(long, conflicts_with_all = ["api", "schedule"])]
     controller: bool,
+    /// The JSON Schema of a host's policy instead.
+    #[arg(long, conflicts_with_all = ["api", "schedule", "controller"])]
+    policy: bool,
 }
 
 impl Schema {
     /// Prints the JSON Schema of experiment files, or of others: the one that each is read by.
     pub fn run(&self, _common: &Common) -> anyhow::Result<Exit> {
-        match (self.api, self.schedule, self.controller) {
-            (true, ..) => print::json(&openapi::document())?,
-            (_, true, _) => print::json(schedule::schema())?,
-            (_, _, true) => print::json(config::schema())?,
-            _ => print::json(document::schema())?,
-        }
+        let api;
+        let schema = match self {
+            Schema { api: true, .. } => {
+                api = openapi::document();
+                &api
+            }
+            Schema { schedule: true, .. } => schedule::schema(),
+            Schema { controller: true, .. } => config::schema(),
+            Schema { policy: true, .. } => policy::schema(),
+            _ => document::schema(),
+        };
+        print::json(schema)?;
         Ok(Exit::Held)
     }
 }

@@ -36,7 +36,7 @@ fn it_is_the_address_behind_a_name_that_counts_and_a_refusal_is_no_bad_sample() 
         assert_eq!(look(&json!({}), tcp(host)), Ok(true), "{host}");
         let refused = look(&closed, tcp(host)).unwrap_err();
         assert!(refused.contains("lets no probe of a controller reach"), "{host}: {refused}");
-        assert!(refused.contains(&port.to_string()) && refused.contains("policy.json"), "{host}: {refused}");
+        assert!(refused.contains(&port.to_string()) && refused.contains("policy.yaml"), "{host}: {refused}");
     }
     assert_eq!(look(&json!({ "allow": [format!("127.0.0.1:{port}")] }), tcp("127.0.0.1")), Ok(true));
     assert!(look(&json!({ "allow": ["127.0.0.1:1"] }), tcp("127.0.0.1")).is_err());

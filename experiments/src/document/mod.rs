@@ -105,7 +105,8 @@ pub fn schema() -> &'static Value {
 pub fn read(name: &str, bytes: &[u8], sources: &Sources<'_>) -> Result<Document, Problems> {
     let text = as_text(name, bytes)?;
     let none = Redactor::default();
-    let (root, problems) = parse::parse(text);
+    let begin = "`squall init` writes a first experiment, `squall inject … --print` one for a single fault";
+    let (root, problems) = parse::parse(text, begin);
     let Some(mut root) = root else {
         return Err(Problems::new(name, text, problems, &none));
     };

@@ -41,7 +41,7 @@ pub fn read_other<T: DeserializeOwned>(
 ) -> Result<T, Problems> {
     let text = as_text(name, bytes)?;
     let refused = |problems| Problems::new(name, text, problems, &Redactor::default());
-    let (root, mut problems) = parse::parse(text);
+    let (root, mut problems) = parse::parse(text, "its keys stand in docs/, and in its JSON Schema");
     let Some(root) = root else { return Err(refused(problems)) };
     let mut walk = walk::Walk::new(schema);
     walk.document(&root, whole);

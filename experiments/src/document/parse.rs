@@ -48,16 +48,13 @@ struct Builder {
 /// Why nothing more is read.
 struct Stop;
 
-/// The tree, or `None` where the syntax is broken, with everything that is wrong so far.
-pub(super) fn parse(text: &str) -> (Option<Node>, Vec<Problem>) {
+/// The tree, or `None` where the syntax is broken, with everything that is wrong so far. `begin` is what to do where there is
+/// nothing.
+pub(super) fn parse(text: &str, begin: &str) -> (Option<Node>, Vec<Problem>) {
     let mut builder = Builder::default();
     let whole = builder.read(text).is_ok();
     if whole && builder.root.is_none() && builder.problems.is_empty() {
-        builder.report(
-            Span::default(),
-            "the document is empty",
-            "`squall init` writes a first experiment, `squall inject … --print` one for a single fault",
-        );
+        builder.report(Span::default(), "the document is empty", begin);
     }
     (builder.root.filter(|_| whole), builder.problems)
 }

@@ -198,7 +198,7 @@ method:
                 json!([{ text: [text], "k": {} }]),
             ] {
                 let written = yaml(&value);
-                let (node, problems) = parse(&written);
+                let (node, problems) = parse(&written, "");
                 assert!(problems.is_empty(), "{written}{problems:?}");
                 assert_eq!(node.unwrap().value(), value, "{written}");
             }
