@@ -193,10 +193,10 @@ impl Store {
     pub async fn take_game_day(&self) -> Result<Option<GameDayRow>, StoreError> {
         self.write(move |sql| {
             let now = now_ms();
-            // Two that take the same row at the same time: the second waits for the first, and finds the row held.
+            // As for runs: see `take_abandoned`.
             let taken = "UPDATE game_days SET epoch = epoch + 1, held_until = $2 WHERE held_until <= $1 AND id = \
                          (SELECT id FROM game_days WHERE state IN ('open', 'stopping') AND held_until <= $1 \
-                         ORDER BY made_at, id LIMIT 1) \
+                         ORDER BY made_at, id LIMIT 1 FOR UPDATE SKIP LOCKED) \
                          RETURNING id, name, title, document, made_by, made_at, state, epoch, events";
             let row = sql.one(taken, &[now.into(), (now + LEASE_MS).into()])?;
             row.as_ref().map(day).transpose()

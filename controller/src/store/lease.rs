@@ -33,10 +33,10 @@ impl Store {
     pub async fn take_abandoned(&self) -> Result<Option<RunRow>, StoreError> {
         self.write(move |sql| {
             let now = now_ms();
-            // Two that take the same row at the same time: the second waits for the first, and finds the row held.
+            // Two that look at the same time: the second passes by what the first is about to take.
             let taken = "UPDATE runs SET epoch = epoch + 1, held_until = $2 WHERE held_until <= $1 AND id = \
                          (SELECT id FROM runs WHERE state IN ('submitted', 'running', 'reverting') \
-                         AND held_until <= $1 ORDER BY made_at, id LIMIT 1) \
+                         AND held_until <= $1 ORDER BY made_at, id LIMIT 1 FOR UPDATE SKIP LOCKED) \
                          RETURNING id, title, document, plan, made_by, made_at, state, epoch, events, build";
             let row = sql.one(taken, &[now.into(), (now + LEASE_MS).into()])?;
             row.as_ref().map(run).transpose()

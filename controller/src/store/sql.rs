@@ -101,7 +101,8 @@ impl Said {
 
 /// One connection to a database, used by one thread.
 ///
-/// Places for values are written `$1`, `$2`, …; the text itself never holds a `$` otherwise, nor a value.
+/// Places for values are written `$1`, `$2`, …; the text itself never holds a `$` otherwise, nor a value. Rows that another
+/// controller has locked are passed by with `FOR UPDATE SKIP LOCKED`, in just these words.
 pub(super) trait Sql {
     /// Does something; gives the number of rows that it concerned.
     fn execute(&mut self, sql: &'static str, values: &[Value]) -> Result<u64, StoreError>;

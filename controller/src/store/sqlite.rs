@@ -120,20 +120,21 @@ impl ToSql for Value {
     }
 }
 
-/// SQLite takes `$1` for a name and numbers names as they come; `?1` is a number.
-fn numbered(sql: &str) -> String {
-    sql.replace('$', "?")
+/// As SQLite takes it: `$1` is a name for it, and names are numbered as they come, where `?1` is a number; and rows are not locked,
+/// as who writes is alone.
+fn adapted(sql: &str) -> String {
+    sql.replace('$', "?").replace(" FOR UPDATE SKIP LOCKED", "")
 }
 
 impl Sql for Lite {
     fn execute(&mut self, sql: &'static str, values: &[Value]) -> Result<u64, StoreError> {
-        let mut statement = self.0.prepare(&numbered(sql)).map_err(failed)?;
+        let mut statement = self.0.prepare(&adapted(sql)).map_err(failed)?;
         let rows = statement.execute(rusqlite::params_from_iter(values)).map_err(failed)?;
         Ok(rows as u64)
     }
 
     fn query(&mut self, sql: &'static str, values: &[Value]) -> Result<Vec<Row>, StoreError> {
-        let mut statement = self.0.prepare(&numbered(sql)).map_err(failed)?;
+        let mut statement = self.0.prepare(&adapted(sql)).map_err(failed)?;
         let columns = statement.column_count();
         let mut rows = statement.query(rusqlite::params_from_iter(values)).map_err(failed)?;
         let mut found = Vec::new();

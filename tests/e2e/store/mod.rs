@@ -11,6 +11,7 @@ use squall_controller::store::{
     Admission, Answered, Asked, Due, EntryRow, Eyes, HostHalt, NewHost, NewJoinToken, NewPlan, NewRun,
     NewSchedule, NewToken, Role, Store, StoreError, Tested, Verified, Where, states,
 };
+use squall_tests::client::{Postgres, connect};
 use squall_tests::needs;
 use squall_tests::netns::Process;
 use squall_tests::service::{Service, postgres_programs};
@@ -320,14 +321,13 @@ fn place(world: &World, database: &str) -> Where {
     Where::Postgres(format!("host={} port=5432 user=postgres dbname={database}", directory.display()))
 }
 
+fn session(world: &World, service: &Service) -> std::io::Result<Postgres> {
+    let at = std::net::SocketAddr::from(([127, 0, 0, 1], service.port));
+    Postgres::over(connect(&world.hosts[0].netns, at, PATIENCE)?)
+}
+
 fn query(world: &World, service: &Service, sql: &str) -> std::io::Result<String> {
-    let host = &world.hosts[0];
-    let stream = squall_tests::client::connect(
-        &host.netns,
-        std::net::SocketAddr::from(([127, 0, 0, 1], service.port)),
-        PATIENCE,
-    )?;
-    squall_tests::client::Postgres::over(stream)?.query(sql)
+    session(world, service)?.query(sql)
 }
 
 #[test]
@@ -347,6 +347,7 @@ fn postgres_keeps_it_alike_for_many_controllers_and_comes_back() {
     several::together(&place(&world, "postgres"));
     several::heard(&world, &service);
     several::once(&place(&world, "postgres"));
+    several::locked(&world, &service);
     query(&world, &service, "INSERT INTO schema_version (version) VALUES (1000)").expect("it is altered");
     let newer = Store::open(&place(&world, "postgres")).expect_err("it is newer");
     assert!(matches!(newer, StoreError::Newer { has: 1000, .. }), "{newer}");

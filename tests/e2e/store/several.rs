@@ -84,6 +84,29 @@ pub fn heard(world: &World, service: &Service) {
     assert_eq!(did, [("db", false, None), ("web", true, Some("undone"))]);
 }
 
+/// A run that another controller is about to take over is passed by, and nobody waits for it.
+pub fn locked(world: &World, service: &Service) {
+    let store = Store::open(&place(world, "postgres")).expect("it opens");
+    let mut other = session(world, service).expect("it lets us in");
+    let mut ask = |sql: &str| other.query(sql).expect("it answers");
+    ask("UPDATE runs SET held_until = 9000000000000000000");
+    for run in ["older", "younger"] {
+        wait(store.new_run(a_run(run))).expect("a run");
+    }
+    ask(
+        "UPDATE runs SET held_until = 0, made_at = CASE id WHEN 'older' THEN 1 ELSE 2 END WHERE id IN ('older', 'younger')",
+    );
+    let take = || {
+        wait(timeout(PATIENCE, store.take_abandoned())).expect("nobody is waited for").expect("it answers")
+    };
+    ask("BEGIN");
+    ask("SELECT id FROM runs WHERE id = 'older' FOR UPDATE");
+    assert_eq!(take().map(|run| run.id).as_deref(), Some("younger"));
+    assert_eq!(take(), None);
+    ask("ROLLBACK");
+    assert_eq!(take().map(|run| (run.id, run.epoch)), Some((text("older"), 1)));
+}
+
 /// Ends PostgreSQL as its administrator does.
 pub fn ends(postmaster: i32) {
     kill_process(Pid::from_raw(postmaster).expect("a process"), Signal::INT).expect("it is ours");
