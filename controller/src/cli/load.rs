@@ -49,7 +49,7 @@ pub fn refuse(problems: &Problems, common: &Common) -> Exit {
 
 /// The document of a file (`-` is standard input), or everything that is wrong with it.
 pub fn read(path: &Path, vars: &Vars) -> Result<Document, Problems> {
-    let (name, bytes) = bytes(path)?;
+    let (name, bytes) = bytes(path, BEGIN)?;
     text(&name, &bytes, vars)
 }
 
@@ -66,8 +66,11 @@ fn longest_fault() -> Period {
     Policy::of_this_host().map_or(LONGEST_FAULT, |policy| policy.max_duration.max(LONGEST_FAULT))
 }
 
-/// A file's name for messages, and its contents: hardly more than a document may have.
-pub fn bytes(path: &Path) -> Result<(String, Vec<u8>), Problems> {
+/// What to do where there is no file of an experiment.
+pub const BEGIN: &str = "`squall init` writes a first experiment";
+
+/// A file's name for messages, and its contents: hardly more than a document may have. `begin` is what to do where there is none.
+pub fn bytes(path: &Path, begin: &str) -> Result<(String, Vec<u8>), Problems> {
     if path.as_os_str() == "-" {
         let name = "<stdin>".to_owned();
         return contents(io::stdin().lock(), &name).map(|bytes| (name, bytes));
@@ -75,7 +78,7 @@ pub fn bytes(path: &Path) -> Result<(String, Vec<u8>), Problems> {
     let name = path.display().to_string();
     let unreadable = |error: &io::Error| {
         let help = match error.kind() {
-            io::ErrorKind::NotFound => "`squall init` writes a first experiment",
+            io::ErrorKind::NotFound => begin,
             _ => "name a file that this user can read",
         };
         Problems::unreadable(&name, format!("`{name}` cannot be read: {}", reason(error)), help)

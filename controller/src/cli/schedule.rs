@@ -77,12 +77,13 @@ impl Schedule {
         let asked = match self.what.as_ref().unwrap_or(&What::List) {
             What::List => self.at.ask(Method::GET, "/v1/schedules", None)?,
             What::Add { file, experiment } => {
-                let read = |file: &PathBuf| {
-                    load::bytes(file)
+                let read = |file: &PathBuf, begin| {
+                    load::bytes(file, begin)
                         .map(|(name, bytes)| (name, String::from_utf8_lossy(&bytes).into_owned()))
                 };
+                let experiment = || experiment.as_ref().map(|file| read(file, load::BEGIN)).transpose();
                 let files =
-                    read(file).and_then(|file| Ok((file, experiment.as_ref().map(read).transpose()?)));
+                    read(file, "docs/schedules.md shows one").and_then(|file| Ok((file, experiment()?)));
                 let ((name, document), experiment) = match files {
                     Ok(files) => files,
                     Err(problems) => return Ok(load::refuse(&problems, common)),

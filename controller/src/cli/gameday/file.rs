@@ -10,7 +10,7 @@ use crate::cli::{Common, load};
 
 /// The game day of a file, with the texts of its experiments in it, and what the file is called.
 pub fn read(file: &Path) -> Result<(String, GameDay), Problems> {
-    let (name, bytes) = load::bytes(file)?;
+    let (name, bytes) = load::bytes(file, "docs/game-days.md shows one")?;
     let day = gameday::read(&name, &bytes)?;
     let folder = file.parent().unwrap_or(Path::new(""));
     let day = day.with_texts(|step, experiment| {

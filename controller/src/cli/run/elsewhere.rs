@@ -204,7 +204,7 @@ fn read(submission: &Value, vars: &Vars) -> Option<Document> {
 /// A file as a controller takes it. What is too long, or no text, is for the controller to say: it reads it as every verb
 /// does.
 pub fn submission(file: &Path, vars: &Vars, seed: Option<u64>) -> Result<Value, Problems> {
-    let (name, bytes) = load::bytes(file)?;
+    let (name, bytes) = load::bytes(file, load::BEGIN)?;
     let vars: BTreeMap<&String, &String> = vars.vars.iter().map(|(name, value)| (name, value)).collect();
     let document = String::from_utf8_lossy(&bytes);
     Ok(json!({ "document": document, "name": name, "vars": vars, "seed": seed }))

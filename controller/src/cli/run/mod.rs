@@ -174,7 +174,7 @@ impl Run {
         let mut documents = Vec::new();
         let mut wrong = Vec::new();
         for file in files::named(&self.files)? {
-            let read = load::bytes(&file).and_then(|(name, bytes)| {
+            let read = load::bytes(&file, load::BEGIN).and_then(|(name, bytes)| {
                 let document = load::text(&name, &bytes, &self.vars)?;
                 Ok(Read { file, name, bytes, document })
             });
