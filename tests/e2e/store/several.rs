@@ -97,7 +97,9 @@ pub fn locked(world: &World, service: &Service) {
         "UPDATE runs SET held_until = 0, made_at = CASE id WHEN 'older' THEN 1 ELSE 2 END WHERE id IN ('older', 'younger')",
     );
     let take = || {
-        wait(timeout(PATIENCE, store.take_abandoned())).expect("nobody is waited for").expect("it answers")
+        wait(async { timeout(PATIENCE, store.take_abandoned()).await })
+            .expect("nobody is waited for")
+            .expect("it answers")
     };
     ask("BEGIN");
     ask("SELECT id FROM runs WHERE id = 'older' FOR UPDATE");
